@@ -1,0 +1,1 @@
+"""A DQN that explores by learned noise (noisy networks)."""

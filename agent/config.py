@@ -1,0 +1,163 @@
+"""Every config node as a frozen dataclass. conf/ holds the presets; a test keeps the defaults of both equal."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from agent.errors import UserError
+from agent.noise import Distribution
+from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT
+from agent.targets import Loss
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network. `hidden` are the widths of the hidden layers; dueling gives each stream its own last one."""
+
+    hidden: Annotated[tuple[int, ...], AT_LEAST_ONE] = (256, 256)
+    dueling: bool = False
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Learned noise. See agent/noise.py and agent/layers.py for the meaning of each word."""
+
+    enabled: bool = True
+    form: Literal["factorised", "independent"] = "factorised"
+    sigma0: Annotated[float | None, NOT_NEGATIVE] = 0.5
+    distribution: Distribution = "normal"
+    draws: Annotated[int, NOT_NEGATIVE] = 0
+    hold: Literal["step", "update", "episode"] = "step"
+
+
+@dataclass(frozen=True)
+class EpsilonConfig:
+    """ε-greedy: from `start` to `end`, linearly, over `steps` environment steps. All 0 for a noisy agent."""
+
+    start: Annotated[float, UNIT] = 0.0
+    end: Annotated[float, UNIT] = 0.0
+    steps: Annotated[int, AT_LEAST_ONE] = 1
+
+    def at(self, step: int) -> float:
+        """ε after `step` environment steps."""
+        return self.start + (self.end - self.start) * min(1.0, step / self.steps)
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The algorithm. The defaults are the noisy DQN of conf/agent/noisy_dqn.yaml."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    epsilon: EpsilonConfig = field(default_factory=EpsilonConfig)
+    double: bool = True
+    loss: Loss = "huber"
+    gamma: Annotated[float, UNIT] = 0.99
+    n_step: Annotated[int, AT_LEAST_ONE] = 3
+    lr: Annotated[float, POSITIVE] = 1e-3
+    adam_eps: Annotated[float, POSITIVE] = 1e-8
+    max_grad_norm: Annotated[float, POSITIVE] = 10.0
+    batch_size: Annotated[int, AT_LEAST_ONE] = 64
+    replay_ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
+    target_every: Annotated[int, AT_LEAST_ONE] = 128
+    tau: Annotated[float, POSITIVE_UNIT] = 1.0
+    replay_size: Annotated[int, AT_LEAST_ONE] = 100_000
+    replay_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    learning_starts: Annotated[int, NOT_NEGATIVE] = 1_000
+    warmup: Literal["random", "policy"] = "random"
+
+    def __post_init__(self) -> None:
+        if not self.network.hidden:
+            raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
+        if self.noise.enabled and self.epsilon.start > 0 and self.epsilon.end > self.epsilon.start:
+            raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
+        if self.noise.draws and self.batch_size % self.noise.draws:
+            raise UserError(
+                f"agent.noise.draws is {self.noise.draws}: it must divide agent.batch_size ({self.batch_size}), "
+                "or be 0 for one draw per row"
+            )
+        if self.learning_starts < self.batch_size and self.replay_ratio > 0:
+            raise UserError(
+                f"agent.learning_starts is {self.learning_starts}: it must be at least agent.batch_size "
+                f"({self.batch_size}), so that the first batch can be filled"
+            )
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The task: a Gymnasium id, the keyword arguments of its constructor, and how copies of it run side by side."""
+
+    id: str = "CartPole-v1"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    vectorization: Literal["auto", "sync", "native"] = "auto"
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation while training: every `every` environment steps (0: only at the end), `episodes` episodes each."""
+
+    every: Annotated[int, NOT_NEGATIVE] = 2_500
+    episodes: Annotated[int, AT_LEAST_ONE] = 20
+    noisy: bool = True
+    video: bool = True
+    video_every: Annotated[int, NOT_NEGATIVE] = 0
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints: every `every` environment steps (0: only at the end), the last `keep` of them are kept."""
+
+    every: Annotated[int, NOT_NEGATIVE] = 10_000
+    keep: Annotated[int, AT_LEAST_ONE] = 2
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Metrics are averaged and written every `every` environment steps; `progress` shows the bar."""
+
+    every: Annotated[int, AT_LEAST_ONE] = 1_000
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases. `auto` is online where the user is logged in and offline everywhere else."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "noisy-dqn"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The root of conf/train.yaml."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    seed: Annotated[int, NOT_NEGATIVE] = 0
+    steps: Annotated[int, AT_LEAST_ONE] = 50_000
+    num_envs: Annotated[int, AT_LEAST_ONE] = 8
+    device: str = "auto"
+    threads: Annotated[int, AT_LEAST_ONE] = 1
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The root of conf/evaluate.yaml. `checkpoint` is one path or several; none means the newest run."""
+
+    checkpoint: tuple[str, ...] = ()
+    which: Literal["best", "last"] = "best"
+    episodes: Annotated[int, AT_LEAST_ONE] = 100
+    num_envs: Annotated[int, POSITIVE] = 20
+    seed: Annotated[int, NOT_NEGATIVE] = 0
+    noise: bool = False
+    video: bool = False
+    render: Literal["none", "human"] = "none"
+    device: str = "cpu"

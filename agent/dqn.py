@@ -1,0 +1,204 @@
+"""The agent: act, update, and everything that a checkpoint needs of it.
+
+DQN (Mnih et al. 2015) with double Q-learning (van Hasselt et al. 2016) and noisy networks (Fortunato et al. 2018).
+Plain DQN is the same code with plain linear layers and an ε-greedy schedule.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent import targets
+from agent.config import AgentConfig
+from agent.network import QNetwork, flatten_parameters, noise_model
+from agent.seeding import numpy_generator, torch_generator
+
+if TYPE_CHECKING:
+    from agent.replay import Batch
+
+
+class UpdateMetrics(NamedTuple):
+    """What one update saw: detached scalars on the device, turned into floats once per logging interval."""
+
+    loss: Tensor
+    grad_norm: Tensor
+
+
+class DQN:
+    """A value-based agent that explores by the noise of its own network.
+
+    Three independent draws per update: prediction, target, and action selection where double Q-learning is on. A
+    new draw for each acting step, and one row of it for each environment (see `agent.noise.hold`).
+
+    Args:
+        network: the action values, on the CPU; moved to `device`.
+        config: the algorithm.
+        actions: how many actions there are.
+        seed: of the acting, update and exploration streams.
+        device: where the agent acts and learns.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        config: AgentConfig,
+        actions: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.actions, self.device = config, actions, torch.device(device)
+        self.network = network.to(self.device)
+        self.target = copy.deepcopy(self.network).requires_grad_(False)
+        self.noise = noise_model(config, network)
+        self.parameters = flatten_parameters(self.network)
+        self._target_parameters = flatten_parameters(self.target)
+        self._leaves = list(self.network.parameters())
+        self.parameters.grad = torch.zeros_like(self.parameters)
+        self._optimiser = torch.optim.Adam([self.parameters], lr=config.lr, eps=config.adam_eps, fused=True)
+        self._acting = torch_generator(seed, "acting", self.device)
+        self._update = torch_generator(seed, "update", self.device)
+        self._explore = numpy_generator(seed, "exploration")
+        self._held: Tensor | None = None  # the acting noise [E, size], kept where `hold` says so
+        self._held_since = -1  # the number of updates when it was drawn
+        self.updates = 0
+
+    # ---- acting
+
+    def act(self, observation: np.ndarray, begins: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
+        """Chooses an action [E] for observations [E, inputs], float32.
+
+        Args:
+            observation: one row per environment; each explores with a draw of its own.
+            begins: bool [E], which environments begin an episode with this observation.
+            epsilon: chance of a uniform action, one coin per environment.
+        """
+        with torch.inference_mode():
+            noise = self._acting_noise(begins)
+            values = self.network(torch.from_numpy(observation).to(self.device), noise)
+            action: np.ndarray = targets.greedy(values.q_values).cpu().numpy()
+        if epsilon > 0.0:
+            coins = self._explore.random(len(action)) < epsilon
+            action = np.where(coins, self._explore.integers(self.actions, size=len(action)), action)
+        return action
+
+    def random_actions(self, count: int) -> np.ndarray:
+        """Uniform actions [count] for the warm-up."""
+        return self._explore.integers(self.actions, size=count)
+
+    def _acting_noise(self, begins: np.ndarray) -> Tensor | None:
+        """The noise [E, size] of this step: fresh, or held until the next update or the end of the episode."""
+        hold = self.config.noise.hold
+        if hold == "update" and self._held is not None and self._held_since == self.updates:
+            return self._held
+        if hold == "episode" and self._held is not None and not begins.any():
+            return self._held
+        drawn = self.noise.draw(len(begins), generator=self._acting, device=self.device)
+        if hold == "episode" and self._held is not None and drawn is not None:
+            drawn = torch.where(torch.from_numpy(begins).to(self.device).unsqueeze(1), drawn, self._held)
+        self._held, self._held_since = drawn, self.updates
+        return drawn
+
+    # ---- learning
+
+    def update(self, batch: Batch) -> UpdateMetrics:
+        """One gradient step on a batch, and the target network's part of it."""
+        config = self.config
+        groups = config.noise.draws or len(batch.action)
+        draws = self.noise.draw(3 if config.double else 2, groups, generator=self._update, device=self.device)
+        batch = batch.grouped(groups)
+        prediction_noise, target_noise, *selection_noise = [None] * 3 if draws is None else draws
+        with torch.no_grad():
+            following = self.target(batch.next_observation, target_noise)
+            chooser = self.network(batch.next_observation, selection_noise[0]) if config.double else following
+            next_action = targets.greedy(chooser.q_values)
+            target = self.target.head.target(following, next_action, batch.reward, batch.discount)
+        prediction = self.network(batch.observation, prediction_noise)
+        loss = self.network.head.loss(prediction, batch.action, target).mean()
+        gradients = torch.autograd.grad(loss, self._leaves)
+        norm = self._step(gradients)
+        self.updates += 1
+        if self.updates % config.target_every == 0:
+            self._target_parameters.lerp_(self.parameters, config.tau)  # τ = 1: a copy
+        return UpdateMetrics(loss.detach(), norm)
+
+    def _step(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Clips the gradient to the configured norm, takes an Adam step, and returns the norm before clipping."""
+        flat = self.parameters.grad
+        assert flat is not None
+        torch.cat([gradient.reshape(-1) for gradient in gradients], out=flat)
+        norm: Tensor = torch.linalg.vector_norm(flat)
+        flat.mul_((self.config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        self._optimiser.step()
+        return norm
+
+    # ---- looking at it
+
+    def is_finite(self) -> bool:
+        """Whether every parameter is a number; waits for the device."""
+        return bool(torch.isfinite(self.parameters).all())
+
+    def diagnostics(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars that describe the agent on a batch; neither the agent nor its random streams change."""
+        with torch.inference_mode():
+            q_values = self.network(batch.observation, None).q_values
+            result = {"q/mean": q_values.mean(), "q/max": q_values.max()}
+            noise = self.noise.draw(len(batch.action), generator=generator, device=self.device)
+            if noise is not None:
+                noisy = self.network(batch.observation, noise).q_values
+                changed = targets.greedy(noisy) != targets.greedy(q_values)
+                result["noise/action_change"] = changed.float().mean()
+                result["noise/q_std"] = (noisy - q_values).std()
+            for name, layer in self.network.noisy_layers().items():
+                result[f"sigma/{name}"] = layer.mean_sigma()
+        return result
+
+    # ---- saving it
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a checkpoint has to hold, as tensors and plain values."""
+        adam = self._optimiser.state.get(self.parameters, {})
+        return {
+            "parameters": self.parameters,
+            "target_parameters": self._target_parameters,
+            "adam": dict(adam),
+            "updates": self.updates,
+            "held": self._held,
+            "held_since": self._held_since,
+            "acting_generator": self._acting.get_state(),
+            "update_generator": self._update.get_state(),
+            "explore_generator": self._explore.bit_generator.state,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `state` gave, on whatever device this agent is.
+
+        Raises:
+            ValueError: where it belongs to a network of another size.
+        """
+        if state["parameters"].shape != self.parameters.shape:
+            raise ValueError(f"{state['parameters'].numel()} parameters, expected {self.parameters.numel()}")
+        with torch.no_grad():
+            self.parameters.copy_(state["parameters"])
+            self._target_parameters.copy_(state["target_parameters"])
+        if state["adam"]:
+            self._optimiser.state[self.parameters] = {
+                name: value.clone() if name == "step" else value.to(self.device, copy=True)
+                for name, value in state["adam"].items()
+            }
+        self.updates = state["updates"]
+        self._held = None if state["held"] is None else state["held"].to(self.device)
+        self._held_since = state["held_since"]
+        # A generator's state belongs to its kind of device; on another kind the stream starts anew from the seed.
+        if len(state["acting_generator"]) == len(self._acting.get_state()):
+            self._acting.set_state(state["acting_generator"])
+            self._update.set_state(state["update_generator"])
+        self._explore.bit_generator.state = state["explore_generator"]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The network's parameters by name, as a saved agent holds them."""
+        return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}

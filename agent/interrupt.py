@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM: the first asks the loop to save and stop, the second stops at once."""
+
+import os
+import signal
+from types import FrameType
+from typing import Self
+
+
+class Interrupt:
+    """A context in which the first SIGINT or SIGTERM only sets `signum`.
+
+    The conventional exit code of a process that a signal ended is 128 + its number.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        """Whether a signal came."""
+        return self.signum is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number; 0 where none came."""
+        return 0 if self.signum is None else 128 + self.signum
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None:
+            os._exit(128 + signum)
+        self.signum = signum

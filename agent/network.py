@@ -1,0 +1,72 @@
+"""QNetwork = encoder + head; and its parameters as one flat vector."""
+
+import torch
+from torch import Tensor, nn
+
+from agent.config import AgentConfig
+from agent.encoders import MLPEncoder
+from agent.heads import ExpectedHead, ExpectedValues
+from agent.layers import Linear, LinearFactory, NoisyLinear
+from agent.noise import NoiseModel, split
+
+
+class QNetwork(nn.Module):
+    """Action values as a pure function of observation, noise and parameters.
+
+    Shapes: observation [B, inputs]; noise [N, noise_size] with N = 1 (shared by the batch) or N = B (per row), or
+    None for the mean network.
+    """
+
+    def __init__(self, encoder: MLPEncoder, head: ExpectedHead) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.noise_sizes = encoder.noise_sizes + head.noise_sizes
+        self.noise_size = sum(a + b for a, b in self.noise_sizes)
+
+    def forward(self, observation: Tensor, noise: Tensor | None) -> ExpectedValues:
+        """Values of every action at each observation."""
+        layers = [None] * len(self.noise_sizes) if noise is None else split(noise, self.noise_sizes)
+        depth = len(self.encoder.noise_sizes)
+        values: ExpectedValues = self.head(self.encoder(observation, layers[:depth]), layers[depth:])
+        return values
+
+    def noisy_layers(self) -> dict[str, NoisyLinear]:
+        """The noisy layers by name, in the order of their noise."""
+        return {name: layer for name, layer in self.named_modules() if isinstance(layer, NoisyLinear)}
+
+
+def build_network(config: AgentConfig, inputs: int, actions: int, generator: torch.Generator | None = None) -> QNetwork:
+    """The network that `config` describes, on the CPU; its initial parameters are drawn by `generator`."""
+
+    def linear(p: int, q: int) -> Linear:
+        if not config.noise.enabled:
+            return Linear(p, q, generator=generator)
+        noise = config.noise
+        return NoisyLinear(p, q, sigma0=noise.sigma0, factorised=noise.form == "factorised", generator=generator)
+
+    *hidden, last = config.network.hidden
+    factory: LinearFactory = linear
+    encoder = MLPEncoder(inputs, hidden, factory)
+    head = ExpectedHead(encoder.features, last, actions, factory, dueling=config.network.dueling, loss=config.loss)
+    return QNetwork(encoder, head)
+
+
+def noise_model(config: AgentConfig, network: QNetwork) -> NoiseModel:
+    """How `network`'s noise is drawn under `config`."""
+    return NoiseModel(network.noise_size, config.noise.form == "factorised", config.noise.distribution)
+
+
+def flatten_parameters(module: nn.Module) -> Tensor:
+    """Moves all parameters of `module` into one vector [P] and leaves them as views of it.
+
+    One optimiser step, one target copy and one gradient norm are then one kernel each, whatever the depth. Moving the
+    module to another device or dtype afterwards would break the tie.
+    """
+    parameters = list(module.parameters())
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    start = 0
+    for parameter in parameters:
+        parameter.data = flat[start : start + parameter.numel()].view_as(parameter)
+        start += parameter.numel()
+    return flat

@@ -1,0 +1,222 @@
+"""Ring replay, time-major: one row per vector step, written once; n-step returns are gathered when sampling.
+
+Row t of environment e holds s_t, a_t, r_{t+1} and how that step ended. The next observation is the row below it, so
+nothing is stored twice. This fits Gymnasium's NEXT_STEP autoreset: the row after an ending holds the true final
+observation, its action is ignored by the environment, and it is never sampled as a start.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Columns of the packed scalars of a row.
+ACTION, REWARD, TERMINATED, STOP = range(4)
+
+
+class Batch(NamedTuple):
+    """B transitions s, a → R, discount, s'; `discount` is γ^k·(1 − terminated), R the discounted sum of k rewards."""
+
+    observation: Tensor  # [B, inputs]
+    action: Tensor  # [B], int64
+    reward: Tensor  # [B]
+    discount: Tensor  # [B]
+    next_observation: Tensor  # [B, inputs]
+
+    def grouped(self, groups: int) -> "Batch":
+        """The same rows as views [groups, B / groups, …], one group for each draw of noise."""
+        return Batch(*(field.view(groups, -1, *field.shape[1:]) for field in self))
+
+
+def required_bytes(capacity: int, num_envs: int, inputs: int) -> int:
+    """Bytes that a Replay of `capacity` transitions takes: observations, packed scalars and the list of starts."""
+    rows = _rows(capacity, num_envs)
+    return rows * num_envs * (4 * inputs + 4 * 4 + 8)
+
+
+def _rows(capacity: int, num_envs: int) -> int:
+    """Rows of the ring: whole vector steps, and one more for the observation that follows the newest."""
+    return -(-capacity // num_envs) + 1
+
+
+def _assign(target: Tensor, where: slice, values: np.ndarray) -> None:
+    """target[where] = values; through NumPy on the CPU, where it costs a fifth of torch's indexing."""
+    if target.device.type == "cpu":
+        target.numpy()[where] = values
+    else:
+        target[where] = torch.from_numpy(values).to(target)
+
+
+class Replay:
+    """The last `capacity` transitions (rounded up to whole vector steps) of `num_envs` environments.
+
+    Every completed transition is a start until its row is overwritten, the last states of an episode and the newest
+    row included: a window of n steps ends early at an ending, at a cut and at the newest row, and bootstraps there
+    with γ^k. Reset rows are no starts, and count towards the capacity.
+
+    Starts are kept as a queue in time order, so that a uniform draw is one index computation on the device: exact,
+    without rejection.
+
+    Args:
+        capacity: transitions to hold.
+        num_envs: E, environments that are written side by side.
+        inputs: length of an observation.
+        n_step: n.
+        gamma: γ.
+        device: where the rows lie and are sampled.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        num_envs: int,
+        inputs: int,
+        *,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows, self.num_envs = _rows(capacity, num_envs), num_envs
+        self.n_step, self.gamma = n_step, gamma
+        self.device = torch.device(device)
+        size = self.rows * num_envs
+        self.observations = torch.zeros((size, inputs), device=self.device)
+        self.scalars = torch.zeros((size, 4), device=self.device)
+        self.starts = torch.zeros(size, dtype=torch.int64, device=self.device)
+        self._offsets = torch.arange(n_step, device=self.device) * num_envs
+        powers = gamma ** torch.arange(n_step + 1, dtype=torch.float64)  # γ^0 … γ^n
+        self._powers = powers.float().to(self.device)
+        self.head = 0  # the row that holds the current observation and waits for its action
+        self.first = 0  # queue of starts: position of the oldest
+        self.count = 0  # and how many there are
+        self._fresh = np.ones(num_envs, dtype=bool)  # environments whose row `head` may become a start
+        self._starts_of_row = np.zeros(self.rows, dtype=np.int64)
+        self._previous_stop = np.ones(num_envs, dtype=np.float32)
+
+    def __len__(self) -> int:
+        """Transitions that can be sampled as starts."""
+        return self.count
+
+    def begin(self, observation: np.ndarray) -> None:
+        """Writes the observations [E, inputs] of a reset of all environments at the row that waits."""
+        self._put(self.observations, self.head, observation)
+        self._fresh[:] = True
+
+    def add(
+        self,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        next_observation: np.ndarray,
+    ) -> None:
+        """Completes the waiting row with what `envs.step(action)` gave; each [E], next_observation [E, inputs]."""
+        ended = (terminated | truncated) & self._fresh
+        row = np.zeros((self.num_envs, 4), dtype=np.float32)
+        row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
+        row[:, STOP] = 1.0  # as the newest row: no window reads past it, until the next one is complete
+        self._put(self.scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
+        self._put(self.scalars, self.head, row)
+        self._previous_stop = ended.astype(np.float32)
+        self._push_starts()
+        self.head = (self.head + 1) % self.rows
+        self._drop_starts(self.head)
+        self._put(self.observations, self.head, next_observation)
+        self._fresh = ~ended
+
+    def cut(self, observation: np.ndarray) -> None:
+        """Ends all episodes as truncations and begins new ones: the environments were reset from outside.
+
+        The waiting row keeps the observation after the newest transition, as after an ending, and the new episodes'
+        observations [E, inputs] go to the row below it.
+        """
+        self._previous_stop[:] = 1.0
+        self._starts_of_row[self.head] = 0
+        self.head = (self.head + 1) % self.rows
+        self._drop_starts(self.head)
+        self.begin(observation)
+
+    def sample(self, size: int, generator: torch.Generator | None = None) -> Batch:
+        """Draws `size` transitions uniformly, with replacement, from all starts.
+
+        Raises:
+            ValueError: where there is no start yet.
+        """
+        if not self.count:
+            raise ValueError("the replay holds no transition yet")
+        rank = torch.randint(self.count, (size,), generator=generator, device=self.device)
+        return self.gather(self.starts[(rank + self.first) % len(self.starts)])
+
+    def sample_many(self, count: int, size: int, generator: torch.Generator | None = None) -> list[Batch]:
+        """`count` independent batches of `size`, gathered at once, which costs little more than one."""
+        fields = [field.split(size) for field in self.sample(count * size, generator)]
+        return [Batch(*batch) for batch in zip(*fields, strict=True)]
+
+    def gather(self, start: Tensor) -> Batch:
+        """The n-step transitions that begin at the flat rows `start` [B], int64."""
+        size = len(self.starts)
+        window = self.scalars[(start.unsqueeze(1) + self._offsets) % size]  # [B, n, 4]
+        going = torch.cumprod(1.0 - window[..., STOP], dim=1)  # 1 while no step up to this one stops the window
+        alive = torch.cat([torch.ones_like(going[:, :1]), going[:, :-1]], dim=1)  # and before this one
+        steps = alive.sum(dim=1).long()  # k
+        reward = (window[..., REWARD] * alive * self._powers[:-1]).sum(dim=1)
+        terminated = (window[..., TERMINATED] * alive).amax(dim=1)
+        return Batch(
+            self.observations[start],
+            window[:, 0, ACTION].long(),
+            reward,
+            self._powers[steps] * (1.0 - terminated),
+            self.observations[(start + steps * self.num_envs) % size],
+        )
+
+    def _push_starts(self) -> None:
+        """Appends the waiting row's starts to the queue: all environments but those that are being reset."""
+        flat = np.flatnonzero(self._fresh) + self.head * self.num_envs
+        self._starts_of_row[self.head] = len(flat)
+        begin = (self.first + self.count) % len(self.starts)
+        fits = min(len(flat), len(self.starts) - begin)
+        _assign(self.starts, slice(begin, begin + fits), flat[:fits])
+        if fits < len(flat):
+            _assign(self.starts, slice(0, len(flat) - fits), flat[fits:])
+        self.count += len(flat)
+
+    def _drop_starts(self, row: int) -> None:
+        """Takes the starts of a row that is about to be overwritten off the queue; they are its oldest."""
+        dropped = int(self._starts_of_row[row])
+        self._starts_of_row[row] = 0
+        self.first = (self.first + dropped) % len(self.starts)
+        self.count -= dropped
+
+    def _put(self, target: Tensor, row: int, values: np.ndarray) -> None:
+        _assign(target, slice(row * self.num_envs, (row + 1) * self.num_envs), values)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a checkpoint has to hold: tensors, arrays and counters."""
+        return {
+            "observations": self.observations,
+            "scalars": self.scalars,
+            "starts": self.starts,
+            "head": self.head,
+            "first": self.first,
+            "count": self.count,
+            "fresh": self._fresh,
+            "starts_of_row": self._starts_of_row,
+            "previous_stop": self._previous_stop,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `state` gave.
+
+        Raises:
+            ValueError: where it comes from a replay of another size.
+        """
+        for name in ("observations", "scalars", "starts"):
+            target, source = getattr(self, name), state[name]
+            if target.shape != source.shape:
+                raise ValueError(f"replay {name} are {tuple(source.shape)}, expected {tuple(target.shape)}")
+            target.copy_(source)
+        self.head, self.first, self.count = state["head"], state["first"], state["count"]
+        self._fresh = np.array(state["fresh"], dtype=bool)
+        self._starts_of_row = np.array(state["starts_of_row"], dtype=np.int64)
+        self._previous_stop = np.array(state["previous_stop"], dtype=np.float32)

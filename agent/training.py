@@ -1,0 +1,288 @@
+"""The loop: collect, learn, evaluate, save. Everything is built elsewhere and handed in."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from agent.checkpoint import latest_checkpoint, save_checkpoint
+from agent.config import TrainConfig
+from agent.dqn import DQN, UpdateMetrics
+from agent.errors import UserError
+from agent.evaluation import Evaluation, evaluate, record
+from agent.interrupt import Interrupt
+from agent.options import to_plain
+from agent.replay import Replay
+from agent.saved_agent import save_agent
+from agent.seeding import environment_seeds, torch_generator
+from agent.tracking import Tracker
+from envs.make import Task
+from envs.video import write_video
+
+DIAGNOSTIC_ROWS = 512  # transitions on which Q values and the effect of the noise are measured
+
+
+class Every:
+    """True each time a counter reaches or passes another multiple of `period`; never for a period of 0."""
+
+    def __init__(self, period: int, last: int = 0) -> None:
+        self._period, self._last = period, last
+
+    def __call__(self, step: int) -> bool:
+        """Whether a multiple lies in (the step of the last call, step]."""
+        last, self._last = self._last, step
+        return self._period > 0 and step // self._period > last // self._period
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its last step, and the code of the signal that stopped it (0: none)."""
+
+    step: int
+    exit_code: int
+    evaluation: Evaluation | None
+
+
+class Trainer:
+    """Trains one agent on one task.
+
+    Steps are real transitions: the rows in which an environment resets are not counted. At every scheduled
+    checkpoint the environments, whose state cannot be saved, are reset with seeds from (seed, step), and what was
+    going on is stored as a truncation: a run that is killed there and resumed sees exactly the same.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        envs: VectorEnv[Any, Any, Any],
+        agent: DQN,
+        replay: Replay,
+        tracker: Tracker,
+        run_dir: Path,
+    ) -> None:
+        self.config, self.task, self.envs = config, task, envs
+        self.agent, self.replay, self.tracker, self.run_dir = agent, replay, tracker, run_dir
+        self.step = 0
+        self.best_return = -float("inf")
+        self._sampling = torch_generator(config.seed, "replay", replay.device)
+        self._looking = torch_generator(config.seed, "diagnostics", replay.device)
+        self._looking_noise = torch_generator(config.seed, "diagnostics", agent.device)
+        self._eval_seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
+        self._metrics: list[UpdateMetrics] = []
+        self._interval = (0, 0, 0.0)  # step, updates and training seconds at the last log
+        self._seconds = 0.0  # spent in collecting and learning alone
+        self._evaluation: Evaluation | None = None
+        self._evaluations = 0
+        self._observation = np.zeros((envs.num_envs, task.inputs), dtype=np.float32)
+        self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
+        self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
+        self._returns = np.zeros(envs.num_envs)
+        self._lengths = np.zeros(envs.num_envs, dtype=np.int64)
+
+    # ---- the loop
+
+    def run(self, interrupt: Interrupt) -> Outcome:
+        """Trains until `config.steps`, or until a signal asks to stop; evaluates at the end, saves in both cases."""
+        config = self.config
+        log, evaluation, checkpoint = (
+            Every(period, self.step) for period in (config.log.every, config.eval.every, config.checkpoint.every)
+        )
+        if self.step == 0:
+            self.replay.begin(self._reset_environments())
+        else:
+            self._reset_environments()  # the checkpoint's cut has stored what this gives
+        while self.step < config.steps and not interrupt:
+            self._iterate()
+            complete = self.step >= config.steps
+            if log(self.step) or complete:
+                self._log()
+            if evaluation(self.step) or complete:
+                self._evaluate(complete)
+            if checkpoint(self.step) or complete or interrupt:
+                self._checkpoint()
+        return Outcome(self.step, interrupt.exit_code, self._evaluation)
+
+    def _iterate(self) -> None:
+        """One vector step, and the updates that are due after it."""
+        began = time.perf_counter()
+        observation, begins = self._observation, self._begins
+        if self.step < self.config.agent.learning_starts and self.config.agent.warmup == "random":
+            action = self.agent.random_actions(len(begins))
+        else:
+            action = self.agent.act(observation, begins, self.config.agent.epsilon.at(self.step))
+        following, reward, terminated, truncated, _ = self.envs.step(action + self.task.first_action)
+        self._observation = self.task.observe(following)
+        self.replay.add(action, reward, terminated, truncated, self._observation)
+        self._count(reward, terminated | truncated)
+        self._learn()
+        self._seconds += time.perf_counter() - began
+
+    def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
+        """Counts real transitions and finishes episodes; the step after an ending only resets."""
+        resets = self._resets
+        self.step += len(ended) - int(resets.sum())
+        self._returns += reward  # 0 in a reset row
+        self._lengths += ~resets
+        for i in np.flatnonzero(ended):
+            self._episode(float(self._returns[i]), int(self._lengths[i]))
+            self._returns[i] = self._lengths[i] = 0
+        self._begins, self._resets = resets, ended
+
+    def _learn(self) -> None:
+        """The updates that are due: exactly replay_ratio per step since learning started."""
+        config = self.config.agent
+        due = int((self.step - config.learning_starts) * config.replay_ratio) - self.agent.updates
+        if due > 0:
+            for batch in self.replay.sample_many(due, config.batch_size, self._sampling):
+                self._metrics.append(self.agent.update(batch))
+
+    def _reset_environments(self) -> np.ndarray:
+        """Resets all environments with seeds from (seed, step); what comes depends on nothing else."""
+        (seed,) = environment_seeds(self.config.seed, "environments", 1, self.step)
+        observation, _ = self.envs.reset(seed=seed)
+        self._observation = self.task.observe(observation)
+        self._begins[:], self._resets[:] = True, False
+        self._returns[:], self._lengths[:] = 0, 0
+        return self._observation
+
+    # ---- what is seen
+
+    def _episode(self, episode_return: float, length: int) -> None:
+        self.tracker.log(self.step, {"train/episode_return": episode_return, "train/episode_length": length})
+
+    def _log(self) -> None:
+        """Averages the interval's metrics, turns them into floats once, and stops at the first that is not finite."""
+        step, updates, seconds = self._interval
+        elapsed = max(self._seconds - seconds, 1e-9)
+        metrics: dict[str, float] = {
+            "replay/size": len(self.replay),
+            "train/epsilon": self.config.agent.epsilon.at(self.step),
+            "train/updates": self.agent.updates,
+            "speed/env_steps_per_second": (self.step - step) / elapsed,
+            "speed/updates_per_second": (self.agent.updates - updates) / elapsed,
+            "time/train_seconds": self._seconds,
+        }
+        if self._metrics:
+            seen = {
+                f"train/{name}": torch.stack(values).mean().item()
+                for name, values in zip(UpdateMetrics._fields, zip(*self._metrics, strict=True), strict=True)
+            }
+            batch = self.replay.sample(DIAGNOSTIC_ROWS, self._looking)
+            seen |= {k: v.item() for k, v in self.agent.diagnostics(batch, self._looking_noise).items()}
+            metrics |= seen
+            self._check_finite(seen)
+        self._metrics.clear()
+        self._interval = (self.step, self.agent.updates, self._seconds)
+        self.tracker.log(self.step, metrics)
+
+    def _check_finite(self, seen: dict[str, float] | None = None) -> None:
+        """Stops the run before anything that is not a number is saved or evaluated."""
+        bad = {name: value for name, value in (seen or {}).items() if not np.isfinite(value)}
+        if not bad and self.agent.is_finite():
+            return
+        what = ", ".join(f"{name} = {value}" for name, value in bad.items()) or "a parameter is not finite"
+        good = latest_checkpoint(self.run_dir)
+        where = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        raise UserError(
+            f"training stopped at step {self.step} because {what}; {where}; "
+            "a lower agent.lr or agent.max_grad_norm often helps"
+        )
+
+    def _evaluate(self, last: bool) -> None:
+        """Evaluates the mean network, and the noisy one beside it; keeps the best agent so far."""
+        self._check_finite()
+        config, network = self.config.eval, self.agent.network
+        result = evaluate(self.task, network, self._eval_seeds)
+        self._evaluation = result
+        self._evaluations += 1
+        statistics = result.statistics()
+        low, high = statistics.pop("return_ci95")
+        metrics = {f"eval/{name}": value for name, value in statistics.items()}
+        metrics |= {"eval/return_ci95_low": low, "eval/return_ci95_high": high}
+        metrics["time/train_seconds"] = self._seconds
+        if config.noisy and self.agent.noise.size:
+            noisy = evaluate(self.task, network, self._eval_seeds, self.agent.noise).statistics()
+            metrics |= {
+                "eval_noisy/return_mean": noisy["return_mean"],
+                "eval_noisy/return_std": noisy["return_std"],
+            }
+        self.tracker.log(self.step, metrics)
+        if statistics["return_mean"] >= self.best_return:
+            self.best_return = statistics["return_mean"]
+            self._save_agent("best")
+        if config.video and (last or (config.video_every and self._evaluations % config.video_every == 0)):
+            self._video()
+
+    def _video(self) -> None:
+        """Records the first evaluation episode; a machine that cannot render still finishes its run."""
+        if not self.task.renders:
+            return
+        try:
+            frames, _ = record(self.task, self.agent.network, self._eval_seeds[:1])
+            path = write_video(frames, self.run_dir / "videos" / f"step_{self.step:012d}", self.task.fps)
+        except Exception as error:
+            self.tracker.console.line(f"no video: {type(error).__name__}: {error}")
+            return
+        self.tracker.video(self.step, path)
+
+    # ---- what is saved
+
+    def _save_agent(self, which: str) -> None:
+        path = self.run_dir / which / "agent.safetensors"
+        save_agent(path, self.agent.tensors(), self.description())
+
+    def description(self) -> dict[str, Any]:
+        """What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
+        statistics = None if self._evaluation is None else self._evaluation.statistics()
+        return {
+            "env": {"id": self.task.id, "kwargs": self.task.kwargs},
+            "inputs": self.task.inputs,
+            "actions": self.task.actions,
+            "agent": to_plain(self.config.agent),
+            "seed": self.config.seed,
+            "global_step": self.step,
+            "evaluation": statistics,
+        }
+
+    def _checkpoint(self) -> None:
+        """Cuts the episodes, saves everything and the last agent."""
+        self._check_finite()
+        self.replay.cut(self._reset_environments())
+        self._save_agent("last")
+        save_checkpoint(self.run_dir, self.step, self.state(), self.config.checkpoint.keep)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, besides its config."""
+        return {
+            "config": to_plain(self.config),
+            "agent": self.agent.state(),
+            "replay": self.replay.state(),
+            "sampling_generator": self._sampling.get_state(),
+            "looking_generator": self._looking.get_state(),
+            "looking_noise_generator": self._looking_noise.get_state(),
+            "best_return": self.best_return,
+            "evaluations": self._evaluations,
+            "seconds": self._seconds,
+            "wandb_run_id": self.tracker.run_id,
+        }
+
+    def load_state(self, step: int, state: dict[str, Any]) -> None:
+        """Takes over a checkpoint's state at `step`."""
+        self.step = step
+        self.agent.load_state(state["agent"])
+        self.replay.load_state(state["replay"])
+        for generator, name in (
+            (self._sampling, "sampling_generator"),
+            (self._looking, "looking_generator"),
+            (self._looking_noise, "looking_noise_generator"),
+        ):
+            if len(state[name]) == len(generator.get_state()):  # the same kind of device
+                generator.set_state(state[name])
+        self.best_return, self._evaluations = state["best_return"], state["evaluations"]
+        self._seconds = state["seconds"]
+        self._interval = (step, self.agent.updates, self._seconds)

@@ -1,0 +1,1 @@
+"""Vectorised Gymnasium environments: NumPy in, NumPy out."""

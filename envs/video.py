@@ -1,0 +1,85 @@
+"""Write rendered frames as a video: mp4 with the optional extra `video` installed, otherwise a GIF."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.errors import UserError
+
+GIF_MAX_FPS = 25  # beyond it a GIF only grows: viewers slow very short delays down
+GIF_COLORS = 128
+
+Frame = NDArray[np.uint8]
+
+
+def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) -> Path:
+    """Write frames to `<path_without_suffix>.mp4`, or `.gif` if imageio with ffmpeg is not installed.
+
+    Args:
+        frames: RGB images [H, W, 3], uint8, all of one size. An mp4 needs even sizes: odd ones get one
+            more row or column, a copy of the last.
+        path_without_suffix: where to write; the folder is made if needed.
+        fps: frames per second. A GIF drops frames above 25 per second and keeps the speed of the motion.
+
+    Returns:
+        The path of the file written.
+
+    Raises:
+        UserError: there is no frame.
+        ValueError: frames of another type or of several sizes.
+    """
+    if len(frames) == 0:
+        raise UserError("There is no frame to make a video of; use an environment that can render rgb_array.")
+    shape = frames[0].shape
+    if any(f.shape != shape or f.dtype != np.uint8 or f.ndim != 3 or f.shape[2] != 3 for f in frames):
+        raise ValueError("frames must be uint8 arrays of one shape [H, W, 3]")
+    path_without_suffix.parent.mkdir(parents=True, exist_ok=True)
+    write, suffix = (_write_mp4, ".mp4") if _has_ffmpeg() else (_write_gif, ".gif")
+    path = path_without_suffix.with_name(path_without_suffix.name + suffix)
+    write(frames, path, fps)
+    return path
+
+
+def _has_ffmpeg() -> bool:
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        return False
+    import imageio_ffmpeg  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    try:
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:  # a platform without the bundled program
+        return False
+    return True
+
+
+def _write_mp4(frames: Sequence[Frame], path: Path, fps: int) -> None:
+    import imageio_ffmpeg
+
+    height, width = frames[0].shape[:2]
+    padding = ((0, height % 2), (0, width % 2), (0, 0))
+    size = (width + width % 2, height + height % 2)
+    writer = imageio_ffmpeg.write_frames(str(path), size, fps=fps, codec="libx264", macro_block_size=1)
+    writer.send(None)  # start ffmpeg
+    for frame in frames:
+        writer.send(np.ascontiguousarray(np.pad(frame, padding, mode="edge")))
+    writer.close()
+
+
+def _write_gif(frames: Sequence[Frame], path: Path, fps: int) -> None:
+    from PIL import Image
+
+    stride = -(-fps // GIF_MAX_FPS)
+    # One palette, of pixels from all over the video: no flicker, and five times as fast as one per frame.
+    sample = np.concatenate([frame[::2, ::2] for frame in frames[:: -(-len(frames) // 16)]])
+    palette = Image.fromarray(sample).quantize(GIF_COLORS)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames[::stride]]
+    # Delays are whole centiseconds, so each is the distance between rounded times: the error never adds up.
+    times = [round(100 * stride * i / fps) for i in range(len(images) + 1)]
+    delays = [10 * (end - start) for start, end in pairwise(times)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=delays, loop=0)

@@ -1,0 +1,121 @@
+"""Plays saved agents: python evaluate.py checkpoint=runs/CartPole-v1/<run> (--help for more)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from agent import cli
+from agent.checkpoint import atomic_write_text
+from agent.config import EvaluateConfig
+from agent.errors import UserError
+from agent.evaluation import Player, evaluate, load_player, record, watch
+from agent.options import leaf_names, parse
+from agent.plots import plot_evaluation
+from agent.resources import resolve_device
+from agent.saved_agent import find_agent, newest_run
+from agent.seeding import environment_seeds
+from envs.video import write_video
+
+COLUMNS = ("return_mean", "return_std", "return_median", "return_min", "return_max", "return_iqm")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """Evaluates every agent asked for, and compares them where there are several."""
+    asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    paths = asked["checkpoint"]
+    asked["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
+    config = parse(EvaluateConfig, asked)
+    torch.set_num_threads(1)
+    files = [find_agent(Path(path), config.which) for path in config.checkpoint or [newest(config)]]
+    players = [load_player(file, resolve_device(config.device)) for file in files]
+    results = [evaluate_agent(player, config) for player in players]
+    print(table(results))
+    if len(results) > 1:
+        plot_evaluation(results, files[0].parent / "comparison.png")
+        print(f"compared in {files[0].parent / 'comparison.png'}")
+
+
+def newest(config: EvaluateConfig) -> str:
+    """The newest run under runs/, said aloud."""
+    found = newest_run(Path("runs"), config.which)
+    if found is None:
+        raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")
+    print(f"checkpoint=… was not given: evaluating the newest run, {found}")
+    return str(found)
+
+
+def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
+    """Plays one agent, writes evaluation.json, evaluation.png and what else was asked beside it."""
+    if config.noise and not player.noise.size:
+        raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
+    noise = player.noise if config.noise else None
+    seeds = environment_seeds(config.seed, "evaluation", config.episodes)
+    folder = player.path.parent
+    if config.render == "human":
+        outcome = watch(player.task, player.network, seeds, noise)
+    else:
+        outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
+    result = {
+        "label": str(folder),
+        "agent": str(player.path),
+        "env": player.task.id,
+        "env_kwargs": player.task.kwargs,
+        "global_step": player.description["global_step"],
+        "episodes": config.episodes,
+        "seed": config.seed,
+        "noise": config.noise,
+        **outcome.statistics(),
+        "returns": list(outcome.returns),
+        "lengths": list(outcome.lengths),
+    }
+    atomic_write_text(folder / "evaluation.json", json.dumps(result, indent=1))
+    plot_evaluation([result], folder / "evaluation.png")
+    print(f"wrote {folder / 'evaluation.json'} and {folder / 'evaluation.png'}")
+    if config.video:
+        frames, _ = record(player.task, player.network, seeds[:1], noise)
+        print(f"wrote {write_video(frames, folder / 'evaluation', player.task.fps)}")
+    return result
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """One line per agent, aligned."""
+    header = [
+        "agent",
+        "env",
+        "step",
+        "episodes",
+        "mean",
+        "std",
+        "median",
+        "min",
+        "max",
+        "IQM",
+        "95 % interval",
+        "length",
+    ]
+    lines = [header]
+    for result in results:
+        low, high = result["return_ci95"]
+        numbers = [f"{result[name]:.1f}" for name in COLUMNS]
+        lines.append(
+            [
+                *(str(result[name]) for name in ("label", "env", "global_step", "episodes")),
+                *numbers,
+                f"{low:.1f} … {high:.1f}",
+                f"{result['length_mean']:.1f}",
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+if __name__ == "__main__":
+    cli.run(main, (HydraException, OmegaConfBaseException), leaf_names(EvaluateConfig))

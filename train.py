@@ -1,0 +1,119 @@
+"""Trains a DQN that explores by learned noise: python train.py env=CartPole-v1 (--help for more)."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from agent import cli
+from agent.checkpoint import truncate_jsonl
+from agent.config import TrainConfig
+from agent.console import Console
+from agent.dqn import DQN
+from agent.interrupt import Interrupt
+from agent.network import build_network
+from agent.options import leaf_names, parse, to_plain
+from agent.plots import plot_learning_curve
+from agent.replay import Replay, required_bytes
+from agent.resources import check_replay_memory, resolve_device
+from agent.run_folder import merge_resumed, open_run, run_folder, write_config
+from agent.seeding import torch_generator
+from agent.tracking import Tracker
+from agent.training import Outcome, Trainer
+from envs.make import Task, load_task, make_vector
+
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """One run: a new one, or the rest of one that was stopped."""
+    asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    resume, folder = asked.pop("resume"), Path(HydraConfig.get().runtime.output_dir)
+    resume = None if resume is None else str(resume)
+    config = parse(TrainConfig, asked)
+    begun = open_run(folder, resume)
+    if begun is not None:
+        overrides = list(HydraConfig.get().overrides.task)
+        config = parse(TrainConfig, merge_resumed(begun[1]["config"], to_plain(config), overrides))
+        if begun[0] >= config.steps:
+            print(f"{folder} is complete at step {begun[0]}: ask for more with steps=<more than {begun[0]}>")
+            return
+    outcome = train(config, folder, begun)
+    if outcome.exit_code:
+        sys.exit(outcome.exit_code)
+
+
+def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
+    """The agent with its first parameters."""
+    network = build_network(config.agent, task.inputs, task.actions, torch_generator(config.seed, "initialisation"))
+    return DQN(network, config.agent, task.actions, config.seed, device)
+
+
+def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Replay:
+    """The replay, where the config puts it, if it fits."""
+    agent = config.agent
+    where = device if agent.replay_device == "auto" else resolve_device(agent.replay_device)
+    check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.inputs), where)
+    return Replay(agent.replay_size, config.num_envs, task.inputs, n_step=agent.n_step, gamma=agent.gamma, device=where)
+
+
+def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] | None = None) -> Outcome:
+    """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are."""
+    torch.set_num_threads(config.threads)
+    device = resolve_device(config.device)
+    task = load_task(config.env.id, config.env.kwargs)
+    agent, replay = build_agent(config, task, device), build_replay(config, task, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, to_plain(config))
+    step, state = begun if begun is not None else (0, {})
+    truncate_jsonl(folder / "metrics.jsonl", step)
+    console = Console(config.steps, step, enabled=config.log.progress)
+    console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
+    console.line(str(agent.network))
+    envs = make_vector(task, config.num_envs, config.env.vectorization)
+    tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
+    try:
+        trainer = Trainer(config, task, envs, agent, replay, tracker, folder)
+        if begun is not None:
+            trainer.load_state(step, state)
+        with Interrupt() as interrupt:
+            outcome = trainer.run(interrupt)
+            report(outcome, config, task, folder, tracker)
+            tracker.finish(outcome.exit_code)
+    except BaseException:
+        tracker.finish(1)
+        raise
+    finally:
+        envs.close()
+        console.close()
+    return outcome
+
+
+def report(outcome: Outcome, config: TrainConfig, task: Task, folder: Path, tracker: Tracker) -> None:
+    """Draws the learning curve, hands the agents to the tracker and says where everything is."""
+    curve = folder / "learning_curve.png"
+    plot_learning_curve(folder / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
+    for which in ("best", "last"):
+        if (folder / which / "agent.safetensors").exists():
+            tracker.save_agent(folder / which / "agent.safetensors", [which], {"global_step": outcome.step})
+    say = tracker.console.line
+    if outcome.exit_code:
+        say(f"stopped at step {outcome.step} and saved; go on with: python train.py resume={folder}")
+    elif outcome.evaluation is not None:
+        mean = outcome.evaluation.statistics()["return_mean"]
+        say(f"done: evaluation return {mean:.1f} over {len(outcome.evaluation.returns)} episodes")
+    say(f"agent:     {folder / 'best'} and {folder / 'last'}")
+    say(f"curve:     {curve}")
+    say(f"dashboard: {tracker.dashboard}")
+    say(f"evaluate:  python evaluate.py checkpoint={folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main, (HydraException, OmegaConfBaseException), leaf_names(TrainConfig))
