@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from agent import cli
-from agent.checkpoint import atomic_write_text
 from agent.config import EvaluateConfig
 from agent.errors import UserError
 from agent.evaluation import Player, evaluate, load_player, record, watch
+from agent.files import atomic_write_text
 from agent.options import leaf_names, parse
 from agent.plots import plot_evaluation
 from agent.resources import resolve_device

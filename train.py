@@ -1,5 +1,6 @@
 """Trains a DQN that explores by learned noise: python train.py env=CartPole-v1 (--help for more)."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from agent import cli
-from agent.checkpoint import truncate_jsonl
 from agent.config import TrainConfig
 from agent.console import Console
 from agent.dqn import DQN
+from agent.files import truncate_jsonl
 from agent.interrupt import Interrupt
 from agent.network import build_network
 from agent.options import leaf_names, parse, to_plain
@@ -35,7 +36,7 @@ OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 def main(cfg: DictConfig) -> None:
     """One run: a new one, or the rest of one that was stopped."""
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    resume, folder = asked.pop("resume"), Path(HydraConfig.get().runtime.output_dir)
+    resume, folder = asked.pop("resume"), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     resume = None if resume is None else str(resume)
     config = parse(TrainConfig, asked)
     begun = open_run(folder, resume)
@@ -109,7 +110,7 @@ def report(outcome: Outcome, config: TrainConfig, task: Task, folder: Path, trac
     elif outcome.evaluation is not None:
         mean = outcome.evaluation.statistics()["return_mean"]
         say(f"done: evaluation return {mean:.1f} over {len(outcome.evaluation.returns)} episodes")
-    say(f"agent:     {folder / 'best'} and {folder / 'last'}")
+    say(f"agents:    {folder / 'best'} and {folder / 'last'}")
     say(f"curve:     {curve}")
     say(f"dashboard: {tracker.dashboard}")
     say(f"evaluate:  python evaluate.py checkpoint={folder}")

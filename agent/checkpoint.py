@@ -7,34 +7,37 @@ A folder is written under a temporary name, forced to disk and renamed: a name `
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import math
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from agent.errors import UserError
+from agent.files import (
+    DTYPES,
+    TEMPORARY,
+    dtype_name,
+    file_crc32,
+    replace_file,
+    sync_folder,
+    why,
+    write_synced,
+    write_tensors,
+)
 
 FORMAT = "noisy-dqn-checkpoint"
 VERSION = 1
 _TENSORS, _STATE, _LATEST = "tensors.safetensors", "state.json", "latest"
-_TEMPORARY, _REPLACED = ".tmp-", ".old"
+_REPLACED = ".old"
 _STEP_FOLDER = re.compile(r"step_([0-9]{12,})")
-_CHUNK = 16 << 20
-_DTYPES = {
-    **{"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"},
-    **{f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)},
-}
 
 
 def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
@@ -51,27 +54,27 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, Any], keep: in
         UserError: the disk is full or refuses; the earlier checkpoint is intact.
     """
     folder = run_dir / "checkpoints"
-    final, temporary = folder / f"step_{step:012d}", folder / f"{_TEMPORARY}{os.getpid()}"
+    final, temporary = folder / f"step_{step:012d}", folder / f"{TEMPORARY}{os.getpid()}"
     arrays: dict[str, torch.Tensor | np.ndarray[Any, Any]] = {}
     skeleton = _encode(dict(state), "", arrays)
     try:
-        for stale in folder.glob(f"{_TEMPORARY}*"):
+        for stale in folder.glob(f"{TEMPORARY}*"):
             _remove(stale)
         temporary.mkdir(parents=True)
-        size, checksum = _write_tensors(temporary / _TENSORS, arrays)
+        size, checksum = write_tensors(temporary / _TENSORS, arrays)
         manifest = {"format": FORMAT, "version": VERSION, "step": step, "state": skeleton}
         manifest |= {"bytes": size, "crc32": checksum, "state_crc32": _json_crc32([step, skeleton])}
-        _write_synced(temporary / _STATE, json.dumps(manifest).encode())
-        _sync_folder(temporary)
+        write_synced(temporary / _STATE, json.dumps(manifest).encode())
+        sync_folder(temporary)
         _publish(temporary, final)
-        _sync_folder(run_dir)
-        _replace_file(folder / _LATEST, final.name.encode())
+        sync_folder(run_dir)
+        replace_file(folder / _LATEST, final.name.encode())
         _prune(folder, step, keep)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = latest_checkpoint(run_dir)
         intact = f"{earlier.name} is intact, resume from it" if earlier else "there is no earlier checkpoint"
-        reason = f"could not save the checkpoint of step {step} in {folder} ({_why(error)})"
+        reason = f"could not save the checkpoint of step {step} in {folder} ({why(error)})"
         raise UserError(f"{reason}: free some space or repair the folder; {intact}.") from error
     return final
 
@@ -84,7 +87,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     """
     manifest = _read_manifest(path)
     try:
-        if _file_crc32(path / _TENSORS) != manifest["crc32"]:
+        if file_crc32(path / _TENSORS) != manifest["crc32"]:
             raise _damaged(path, f"the content of {_TENSORS} has changed")
         with safe_open(path / _TENSORS, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -92,7 +95,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     except KeyError as error:
         raise _damaged(path, f"{_TENSORS} lacks {error}") from error
     except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise _damaged(path, _why(error)) from error
+        raise _damaged(path, why(error)) from error
     if arrays:
         raise _damaged(path, f"{_TENSORS} has {min(arrays)!r}, which {_STATE} does not know")
     return manifest["step"], state
@@ -118,46 +121,12 @@ def has_checkpoint(run_dir: Path) -> bool:
     return latest_checkpoint(run_dir) is not None
 
 
-def truncate_jsonl(path: Path, step: int) -> None:
-    """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
-
-    Raises:
-        UserError: the file cannot be read or written.
-    """
-    if not path.exists():
-        return
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({_why(error)}): check its permissions.") from error
-    atomic_write_bytes(path, b"".join(line + b"\n" for line in lines if _logged_step(line) <= step))
-
-
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file so that its name always holds the old content or the new one; creates its folder.
-
-    Raises:
-        UserError: the disk is full or refuses; the old content is intact.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_file(path, data)
-    except OSError as error:
-        hint = "free some space or check the folder's permissions"
-        raise UserError(f"could not write {path} ({_why(error)}): {hint}.") from error
-
-
-def atomic_write_text(path: Path, text: str) -> None:
-    """`atomic_write_bytes` of the text in UTF-8."""
-    atomic_write_bytes(path, text.encode())
-
-
 def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
     """The JSON of `value`; tensors and arrays go to `arrays` under their path and leave a reference."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, torch.Tensor | np.ndarray):
-        if _dtype_name(value) not in _DTYPES:
+        if dtype_name(value) not in DTYPES:
             raise TypeError(f"a checkpoint cannot hold {path!r}: dtype {value.dtype}")
         while path in arrays or path == "__metadata__":  # {"a/b": x, "a": {"b": y}}; safetensors' own key
             path += "#"
@@ -191,55 +160,6 @@ def _decode(node: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     return node
 
 
-def _write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any, Any]]) -> tuple[int, int]:
-    """Writes a safetensors file; returns its size and CRC-32.
-
-    Streamed by hand (8 bytes of header length, JSON header, raw data) because a replay may be several GB: no
-    copy of a contiguous CPU tensor is made, and the checksum is taken on the way. CRC-32, not SHA-256: it has
-    to find damage, not forgery, and runs at several GB/s, well above the disk.
-    """
-    # Widest items first: every tensor then starts at a multiple of its item size.
-    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
-    header, end = {}, 0
-    for name, array in ordered:
-        offsets = [end, end + array.nbytes]
-        header[name] = {
-            "dtype": _DTYPES[_dtype_name(array)],
-            "shape": list(array.shape),
-            "data_offsets": offsets,
-        }
-        end = offsets[1]
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    checksum = 0
-    with path.open("wb") as file:
-        for chunk in _chunks(len(text).to_bytes(8, "little") + text, [array for _, array in ordered]):
-            file.write(chunk)
-            checksum = zlib.crc32(chunk, checksum)
-        _sync_file(file)
-    return 8 + len(text) + end, checksum
-
-
-def _chunks(head: bytes, arrays: list[Any]) -> Iterator[bytes | memoryview]:
-    yield head
-    for array in arrays:
-        host = array.detach().cpu().contiguous().numpy() if isinstance(array, torch.Tensor) else array
-        flat = np.ascontiguousarray(host).reshape(-1).view(np.uint8).data
-        yield from (flat[start : start + _CHUNK] for start in range(0, len(flat), _CHUNK))
-
-
-def _dtype_name(value: torch.Tensor | np.ndarray[Any, Any]) -> str:
-    return str(value.dtype).removeprefix("torch.")
-
-
-def _file_crc32(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
 def _json_crc32(value: Any) -> int:
     """Of JSON data, whatever its spelling: what json reads back it writes again in the same way."""
     return zlib.crc32(json.dumps(value).encode())
@@ -251,7 +171,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / _STATE).read_bytes())
         size = (path / _TENSORS).stat().st_size
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, _why(error)) from error
+        raise _damaged(path, why(error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _damaged(path, f"{_STATE} was written by another program")
     if manifest.get("version") != VERSION:
@@ -291,7 +211,7 @@ def _publish(temporary: Path, final: Path) -> None:
         _remove(aside)
         final.rename(aside)
     temporary.rename(final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
@@ -307,53 +227,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
-    try:
-        _write_synced(temporary, data)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        _sync_file(file)
-
-
-def _sync_file(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Forces renames in the folder to disk, where the system lets a folder be synced."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network folders that know no such thing
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _logged_step(line: bytes) -> float:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return math.inf
-    step = entry.get("global_step") if isinstance(entry, dict) else None
-    return step if isinstance(step, int | float) else math.inf
-
-
-def _why(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -55,6 +55,8 @@ class AgentConfig:
     gamma: Annotated[float, UNIT] = 0.99
     n_step: Annotated[int, AT_LEAST_ONE] = 3
     lr: Annotated[float, POSITIVE] = 1e-3
+    lr_end: Annotated[float | None, NOT_NEGATIVE] = None
+    lr_updates: Annotated[int, AT_LEAST_ONE] = 25_000
     adam_eps: Annotated[float, POSITIVE] = 1e-8
     max_grad_norm: Annotated[float, POSITIVE] = 10.0
     batch_size: Annotated[int, AT_LEAST_ONE] = 64

@@ -16,7 +16,8 @@ from torch import Tensor
 from agent import targets
 from agent.config import AgentConfig
 from agent.network import QNetwork, flatten_parameters, noise_model
-from agent.seeding import numpy_generator, torch_generator
+from agent.noise import noise_stream
+from agent.seeding import numpy_generator, seed_sequence
 
 if TYPE_CHECKING:
     from agent.replay import Batch
@@ -60,8 +61,8 @@ class DQN:
         self._leaves = list(self.network.parameters())
         self.parameters.grad = torch.zeros_like(self.parameters)
         self._optimiser = torch.optim.Adam([self.parameters], lr=config.lr, eps=config.adam_eps, fused=True)
-        self._acting = torch_generator(seed, "acting", self.device)
-        self._update = torch_generator(seed, "update", self.device)
+        self._acting = noise_stream(self.noise, seed_sequence(seed, "acting"), self.device)
+        self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore = numpy_generator(seed, "exploration")
         self._held: Tensor | None = None  # the acting noise [E, size], kept where `hold` says so
         self._held_since = -1  # the number of updates when it was drawn
@@ -97,7 +98,7 @@ class DQN:
             return self._held
         if hold == "episode" and self._held is not None and not begins.any():
             return self._held
-        drawn = self.noise.draw(len(begins), generator=self._acting, device=self.device)
+        drawn = self._acting.draw(len(begins))
         if hold == "episode" and self._held is not None and drawn is not None:
             drawn = torch.where(torch.from_numpy(begins).to(self.device).unsqueeze(1), drawn, self._held)
         self._held, self._held_since = drawn, self.updates
@@ -109,7 +110,7 @@ class DQN:
         """One gradient step on a batch, and the target network's part of it."""
         config = self.config
         groups = config.noise.draws or len(batch.action)
-        draws = self.noise.draw(3 if config.double else 2, groups, generator=self._update, device=self.device)
+        draws = self._update.draw(3 if config.double else 2, groups)
         batch = batch.grouped(groups)
         prediction_noise, target_noise, *selection_noise = [None] * 3 if draws is None else draws
         with torch.no_grad():
@@ -120,11 +121,19 @@ class DQN:
         prediction = self.network(batch.observation, prediction_noise)
         loss = self.network.head.loss(prediction, batch.action, target).mean()
         gradients = torch.autograd.grad(loss, self._leaves)
+        self._optimiser.param_groups[0]["lr"] = self.learning_rate()
         norm = self._step(gradients)
         self.updates += 1
         if self.updates % config.target_every == 0:
             self._target_parameters.lerp_(self.parameters, config.tau)  # τ = 1: a copy
         return UpdateMetrics(loss.detach(), norm)
+
+    def learning_rate(self) -> float:
+        """Adam's step size at this update: constant, or linearly from lr to lr_end over lr_updates."""
+        config = self.config
+        if config.lr_end is None:
+            return config.lr
+        return config.lr + (config.lr_end - config.lr) * min(1.0, self.updates / config.lr_updates)
 
     def _step(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Clips the gradient to the configured norm, takes an Adam step, and returns the norm before clipping."""
@@ -169,8 +178,8 @@ class DQN:
             "updates": self.updates,
             "held": self._held,
             "held_since": self._held_since,
-            "acting_generator": self._acting.get_state(),
-            "update_generator": self._update.get_state(),
+            "acting": self._acting.state(),
+            "update": self._update.state(),
             "explore_generator": self._explore.bit_generator.state,
         }
 
@@ -193,10 +202,8 @@ class DQN:
         self.updates = state["updates"]
         self._held = None if state["held"] is None else state["held"].to(self.device)
         self._held_since = state["held_since"]
-        # A generator's state belongs to its kind of device; on another kind the stream starts anew from the seed.
-        if len(state["acting_generator"]) == len(self._acting.get_state()):
-            self._acting.set_state(state["acting_generator"])
-            self._update.set_state(state["update_generator"])
+        self._acting.load_state(state["acting"])
+        self._update.load_state(state["update"])
         self._explore.bit_generator.state = state["explore_generator"]
 
     def tensors(self) -> dict[str, Tensor]:

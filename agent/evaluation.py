@@ -1,6 +1,7 @@
 """The only evaluation in the repository: fresh environments, seeds of its own, one seed per episode."""
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ class EvaluationPolicy:
             if self._noise is not None:
                 draws = [self._noise.draw(generator=self._generators[episode]) for episode in episodes]
                 noise = torch.stack([draw for draw in draws if draw is not None]).to(x)
-            return greedy(self._network(x, noise).q_values).cpu().numpy()  # type: ignore[no-any-return]
+            return greedy(self._network(x, noise).q_values).cpu().numpy()
 
 
 def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:
@@ -164,6 +165,7 @@ def record(
 ) -> tuple[list[np.ndarray], Evaluation]:
     """Plays the episodes of `seeds` one after the other and returns their frames (uint8 [H, W, 3]) and results."""
     frames: list[np.ndarray] = []
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory; without it, it asks for a screen
     env = make_single(task.id, task.kwargs, render_mode="rgb_array")
     try:
         policy = EvaluationPolicy(network, noise, seeds)

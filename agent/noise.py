@@ -7,9 +7,10 @@ network in the place of z. Here ε is always drawn by the caller: one flat tenso
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import pi, sqrt
-from typing import Final, Literal, NamedTuple
+from math import pi, prod, sqrt
+from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,38 +34,28 @@ def signed_sqrt(x: Tensor) -> Tensor:
     return x.abs().sqrt_().copysign_(x)
 
 
-def _open_uniform(shape: Sequence[int], generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """U(0, 1) without 0: torch draws multiples of 2⁻²⁴ in [0, 1), so both tails of a quantile function are finite."""
-    return torch.rand(shape, generator=generator, device=device).clamp_(min=2.0**-25)
+def _laplace(p: Tensor) -> Tensor:
+    return -torch.sign(p - 0.5) * torch.log1p(-2.0 * (p - 0.5).abs()) / sqrt(2.0)
 
 
-def _normal(shape: Sequence[int], generator: torch.Generator | None, device: torch.device) -> Tensor:
-    return torch.randn(shape, generator=generator, device=device)
-
-
-def _uniform(shape: Sequence[int], generator: torch.Generator | None, device: torch.device) -> Tensor:
-    return (torch.rand(shape, generator=generator, device=device) - 0.5).mul_(sqrt(12.0))
-
-
-def _laplace(shape: Sequence[int], generator: torch.Generator | None, device: torch.device) -> Tensor:
-    u = _open_uniform(shape, generator, device) - 0.5
-    # |u| = ½ would need log 0; the open uniform reaches it on neither side.
-    return (1.0 - 2.0 * u.abs()).clamp_(min=2.0**-25).log_().mul_(-1.0 / sqrt(2.0)).copysign_(u)
-
-
-def _logistic(shape: Sequence[int], generator: torch.Generator | None, device: torch.device) -> Tensor:
-    return torch.logit(_open_uniform(shape, generator, device)).mul_(sqrt(3.0) / pi)
-
-
-_Draw = Callable[[Sequence[int], torch.Generator | None, torch.device], Tensor]
-
-#: Base distributions of location-scale families: symmetric, mean 0, variance 1.
-DISTRIBUTIONS: Final[dict[str, _Draw]] = {
-    "normal": _normal,
-    "uniform": _uniform,
+#: Base distributions of location-scale families by their quantile functions: symmetric, mean 0, variance 1.
+QUANTILES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "normal": torch.special.ndtri,
+    "uniform": lambda p: (p - 0.5) * sqrt(12.0),
     "laplace": _laplace,
-    "logistic": _logistic,
+    "logistic": lambda p: torch.logit(p) * (sqrt(3.0) / pi),
 }
+
+
+def quantile(p: Tensor, distribution: Distribution) -> Tensor:
+    """The value below which a share p of the distribution lies, elementwise; p in (0, 1).
+
+    Raises:
+        ValueError: for a distribution that is not in QUANTILES.
+    """
+    if distribution not in QUANTILES:
+        raise ValueError(f"unknown distribution {distribution!r}: choose one of {', '.join(QUANTILES)}")
+    return QUANTILES[distribution](p)
 
 
 def sample(
@@ -77,16 +68,19 @@ def sample(
     """Draws ε: float32 of the given shape, independent, mean 0, variance 1.
 
     Raises:
-        ValueError: for a distribution that is not in DISTRIBUTIONS.
+        ValueError: for a distribution that is not in QUANTILES.
     """
-    if distribution not in DISTRIBUTIONS:
-        raise ValueError(f"unknown distribution {distribution!r}: choose one of {', '.join(DISTRIBUTIONS)}")
-    return DISTRIBUTIONS[distribution](shape, generator, torch.device(device))
+    if distribution == "normal":
+        return torch.randn(shape, generator=generator, device=device)
+    # torch draws multiples of 2⁻²⁴ in [0, 1); half a step up and none of them is 0 or 1, in float64 exactly.
+    wide = torch.float32 if torch.device(device).type == "mps" else torch.float64  # MPS has no float64
+    uniform = torch.rand(shape, generator=generator, device=device).to(wide).add_(2.0**-25).clamp_(max=1 - 2.0**-24)
+    return quantile(uniform, distribution).float()
 
 
 def split(noise: Tensor, sizes: Sequence[NoiseSizes]) -> list[LayerNoise]:
     """Cuts a flat draw [N, Σ sizes] into the layers' own parts: views, nothing is copied."""
-    parts = noise.split([size for pair in sizes for size in pair], dim=-1)
+    parts = torch.split(noise, [size for pair in sizes for size in pair], dim=-1)
     return [LayerNoise(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
 
 
@@ -112,3 +106,68 @@ class NoiseModel:
             return None
         epsilon = sample((*shape, self.size), self.distribution, generator=generator, device=device)
         return signed_sqrt(epsilon) if self.factorised else epsilon
+
+
+class DeviceNoise:
+    """A stream of draws made on an accelerator, by its own generator."""
+
+    def __init__(self, model: NoiseModel, seed: np.random.SeedSequence, device: torch.device | str) -> None:
+        self.model, self._device = model, torch.device(device)
+        self._generator = torch.Generator(device=self._device)
+        self._generator.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+
+    def draw(self, *shape: int) -> Tensor | None:
+        """The next draw [*shape, model.size]; None where there is nothing to draw."""
+        return self.model.draw(*shape, generator=self._generator, device=self._device)
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return {"kind": self._device.type, "generator": self._generator.get_state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` stood; a state of another kind of device starts the stream anew from its seed."""
+        if state["kind"] == self._device.type:
+            self._generator.set_state(state["generator"])
+
+
+class TableNoise:
+    """A stream of draws on the CPU, several times as fast as torch's: 16 random bits pick one of 2¹⁶ quantiles.
+
+    The values are the quantiles at (i + ½)/2¹⁶, scaled to variance 1, with f applied beforehand: no draw differs
+    from the continuous distribution's by more than 2⁻¹⁷ in probability (Kolmogorov's distance).
+    """
+
+    SIZE = 2**16
+
+    def __init__(self, model: NoiseModel, seed: np.random.SeedSequence) -> None:
+        self.model = model
+        self._bits = np.random.SFC64(seed)
+        middles = (torch.arange(self.SIZE, dtype=torch.float64) + 0.5) / self.SIZE
+        values = quantile(middles, model.distribution)
+        values /= values.square().mean().sqrt()
+        self._table = (signed_sqrt(values) if model.factorised else values).float().numpy()
+
+    def draw(self, *shape: int) -> Tensor | None:
+        """The next draw [*shape, model.size]; None where there is nothing to draw."""
+        count = prod(shape) * self.model.size
+        if count == 0:
+            return None
+        picks = self._bits.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four to a 64-bit word
+        return torch.from_numpy(self._table.take(picks)).view(*shape, self.model.size)
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return {"kind": "table", "bits": self._bits.state}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` stood; a state of an accelerator's stream starts this one anew from its seed."""
+        if state["kind"] == "table":
+            self._bits.state = state["bits"]
+
+
+NoiseStream = DeviceNoise | TableNoise
+
+
+def noise_stream(model: NoiseModel, seed: np.random.SeedSequence, device: torch.device | str) -> NoiseStream:
+    """The fastest stream of draws for a device."""
+    return TableNoise(model, seed) if torch.device(device).type == "cpu" else DeviceNoise(model, seed, device)

@@ -150,7 +150,7 @@ class Replay:
 
     def sample_many(self, count: int, size: int, generator: torch.Generator | None = None) -> list[Batch]:
         """`count` independent batches of `size`, gathered at once, which costs little more than one."""
-        fields = [field.split(size) for field in self.sample(count * size, generator)]
+        fields = [torch.split(field, size) for field in self.sample(count * size, generator)]
         return [Batch(*batch) for batch in zip(*fields, strict=True)]
 
     def gather(self, start: Tensor) -> Batch:

@@ -1,5 +1,6 @@
 """Where a run lives, and whether it may be started, resumed or has to be refused."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from agent.checkpoint import atomic_write_text, has_checkpoint, latest_checkpoint, load_checkpoint
+from agent.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.errors import UserError
+from agent.files import atomic_write_text
 
 RUNS = Path("runs")
 #: What may differ between a run and its resumption: nothing of these changes what is learned at a given step.
@@ -70,12 +72,12 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
     Raises:
         UserError: where an option was asked that differs from the run's and changes what is learned.
     """
-    merged = dict(saved)
+    merged = copy.deepcopy(dict(saved))
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         path = ("env", "id") if key == "env" else tuple(key.split("."))
         if path[0] in FREE:
-            merged[path[0]] = asked.get(path[0])
+            _assign(merged, path, _select(asked, path))
             continue
         difference = first_difference(_select(saved, path), _select(asked, path), ".".join(path))
         if difference is not None:
@@ -97,6 +99,12 @@ def first_difference(saved: Any, asked: Any, name: str) -> tuple[str, Any, Any] 
                 return difference
         return None
     return None if saved == asked else (name, saved, asked)
+
+
+def _assign(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
 
 
 def _select(tree: Any, path: Sequence[str]) -> Any:

@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from agent.checkpoint import atomic_write_bytes
 from agent.errors import UserError
+from agent.files import atomic_write_bytes
 
 FILE_NAME = "agent.safetensors"
 FORMAT = "noisy-dqn-agent"

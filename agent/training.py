@@ -162,6 +162,7 @@ class Trainer:
         metrics: dict[str, float] = {
             "replay/size": len(self.replay),
             "train/epsilon": self.config.agent.epsilon.at(self.step),
+            "train/learning_rate": self.agent.learning_rate(),
             "train/updates": self.agent.updates,
             "speed/env_steps_per_second": (self.step - step) / elapsed,
             "speed/updates_per_second": (self.agent.updates - updates) / elapsed,

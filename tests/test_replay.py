@@ -1,0 +1,456 @@
+"""The replay against a twin that keeps plain lists of episodes and reads n-step transitions off their definition.
+
+Observations are (environment, serial number): each occurs once, so any mix-up of rows shows. γ is ½ and rewards are
+small whole numbers, so that every return is exact in single precision and all comparisons are equalities.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agent.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from agent.replay import Batch, Replay, required_bytes
+
+GAMMA = 0.5
+Row = tuple[tuple[float, ...], int, float, float, tuple[float, ...]]  # s, a, R, discount, s'
+
+
+@dataclass
+class Step:
+    tick: int
+    observation: tuple[float, ...]
+    action: int
+    reward: float
+    terminated: bool
+
+
+@dataclass
+class Episode:
+    last: tuple[float, ...]  # the observation after the newest step
+    steps: list[Step] = field(default_factory=list)
+    ended: bool = False
+
+
+class Twin:
+    """What a replay means: the steps of the last `kept` ticks of every environment, in lists of episodes."""
+
+    def __init__(self, capacity: int, num_envs: int, n_step: int) -> None:
+        self.kept, self.n_step, self.tick = -(-capacity // num_envs), n_step, 0
+        self.episodes: list[list[Episode]] = [[] for _ in range(num_envs)]
+
+    def begin(self, observation: np.ndarray) -> None:
+        for episodes, first in zip(self.episodes, observation.tolist(), strict=True):
+            episodes.append(Episode(tuple(first)))
+
+    def cut(self, observation: np.ndarray) -> None:
+        self.tick += 1
+        self.begin(observation)
+
+    def add(self, action: Any, reward: Any, terminated: Any, truncated: Any, following: np.ndarray) -> None:
+        for e, episodes in enumerate(self.episodes):
+            episode, observation = episodes[-1], tuple(following[e].tolist())
+            if episode.ended:
+                episodes.append(Episode(observation))
+                continue
+            step = Step(self.tick, episode.last, int(action[e]), float(reward[e]), bool(terminated[e]))
+            episode.steps.append(step)
+            episode.last, episode.ended = observation, bool(terminated[e] or truncated[e])
+        self.tick += 1
+
+    def transitions(self) -> list[Row]:
+        rows = []
+        for episodes in self.episodes:
+            for episode in episodes:
+                episode.steps = [step for step in episode.steps if step.tick >= self.tick - self.kept]
+                rows += [self._transition(episode, i) for i in range(len(episode.steps))]
+            del episodes[:-50]  # far older than any capacity here
+        return sorted(rows)
+
+    def _transition(self, episode: Episode, i: int) -> Row:
+        window = episode.steps[i : i + self.n_step]
+        k = len(window)
+        value = sum(GAMMA**j * step.reward for j, step in enumerate(window))
+        discount = 0.0 if any(step.terminated for step in window) else GAMMA**k
+        following = episode.steps[i + k].observation if i + k < len(episode.steps) else episode.last
+        return window[0].observation, window[0].action, value, discount, following
+
+
+class World:
+    """Drives a replay and its twin with the same environments, whose autoreset is NEXT_STEP."""
+
+    def __init__(self, capacity: int, num_envs: int, n_step: int, seed: int = 0) -> None:
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.num_envs, self.serial = num_envs, 0
+        self.size, self.n_step = capacity, n_step
+        self.replay, self.twin = self.make(), Twin(capacity, num_envs, n_step)
+        self.resetting = np.zeros(num_envs, dtype=bool)
+        first = self.observe()
+        self.replay.begin(first)
+        self.twin.begin(first)
+
+    def make(self) -> Replay:
+        return Replay(self.size, self.num_envs, 2, n_step=self.n_step, gamma=GAMMA)
+
+    def observe(self) -> np.ndarray:
+        self.serial += 1
+        return np.array([[e, self.serial] for e in range(self.num_envs)], dtype=np.float32)
+
+    def step(self, terminated: Any = False, truncated: Any = False) -> None:
+        """One vector step; an environment that resets ends nothing, and what it says of action and reward is junk."""
+        alive = ~self.resetting
+        terminated, truncated = (np.broadcast_to(x, self.num_envs) & alive for x in (terminated, truncated))
+        action = np.where(alive, self.rng.integers(7, size=self.num_envs), 99)
+        reward = np.where(alive, self.rng.integers(-8, 9, size=self.num_envs), 1e6)
+        following = self.observe()
+        for memory in (self.replay, self.twin):
+            memory.add(action, reward, terminated, truncated, following)
+        self.resetting = terminated | truncated
+
+    def cut(self) -> None:
+        first = self.observe()
+        self.replay.cut(first)
+        self.twin.cut(first)
+        self.resetting[:] = False
+
+    def save_and_load(self) -> None:
+        saved = copy.deepcopy(self.replay.state())
+        self.replay = self.make()
+        self.replay.load_state(saved)
+
+    def check(self) -> None:
+        """The set of starts, and the transition from each, are the twin's."""
+        expected = self.twin.transitions()
+        assert len(self.replay) == len(expected)
+        assert sorted(rows_of(self.replay.gather(all_starts(self.replay)))) == expected
+
+
+def all_starts(replay: Replay) -> torch.Tensor:
+    """The queue of starts, oldest first."""
+    return replay.starts[(replay.first + torch.arange(len(replay))) % len(replay.starts)]
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    columns = [field.tolist() for field in batch]
+    return [(tuple(s), a, r, d, tuple(t)) for s, a, r, d, t in zip(*columns, strict=True)]
+
+
+# ---- the grid of endings
+
+
+def test_hand_computed_transitions() -> None:
+    """Four steps with rewards 1, 2, 3, 4 under n = 3 and γ = 0.9, terminated; then two of the next episode."""
+    replay = Replay(20, 1, 1, n_step=3, gamma=0.9)
+    replay.begin(np.array([[0.0]]))
+    no, yes = np.array([False]), np.array([True])
+    for t, (reward, ended) in enumerate([(1, no), (2, no), (3, no), (4, yes), (0, no), (5, no), (6, no)]):
+        replay.add(np.array([t]), np.array([reward]), ended, no, np.array([[t + 1.0]]))
+    batch = replay.gather(all_starts(replay))
+    assert batch.observation.flatten().tolist() == [0, 1, 2, 3, 5, 6]
+    assert batch.action.tolist() == [0, 1, 2, 3, 5, 6]
+    assert batch.reward.tolist() == pytest.approx([1 + 1.8 + 2.43, 2 + 2.7 + 3.24, 3 + 3.6, 4, 5 + 5.4, 6])
+    assert batch.discount.tolist() == pytest.approx([0.729, 0, 0, 0, 0.81, 0.9])
+    assert batch.next_observation.flatten().tolist() == [3, 4, 4, 4, 7, 7]
+    assert (batch.observation.dtype, batch.action.dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 3])
+@pytest.mark.parametrize("n_step", [1, 2, 3, 5])
+@pytest.mark.parametrize("terminated_at", [None, 0, 1, 3, 4])
+@pytest.mark.parametrize("truncated_at", [None, 0, 1, 3, 4])
+def test_grid_of_endings(num_envs: int, n_step: int, terminated_at: int | None, truncated_at: int | None) -> None:
+    """An episode of up to 5 steps, from every position of the ring, and the next one; environments are staggered."""
+    rows = 8
+    for wrap in range(rows + 1):
+        world = World(rows * num_envs, num_envs, n_step, seed=wrap)
+        for t in range(wrap):
+            world.step(truncated=t == wrap - 1)  # so that the episode begins after a reset row, wherever it lies
+        for t in range(9):
+            age = np.arange(t, t - num_envs, -1) - bool(wrap)  # of each environment's episode
+            world.step(terminated=age == terminated_at, truncated=age == truncated_at)
+            if t in (4, 6, 8):
+                world.check()
+
+
+@pytest.mark.parametrize("kind", ["terminated", "truncated", "both"])
+def test_single_step_episodes(kind: str) -> None:
+    """Every second row is a reset row; half of the ring can be sampled, and no window is longer than one step."""
+    world = World(capacity=10, num_envs=2, n_step=3)
+    for _ in range(30):
+        world.step(terminated=kind != "truncated", truncated=kind != "terminated")
+        world.check()
+        batch = world.replay.gather(all_starts(world.replay))
+        assert set(batch.discount.tolist()) == {GAMMA if kind == "truncated" else 0.0}
+
+
+def test_newest_row_bootstraps_early_and_grows_with_the_next_steps() -> None:
+    world = World(capacity=10, num_envs=1, n_step=3)
+    for k, discount in ((1, GAMMA), (2, GAMMA**2), (3, GAMMA**3), (4, GAMMA**3)):
+        world.step()
+        first = world.replay.gather(all_starts(world.replay)[:1])
+        assert first.discount.item() == discount
+        assert first.next_observation[0, 1] == 1 + min(k, 3)
+
+
+# ---- cuts
+
+
+def test_cut_is_a_truncation_after_the_newest_step() -> None:
+    world = World(capacity=16, num_envs=2, n_step=3)
+    for _ in range(3):
+        world.step()
+    world.cut()
+    for _ in range(3):
+        world.step()
+    world.check()
+    batch = world.replay.gather(all_starts(world.replay))
+    one = batch.observation[:, 0] == 1
+    assert batch.observation[one, 1].tolist() == [1, 2, 3, 5, 6, 7]
+    assert batch.next_observation[one, 1].tolist() == [4, 4, 4, 8, 8, 8]
+    assert batch.discount[one].tolist() == [GAMMA**3, GAMMA**2, GAMMA] * 2
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("cuts", [1, 2, 3])
+@pytest.mark.parametrize("ending", ["none", "terminated", "truncated", "reset row"])
+def test_cuts_at_every_position_of_the_ring(num_envs: int, cuts: int, ending: str) -> None:
+    """In mid-episode, right after an ending (its reset row never comes) and after a reset row; several in a row."""
+    rows = 6
+    for position in range(2 * rows):
+        world = World(rows * num_envs, num_envs, n_step=3, seed=position)
+        for _ in range(position):
+            world.step()
+        ends = np.arange(num_envs) % 2 == 0
+        world.step(terminated=ends & (ending == "terminated"), truncated=ends & (ending in ("truncated", "reset row")))
+        if ending == "reset row":
+            world.step()
+        for _ in range(cuts):
+            world.cut()
+            world.check()
+        for _ in range(rows):
+            world.step()
+            world.check()
+
+
+def test_cut_before_the_first_step() -> None:
+    world = World(capacity=4, num_envs=2, n_step=2)
+    world.cut()
+    assert len(world.replay) == 0
+    world.step()
+    world.check()
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(("capacity", "num_envs"), [(1, 1), (1, 3), (3, 3), (7, 3), (8, 3), (10, 4), (2, 5)])
+def test_capacity_is_rounded_up_to_whole_vector_steps(capacity: int, num_envs: int) -> None:
+    """Exactly ⌈capacity / E⌉ vector steps are held, the newest among them, while an episode outlives the ring."""
+    world = World(capacity, num_envs, n_step=2)
+    held = -(-capacity // num_envs)
+    for t in range(1, 4 * held):
+        world.step()
+        world.check()
+        assert len(world.replay) == num_envs * min(t, held)
+        newest = world.replay.gather(all_starts(world.replay)[-num_envs:])
+        assert newest.next_observation[:, 1].tolist() == [world.serial] * num_envs
+
+
+@pytest.mark.parametrize("n_step", [4, 7, 30])
+def test_n_beyond_capacity_and_episodes_gives_the_windows_that_there_are(n_step: int) -> None:
+    """A window that would wrap around the whole ring ends at the newest row."""
+    world = World(capacity=6, num_envs=2, n_step=n_step)
+    for t in range(60):
+        world.step(terminated=t % 11 == 4, truncated=t % 13 == 6)
+        world.check()
+
+
+def test_random_operations_agree_with_the_twin() -> None:
+    """Thousands of adds, endings, cuts, saves and loads, with the whole replay compared after each."""
+    pick = np.random.Generator(np.random.PCG64(2))
+    for case in range(60):
+        num_envs = 1 + case % 5
+        world = World(int(pick.integers(1, 25)), num_envs, int(pick.integers(1, 7)), seed=case)
+        ending = pick.choice([0.02, 0.1, 0.4])
+        for _ in range(100):
+            operation = pick.random()
+            if operation < 0.05:
+                world.cut()
+            elif operation < 0.08:
+                world.save_and_load()
+            else:
+                terminated, truncated = pick.random((2, num_envs)) < ending
+                world.step(terminated, truncated)
+            world.check()
+
+
+# ---- sampling
+
+
+def filled(num_envs: int = 3, steps: int = 40, n_step: int = 3) -> World:
+    """A full ring that has wrapped, with endings, reset rows and a cut in it."""
+    world = World(capacity=12 * num_envs, num_envs=num_envs, n_step=n_step)
+    for t in range(steps):
+        world.step(terminated=(t + np.arange(num_envs)) % 5 == 4, truncated=(t + np.arange(num_envs)) % 7 == 6)
+        if t == steps - 4:
+            world.cut()
+    return world
+
+
+def chi_square(counts: np.ndarray) -> float:
+    """(Σ (o − e)² / e − df) / √(2 df): about standard normal for uniform counts with many degrees of freedom."""
+    expected, freedom = counts.sum() / counts.size, counts.size - 1
+    return float((((counts - expected) ** 2).sum() / expected - freedom) / np.sqrt(2 * freedom))
+
+
+def test_sampling_is_uniform_over_all_starts() -> None:
+    """χ² within 4 standard deviations (one false alarm in 10⁴ seeds; the seed is fixed), and no start left out."""
+    world = filled()
+    draws = rows_of(world.replay.sample(200_000, torch.Generator().manual_seed(0)))
+    expected = world.twin.transitions()
+    index = {row: i for i, row in enumerate(expected)}
+    counts = np.bincount([index[row] for row in draws], minlength=len(expected))  # KeyError: not a transition
+    assert counts.min() > 0
+    assert abs(chi_square(counts)) < 4
+
+
+def test_batches_of_sample_many_are_independent() -> None:
+    """The pairs (row i of one batch, row i of the next) are uniform over all pairs of starts."""
+    world = World(capacity=8, num_envs=1, n_step=2)
+    for _ in range(20):
+        world.step()
+    index = {row: i for i, row in enumerate(world.twin.transitions())}
+    first, second = world.replay.sample_many(2, 50_000, torch.Generator().manual_seed(1))
+    pairs = [len(index) * index[a] + index[b] for a, b in zip(rows_of(first), rows_of(second), strict=True)]
+    assert abs(chi_square(np.bincount(pairs, minlength=len(index) ** 2))) < 4
+
+
+def test_sample_many_gives_whole_batches_of_true_transitions() -> None:
+    world = filled()
+    batches = world.replay.sample_many(7, 32, torch.Generator().manual_seed(0))
+    assert len(batches) == 7
+    expected = set(world.twin.transitions())
+    for batch in batches:
+        assert [tuple(field.shape) for field in batch] == [(32, 2), (32,), (32,), (32,), (32, 2)]
+        assert set(rows_of(batch)) <= expected
+
+
+def test_sampling_is_a_function_of_the_generator() -> None:
+    world = filled()
+    one, two, other = (rows_of(world.replay.sample(64, torch.Generator().manual_seed(s))) for s in (3, 3, 4))
+    assert one == two != other
+    world.save_and_load()
+    assert rows_of(world.replay.sample(64, torch.Generator().manual_seed(3))) == one
+
+
+def test_a_batch_keeps_its_values_when_the_ring_goes_on() -> None:
+    world = filled()
+    batches = world.replay.sample_many(2, 16, torch.Generator().manual_seed(0))
+    before = [rows_of(batch) for batch in batches]
+    for _ in range(20):
+        world.step()
+    assert [rows_of(batch) for batch in batches] == before
+
+
+def test_an_empty_replay_refuses_to_sample() -> None:
+    world = World(capacity=2, num_envs=2, n_step=1)
+    with pytest.raises(ValueError, match="no transition"):
+        world.replay.sample(1)
+    world.step()
+    assert len(world.replay.sample(5).action) == 5
+    world.cut()  # takes the only row that is held
+    with pytest.raises(ValueError, match="no transition"):
+        world.replay.sample_many(2, 4)
+
+
+def test_grouped_batches_are_views_in_order() -> None:
+    batch = filled().replay.sample(12, torch.Generator().manual_seed(0))
+    grouped = batch.grouped(3)
+    assert tuple(grouped.observation.shape) == (3, 4, 2)
+    for whole, part in zip(batch, grouped, strict=True):
+        assert torch.equal(part.flatten(0, 1), whole)
+        assert part.data_ptr() == whole.data_ptr()
+
+
+# ---- what is stored
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_observations_and_rewards_are_stored_in_single_precision(dtype: type) -> None:
+    rng = np.random.Generator(np.random.PCG64(0))
+    replay = Replay(8, 2, 3, gamma=0.9)
+    observations: np.ndarray = rng.standard_normal((4, 2, 3)).astype(dtype)
+    rewards: np.ndarray = rng.standard_normal((3, 2)).astype(dtype)
+    no = np.zeros(2, dtype=bool)
+    replay.begin(observations[0])
+    for t in range(3):
+        replay.add(np.zeros(2, dtype=np.int64), rewards[t], no, no, observations[t + 1])
+    batch = replay.gather(all_starts(replay))
+    assert np.array_equal(batch.observation.numpy(), observations[:3].reshape(6, 3).astype(np.float32))
+    assert np.array_equal(batch.next_observation.numpy(), observations[1:].reshape(6, 3).astype(np.float32))
+    assert np.array_equal(batch.reward.numpy(), rewards.reshape(6).astype(np.float32))
+
+
+def test_what_was_added_may_be_overwritten_by_the_environment() -> None:
+    """Vector environments may reuse their arrays."""
+    replay = Replay(8, 1, 1)
+    observation, reward, no = np.zeros((1, 1), dtype=np.float32), np.ones(1), np.zeros(1, dtype=bool)
+    replay.begin(observation)
+    for t in range(4):
+        observation += 1
+        reward[:] = t
+        replay.add(np.array([t]), reward, no, no, observation)
+    batch = replay.gather(all_starts(replay))
+    assert batch.observation.flatten().tolist() == batch.reward.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("capacity", "num_envs", "inputs"), [(1000, 1, 4), (1000, 8, 4), (777, 5, 1), (500, 3, 128)])
+def test_required_bytes_are_the_bytes_held(capacity: int, num_envs: int, inputs: int) -> None:
+    replay = Replay(capacity, num_envs, inputs, n_step=3)
+    held: dict[int, int] = {}
+    arrays = 0
+    for value in vars(replay).values():
+        if isinstance(value, torch.Tensor):
+            held[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    for value in vars(replay).values():
+        if isinstance(value, np.ndarray) and not any(
+            start <= value.__array_interface__["data"][0] < start + size for start, size in held.items()
+        ):
+            arrays += value.nbytes
+    needed = required_bytes(capacity, num_envs, inputs)
+    assert needed <= sum(held.values()) <= needed + 200
+    assert arrays <= 16 * replay.rows + 100 * num_envs  # bookkeeping on the host
+
+
+# ---- state
+
+
+def test_state_survives_a_checkpoint_file(tmp_path: Path) -> None:
+    world = filled()
+    save_checkpoint(tmp_path, 1, {"replay": world.replay.state()}, keep=1)
+    path = latest_checkpoint(tmp_path)
+    assert path is not None
+    loaded = world.make()
+    loaded.load_state(load_checkpoint(path)[1]["replay"])
+    original, world.replay = world.replay, loaded
+    before = rows_of(original.gather(all_starts(original)))
+    for _ in range(30):
+        world.step(terminated=world.serial % 4 == 0)
+        world.check()
+    assert rows_of(original.gather(all_starts(original))) == before  # nothing is shared
+
+
+@pytest.mark.parametrize("other", [(13, 1, 2), (12, 1, 3), (12, 2, 2), (11, 2, 2)])
+def test_state_of_another_size_is_refused(other: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Replay(12, 1, 2).load_state(Replay(*other).state())
+
+
+def test_state_of_as_many_rows_for_other_environments_is_refused() -> None:
+    """3 rows of 2 environments and 2 rows of 3 are as many numbers."""
+    with pytest.raises(ValueError):
+        Replay(4, 2, 1).load_state(Replay(3, 3, 1).state())

@@ -1,0 +1,96 @@
+"""Videos read back: number of frames, size, speed, colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+import envs.video
+from agent.errors import UserError
+from envs.video import Frame, write_video
+
+
+def moving_square(count: int, height: int, width: int) -> list[Frame]:
+    """A red square that goes right on a light ground, so that no two frames are equal."""
+    frames = []
+    for i in range(count):
+        frame = np.full((height, width, 3), 230, np.uint8)
+        frame[10:30, 2 * i : 2 * i + 20] = (200, 30, 40)
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture
+def gif(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envs.video, "_has_ffmpeg", lambda: False)
+
+
+@pytest.mark.parametrize(("fps", "stride"), [(4, 1), (15, 1), (25, 1), (30, 2), (50, 2), (60, 3)])
+def test_a_gif_plays_at_the_right_speed(fps: int, stride: int, tmp_path: Path, gif: None) -> None:
+    frames = moving_square(60, 41, 181)
+    path = write_video(frames, tmp_path / "v1.5", fps)
+    assert path == tmp_path / "v1.5.gif"
+    with Image.open(path) as image:
+        shown = [(f.info["duration"], np.asarray(f.convert("RGB"))) for f in ImageSequence.Iterator(image)]
+        assert image.size == (181, 41)
+        assert image.info["loop"] == 0
+    assert len(shown) == 60 // stride
+    assert sum(duration for duration, _ in shown) == pytest.approx(1000 * 60 / fps, abs=10)
+    assert all(duration % 10 == 0 and duration >= 40 for duration, _ in shown)
+    for (_, got), wanted in zip(shown, frames[::stride], strict=True):
+        assert np.abs(got.astype(int) - wanted).max() <= 8
+
+
+def test_a_gif_keeps_colours_that_come_late(tmp_path: Path, gif: None) -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(40, axis=0)
+    late = ramp.copy()
+    late[:, 100:140] = (250, 120, 0)
+    path = write_video([ramp] * 30 + [late] * 10, tmp_path / "x", 10)
+    with Image.open(path) as image:
+        last = np.asarray(list(ImageSequence.Iterator(image))[-1].convert("RGB"))
+    assert np.abs(last[20, 120].astype(int) - (250, 120, 0)).max() <= 24
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97), (1, 7)])
+def test_an_mp4_has_every_frame_even_sizes_and_the_right_pixels(height: int, width: int, tmp_path: Path) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = moving_square(35, height, width)
+    path = write_video(frames, tmp_path / "new" / "v", 30)
+    assert path == tmp_path / "new" / "v.mp4"
+    reader = ffmpeg.read_frames(str(path))
+    head = next(reader)
+    assert head["size"] == (width + width % 2, height + height % 2)
+    assert head["fps"] == 30
+    shape = (height + height % 2, width + width % 2, 3)
+    decoded = [np.frombuffer(data, np.uint8).reshape(shape) for data in reader]
+    assert len(decoded) == 35
+    for got, wanted in zip(decoded, frames, strict=True):
+        assert np.abs(got[:height, :width].astype(int) - wanted).mean() < 4.0  # 4:2:0 colours blur edges
+
+
+def test_no_ffmpeg_program_means_a_gif(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+
+    def missing() -> str:
+        raise RuntimeError("No ffmpeg exe could be found.")
+
+    monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", missing)
+    assert write_video(moving_square(3, 40, 60), tmp_path / "v", 30).suffix == ".gif"
+
+
+def test_one_frame_is_a_video(tmp_path: Path, gif: None) -> None:
+    with Image.open(write_video(moving_square(1, 40, 60), tmp_path / "v", 30)) as image:
+        assert image.size == (60, 40)
+
+
+def test_bad_frames_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no frame"):
+        write_video([], tmp_path / "v", 30)
+    frames = moving_square(3, 40, 60)
+    for bad in (frames[0].astype(np.float32), frames[0][..., 0], frames[0][:30]):
+        with pytest.raises(ValueError, match="one shape"):
+            write_video([frames[0], bad], tmp_path / "v", 30)
+    assert list(tmp_path.iterdir()) == []
