@@ -16,6 +16,7 @@ class NetworkConfig:
 
     hidden: Annotated[tuple[int, ...], AT_LEAST_ONE] = (256, 256)
     dueling: bool = False
+    layer_norm: bool = False
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Console:
             initial=self._step,
             file=self._stream,
             dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {postfix}",
+            bar_format="{percentage:3.0f}%|{bar}| {desc}",
         )
 
     def update(self, step: int, **values: float) -> None:
@@ -112,7 +112,7 @@ class Console:
             )
             return
         self._bar.n = min(self._step, self._total)
-        self._bar.set_postfix_str(self._status(), refresh=True)
+        self._bar.set_description_str(self._status())
 
     def _status(self) -> str:
         parts = [f"{self._step:,}/{self._total:,} steps"]

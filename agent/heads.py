@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agent import targets
+from agent.encoders import normalisation
 from agent.layers import LinearFactory
 from agent.noise import LayerNoise, NoiseSizes
 
@@ -20,15 +21,18 @@ class ExpectedValues(NamedTuple):
 class Stream(nn.Module):
     """One hidden layer with ReLU, then a linear output: features [B, p] → [B, outputs]."""
 
-    def __init__(self, features: int, hidden: int, outputs: int, linear: LinearFactory) -> None:
+    def __init__(
+        self, features: int, hidden: int, outputs: int, linear: LinearFactory, layer_norm: bool = False
+    ) -> None:
         super().__init__()
         self.hidden = linear(features, hidden)
+        self.norm = normalisation(hidden, layer_norm)
         self.output = linear(hidden, outputs)
         self.noise_sizes: tuple[NoiseSizes, ...] = (self.hidden.noise_sizes, self.output.noise_sizes)
 
     def forward(self, features: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
         """Maps features [B, p] to [B, outputs]."""
-        output: Tensor = self.output(torch.relu(self.hidden(features, noise[0])), noise[1])
+        output: Tensor = self.output(torch.relu(self.norm(self.hidden(features, noise[0]))), noise[1])
         return output
 
 
@@ -46,11 +50,12 @@ class ExpectedHead(nn.Module):
         linear: LinearFactory,
         *,
         dueling: bool = False,
+        layer_norm: bool = False,
         loss: targets.Loss = "huber",
     ) -> None:
         super().__init__()
-        self.advantage = Stream(features, hidden, actions, linear)
-        self.value = Stream(features, hidden, 1, linear) if dueling else None
+        self.advantage = Stream(features, hidden, actions, linear, layer_norm)
+        self.value = Stream(features, hidden, 1, linear, layer_norm) if dueling else None
         self.loss_name: targets.Loss = loss
         value_sizes = self.value.noise_sizes if self.value is not None else ()
         self.noise_sizes: tuple[NoiseSizes, ...] = self.advantage.noise_sizes + value_sizes

@@ -47,8 +47,16 @@ def build_network(config: AgentConfig, inputs: int, actions: int, generator: tor
 
     *hidden, last = config.network.hidden
     factory: LinearFactory = linear
-    encoder = MLPEncoder(inputs, hidden, factory)
-    head = ExpectedHead(encoder.features, last, actions, factory, dueling=config.network.dueling, loss=config.loss)
+    encoder = MLPEncoder(inputs, hidden, factory, config.network.layer_norm)
+    head = ExpectedHead(
+        encoder.features,
+        last,
+        actions,
+        factory,
+        dueling=config.network.dueling,
+        layer_norm=config.network.layer_norm,
+        loss=config.loss,
+    )
     return QNetwork(encoder, head)
 
 

@@ -3,18 +3,18 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 
 from agent.checkpoint import latest_checkpoint, save_checkpoint
 from agent.config import TrainConfig
-from agent.dqn import DQN, UpdateMetrics
+from agent.dqn import DQN
 from agent.errors import UserError
 from agent.evaluation import Evaluation, evaluate, record
 from agent.interrupt import Interrupt
+from agent.monitor import Monitor, NotFiniteError
 from agent.options import to_plain
 from agent.replay import Replay
 from agent.saved_agent import save_agent
@@ -22,8 +22,6 @@ from agent.seeding import environment_seeds, torch_generator
 from agent.tracking import Tracker
 from envs.make import Task
 from envs.video import write_video
-
-DIAGNOSTIC_ROWS = 512  # transitions on which Q values and the effect of the noise are measured
 
 
 class Every:
@@ -70,11 +68,8 @@ class Trainer:
         self.step = 0
         self.best_return = -float("inf")
         self._sampling = torch_generator(config.seed, "replay", replay.device)
-        self._looking = torch_generator(config.seed, "diagnostics", replay.device)
-        self._looking_noise = torch_generator(config.seed, "diagnostics", agent.device)
+        self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._eval_seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
-        self._metrics: list[UpdateMetrics] = []
-        self._interval = (0, 0, 0.0)  # step, updates and training seconds at the last log
         self._seconds = 0.0  # spent in collecting and learning alone
         self._evaluation: Evaluation | None = None
         self._evaluations = 0
@@ -92,22 +87,28 @@ class Trainer:
         log, evaluation, checkpoint = (
             Every(period, self.step) for period in (config.log.every, config.eval.every, config.checkpoint.every)
         )
-        if self.step == 0:
-            self.replay.begin(self._reset_environments())
-        else:
-            self._reset_environments()  # the checkpoint's cut has stored what this gives
-        while self.step < config.steps and not interrupt:
-            self._iterate()
-            complete = self.step >= config.steps
-            if log(self.step) or complete:
-                self._log()
-            if evaluation(self.step) or complete:
-                self._evaluate(complete)
-            if checkpoint(self.step) or complete or interrupt:
-                self._checkpoint()
+        self.begin()
+        try:
+            while self.step < config.steps and not interrupt:
+                self.iterate()
+                complete = self.step >= config.steps
+                if log(self.step) or complete:
+                    self._monitor.log(self.step, self._seconds)
+                if evaluation(self.step) or complete:
+                    self._evaluate(complete)
+                if checkpoint(self.step) or complete or interrupt:
+                    self._checkpoint()
+        except NotFiniteError as error:
+            self._stop(error)
         return Outcome(self.step, interrupt.exit_code, self._evaluation)
 
-    def _iterate(self) -> None:
+    def begin(self) -> None:
+        """Resets the environments for the first step, or for the first after a checkpoint."""
+        observation = self._reset_environments()
+        if self.step == 0:
+            self.replay.begin(observation)  # a checkpoint's replay holds it already, from the cut
+
+    def iterate(self) -> None:
         """One vector step, and the updates that are due after it."""
         began = time.perf_counter()
         observation, begins = self._observation, self._begins
@@ -139,7 +140,7 @@ class Trainer:
         due = int((self.step - config.learning_starts) * config.replay_ratio) - self.agent.updates
         if due > 0:
             for batch in self.replay.sample_many(due, config.batch_size, self._sampling):
-                self._metrics.append(self.agent.update(batch))
+                self._monitor.report(self.agent.update(batch))
 
     def _reset_environments(self) -> np.ndarray:
         """Resets all environments with seeds from (seed, step); what comes depends on nothing else."""
@@ -155,48 +156,17 @@ class Trainer:
     def _episode(self, episode_return: float, length: int) -> None:
         self.tracker.log(self.step, {"train/episode_return": episode_return, "train/episode_length": length})
 
-    def _log(self) -> None:
-        """Averages the interval's metrics, turns them into floats once, and stops at the first that is not finite."""
-        step, updates, seconds = self._interval
-        elapsed = max(self._seconds - seconds, 1e-9)
-        metrics: dict[str, float] = {
-            "replay/size": len(self.replay),
-            "train/epsilon": self.config.agent.epsilon.at(self.step),
-            "train/learning_rate": self.agent.learning_rate(),
-            "train/updates": self.agent.updates,
-            "speed/env_steps_per_second": (self.step - step) / elapsed,
-            "speed/updates_per_second": (self.agent.updates - updates) / elapsed,
-            "time/train_seconds": self._seconds,
-        }
-        if self._metrics:
-            seen = {
-                f"train/{name}": torch.stack(values).mean().item()
-                for name, values in zip(UpdateMetrics._fields, zip(*self._metrics, strict=True), strict=True)
-            }
-            batch = self.replay.sample(DIAGNOSTIC_ROWS, self._looking)
-            seen |= {k: v.item() for k, v in self.agent.diagnostics(batch, self._looking_noise).items()}
-            metrics |= seen
-            self._check_finite(seen)
-        self._metrics.clear()
-        self._interval = (self.step, self.agent.updates, self._seconds)
-        self.tracker.log(self.step, metrics)
-
-    def _check_finite(self, seen: dict[str, float] | None = None) -> None:
-        """Stops the run before anything that is not a number is saved or evaluated."""
-        bad = {name: value for name, value in (seen or {}).items() if not np.isfinite(value)}
-        if not bad and self.agent.is_finite():
-            return
-        what = ", ".join(f"{name} = {value}" for name, value in bad.items()) or "a parameter is not finite"
+    def _stop(self, error: NotFiniteError) -> NoReturn:
         good = latest_checkpoint(self.run_dir)
         where = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
         raise UserError(
-            f"training stopped at step {self.step} because {what}; {where}; "
+            f"training stopped at step {self.step} because {error}; {where}; "
             "a lower agent.lr or agent.max_grad_norm often helps"
-        )
+        ) from error
 
     def _evaluate(self, last: bool) -> None:
         """Evaluates the mean network, and the noisy one beside it; keeps the best agent so far."""
-        self._check_finite()
+        self._monitor.check_finite()
         config, network = self.config.eval, self.agent.network
         result = evaluate(self.task, network, self._eval_seeds)
         self._evaluation = result
@@ -252,7 +222,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         """Cuts the episodes, saves everything and the last agent."""
-        self._check_finite()
+        self._monitor.check_finite()
         self.replay.cut(self._reset_environments())
         self._save_agent("last")
         save_checkpoint(self.run_dir, self.step, self.state(), self.config.checkpoint.keep)
@@ -264,8 +234,7 @@ class Trainer:
             "agent": self.agent.state(),
             "replay": self.replay.state(),
             "sampling_generator": self._sampling.get_state(),
-            "looking_generator": self._looking.get_state(),
-            "looking_noise_generator": self._looking_noise.get_state(),
+            "monitor": self._monitor.state(),
             "best_return": self.best_return,
             "evaluations": self._evaluations,
             "seconds": self._seconds,
@@ -277,13 +246,9 @@ class Trainer:
         self.step = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
-        for generator, name in (
-            (self._sampling, "sampling_generator"),
-            (self._looking, "looking_generator"),
-            (self._looking_noise, "looking_noise_generator"),
-        ):
-            if len(state[name]) == len(generator.get_state()):  # the same kind of device
-                generator.set_state(state[name])
+        sampling = state["sampling_generator"]
+        if len(sampling) == len(self._sampling.get_state()):  # the same kind of device
+            self._sampling.set_state(sampling)
         self.best_return, self._evaluations = state["best_return"], state["evaluations"]
         self._seconds = state["seconds"]
-        self._interval = (step, self.agent.updates, self._seconds)
+        self._monitor.load_state(state["monitor"], step, self._seconds)

@@ -168,6 +168,8 @@ print(t.run_id, t.dashboard)
     text = json.dumps(records)
     for private in (socket.gethostname(), str(tmp_path.parent), str(ROOT)):
         assert f'"{private}' not in text
+    assert "environment" not in {record["type"] for record in records}  # machine, user, command line
+    assert {path.name for path in (folder / "files").iterdir()} == {"media"}  # no package list
     # What is uploaded later is there, though training replaced its own, and nothing was left in the home folder.
     assert [p.read_bytes() for p in (tmp_path / "run" / "wandb" / "agents").rglob("*.safetensors")] == [b"123"]
 
@@ -338,7 +340,7 @@ def test_a_terminal_gets_a_bar_that_lines_do_not_break() -> None:
     drawn = stream.getvalue()
     assert 2 < drawn.count("steps") < 20  # 0.4 s at 10 a second, and tqdm's own
     assert "return 7.0" in drawn
-    assert "hello\n" in drawn
+    assert "\rhello\n" in drawn  # the bar was wiped first
     assert drawn.endswith("after\n")
 
 

@@ -1,0 +1,167 @@
+"""How well and how fast agents learn: many seeds, ours and Stable-Baselines3 in alternation, a table and a figure.
+
+    python benchmarks/learning.py cartpole              # the studies are at the end of this file
+    python benchmarks/learning.py cartpole --seeds 0-1  # a smaller one
+
+Ours run as a person runs them, by train.py and evaluate.py in processes of their own. Training seconds exclude
+evaluation for everybody. Results go to benchmarks/results/<study>.json, .md
+and .png. Stable-Baselines3 needs the extra `bench`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from agent.evaluation import bootstrap_interval, interquartile_mean
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Study:
+    env: str
+    steps: int
+    threshold: float
+    seeds: str
+    variants: dict[str, list[str]] = field(default_factory=dict)  # label → overrides of train.py; sb3 → its zoo
+    eval_every: int = 2_500
+
+
+def run_ours(study: Study, label: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Trains by train.py, evaluates the last agent by evaluate.py, and reads what they wrote."""
+    run = folder / f"{label}_seed{seed}"
+    train = [
+        *("train.py", f"env={study.env}", f"seed={seed}", f"steps={study.steps}", f"eval.every={study.eval_every}"),
+        *("wandb.mode=disabled", "eval.video=false", "eval.noisy=false", "log.progress=false"),
+        *(f"hydra.run.dir={run}", *study.variants[label]),
+    ]
+    evaluate = ("evaluate.py", f"checkpoint={run}", "which=last", "episodes=100")
+    for command in (train, evaluate):
+        subprocess.run([sys.executable, *command], cwd=ROOT, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    curve = [
+        (row["global_step"], row["eval/return_mean"], row["time/train_seconds"])
+        for row in rows
+        if "eval/return_mean" in row
+    ]
+    last = json.loads((run / "last" / "evaluation.json").read_text())
+    return {"curve": curve, "final": last["return_mean"]}
+
+
+def run_sb3(study: Study, label: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Trains Stable-Baselines3's DQN with its zoo's settings in a process of its own."""
+    command = [sys.executable, "benchmarks/sb3.py", study.env, str(seed), str(study.steps), str(study.eval_every)]
+    output = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def run_study(name: str, study: Study, seeds: Sequence[int], jobs: int) -> list[dict[str, Any]]:
+    """All runs of a study: the variants in alternation, seed by seed."""
+    folder = RESULTS / "runs" / f"{name}-{os.getpid()}"
+
+    def run(job: tuple[int, str]) -> dict[str, Any]:
+        seed, label = job
+        result = (run_sb3 if label == "sb3" else run_ours)(study, label, seed, folder)
+        hit = next(((s, t) for s, value, t in result["curve"] if value >= study.threshold), (None, None))
+        result |= {"label": label, "seed": seed, "hit_steps": hit[0], "hit_seconds": hit[1]}
+        print(f"{label:12} seed {seed}: last {result['final']:.1f}, first ≥ {study.threshold:g} at {hit}", flush=True)
+        return result
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(run, [(seed, label) for seed in seeds for label in study.variants]))
+
+
+def table(study: Study, results: list[dict[str, Any]]) -> str:
+    """A Markdown table: one line per variant."""
+    lines = [
+        f"| {study.env}, {study.steps} steps | last agent, 100 episodes, per seed | mean [95 %] | IQM "
+        f"| first ≥ {study.threshold:g}: median steps | median training s | training s in all |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for label in study.variants:
+        mine = [result for result in results if result["label"] == label]
+        finals = np.array([result["final"] for result in mine])
+        low, high = bootstrap_interval(finals)
+        # A run that never got there counts as later than all others, so that the median stays honest.
+        steps = np.median([result["hit_steps"] or np.inf for result in mine])
+        seconds = np.median([result["hit_seconds"] or np.inf for result in mine])
+        total = np.median([result["curve"][-1][2] for result in mine])
+        each = " ".join(f"{final:.1f}" for final in finals)
+        lines.append(
+            f"| {label} | {each} | {finals.mean():.1f} [{low:.1f}, {high:.1f}] | {interquartile_mean(finals):.1f} "
+            f"| {steps:.0f} | {seconds:.1f} | {total:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
+    """Mean evaluation return over the seeds with a 95 % interval, against environment steps."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    grid = np.arange(study.eval_every, study.steps + 1, study.eval_every)
+    for label in study.variants:
+        mine = [result["curve"] for result in results if result["label"] == label]
+        values = np.array([[value for _, value, _ in curve][: len(grid)] for curve in mine])
+        intervals = np.array([bootstrap_interval(column) for column in values.T])
+        (line,) = axes.plot(grid[: values.shape[1]], values.mean(axis=0), label=f"{label} ({len(mine)} seeds)")
+        axes.fill_between(grid[: values.shape[1]], *intervals.T, alpha=0.2, color=line.get_color(), linewidth=0)
+    axes.axhline(study.threshold, color="0.5", linewidth=0.8, linestyle=":")
+    axes.set(
+        xlabel="environment steps", ylabel="greedy return, 20 episodes", title=f"{study.env}: mean and 95 % interval"
+    )
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+STUDIES = {
+    # Per-row noise, the paper's shared draw, and plain DQN with ε-greedy, all else equal; SB3 with its zoo's settings.
+    "cartpole": Study(
+        "CartPole-v1",
+        50_000,
+        475.0,
+        "100-109",
+        {"per_row": ["agent.noise.draws=0"], "shared": ["agent.noise.draws=1"], "dqn": ["agent=dqn"], "sb3": []},
+    ),
+    "acrobot": Study("Acrobot-v1", 100_000, -100.0, "100-104", {"noisy_dqn": []}, 5_000),
+    "mountaincar": Study("MountainCar-v0", 120_000, -110.0, "100-104", {"noisy_dqn": []}, 5_000),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--seeds", help="first-last; default: the study's own")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; 1 for timings")
+    parser.add_argument("--only", help="variants, separated by commas")
+    arguments = parser.parse_args()
+    study = STUDIES[arguments.study]
+    if arguments.only:
+        kept = {label: study.variants[label] for label in arguments.only.split(",")}
+        study = Study(study.env, study.steps, study.threshold, study.seeds, kept, study.eval_every)
+    first, _, last = (arguments.seeds or study.seeds).partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    results = run_study(arguments.study, study, seeds, arguments.jobs)
+    (RESULTS / f"{arguments.study}.json").write_text(json.dumps(results, indent=1))
+    plot(study, results, RESULTS / f"{arguments.study}.png")
+    (RESULTS / f"{arguments.study}.md").write_text(table(study, results) + "\n")
+    print(table(study, results))
+
+
+if __name__ == "__main__":
+    main()

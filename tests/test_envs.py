@@ -1,0 +1,305 @@
+"""Environments: what is refused and how, and that both kinds of vectorisation mean the same by an ending."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from agent.errors import UserError
+from envs.make import NATIVE_FROM, Task, as_vector, load_task, make_single, make_vector
+
+Policy = Callable[[np.ndarray], np.ndarray]
+Register = Callable[..., None]
+
+
+@pytest.fixture
+def register() -> Iterator[Register]:
+    """gym.register for the length of a test."""
+    names: list[str] = []
+
+    def add(env_id: str, entry_point: Any, **options: Any) -> None:
+        gym.register(env_id, entry_point=entry_point, **options)
+        names.append(env_id)
+
+    yield add
+    for name in names:
+        gym.registry.pop(name)
+
+
+class Plain(gym.Env[np.ndarray, np.int64]):
+    """Actions 2, 3, 4; double observations (action, time); no time limit, no rendering, no threshold."""
+
+    def __init__(self, spaces: tuple[Any, Any] | None = None, fails: Exception | None = None) -> None:
+        if fails is not None:
+            raise fails
+        box = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.observation_space, self.action_space = spaces or (box, gym.spaces.Discrete(3, start=2))
+        self.time = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return np.array([0.1, 0.0]), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.time += 1
+        return np.array([action, self.time], dtype=np.float64), 0.5, False, False, {}
+
+
+# ---- one task
+
+
+def test_load_task_says_what_an_agent_needs(register: Register) -> None:
+    assert load_task("CartPole-v1", {}) == Task("CartPole-v1", {}, 4, 2, 0, 475.0, 50, True)
+    assert load_task("Acrobot-v1", {}) == Task("Acrobot-v1", {}, 6, 3, 0, -100.0, 15, True)
+    assert load_task("MountainCar-v0", {}) == Task("MountainCar-v0", {}, 2, 3, 0, -110.0, 30, True)
+    kwargs = {"sutton_barto_reward": True}
+    assert load_task("CartPole-v1", kwargs).kwargs == kwargs
+    register("Test/Plain-v0", Plain)
+    assert load_task("Test/Plain-v0", {}) == Task("Test/Plain-v0", {}, 2, 3, 2, None, 30, False)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "expected"),
+    [
+        ("CartPol-v1", "no environment 'CartPol-v1'.*nearest are .*CartPole-v1"),
+        ("cartpole-v1", "nearest are .*CartPole-v1"),
+        ("CartPole-v7", "no environment 'CartPole-v7'.*nearest are .*CartPole-v1"),
+        ("MountainCar", "MountainCar"),  # may be taken as the newest version, or refused with the full ids
+        ("Nowhere/CartPole-v1", "no environment 'Nowhere/CartPole-v1'.*CartPole-v1"),
+        ("zzzzzz-v0", "no environment 'zzzzzz-v0'$"),
+        ("no id at all", "no id at all"),
+        ("no_such_module:CartPole-v1", "no_such_module"),
+        ("", ""),
+        ("Pendulum-v1", r"Pendulum-v1 has actions Box\(-2.0, 2.0.*Discrete"),
+        ("MountainCarContinuous-v0", "has actions Box.*Discrete"),
+        ("FrozenLake-v1", r"FrozenLake-v1 has observations Discrete\(16\).*Box"),
+        ("Taxi-v4", r"has observations Discrete\(500\)"),
+        ("Blackjack-v1", r"has observations Tuple\("),
+    ],
+)
+def test_what_is_not_supported_is_refused_in_one_sentence(env_id: str, expected: str) -> None:
+    if env_id == "MountainCar":
+        return check_usable(env_id, {}, 2)
+    with pytest.raises(UserError, match=expected) as caught:
+        load_task(env_id, {})
+    assert "\n" not in str(caught.value)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "expected"),
+    [
+        (gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Discrete(2), r"Box\(0, 255, \(8, 8, 3\)"),
+        (gym.spaces.Box(0, 1, (), np.float32), gym.spaces.Discrete(2), "has observations"),
+        (gym.spaces.Dict(a=gym.spaces.Discrete(2)), gym.spaces.Discrete(2), "has observations Dict"),
+        (gym.spaces.Box(0, 1, (2,), np.float32), gym.spaces.MultiDiscrete([2, 3]), "has actions MultiDiscrete"),
+        (gym.spaces.Box(0, 1, (2,), np.float32), gym.spaces.MultiBinary(3), "has actions MultiBinary"),
+    ],
+)
+def test_unsupported_spaces_are_named(register: Register, observations: Any, actions: Any, expected: str) -> None:
+    register("Test/Plain-v0", Plain)
+    with pytest.raises(UserError, match=expected):
+        load_task("Test/Plain-v0", {"spaces": (observations, actions)})
+
+
+def test_what_the_constructor_says_reaches_the_person(register: Register) -> None:
+    with pytest.raises(UserError, match=r"CartPole-v1.*'bogus': 1.*unexpected keyword argument 'bogus'"):
+        load_task("CartPole-v1", {"bogus": 1})
+    register("Test/Plain-v0", Plain)
+    for error in (RuntimeError("no licence"), gym.error.DependencyNotInstalled("pip install x"), OSError(2, "gone")):
+        with pytest.raises(UserError, match=r"Test/Plain-v0.*(no licence|pip install x|gone)"):
+            load_task("Test/Plain-v0", {"fails": error})
+
+
+def check_usable(env_id: str, kwargs: dict[str, Any], num_envs: int) -> None:
+    """What load_task lets through can be vectorised too, or is refused in a sentence; never a traceback."""
+    try:
+        make_vector(load_task(env_id, kwargs), num_envs).close()
+    except UserError:
+        pass
+
+
+@pytest.mark.parametrize("num_envs", [2, 8])
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [
+        ("CartPole", {}),
+        ("gymnasium.envs.classic_control:CartPole-v1", {}),
+        ("CartPole-v1", {"disable_env_checker": True}),  # an option of gymnasium.make, unknown to the vector class
+        ("CartPole-v1", {"max_episode_steps": 20}),
+    ],
+)
+def test_what_loads_can_be_vectorised(env_id: str, kwargs: dict[str, Any], num_envs: int) -> None:
+    check_usable(env_id, kwargs, num_envs)
+
+
+# ---- many environments
+
+
+def test_native_is_chosen_by_size_and_by_wish() -> None:
+    task = load_task("CartPole-v1", {})
+    for num_envs, vectorization, cls in (
+        (1, "auto", SyncVectorEnv),
+        (NATIVE_FROM - 1, "auto", SyncVectorEnv),
+        (NATIVE_FROM, "auto", CartPoleVectorEnv),
+        (1, "native", CartPoleVectorEnv),
+        (NATIVE_FROM, "sync", SyncVectorEnv),
+    ):
+        envs = make_vector(task, num_envs, vectorization)  # type: ignore[arg-type]
+        assert isinstance(envs, cls)
+        assert envs.num_envs == num_envs
+        envs.close()
+
+
+def test_native_without_a_vector_class_is_refused() -> None:
+    with pytest.raises(UserError, match=r"Acrobot-v1 has no vector class.*env\.vectorization=sync"):
+        make_vector(load_task("Acrobot-v1", {}), 2, "native")
+
+
+def test_another_autoreset_is_refused(register: Register) -> None:
+    """A vector class that resets within the step would store the wrong final observation."""
+
+    class SameStep(CartPoleVectorEnv):
+        metadata = {**CartPoleVectorEnv.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    register("Test/SameStep-v0", "gymnasium.envs.classic_control:CartPoleEnv", vector_entry_point=SameStep)
+    task = load_task("Test/SameStep-v0", {})
+    with pytest.raises(UserError, match=r"SAME_STEP.*env\.vectorization=sync"):
+        make_vector(task, 4, "native")
+    make_vector(task, 4, "sync").close()
+
+
+def balance(observation: np.ndarray) -> np.ndarray:
+    """Keeps the pole up for more than 500 steps."""
+    return (observation @ np.array([0.1, 0.3, 3.0, 1.0]) > 0).astype(np.int64)
+
+
+def push_right(observation: np.ndarray) -> np.ndarray:
+    return np.ones(len(observation), dtype=np.int64)
+
+
+def random_actions() -> Policy:
+    rng = np.random.Generator(np.random.PCG64(0))
+    return lambda observation: rng.integers(2, size=len(observation))
+
+
+def check_rows(
+    envs: VectorEnv[Any, Any, Any], policy: Policy, rows: int, limit: int, sutton_barto: bool = False
+) -> list[tuple[int, bool, bool]]:
+    """Checks every row against the equations of motion of a single CartPole; (length, flags) of all endings."""
+    model: Any = gym.make("CartPole-v1").unwrapped
+    model.reset(seed=0)
+    observation = as_vector(envs.reset(seed=5)[0])
+    age, resetting = np.zeros(envs.num_envs, dtype=int), np.zeros(envs.num_envs, dtype=bool)
+    endings = []
+    for _ in range(rows):
+        action = policy(observation)
+        following, reward, terminated, truncated, _ = envs.step(action)
+        for e in range(envs.num_envs):
+            if resetting[e]:  # the action is ignored
+                assert (reward[e], terminated[e], truncated[e]) == (0.0, False, False)
+                assert np.abs(following[e]).max() <= 0.05
+                age[e] = 0
+                continue
+            model.state, model.steps_beyond_terminated = tuple(observation[e].astype(float)), None
+            expected, _, falls, _, _ = model.step(int(action[e]))
+            assert np.allclose(following[e], expected, atol=1e-5)  # the true final observation, too
+            age[e] += 1
+            assert reward[e] == (-float(falls) if sutton_barto else 1.0)
+            assert (terminated[e], truncated[e]) == (falls, age[e] == limit)
+            if falls or age[e] == limit:
+                endings.append((int(age[e]), bool(terminated[e]), bool(truncated[e])))
+        observation, resetting = as_vector(following), terminated | truncated
+    envs.close()
+    return endings
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "native"])
+def test_next_step_autoreset_after_falls(vectorization: Any) -> None:
+    envs = make_vector(load_task("CartPole-v1", {}), 5, vectorization)
+    endings = check_rows(envs, random_actions(), 150, limit=500)
+    assert len(endings) > 10
+    assert all(terminated and not truncated for _, terminated, truncated in endings)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "native"])
+def test_the_time_limit_truncates_at_500(vectorization: Any) -> None:
+    envs = make_vector(load_task("CartPole-v1", {}), 2, vectorization)
+    assert check_rows(envs, balance, 1005, limit=500) == [(500, False, True)] * 4
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "native"])
+def test_a_fall_at_the_time_limit_has_both_flags(vectorization: Any) -> None:
+    envs = make_vector(load_task("CartPole-v1", {"max_episode_steps": 9}), 8, vectorization)
+    endings = check_rows(envs, push_right, 200, limit=9)
+    assert {(9, True, True), (9, False, True)} <= set(endings) <= {(8, True, False), (9, True, True), (9, False, True)}
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "native"])
+def test_kwargs_reach_every_copy(vectorization: Any) -> None:
+    envs = make_vector(load_task("CartPole-v1", {"sutton_barto_reward": True}), 4, vectorization)
+    assert check_rows(envs, random_actions(), 60, limit=500, sutton_barto=True)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "native"])
+def test_a_reset_from_outside_takes_the_place_of_an_autoreset(vectorization: Any) -> None:
+    """As at a checkpoint right after an ending: the next row is a step, not a reset."""
+    envs = make_vector(load_task("CartPole-v1", {}), 2, vectorization)
+    envs.reset(seed=1)
+    ended = np.zeros(2, dtype=bool)
+    while not ended.any():
+        _, _, terminated, truncated, _ = envs.step(np.ones(2, dtype=np.int64))
+        ended = terminated | truncated
+    first, _ = envs.reset(seed=2)
+    following, reward, *_ = envs.step(np.ones(2, dtype=np.int64))
+    assert reward.tolist() == [1.0, 1.0]
+    assert (following[:, 1] - first[:, 1] > 0.15).all()  # the push is felt: 10 N for 20 ms on 1.1 kg
+    envs.close()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "native"])
+def test_a_seed_decides_everything_and_copies_differ(vectorization: Any) -> None:
+    task = load_task("CartPole-v1", {})
+
+    def play(seed: int) -> np.ndarray:
+        envs, act = make_vector(task, 4, vectorization), random_actions()
+        rows = [envs.reset(seed=seed)[0], *(envs.step(act(np.zeros(4)))[0] for _ in range(60))]
+        envs.close()
+        return np.stack(rows)
+
+    one, again, other = play(3), play(3), play(4)
+    assert np.array_equal(one, again)
+    assert not np.isin(one[0, :, 0], other[0, 0, 0]).any()
+    assert len(np.unique(one[0, :, 0])) == 4
+
+
+def test_no_time_limit_shifted_actions_and_double_observations(register: Register) -> None:
+    register("Test/Plain-v0", Plain)
+    task = load_task("Test/Plain-v0", {})
+    envs = make_vector(task, 2)
+    first, _ = envs.reset(seed=0)
+    assert first.dtype == np.float64
+    assert as_vector(first).dtype == np.float32
+    assert np.array_equal(as_vector(first), first.astype(np.float32))
+    for t in range(1, 1200):
+        action = np.array([t % task.actions, (t + 1) % task.actions]) + task.first_action
+        observation, reward, terminated, truncated, _ = envs.step(action)
+        assert not (terminated | truncated).any()
+        assert observation[:, 0].tolist() == action.tolist()
+        assert observation[:, 1].tolist() == [t, t]
+    envs.close()
+
+
+def test_make_single_renders_on_request() -> None:
+    env = make_single("CartPole-v1", {"sutton_barto_reward": True}, render_mode="rgb_array")
+    env.reset(seed=0)
+    frame: Any = env.render()
+    assert (frame.shape, frame.dtype) == ((400, 600, 3), np.uint8)
+    assert env.step(0)[1] == 0.0
+    env.close()
