@@ -57,7 +57,7 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
     if config.noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
     noise = player.noise if config.noise else None
-    seeds = environment_seeds(config.seed, "evaluation", config.episodes)
+    seeds = environment_seeds(config.seed, "test", config.episodes)
     folder = player.path.parent
     if config.render == "human":
         outcome = watch(player.task, player.network, seeds, noise)

@@ -4,12 +4,14 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from agent.errors import UserError
 
 #: Exit code of a run that ended for a reason that a person can mend.
 FAILED = 2
+INTERRUPTED = 130
 
 
 def run(main: Callable[[], object], config_errors: tuple[type[Exception], ...], options: Sequence[str]) -> None:
@@ -21,42 +23,68 @@ def run(main: Callable[[], object], config_errors: tuple[type[Exception], ...], 
         options: all options by their full names, to find the nearest to a misspelt one.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on, and we word them
-    try:
+    with sentences(config_errors, options):
         main()
-    except UserError as error:
-        _fail(str(error))
-    except config_errors as error:
-        _fail(_config_sentence(str(error), options))
+
+
+@contextmanager
+def sentences(config_errors: tuple[type[Exception], ...], options: Sequence[str]) -> Iterator[None]:
+    """Ends the process as `run` says. Inside the function that Hydra calls, too: Hydra has words of its own for errors.
+
+    What is not for a person to mend is a defect, and keeps its traceback.
+    """
+    try:
+        yield
     except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-    except RuntimeError as error:  # torch's, of a device; everything else is a defect and keeps its traceback
-        sentence = _device_sentence(error)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        sentence = _config_sentence(error, options) if isinstance(error, config_errors) else _sentence(error)
         if sentence is None:
             raise
-        _fail(sentence)
+        print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+        sys.exit(FAILED)
 
 
-def _fail(sentence: str) -> None:
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
-    sys.exit(FAILED)
+def _sentence(error: Exception) -> str | None:
+    """What happened and what to do about it; None for a defect."""
+    text = str(error).partition("\n")[0]
+    match error:
+        case UserError():
+            return str(error)
+        case OSError():
+            return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
+        case ValueError() if "Config group override" in text:  # Hydra's, for env= and agent=1
+            return "env and agent take a name, such as env=CartPole-v1 or agent=dqn; see --help"
+        case MemoryError():
+            return f"the memory is full ({text}); lower agent.network.hidden, agent.batch_size or num_envs"
+        case RuntimeError():
+            return _torch_sentence(error, text)
+    return None
 
 
-def _config_sentence(message: str, options: Sequence[str]) -> str:
-    """Hydra's message in one sentence, with the nearest option where a name is unknown."""
-    match = re.search(r"Could not override '([^']+)'", message)
-    if match is None:
-        return message
-    close = difflib.get_close_matches(match[1], options, n=3, cutoff=0.5)
-    return f"unknown option {match[1]}" + (f"; did you mean {', '.join(close)}?" if close else "; see --help")
-
-
-def _device_sentence(error: RuntimeError) -> str | None:
-    """What to do about an accelerator that is full or gone; None where the error is of another kind."""
-    text = str(error).splitlines()[0] if str(error) else ""
-    if type(error).__name__ == "OutOfMemoryError":
-        return f"the device ran out of memory ({text}); lower agent.batch_size or use device=cpu, then resume the run"
+def _torch_sentence(error: RuntimeError, text: str) -> str | None:
+    """What to do about memory that is full or a device that is gone; None where the error is of another kind."""
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        advice = "lower agent.network.hidden or agent.batch_size, or try another device"
+        return f"the memory of the device is full ({text}); {advice}"
     if "CUDA error" in text or "MPS" in text:
         return f"the device failed ({text}); go on with resume=<run folder>, on another one with device=cpu"
     return None
+
+
+def _config_sentence(error: Exception, options: Sequence[str]) -> str:
+    """Hydra's message in one sentence, with the nearest option where a name is unknown."""
+    message = str(error)
+    if found := re.search(r"Could not override '([^']+)'", message):
+        return f"unknown option {found[1]}{_nearest(found[1], options)}"
+    choices = r"Could not find '(.+?)/(.+?)'\s+Available options in '.+?':(.*?)Config search"
+    if found := re.search(choices, message, re.DOTALL):
+        return f"there is no {found[1]}={found[2]}: it must be one of {', '.join(found[3].split())}"
+    return f"{message.partition('See https://')[0].strip()}; options are written name=value, see --help"
+
+
+def _nearest(name: str, options: Sequence[str]) -> str:
+    """The options that are spelt like `name`, or that end in it."""
+    close = [option for option in options if option.endswith(f".{name}")]
+    close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)
+    return f"; did you mean {', '.join(close)}?" if close else "; see --help"

@@ -25,7 +25,7 @@ class NoiseConfig:
 
     enabled: bool = True
     form: Literal["factorised", "independent"] = "factorised"
-    sigma0: Annotated[float | None, NOT_NEGATIVE] = 0.5
+    sigma0: Annotated[float | None, NOT_NEGATIVE] = None
     distribution: Distribution = "normal"
     draws: Annotated[int, NOT_NEGATIVE] = 0
     hold: Literal["step", "update", "episode"] = "step"

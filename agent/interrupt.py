@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 from typing import Self
 
@@ -39,3 +40,5 @@ class Interrupt:
         if self.signum is not None:
             os._exit(128 + signum)
         self.signum = signum
+        with suppress(OSError):  # not print: the signal may have come in the middle of one
+            os.write(2, b"\nsaving and stopping; a second signal stops at once\n")

@@ -25,7 +25,9 @@ class Batch(NamedTuple):
     next_observation: Tensor  # [B, inputs]
 
     def grouped(self, groups: int) -> "Batch":
-        """The same rows as views [groups, B / groups, …], one group for each draw of noise."""
+        """The same rows as views [groups, B / groups, …], one group for each draw of noise; as they are for 1 and B."""
+        if groups in (1, len(self.action)):
+            return self
         return Batch(*(field.view(groups, -1, *field.shape[1:]) for field in self))
 
 

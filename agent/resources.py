@@ -1,5 +1,8 @@
 """What the machine has: devices and memory, checked before anything is allocated."""
 
+import re
+from pathlib import Path
+
 import psutil
 import torch
 
@@ -14,9 +17,9 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
         raise UserError(f"device is {name!r}: it must be one of auto, cpu, cuda, mps (or cuda:1, …)")
+    kind, _, index = name.partition(":")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps is not there: this machine has no Apple GPU; use device=cpu or device=auto")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
@@ -28,10 +31,31 @@ def resolve_device(name: str) -> torch.device:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a device; of the machine for the CPU and for Apple's shared memory."""
+    """Free memory of a device; of the machine, or of what a container leaves of it, for the CPU and Apple's GPU."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    free = psutil.virtual_memory().available
+    return max(0, int(min([free, *(left_by_group(group) for group in _control_groups())])))
+
+
+def _control_groups() -> list[Path]:
+    """The folders of this process's control groups (version 2), which containers and batch systems limit."""
+    try:
+        path = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+    except OSError:  # not Linux
+        return []
+    group = Path("/sys/fs/cgroup") / path
+    return [group, *group.parents]
+
+
+def left_by_group(group: Path) -> float:
+    """Bytes that a control group leaves, what it caches of files included; infinity where it sets no limit."""
+    try:
+        limit, used = (float((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such group, or the limit is "max"
+        return float("inf")
+    return limit - used + float(statistics.get("inactive_file", 0))
 
 
 def check_replay_memory(needed: int, device: torch.device) -> None:
@@ -42,9 +66,10 @@ def check_replay_memory(needed: int, device: torch.device) -> None:
     """
     free = available_bytes(device)
     if needed > free:
+        move = "" if device.type == "cpu" else ", or keep it in the machine's memory with agent.replay_device=cpu"
         raise UserError(
             f"the replay needs {_gigabytes(needed)} on {device} and {_gigabytes(free)} are free: "
-            "lower agent.replay_size, or move it with agent.replay_device=cpu"
+            f"lower agent.replay_size{move}"
         )
 
 

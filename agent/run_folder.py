@@ -1,8 +1,12 @@
 """Where a run lives, and whether it may be started, resumed or has to be refused."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,10 @@ from agent.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.errors import UserError
 from agent.files import atomic_write_text
 
-RUNS = Path("runs")
+if sys.platform != "win32":
+    import fcntl
+
+RUNS, CONFIG = Path("runs"), "config.yaml"
 #: What may differ between a run and its resumption: nothing of these changes what is learned at a given step.
 FREE = ("steps", "device", "threads", "eval", "checkpoint", "log", "wandb", "resume")
 
@@ -25,31 +32,88 @@ def run_folder(resume: str | None, env_id: str, seed: int) -> str:
             return str(found)
     elif resume:
         return resume
-    return str(RUNS / env_id / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}")
+    new = RUNS / env_id / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"
+    others = (new.with_name(f"{new.name}_{i}") for i in count(2))  # for runs that start in the same second
+    return str(next(path for path in chain([new], others) if not path.exists()))
 
 
 def _newest(folder: Path, seed: int) -> Path | None:
     """The newest run of a seed that has a checkpoint; run folders sort by their time."""
-    runs = [path for path in sorted(folder.glob(f"*_seed{seed}")) if has_checkpoint(path)]
-    return runs[-1] if runs else None
+    named = [*folder.glob(f"*_seed{seed}"), *folder.glob(f"*_seed{seed}_*")]
+    return next((path for path in sorted(named, reverse=True) if has_checkpoint(path)), None)
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder, and takes it away again where nothing was written to it.
+
+    Hydra makes the folder before anything is checked. The lock goes with the process, however that ends.
+
+    Raises:
+        UserError: where another process trains in it.
+    """
+    with _locked(folder):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+                if folder.parent.parent == RUNS:
+                    folder.parent.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir") from error
+    except OSError:
+        pass  # a network folder that knows no locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
     """The checkpoint to go on from, or None for a new run.
 
+    With resume=auto a run without a checkpoint starts again in its folder: a job may be repeated until it is done.
+
     Raises:
-        UserError: where `resume` names a folder without a checkpoint, or a new run would write into an old one.
+        UserError: where `resume` names a folder without a checkpoint, where its checkpoint is damaged, or where a new
+            run would write into an old one.
     """
-    if resume and resume != "auto" and not folder.is_dir():
-        raise UserError(f"resume={resume}: there is no such folder")
+    named = resume if resume != "auto" else None
+    if named and Path(named).resolve() != folder.resolve():
+        raise UserError(f"resume={named} does not go with hydra.run.dir={folder} or -m: leave one of them out")
     latest = latest_checkpoint(folder)
     if resume and latest is not None:
-        return load_checkpoint(latest)
-    if resume and resume != "auto":
-        raise UserError(f"resume={resume}: there is no checkpoint in it; start a new run without resume")
-    if (folder / "config.yaml").exists():
+        return _load(latest)
+    if named:
+        what = "no checkpoint in it" if folder.is_dir() and any(folder.iterdir()) else "no such run"
+        raise UserError(f"resume={named}: there is {what}; name another one, or start a new run without resume")
+    if resume is None and latest is not None:
         raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another hydra.run.dir")
+    if resume is None and (folder / CONFIG).exists():
+        raise UserError(f"{folder} holds a run without a checkpoint: delete it, or choose another hydra.run.dir")
     return None
+
+
+def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
+    try:
+        return load_checkpoint(checkpoint)
+    except UserError as error:
+        earlier = sorted(path.name for path in checkpoint.parent.glob("step_*") if path != checkpoint)
+        if not earlier:
+            raise
+        raise UserError(f"{error} To go on from {earlier[-1]} instead, delete {checkpoint}.") from error
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -58,7 +122,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         UserError: where the folder cannot be written.
     """
-    atomic_write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    atomic_write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
 
 def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

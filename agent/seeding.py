@@ -15,6 +15,7 @@ STREAMS: Final = (
     "environments",  # seeds of every reset from outside
     "evaluation",  # seeds of the evaluation episodes
     "diagnostics",  # noise and batches that are only looked at
+    "test",  # seeds of evaluate.py's episodes: never those by which training chose its best agent
 )
 
 

@@ -17,9 +17,6 @@ Vectorization = Literal["auto", "sync", "native"]
 #: From this many copies on, one NumPy environment of many is faster than many of one (25 µs a step, whatever the size).
 NATIVE_FROM = 4
 
-#: Bounds further apart than this say that there are none (some environments write 10³⁸ for infinity).
-MEANINGFUL_WIDTH = 1e6
-
 
 @dataclass(frozen=True)
 class Task:
@@ -34,10 +31,10 @@ class Task:
     fps: int
     renders: bool  # whether it can give frames
     shift: np.ndarray  # [inputs] and
-    scale: np.ndarray  # [inputs]: (observation − shift)·scale lies in [−1, 1] wherever the space is bounded
+    scale: np.ndarray  # [inputs]: (observation − shift)·scale, which stretches what is narrower than [−1, 1]
 
     def observe(self, observation: Any) -> np.ndarray:
-        """Observations [E, inputs] as the networks take them: float32, bounded components scaled to [−1, 1]."""
+        """Observations [E, inputs] as the networks take them: float32, narrow components stretched to [−1, 1]."""
         return np.asarray((observation - self.shift) * self.scale, dtype=np.float32)
 
 
@@ -60,7 +57,7 @@ def load_task(env_id: str, kwargs: Mapping[str, Any]) -> Task:
                 f"{env_id} has observations {observations}: only vectors (Box with one dimension) are supported yet"
             )
         spec = env.spec
-        shift, scale = _unit_scaling(observations)
+        shift, scale = _stretch(observations)
         return Task(
             id=env_id,
             kwargs=dict(kwargs),
@@ -124,10 +121,14 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
     return envs
 
 
-def _unit_scaling(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Shift and scale [inputs] that bring the bounded components of a Box to [−1, 1] and leave the others alone."""
+def _stretch(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale [inputs] that stretch the components narrower than [−1, 1] to it and leave the others alone.
+
+    MountainCar's velocity stays within ±0.07: unstretched, a network with unit-scale weights would hardly see it.
+    """
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded = np.isfinite(low) & np.isfinite(high) & (high > low) & (high - low < MEANINGFUL_WIDTH)
-    shift = np.where(bounded, (np.where(bounded, low, 0.0) + np.where(bounded, high, 0.0)) / 2, 0.0)
-    width = np.where(bounded, np.where(bounded, high, 1.0) - np.where(bounded, low, 0.0), 2.0)
-    return shift, 2.0 / width
+    with np.errstate(over="ignore"):  # some bounds are the largest float
+        width = high - low
+    narrow = (width > 0) & (width < 2)
+    low, width = np.where(narrow, low, 0.0), np.where(narrow, width, 2.0)
+    return np.where(narrow, low + width / 2, 0.0), 2.0 / width

@@ -1,6 +1,5 @@
 """NoisyLinear against the noisy weight matrix written out, entry by entry."""
 
-from collections.abc import Callable
 from math import prod, sqrt
 
 import pytest
@@ -375,7 +374,9 @@ def test_draws_are_of_the_generator_and_of_the_distribution_asked_for(factorised
 
 
 def test_parameters_are_of_the_generator_alone() -> None:
-    make_one: Callable[[int], NoisyLinear] = lambda s: NoisyLinear(4, 3, generator=torch.Generator().manual_seed(s))  # noqa: E731
+    def make_one(seed: int) -> NoisyLinear:
+        return NoisyLinear(4, 3, generator=torch.Generator().manual_seed(seed))
+
     before = torch.get_rng_state()
     a, b, c = make_one(1), make_one(1), make_one(2)
     assert torch.equal(a.weight, b.weight)

@@ -1,0 +1,100 @@
+"""What the examples share: the command line, generators of one seed, and the style of the pictures.
+
+Importing this first makes `agent` importable from a checkout that is not installed.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from agent.errors import UserError
+from agent.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, RED
+
+__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PALETTE", "RED"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of every example.
+
+    Attributes:
+        out: folder of the picture.
+        seed: of every random number.
+        quick: the short form: the same steps, fewer of them.
+    """
+
+    out: Path
+    seed: int = 0
+    quick: bool = False
+
+
+def run(main: Callable[[Options], None], description: str | None, argv: Sequence[str] | None = None) -> None:
+    """Reads the command line and runs an example; a UserError ends it in one sentence."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of the picture (outputs)")
+    parser.add_argument("--seed", type=int, default=0, help="of every random number (0)")
+    parser.add_argument("--quick", action="store_true", help="the short form: the same steps, fewer of them")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)  # these sizes gain nothing from more
+    try:
+        main(Options(arguments.out, arguments.seed, arguments.quick))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def generator(seed: int, stream: int = 0) -> torch.Generator:
+    """A torch generator of its own: streams of one seed are independent of one another.
+
+    Raises:
+        UserError: for a negative seed.
+    """
+    if seed < 0:
+        raise UserError(f"the seed is {seed}: give 0 or a positive whole number")
+    words = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0]))
+
+
+def figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """An empty grid of panels, row by row, without pyplot's global state; sizes in inches."""
+    drawing = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    grid = drawing.subplots(rows, columns, squeeze=False)
+    return drawing, list(grid.flat)
+
+
+def style(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+    """The look of all pictures of the project, and a panel's legend where it has labels."""
+    axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", pad=7)
+    axes.set_xlabel(x, fontsize=9.5)
+    axes.set_ylabel(y, fontsize=9.5)
+    axes.grid(color="#e6e8eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(color=GREY, labelsize=8.5)
+    for side, spine in axes.spines.items():
+        spine.set_color(GREY)
+        spine.set_visible(side in ("left", "bottom"))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8.5)
+
+
+def save(drawing: Figure, folder: Path, name: str) -> Path:
+    """Writes folder/name.png, says so, and returns its path.
+
+    Raises:
+        UserError: where the folder cannot be written.
+    """
+    path = folder / f"{name}.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        drawing.savefig(path, format="png")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another folder by --out") from None
+    print(f"picture: {path}")
+    return path

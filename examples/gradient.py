@@ -1,0 +1,245 @@
+"""Two unbiased gradients of E[f(z)], and how far they scatter: along the path of the sample, or by the score.
+
+    python examples/gradient.py [--out DIR] [--seed 0] [--quick]
+
+Pathwise: ∇θ f(g(θ, ε)). Score function: (f(z) − baseline)·∇θ log p(z; θ). Families of location and scale (mean μ,
+standard deviation σ) and Gamma, whose samples torch.distributions differentiates implicitly: there is no ε to see.
+See Mohamed et al. 2020, "Monte Carlo Gradient Estimation in Machine Learning" (arXiv 1906.10652).
+"""
+
+from collections.abc import Callable
+from math import cos, exp, log, pi, sqrt
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from common import BLUE, GREEN, GREY, ORANGE, Options, figure, generator, run, save, style
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from agent.noise import sample
+
+Function = Callable[[Tensor], Tensor]
+EULER = 0.5772156649015329
+LOC, SCALE, CONCENTRATION = 1.0, 1.0, 2.0
+
+
+class Family(NamedTuple):
+    """A base distribution of mean 0 and variance 1: how to draw ε [n], and log p(ε)."""
+
+    draw: Callable[[int, torch.Generator], Tensor]
+    log_density: Function
+
+
+class Estimates(NamedTuple):
+    """One gradient per draw [n] of the same quantity by the three estimators."""
+
+    path: Tensor
+    score: Tensor
+    baseline: Tensor  # the score function with the exact mean of f taken off
+
+
+def _gumbel(n: int, generator: torch.Generator) -> Tensor:
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64).clamp_min(2.0**-60)
+    return (-torch.log(-torch.log(uniform)) - EULER) * sqrt(6.0) / pi
+
+
+def _log_gumbel(e: Tensor) -> Tensor:
+    x = e * pi / sqrt(6.0) + EULER
+    return -x - torch.exp(-x) + log(pi / sqrt(6.0))
+
+
+def _log_logistic(e: Tensor) -> Tensor:
+    x = e * pi / sqrt(3.0)
+    return -x - 2.0 * F.softplus(-x) + log(pi / sqrt(3.0))
+
+
+FAMILIES = {
+    "normal": Family(
+        lambda n, g: sample((n,), "normal", generator=g).double(), lambda e: -0.5 * e.square() - 0.5 * log(2.0 * pi)
+    ),
+    "laplace": Family(
+        lambda n, g: sample((n,), "laplace", generator=g).double(), lambda e: -sqrt(2.0) * e.abs() - 0.5 * log(2.0)
+    ),
+    "logistic": Family(lambda n, g: sample((n,), "logistic", generator=g).double(), _log_logistic),
+    "gumbel": Family(_gumbel, _log_gumbel),
+    # Inside its support the density is flat, so that its score is 0 and cannot see that the support moves.
+    "uniform": Family(lambda n, g: sample((n,), "uniform", generator=g).double(), lambda e: 0.0 * e - 0.5 * log(12.0)),
+}
+
+
+def square(z: Tensor) -> Tensor:
+    """f(z) = z², whose mean is μ² + σ² for every family: its exact gradient is (2μ, 2σ)."""
+    return z.square()
+
+
+def step(z: Tensor) -> Tensor:
+    """f(z) = 1 where z > 0: flat wherever it has a slope, so that no path leads across the jump."""
+    return (z > 0).double() + 0.0 * z
+
+
+def location_scale(family: Family, f: Function, epsilon: Tensor, loc: float, scale: float, mean: float) -> Estimates:
+    """Gradients with respect to (μ, σ) for draws ε [n]: each estimate is [2, n]; `mean` is the baseline."""
+    theta = torch.tensor([loc, scale], dtype=torch.float64).unsqueeze(1).repeat(1, len(epsilon)).requires_grad_()
+    (path,) = torch.autograd.grad(f(theta[0] + theta[1] * epsilon).sum(), theta)
+    z = (theta[0] + theta[1] * epsilon).detach()
+    (score,) = torch.autograd.grad((family.log_density((z - theta[0]) / theta[1]) - theta[1].log()).sum(), theta)
+    return Estimates(path, f(z) * score, (f(z) - mean) * score)
+
+
+def gamma(f: Function, concentration: float, n: int, seed: int, mean: float) -> Estimates:
+    """Gradients with respect to the concentration α of Gamma(α, 1): each estimate is [n].
+
+    The sampler rejects, so no formula z = g(α, ε) exists; torch.distributions differentiates the distribution
+    function instead, dz/dα = −∂F(z; α)/∂α / p(z; α) (Figurnov et al. 2018, arXiv 1805.08498, eq. 5).
+    """
+    alpha = torch.full((n,), concentration, dtype=torch.float64, requires_grad=True)
+    with torch.random.fork_rng(devices=[]):  # torch.distributions takes no generator
+        torch.manual_seed(generator(seed, 99).initial_seed())
+        z = torch.distributions.Gamma(alpha, torch.ones_like(alpha)).rsample()
+    (path,) = torch.autograd.grad(f(z).sum(), alpha)
+    z = z.detach()
+    (score,) = torch.autograd.grad(((alpha - 1.0) * z.log() - z - torch.lgamma(alpha)).sum(), alpha)
+    return Estimates(path, f(z) * score, (f(z) - mean) * score)
+
+
+def in_dimensions(count: int, n: int, generator: torch.Generator) -> Estimates:
+    """Gradients [n] of E Σ zᵢ², z ~ N(μ, σ²) in `count` dimensions, with respect to the first μ."""
+    epsilon = sample((n, count), generator=generator).double()
+    total = (LOC + SCALE * epsilon).square().sum(dim=1)
+    score = epsilon[:, 0] / SCALE
+    mean = count * (LOC**2 + SCALE**2)
+    return Estimates(2.0 * (LOC + SCALE * epsilon[:, 0]), total * score, (total - mean) * score)
+
+
+def ratio_in_dimensions(count: int) -> tuple[float, float]:
+    """The exact variance ratio of `in_dimensions` at μ = σ = 1: score ÷ pathwise, without and with baseline."""
+    m = count - 1
+    return (4.0 * m**2 + 22.0 * m + 30.0) / 4.0, (6.0 * m + 18.0) / 4.0
+
+
+def sine_slope(omega: float) -> float:
+    """∂/∂μ E sin(ωz), z ~ N(μ, σ²), exactly."""
+    return omega * cos(omega * LOC) * exp(-0.5 * (omega * SCALE) ** 2)
+
+
+def ratio_of_sine(omega: float) -> float:
+    """The exact variance ratio, score ÷ pathwise, for f(z) = sin(ωz), z ~ N(μ, σ²), with respect to μ."""
+    exact, w2 = sine_slope(omega), (omega * SCALE) ** 2
+    fading = cos(2.0 * omega * LOC) * exp(-2.0 * w2)
+    path = 0.5 * omega**2 * (1.0 + fading) - exact**2
+    score = 0.5 * (1.0 - (1.0 - 4.0 * w2) * fading) / SCALE**2 - exact**2
+    return score / path
+
+
+def ratio(of: Tensor, to: Tensor) -> float:
+    """Variance of estimates ÷ variance of others."""
+    return float(of.var() / to.var())
+
+
+class Row(NamedTuple):
+    """A line of the table: what is differentiated, the exact gradient, and the estimates [n]."""
+
+    label: str
+    exact: float
+    estimates: Estimates
+
+
+def rows(n: int, seed: int) -> list[Row]:
+    """Every family at μ = σ = 1, ∂/∂μ and ∂/∂σ of E z²; Gamma; and a step, which has no path."""
+    result = []
+    mean = LOC**2 + SCALE**2
+    for stream, (name, family) in enumerate(FAMILIES.items()):
+        estimates = location_scale(family, square, family.draw(n, generator(seed, stream)), LOC, SCALE, mean)
+        for i, (symbol, exact) in enumerate((("μ", 2.0 * LOC), ("σ", 2.0 * SCALE))):
+            result.append(Row(f"{name} {symbol}", exact, Estimates(*(part[i] for part in estimates))))
+    mean = CONCENTRATION * (CONCENTRATION + 1.0)
+    result.append(Row("gamma α", 2.0 * CONCENTRATION + 1.0, gamma(square, CONCENTRATION, n, seed, mean)))
+    normal, inside = FAMILIES["normal"], float(torch.special.ndtr(torch.tensor(LOC / SCALE)))
+    jump = location_scale(normal, step, normal.draw(n, generator(seed, 50)), LOC, SCALE, inside)
+    exact = exp(-0.5 * (LOC / SCALE) ** 2) / sqrt(2.0 * pi) / SCALE
+    result.append(Row("step μ", exact, Estimates(*(part[0] for part in jump))))
+    return result
+
+
+def _summary(values: Tensor) -> str:
+    return f"{float(values.mean()):7.4f} ± {float(values.std()) / sqrt(len(values)):.4f}"
+
+
+def _draw_bias(axes: Axes, table: list[Row]) -> None:
+    for offset, field, color, label in ((-0.15, "path", BLUE, "pathwise"), (0.15, "score", ORANGE, "score function")):
+        values = [getattr(row.estimates, field)[:10_000] for row in table]
+        middle = torch.stack([v.mean() / row.exact for v, row in zip(values, table, strict=True)])
+        error = torch.stack([v.std() / row.exact for v, row in zip(values, table, strict=True)]) / sqrt(len(values[0]))
+        places = [i + offset for i in range(len(table))]
+        axes.errorbar(places, middle, yerr=2 * error, fmt="o", color=color, markersize=4, capsize=3, label=label)
+    axes.axhline(1.0, color=GREY, linewidth=1)
+    axes.annotate("support moves:\nno score", (8.05, 0.02), (5.6, 0.3), fontsize=8.5, arrowprops={"arrowstyle": "->"})
+    axes.annotate("f jumps:\nno path", (10.75, 0.02), (9.1, 0.3), fontsize=8.5, arrowprops={"arrowstyle": "->"})
+    axes.set_xticks(range(len(table)), [row.label for row in table], rotation=40, ha="right")
+    style(axes, "Estimate ÷ exact value, 10 000 draws, ± 2 errors")
+    axes.legend(frameon=False, fontsize=8.5, loc="lower left")
+
+
+def _draw_ratios(axes: Axes, table: list[Row]) -> None:
+    valid = [row for row in table if not row.label.startswith(("uniform", "step"))]
+    for offset, field, color, label in (
+        (-0.2, "score", ORANGE, "score function"),
+        (0.2, "baseline", GREEN, "… with baseline E f"),
+    ):
+        heights = [ratio(getattr(row.estimates, field), row.estimates.path) for row in valid]
+        axes.bar([i + offset for i in range(len(valid))], heights, 0.38, color=color, label=label)
+    axes.axhline(1.0, color=BLUE, linewidth=1.5, label="pathwise")
+    axes.set_ylim(0.0, 15.0)
+    axes.set_xticks(range(len(valid)), [row.label for row in valid], rotation=40, ha="right")
+    style(axes, "Variance ÷ pathwise variance, f(z) = z²")
+
+
+def _draw_dimensions(axes: Axes, n: int, seed: int) -> None:
+    counts = (1, 2, 4, 8, 16, 32, 64, 128)
+    theory = torch.tensor([ratio_in_dimensions(count) for count in counts])
+    found = [in_dimensions(count, n, generator(seed, 60 + i)) for i, count in enumerate(counts)]
+    axes.plot(counts, theory[:, 0], color=ORANGE, label="score function")
+    axes.plot(counts, [ratio(e.score, e.path) for e in found], "o", color=ORANGE, markersize=5)
+    axes.plot(counts, theory[:, 1], color=GREEN, label="… with baseline E f")
+    axes.plot(counts, [ratio(e.baseline, e.path) for e in found], "o", color=GREEN, markersize=5)
+    axes.axhline(1.0, color=BLUE, linewidth=1.5, label="pathwise")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(counts, [str(count) for count in counts])
+    style(axes, "Many noises, one gradient: f = Σ zᵢ² (normal)", "dimensions", "variance ÷ pathwise variance")
+
+
+def _draw_frequency(axes: Axes, n: int, seed: int) -> None:
+    epsilon = FAMILIES["normal"].draw(n, generator(seed, 80))
+    grid = torch.logspace(-1.5, 1.0, 200, dtype=torch.float64)
+    axes.plot(grid, [ratio_of_sine(float(w)) for w in grid], color=ORANGE, label="score function, exact")
+    places = torch.logspace(-1.5, 1.0, 11, dtype=torch.float64)
+    for i, w in enumerate(places):
+        found = location_scale(FAMILIES["normal"], lambda z, w=w: torch.sin(w * z), epsilon, LOC, SCALE, 0.0)  # type: ignore[misc]
+        label = "score function, measured" if i == 0 else None
+        axes.plot(w, ratio(found.score[0], found.path[0]), "o", color=ORANGE, markersize=5, label=label)
+    axes.axhline(1.0, color=BLUE, linewidth=1.5, label="pathwise")
+    axes.set(xscale="log", yscale="log")
+    style(axes, "The path can lose: f(z) = sin(ωz) (normal)", "ω", "variance ÷ pathwise variance")
+
+
+def main(options: Options) -> None:
+    """Estimates every gradient both ways, prints bias and variance, and writes gradient.png."""
+    n = 10_000 if options.quick else 200_000
+    table = rows(n, options.seed)
+    print(f"gradient of E f(z), {n} draws (± one standard error); variance ÷ pathwise variance")
+    print(f"  {'':11} {'exact':>7}  {'pathwise':>17}  {'score function':>17}  {'ratio':>6}  with baseline")
+    for label, exact, (path, score, baseline) in table:
+        ratios = f"{ratio(score, path):6.1f}  {ratio(baseline, path):6.1f}" if path.var() > 0 else "     –       –"
+        print(f"  {label:11} {exact:7.4f}  {_summary(path):>17}  {_summary(score):>17}  {ratios}")
+    drawing, (bias, ratios_, dimensions, frequency) = figure(2, 2, 10.4, 7.4)
+    _draw_bias(bias, table)
+    _draw_ratios(ratios_, table)
+    _draw_dimensions(dimensions, n // 10, options.seed)
+    _draw_frequency(frequency, n, options.seed)
+    save(drawing, options.out, "gradient")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

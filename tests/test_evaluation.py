@@ -1,0 +1,411 @@
+"""Evaluation: exactly the asked episodes, the same however they run; statistics; saved agents rebuilt or refused."""
+
+import copy
+import json
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from agent.config import AgentConfig
+from agent.errors import UserError
+from agent.evaluation import (
+    Evaluation,
+    EvaluationPolicy,
+    bootstrap_interval,
+    evaluate,
+    interquartile_mean,
+    load_player,
+    play,
+    record,
+)
+from agent.network import QNetwork, build_network, noise_model
+from agent.options import parse, to_plain
+from agent.saved_agent import FILE_NAME, save_agent
+from agent.seeding import environment_seeds
+from envs.make import Task, load_task, make_single
+
+SEEDS = environment_seeds(0, "evaluation", 30)
+SMALL = {"network": {"hidden": [24, 24]}}
+
+
+def agent_of(task: Task, **options: Any) -> tuple[AgentConfig, QNetwork]:
+    """A network that balances the pole for 24 to 99 steps."""
+    config = parse(AgentConfig, {**SMALL, **options})
+    generator = torch.Generator().manual_seed(26)
+    network = build_network(config, task.inputs, task.actions, generator)
+    with torch.no_grad():
+        for parameter in network.parameters():  # as far from an untrained agent as from a tie
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    return config, network
+
+
+class SeedLength(gym.Env[np.ndarray, np.int64]):
+    """An episode of 1 or 40 steps, as its seed says, with a reward of 1 a step; notes the seeds and actions it gets."""
+
+    played: list[int | None] = []  # noqa: RUF012
+    actions: set[int] = set()  # noqa: RUF012
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gym.spaces.Discrete(3, start=5)
+
+    def __init__(self, truncates: bool = False) -> None:
+        self.truncates, self.left = truncates, 0
+
+    @staticmethod
+    def length(seed: int) -> int:
+        return 1 if seed % 3 else 40
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.played.append(seed)
+        self.left = self.length(seed or 0)
+        return self.np_random.standard_normal(2), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert self.left > 0, "stepped after its end"
+        self.actions.add(int(action))
+        self.left -= 1
+        ended = self.left == 0
+        return self.np_random.standard_normal(2), 1.0, ended and not self.truncates, ended and self.truncates, {}
+
+
+@pytest.fixture
+def seed_length() -> Iterator[None]:
+    gym.register("Test/SeedLength-v0", entry_point=SeedLength)
+    SeedLength.played.clear()
+    SeedLength.actions.clear()
+    yield
+    gym.registry.pop("Test/SeedLength-v0")
+
+
+# ---- the same, however it is run
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "MountainCar-v0"])
+def test_the_same_seeds_give_the_same_returns_whatever_runs_side_by_side(env_id: str, noisy: bool) -> None:
+    task = load_task(env_id, {} if env_id == "CartPole-v1" else {"max_episode_steps": 50})
+    config, network = agent_of(task)
+    noise = noise_model(config, network) if noisy else None
+    one, *others = (evaluate(task, network, SEEDS, noise, num_envs) for num_envs in (1, 3, 7, 20, 50))
+    assert all(other == one for other in others)
+    assert len(one.returns) == len(one.lengths) == len(SEEDS)
+    if env_id == "CartPole-v1":
+        assert len(set(one.returns)) > 10
+        assert one.returns == one.lengths
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_the_first_episodes_do_not_depend_on_how_many_are_asked(noisy: bool) -> None:
+    task = load_task("CartPole-v1", {})
+    config, network = agent_of(task)
+    noise = noise_model(config, network) if noisy else None
+    everything = evaluate(task, network, SEEDS, noise)
+    for n in (1, 4, 29):
+        few = evaluate(task, network, SEEDS[:n], noise)
+        assert (few.returns, few.lengths) == (everything.returns[:n], everything.lengths[:n])
+
+
+def test_noise_changes_what_is_played_and_is_redrawn_at_every_step() -> None:
+    """With μ = 0 the action is pure noise: a draw held over an episode would play one action of two for ever."""
+    task = load_task("CartPole-v1", {})
+    config, network = agent_of(task, noise={"sigma0": 1.0})
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.mul_(0.0 if "sigma" not in name else 1.0)
+    mean = evaluate(task, network, SEEDS)
+    noisy = evaluate(task, network, SEEDS, noise_model(config, network))
+    assert max(mean.returns) <= 11  # always the first action
+    assert np.mean(noisy.returns) > 15  # random actions: 22 on average
+
+
+def test_every_episode_has_noise_of_its_own() -> None:
+    """At one observation with μ = 0 the actions are coins; 40 of them agree in two episodes once in 10¹²."""
+    config, network = agent_of(load_task("CartPole-v1", {}))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.mul_(0.0 if "sigma" not in name else 1.0)
+    policy = EvaluationPolicy(network, noise_model(config, network), SEEDS[:6])
+    coins = np.stack([policy(np.ones((6, 4), dtype=np.float32), range(6)) for _ in range(40)])
+    assert len({tuple(column) for column in coins.T}) == 6
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 8, 30])
+@pytest.mark.parametrize("truncates", [False, True])
+@pytest.mark.usefixtures("seed_length")
+def test_exactly_the_asked_seeds_are_played_without_favour_for_short_episodes(num_envs: int, truncates: bool) -> None:
+    task = load_task("Test/SeedLength-v0", {"truncates": truncates})
+    SeedLength.played.clear()
+    result = evaluate(task, agent_of(task)[1], SEEDS, None, num_envs)
+    assert sorted(map(str, SeedLength.played)) == sorted(map(str, SEEDS))
+    assert list(result.lengths) == [SeedLength.length(seed) for seed in SEEDS]
+    assert result.returns == tuple(float(length) for length in result.lengths)
+    assert SeedLength.actions <= {5, 6, 7}
+
+
+def test_every_episode_gets_its_own_observations_and_only_running_ones_are_asked() -> None:
+    """The policy sees (episode, observation) pairs in step: the n-th call of an episode shows its n-th observation."""
+    task = load_task("CartPole-v1", {})
+    seen: dict[int, list[Any]] = {}
+
+    def policy(observation: np.ndarray, episodes: Any) -> np.ndarray:
+        assert len(observation) == len(episodes) == len(set(episodes)) <= 4
+        for row, episode in zip(observation, episodes, strict=True):
+            seen.setdefault(episode, []).append(row)
+        return np.array([episode % 2 for episode in episodes])
+
+    result = play([make_single(task.id, {}) for _ in range(4)], policy, SEEDS[:11], task)
+    for episode, seed in enumerate(SEEDS[:11]):
+        env = make_single(task.id, {})
+        observation, _ = env.reset(seed=seed)
+        for row in seen[episode]:
+            assert np.array_equal(row, task.observe(observation))
+            observation, *_ = env.step(episode % 2)
+        assert len(seen[episode]) == result.lengths[episode]
+
+
+def test_every_frame_of_a_recording() -> None:
+    """One frame for the reset and one a step; and it is the episode that evaluate plays."""
+    task = load_task("CartPole-v1", {})
+    _, network = agent_of(task)
+    frames, result = record(task, network, SEEDS[:2])
+    assert result == evaluate(task, network, SEEDS[:2])
+    assert len(frames) == sum(result.lengths) + 2
+    assert all(frame.shape == (400, 600, 3) and frame.dtype == np.uint8 for frame in frames)
+    assert not np.array_equal(frames[0], frames[8])
+
+
+# ---- nothing else changes
+
+
+def global_state() -> list[object]:
+    _, key, position, *_ = np.random.get_state()  # noqa: NPY002
+    return [torch.get_rng_state().tolist(), list(key), position, random.getstate()]
+
+
+def test_evaluation_changes_neither_the_network_nor_a_global_generator() -> None:
+    task = load_task("CartPole-v1", {})
+    config, network = agent_of(task)
+    network.train()
+    before, states = copy.deepcopy(network.state_dict()), global_state()
+    flags = [(p.requires_grad, p.dtype, p.data_ptr(), p.grad) for p in network.parameters()]
+    evaluate(task, network, SEEDS[:5])
+    evaluate(task, network, SEEDS[:5], noise_model(config, network))
+    assert global_state() == states
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [(p.requires_grad, p.dtype, p.data_ptr(), p.grad) for p in network.parameters()] == flags
+    assert network.training
+
+
+def test_a_global_generator_changes_no_result() -> None:
+    task = load_task("CartPole-v1", {})
+    config, network = agent_of(task)
+    results = []
+    for seed in (0, 1):
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        random.seed(seed)
+        results.append(evaluate(task, network, SEEDS[:5], noise_model(config, network)))
+    assert results[0] == results[1]
+
+
+# ---- statistics
+
+
+def test_statistics_by_hand() -> None:
+    """IQM of 1 2 3 4 5 6: the middle three of six, where 2 and 5 count half: (1 + 3 + 4 + 2.5) / 3."""
+    seen = Evaluation((6.0, 1.0, 3.0, 2.0, 5.0, 4.0), (1, 2, 3, 4, 5, 9)).statistics()
+    interval = seen.pop("return_ci95")
+    assert seen == pytest.approx(
+        {
+            "return_mean": 3.5,
+            "return_std": np.sqrt(35 / 12),
+            "return_median": 3.5,
+            "return_min": 1.0,
+            "return_max": 6.0,
+            "return_iqm": 3.5,
+            "length_mean": 4.0,
+        }
+    )
+    assert 1.5 < interval[0] < 3 < 4 < interval[1] < 5.5
+    json.dumps(seen, allow_nan=False)
+    assert interquartile_mean(np.array([0.0, 1.0, 10.0])) == pytest.approx((0.25 * 0 + 1 + 0.25 * 10) / 1.5)
+    assert interquartile_mean(np.array([0.0, 1.0, 2.0, 100.0])) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("n", [*range(1, 14), 100, 101])
+def test_interquartile_mean_is_the_trimmed_mean_of_four_copies(n: int) -> None:
+    """4 n values have exactly n in each quarter: drop the lowest and the highest n."""
+    values = np.random.Generator(np.random.PCG64(n)).standard_normal(n) ** 3
+    copies = sorted([*values] * 4)
+    assert interquartile_mean(values) == pytest.approx(sum(copies[n : 3 * n]) / (2 * n), abs=1e-12)
+
+
+def test_bootstrap_interval_is_deterministic_and_shrinks_to_a_point() -> None:
+    values = np.random.Generator(np.random.PCG64(0)).standard_normal(50)
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    low, high = bootstrap_interval(values)
+    half, wide = bootstrap_interval(values, level=0.5), bootstrap_interval(values, level=0.99)
+    assert wide[0] < low < half[0] < values.mean() < half[1] < high < wide[1]
+    assert bootstrap_interval(np.full(20, 500.0)) == (500.0, 500.0)
+    assert bootstrap_interval(np.array([3.0])) == (3.0, 3.0)
+
+
+def test_bootstrap_interval_covers_the_mean_about_19_times_in_20() -> None:
+    """400 samples of 40; percentile intervals are a little short: 93 % expected, ± 3.7 standard errors allowed."""
+    rng = np.random.Generator(np.random.PCG64(1))
+    hits = 0
+    for _ in range(400):
+        low, high = bootstrap_interval(rng.exponential(size=40) - 1.0)
+        hits += low < 0 < high
+    assert 0.88 <= hits / 400 <= 0.98
+
+
+# ---- saved agents
+
+
+def description(task: Task, config: AgentConfig, **changes: Any) -> dict[str, Any]:
+    return {
+        "env": {"id": task.id, "kwargs": dict(task.kwargs)},
+        "inputs": task.inputs,
+        "actions": task.actions,
+        "agent": to_plain(config),
+        "seed": 0,
+        "global_step": 100,
+        "evaluation": None,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"network": {"hidden": [7], "dueling": True}},
+        {"network": {"hidden": [5, 6, 7]}, "noise": {"form": "independent", "sigma0": 0.1, "distribution": "laplace"}},
+        {"noise": {"enabled": False}, "epsilon": {"start": 1.0, "end": 0.1, "steps": 10}},
+    ],
+)
+def test_a_saved_agent_plays_exactly_as_it_was(tmp_path: Path, options: dict[str, Any]) -> None:
+    task = load_task("CartPole-v1", {"sutton_barto_reward": True})
+    config, network = agent_of(task, **options)
+    save_agent(tmp_path / FILE_NAME, network.state_dict(), description(task, config))
+    player = load_player(tmp_path / FILE_NAME)
+    model = noise_model(config, network)
+    assert (player.noise, player.task.kwargs, player.path) == (model, task.kwargs, tmp_path / FILE_NAME)
+    observation = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    for noise in (None, model.draw(50, generator=torch.Generator().manual_seed(1))):
+        assert torch.equal(player.network(observation, noise).q_values, network(observation, noise).q_values)
+    noise_or_none = model if model.size else None
+    assert evaluate(player.task, player.network, SEEDS[:5], noise_or_none) == evaluate(
+        task, network, SEEDS[:5], noise_or_none
+    )
+
+
+Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
+
+
+def said(**changes: Any) -> Change:
+    return lambda description, tensors: description.update(changes)
+
+
+def options(**changes: Any) -> Change:
+    return lambda description, tensors: description["agent"].update(changes)
+
+
+def tensors_changed(name: str, value: torch.Tensor | None) -> Change:
+    def change(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        tensors.pop(name, None)
+        if value is not None:
+            tensors[name] = value
+
+    return change
+
+
+WEIGHT = "head.advantage.output.weight"
+
+LIES: list[tuple[Change, str]] = [
+    (tensors_changed(WEIGHT, torch.zeros(3, 24)), "shape"),
+    (tensors_changed(WEIGHT, torch.zeros(2, 24, 1)), "shape"),
+    (tensors_changed(WEIGHT, None), "missing"),
+    (tensors_changed("extra", torch.zeros(1)), "extra"),
+    (said(env={"id": "Acrobot-v1", "kwargs": {}}), "Acrobot-v1"),
+    (said(env={"id": "MountainCar-v0", "kwargs": {}}), "inputs or actions"),
+    (said(env={"id": "NoSuchTask-v0", "kwargs": {}}), "no environment 'NoSuchTask-v0'"),
+    (said(env={"id": "Pendulum-v1", "kwargs": {}}), "Discrete"),
+    (said(env={"id": "CartPole-v1", "kwargs": {"bogus": 1}}), "bogus"),
+    (said(inputs=5), "inputs or actions"),
+    (said(actions=10**9), "inputs or actions"),
+    (said(inputs=None), "inputs or actions"),
+    (options(no_such_option=1), "no_such_option"),
+    (options(loss="squaredd"), "squaredd"),
+    (options(lr="fast"), "lr"),
+    (options(network={"hidden": []}), "hidden"),
+    (options(network={"hidden": [24, 24], "dueling": True}), "missing"),
+    (options(network={"hidden": [24, 24, 24]}), "tensor"),
+    (options(network={"hidden": [24] * 100_000}), "more layers"),
+    (options(network={"hidden": [10**9]}), "shape|tensor"),
+    (options(network={"hidden": [10**9, 10**9]}), "shape|tensor"),
+    (options(network={"hidden": [24.5, 24]}), "hidden"),
+    (options(network={"hidden": "2424"}), "hidden"),
+    (options(network=[24, 24]), "network"),
+    (options(noise={"enabled": False}), "not part of its network"),
+    (options(noise={"form": "independent", "sigma0": -1.0}), "sigma0"),
+]
+
+
+def refused(folder: Path, change: Change) -> str:
+    """The sentence with which a saved agent is refused whose description and tensors were changed."""
+    task = load_task("CartPole-v1", {})
+    config, network = agent_of(task)
+    text, tensors = description(task, config), dict(network.state_dict())
+    change(text, tensors)
+    content = json.dumps({"format": "noisy-dqn-agent", "version": 1, "agent": text})
+    (folder / FILE_NAME).write_bytes(safetensors.torch.save(tensors, {"noisy-dqn": content}))
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(UserError) as caught:
+        load_player(folder / FILE_NAME)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB: nothing large is allocated
+    assert time.monotonic() - began < 5
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "expected"), LIES)
+def test_a_lying_file_is_refused(tmp_path: Path, change: Change, expected: str) -> None:
+    sentence = refused(tmp_path, change)
+    assert any(word in sentence for word in expected.split("|"))
+    assert len(sentence) < 600
+
+
+HOSTILE: list[tuple[str, Change]] = [
+    ("agent is a number", said(agent=5)),
+    ("agent is true", said(agent=True)),
+    ("agent is a list", said(agent=[1])),
+    ("agent is text", said(agent="text")),
+    ("no agent", said(agent=None)),
+    ("huge number for a float", options(lr=10**400)),
+    ("huge width", options(network={"hidden": [10**30]})),
+    ("huge network", options(network={"hidden": [2**40, 2**40]})),
+    ("huge fraction", options(replay_ratio="1e3000000")),
+    ("terminal sequences in a key", options(**{"\x1b[2Jlr": 1})),
+    ("a very long value", options(loss="x" * 500_000)),
+    ("a very long key", options(**{"x" * 500_000: 1})),
+    ("no step", lambda description, tensors: description.pop("global_step")),
+    ("step is no number", said(global_step="\x1b[2J")),
+]
+
+
+@pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in HOSTILE])
+def test_a_hostile_description_is_refused_in_a_short_clean_sentence(tmp_path: Path, change: Change) -> None:
+    sentence = refused(tmp_path, change)
+    assert FILE_NAME in sentence
+    assert sentence.isprintable()
+    assert len(sentence) < 600 + len(str(tmp_path))

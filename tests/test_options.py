@@ -1,0 +1,315 @@
+"""From mappings to dataclasses: every mistake has one clear sentence, and conf/ says what the dataclasses say."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from agent.config import AgentConfig, EvaluateConfig, NetworkConfig, NoiseConfig, TrainConfig
+from agent.errors import UserError
+from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, leaf_names, nearest, parse, to_plain
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+@dataclass(frozen=True)
+class Inner:
+    share: Annotated[float, UNIT] = 0.5
+    word: str = "a"
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    count: Annotated[int, AT_LEAST_ONE] = 1
+    rate: Annotated[float, POSITIVE] = 1.0
+    maybe: Annotated[float | None, NOT_NEGATIVE] = None
+    name: str | None = None
+    flag: bool = False
+    kind: Literal["left", "right"] = "left"
+    widths: Annotated[tuple[int, ...], AT_LEAST_ONE] = (1,)
+    tags: tuple[str, ...] = ()
+    ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+# ---- right input
+
+
+def test_nothing_gives_the_defaults() -> None:
+    assert parse(Outer, {}) == Outer()
+
+
+def test_every_kind_of_value() -> None:
+    given = {
+        "inner": {"share": 1, "word": "b"},
+        "count": 7,
+        "rate": 1e-3,
+        "maybe": 0,
+        "name": "x",
+        "flag": True,
+        "kind": "right",
+        "widths": [3, 4],
+        "tags": ["p", "q"],
+        "ratio": "3/4",
+        "free": {"a": [1, None]},
+    }
+    expected = Outer(
+        Inner(1.0, "b"), 7, 1e-3, 0.0, "x", True, "right", (3, 4), ("p", "q"), Fraction(3, 4), {"a": [1, None]}
+    )
+    assert parse(Outer, given) == expected
+    assert type(parse(Outer, given).inner.share) is float
+    assert parse(Outer, {"maybe": None, "name": None}) == Outer()
+
+
+def test_whole_numbers_may_be_written_with_an_exponent() -> None:
+    count = parse(Outer, {"count": 1e6}).count
+    assert (count, type(count)) == (1_000_000, int)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (1, Fraction(1)),
+        ("1/4", Fraction(1, 4)),
+        (0.1, Fraction(1, 10)),  # not the nearest double
+        ("0.3", Fraction(3, 10)),
+        (2.5, Fraction(5, 2)),
+        (0, Fraction(0)),
+        (1e-3, Fraction(1, 1000)),
+    ],
+)
+def test_fractions_are_exact(text: object, value: Fraction) -> None:
+    assert parse(Outer, {"ratio": text}).ratio == value
+
+
+def test_plain_and_back_again() -> None:
+    config = Outer(Inner(0.25, "z"), 3, 2.0, None, "n", True, "right", (5, 6), ("t",), Fraction(2, 3), {"k": {"l": 1}})
+    plain = to_plain(config)
+    assert parse(Outer, json.loads(json.dumps(plain))) == config
+    assert plain["ratio"] == "2/3"
+    assert to_plain(Outer(ratio=Fraction(4)))["ratio"] == 4
+    assert plain["widths"] == [5, 6]
+
+
+@pytest.mark.parametrize("cls", [TrainConfig, EvaluateConfig, AgentConfig])
+def test_every_default_is_a_value_that_parse_accepts(cls: type[Any]) -> None:
+    assert parse(cls, json.loads(json.dumps(to_plain(cls())))) == cls()
+
+
+def test_leaf_names_are_all_options() -> None:
+    def names(plain: Mapping[str, Any], prefix: str = "") -> set[str]:
+        own = {f"{prefix}{key}" for key in plain}
+        nodes = {key: value for key, value in plain.items() if isinstance(value, dict)}
+        return own.union(*(names(value, f"{prefix}{key}.") for key, value in nodes.items()))
+
+    assert set(leaf_names(TrainConfig)) == names(to_plain(TrainConfig()))
+    assert {"agent.noise.sigma0", "env.kwargs", "wandb.mode"} <= set(leaf_names(TrainConfig))
+
+
+# ---- wrong input
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({"cuont": 1}, ["unknown option cuont", "count"]),
+        ({"inner": {"shares": 1}}, ["unknown option inner.shares", "share"]),
+        ({"zzz": 1}, ["unknown option zzz", "known here: inner, count"]),
+        ({"count": 0}, ["count", "0", "at least 1"]),
+        ({"count": -3}, ["count", "-3", "at least 1"]),
+        ({"count": 1.5}, ["count", "1.5", "a whole number"]),
+        ({"count": "many"}, ["count", "'many'", "a whole number"]),
+        ({"count": True}, ["count", "True", "a whole number"]),
+        ({"count": None}, ["count", "None", "a whole number"]),
+        ({"count": [1]}, ["count", "[1]", "a whole number"]),
+        ({"count": float("inf")}, ["count", "inf", "a whole number"]),
+        ({"rate": 0}, ["rate", "0", "greater than 0"]),
+        ({"rate": float("nan")}, ["rate", "nan", "finite"]),
+        ({"rate": float("inf")}, ["rate", "inf", "finite"]),
+        ({"rate": "fast"}, ["rate", "'fast'", "a number"]),
+        ({"rate": False}, ["rate", "False", "a number"]),
+        ({"rate": None}, ["rate", "None", "a number"]),
+        ({"maybe": -0.5}, ["maybe", "-0.5", "at least 0"]),
+        ({"inner": {"share": 1.01}}, ["inner.share", "1.01", "between 0 and 1"]),
+        ({"inner": {"word": 3}}, ["inner.word", "3", "a word"]),
+        ({"inner": 3}, ["inner", "3", "inner.share"]),
+        ({"inner": None}, ["inner", "None", "inner.share"]),
+        ({"flag": "yes"}, ["flag", "'yes'", "true or false"]),
+        ({"flag": 1}, ["flag", "1", "true or false"]),
+        ({"kind": "up"}, ["kind", "'up'", "left, right"]),
+        ({"kind": ["left"]}, ["kind", "left, right"]),
+        ({"widths": 256}, ["widths", "256", "a list"]),
+        ({"widths": "256"}, ["widths", "'256'", "a list"]),
+        ({"widths": [2, 0]}, ["widths", "[2, 0]", "at least 1"]),
+        ({"widths": [2, "x"]}, ["widths", "'x'", "a whole number"]),
+        ({"tags": [1]}, ["tags", "1", "a word"]),
+        ({"ratio": "1/0"}, ["ratio", "'1/0'", "fraction"]),
+        ({"ratio": "half"}, ["ratio", "'half'", "fraction"]),
+        ({"ratio": -1}, ["ratio", "-1", "at least 0"]),
+        ({"ratio": True}, ["ratio", "True", "fraction"]),
+        ({"ratio": float("nan")}, ["ratio", "nan", "fraction"]),
+        ({"ratio": float("inf")}, ["ratio", "inf", "fraction"]),
+        ({"ratio": None}, ["ratio", "None", "fraction"]),
+        ({"ratio": [1]}, ["ratio", "[1]", "fraction"]),
+        ({"free": 3}, ["free", "3", "a mapping"]),
+    ],
+)
+def test_mistakes_name_key_value_and_range(given: Mapping[str, Any], parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(Outer, given)
+    message = str(caught.value)
+    assert all(part in message for part in parts), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["1e999999999", "1e-999999999", "1" * 10_000, "1/1e9"])
+def test_a_number_of_absurd_size_costs_nothing(text: str) -> None:
+    """A saved agent of a stranger's may hold one: it is refused or read as 0, at once (in a process, to be sure)."""
+    program = (
+        "import sys; from agent.config import AgentConfig; from agent.options import parse\n"
+        "from agent.errors import UserError\n"
+        "try: parse(AgentConfig, {'replay_ratio': sys.argv[1]})\n"
+        "except UserError: pass\n"
+    )
+    root = str(CONF.parent)
+    environment = {**os.environ, "PYTHONPATH": root}
+    subprocess.run([sys.executable, "-c", program, text], check=True, timeout=15, cwd=root, env=environment)
+
+
+def test_the_nearest_words() -> None:
+    assert nearest("sigma", ["sigma0", "draws"]) == "; did you mean sigma0?"
+    assert nearest("zzz", ["sigma0", "draws"]) == ""
+
+
+# ---- cross-field rules
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({"network": {"hidden": []}}, ["agent.network.hidden", "at least one"]),
+        ({"noise": {"draws": 7}}, ["agent.noise.draws", "7", "agent.batch_size", "64"]),
+        ({"learning_starts": 10}, ["agent.learning_starts", "10", "agent.batch_size", "64"]),
+        ({"epsilon": {"start": 0.1, "end": 0.2}}, ["agent.epsilon.end", "agent.epsilon.start"]),
+        (
+            {"epsilon": {"start": 0.1, "end": 0.2}, "noise": {"enabled": False}},
+            ["agent.epsilon.end", "agent.epsilon.start"],
+        ),
+        ({"epsilon": {"start": 0.0, "end": 0.2}}, ["agent.epsilon.end", "agent.epsilon.start"]),
+        ({"noise": {"sigma0": -1}}, ["agent.noise.sigma0", "-1", "at least 0"]),
+        ({"noise": {"distribution": "cauchy"}}, ["agent.noise.distribution", "cauchy", "normal", "laplace"]),
+        ({"tau": 0}, ["agent.tau", "0", "at most 1"]),
+        ({"gamma": 1.5}, ["agent.gamma", "1.5", "between 0 and 1"]),
+        ({"n_step": 0}, ["agent.n_step", "0", "at least 1"]),
+        ({"replay_ratio": "-1/2"}, ["agent.replay_ratio", "-1/2", "at least 0"]),
+    ],
+)
+def test_agents_that_make_no_sense_are_refused(given: Mapping[str, Any], parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(AgentConfig, given, "agent.")
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_what_makes_sense_is_not_refused() -> None:
+    parse(AgentConfig, {"noise": {"draws": 16}, "network": {"hidden": [8]}, "learning_starts": 64})
+    parse(AgentConfig, {"replay_ratio": 0, "learning_starts": 0})  # collects and never learns
+    parse(AgentConfig, {"noise": {"enabled": False}, "epsilon": {"start": 1, "end": 0.05, "steps": 1e4}})
+    parse(AgentConfig, {"epsilon": {"start": 1, "end": 0.01, "steps": 100}})  # ε-greedy on top of noise
+
+
+def test_configs_are_frozen() -> None:
+    def check(config: Any) -> None:
+        for entry in fields(config):
+            with pytest.raises(AttributeError):
+                setattr(config, entry.name, None)
+            value = getattr(config, entry.name)
+            if is_dataclass(value):
+                check(value)
+
+    check(TrainConfig())
+    check(EvaluateConfig())
+
+
+# ---- conf/
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config_name=name, overrides=list(overrides))
+
+
+def train_mapping(*overrides: str) -> dict[str, Any]:
+    """What train.py parses, but for `env.id`, which only a running Hydra knows."""
+    cfg = composed("train", *overrides, "env.id=CartPole-v1")
+    mapping: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    assert mapping.pop("resume") is None
+    return mapping
+
+
+def keys(mapping: Any, prefix: str = "") -> set[str]:
+    if not isinstance(mapping, dict):
+        return set()
+    return {f"{prefix}{key}" for key in mapping}.union(*(keys(v, f"{prefix}{k}.") for k, v in mapping.items()))
+
+
+def test_train_yaml_and_its_dataclasses_say_the_same() -> None:
+    mapping = train_mapping()
+    assert parse(TrainConfig, mapping) == TrainConfig()
+    assert keys(mapping) == keys(to_plain(TrainConfig()))  # every option is there to be seen and overridden
+
+
+def test_evaluate_yaml_and_its_dataclass_say_the_same() -> None:
+    mapping: dict[str, Any] = OmegaConf.to_container(composed("evaluate"), resolve=True)  # type: ignore[assignment]
+    assert keys(mapping) == keys(to_plain(EvaluateConfig()))
+    assert mapping.pop("checkpoint") is None
+    assert parse(EvaluateConfig, mapping) == EvaluateConfig()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "agent").glob("*.yaml")))
+def test_every_agent_preset_parses(name: str) -> None:
+    mapping = train_mapping(f"agent={name}")
+    config = parse(TrainConfig, mapping)
+    assert keys(mapping) == keys(to_plain(TrainConfig()))
+    explores = config.agent.noise.enabled or config.agent.epsilon.start > 0
+    assert explores
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "env").rglob("*.yaml")))
+def test_every_env_preset_parses(name: str) -> None:
+    for agent in ("noisy_dqn", "dqn"):
+        mapping = train_mapping(f"env={name}", f"agent={agent}")
+        assert parse(TrainConfig, mapping).agent.noise.enabled == (agent == "noisy_dqn")
+
+
+def test_the_plain_preset_is_the_noisy_one_with_another_exploration() -> None:
+    noisy, plain = (parse(TrainConfig, train_mapping(f"agent={name}")).agent for name in ("noisy_dqn", "dqn"))
+    assert not plain.noise.enabled
+    assert plain.epsilon.start == 1.0
+    assert replace(plain, noise=noisy.noise, epsilon=noisy.epsilon) == noisy
+
+
+def test_the_command_line_wins_over_every_preset() -> None:
+    for path in (CONF / "env").rglob("*.yaml"):
+        config = parse(TrainConfig, train_mapping(f"env={path.stem}", "steps=123", "agent.lr=0.5"))
+        assert (config.steps, config.agent.lr) == (123, 0.5)
+
+
+def test_an_environment_without_a_preset_is_accepted() -> None:
+    assert parse(TrainConfig, train_mapping("env=LunarLander-v3")) == TrainConfig()
+
+
+def test_defaults_are_the_papers_where_the_paper_has_one() -> None:
+    assert NoiseConfig().enabled
+    assert (NoiseConfig().form, NoiseConfig().distribution, NoiseConfig().hold) == ("factorised", "normal", "step")
+    assert AgentConfig().epsilon.start == AgentConfig().epsilon.end == 0.0
+    assert NetworkConfig().hidden
