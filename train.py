@@ -60,9 +60,17 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
 def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Replay:
     """The replay, where the config puts it, if it fits."""
     agent = config.agent
-    where = device if agent.replay_device == "auto" else resolve_device(agent.replay_device)
+    where = device if agent.replay_device == "auto" else torch.device("cpu")
     check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.inputs), where)
-    return Replay(agent.replay_size, config.num_envs, task.inputs, n_step=agent.n_step, gamma=agent.gamma, device=where)
+    return Replay(
+        agent.replay_size,
+        config.num_envs,
+        task.inputs,
+        n_step=agent.n_step,
+        gamma=agent.gamma,
+        device=where,
+        batch_device=device,
+    )
 
 
 def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] | None = None) -> Outcome:

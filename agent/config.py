@@ -14,9 +14,9 @@ from agent.targets import Loss
 class NetworkConfig:
     """The network. `hidden` are the widths of the hidden layers; dueling gives each stream its own last one."""
 
-    hidden: Annotated[tuple[int, ...], AT_LEAST_ONE] = (256, 256)
+    hidden: Annotated[tuple[int, ...], AT_LEAST_ONE] = (128, 128)
     dueling: bool = False
-    layer_norm: bool = False
+    layer_norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class AgentConfig:
     double: bool = True
     loss: Loss = "huber"
     gamma: Annotated[float, UNIT] = 0.99
-    n_step: Annotated[int, AT_LEAST_ONE] = 3
+    n_step: Annotated[int, AT_LEAST_ONE] = 5
     lr: Annotated[float, POSITIVE] = 1e-3
     lr_end: Annotated[float | None, NOT_NEGATIVE] = None
     lr_updates: Annotated[int, AT_LEAST_ONE] = 25_000
@@ -62,10 +62,10 @@ class AgentConfig:
     max_grad_norm: Annotated[float, POSITIVE] = 10.0
     batch_size: Annotated[int, AT_LEAST_ONE] = 64
     replay_ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
-    target_every: Annotated[int, AT_LEAST_ONE] = 128
+    target_every: Annotated[int, AT_LEAST_ONE] = 32
     tau: Annotated[float, POSITIVE_UNIT] = 1.0
     replay_size: Annotated[int, AT_LEAST_ONE] = 100_000
-    replay_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    replay_device: Literal["auto", "cpu"] = "auto"
     learning_starts: Annotated[int, NOT_NEGATIVE] = 1_000
     warmup: Literal["random", "policy"] = "random"
 

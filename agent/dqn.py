@@ -196,8 +196,7 @@ class DQN:
             self._target_parameters.copy_(state["target_parameters"])
         if state["adam"]:
             self._optimiser.state[self.parameters] = {
-                name: value.clone() if name == "step" else value.to(self.device, copy=True)
-                for name, value in state["adam"].items()
+                name: value.to(self.device, copy=True) for name, value in state["adam"].items()
             }
         self.updates = state["updates"]
         self._held = None if state["held"] is None else state["held"].to(self.device)

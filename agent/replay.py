@@ -67,6 +67,7 @@ class Replay:
         n_step: n.
         gamma: γ.
         device: where the rows lie and are sampled.
+        batch_device: where batches are handed out (None: there too).
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class Replay:
         n_step: int = 1,
         gamma: float = 0.99,
         device: torch.device | str = "cpu",
+        batch_device: torch.device | str | None = None,
     ) -> None:
         self.rows, self.num_envs = _rows(capacity, num_envs), num_envs
         self.n_step, self.gamma = n_step, gamma
         self.device = torch.device(device)
+        self._batch_device = self.device if batch_device is None else torch.device(batch_device)
         size = self.rows * num_envs
         self.observations = torch.zeros((size, inputs), device=self.device)
         self.scalars = torch.zeros((size, 4), device=self.device)
@@ -148,7 +151,10 @@ class Replay:
         if not self.count:
             raise ValueError("the replay holds no transition yet")
         rank = torch.randint(self.count, (size,), generator=generator, device=self.device)
-        return self.gather(self.starts[(rank + self.first) % len(self.starts)])
+        batch = self.gather(self.starts[(rank + self.first) % len(self.starts)])
+        if self._batch_device == self.device:
+            return batch
+        return Batch(*(field.to(self._batch_device) for field in batch))
 
     def sample_many(self, count: int, size: int, generator: torch.Generator | None = None) -> list[Batch]:
         """`count` independent batches of `size`, gathered at once, which costs little more than one."""

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,29 @@ FREE = ("steps", "device", "threads", "eval", "checkpoint", "log", "wandb", "res
 
 
 def run_folder(resume: str | None, env_id: str, seed: int) -> str:
-    """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>."""
+    """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
     if resume == "auto":
         found = _newest(RUNS / env_id, seed)
         if found is not None:
             return str(found)
     elif resume:
         return resume
-    new = RUNS / env_id / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"
-    others = (new.with_name(f"{new.name}_{i}") for i in count(2))  # for runs that start in the same second
-    return str(next(path for path in chain([new], others) if not path.exists()))
+    return str(_new_folder(RUNS / env_id / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
+
+
+def _new_folder(path: Path) -> Path:
+    """Makes a folder, with a number behind its name where that is taken: runs may start in the same second."""
+    folder, number = path, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = path.with_name(f"{path.name}_{number}")
+        except OSError:  # Hydra finds the same, and says so
+            return folder
+        else:
+            return folder
 
 
 def _newest(folder: Path, seed: int) -> Path | None:
