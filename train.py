@@ -24,6 +24,7 @@ from agent.plots import plot_learning_curve
 from agent.replay import Replay, required_bytes
 from agent.resources import check_replay_memory, resolve_device
 from agent.run_folder import merge_resumed, open_run, run_folder, write_config
+from agent.saved_agent import check_env
 from agent.seeding import torch_generator
 from agent.tracking import Tracker
 from agent.training import Outcome, Trainer
@@ -78,6 +79,7 @@ def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] |
     torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
     task = load_task(config.env.id, config.env.kwargs)
+    check_env({"id": task.id, "kwargs": task.kwargs}, folder)  # now, not when the first agent is saved
     agent, replay = build_agent(config, task, device), build_replay(config, task, device)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, to_plain(config))

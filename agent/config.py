@@ -6,15 +6,17 @@ from typing import Annotated, Any, Literal
 
 from agent.errors import UserError
 from agent.noise import Distribution
-from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT
+from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
 from agent.targets import Loss
+
+WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """The network. `hidden` are the widths of the hidden layers; dueling gives each stream its own last one."""
 
-    hidden: Annotated[tuple[int, ...], AT_LEAST_ONE] = (128, 128)
+    hidden: Annotated[tuple[int, ...], WIDTH] = (128, 128)
     dueling: bool = False
     layer_norm: bool = True
 
@@ -54,7 +56,7 @@ class AgentConfig:
     double: bool = True
     loss: Loss = "huber"
     gamma: Annotated[float, UNIT] = 0.99
-    n_step: Annotated[int, AT_LEAST_ONE] = 5
+    n_step: Annotated[int, AT_LEAST_ONE] = 3
     lr: Annotated[float, POSITIVE] = 1e-3
     lr_end: Annotated[float | None, NOT_NEGATIVE] = None
     lr_updates: Annotated[int, AT_LEAST_ONE] = 25_000
@@ -72,7 +74,7 @@ class AgentConfig:
     def __post_init__(self) -> None:
         if not self.network.hidden:
             raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
-        if self.noise.enabled and self.epsilon.start > 0 and self.epsilon.end > self.epsilon.start:
+        if self.epsilon.end > self.epsilon.start:
             raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
         if self.noise.draws and self.batch_size % self.noise.draws:
             raise UserError(
@@ -149,6 +151,14 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        needed = max(self.agent.n_step, 2) * self.num_envs
+        if self.agent.replay_size < needed:
+            raise UserError(
+                f"agent.replay_size is {self.agent.replay_size}: it must be at least {needed}, "
+                "n_step (or 2) transitions of each of the num_envs environments"
+            )
 
 
 @dataclass(frozen=True)

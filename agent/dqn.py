@@ -37,7 +37,7 @@ class DQN:
     new draw for each acting step, and one row of it for each environment (see `agent.noise.hold`).
 
     Args:
-        network: the action values, on the CPU; moved to `device`.
+        network: the action values, on the CPU; the agent takes it over and moves it to `device`.
         config: the algorithm.
         actions: how many actions there are.
         seed: of the acting, update and exploration streams.
@@ -94,7 +94,7 @@ class DQN:
     def _acting_noise(self, begins: np.ndarray) -> Tensor | None:
         """The noise [E, size] of this step: fresh, or held until the next update or the end of the episode."""
         hold = self.config.noise.hold
-        if hold == "update" and self._held is not None and self._held_since == self.updates:
+        if hold == "update" and self._held is not None and self._held_since == self.updates > 0:
             return self._held
         if hold == "episode" and self._held is not None and not begins.any():
             return self._held
@@ -194,10 +194,9 @@ class DQN:
         with torch.no_grad():
             self.parameters.copy_(state["parameters"])
             self._target_parameters.copy_(state["target_parameters"])
-        if state["adam"]:
-            self._optimiser.state[self.parameters] = {
-                name: value.to(self.device, copy=True) for name, value in state["adam"].items()
-            }
+        self._optimiser.state[self.parameters] = {  # empty before the first step, as Adam's own is
+            name: value.to(self.device, copy=True) for name, value in state["adam"].items()
+        }
         self.updates = state["updates"]
         self._held = None if state["held"] is None else state["held"].to(self.device)
         self._held_since = state["held_since"]

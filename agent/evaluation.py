@@ -20,6 +20,9 @@ from agent.saved_agent import check_tensors, load_agent
 from agent.targets import greedy
 from envs.make import Task, load_task, make_single
 
+#: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
+EPISODE_CAP = 27_000
+
 Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 
 
@@ -142,7 +145,7 @@ def play(
             lengths[episode] += 1
             if slot == 0 and on_frame is not None:
                 on_frame(envs[0].render())
-            if terminated or truncated:
+            if terminated or truncated or lengths[episode] >= EPISODE_CAP:
                 ended.append(slot)
         begin(ended)
     return Evaluation(tuple(returns), tuple(lengths))
@@ -210,7 +213,9 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     task = load_task(said["env"]["id"], said["env"].get("kwargs", {}))
     if (said.get("inputs"), said.get("actions")) != (task.inputs, task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: inputs or actions differ")
-    config = parse(AgentConfig, said.get("agent") or {}, "agent.")
+    if (said.get("shift"), said.get("scale")) != (task.shift.tolist(), task.scale.tolist()):
+        raise UserError(f"{path} was trained on another version of {task.id}: the bounds of its observations differ")
+    config = _agent_config(said, path)
     if len(config.network.hidden) > len(saved.tensors):
         raise UserError(f"{path} is damaged: it describes more layers than it holds")
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
@@ -219,6 +224,16 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
             for name, value in build_network(config, task.inputs, task.actions).state_dict().items()
         }
     check_tensors(saved.tensors, shapes, path)
-    network = build_network(config, task.inputs, task.actions)
+    network = build_network(config, task.inputs, task.actions, torch.Generator())
     network.load_state_dict(saved.tensors)
     return Player(task, network.to(device), noise_model(config, network), said, path)
+
+
+def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:
+    """The algorithm that a description from a stranger names; what is wrong with it is said briefly and escaped."""
+    if not isinstance(said.get("agent"), dict) or not isinstance(said.get("global_step"), int):
+        raise UserError(f"{path} is damaged: it does not describe its agent")
+    try:
+        return parse(AgentConfig, said["agent"], "agent.")
+    except UserError as error:
+        raise UserError(f"{path} describes an agent that cannot be built: {str(error)!r:.200}") from None

@@ -98,6 +98,8 @@ def _plain(hint: Any, value: Any, key: str) -> Any:
         return dict(value)
     if hint is Fraction:
         return _fraction(value, key)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{key} is far too large")
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)  # 1e6 is a float to YAML and a whole number to people
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -113,7 +115,8 @@ def _plain(hint: Any, value: Any, key: str) -> Any:
 def _fraction(value: Any, key: str) -> Fraction:
     """An exact fraction: 0.1 means 1/10, not the nearest double."""
     try:
-        return Fraction(str(value))
+        text = str(value)  # a float first, so that 1e999999999 is refused instead of computed
+        return Fraction(text if "/" in text else repr(float(text)))
     except (ValueError, ZeroDivisionError):
         raise UserError(f"{key} is {value!r}: it must be a number or a fraction such as 1/4") from None
 

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 def required_bytes(capacity: int, num_envs: int, inputs: int) -> int:
     """Bytes that a Replay of `capacity` transitions takes: observations, packed scalars and the list of starts."""
     rows = _rows(capacity, num_envs)
-    return rows * num_envs * (4 * inputs + 4 * 4 + 8)
+    return rows * num_envs * (4 * inputs + 4 * 4 + 8) + rows * 8
 
 
 def _rows(capacity: int, num_envs: int) -> int:
@@ -104,7 +104,7 @@ class Replay:
         return self.count
 
     def begin(self, observation: np.ndarray) -> None:
-        """Writes the observations [E, inputs] of a reset of all environments at the row that waits."""
+        """Writes the first observations [E, inputs], of a reset of all environments; in mid-run call `cut`."""
         self._put(self.observations, self.head, observation)
         self._fresh[:] = True
 
@@ -136,7 +136,6 @@ class Replay:
         The waiting row keeps the observation after the newest transition, as after an ending, and the new episodes'
         observations [E, inputs] go to the row below it.
         """
-        self._previous_stop[:] = 1.0
         self._starts_of_row[self.head] = 0
         self.head = (self.head + 1) % self.rows
         self._drop_starts(self.head)
@@ -219,6 +218,8 @@ class Replay:
         Raises:
             ValueError: where it comes from a replay of another size.
         """
+        if len(state["fresh"]) != self.num_envs:
+            raise ValueError(f"replay of {len(state['fresh'])} environments, expected {self.num_envs}")
         for name in ("observations", "scalars", "starts"):
             target, source = getattr(self, name), state[name]
             if target.shape != source.shape:

@@ -19,7 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 RUNS, CONFIG = Path("runs"), "config.yaml"
-#: What may differ between a run and its resumption: nothing of these changes what is learned at a given step.
+#: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
 FREE = ("steps", "device", "threads", "eval", "checkpoint", "log", "wandb", "resume")
 
 

@@ -24,9 +24,9 @@ def seed_sequence(seed: int, stream: str, *key: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(STREAMS.index(stream), *key))
 
 
-def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+def torch_generator(seed: int, stream: str, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator of one stream on a device."""
-    state = seed_sequence(seed, stream).generate_state(1, np.uint64)[0]
+    state = seed_sequence(seed, stream, *key).generate_state(1, np.uint64)[0]
     return torch.Generator(device=device).manual_seed(int(state))
 
 

@@ -18,22 +18,11 @@ from agent.monitor import Monitor, NotFiniteError
 from agent.options import to_plain
 from agent.replay import Replay
 from agent.saved_agent import save_agent
+from agent.schedule import Every
 from agent.seeding import environment_seeds, torch_generator
 from agent.tracking import Tracker
 from envs.make import Task
 from envs.video import write_video
-
-
-class Every:
-    """True each time a counter reaches or passes another multiple of `period`; never for a period of 0."""
-
-    def __init__(self, period: int, last: int = 0) -> None:
-        self._period, self._last = period, last
-
-    def __call__(self, step: int) -> bool:
-        """Whether a multiple lies in (the step of the last call, step]."""
-        last, self._last = self._last, step
-        return self._period > 0 and step // self._period > last // self._period
 
 
 @dataclass(frozen=True)
@@ -67,12 +56,14 @@ class Trainer:
         self.agent, self.replay, self.tracker, self.run_dir = agent, replay, tracker, run_dir
         self.step = 0
         self.best_return = -float("inf")
-        self._sampling = torch_generator(config.seed, "replay", replay.device)
+        self._sampling = torch_generator(config.seed, "replay", device=replay.device)
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._eval_seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
         self._seconds = 0.0  # spent in collecting and learning alone
         self._evaluation: Evaluation | None = None
+        self._evaluated_at = 0
         self._evaluations = 0
+        self._saved_at = -1  # step of the last checkpoint
         self._observation = np.zeros((envs.num_envs, task.inputs), dtype=np.float32)
         self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
         self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
@@ -84,20 +75,22 @@ class Trainer:
     def run(self, interrupt: Interrupt) -> Outcome:
         """Trains until `config.steps`, or until a signal asks to stop; evaluates at the end, saves in both cases."""
         config = self.config
-        log, evaluation, checkpoint = (
-            Every(period, self.step) for period in (config.log.every, config.eval.every, config.checkpoint.every)
-        )
+        log, evaluation = Every(config.log.every, self.step), Every(config.eval.every, self.step)
+        checkpoint = Every(config.checkpoint.every, self.step)
         self.begin()
         try:
             while self.step < config.steps and not interrupt:
                 self.iterate()
+                self.tracker.console.update(self.step)
                 complete = self.step >= config.steps
                 if log(self.step) or complete:
                     self._monitor.log(self.step, self._seconds)
                 if evaluation(self.step) or complete:
                     self._evaluate(complete)
-                if checkpoint(self.step) or complete or interrupt:
+                if checkpoint(self.step) or complete:
                     self._checkpoint()
+            if interrupt and self._saved_at != self.step:
+                self._checkpoint()
         except NotFiniteError as error:
             self._stop(error)
         return Outcome(self.step, interrupt.exit_code, self._evaluation)
@@ -130,14 +123,15 @@ class Trainer:
         self._returns += reward  # 0 in a reset row
         self._lengths += ~resets
         for i in np.flatnonzero(ended):
-            self._episode(float(self._returns[i]), int(self._lengths[i]))
+            episode = {"train/episode_return": float(self._returns[i]), "train/episode_length": int(self._lengths[i])}
+            self.tracker.log(self.step, episode)
             self._returns[i] = self._lengths[i] = 0
         self._begins, self._resets = resets, ended
 
     def _learn(self) -> None:
         """The updates that are due: exactly replay_ratio per step since learning started."""
-        config = self.config.agent
-        due = int((self.step - config.learning_starts) * config.replay_ratio) - self.agent.updates
+        config, ratio = self.config.agent, self.config.agent.replay_ratio  # exact: integers all the way
+        due = (self.step - config.learning_starts) * ratio.numerator // ratio.denominator - self.agent.updates
         if due > 0:
             for batch in self.replay.sample_many(due, config.batch_size, self._sampling):
                 self._monitor.report(self.agent.update(batch))
@@ -153,9 +147,6 @@ class Trainer:
 
     # ---- what is seen
 
-    def _episode(self, episode_return: float, length: int) -> None:
-        self.tracker.log(self.step, {"train/episode_return": episode_return, "train/episode_length": length})
-
     def _stop(self, error: NotFiniteError) -> NoReturn:
         good = latest_checkpoint(self.run_dir)
         where = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
@@ -169,7 +160,7 @@ class Trainer:
         self._monitor.check_finite()
         config, network = self.config.eval, self.agent.network
         result = evaluate(self.task, network, self._eval_seeds)
-        self._evaluation = result
+        self._evaluation, self._evaluated_at = result, self.step
         self._evaluations += 1
         statistics = result.statistics()
         low, high = statistics.pop("return_ci95")
@@ -209,15 +200,19 @@ class Trainer:
 
     def description(self) -> dict[str, Any]:
         """What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
-        statistics = None if self._evaluation is None else self._evaluation.statistics()
+        evaluation = None
+        if self._evaluation is not None:  # of `last` it may be of an earlier step
+            evaluation = {"global_step": self._evaluated_at, **self._evaluation.statistics()}
         return {
             "env": {"id": self.task.id, "kwargs": self.task.kwargs},
             "inputs": self.task.inputs,
             "actions": self.task.actions,
+            "shift": self.task.shift.tolist(),
+            "scale": self.task.scale.tolist(),
             "agent": to_plain(self.config.agent),
             "seed": self.config.seed,
             "global_step": self.step,
-            "evaluation": statistics,
+            "evaluation": evaluation,
         }
 
     def _checkpoint(self) -> None:
@@ -226,6 +221,7 @@ class Trainer:
         self.replay.cut(self._reset_environments())
         self._save_agent("last")
         save_checkpoint(self.run_dir, self.step, self.state(), self.config.checkpoint.keep)
+        self._saved_at = self.step
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs, besides its config."""
@@ -243,7 +239,7 @@ class Trainer:
 
     def load_state(self, step: int, state: dict[str, Any]) -> None:
         """Takes over a checkpoint's state at `step`."""
-        self.step = step
+        self.step = self._saved_at = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         sampling = state["sampling_generator"]

@@ -57,10 +57,16 @@ def ours(settings: dict[str, object], every: int, steps: int) -> float:
     return steps / (time.perf_counter() - began)
 
 
+class NoConsole:
+    def update(self, step: int) -> None:
+        pass
+
+
 class NoTracker:
     """Takes metrics and drops them."""
 
     run_id = None
+    console = NoConsole()
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         pass

@@ -59,7 +59,7 @@ def load_task(env_id: str, kwargs: Mapping[str, Any]) -> Task:
         spec = env.spec
         shift, scale = _stretch(observations)
         return Task(
-            id=env_id,
+            id=env_id if spec is None else spec.id,
             kwargs=dict(kwargs),
             inputs=int(observations.shape[0]),
             actions=int(actions.n),
@@ -111,14 +111,25 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
     if vectorization == "native" and not native:
         raise UserError(f"{task.id} has no vector class of its own: use env.vectorization=sync")
     if vectorization == "native" or (vectorization == "auto" and native and num_envs >= NATIVE_FROM):
-        envs = gym.make_vec(task.id, num_envs, vectorization_mode="vector_entry_point", **task.kwargs)
+        envs = _make_native(task, num_envs)
     else:
         makers = [lambda: make_single(task.id, task.kwargs)] * num_envs
         envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
     mode = envs.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
+        envs.close()
         raise UserError(f"{task.id} resets by {mode}: only NEXT_STEP is supported; use env.vectorization=sync")
     return envs
+
+
+def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    try:
+        return gym.make_vec(task.id, num_envs, vectorization_mode="vector_entry_point", **task.kwargs)
+    except Exception as error:
+        raise UserError(
+            f"the vector class of {task.id} could not be made with {task.kwargs}: {type(error).__name__}: {error}; "
+            "use env.vectorization=sync"
+        ) from error
 
 
 def _stretch(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:

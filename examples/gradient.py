@@ -8,18 +8,18 @@ See Mohamed et al. 2020, "Monte Carlo Gradient Estimation in Machine Learning" (
 """
 
 from collections.abc import Callable
+from functools import partial
 from math import cos, exp, log, pi, sqrt
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from common import BLUE, GREEN, GREY, ORANGE, Options, figure, generator, run, save, style
+from common import BLUE, GREEN, GREY, LOG_DENSITIES, ORANGE, Function, Options, figure, generator, run, save, style
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from agent.noise import sample
+from agent.noise import Distribution, sample
 
-Function = Callable[[Tensor], Tensor]
+SCORE, BASELINE = "score function", "… with baseline E f"
 EULER = 0.5772156649015329
 LOC, SCALE, CONCENTRATION = 1.0, 1.0, 2.0
 
@@ -49,28 +49,17 @@ def _log_gumbel(e: Tensor) -> Tensor:
     return -x - torch.exp(-x) + log(pi / sqrt(6.0))
 
 
-def _log_logistic(e: Tensor) -> Tensor:
-    x = e * pi / sqrt(3.0)
-    return -x - 2.0 * F.softplus(-x) + log(pi / sqrt(3.0))
+def _agent_family(name: Distribution) -> Family:
+    return Family(lambda n, g: sample((n,), name, generator=g).double(), LOG_DENSITIES[name])
 
 
-FAMILIES = {
-    "normal": Family(
-        lambda n, g: sample((n,), "normal", generator=g).double(), lambda e: -0.5 * e.square() - 0.5 * log(2.0 * pi)
-    ),
-    "laplace": Family(
-        lambda n, g: sample((n,), "laplace", generator=g).double(), lambda e: -sqrt(2.0) * e.abs() - 0.5 * log(2.0)
-    ),
-    "logistic": Family(lambda n, g: sample((n,), "logistic", generator=g).double(), _log_logistic),
-    "gumbel": Family(_gumbel, _log_gumbel),
-    # Inside its support the density is flat, so that its score is 0 and cannot see that the support moves.
-    "uniform": Family(lambda n, g: sample((n,), "uniform", generator=g).double(), lambda e: 0.0 * e - 0.5 * log(12.0)),
-}
+AGENT: tuple[Distribution, ...] = ("normal", "laplace", "logistic", "uniform")
+FAMILIES = {name: _agent_family(name) for name in AGENT} | {"gumbel": Family(_gumbel, _log_gumbel)}
 
 
-def square(z: Tensor) -> Tensor:
-    """f(z) = z², whose mean is μ² + σ² for every family: its exact gradient is (2μ, 2σ)."""
-    return z.square()
+def wave(omega: float, z: Tensor) -> Tensor:
+    """f(z) = sin(ωz), steep where ω is large."""
+    return torch.sin(omega * z)
 
 
 def step(z: Tensor) -> Tensor:
@@ -91,7 +80,7 @@ def gamma(f: Function, concentration: float, n: int, seed: int, mean: float) -> 
     """Gradients with respect to the concentration α of Gamma(α, 1): each estimate is [n].
 
     The sampler rejects, so no formula z = g(α, ε) exists; torch.distributions differentiates the distribution
-    function instead, dz/dα = −∂F(z; α)/∂α / p(z; α) (Figurnov et al. 2018, arXiv 1805.08498, eq. 5).
+    function instead, dz/dα = −∂F(z; α)/∂α / p(z; α) (Figurnov et al. 2018, arXiv 1805.08498).
     """
     alpha = torch.full((n,), concentration, dtype=torch.float64, requires_grad=True)
     with torch.random.fork_rng(devices=[]):  # torch.distributions takes no generator
@@ -118,14 +107,10 @@ def ratio_in_dimensions(count: int) -> tuple[float, float]:
     return (4.0 * m**2 + 22.0 * m + 30.0) / 4.0, (6.0 * m + 18.0) / 4.0
 
 
-def sine_slope(omega: float) -> float:
-    """∂/∂μ E sin(ωz), z ~ N(μ, σ²), exactly."""
-    return omega * cos(omega * LOC) * exp(-0.5 * (omega * SCALE) ** 2)
-
-
 def ratio_of_sine(omega: float) -> float:
     """The exact variance ratio, score ÷ pathwise, for f(z) = sin(ωz), z ~ N(μ, σ²), with respect to μ."""
-    exact, w2 = sine_slope(omega), (omega * SCALE) ** 2
+    w2 = (omega * SCALE) ** 2
+    exact = omega * cos(omega * LOC) * exp(-0.5 * w2)  # ∂/∂μ E sin(ωz)
     fading = cos(2.0 * omega * LOC) * exp(-2.0 * w2)
     path = 0.5 * omega**2 * (1.0 + fading) - exact**2
     score = 0.5 * (1.0 - (1.0 - 4.0 * w2) * fading) / SCALE**2 - exact**2
@@ -146,15 +131,18 @@ class Row(NamedTuple):
 
 
 def rows(n: int, seed: int) -> list[Row]:
-    """Every family at μ = σ = 1, ∂/∂μ and ∂/∂σ of E z²; Gamma; and a step, which has no path."""
+    """∂/∂μ = 2μ and ∂/∂σ = 2σ of E z² = μ² + σ² for every family; Gamma; and a step, which has no path.
+
+    The score of the uniform is wrong: inside its support the density is flat and does not tell that the support moves.
+    """
     result = []
     mean = LOC**2 + SCALE**2
     for stream, (name, family) in enumerate(FAMILIES.items()):
-        estimates = location_scale(family, square, family.draw(n, generator(seed, stream)), LOC, SCALE, mean)
+        estimates = location_scale(family, torch.square, family.draw(n, generator(seed, stream)), LOC, SCALE, mean)
         for i, (symbol, exact) in enumerate((("μ", 2.0 * LOC), ("σ", 2.0 * SCALE))):
             result.append(Row(f"{name} {symbol}", exact, Estimates(*(part[i] for part in estimates))))
     mean = CONCENTRATION * (CONCENTRATION + 1.0)
-    result.append(Row("gamma α", 2.0 * CONCENTRATION + 1.0, gamma(square, CONCENTRATION, n, seed, mean)))
+    result.append(Row("gamma α", 2.0 * CONCENTRATION + 1.0, gamma(torch.square, CONCENTRATION, n, seed, mean)))
     normal, inside = FAMILIES["normal"], float(torch.special.ndtr(torch.tensor(LOC / SCALE)))
     jump = location_scale(normal, step, normal.draw(n, generator(seed, 50)), LOC, SCALE, inside)
     exact = exp(-0.5 * (LOC / SCALE) ** 2) / sqrt(2.0 * pi) / SCALE
@@ -167,14 +155,14 @@ def _summary(values: Tensor) -> str:
 
 
 def _draw_bias(axes: Axes, table: list[Row]) -> None:
-    for offset, field, color, label in ((-0.15, "path", BLUE, "pathwise"), (0.15, "score", ORANGE, "score function")):
+    for offset, field, color, label in ((-0.15, "path", BLUE, "pathwise"), (0.15, "score", ORANGE, SCORE)):
         values = [getattr(row.estimates, field)[:10_000] for row in table]
         middle = torch.stack([v.mean() / row.exact for v, row in zip(values, table, strict=True)])
         error = torch.stack([v.std() / row.exact for v, row in zip(values, table, strict=True)]) / sqrt(len(values[0]))
         places = [i + offset for i in range(len(table))]
         axes.errorbar(places, middle, yerr=2 * error, fmt="o", color=color, markersize=4, capsize=3, label=label)
     axes.axhline(1.0, color=GREY, linewidth=1)
-    axes.annotate("support moves:\nno score", (8.05, 0.02), (5.6, 0.3), fontsize=8.5, arrowprops={"arrowstyle": "->"})
+    axes.annotate("support moves:\nno score", (6.05, 0.02), (3.4, 0.3), fontsize=8.5, arrowprops={"arrowstyle": "->"})
     axes.annotate("f jumps:\nno path", (10.75, 0.02), (9.1, 0.3), fontsize=8.5, arrowprops={"arrowstyle": "->"})
     axes.set_xticks(range(len(table)), [row.label for row in table], rotation=40, ha="right")
     style(axes, "Estimate ÷ exact value, 10 000 draws, ± 2 errors")
@@ -183,10 +171,7 @@ def _draw_bias(axes: Axes, table: list[Row]) -> None:
 
 def _draw_ratios(axes: Axes, table: list[Row]) -> None:
     valid = [row for row in table if not row.label.startswith(("uniform", "step"))]
-    for offset, field, color, label in (
-        (-0.2, "score", ORANGE, "score function"),
-        (0.2, "baseline", GREEN, "… with baseline E f"),
-    ):
+    for offset, field, color, label in ((-0.2, "score", ORANGE, SCORE), (0.2, "baseline", GREEN, BASELINE)):
         heights = [ratio(getattr(row.estimates, field), row.estimates.path) for row in valid]
         axes.bar([i + offset for i in range(len(valid))], heights, 0.38, color=color, label=label)
     axes.axhline(1.0, color=BLUE, linewidth=1.5, label="pathwise")
@@ -195,14 +180,29 @@ def _draw_ratios(axes: Axes, table: list[Row]) -> None:
     style(axes, "Variance ÷ pathwise variance, f(z) = z²")
 
 
-def _draw_dimensions(axes: Axes, n: int, seed: int) -> None:
+def measure_dimensions(n: int, seed: int) -> list[tuple[int, float, float]]:
+    """Dimensions, and the variance ratios found there without and with baseline."""
     counts = (1, 2, 4, 8, 16, 32, 64, 128)
-    theory = torch.tensor([ratio_in_dimensions(count) for count in counts])
     found = [in_dimensions(count, n, generator(seed, 60 + i)) for i, count in enumerate(counts)]
-    axes.plot(counts, theory[:, 0], color=ORANGE, label="score function")
-    axes.plot(counts, [ratio(e.score, e.path) for e in found], "o", color=ORANGE, markersize=5)
-    axes.plot(counts, theory[:, 1], color=GREEN, label="… with baseline E f")
-    axes.plot(counts, [ratio(e.baseline, e.path) for e in found], "o", color=GREEN, markersize=5)
+    return [(c, ratio(e.score, e.path), ratio(e.baseline, e.path)) for c, e in zip(counts, found, strict=True)]
+
+
+def measure_sine(n: int, seed: int) -> list[tuple[float, float]]:
+    """Frequencies ω, and the variance ratios found for sin(ωz)."""
+    epsilon = FAMILIES["normal"].draw(n, generator(seed, 80))
+    result = []
+    for omega in torch.logspace(-1.5, 1.0, 11).tolist():
+        found = location_scale(FAMILIES["normal"], partial(wave, omega), epsilon, LOC, SCALE, 0.0)
+        result.append((omega, ratio(found.score[0], found.path[0])))
+    return result
+
+
+def _draw_dimensions(axes: Axes, found: list[tuple[int, float, float]]) -> None:
+    counts = [count for count, _, _ in found]
+    theory = [ratio_in_dimensions(count) for count in counts]
+    for i, (color, label) in enumerate(((ORANGE, SCORE), (GREEN, BASELINE))):
+        axes.plot(counts, [pair[i] for pair in theory], color=color, label=label)
+        axes.plot(counts, [row[1 + i] for row in found], "o", color=color, markersize=5)
     axes.axhline(1.0, color=BLUE, linewidth=1.5, label="pathwise")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
@@ -210,15 +210,10 @@ def _draw_dimensions(axes: Axes, n: int, seed: int) -> None:
     style(axes, "Many noises, one gradient: f = Σ zᵢ² (normal)", "dimensions", "variance ÷ pathwise variance")
 
 
-def _draw_frequency(axes: Axes, n: int, seed: int) -> None:
-    epsilon = FAMILIES["normal"].draw(n, generator(seed, 80))
-    grid = torch.logspace(-1.5, 1.0, 200, dtype=torch.float64)
-    axes.plot(grid, [ratio_of_sine(float(w)) for w in grid], color=ORANGE, label="score function, exact")
-    places = torch.logspace(-1.5, 1.0, 11, dtype=torch.float64)
-    for i, w in enumerate(places):
-        found = location_scale(FAMILIES["normal"], lambda z, w=w: torch.sin(w * z), epsilon, LOC, SCALE, 0.0)  # type: ignore[misc]
-        label = "score function, measured" if i == 0 else None
-        axes.plot(w, ratio(found.score[0], found.path[0]), "o", color=ORANGE, markersize=5, label=label)
+def _draw_sine(axes: Axes, found: list[tuple[float, float]]) -> None:
+    grid = torch.logspace(-1.5, 1.0, 200).tolist()
+    axes.plot(grid, [ratio_of_sine(omega) for omega in grid], color=ORANGE, label="score function, exact")
+    axes.plot(*zip(*found, strict=True), "o", color=ORANGE, markersize=5, label="score function, measured")
     axes.axhline(1.0, color=BLUE, linewidth=1.5, label="pathwise")
     axes.set(xscale="log", yscale="log")
     style(axes, "The path can lose: f(z) = sin(ωz) (normal)", "ω", "variance ÷ pathwise variance")
@@ -232,12 +227,20 @@ def main(options: Options) -> None:
     print(f"  {'':11} {'exact':>7}  {'pathwise':>17}  {'score function':>17}  {'ratio':>6}  with baseline")
     for label, exact, (path, score, baseline) in table:
         ratios = f"{ratio(score, path):6.1f}  {ratio(baseline, path):6.1f}" if path.var() > 0 else "     –       –"
-        print(f"  {label:11} {exact:7.4f}  {_summary(path):>17}  {_summary(score):>17}  {ratios}")
-    drawing, (bias, ratios_, dimensions, frequency) = figure(2, 2, 10.4, 7.4)
-    _draw_bias(bias, table)
-    _draw_ratios(ratios_, table)
-    _draw_dimensions(dimensions, n // 10, options.seed)
-    _draw_frequency(frequency, n, options.seed)
+        print(f"  {label:11} {exact:7.4f}  {_summary(path)}  {_summary(score)}  {ratios}")
+    dimensions, frequencies = measure_dimensions(n // 10, options.seed), measure_sine(n, options.seed)
+    print("f = Σ zᵢ²: variance ratio, without and with baseline (exact)")
+    for count, plain, based in dimensions[::3] + dimensions[-1:]:
+        exact_plain, exact_based = ratio_in_dimensions(count)
+        print(f"  {count:3d} dimensions: {plain:9.1f} ({exact_plain:9.1f})  {based:6.1f} ({exact_based:6.1f})")
+    print("f = sin(ωz): variance ratio (exact)")
+    for omega, found in frequencies[::2]:
+        print(f"  ω {omega:6.3f}: {found:10.4g} ({ratio_of_sine(omega):10.4g})")
+    drawing, (top_left, top_right, bottom_left, bottom_right) = figure(2, 2, 10.4, 7.4)
+    _draw_bias(top_left, table)
+    _draw_ratios(top_right, table)
+    _draw_dimensions(bottom_left, dimensions)
+    _draw_sine(bottom_right, frequencies)
     save(drawing, options.out, "gradient")
 
 

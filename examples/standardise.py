@@ -6,27 +6,32 @@ Panels: one ε under several (μ, σ); the four families of `agent.noise` at the
 not linear, with equal shares of probability on both of its sides; and the density that the map gives.
 """
 
-from collections.abc import Callable
-from math import pi, sqrt
 from typing import NamedTuple
 
 import torch
-from common import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, Options, figure, generator, run, save, style
+from common import (
+    BLUE,
+    GREEN,
+    GREY,
+    LOG_DENSITIES,
+    ORANGE,
+    PALETTE,
+    RED,
+    Function,
+    Options,
+    figure,
+    generator,
+    run,
+    save,
+    style,
+)
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from agent.noise import QUANTILES, sample
 
-Function = Callable[[Tensor], Tensor]
 TARGETS = ((0.0, 1.0), (-6.0, 2.0), (3.0, 0.6), (10.0, 5.0))  # μ and σ
 
-#: Densities of the families of agent.noise, of mean 0 and variance 1.
-DENSITIES: dict[str, Function] = {
-    "normal": lambda e: torch.exp(-0.5 * e.square()) / sqrt(2.0 * pi),
-    "uniform": lambda e: (e.abs() <= sqrt(3.0)).double() / sqrt(12.0),
-    "laplace": lambda e: torch.exp(-sqrt(2.0) * e.abs()) / sqrt(2.0),
-    "logistic": lambda e: pi / sqrt(3.0) * torch.sigmoid(e * pi / sqrt(3.0)) * torch.sigmoid(-e * pi / sqrt(3.0)),
-}
 #: Increasing maps g: the location-scale map, and two that bend.
 MAPS: dict[str, Function] = {
     "10 + 5·ε": lambda e: 10.0 + 5.0 * e,
@@ -55,6 +60,11 @@ def moments(z: Tensor) -> Moments:
     return Moments(float(z.mean()), float((variance / len(z)).sqrt()), float(variance.sqrt()), float(error))
 
 
+def density(e: Tensor, family: str = "normal") -> Tensor:
+    """p(ε) of a family of mean 0 and variance 1, elementwise."""
+    return LOG_DENSITIES[family](e).exp()
+
+
 def inverse(g: Function, z: Tensor, low: float = -12.0, high: float = 12.0) -> Tensor:
     """ε [n] with g(ε) = z by bisection: no formula of the inverse is needed, only that g increases."""
     a, b = torch.full_like(z, low), torch.full_like(z, high)
@@ -69,7 +79,7 @@ def pushed_density(g: Function, z: Tensor) -> Tensor:
     """Density of g(ε), ε ~ N(0, 1), at z [n]: p(g⁻¹(z)) / g′(g⁻¹(z)), with g′ by automatic differentiation."""
     e = inverse(g, z).requires_grad_()
     (slope,) = torch.autograd.grad(g(e).sum(), e)
-    return DENSITIES["normal"](e.detach()) / slope
+    return density(e.detach()) / slope
 
 
 def identity_gap(g: Function, points: int = 20_001) -> float:
@@ -92,7 +102,7 @@ def _draw_scales(axes: Axes, epsilon: Tensor) -> None:
     for (mean, std), color in zip(TARGETS, PALETTE, strict=False):
         _dots(axes, mean + std * epsilon, mean - 4 * std, mean + 4 * std, color, 32)
         z = torch.linspace(mean - 4 * std, mean + 4 * std, 300, dtype=torch.float64)
-        axes.plot(z, DENSITIES["normal"]((z - mean) / std) / std, color=color, alpha=0.6, label=f"{mean:g} + {std:g}·ε")
+        axes.plot(z, density((z - mean) / std) / std, color=color, alpha=0.6, label=f"{mean:g} + {std:g}·ε")
     style(axes, "One ε, four (μ, σ): exact (line), counted (dots)", "z", "density")
 
 
@@ -100,7 +110,7 @@ def _draw_families(axes: Axes, draws: dict[str, Tensor]) -> None:
     z = torch.linspace(-10.0, 30.0, 801, dtype=torch.float64)
     for (name, epsilon), color in zip(draws.items(), PALETTE, strict=False):
         _dots(axes, 10.0 + 5.0 * epsilon, -10.0, 30.0, color, 41)
-        axes.plot(z, DENSITIES[name]((z - 10.0) / 5.0) / 5.0, color=color, alpha=0.6, label=name)
+        axes.plot(z, density((z - 10.0) / 5.0, name) / 5.0, color=color, alpha=0.6, label=name)
     style(axes, "10 + 5·ε with ε of four families", "z", "density")
 
 
@@ -122,7 +132,7 @@ def _draw_pushed(axes: Axes, g: Function, epsilon: Tensor) -> None:
     _dots(axes, g(epsilon), -6.0, 6.0, BLUE, 60)
     axes.plot(z, pushed_density(g, z), color=BLUE, alpha=0.6, label=r"$p(g^{-1}(z))\,/\,g'(g^{-1}(z))$")
     label = r"$p(g^{-1}(z))$ alone: not a density"
-    axes.plot(z, DENSITIES["normal"](inverse(g, z)), color=RED, linestyle="--", label=label)
+    axes.plot(z, density(inverse(g, z)), color=RED, linestyle="--", label=label)
     axes.set_ylim(0.0, 0.53)
     style(axes, "Its density: computed (line), counted (dots)", "z", "density")
 

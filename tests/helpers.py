@@ -2,11 +2,14 @@
 
 Half of what a short run takes is to import torch. `Programs` therefore keeps one process that has imported everything
 and forks it: the copy runs the program's file as `__main__`, with its own arguments, folder, environment, process
-group and standard streams, and ends as any interpreter does.
+group and standard streams. What W&B or an exit handler does is seen in a new interpreter only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import io
 import json
 import os
 import resource
@@ -15,10 +18,11 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 90.0  # after which a program hangs
@@ -84,6 +88,8 @@ class Programs:
         argv = [str(ROOT / f"{program}.py"), *options]
         if real:
             return self._interpreter(argv, cwd, log, env)
+        for name in ("out", "err"):
+            log.with_suffix(f".{name}").touch()
         pid = self._ask(argv=argv, cwd=str(cwd), log=str(log), file_limit=file_limit, env=env)
         return Process(pid, cwd, log, lambda: self._ask(wait=pid))
 
@@ -127,17 +133,20 @@ def serve() -> None:
     sys.path.insert(0, str(ROOT))
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401 (imported for the copies)
+    import torch._dynamo  # noqa: F401 (the first optimiser imports it)
 
     import evaluate  # noqa: F401
-    import train  # noqa: F401
 
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        sys.argv = [str(ROOT / "train.py"), "--help"]  # a first time for all that Hydra loads on first use
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    gc.freeze()  # what is not looked at need not be copied
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:
             print(wait(job["wait"]), flush=True)
         elif (pid := os.fork()) == 0:
             become(job)
-            return
         else:
             print(pid, flush=True)
 
@@ -154,18 +163,28 @@ def wait(pid: int) -> int:
         time.sleep(0.002)
 
 
-def become(job: Mapping[str, Any]) -> None:
-    """Turns this copy into the program of the job; ends with it, whatever it raises."""
+def become(job: Mapping[str, Any]) -> NoReturn:
+    """Turns this copy into the program of the job, and ends with it."""
     os.setsid()
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
-    files = (os.devnull, os.O_RDONLY), *((f"{job['log']}.{name}", os.O_WRONLY | os.O_CREAT) for name in ("out", "err"))
+    files = (os.devnull, os.O_RDONLY), *((f"{job['log']}.{name}", os.O_WRONLY) for name in ("out", "err"))
     for number, (path, mode) in enumerate(files):
-        os.dup2(os.open(path, mode, 0o644), number)
+        os.dup2(os.open(path, mode), number)
     if job["file_limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], job["file_limit"]))
     sys.argv = job["argv"]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    code: object = 1
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)  # at once: to take torch apart would take half a second
 
 
 if __name__ == "__main__":

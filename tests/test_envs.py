@@ -190,7 +190,7 @@ def test_another_autoreset_is_refused(register: Register) -> None:
 
 def balance(observation: np.ndarray) -> np.ndarray:
     """Keeps the pole up for more than 500 steps."""
-    return (observation @ np.array([0.1, 0.3, 3.0, 1.0]) > 0).astype(np.int64)
+    return np.asarray(observation @ np.array([0.1, 0.3, 3.0, 1.0]) > 0, dtype=np.int64)
 
 
 def push_right(observation: np.ndarray) -> np.ndarray:

@@ -258,6 +258,13 @@ def within(parameter: Tensor, bound: float) -> bool:
     return filled and centred and abs(float(x.square().mean()) / (bound**2 / 3) - 1) < 5 * sqrt(0.8 / n)
 
 
+def only(parameter: Tensor) -> float:
+    """The one number that a parameter is full of."""
+    low, high = parameter.detach().aminmax()
+    assert float(low) == float(high)
+    return float(low)
+
+
 @pytest.mark.parametrize(("p", "q"), [(64, 1000), (1000, 400), (3, 5000)])
 def test_initialisation_is_the_papers(p: int, q: int) -> None:
     """§3.2 of Fortunato et al. 2018; p is the number of inputs, for the biases too."""
@@ -272,16 +279,15 @@ def test_initialisation_is_the_papers(p: int, q: int) -> None:
     assert (FACTORISED_SIGMA0, INDEPENDENT_SIGMA) == (0.5, 0.017)
     for layer, sigma in [(factorised, 0.5 / sqrt(p)), (independent, 0.017)]:
         assert layer.sigma_bias is not None
-        assert layer.sigma_weight.unique().tolist() == pytest.approx([sigma])
-        assert layer.sigma_bias.unique().tolist() == pytest.approx([sigma])
+        assert only(layer.sigma_weight) == only(layer.sigma_bias) == pytest.approx(sigma)
 
 
 def test_sigma0_is_a_choice_and_zero_is_one() -> None:
     for sigma0 in (0.0, 0.1, 2.0):
-        assert NoisyLinear(16, 3, sigma0=sigma0).sigma_weight.unique().tolist() == pytest.approx([sigma0 / 4])
-        assert NoisyLinear(16, 3, sigma0=sigma0).sigma_bias.unique().tolist() == pytest.approx([sigma0 / 4])
-        independent = NoisyLinear(16, 3, sigma0=sigma0, factorised=False)
-        assert independent.sigma_weight.unique().tolist() == pytest.approx([sigma0])
+        for factorised, sigma in [(True, sigma0 / 4), (False, sigma0)]:
+            layer = NoisyLinear(16, 3, sigma0=sigma0, factorised=factorised)
+            assert layer.sigma_bias is not None
+            assert only(layer.sigma_weight) == only(layer.sigma_bias) == pytest.approx(sigma)
     with pytest.raises(ValueError, match="sigma0"):
         NoisyLinear(3, 3, sigma0=-0.1)
 

@@ -19,9 +19,16 @@ Form = Literal["factorised", "independent"]
 
 
 def config(
-    hidden: tuple[int, ...] = (6, 5), *, dueling: bool = False, enabled: bool = True, form: Form = "factorised"
+    hidden: tuple[int, ...] = (6, 5),
+    *,
+    dueling: bool = False,
+    layer_norm: bool = False,
+    enabled: bool = True,
+    form: Form = "factorised",
 ) -> AgentConfig:
-    return AgentConfig(network=NetworkConfig(hidden, dueling), noise=NoiseConfig(enabled=enabled, form=form))
+    return AgentConfig(
+        network=NetworkConfig(hidden, dueling, layer_norm), noise=NoiseConfig(enabled=enabled, form=form)
+    )
 
 
 def build(of: AgentConfig, seed: int = 0) -> QNetwork:
@@ -80,11 +87,11 @@ def test_one_hidden_layer_is_the_heads() -> None:
 @pytest.mark.parametrize(("form", "sigma"), [("factorised", 0.5 / 3**0.5), ("independent", 0.017)])
 def test_defaults_of_both_forms_are_the_papers(form: Form, sigma: float) -> None:
     first = next(iter(build(config(form=form)).noisy_layers().values()))
-    assert first.sigma_weight.unique().tolist() == pytest.approx([sigma])
+    assert first.sigma_weight.flatten().tolist() == pytest.approx([sigma] * first.sigma_weight.numel())
 
 
 def test_sigma0_of_the_config_reaches_every_layer() -> None:
-    network = build(AgentConfig(network=NetworkConfig((9, 4), True), noise=NoiseConfig(sigma0=0.3)))
+    network = build(AgentConfig(network=NetworkConfig((9, 4), dueling=True), noise=NoiseConfig(sigma0=0.3)))
     assert [float(layer.mean_sigma()) for layer in network.noisy_layers().values()] == pytest.approx([0.3] * 5)
 
 
@@ -226,6 +233,18 @@ def test_state_dict_holds_mu_and_sigma_and_nothing_else(dueling: bool) -> None:
     network = build(config(dueling=dueling))
     kinds = ("weight", "bias", "sigma_weight", "sigma_bias")
     assert set(network.state_dict()) == {f"{name}.{kind}" for name in network.noisy_layers() for kind in kinds}
+
+
+def test_layer_norm_stands_before_every_relu_and_nowhere_else() -> None:
+    with_norm, without = build(config((8, 7, 6), dueling=True, layer_norm=True)), build(config((8, 7, 6), dueling=True))
+    names = {"encoder.norms.0", "encoder.norms.1", "head.advantage.norm", "head.value.norm"}
+    added = set(with_norm.state_dict()) - set(without.state_dict())
+    assert added == {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+    shared = {k: v for k, v in with_norm.state_dict().items() if k not in added}
+    assert all(torch.equal(v, without.state_dict()[k]) for k, v in shared.items())  # it takes no random numbers
+    grown = observations(5) * 1e4
+    assert float(with_norm(grown, None).q_values.detach().abs().max()) < 10  # bounded, however far the observation
+    assert float(without(grown, None).q_values.detach().abs().max()) > 100
 
 
 def test_flat_parameters_are_the_modules() -> None:

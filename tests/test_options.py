@@ -1,7 +1,6 @@
 """From mappings to dataclasses: every mistake has one clear sentence, and conf/ says what the dataclasses say."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -172,18 +171,18 @@ def test_mistakes_name_key_value_and_range(given: Mapping[str, Any], parts: list
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("text", ["1e999999999", "1e-999999999", "1" * 10_000, "1/1e9"])
-def test_a_number_of_absurd_size_costs_nothing(text: str) -> None:
-    """A saved agent of a stranger's may hold one: it is refused or read as 0, at once (in a process, to be sure)."""
+def test_a_number_of_absurd_size_costs_nothing() -> None:
+    """A stranger's saved agent may hold one: it is refused, or read as 0, at once (in a process, to be sure)."""
     program = (
-        "import sys; from agent.config import AgentConfig; from agent.options import parse\n"
-        "from agent.errors import UserError\n"
-        "try: parse(AgentConfig, {'replay_ratio': sys.argv[1]})\n"
-        "except UserError: pass\n"
+        "import sys\nfrom dataclasses import dataclass\nfrom fractions import Fraction\n"
+        "from agent.errors import UserError\nfrom agent.options import parse\n"
+        "@dataclass\nclass Config:\n    ratio: Fraction = Fraction(1)\n"
+        "for text in sys.argv[1:]:\n"
+        "    try: parse(Config, {'ratio': text})\n"
+        "    except UserError: pass\n"
     )
-    root = str(CONF.parent)
-    environment = {**os.environ, "PYTHONPATH": root}
-    subprocess.run([sys.executable, "-c", program, text], check=True, timeout=15, cwd=root, env=environment)
+    texts = ["1e999999999", "1e-999999999", "1/1e999999999", "1" * 5_000]
+    subprocess.run([sys.executable, "-c", program, *texts], check=True, timeout=10, cwd=CONF.parent)
 
 
 def test_the_nearest_words() -> None:
@@ -263,7 +262,7 @@ def keys(mapping: Any, prefix: str = "") -> set[str]:
 
 
 def test_train_yaml_and_its_dataclasses_say_the_same() -> None:
-    mapping = train_mapping()
+    mapping = train_mapping("env=NoPreset-v0")  # the presets of known tasks change some of it
     assert parse(TrainConfig, mapping) == TrainConfig()
     assert keys(mapping) == keys(to_plain(TrainConfig()))  # every option is there to be seen and overridden
 
@@ -289,10 +288,13 @@ def test_every_env_preset_parses(name: str) -> None:
     for agent in ("noisy_dqn", "dqn"):
         mapping = train_mapping(f"env={name}", f"agent={agent}")
         assert parse(TrainConfig, mapping).agent.noise.enabled == (agent == "noisy_dqn")
+        assert keys(mapping) == keys(to_plain(TrainConfig()))
 
 
 def test_the_plain_preset_is_the_noisy_one_with_another_exploration() -> None:
-    noisy, plain = (parse(TrainConfig, train_mapping(f"agent={name}")).agent for name in ("noisy_dqn", "dqn"))
+    noisy, plain = (
+        parse(TrainConfig, train_mapping("env=NoPreset-v0", f"agent={name}")).agent for name in ("noisy_dqn", "dqn")
+    )
     assert not plain.noise.enabled
     assert plain.epsilon.start == 1.0
     assert replace(plain, noise=noisy.noise, epsilon=noisy.epsilon) == noisy
@@ -302,10 +304,6 @@ def test_the_command_line_wins_over_every_preset() -> None:
     for path in (CONF / "env").rglob("*.yaml"):
         config = parse(TrainConfig, train_mapping(f"env={path.stem}", "steps=123", "agent.lr=0.5"))
         assert (config.steps, config.agent.lr) == (123, 0.5)
-
-
-def test_an_environment_without_a_preset_is_accepted() -> None:
-    assert parse(TrainConfig, train_mapping("env=LunarLander-v3")) == TrainConfig()
 
 
 def test_defaults_are_the_papers_where_the_paper_has_one() -> None:

@@ -83,7 +83,10 @@ class Twin:
 class World:
     """Drives a replay and its twin with the same environments, whose autoreset is NEXT_STEP."""
 
-    def __init__(self, capacity: int, num_envs: int, n_step: int, seed: int = 0) -> None:
+    def __init__(
+        self, capacity: int, num_envs: int, n_step: int, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.num_envs, self.serial = num_envs, 0
         self.size, self.n_step = capacity, n_step
@@ -94,7 +97,7 @@ class World:
         self.twin.begin(first)
 
     def make(self) -> Replay:
-        return Replay(self.size, self.num_envs, 2, n_step=self.n_step, gamma=GAMMA)
+        return Replay(self.size, self.num_envs, 2, n_step=self.n_step, gamma=GAMMA, device=self.device)
 
     def observe(self) -> np.ndarray:
         self.serial += 1
@@ -131,7 +134,7 @@ class World:
 
 def all_starts(replay: Replay) -> torch.Tensor:
     """The queue of starts, oldest first."""
-    return replay.starts[(replay.first + torch.arange(len(replay))) % len(replay.starts)]
+    return replay.starts[(replay.first + torch.arange(len(replay), device=replay.device)) % len(replay.starts)]
 
 
 def rows_of(batch: Batch) -> list[Row]:
@@ -269,12 +272,12 @@ def test_n_beyond_capacity_and_episodes_gives_the_windows_that_there_are(n_step:
         world.check()
 
 
-def test_random_operations_agree_with_the_twin() -> None:
+def test_random_operations_agree_with_the_twin(device: torch.device) -> None:
     """Thousands of adds, endings, cuts, saves and loads, with the whole replay compared after each."""
     pick = np.random.Generator(np.random.PCG64(2))
     for case in range(60):
         num_envs = 1 + case % 5
-        world = World(int(pick.integers(1, 25)), num_envs, int(pick.integers(1, 7)), seed=case)
+        world = World(int(pick.integers(1, 25)), num_envs, int(pick.integers(1, 7)), seed=case, device=device)
         ending = pick.choice([0.02, 0.1, 0.4])
         for _ in range(100):
             operation = pick.random()
@@ -291,9 +294,9 @@ def test_random_operations_agree_with_the_twin() -> None:
 # ---- sampling
 
 
-def filled(num_envs: int = 3, steps: int = 40, n_step: int = 3) -> World:
+def filled(num_envs: int = 3, steps: int = 40, n_step: int = 3, device: torch.device | str = "cpu") -> World:
     """A full ring that has wrapped, with endings, reset rows and a cut in it."""
-    world = World(capacity=12 * num_envs, num_envs=num_envs, n_step=n_step)
+    world = World(12 * num_envs, num_envs, n_step, device=device)
     for t in range(steps):
         world.step(terminated=(t + np.arange(num_envs)) % 5 == 4, truncated=(t + np.arange(num_envs)) % 7 == 6)
         if t == steps - 4:
@@ -307,10 +310,10 @@ def chi_square(counts: np.ndarray) -> float:
     return float((((counts - expected) ** 2).sum() / expected - freedom) / np.sqrt(2 * freedom))
 
 
-def test_sampling_is_uniform_over_all_starts() -> None:
+def test_sampling_is_uniform_over_all_starts(device: torch.device) -> None:
     """χ² within 4 standard deviations (one false alarm in 10⁴ seeds; the seed is fixed), and no start left out."""
-    world = filled()
-    draws = rows_of(world.replay.sample(200_000, torch.Generator().manual_seed(0)))
+    world = filled(device=device)
+    draws = rows_of(world.replay.sample(200_000, torch.Generator(device).manual_seed(0)))
     expected = world.twin.transitions()
     index = {row: i for i, row in enumerate(expected)}
     counts = np.bincount([index[row] for row in draws], minlength=len(expected))  # KeyError: not a transition
@@ -339,12 +342,12 @@ def test_sample_many_gives_whole_batches_of_true_transitions() -> None:
         assert set(rows_of(batch)) <= expected
 
 
-def test_sampling_is_a_function_of_the_generator() -> None:
-    world = filled()
-    one, two, other = (rows_of(world.replay.sample(64, torch.Generator().manual_seed(s))) for s in (3, 3, 4))
+def test_sampling_is_a_function_of_the_generator(device: torch.device) -> None:
+    world = filled(device=device)
+    one, two, other = (rows_of(world.replay.sample(64, torch.Generator(device).manual_seed(s))) for s in (3, 3, 4))
     assert one == two != other
     world.save_and_load()
-    assert rows_of(world.replay.sample(64, torch.Generator().manual_seed(3))) == one
+    assert rows_of(world.replay.sample(64, torch.Generator(device).manual_seed(3))) == one
 
 
 def test_a_batch_keeps_its_values_when_the_ring_goes_on() -> None:

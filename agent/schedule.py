@@ -1,0 +1,13 @@
+"""When things are due: cadence in environment steps."""
+
+
+class Every:
+    """True each time a counter reaches or passes another multiple of `period`; never for a period of 0."""
+
+    def __init__(self, period: int, last: int = 0) -> None:
+        self._period, self._last = period, last
+
+    def __call__(self, step: int) -> bool:
+        """Whether a multiple lies in (the step of the last call, step]."""
+        last, self._last = self._last, step
+        return self._period > 0 and step // self._period > last // self._period

@@ -1,0 +1,474 @@
+"""The two programs as a person uses them: what they write and say, and one clear sentence for whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+import torch
+import yaml
+from helpers import Process, Programs, Result
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from agent.checkpoint import latest_checkpoint, load_checkpoint
+from agent.saved_agent import load_agent
+
+QUIET = ("wandb.mode=disabled", "eval.video=false")
+SMALL = (*QUIET, "agent.network.hidden=[16]", "agent.learning_starts=64", "eval.episodes=3", "num_envs=2")
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    started = Programs(tmp_path_factory.mktemp("logs"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def home(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished runs: noisy, and plain with ε-greedy."""
+    folder = tmp_path_factory.mktemp("home")
+    options = (*SMALL, "steps=300", "log.every=100", "eval.every=100", "checkpoint.every=100")
+    runs = [
+        programs.start("train", *options, f"agent={agent}", f"hydra.run.dir={where}", cwd=folder)
+        for agent, where in (("dqn", "plain"), ("noisy_dqn", "runs/CartPole-v1/noisy"))
+    ]
+    for run in runs:
+        assert run.wait().code == 0
+    return folder
+
+
+NOISY = "runs/CartPole-v1/noisy"
+
+
+def one_sentence(result: Result) -> str:
+    """What a program that refuses says: one line on stderr and nothing else."""
+    assert result.code == 2, result
+    assert result.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", result.err), result.err
+    assert "Traceback" not in result.err
+    return result.err.removeprefix("error: ").rstrip("\n")
+
+
+# ---- one clear sentence for bad input, and nothing left behind
+
+BAD_TRAINING = {
+    "an environment spelt wrong": ("env=CartPol-v1", "'CartPol-v1'.*nearest.*CartPole-v1"),
+    "an environment of another version": ("env=Acrobot-v7", "'Acrobot-v7'.*nearest.*Acrobot-v1"),
+    "an environment's module that is not there": ("env=nowhere_at_all:Foo-v0", "nowhere_at_all"),
+    "an environment without a name": ("env=", "env"),
+    "continuous actions": ("env=Pendulum-v1", r"Pendulum-v1.*Box\(-2.0, 2.0, \(1,\), float32\).*Discrete"),
+    "observations that are no vectors": ("env=FrozenLake-v1", r"FrozenLake-v1.*Discrete\(16\).*vector"),
+    "an argument that the environment does not know": ("+env.kwargs.wings=2", "CartPole-v1.*wings"),
+    "an argument that no saved agent may have": ("+env.kwargs.max_episode_steps=9", "'max_episode_steps'.*not allowed"),
+    "an unknown option": ("stepz=5", "unknown option stepz.*steps"),
+    "an option spelt almost right": ("resum=x", "unknown option resum; did you mean resume"),
+    "an option of the algorithm without its node": ("lr=0.1", r"unknown option lr; did you mean agent\.lr\?"),
+    "the same, one level down": ("noise.sigma0=0.1", r"noise\.sigma0; did you mean agent\.noise\.sigma0\?"),
+    "an unknown option of a node": ("agent.gama=1", r"unknown option agent\.gama.*agent\.gamma"),
+    "an unknown option that is added": ("+agent.gama=1", r"unknown option agent\.gama.*gamma"),
+    "an option below a number": ("agent.lr.x=1", r"unknown option agent\.lr\.x.*agent\.lr"),
+    "an unknown preset": ("agent=rainbow", "rainbow.*dqn, noisy_dqn"),
+    "a number for a preset": ("agent=1", "agent.*name"),
+    "a name without a value": ("seed", "'seed'.*name=value"),
+    "an unfinished list": ("agent.network.hidden=[1,2", r"\[1,2.*name=value"),
+    "steps out of range": ("steps=0", "steps is 0: it must be at least 1"),
+    "no environments": ("num_envs=0", "num_envs is 0: it must be at least 1"),
+    "a negative seed": ("seed=-1", "seed is -1: it must be at least 0"),
+    "a negative learning rate": ("agent.lr=-0.1", r"agent\.lr is -0\.1: it must be greater than 0"),
+    "a discount above 1": ("agent.gamma=1.01", r"agent\.gamma is 1\.01: it must be between 0 and 1"),
+    "a tau of 0": ("agent.tau=0", r"agent\.tau is 0: it must be greater than 0 and at most 1"),
+    "n of 0": ("agent.n_step=0", r"agent\.n_step is 0: it must be at least 1"),
+    "a width of 0": ("agent.network.hidden=[16,0]", r"agent\.network\.hidden is \[16, 0\]: it must be at least 1"),
+    "no widths": ("agent.network.hidden=[]", r"agent\.network\.hidden is empty"),
+    "a negative sigma": ("agent.noise.sigma0=-1", r"agent\.noise\.sigma0 is -1: it must be at least 0"),
+    "a negative period": ("eval.every=-1", r"eval\.every is -1: it must be at least 0"),
+    "no episodes": ("eval.episodes=0", r"eval\.episodes is 0: it must be at least 1"),
+    "nothing to keep": ("checkpoint.keep=0", r"checkpoint\.keep is 0: it must be at least 1"),
+    "infinity": ("agent.lr=inf", r"agent\.lr is inf: it must be a finite number"),
+    "half a step": ("steps=10.5", r"steps is 10\.5: it must be a whole number"),
+    "a word for a number": ("agent.lr=fast", r"agent\.lr is 'fast': it must be a number"),
+    "a number for a switch": ("agent.double=2", r"agent\.double is 2: it must be true or false"),
+    "nothing for a number": ("seed=null", "seed is None: it must be a whole number"),
+    "a word for a fraction": ("agent.replay_ratio=1/0", r"agent\.replay_ratio is '1/0'.*fraction"),
+    "a word that is none of the choices": ("agent.loss=l1", r"agent\.loss is 'l1': it must be one of huber, squared"),
+    "a value for a node": ("eval=5", r"eval is 5.*eval\.every"),
+    "a batch that the first steps do not fill": ("agent.learning_starts=5", r"agent\.learning_starts.*batch_size"),
+    "draws that do not divide the batch": ("agent.noise.draws=7", r"agent\.noise\.draws is 7.*divide.*batch_size"),
+    "a vector class that there is not": (
+        "env=Acrobot-v1 env.vectorization=native",
+        "Acrobot-v1.*env.vectorization=sync",
+    ),
+    "a device that does not exist": ("device=gpu", "device is 'gpu'.*auto, cpu, cuda, mps"),
+    "half a device": ("device=cuda:", "device is 'cuda:'.*auto, cpu, cuda, mps"),
+    "a CUDA device that is not there": ("device=cuda:99", "device=cuda:99 is not there.*device=auto"),
+    "a replay that does not fit": (
+        "agent.replay_size=1000000000000",
+        r"GiB \(\d{13,} bytes\) on cpu and .* GiB \(\d+ bytes\) are free: lower agent\.replay_size$",
+    ),
+    "a run to resume that is not there": ("resume=nowhere", "resume=nowhere: there is no such run"),
+    "a run folder that cannot be made": ("hydra.run.dir=/dev/null/run", "/dev/null/run.*Not a directory"),
+    "a run folder in a place for nobody": ("hydra.run.dir=/proc/run", "/proc/run.*No such file"),
+    "no equals sign at all": ("+", "name=value"),
+}
+
+
+@pytest.mark.parametrize(("options", "pattern"), BAD_TRAINING.values(), ids=BAD_TRAINING.keys())
+def test_bad_training_options(programs: Programs, tmp_path: Path, options: str, pattern: str) -> None:
+    sentence = one_sentence(programs.run("train", *QUIET, *options.split(), cwd=tmp_path))
+    assert re.search(pattern, sentence), sentence
+    assert not [path for path in tmp_path.rglob("*") if path.name != "runs"], "it left something behind"
+
+
+def test_a_place_where_no_run_can_be_written(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    assert re.search("runs/CartPole-v1.*Not a directory", one_sentence(programs.run("train", *QUIET, cwd=tmp_path)))
+    assert contents(tmp_path) == {"runs": b"a file"}
+
+
+def test_the_same_from_a_new_interpreter(programs: Programs, tmp_path: Path) -> None:
+    bad = [
+        ("train", "env=CartPol-v1"),
+        ("train", "agent=rainbow"),
+        ("evaluate", "checkpoint=x"),
+        ("evaluate", "seed=a"),
+    ]
+    started = [(programs.start(*words, cwd=tmp_path, real=True), programs.run(*words, cwd=tmp_path)) for words in bad]
+    for real, copy in started:
+        assert one_sentence(real.wait()) == one_sentence(copy)
+
+
+def test_an_account_that_is_not_there_can_be_mended(programs: Programs, tmp_path: Path) -> None:
+    words = ("train", *SMALL, "steps=100", "hydra.run.dir=run")
+    result = programs.run(*words, "wandb.mode=online", cwd=tmp_path, HOME=str(tmp_path))
+    assert result.code == 2
+    assert re.fullmatch("error: wandb.mode=online: .*wandb login.*", result.err.splitlines()[-1])
+    assert programs.run(*words, cwd=tmp_path).code == 0  # the folder is still free
+
+
+def test_a_new_run_does_not_write_into_an_old_one(programs: Programs, home: Path) -> None:
+    before = contents(home / "plain")
+    sentence = one_sentence(programs.run("train", *SMALL, "hydra.run.dir=plain", cwd=home))
+    assert "plain holds a run already: go on with resume=plain" in sentence
+    assert contents(home / "plain") == before
+
+
+def test_two_processes_do_not_share_a_folder(programs: Programs, tmp_path: Path) -> None:
+    first = programs.start("train", *SMALL, "steps=1000000", "hydra.run.dir=run", cwd=tmp_path)
+    first.until((tmp_path / "run" / "metrics.jsonl").exists)
+    for words in ("hydra.run.dir=run", "resume=run", "resume=auto hydra.run.dir=run"):
+        assert "another process trains in run" in one_sentence(
+            programs.run("train", *SMALL, *words.split(), cwd=tmp_path)
+        )
+    first.kill(signal.SIGKILL)
+    first.wait()
+    # Nothing was saved: only resume=auto, which begins where there is nothing to go on from, takes the folder.
+    assert "run without a checkpoint" in one_sentence(programs.run("train", "hydra.run.dir=run", cwd=tmp_path))
+    assert "no checkpoint in it" in one_sentence(programs.run("train", "resume=run", cwd=tmp_path))
+    again = programs.run("train", *SMALL, "steps=100", "resume=auto", "hydra.run.dir=run", cwd=tmp_path)
+    assert again.code == 0
+
+
+def test_runs_that_start_in_the_same_second_get_their_own_folders(programs: Programs, tmp_path: Path) -> None:
+    runs = [programs.start("train", *SMALL, "steps=100", f"agent.lr={lr}", cwd=tmp_path) for lr in (0.1, 0.01, 0.001)]
+    assert [run.wait().code for run in runs] == [0, 0, 0]
+    configs = [path.read_text() for path in tmp_path.glob("runs/CartPole-v1/*/config.yaml")]
+    assert sorted(re.findall(r"^  lr: (.*)$", "\n".join(configs), re.MULTILINE)) == ["0.001", "0.01", "0.1"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("log.every=50", "checkpoint.every=50"), ("log.every=100000", "checkpoint.every=60", "eval.every=100")],
+    ids=["seen in the loss", "seen in the parameters"],
+)
+def test_what_is_not_finite_stops_training(programs: Programs, tmp_path: Path, options: tuple[str, ...]) -> None:
+    words = ("train", *SMALL, "agent.lr=1e30", "steps=3000", "hydra.run.dir=run")
+    result = programs.run(*words, *options, cwd=tmp_path)
+    assert result.code == 2
+    sentence = result.err.splitlines()[-1]
+    good = latest_checkpoint(tmp_path / "run")
+    assert good is not None
+    assert re.match(r"error: training stopped at step \d+ because .*(is nan|is inf|not finite)", sentence), sentence
+    assert f"the last good checkpoint is {good.relative_to(tmp_path)}" in sentence
+    assert "agent.lr" in sentence
+    step, state = load_checkpoint(good)
+    assert step < int(re.findall(r"at step (\d+)", sentence)[0])
+    assert torch.isfinite(state["agent"]["parameters"]).all()
+    for line in (tmp_path / "run" / "metrics.jsonl").open():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- what a run writes and says
+
+
+def test_a_run_leaves_what_it_says(programs: Programs, home: Path) -> None:
+    folder = home / NOISY
+    found = set(contents(folder))
+    agents = {f"{which}/agent.safetensors" for which in ("best", "last")}
+    steps = sorted(path.name for path in folder.glob("checkpoints/step_*"))
+    assert [int(name.removeprefix("step_")) // 100 for name in steps] == [2, 3]  # the last two
+    saved = {f"checkpoints/{step}/{name}" for step in steps for name in ("state.json", "tensors.safetensors")}
+    assert found == {"config.yaml", "metrics.jsonl", "learning_curve.png", "checkpoints/latest", *agents, *saved}
+    Image.open(folder / "learning_curve.png").verify()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    names = set().union(*rows)
+    assert {
+        *("global_step", "train/episode_return", "train/episode_length", "eval/return_mean", "eval_noisy/return_mean"),
+        *("train/loss", "q/mean", "q/max", "train/grad_norm", "noise/action_change", "replay/size"),
+        *("speed/env_steps_per_second", "speed/updates_per_second", "sigma/head.advantage.output"),
+    } <= names
+    assert [row["global_step"] // 100 for row in rows if "eval/return_mean" in row] == [1, 2, 3]
+
+
+def test_training_says_what_to_do_next(programs: Programs, tmp_path: Path) -> None:
+    options = (*SMALL, "steps=400", "eval.every=100", "hydra.run.dir=my run")
+    result = programs.run("train", *options, cwd=tmp_path)
+    assert result.code == 0
+    assert result.out == ""
+    lines = result.err.splitlines()
+    assert re.fullmatch(r"CartPole-v1 · cpu · [\d,]+ parameters · my run", lines[0])
+    assert "NoisyLinear(4, 16" in result.err
+    assert "\r" not in result.err  # not a terminal: lines, no bar
+    assert "\x1b" not in result.err
+    assert len([line for line in lines if re.match(r" *\d+% [\d,]+/400 steps .*eval \d", line)]) >= 4
+    for file in ("best", "last", "learning_curve.png"):
+        assert any(f"my run/{file}" in line for line in lines)
+    command = next(line for line in lines if line.startswith("evaluate:")).partition("python evaluate.py ")[2]
+    played = programs.run("evaluate", *shlex.split(command), "episodes=2", cwd=tmp_path)
+    assert played.code == 0, played.err
+
+
+def test_help_shows_examples_that_work(programs: Programs, tmp_path: Path) -> None:
+    for program, wanted in (
+        ("train", "env agent seed steps num_envs device every: episodes resume mode:"),
+        ("evaluate", "checkpoint which episodes seed noise video render"),
+    ):
+        shown = programs.run(program, "--help", cwd=tmp_path).out
+        assert all(name in shown for name in wanted.split())
+        examples = [line.split("  ")[0] for line in shown.splitlines() if line.startswith("python ")]
+        assert len(examples) >= 5
+        for example in examples:
+            name, *words = shlex.split(example.removeprefix("python "))
+            # --cfg job composes the config and shows it, without a run; a placeholder stands for a folder.
+            if "-m" in words:
+                continue  # has a test of its own
+            words = [word.replace("<run>", "a") for word in words]
+            shown = programs.run(name.removesuffix(".py"), *words, "--cfg", "job", cwd=tmp_path)
+            assert shown.code == 0, (example, shown.err)
+
+
+def test_multirun_makes_a_folder_for_each_job(programs: Programs, tmp_path: Path) -> None:
+    options = ("-m", *SMALL, "steps=100")
+    tasks = programs.start("train", *options, "env=CartPole-v1,Acrobot-v1", "seed=0,1", cwd=tmp_path)
+    rates = programs.start("train", *options, "env=MountainCar-v0", "agent.lr=0.1,0.01", cwd=tmp_path)
+    assert tasks.wait().code == rates.wait().code == 0
+    runs = [path.parent.parent for path in tmp_path.glob("runs/*/*/last/agent.safetensors")]
+    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    assert sorted((config["env"]["id"], config["seed"], config["agent"]["lr"]) for config in configs) == [
+        *(("Acrobot-v1", 0, 0.001), ("Acrobot-v1", 1, 0.001), ("CartPole-v1", 0, 0.001), ("CartPole-v1", 1, 0.001)),
+        *(("MountainCar-v0", 0, 0.01), ("MountainCar-v0", 0, 0.1)),
+    ]
+    assert all(run.parent.name == config["env"]["id"] for run, config in zip(runs, configs, strict=True))
+    sentence = one_sentence(programs.run("train", "-m", "seed=0,1", "resume=auto", cwd=tmp_path))
+    assert "resume" in sentence
+    assert "-m" in sentence
+
+
+# ---- evaluate.py
+
+STATISTICS = {f"return_{name}" for name in ("mean", "std", "iqm", "ci95")}
+KEYS = {"env", "episodes", "returns", "length_mean", "global_step"} | STATISTICS
+
+
+def evaluation(folder: Path) -> dict[str, Any]:
+    result = json.loads((folder / "evaluation.json").read_text(), parse_constant=pytest.fail)
+    assert isinstance(result, dict)
+    return result
+
+
+def test_evaluation_is_written_and_repeats(programs: Programs, home: Path) -> None:
+    options = (f"checkpoint={NOISY}", "episodes=7")
+    first = programs.run("evaluate", *options, cwd=home)
+    assert first.code == 0, first.err
+    assert first.err == ""
+    written = (home / NOISY / "best" / "evaluation.json").read_bytes()
+    result = evaluation(home / NOISY / "best")
+    assert result.keys() >= KEYS
+    assert (result["env"], result["episodes"], len(result["returns"])) == ("CartPole-v1", 7, 7)
+    assert result["return_mean"] == pytest.approx(sum(result["returns"]) / 7)
+    assert f"{result['return_mean']:.1f}" in first.out
+    assert result["global_step"] == load_agent(home / NOISY / "best" / "agent.safetensors").description["global_step"]
+    Image.open(home / NOISY / "best" / "evaluation.png").verify()
+    again = programs.run("evaluate", *options, cwd=home, real=True)
+    assert again.code == 0, again.err
+    assert (home / NOISY / "best" / "evaluation.json").read_bytes() == written
+    more = programs.run("evaluate", f"checkpoint={home / NOISY / 'best'}", "episodes=9", "num_envs=3", cwd=home)
+    assert more.code == 0, more.err
+    assert evaluation(home / NOISY / "best")["returns"][:7] == result["returns"]
+    other = programs.run("evaluate", f"checkpoint={NOISY}/best/agent.safetensors", "seed=1", "episodes=7", cwd=home)
+    assert other.code == 0, other.err
+    assert evaluation(home / NOISY / "best")["returns"] != result["returns"]
+
+
+def test_several_agents_in_one_table(programs: Programs, home: Path) -> None:
+    result = programs.run("evaluate", f"checkpoint=[plain,{NOISY}]", "episodes=3", "which=last", cwd=home)
+    assert result.code == 0, result.err
+    table = [line for line in result.out.splitlines() if "CartPole-v1  " in line]
+    assert [line.split()[0] for line in table] == ["plain/last", f"{NOISY}/last"]
+    Image.open(home / "plain" / "last" / "comparison.png").verify()
+    assert evaluation(home / "plain" / "last")["global_step"] == 300
+    assert evaluation(home / NOISY / "last")["episodes"] == 3
+
+
+def test_the_newest_run_is_evaluated_and_named(programs: Programs, home: Path) -> None:
+    result = programs.run("evaluate", "episodes=2", "which=last", cwd=home)
+    assert result.code == 0, result.err
+    assert NOISY in result.out.splitlines()[0]
+    assert evaluation(home / NOISY / "last")["episodes"] == 2
+
+
+def test_playing_with_noise_is_another_policy_that_repeats(programs: Programs, home: Path) -> None:
+    returns = {}
+    for noise, envs in (("false", 4), ("true", 4), ("true", 9)):
+        words = (f"noise={noise}", f"num_envs={envs}", "episodes=20", f"checkpoint={NOISY}")
+        assert programs.run("evaluate", *words, cwd=home).code == 0
+        assert evaluation(home / NOISY / "best")["noise"] == (noise == "true")
+        returns[noise, envs] = evaluation(home / NOISY / "best")["returns"]
+    assert returns["true", 4] == returns["true", 9] != returns["false", 4]
+
+
+def test_a_video_can_be_played(programs: Programs, home: Path) -> None:
+    result = programs.run("evaluate", f"checkpoint={NOISY}", "episodes=2", "video=true", cwd=home)
+    assert result.code == 0, result.err
+    (film,) = (home / NOISY / "best").glob("evaluation.[mg][pi]*")
+    assert str(film.relative_to(home)) in result.out
+    frames = evaluation(home / NOISY / "best")["lengths"][0] + 1
+    if film.suffix == ".mp4":
+        reader = pytest.importorskip("imageio_ffmpeg").count_frames_and_secs
+        assert reader(str(film))[0] == frames
+    else:
+        assert Image.open(film).n_frames == pytest.approx(frames / 2, abs=1)  # at 25 frames per second
+
+
+def forge(source: Path, target: Path, **changes: Any) -> None:
+    """A saved agent whose description says something else."""
+    with safe_open(source, framework="pt") as file:
+        ((key, text),) = file.metadata().items()
+    content = json.loads(text)
+    content["agent"] |= changes
+    save_file(load_file(source), target, {key: json.dumps(content)})
+
+
+@pytest.fixture(scope="module")
+def hostile(home: Path) -> Path:
+    """A folder of files that are not to be played."""
+    folder, good = home / "hostile", home / NOISY / "best" / "agent.safetensors"
+    folder.mkdir()
+    torch.save({"weight": torch.zeros(2)}, folder / "pickle.safetensors")
+    (folder / "cut.safetensors").write_bytes(good.read_bytes()[:-9])
+    (folder / "head.safetensors").write_bytes(good.read_bytes()[:200])
+    (folder / "json.safetensors").write_text('{"model": "another program", "layers": [1, 2, 3]}')
+    (folder / "empty.safetensors").write_bytes(b"")
+    save_file({"weight": torch.zeros(2)}, folder / "foreign.safetensors", {"format": "pt"})
+    forge(good, folder / "module.safetensors", env={"id": "hostile_module:Id-v0", "kwargs": {}})
+    forge(good, folder / "task.safetensors", env={"id": "Acrobot-v1", "kwargs": {}})
+    forge(good, folder / "unknown.safetensors", env={"id": "CartPol-v1", "kwargs": {}})
+    forge(good, folder / "shape.safetensors", agent={"network": {"hidden": [17]}})
+    forge(good, folder / "option.safetensors", agent={"network": {"depth": 3}})
+    with safe_open(good, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(good)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, folder / "nan.safetensors", metadata)
+    (home / "hostile_module.py").write_text(f"open({str(home / 'ran')!r}, 'w')\n")
+    (home / "nothing" / "runs").mkdir(parents=True)
+    return home
+
+
+BAD_EVALUATION = {
+    "a path that is not there": ("checkpoint=nowhere", "nowhere does not exist"),
+    "a folder without an agent": ("checkpoint=nothing", "nothing holds no saved agent"),
+    "a folder of runs": ("checkpoint=runs/CartPole-v1", "runs/CartPole-v1 holds no saved agent"),
+    "two, one of them not there": ("checkpoint=[plain,nowhere]", "nowhere does not exist"),
+    "a pickle with another name": ("checkpoint=hostile/pickle.safetensors", "pickle"),
+    "a file cut short": ("checkpoint=hostile/cut.safetensors", "cut.safetensors.*cut short"),
+    "the head of a file": ("checkpoint=hostile/head.safetensors", "head.safetensors.*cut short"),
+    "JSON": ("checkpoint=hostile/json.safetensors", "json.safetensors.*not a safetensors file"),
+    "an empty file": ("checkpoint=hostile/empty.safetensors", "empty.safetensors.*not a safetensors file"),
+    "a safetensors file of another program": ("checkpoint=hostile/foreign.safetensors", "another program"),
+    "an environment in a module": ("checkpoint=hostile/module.safetensors", "hostile_module:Id-v0"),
+    "an environment that does not fit": ("checkpoint=hostile/task.safetensors", "Acrobot-v1"),
+    "an environment that nobody has": ("checkpoint=hostile/unknown.safetensors", "CartPol-v1.*CartPole-v1"),
+    "a network that does not fit": ("checkpoint=hostile/shape.safetensors", r"shape.*\(17, 4\)"),
+    "an option of another version": ("checkpoint=hostile/option.safetensors", r"agent\.network\.depth"),
+    "parameters that are not numbers": ("checkpoint=hostile/nan.safetensors", "nan.safetensors.*not finite"),
+    "noise of an agent without": ("checkpoint=plain noise=true", "plain/best/agent.safetensors.*no noisy layers"),
+    "an agent that is neither": ("which=first", "which is 'first': it must be one of best, last"),
+    "no episodes": ("episodes=0", "episodes is 0: it must be at least 1"),
+    "no environments": ("num_envs=0", "num_envs is 0"),
+    "an argument that no saved agent may have": ("+env.kwargs.max_episode_steps=9", "'max_episode_steps'.*not allowed"),
+    "an unknown option": ("episode=3", "unknown option episode; did you mean episodes"),
+    "a device that is not there": ("checkpoint=plain device=cuda:99", "cuda:99 is not there"),
+    "a number for a path": ("checkpoint=3", "checkpoint.*3"),
+}
+
+
+@pytest.mark.parametrize(("options", "pattern"), BAD_EVALUATION.values(), ids=BAD_EVALUATION.keys())
+def test_bad_evaluation_options(programs: Programs, hostile: Path, options: str, pattern: str) -> None:
+    before = contents(hostile)
+    sentence = one_sentence(programs.run("evaluate", *options.split(), cwd=hostile, PYTHONPATH=str(hostile)))
+    assert re.search(pattern, sentence), sentence
+    assert contents(hostile) == before, "it wrote something, or ran what a file named"
+
+
+def test_nothing_to_evaluate(programs: Programs, tmp_path: Path) -> None:
+    assert "no run under runs/" in one_sentence(programs.run("evaluate", cwd=tmp_path))
+    (tmp_path / "runs").mkdir()
+    assert "no run under runs/" in one_sentence(programs.run("evaluate", cwd=tmp_path))
+
+
+# ---- Weights & Biases without an account
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Process]:
+    """Runs without an account, and with a key but without a network; they wait for W&B while other tests run."""
+    folder = tmp_path_factory.mktemp("offline")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    options = ("train", *SMALL[1:], "steps=100", "hydra.run.dir=run")
+    key = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": nobody}
+    started = {}
+    for name, environment in (("no account", {}), ("no network", key)):
+        (folder / name).mkdir()
+        environment |= {"HOME": str(folder / name), "MPLCONFIGDIR": matplotlib.get_cachedir()}
+        started[name] = programs.start(*options, cwd=folder / name, real=True, **environment)
+    return started
+
+
+@pytest.mark.parametrize("name", ["no account", "no network"])
+def test_wandb_goes_offline_by_itself(offline: dict[str, Process], name: str) -> None:
+    result = offline[name].wait()
+    assert result.code == 0, result.err
+    assert "W&B is offline, watch: wandb leet run/wandb   upload: wandb sync run/wandb" in result.err
+    folder = offline[name].cwd / "run"
+    (run,) = folder.glob("wandb/offline-run-*/*.wandb")
+    assert run.stat().st_size > 0
+    _, state = load_checkpoint(latest_checkpoint(folder) or folder)
+    assert state["wandb_run_id"] in run.name

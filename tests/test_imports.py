@@ -1,0 +1,228 @@
+"""Who may import whom, and what nobody may use. Read off the source, so that no path through the code is missed."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: All edges inside the project: a file may import what stands on its line, and nothing else (DESIGN: the house).
+ALLOWED: dict[str, str] = {
+    # what everything stands on
+    "agent.errors": "",
+    "agent.seeding": "",
+    "agent.options": "errors",
+    "agent.files": "errors",
+    # learned noise, the network, the agent: no environment, no config tree, no tracking
+    "agent.noise": "",
+    "agent.layers": "noise",
+    "agent.targets": "",
+    "agent.config": "errors noise options targets",
+    "agent.encoders": "layers noise",
+    "agent.heads": "encoders layers noise targets",
+    "agent.network": "config encoders heads layers noise",
+    "agent.replay": "",
+    "agent.dqn": "config network noise replay seeding targets",
+    # saving, watching
+    "agent.checkpoint": "errors files",
+    "agent.saved_agent": "errors files",
+    "agent.run_folder": "checkpoint errors files",
+    "agent.console": "errors",
+    "agent.tracking": "config console errors",
+    "agent.plots": "",
+    "agent.interrupt": "",
+    "agent.schedule": "",
+    "agent.resources": "errors",
+    "agent.cli": "errors",
+    "agent.monitor": "dqn replay seeding tracking",
+    # what plays
+    "agent.evaluation": "config errors network noise options saved_agent targets envs.make",
+    "agent.training": (
+        "checkpoint config dqn errors evaluation interrupt monitor options replay saved_agent schedule "
+        "seeding tracking envs.make envs.video"
+    ),
+    "envs.make": "errors",
+    "envs.video": "errors",
+}
+
+#: The only files that may import these, anywhere in them.
+RESERVED: dict[str, set[str]] = {
+    "wandb": {"agent.tracking"},
+    "hydra": {"train", "evaluate"},
+    "omegaconf": {"train", "evaluate"},
+    "gymnasium": {"agent.evaluation", "agent.training", "envs.make"},
+    "matplotlib": {"agent.plots"},
+}
+
+#: Modules that run code from data, or have a global random state.
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "random", "runpy"}
+FORBIDDEN_CALLS = {
+    "eval", "exec", "compile", "__import__", "importlib.import_module", "torch.load", "torch.save", "np.load",
+    "yaml.load", "yaml.unsafe_load", "yaml.full_load", "hydra.utils.instantiate", "hydra.utils.get_class",
+}  # fmt: skip
+#: Of np.random: classes that hold a state of their own.
+OWN_STATE = {"Generator", "SeedSequence", "PCG64", "SFC64", "Philox", "BitGenerator"}
+#: torch's draws; each must name its generator.
+DRAWS = {
+    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "multinomial",
+    "bernoulli", "poisson", "uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_",
+    "geometric_", "dropout",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+FILES = {
+    name_of(path): path
+    for path in [*ROOT.glob("agent/**/*.py"), *ROOT.glob("envs/**/*.py"), ROOT / "train.py", ROOT / "evaluate.py"]
+    if path.name != "__init__.py"
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every module imported anywhere in a tree; `from agent import x` is agent.x."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they lead"
+            module = node.module or ""
+            if module in ("agent", "envs"):
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+            else:
+                yield module
+
+
+def edges(name: str) -> set[str]:
+    return {module for module in imported(TREES[name]) if module.split(".")[0] in ("agent", "envs")}
+
+
+def third_party(name: str) -> set[str]:
+    return {module.split(".")[0] for module in imported(TREES[name])} - {"agent", "envs"}
+
+
+def reach(name: str, seen: set[str] | None = None) -> set[str]:
+    """A file and all that it imports, and they."""
+    seen = set() if seen is None else seen
+    if name not in seen:
+        seen.add(name)
+        for other in edges(name):
+            reach(other, seen)
+    return seen
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b.c` of an attribute chain, '' of anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}" if dotted(node.value) else ""
+    return ""
+
+
+def test_the_files_are_seen() -> None:
+    assert {"agent.dqn", "agent.layers", "envs.make", "train", "evaluate"} <= set(FILES)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_no_edge_but_the_allowed(name: str) -> None:
+    if name in ("train", "evaluate"):
+        return  # they compose everything
+    assert name in ALLOWED, f"{name} is new: say in ALLOWED what it may import"
+    allowed = {word if "." in word else f"agent.{word}" for word in ALLOWED[name].split()}
+    assert edges(name) <= allowed, f"{name} may not import {edges(name) - allowed}"
+
+
+def test_the_table_has_no_circle_and_no_ghost() -> None:
+    assert set(ALLOWED) <= set(FILES), f"gone: {set(ALLOWED) - set(FILES)}"
+    for name in ALLOWED:
+        for other in edges(name):
+            assert name not in reach(other), f"{name} and {other} import each other"
+
+
+@pytest.mark.parametrize("package", sorted(RESERVED))
+def test_packages_that_only_some_files_may_import(package: str) -> None:
+    users = {name for name in FILES if package in third_party(name)}
+    assert users <= RESERVED[package], f"{package} is imported by {users - RESERVED[package]}"
+
+
+def test_environments_reach_no_torch_and_the_agent_no_environments() -> None:
+    for name in FILES:
+        everything = {package for file in reach(name) for package in third_party(file)}
+        if name.startswith("envs."):
+            assert not everything & {"torch", "wandb", "hydra", "omegaconf"}, name
+        elif name in ("agent.dqn", "agent.network", "agent.replay", "agent.config", "agent.checkpoint"):
+            assert not everything & {"gymnasium", "wandb", "hydra", "omegaconf"}, name
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_nothing_runs_code_from_data(name: str) -> None:
+    assert not third_party(name) & FORBIDDEN_MODULES
+    calls = {dotted(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)}
+    assert not calls & FORBIDDEN_CALLS
+    assert not {call.removeprefix("numpy.") for call in calls} & {"load"}
+    loads = [call for call in calls if call.split(".")[-1] in ("load", "loads")]
+    assert set(loads) <= {"json.load", "json.loads", "safetensors.torch.load"}, loads
+
+
+def global_randomness(tree: ast.AST) -> list[str]:
+    """Uses of a random state that belongs to nobody, with their lines."""
+    return [
+        f"{fault}, line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.expr)
+        for fault in faults(node)
+    ]
+
+
+def faults(node: ast.expr) -> Iterator[str]:
+    name = dotted(node)
+    parts = name.split(".")
+    if parts[:2] in (["np", "random"], ["numpy", "random"]) and len(parts) > 2 and parts[2] not in OWN_STATE:
+        yield name
+    if name in ("torch.manual_seed", "torch.seed", "torch.set_rng_state", "torch.default_generator"):
+        yield name
+    if parts[:2] in (["torch", "random"], ["nn", "init"]) or name.endswith(("cuda.manual_seed", "manual_seed_all")):
+        yield name
+    if isinstance(node, ast.Call):
+        function = dotted(node.func) or (node.func.attr if isinstance(node.func, ast.Attribute) else "")
+        draws = function.split(".")[-1] in DRAWS and (function.startswith("torch.") or function.endswith("_"))
+        if draws and "generator" not in {keyword.arg for keyword in node.keywords}:
+            yield f"{function} without a generator"
+        if function.endswith(".PCG64") and not node.args:
+            yield f"{function} seeded by the clock"
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_no_global_randomness(name: str) -> None:
+    assert global_randomness(TREES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "np.random.rand(3)",
+        "np.random.seed(0)",
+        "numpy.random.default_rng()",
+        "torch.manual_seed(0)",
+        "torch.cuda.manual_seed_all(0)",
+        "torch.randn(3)",
+        "x.uniform_(0, 1)",
+        "x.abs().normal_()",
+        "nn.init.uniform_(w)",
+        "torch.randint(3, (2,), device=device)",
+        "np.random.PCG64()",
+    ],
+)
+def test_the_search_finds_what_it_looks_for(line: str) -> None:
+    assert global_randomness(ast.parse(line))
+
+
+def test_the_search_lets_pass_what_has_a_state_of_its_own() -> None:
+    fine = "np.random.Generator(np.random.PCG64(0)).random(3); torch.randn(3, generator=g); g.manual_seed(3)"
+    assert not global_randomness(ast.parse(fine))

@@ -1,0 +1,428 @@
+"""A run that is stopped, killed or that fails goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import re
+import shlex
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import ROOT, Process, Programs, Result
+
+from agent import run_folder
+from agent.checkpoint import latest_checkpoint, load_checkpoint
+from agent.config import TrainConfig
+from agent.errors import UserError
+from agent.options import parse
+from agent.resources import left_by_group
+from agent.run_folder import first_difference, merge_resumed
+from agent.saved_agent import load_agent
+from agent.training import Trainer
+from envs.make import load_task, make_vector
+
+QUIET = ("wandb.mode=disabled", "eval.video=false", "agent.learning_starts=64", "agent.network.hidden=[16]")
+# Nothing falls on the same step as anything else.
+OFTEN = ("eval.every=350", "eval.episodes=2", "log.every=300", "checkpoint.every=250", "agent.replay_size=600")
+CLOCK = ("time/", "speed/")
+PLAIN = ("agent=dqn", "agent.epsilon.steps=1500")
+AGENTS = {
+    "noisy": ("num_envs=1",),
+    "noisy, held for an episode, 4 environments": ("num_envs=4", "agent.noise.hold=episode"),
+    "noisy, held for an update, Polyak": (
+        "num_envs=1",
+        "agent.noise.hold=update",
+        "agent.tau=0.1",
+        "agent.learning_starts=65",
+    ),
+    "noisy, rate that falls, native environments": ("num_envs=4", "agent.lr_end=0", "agent.lr_updates=900"),
+    "plain": ("num_envs=1", *PLAIN),
+    "plain, 4 environments": ("num_envs=4", *PLAIN, "env.vectorization=sync"),
+}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    started = Programs(tmp_path_factory.mktemp("logs"))
+    yield started
+    started.close()
+
+
+# ---- what has to be equal
+
+
+def same(a: Any, b: Any, path: str = "state") -> None:
+    """Fails at the first leaf in which two states differ, in type, shape or any bit."""
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert list(a) == list(b), path
+        for key in a:
+            same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{path}[{i}]")
+    elif isinstance(a, torch.Tensor | np.ndarray):
+        assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), path
+    else:
+        assert a == b, path
+
+
+def loaded(run: Path) -> tuple[int, dict[str, Any]]:
+    """The newest checkpoint, without what the clock and W&B put there."""
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None
+    step, state = load_checkpoint(checkpoint)
+    del state["seconds"], state["wandb_run_id"]
+    return step, state
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without what the clock put there."""
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in (run / "metrics.jsonl").open()]
+    return [{name: value for name, value in row.items() if not name.startswith(CLOCK)} for row in rows]
+
+
+def same_runs(first: Path, second: Path) -> None:
+    """Everything that two runs have saved is equal: the last checkpoint, all metrics, the best and the last agent."""
+    same(loaded(first), loaded(second))
+    assert metrics(first) == metrics(second)
+    for which in ("best", "last"):
+        a, b = (load_agent(run / which / "agent.safetensors") for run in (first, second))
+        same((a.tensors, a.description), (b.tensors, b.description))
+
+
+def reached(run: Path) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
+    try:
+        return int((run / "checkpoints" / "latest").read_text().removeprefix("step_"))
+    except FileNotFoundError:
+        return 0
+
+
+def logged(run: Path) -> int:
+    """The last step in metrics.jsonl so far."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return 0
+    return int(json.loads(lines[-1])["global_step"]) if lines and lines[-1].endswith("}") else 0
+
+
+# ---- killed
+
+
+@pytest.mark.parametrize("options", AGENTS.values(), ids=AGENTS.keys())
+def test_a_killed_run_goes_on_bit_for_bit(programs: Programs, tmp_path: Path, options: tuple[str, ...]) -> None:
+    words = ("train", *QUIET, *OFTEN, *options, "steps=2000")
+    whole = programs.start(*words, "hydra.run.dir=whole", cwd=tmp_path)
+    killed = programs.start(*words, "hydra.run.dir=killed", cwd=tmp_path)
+    killed.until(lambda: logged(tmp_path / "killed") > reached(tmp_path / "killed") >= 1000)
+    killed.kill(signal.SIGKILL)
+    assert killed.wait().code == -signal.SIGKILL
+    assert 1000 <= reached(tmp_path / "killed") < 2000
+    assert programs.run("train", "resume=killed", cwd=tmp_path).code == 0
+    assert whole.wait().code == 0
+    assert len({row["global_step"] for row in metrics(tmp_path / "whole") if "train/loss" in row}) >= 6
+    same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_kills_at_random_instants_lose_nothing(programs: Programs, tmp_path: Path) -> None:
+    words = ("train", *QUIET, "eval.every=70", "eval.episodes=1", "log.every=30", "checkpoint.every=40")
+    words = (*words, "num_envs=2", "agent.replay_size=300", "steps=1800")
+    whole, run = programs.start(*words, "hydra.run.dir=whole", cwd=tmp_path), tmp_path / "killed"
+    pick, kills, saved = random.Random(), 0, 0
+    for leg in range(14):
+        process = programs.start(*words, "resume=auto", "hydra.run.dir=killed", cwd=tmp_path)
+        if leg % 2:  # it gets on; the others are killed at any time, the first steps and what is before them included
+            process.until(lambda process=process, saved=saved: reached(run) > saved or finished(process))
+        time.sleep(pick.uniform(0.0, 0.06 if leg % 2 else 0.8))
+        process.kill(signal.SIGKILL)
+        kills += process.wait().code == -signal.SIGKILL
+        assert reached(run) >= saved
+        if saved := reached(run):
+            assert loaded(run)[0] >= saved
+    assert kills >= 10
+    assert 0 < saved < 1800
+    assert programs.run(*words, "resume=auto", "hydra.run.dir=killed", cwd=tmp_path).code == 0
+    assert whole.wait().code == 0
+    same_runs(tmp_path / "whole", run)
+
+
+def finished(process: Process) -> bool:
+    return "evaluate:" in process.stream("err")
+
+
+# ---- asked to stop
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(
+    programs: Programs, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    options = (*QUIET, *OFTEN, "checkpoint.every=0", "num_envs=2", "steps=1000000", "hydra.run.dir=a run")
+    process = programs.start("train", *options, cwd=tmp_path)
+    process.until(lambda: logged(tmp_path / "a run") >= 300)
+    process.kill(number)
+    result = process.wait()
+    assert result.code == code
+    assert "Traceback" not in result.err
+    step, words = re.findall(r"stopped at step (\d+) and saved; go on with: python train.py (.*)", result.err)[0]
+    assert loaded(tmp_path / "a run")[0] == int(step) == reached(tmp_path / "a run")
+    assert metrics(tmp_path / "a run")[-1]["global_step"] <= int(step)
+    more = int(step) + 400
+    assert programs.run("train", *shlex.split(words), f"steps={more}", cwd=tmp_path).code == 0
+    assert reached(tmp_path / "a run") >= more
+    rows = [row["global_step"] for row in metrics(tmp_path / "a run") if "train/loss" in row]
+    assert rows == sorted(set(rows))
+
+
+def test_a_second_signal_stops_at_once(programs: Programs, tmp_path: Path) -> None:
+    slow = ("eval.every=300", "eval.episodes=20000", "checkpoint.every=100", "log.every=100")
+    process = programs.start("train", *QUIET, *slow, "hydra.run.dir=run", cwd=tmp_path)
+    process.until(lambda: reached(tmp_path / "run") >= 200 and logged(tmp_path / "run") >= 300)
+    process.kill(signal.SIGTERM)  # in the middle of an evaluation that lasts minutes
+    process.until(lambda: "a second signal stops at once" in process.stream("err"))
+    began = time.monotonic()
+    process.kill(signal.SIGINT)
+    assert process.wait().code == 130
+    assert time.monotonic() - began < 5.0
+    assert 200 <= loaded(tmp_path / "run")[0] < 300
+
+
+class LooksLater:
+    """Stands in for Interrupt: the signal comes before the n-th look at it."""
+
+    exit_code = 143
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def __bool__(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], Trainer]]:
+    """Builds small trainers of one run, as train.py does."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    train = importlib.import_module("train")
+    small = {"network": {"hidden": [8]}, "learning_starts": 64, "replay_size": 200}
+    often = {"eval": {"every": 100, "video": False}, "log": {"every": 3}}
+    config = parse(TrainConfig, {"num_envs": 2, "steps": 150, "agent": small, **often})
+    task, device, envs = load_task("CartPole-v1", {}), torch.device("cpu"), []
+    console = SimpleNamespace(update=lambda *_, **__: None, line=lambda _: None)
+    tracker = SimpleNamespace(log=lambda *_: None, run_id="run", console=console)
+
+    def build() -> Trainer:
+        envs.append(make_vector(task, 2))
+        agent, replay = train.build_agent(config, task, device), train.build_replay(config, task, device)
+        return Trainer(config, task, envs[-1], agent, replay, tracker, tmp_path)  # type: ignore[arg-type]
+
+    yield build
+    for env in envs:
+        env.close()
+
+
+@pytest.mark.parametrize("looks", range(6))
+def test_whenever_the_signal_comes_the_last_step_is_saved(
+    trainer: Callable[[], Trainer], tmp_path: Path, looks: int
+) -> None:
+    outcome = trainer().run(LooksLater(looks))  # type: ignore[arg-type]
+    assert outcome.exit_code == 143
+    assert loaded(tmp_path)[0] == reached(tmp_path) == outcome.step
+
+
+def test_what_is_loaded_is_what_was_saved(trainer: Callable[[], Trainer], tmp_path: Path) -> None:
+    trained, fresh = trainer(), trainer()
+    trained.run(LooksLater(1000))  # type: ignore[arg-type]
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    fresh.load_state(*load_checkpoint(checkpoint))
+    assert fresh.step == trained.step >= 150
+    assert fresh.best_return > 0
+    same(fresh.state(), trained.state())
+
+
+def test_ctrl_c_and_resume_continue_the_same_wandb_run(programs: Programs, tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "MPLCONFIGDIR": matplotlib.get_cachedir()}
+    options = (*QUIET[1:], *OFTEN, "num_envs=2", "steps=1000000", "wandb.mode=offline", "hydra.run.dir=run")
+    process = programs.start("train", *options, cwd=tmp_path, real=True, **environment)
+    process.until(lambda: reached(tmp_path / "run") >= 250)
+    process.kill(signal.SIGINT, group=True)  # as a terminal does: W&B's own process gets it, too
+    result = process.wait()
+    assert result.code == 130, result.err
+    assert "saved; go on with: python train.py resume=run" in result.err
+    steps = f"steps={reached(tmp_path / 'run') + 300}"
+    again = programs.run("train", "resume=run", steps, cwd=tmp_path, real=True, **environment)
+    assert again.code == 0, again.err
+    _, state = load_checkpoint(latest_checkpoint(tmp_path / "run") or tmp_path)
+    folders = [path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
+    assert len(folders) == 2
+    assert all(name.endswith(state["wandb_run_id"]) for name in folders)
+
+
+# ---- a disk that is full
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(programs: Programs, tmp_path: Path) -> None:
+    words = ("train", *QUIET, *OFTEN, "num_envs=1")
+    assert programs.run(*words, "steps=500", "hydra.run.dir=run", cwd=tmp_path).code == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    limit = latest_checkpoint(tmp_path / "run").joinpath("tensors.safetensors").stat().st_size - 1  # type: ignore[union-attr]
+    result = programs.run("train", "resume=run", "steps=1000", cwd=tmp_path, file_limit=limit)
+    assert result.code == 2
+    (sentence,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert re.search(
+        "could not save the checkpoint of step 750 .*File too large.*step_000000000500 is intact", sentence
+    )
+    assert loaded(tmp_path / "run")[0] == 500
+    same(loaded(tmp_path / "run"), loaded(tmp_path / "copy"))
+    for run in ("run", "copy"):
+        assert programs.run("train", f"resume={run}", "steps=1000", cwd=tmp_path).code == 0
+    same_runs(tmp_path / "run", tmp_path / "copy")
+
+
+# ---- which run, and with which options
+
+
+@pytest.fixture(scope="module")
+def done(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of three seeds; nobody changes it."""
+    folder = tmp_path_factory.mktemp("done")
+    seeds = programs.run("train", "-m", *QUIET, *OFTEN, "num_envs=2", "steps=500", "seed=0,1,2", cwd=folder)
+    assert seeds.code == 0
+    return folder
+
+
+@pytest.fixture
+def home(done: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(done, tmp_path / "home")
+
+
+def run_of(home: Path, seed: int) -> Path:
+    (found,) = home.glob(f"runs/CartPole-v1/*_seed{seed}_*")
+    return found
+
+
+def refused(result: Result) -> str:
+    assert result.code == 2, result
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    return result.err
+
+
+def test_auto_finds_the_newest_run_of_its_seed_or_begins_one(programs: Programs, home: Path) -> None:
+    old, task = run_of(home, 1), home / "runs" / "CartPole-v1"
+    newest = task / "2999-01-01_00-00-00_seed1"
+    shutil.copytree(old, newest)
+    shutil.copytree(newest, task / "2999-01-02_00-00-00_seed1")
+    shutil.rmtree(task / "2999-01-02_00-00-00_seed1" / "checkpoints")  # nothing to go on from
+    shutil.copytree(newest, task / "2999-01-03_00-00-00_seed11")  # another seed
+    before = reached(old)
+    result = programs.run("train", "resume=auto", "seed=1", "steps=800", cwd=home)
+    assert result.code == 0, result.err
+    assert reached(newest) >= 800
+    assert reached(old) == before
+    folders = set(task.iterdir())
+    assert programs.run("train", *QUIET, "resume=auto", "seed=3", "steps=200", cwd=home).code == 0
+    (new,) = set(task.iterdir()) - folders
+    assert new.name.endswith("_seed3")
+    assert reached(new) >= 200
+
+
+def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
+    run = run_of(home, 0)
+    words = ("train", f"resume={run.relative_to(home)}")
+    for options, difference in (
+        ("agent.lr=0.5", r"agent\.lr=0\.001, and agent\.lr=0\.5 was asked"),
+        ("agent=dqn", r"agent\.[a-z.]+=.*agent\.[a-z.]+=.* was asked"),
+        ("seed=1", "seed=0, and seed=1 was asked"),
+        ("num_envs=3", "num_envs=2, and num_envs=3 was asked"),
+        ("env=Acrobot-v1", r"env\.id=CartPole-v1, and env\.id=Acrobot-v1 was asked"),
+        ("agent.network.hidden=[16,16]", r"agent\.network\.hidden=\[16\], and agent\.network\.hidden=\[16, 16\]"),
+        ("steps=100", "at step 50. already, and steps=100 was asked"),
+        ("hydra.run.dir=elsewhere", "does not go with hydra.run.dir=elsewhere"),
+        ("agent.lr=-1", r"agent\.lr is -1"),
+    ):
+        assert re.search(difference, refused(programs.run(*words, *options.split(), cwd=home)))
+    same(loaded(run), loaded(run_of(home, 0)))
+    assert not (home / "elsewhere").exists()
+    finished = programs.run(*words, cwd=home)
+    assert (finished.code, finished.err) == (0, "")
+    assert "is complete at step 50" in finished.out
+    options = ("steps=900", "eval.every=100", "agent.lr=0.001", "checkpoint.keep=5", "log.every=50", "env=CartPole-v1")
+    result = programs.run(*words, *options, cwd=home)
+    assert result.code == 0, result.err
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert (written["steps"], written["eval"]["every"], written["eval"]["episodes"]) == (900, 100, 2)
+    evaluated = [row["global_step"] for row in metrics(run) if "eval/return_mean" in row]
+    assert [step // 100 for step in evaluated] == [3, 5, 6, 7, 8, 9]
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_named(programs: Programs, home: Path) -> None:
+    run = run_of(home, 2)
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None
+    content = bytearray((checkpoint / "tensors.safetensors").read_bytes())
+    content[-100] ^= 1
+    (checkpoint / "tensors.safetensors").write_bytes(content)
+    words = ("train", f"resume={run.relative_to(home)}", "steps=800")
+    before = metrics(run)
+    sentence = refused(programs.run(*words, cwd=home))
+    assert re.search(r"is not a whole checkpoint .*To go on from (step_\d+) instead, delete (.*)\.", sentence)
+    assert metrics(run) == before
+    shutil.rmtree(home / re.findall(r"delete (.*)\.$", sentence)[0])
+    assert programs.run(*words, cwd=home).code == 0
+    rows = [row["global_step"] for row in metrics(run)]
+    assert rows == sorted(rows)
+
+
+# ---- the parts
+
+
+def test_the_first_difference_is_named() -> None:
+    saved = {"agent": {"lr": 0.1, "noise": {"sigma0": 0.5}}, "env": {"id": "A", "kwargs": {}}, "steps": 5}
+    asked = {"agent": {"lr": 0.1, "noise": {"sigma0": 0.4}}, "env": {"id": "A", "kwargs": {"x": 1}}, "steps": 7}
+    assert first_difference(saved, saved, "config") is None
+    assert first_difference(saved["agent"], asked["agent"], "agent") == ("agent.noise.sigma0", 0.5, 0.4)
+    assert first_difference(saved["env"], asked["env"], "env") == ("env.kwargs.x", None, 1)
+    assert merge_resumed(saved, asked, []) == saved
+    assert merge_resumed(saved, asked, ["steps=7", "env=A"]) == saved | {"steps": 7}
+    for overrides in (["agent.noise.sigma0=0.4"], ["agent=other"], ["+env.kwargs.x=1"], ["++agent.noise={}"]):
+        with pytest.raises(UserError, match="was asked"):
+            merge_resumed(saved, asked, overrides)
+    assert saved["steps"] == 5
+
+
+def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [run_folder.run_folder(None, "CartPole-v1", 3) for _ in range(5)]
+    assert len(set(names)) == 5
+    assert all(Path(name).is_dir() and "_seed3" in name for name in names)
+    assert run_folder.run_folder("some/where", "CartPole-v1", 3) == "some/where"
+
+
+def test_what_a_container_leaves_of_the_memory(tmp_path: Path) -> None:
+    assert left_by_group(tmp_path) == float("inf")
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\nactive_file 50\n")
+    assert left_by_group(tmp_path) == 1000 - 700 + 150
+    (tmp_path / "memory.max").write_text("max\n")
+    assert left_by_group(tmp_path) == float("inf")
