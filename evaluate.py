@@ -23,12 +23,20 @@ from agent.saved_agent import find_agent, newest_run
 from agent.seeding import environment_seeds
 from envs.video import write_video
 
+#: What `cli` needs to put errors into words.
+WORDS = (HydraException, OmegaConfBaseException), leaf_names(EvaluateConfig)
 COLUMNS = ("return_mean", "return_std", "return_median", "return_min", "return_max", "return_iqm")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluates every agent asked for, and compares them where there are several."""
+    with cli.sentences(*WORDS):
+        run(cfg)
+
+
+def run(cfg: DictConfig) -> None:
+    """Composes the config, plays every agent and shows the results."""
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     paths = asked["checkpoint"]
     asked["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
@@ -38,6 +46,8 @@ def main(cfg: DictConfig) -> None:
     players = [load_player(file, resolve_device(config.device)) for file in files]
     results = [evaluate_agent(player, config) for player in players]
     print(table(results))
+    for player, result in zip(players, results, strict=True):
+        write(player, config, result)
     if len(results) > 1:
         plot_evaluation(results, files[0].parent / "comparison.png")
         print(f"compared in {files[0].parent / 'comparison.png'}")
@@ -53,18 +63,17 @@ def newest(config: EvaluateConfig) -> str:
 
 
 def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
-    """Plays one agent, writes evaluation.json, evaluation.png and what else was asked beside it."""
+    """Plays one agent: the settings, the statistics, and every return."""
     if config.noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
     noise = player.noise if config.noise else None
     seeds = environment_seeds(config.seed, "test", config.episodes)
-    folder = player.path.parent
     if config.render == "human":
         outcome = watch(player.task, player.network, seeds, noise)
     else:
         outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
-    result = {
-        "label": str(folder),
+    return {
+        "label": str(player.path.parent),
         "agent": str(player.path),
         "env": player.task.id,
         "env_kwargs": player.task.kwargs,
@@ -76,13 +85,18 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         "returns": list(outcome.returns),
         "lengths": list(outcome.lengths),
     }
+
+
+def write(player: Player, config: EvaluateConfig, result: dict[str, Any]) -> None:
+    """Writes evaluation.json, evaluation.png and the video, if one was asked for, beside the agent."""
+    folder = player.path.parent
     atomic_write_text(folder / "evaluation.json", json.dumps(result, indent=1))
     plot_evaluation([result], folder / "evaluation.png")
     print(f"wrote {folder / 'evaluation.json'} and {folder / 'evaluation.png'}")
     if config.video:
-        frames, _ = record(player.task, player.network, seeds[:1], noise)
+        seeds = environment_seeds(config.seed, "test", 1)
+        frames, _ = record(player.task, player.network, seeds, player.noise if config.noise else None)
         print(f"wrote {write_video(frames, folder / 'evaluation', player.task.fps)}")
-    return result
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -118,4 +132,4 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, (HydraException, OmegaConfBaseException), leaf_names(EvaluateConfig))
+    cli.run(main, *WORDS)

@@ -1,6 +1,7 @@
 """Trains a DQN that explores by learned noise: python train.py env=CartPole-v1 (--help for more)."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,6 +18,7 @@ from agent import cli
 from agent.config import TrainConfig
 from agent.console import Console
 from agent.dqn import DQN
+from agent.errors import UserError
 from agent.files import truncate_jsonl
 from agent.interrupt import Interrupt
 from agent.network import build_network
@@ -23,8 +26,8 @@ from agent.options import leaf_names, parse, to_plain
 from agent.plots import plot_learning_curve
 from agent.replay import Replay, required_bytes
 from agent.resources import check_replay_memory, resolve_device
-from agent.run_folder import merge_resumed, open_run, run_folder, write_config
-from agent.saved_agent import check_env
+from agent.run_folder import merge_resumed, occupied, open_run, run_folder, write_config
+from agent.saved_agent import check_env, load_agent
 from agent.seeding import torch_generator
 from agent.tracking import Tracker
 from agent.training import Outcome, Trainer
@@ -33,19 +36,34 @@ from envs.make import Task, load_task, make_vector
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
+#: What `cli` needs to put errors into words: Hydra's exceptions, and every option that a person may misspell.
+WORDS = (HydraException, OmegaConfBaseException), [*leaf_names(TrainConfig), "resume", "hydra.run.dir"]
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """One run: a new one, or the rest of one that was stopped."""
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    with cli.sentences(*WORDS), occupied(folder):
+        run(cfg, folder)
+
+
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Composes the config, with that of the run to resume where there is one, and trains."""
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    resume, folder = asked.pop("resume"), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    resume = None if resume is None else str(resume)
+    resume = asked.pop("resume")
+    if resume is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise UserError("resume does not go with -m: resume the runs one by one")
     config = parse(TrainConfig, asked)
-    begun = open_run(folder, resume)
+    begun = open_run(folder, None if resume is None else str(resume))
     if begun is not None:
+        step, saved = begun[0], begun[1]["config"]
         overrides = list(HydraConfig.get().overrides.task)
-        config = parse(TrainConfig, merge_resumed(begun[1]["config"], to_plain(config), overrides))
-        if begun[0] >= config.steps:
-            print(f"{folder} is complete at step {begun[0]}: ask for more with steps=<more than {begun[0]}>")
+        config = parse(TrainConfig, merge_resumed(saved, to_plain(config), overrides))
+        if step >= config.steps:
+            if config.steps < saved["steps"]:
+                raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
+            print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
             return
     outcome = train(config, folder, begun)
     if outcome.exit_code:
@@ -79,23 +97,30 @@ def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] |
     torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
     task = load_task(config.env.id, config.env.kwargs)
-    check_env({"id": task.id, "kwargs": task.kwargs}, folder)  # now, not when the first agent is saved
+    try:
+        check_env({"id": task.id, "kwargs": task.kwargs}, folder)
+    except UserError as error:  # now, not when the first agent is saved
+        raise UserError(
+            f"env.kwargs={task.kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
+            "or short words, and arguments of the environment itself, not of gymnasium.make"
+        ) from error
     agent, replay = build_agent(config, task, device), build_replay(config, task, device)
+    envs = make_vector(task, config.num_envs, config.env.vectorization)
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, to_plain(config))
     step, state = begun if begun is not None else (0, {})
     truncate_jsonl(folder / "metrics.jsonl", step)
     console = Console(config.steps, step, enabled=config.log.progress)
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
-    envs = make_vector(task, config.num_envs, config.env.vectorization)
     tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
+        write_config(folder, to_plain(config))  # from here on it holds a run
         trainer = Trainer(config, task, envs, agent, replay, tracker, folder)
         if begun is not None:
             trainer.load_state(step, state)
         with Interrupt() as interrupt:
             outcome = trainer.run(interrupt)
+            console.close()
             report(outcome, config, task, folder, tracker)
             tracker.finish(outcome.exit_code)
     except BaseException:
@@ -111,20 +136,22 @@ def report(outcome: Outcome, config: TrainConfig, task: Task, folder: Path, trac
     """Draws the learning curve, hands the agents to the tracker and says where everything is."""
     curve = folder / "learning_curve.png"
     plot_learning_curve(folder / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
-    for which in ("best", "last"):
-        if (folder / which / "agent.safetensors").exists():
-            tracker.save_agent(folder / which / "agent.safetensors", [which], {"global_step": outcome.step})
+    agents = {which: folder / which / "agent.safetensors" for which in ("best", "last")}
+    agents = {which: path for which, path in agents.items() if path.exists()}
+    for which, path in agents.items():
+        tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
     say = tracker.console.line
-    if outcome.exit_code:
-        say(f"stopped at step {outcome.step} and saved; go on with: python train.py resume={folder}")
+    if outcome.step < config.steps:
+        say(f"stopped at step {outcome.step} and saved; go on with: python train.py {shlex.quote(f'resume={folder}')}")
     elif outcome.evaluation is not None:
         mean = outcome.evaluation.statistics()["return_mean"]
         say(f"done: evaluation return {mean:.1f} over {len(outcome.evaluation.returns)} episodes")
-    say(f"agents:    {folder / 'best'} and {folder / 'last'}")
+    say(f"agents:    {' and '.join(str(path.parent) for path in agents.values())}")
     say(f"curve:     {curve}")
     say(f"dashboard: {tracker.dashboard}")
-    say(f"evaluate:  python evaluate.py checkpoint={folder}")
+    which = "" if "best" in agents else " which=last"
+    say(f"evaluate:  python evaluate.py {shlex.quote(f'checkpoint={folder}')}{which}")
 
 
 if __name__ == "__main__":
-    cli.run(main, (HydraException, OmegaConfBaseException), leaf_names(TrainConfig))
+    cli.run(main, *WORDS)

@@ -83,11 +83,12 @@ class Trainer:
                 self.iterate()
                 self.tracker.console.update(self.step)
                 complete = self.step >= config.steps
-                if log(self.step) or complete:
+                saving = checkpoint(self.step) or complete
+                if log(self.step) or saving:  # a kill would lose what waits to be logged
                     self._monitor.log(self.step, self._seconds)
                 if evaluation(self.step) or complete:
                     self._evaluate(complete)
-                if checkpoint(self.step) or complete:
+                if saving:
                     self._checkpoint()
             if interrupt and self._saved_at != self.step:
                 self._checkpoint()

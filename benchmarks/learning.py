@@ -50,7 +50,7 @@ def run_ours(study: Study, label: str, seed: int, folder: Path) -> dict[str, Any
     ]
     evaluate = ("evaluate.py", f"checkpoint={run}", "which=last", "episodes=100")
     for command in (train, evaluate):
-        subprocess.run([sys.executable, *command], cwd=ROOT, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *command], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     curve = [
         (row["global_step"], row["eval/return_mean"], row["time/train_seconds"])
