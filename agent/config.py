@@ -18,7 +18,7 @@ class NetworkConfig:
 
     hidden: Annotated[tuple[int, ...], WIDTH] = (128, 128)
     dueling: bool = False
-    layer_norm: bool = True
+    layer_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class NoiseConfig:
     distribution: Distribution = "normal"
     draws: Annotated[int, NOT_NEGATIVE] = 0
     hold: Literal["step", "update", "episode"] = "step"
+    mean_envs: Annotated[int, NOT_NEGATIVE] = 2
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class AgentConfig:
     lr_end: Annotated[float | None, NOT_NEGATIVE] = None
     lr_updates: Annotated[int, AT_LEAST_ONE] = 25_000
     adam_eps: Annotated[float, POSITIVE] = 1e-8
+    target_range: tuple[float, ...] | None = None
     max_grad_norm: Annotated[float, POSITIVE] = 10.0
     batch_size: Annotated[int, AT_LEAST_ONE] = 64
     replay_ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
@@ -74,6 +76,12 @@ class AgentConfig:
     def __post_init__(self) -> None:
         if not self.network.hidden:
             raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
+        if self.target_range is not None and (
+            len(self.target_range) != 2 or self.target_range[0] >= self.target_range[1]
+        ):
+            raise UserError(
+                f"agent.target_range is {list(self.target_range)}: it must be null or two rising numbers, such as [0,100]"
+            )
         if self.epsilon.end > self.epsilon.start:
             raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
         if self.noise.draws and self.batch_size % self.noise.draws:

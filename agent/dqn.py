@@ -99,6 +99,8 @@ class DQN:
         if hold == "episode" and self._held is not None and not begins.any():
             return self._held
         drawn = self._acting.draw(len(begins))
+        if drawn is not None:
+            drawn[: min(self.config.noise.mean_envs, len(drawn) - 1)] = 0.0  # at least one explores
         if hold == "episode" and self._held is not None and drawn is not None:
             drawn = torch.where(torch.from_numpy(begins).to(self.device).unsqueeze(1), drawn, self._held)
         self._held, self._held_since = drawn, self.updates
@@ -118,6 +120,8 @@ class DQN:
             chooser = self.network(batch.next_observation, selection_noise[0]) if config.double else following
             next_action = targets.greedy(chooser.q_values)
             target = self.target.head.target(following, next_action, batch.reward, batch.discount)
+            if config.target_range is not None:
+                target = target.clamp(*config.target_range)
         prediction = self.network(batch.observation, prediction_noise)
         loss = self.network.head.loss(prediction, batch.action, target).mean()
         gradients = torch.autograd.grad(loss, self._leaves)

@@ -22,7 +22,7 @@ from agent.seeding import torch_generator
 INPUTS, ACTIONS, ROWS = 3, 4, 8
 SMALL = AgentConfig(
     network=NetworkConfig((6, 5), dueling=False, layer_norm=False),
-    noise=NoiseConfig(form="factorised", draws=0, hold="step"),
+    noise=NoiseConfig(form="factorised", draws=0, hold="step", mean_envs=0),
     double=True,
     loss="huber",
     lr=1e-2,
@@ -443,6 +443,24 @@ def test_episode_noise_may_start_in_the_middle() -> None:
     assert len(set(acts(agent))) > 1
 
 
+@HOLDS
+def test_the_first_environments_act_by_the_mean_network(hold: str) -> None:
+    agent = make(with_noise(SMALL, hold=hold, mean_envs=3, sigma0=5.0))
+    observation = observe(8)
+    with torch.no_grad():
+        mean = agent.network(torch.from_numpy(observation), None).q_values.argmax(dim=1).numpy()
+    different = np.zeros(8, dtype=int)
+    for _ in range(50):
+        different += agent.act(observation, np.ones(8, dtype=bool)) != mean
+    assert (different[:3] == 0).all()
+    assert (different[3:] > 0).all()
+
+
+def test_a_single_environment_always_explores() -> None:
+    agent = fingerprints(with_noise(SMALL, mean_envs=2))
+    assert len({acts(agent, count=1) for _ in range(30)}) > 10
+
+
 def test_acting_and_learning_draw_from_different_streams() -> None:
     """How often the agent acts does not change what an update sees, and the other way round."""
     often, seldom = make(SMALL), make(SMALL)
@@ -805,3 +823,14 @@ def test_learns_by_noise_alone_and_not_without_it() -> None:
     assert sum(walks_to_the_end(config, seed) for seed in seeds) >= 5
     assert sum(walks_to_the_end(with_noise(config, enabled=False), seed) for seed in seeds) <= 1
     assert sum(walks_to_the_end(with_noise(config, sigma0=0.0), seed) for seed in seeds) <= 1
+
+
+def test_targets_are_clipped_to_what_can_be_reached() -> None:
+    """A target beyond the range gives the loss of the range's end."""
+    clipped, free = (make(replace(SMALL, target_range=bounds)) for bounds in ((-0.5, 0.5), None))
+    batch = make_batch()
+    far = batch._replace(reward=torch.full_like(batch.reward, 9.0), discount=torch.zeros_like(batch.discount))
+    end = far._replace(reward=torch.full_like(batch.reward, 0.5))
+    expected = float(free.update(end).loss)
+    assert float(clipped.update(far).loss) == expected
+    assert float(make(SMALL).update(far).loss) > expected + 5.0
