@@ -18,7 +18,7 @@ class NetworkConfig:
 
     hidden: Annotated[tuple[int, ...], WIDTH] = (128, 128)
     dueling: bool = False
-    layer_norm: bool = False
+    layer_norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class NoiseConfig:
     distribution: Distribution = "normal"
     draws: Annotated[int, NOT_NEGATIVE] = 0
     hold: Literal["step", "update", "episode"] = "step"
-    mean_envs: Annotated[int, NOT_NEGATIVE] = 2
+    mean_envs: Annotated[int, NOT_NEGATIVE] = 4
+    mean_rows: Annotated[float, UNIT] = 0.5
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,7 @@ class AgentConfig:
         if self.target_range is not None and (
             len(self.target_range) != 2 or self.target_range[0] >= self.target_range[1]
         ):
-            raise UserError(
-                f"agent.target_range is {list(self.target_range)}: it must be null or two rising numbers, such as [0,100]"
-            )
+            raise UserError(f"agent.target_range is {list(self.target_range)}: it must be null or two rising numbers")
         if self.epsilon.end > self.epsilon.start:
             raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
         if self.noise.draws and self.batch_size % self.noise.draws:

@@ -114,6 +114,8 @@ class DQN:
         groups = config.noise.draws or len(batch.action)
         draws = self._update.draw(3 if config.double else 2, groups)
         batch = batch.grouped(groups)
+        if draws is not None:
+            draws[0, : int(groups * config.noise.mean_rows)] = 0.0  # these rows teach the mean network itself
         prediction_noise, target_noise, *selection_noise = [None] * 3 if draws is None else draws
         with torch.no_grad():
             following = self.target(batch.next_observation, target_noise)

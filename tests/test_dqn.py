@@ -22,7 +22,7 @@ from agent.seeding import torch_generator
 INPUTS, ACTIONS, ROWS = 3, 4, 8
 SMALL = AgentConfig(
     network=NetworkConfig((6, 5), dueling=False, layer_norm=False),
-    noise=NoiseConfig(form="factorised", draws=0, hold="step", mean_envs=0),
+    noise=NoiseConfig(form="factorised", draws=0, hold="step", mean_envs=0, mean_rows=0.0),
     double=True,
     loss="huber",
     lr=1e-2,
@@ -823,6 +823,18 @@ def test_learns_by_noise_alone_and_not_without_it() -> None:
     assert sum(walks_to_the_end(config, seed) for seed in seeds) >= 5
     assert sum(walks_to_the_end(with_noise(config, enabled=False), seed) for seed in seeds) <= 1
     assert sum(walks_to_the_end(with_noise(config, sigma0=0.0), seed) for seed in seeds) <= 1
+
+
+def test_some_rows_teach_the_mean_network() -> None:
+    """With all rows taught by the mean, an update is the plain network's on a target with noise; σ gets no gradient."""
+    taught, noisy = (make(with_noise(SMALL, mean_rows=share)) for share in (1.0, 0.0))
+    before = {name: value.clone() for name, value in taught.network.state_dict().items()}
+    for agent in (taught, noisy):
+        agent.update(make_batch())
+    moved = {name: not torch.equal(value, before[name]) for name, value in taught.network.state_dict().items()}
+    assert not any(changed for name, changed in moved.items() if "sigma" in name)
+    assert all(changed for name, changed in moved.items() if "sigma" not in name)
+    assert any(not torch.equal(v, before[k]) for k, v in noisy.network.state_dict().items() if "sigma" in k)
 
 
 def test_targets_are_clipped_to_what_can_be_reached() -> None:
