@@ -61,8 +61,7 @@ class Trainer:
         self._eval_seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
         self._seconds = 0.0  # spent in collecting and learning alone
         self._evaluation: Evaluation | None = None
-        self._evaluated_at = 0
-        self._evaluations = 0
+        self._evaluated_at = self._evaluations = 0
         self._saved_at = -1  # step of the last checkpoint
         self._observation = np.zeros((envs.num_envs, task.inputs), dtype=np.float32)
         self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
