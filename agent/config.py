@@ -29,7 +29,7 @@ class NoiseConfig:
     form: Literal["factorised", "independent"] = "factorised"
     sigma0: Annotated[float | None, NOT_NEGATIVE] = None
     distribution: Distribution = "normal"
-    draws: Annotated[int, NOT_NEGATIVE] = 0
+    draws: Annotated[int, NOT_NEGATIVE] = 1
     hold: Literal["step", "update", "episode"] = "step"
     mean_envs: Annotated[int, NOT_NEGATIVE] = 4
     mean_rows: Annotated[float, UNIT] = 0.5
