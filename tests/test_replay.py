@@ -425,8 +425,7 @@ def test_required_bytes_are_the_bytes_held(capacity: int, num_envs: int, inputs:
         ):
             arrays += value.nbytes
     needed = required_bytes(capacity, num_envs, inputs)
-    assert needed <= sum(held.values()) <= needed + 200
-    assert arrays <= 16 * replay.rows + 100 * num_envs  # bookkeeping on the host
+    assert needed <= sum(held.values()) + arrays <= needed + 200 + 100 * num_envs  # one array per environment
 
 
 # ---- state
