@@ -25,7 +25,7 @@ CONTENDERS = {
     "ours, plain": {**NOISY, "noise": {"enabled": False}, "epsilon": {"start": 0.1, "end": 0.1}},
     "ours, noisy, shared draw": {**NOISY, "noise": {"draws": 1}},
     "ours, noisy, draw per row": {**NOISY, "noise": {"draws": 0}},
-    "ours, noisy, per row, double, 3-step": {"noise": {"draws": 0}},
+    "ours, noisy, the default agent": {},
 }
 STARTS = 1_000
 
@@ -41,7 +41,7 @@ def ours(settings: dict[str, object], every: int, steps: int) -> float:
     from train import build_agent, build_replay
 
     common = {"batch_size": 128, "replay_ratio": f"1/{every}", "target_every": 500 // every, "replay_size": 10_000}
-    network = {"hidden": [120, 84]}
+    network = {"hidden": [120, 84], "layer_norm": settings == {}}
     agent_config = {**common, "network": network, "learning_starts": STARTS, "adam_eps": 1e-8, **settings}
     config = parse(TrainConfig, {"agent": agent_config, "num_envs": 1, "steps": steps + STARTS})
     task = load_task("CartPole-v1", {})
