@@ -70,7 +70,10 @@ BAD_TRAINING = {
     "continuous actions": ("env=Pendulum-v1", r"Pendulum-v1.*Box\(-2.0, 2.0, \(1,\), float32\).*Discrete"),
     "observations that are no vectors": ("env=FrozenLake-v1", r"FrozenLake-v1.*Discrete\(16\).*vector"),
     "an argument that the environment does not know": ("+env.kwargs.wings=2", "CartPole-v1.*wings"),
-    "an argument that no saved agent may have": ("+env.kwargs.max_episode_steps=9", "max_episode_steps.*the environment itself, not of gymnasium.make"),
+    "an argument that no saved agent may have": (
+        "+env.kwargs.max_episode_steps=9",
+        "max_episode_steps.*the environment itself, not of gymnasium.make",
+    ),
     "an unknown option": ("stepz=5", "unknown option stepz.*steps"),
     "an option spelt almost right": ("resum=x", "unknown option resum; did you mean resume"),
     "an option of the algorithm without its node": ("lr=0.1", r"unknown option lr; did you mean agent\.lr\?"),

@@ -251,7 +251,10 @@ except UserError as error:
 
 
 def test_ctrl_c_reaches_the_run_and_not_wandb(run_script: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    # A shell starts its background jobs with SIGINT ignored, and so would be whatever the tests start from there.
     code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 t = tracker("offline")
 t.log(1, {"a": 1.0})
 try:
