@@ -7,7 +7,7 @@ import torch
 
 from agent.dqn import DQN, UpdateMetrics
 from agent.replay import Replay
-from agent.seeding import torch_generator
+from agent.seeding import restore, torch_generator
 from agent.tracking import Tracker
 
 ROWS = 512  # transitions on which Q values and the effect of the noise are measured
@@ -79,7 +79,6 @@ class Monitor:
 
     def load_state(self, state: dict[str, Any], step: int, seconds: float) -> None:
         """Goes on from a checkpoint at `step`, after `seconds` of training."""
-        for generator, name in ((self._batches, "batches"), (self._noise, "noise")):
-            if len(state[name]) == len(generator.get_state()):  # the same kind of device
-                generator.set_state(state[name])
+        restore(self._batches, state["batches"])
+        restore(self._noise, state["noise"])
         self._last = (step, self._agent.updates, seconds)

@@ -30,6 +30,12 @@ def torch_generator(seed: int, stream: str, *key: int, device: torch.device | st
     return torch.Generator(device=device).manual_seed(int(state))
 
 
+def restore(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Goes on where `state` stood; a state of another kind of device is left alone, and the stream begins anew."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+
+
 def numpy_generator(seed: int, stream: str) -> np.random.Generator:
     """A NumPy generator of one stream."""
     return np.random.Generator(np.random.PCG64(seed_sequence(seed, stream)))

@@ -19,7 +19,7 @@ from agent.options import to_plain
 from agent.replay import Replay
 from agent.saved_agent import save_agent
 from agent.schedule import Every
-from agent.seeding import environment_seeds, torch_generator
+from agent.seeding import environment_seeds, restore, torch_generator
 from agent.tracking import Tracker
 from envs.make import Task
 from envs.video import write_video
@@ -242,9 +242,7 @@ class Trainer:
         self.step = self._saved_at = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
-        sampling = state["sampling_generator"]
-        if len(sampling) == len(self._sampling.get_state()):  # the same kind of device
-            self._sampling.set_state(sampling)
+        restore(self._sampling, state["sampling_generator"])
         self.best_return, self._evaluations = state["best_return"], state["evaluations"]
         self._seconds = state["seconds"]
         self._monitor.load_state(state["monitor"], step, self._seconds)
