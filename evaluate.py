@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,7 +17,7 @@ from agent.evaluation import Player, evaluate, load_player, record, watch
 from agent.files import atomic_write_text
 from agent.options import leaf_names, parse
 from agent.plots import plot_evaluation
-from agent.resources import resolve_device
+from agent.resources import resolve_device, use_threads
 from agent.saved_agent import find_agent, newest_run
 from agent.seeding import environment_seeds
 from envs.video import write_video
@@ -41,7 +40,7 @@ def run(cfg: DictConfig) -> None:
     paths = asked["checkpoint"]
     asked["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
     config = parse(EvaluateConfig, asked)
-    torch.set_num_threads(1)
+    use_threads(1)
     files = [find_agent(Path(path), config.which) for path in config.checkpoint or [newest(config)]]
     players = [load_player(file, resolve_device(config.device)) for file in files]
     results = [evaluate_agent(player, config) for player in players]

@@ -25,7 +25,7 @@ from agent.network import build_network
 from agent.options import leaf_names, parse, to_plain
 from agent.plots import plot_learning_curve
 from agent.replay import Replay, required_bytes
-from agent.resources import check_replay_memory, resolve_device
+from agent.resources import check_replay_memory, resolve_device, use_threads
 from agent.run_folder import merge_resumed, occupied, open_run, run_folder, write_config
 from agent.saved_agent import check_env, load_agent
 from agent.seeding import torch_generator
@@ -94,7 +94,7 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Repla
 
 def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] | None = None) -> Outcome:
     """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are."""
-    torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     device = resolve_device(config.device)
     task = load_task(config.env.id, config.env.kwargs)
     try:

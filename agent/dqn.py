@@ -15,8 +15,11 @@ from torch import Tensor
 
 from agent import targets
 from agent.config import AgentConfig
+from agent.gradients import AutogradGradient, NumpyGradient
 from agent.network import QNetwork, flatten_parameters, noise_model
 from agent.noise import noise_stream
+from agent.numpy_network import NumpyNetwork
+from agent.optimiser import Adam
 from agent.seeding import numpy_generator, seed_sequence
 
 if TYPE_CHECKING:
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class UpdateMetrics(NamedTuple):
-    """What one update saw: detached scalars on the device, turned into floats once per logging interval."""
+    """What one update saw: scalars on the device, turned into floats once per logging interval."""
 
-    loss: Tensor
-    grad_norm: Tensor
+    loss: Any
+    grad_norm: Any
 
 
 class DQN:
@@ -58,9 +61,11 @@ class DQN:
         self.noise = noise_model(config, network)
         self.parameters = flatten_parameters(self.network)
         self._target_parameters = flatten_parameters(self.target)
-        self._leaves = list(self.network.parameters())
-        self.parameters.grad = torch.zeros_like(self.parameters)
-        self._optimiser = torch.optim.Adam([self.parameters], lr=config.lr, eps=config.adam_eps, fused=True)
+        on_numpy = NumpyNetwork.fits(self.network)
+        self._numpy = NumpyNetwork(self.network) if on_numpy else None
+        kind = NumpyGradient if on_numpy else AutogradGradient
+        self._gradient = kind(self.network, self.target, self.parameters, config)
+        self._adam = Adam(self.parameters, config.adam_eps)
         self._acting = noise_stream(self.noise, seed_sequence(seed, "acting"), self.device)
         self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore = numpy_generator(seed, "exploration")
@@ -78,10 +83,13 @@ class DQN:
             begins: bool [E], which environments begin an episode with this observation.
             epsilon: chance of a uniform action, one coin per environment.
         """
-        with torch.inference_mode():
-            noise = self._acting_noise(begins)
-            values = self.network(torch.from_numpy(observation).to(self.device), noise)
-            action: np.ndarray = targets.greedy(values.q_values).cpu().numpy()
+        noise = self._acting_noise(begins)
+        if self._numpy is not None:
+            action: np.ndarray = self._numpy(observation, None if noise is None else noise.numpy()).argmax(axis=1)
+        else:
+            with torch.inference_mode():
+                values = self.network(torch.from_numpy(observation).to(self.device), noise)
+                action = targets.greedy(values.q_values).cpu().numpy()
         if epsilon > 0.0:
             coins = self._explore.random(len(action)) < epsilon
             action = np.where(coins, self._explore.integers(self.actions, size=len(action)), action)
@@ -99,8 +107,9 @@ class DQN:
         if hold == "episode" and self._held is not None and not begins.any():
             return self._held
         drawn = self._acting.draw(len(begins))
-        if drawn is not None:
-            drawn[: min(self.config.noise.mean_envs, len(drawn) - 1)] = 0.0  # at least one explores
+        mean_envs = min(self.config.noise.mean_envs, len(begins) - 1)  # at least one explores
+        if drawn is not None and mean_envs:
+            drawn[:mean_envs] = 0.0
         if hold == "episode" and self._held is not None and drawn is not None:
             drawn = torch.where(torch.from_numpy(begins).to(self.device).unsqueeze(1), drawn, self._held)
         self._held, self._held_since = drawn, self.updates
@@ -113,26 +122,15 @@ class DQN:
         config = self.config
         groups = config.noise.draws or len(batch.action)
         draws = self._update.draw(3 if config.double else 2, groups)
-        batch = batch.grouped(groups)
-        if draws is not None:
-            draws[0, : int(groups * config.noise.mean_rows)] = 0.0  # these rows teach the mean network itself
-        prediction_noise, target_noise, *selection_noise = [None] * 3 if draws is None else draws
-        with torch.no_grad():
-            following = self.target(batch.next_observation, target_noise)
-            chooser = self.network(batch.next_observation, selection_noise[0]) if config.double else following
-            next_action = targets.greedy(chooser.q_values)
-            target = self.target.head.target(following, next_action, batch.reward, batch.discount)
-            if config.target_range is not None:
-                target = target.clamp(*config.target_range)
-        prediction = self.network(batch.observation, prediction_noise)
-        loss = self.network.head.loss(prediction, batch.action, target).mean()
-        gradients = torch.autograd.grad(loss, self._leaves)
-        self._optimiser.param_groups[0]["lr"] = self.learning_rate()
-        norm = self._step(gradients)
+        if draws is not None and (mean_rows := int(groups * config.noise.mean_rows)):
+            draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
+        loss, norm = self._gradient(batch, draws)
+        self._adam.step(self.learning_rate())
         self.updates += 1
         if self.updates % config.target_every == 0:
-            self._target_parameters.lerp_(self.parameters, config.tau)  # τ = 1: a copy
-        return UpdateMetrics(loss.detach(), norm)
+            with torch.no_grad():
+                self._target_parameters.lerp_(self.parameters, config.tau)  # τ = 1: a copy
+        return UpdateMetrics(loss, norm)
 
     def learning_rate(self) -> float:
         """Adam's step size at this update: constant, or linearly from lr to lr_end over lr_updates."""
@@ -140,16 +138,6 @@ class DQN:
         if config.lr_end is None:
             return config.lr
         return config.lr + (config.lr_end - config.lr) * min(1.0, self.updates / config.lr_updates)
-
-    def _step(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Clips the gradient to the configured norm, takes an Adam step, and returns the norm before clipping."""
-        flat = self.parameters.grad
-        assert flat is not None
-        torch.cat([gradient.reshape(-1) for gradient in gradients], out=flat)
-        norm: Tensor = torch.linalg.vector_norm(flat)
-        flat.mul_((self.config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        self._optimiser.step()
-        return norm
 
     # ---- looking at it
 
@@ -176,11 +164,10 @@ class DQN:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold, as tensors and plain values."""
-        adam = self._optimiser.state.get(self.parameters, {})
         return {
             "parameters": self.parameters,
             "target_parameters": self._target_parameters,
-            "adam": dict(adam),
+            "adam": dict(self._adam.state),
             "updates": self.updates,
             "held": self._held,
             "held_since": self._held_since,
@@ -200,9 +187,8 @@ class DQN:
         with torch.no_grad():
             self.parameters.copy_(state["parameters"])
             self._target_parameters.copy_(state["target_parameters"])
-        self._optimiser.state[self.parameters] = {  # empty before the first step, as Adam's own is
-            name: value.to(self.device, copy=True) for name, value in state["adam"].items()
-        }
+            for name, value in self._adam.state.items():
+                value.copy_(state["adam"][name])
         self.updates = state["updates"]
         self._held = None if state["held"] is None else state["held"].to(self.device)
         self._held_since = state["held_since"]

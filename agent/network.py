@@ -66,15 +66,18 @@ def noise_model(config: AgentConfig, network: QNetwork) -> NoiseModel:
 
 
 def flatten_parameters(module: nn.Module) -> Tensor:
-    """Moves all parameters of `module` into one vector [P] and leaves them as views of it.
+    """Moves all parameters of `module` into one vector [P] and their gradients into its gradient; they stay as views.
 
     One optimiser step, one target copy and one gradient norm are then one kernel each, whatever the depth. Moving the
     module to another device or dtype afterwards would break the tie.
     """
     parameters = list(module.parameters())
     flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    flat.grad = torch.zeros_like(flat)
     start = 0
     for parameter in parameters:
-        parameter.data = flat[start : start + parameter.numel()].view_as(parameter)
+        part = slice(start, start + parameter.numel())
+        parameter.data = flat[part].view_as(parameter)
+        parameter.grad = flat.grad[part].view_as(parameter)
         start += parameter.numel()
     return flat

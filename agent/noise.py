@@ -143,10 +143,13 @@ class TableNoise:
     """
 
     SIZE = 2**16
+    BLOCK = 2**14  # numbers that are drawn ahead: small draws are then slices
 
     def __init__(self, model: NoiseModel, seed: np.random.SeedSequence) -> None:
         self.model = model
         self._bits = np.random.SFC64(seed)
+        self._before = self._bits.state  # of the block
+        self._block, self._taken = np.empty(0, dtype=np.float32), 0
         middles = (torch.arange(self.SIZE, dtype=torch.float64) + 0.5) / self.SIZE
         values = quantile(middles, model.distribution)
         values /= values.square().mean().sqrt()
@@ -157,17 +160,26 @@ class TableNoise:
         count = prod(shape) * self.model.size
         if count == 0:
             return None
+        if self._taken + count > len(self._block):
+            self._draw_block(max(count, self.BLOCK))
+        self._taken += count
+        return torch.from_numpy(self._block[self._taken - count : self._taken]).view(*shape, self.model.size)
+
+    def _draw_block(self, count: int) -> None:
+        self._before = self._bits.state
         picks = self._bits.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four to a 64-bit word
-        return torch.from_numpy(self._table.take(picks)).view(*shape, self.model.size)
+        self._block, self._taken = self._table.take(picks), 0
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands."""
-        return {"kind": "table", "bits": self._bits.state}
+        return {"kind": "table", "bits": self._before, "block": len(self._block), "taken": self._taken}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes on where `state` stood; a state of an accelerator's stream starts this one anew from its seed."""
         if state["kind"] == "table":
             self._bits.state = state["bits"]
+            self._draw_block(state["block"])
+            self._taken = state["taken"]
 
 
 NoiseStream = DeviceNoise | TableNoise

@@ -42,12 +42,18 @@ def _rows(capacity: int, num_envs: int) -> int:
     return -(-capacity // num_envs) + 1
 
 
-def _assign(target: Tensor, where: slice, values: np.ndarray) -> None:
-    """target[where] = values; through NumPy on the CPU, where it costs a fifth of torch's indexing."""
-    if target.device.type == "cpu":
-        target.numpy()[where] = values
-    else:
-        target[where] = torch.from_numpy(values).to(target)
+def _array(tensor: Tensor) -> Any:
+    """A tensor on the CPU as a NumPy view, whose operations cost a third; one on another device as it is."""
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def _take(array: Any, index: Any) -> Any:
+    """Rows `index` of a tensor or an array."""
+    return array.take(index, axis=0) if isinstance(array, np.ndarray) else array.index_select(0, index)
+
+
+def _integer(array: Any) -> Any:
+    return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
 
 
 class Replay:
@@ -89,9 +95,10 @@ class Replay:
         self.observations = torch.zeros((size, inputs), device=self.device)
         self.scalars = torch.zeros((size, 4), device=self.device)
         self.starts = torch.zeros(size, dtype=torch.int64, device=self.device)
-        self._offsets = torch.arange(n_step, device=self.device) * num_envs
         powers = gamma ** torch.arange(n_step + 1, dtype=torch.float64)  # γ^0 … γ^n
-        self._powers = powers.float().to(self.device)
+        self._powers = _array(powers.float().to(self.device))
+        self._observations, self._scalars = _array(self.observations), _array(self.scalars)
+        self._starts = _array(self.starts)
         self.head = 0  # the row that holds the current observation and waits for its action
         self.first = 0  # queue of starts: position of the oldest
         self.count = 0  # and how many there are
@@ -105,7 +112,7 @@ class Replay:
 
     def begin(self, observation: np.ndarray) -> None:
         """Writes the first observations [E, inputs], of a reset of all environments; in mid-run call `cut`."""
-        self._put(self.observations, self.head, observation)
+        self._put(self._observations, self.head, observation)
         self._fresh[:] = True
 
     def add(
@@ -118,16 +125,16 @@ class Replay:
     ) -> None:
         """Completes the waiting row with what `envs.step(action)` gave; each [E], next_observation [E, inputs]."""
         ended = (terminated | truncated) & self._fresh
-        row = np.zeros((self.num_envs, 4), dtype=np.float32)
+        row = np.empty((self.num_envs, 4), dtype=np.float32)
         row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
         row[:, STOP] = 1.0  # as the newest row: no window reads past it, until the next one is complete
-        self._put(self.scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
-        self._put(self.scalars, self.head, row)
+        self._put(self._scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
+        self._put(self._scalars, self.head, row)
         self._previous_stop = ended.astype(np.float32)
         self._push_starts()
         self.head = (self.head + 1) % self.rows
         self._drop_starts(self.head)
-        self._put(self.observations, self.head, next_observation)
+        self._put(self._observations, self.head, next_observation)
         self._fresh = ~ended
 
     def cut(self, observation: np.ndarray) -> None:
@@ -150,7 +157,7 @@ class Replay:
         if not self.count:
             raise ValueError("the replay holds no transition yet")
         rank = torch.randint(self.count, (size,), generator=generator, device=self.device)
-        batch = self.gather(self.starts[(rank + self.first) % len(self.starts)])
+        batch = self.gather(_take(self._starts, (_array(rank) + self.first) % len(self.starts)))
         if self._batch_device == self.device:
             return batch
         return Batch(*(field.to(self._batch_device) for field in batch))
@@ -160,22 +167,26 @@ class Replay:
         fields = [torch.split(field, size) for field in self.sample(count * size, generator)]
         return [Batch(*batch) for batch in zip(*fields, strict=True)]
 
-    def gather(self, start: Tensor) -> Batch:
-        """The n-step transitions that begin at the flat rows `start` [B], int64."""
-        size = len(self.starts)
-        window = self.scalars[(start.unsqueeze(1) + self._offsets) % size]  # [B, n, 4]
-        going = torch.cumprod(1.0 - window[..., STOP], dim=1)  # 1 while no step up to this one stops the window
-        alive = torch.cat([torch.ones_like(going[:, :1]), going[:, :-1]], dim=1)  # and before this one
-        steps = alive.sum(dim=1).long()  # k
-        reward = (window[..., REWARD] * alive * self._powers[:-1]).sum(dim=1)
-        terminated = (window[..., TERMINATED] * alive).amax(dim=1)
-        return Batch(
-            self.observations[start],
-            window[:, 0, ACTION].long(),
-            reward,
-            self._powers[steps] * (1.0 - terminated),
-            self.observations[(start + steps * self.num_envs) % size],
-        )
+    def gather(self, start: Any) -> Batch:
+        """The n-step transitions that begin at the flat rows `start` [B], int64: an array on the CPU, else a tensor."""
+        size, at = len(self.starts), start
+        row = first = _take(self._scalars, start)  # [B, 4]
+        reward, terminated = row[:, REWARD], row[:, TERMINATED]
+        going, steps = 1.0 - row[:, STOP], 1.0  # whether the next step belongs to the window; k
+        for i in range(1, self.n_step):
+            at = (at + self.num_envs) % size
+            row = _take(self._scalars, at)
+            reward = reward + going * row[:, REWARD] * self.gamma**i
+            terminated = terminated + going * row[:, TERMINATED]
+            steps, going = steps + going, going * (1.0 - row[:, STOP])
+        if self.n_step == 1:
+            discount, after = self.gamma * (1.0 - terminated), start + self.num_envs
+        else:
+            steps = _integer(steps)
+            discount, after = _take(self._powers, steps) * (1.0 - terminated), start + steps * self.num_envs
+        following = _take(self._observations, after % size)
+        batch = (_take(self._observations, start), _integer(first[:, ACTION]), reward, discount, following)
+        return Batch(*(torch.from_numpy(x) for x in batch)) if self.device.type == "cpu" else Batch(*batch)
 
     def _push_starts(self) -> None:
         """Appends the waiting row's starts to the queue: all environments but those that are being reset."""
@@ -183,9 +194,9 @@ class Replay:
         self._starts_of_row[self.head] = len(flat)
         begin = (self.first + self.count) % len(self.starts)
         fits = min(len(flat), len(self.starts) - begin)
-        _assign(self.starts, slice(begin, begin + fits), flat[:fits])
+        self._write(self._starts, slice(begin, begin + fits), flat[:fits])
         if fits < len(flat):
-            _assign(self.starts, slice(0, len(flat) - fits), flat[fits:])
+            self._write(self._starts, slice(0, len(flat) - fits), flat[fits:])
         self.count += len(flat)
 
     def _drop_starts(self, row: int) -> None:
@@ -195,8 +206,11 @@ class Replay:
         self.first = (self.first + dropped) % len(self.starts)
         self.count -= dropped
 
-    def _put(self, target: Tensor, row: int, values: np.ndarray) -> None:
-        _assign(target, slice(row * self.num_envs, (row + 1) * self.num_envs), values)
+    def _put(self, target: Any, row: int, values: np.ndarray) -> None:
+        self._write(target, slice(row * self.num_envs, (row + 1) * self.num_envs), values)
+
+    def _write(self, target: Any, where: slice, values: np.ndarray) -> None:
+        target[where] = values if self.device.type == "cpu" else torch.from_numpy(values).to(target)
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold: tensors, arrays and counters."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from threadpoolctl import threadpool_limits
 
 from agent.errors import UserError
 
@@ -28,6 +29,12 @@ def resolve_device(name: str) -> torch.device:
             "use device=cpu or device=auto"
         )
     return torch.device(name)
+
+
+def use_threads(count: int) -> None:
+    """Lets torch and NumPy's matrix products use `count` threads: small matrices gain nothing from more."""
+    torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
 
 
 def available_bytes(device: torch.device) -> int:

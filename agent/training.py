@@ -71,6 +71,7 @@ class Trainer:
 
     # ---- the loop
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the monitor looks for what is not finite
     def run(self, interrupt: Interrupt) -> Outcome:
         """Trains until `config.steps`, or until a signal asks to stop; evaluates at the end, saves in both cases."""
         config = self.config
@@ -119,10 +120,10 @@ class Trainer:
     def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
         """Counts real transitions and finishes episodes; the step after an ending only resets."""
         resets = self._resets
-        self.step += len(ended) - int(resets.sum())
+        self.step += len(ended) - int(np.count_nonzero(resets))
         self._returns += reward  # 0 in a reset row
         self._lengths += ~resets
-        for i in np.flatnonzero(ended):
+        for i in ended.nonzero()[0]:
             episode = {"train/episode_return": float(self._returns[i]), "train/episode_length": int(self._lengths[i])}
             self.tracker.log(self.step, episode)
             self._returns[i] = self._lengths[i] = 0

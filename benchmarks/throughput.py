@@ -33,13 +33,14 @@ STARTS = 1_000
 def ours(settings: dict[str, object], every: int, steps: int) -> float:
     import torch
 
-    torch.set_num_threads(1)
     from agent.config import TrainConfig
     from agent.options import parse
+    from agent.resources import use_threads
     from agent.training import Trainer
     from envs.make import load_task, make_vector
     from train import build_agent, build_replay
 
+    use_threads(1)
     common = {"batch_size": 128, "replay_ratio": f"1/{every}", "target_every": 500 // every, "replay_size": 10_000}
     network = {"hidden": [120, 84], "layer_norm": settings == {}}
     agent_config = {**common, "network": network, "learning_starts": STARTS, "adam_eps": 1e-8, **settings}

@@ -4,6 +4,7 @@ import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -35,7 +36,14 @@ class Task:
 
     def observe(self, observation: Any) -> np.ndarray:
         """Observations [E, inputs] as the networks take them: float32, narrow components stretched to [−1, 1]."""
+        if not self.stretched:
+            return np.array(observation, dtype=np.float32)
         return np.asarray((observation - self.shift) * self.scale, dtype=np.float32)
+
+    @cached_property
+    def stretched(self) -> bool:
+        """Whether shift and scale do anything."""
+        return bool(self.shift.any() or (self.scale != 1.0).any())
 
 
 def load_task(env_id: str, kwargs: Mapping[str, Any]) -> Task:
@@ -74,8 +82,10 @@ def load_task(env_id: str, kwargs: Mapping[str, Any]) -> Task:
         env.close()
 
 
-def make_single(env_id: str, kwargs: Mapping[str, Any], render_mode: str | None = None) -> gym.Env[Any, Any]:
-    """One environment, without vectorisation.
+def make_single(
+    env_id: str, kwargs: Mapping[str, Any], render_mode: str | None = None, checked: bool = True
+) -> gym.Env[Any, Any]:
+    """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
 
     Raises:
         UserError: where Gymnasium does not know the id or cannot make it.
@@ -84,7 +94,7 @@ def make_single(env_id: str, kwargs: Mapping[str, Any], render_mode: str | None 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on newer versions; what is wrong comes as an exception
         try:
-            return gym.make(env_id, **options)
+            return gym.make(env_id, **options, **({} if checked else {"disable_env_checker": True}))
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UserError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:
@@ -100,7 +110,7 @@ def _nearest_ids(env_id: str) -> str:
 
 
 def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto") -> VectorEnv[Any, Any, Any]:
-    """`num_envs` copies of the task side by side, with NEXT_STEP autoreset.
+    """`num_envs` copies of the task side by side, with NEXT_STEP autoreset; each step may overwrite its observations.
 
     Raises:
         UserError: where `native` is asked for and Gymnasium has no vector class of this environment, or its
@@ -113,8 +123,8 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
     if vectorization == "native" or (vectorization == "auto" and native and num_envs >= NATIVE_FROM):
         envs = _make_native(task, num_envs)
     else:
-        makers = [lambda: make_single(task.id, task.kwargs)] * num_envs
-        envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+        makers = [lambda: make_single(task.id, task.kwargs, checked=False)] * num_envs
+        envs = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)  # observe copies
     mode = envs.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         envs.close()

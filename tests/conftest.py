@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from agent.resources import use_threads
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    torch.set_num_threads(1)
+    use_threads(1)
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -748,8 +748,8 @@ def test_metrics_are_detached_numbers_of_their_own() -> None:
     values = [float(value) for value in first]
     second = agent.update(make_batch(seed=1))
     assert [float(value) for value in first] == values  # not overwritten
-    assert not any(value.requires_grad for value in (*first, *second))
-    assert all(value.shape == () for value in first)
+    assert not any(torch.as_tensor(value).requires_grad for value in (*first, *second))
+    assert all(np.shape(value) == () for value in first)
 
 
 @pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["noisy", "plain"])

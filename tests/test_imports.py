@@ -23,8 +23,11 @@ ALLOWED: dict[str, str] = {
     "agent.encoders": "layers noise",
     "agent.heads": "encoders layers noise targets",
     "agent.network": "config encoders heads layers noise",
+    "agent.numpy_network": "encoders heads layers network",
     "agent.replay": "",
-    "agent.dqn": "config network noise replay seeding targets",
+    "agent.gradients": "config network numpy_network replay targets",
+    "agent.optimiser": "",
+    "agent.dqn": "config gradients network noise numpy_network optimiser replay seeding targets",
     # saving, watching
     "agent.checkpoint": "errors files",
     "agent.saved_agent": "errors files",

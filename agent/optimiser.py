@@ -1,0 +1,43 @@
+"""Adam on one flat vector."""
+
+import torch
+from torch import Tensor
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015, algorithm 1, β₁ = 0.9, β₂ = 0.999) by torch's fused kernel.
+
+    torch.optim.Adam(fused=True) calls the same kernel; its bookkeeping takes three times as long as the step of a small
+    network, and its constructor a second, since it loads torch's compiler.
+
+    Args:
+        parameters: the vector [P] to step; its `grad` is what it steps by.
+        eps: the paper's ε.
+    """
+
+    def __init__(self, parameters: Tensor, eps: float) -> None:
+        self.parameters, self.eps = parameters, eps
+        self.state = {name: torch.zeros_like(parameters) for name in ("exp_avg", "exp_avg_sq")}
+        self.state["step"] = torch.zeros((), device=parameters.device)
+
+    def step(self, lr: float) -> None:
+        """One step of size lr."""
+        gradient, step = self.parameters.grad, self.state["step"]
+        assert gradient is not None
+        with torch.no_grad():
+            step += 1
+            torch._fused_adam_(
+                [self.parameters],
+                [gradient],
+                [self.state["exp_avg"]],
+                [self.state["exp_avg_sq"]],
+                [],
+                [step],
+                lr=lr,
+                beta1=0.9,
+                beta2=0.999,
+                weight_decay=0.0,
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )

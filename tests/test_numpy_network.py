@@ -1,0 +1,190 @@
+"""The network by NumPy against the same network by torch and autograd."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from agent.config import AgentConfig
+from agent.dqn import DQN
+from agent.gradients import AutogradGradient, NumpyGradient
+from agent.network import QNetwork, build_network, flatten_parameters
+from agent.noise import TableNoise
+from agent.numpy_network import NumpyNetwork
+from agent.options import parse
+from agent.replay import Batch
+
+INPUTS, ACTIONS, ROWS = 5, 3, 12
+NETWORKS: dict[str, dict[str, Any]] = {
+    "one hidden layer": {"hidden": [7], "layer_norm": False},
+    "one hidden layer, dueling": {"hidden": [7], "layer_norm": True, "dueling": True},
+    "three layers": {"hidden": [8, 6, 7], "layer_norm": False},
+    "three layers, normalised": {"hidden": [8, 6, 7], "layer_norm": True},
+    "dueling": {"hidden": [8, 6], "layer_norm": False, "dueling": True},
+    "dueling, normalised": {"hidden": [8, 6], "layer_norm": True, "dueling": True},
+}
+networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
+#: Draws for a batch of 12 rows: none, shared, groups of rows, one per row.
+draws = pytest.mark.parametrize("count", [None, 1, 3, ROWS], ids=["mean", "shared", "groups", "rows"])
+
+
+def config_of(network: dict[str, Any], **agent: Any) -> AgentConfig:
+    return parse(AgentConfig, {"network": network, **agent})
+
+
+def build(config: AgentConfig, seed: int = 0) -> tuple[QNetwork, Tensor]:
+    """A network whose parameters, biases and normalisation included, are all different, and its flat vector."""
+    network = build_network(config, INPUTS, ACTIONS, torch.Generator().manual_seed(seed))
+    flat = flatten_parameters(network)
+    with torch.no_grad():
+        flat += 0.3 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed + 1))
+    return network, flat
+
+
+def noise_of(network: QNetwork, count: int | None, seed: int = 5) -> Tensor | None:
+    if count is None or network.noise_size == 0:
+        return None
+    return torch.randn(count, network.noise_size, generator=torch.Generator().manual_seed(seed))
+
+
+def rows_of(noise: Tensor | None) -> Tensor | None:
+    """The noise as torch's network takes it: one draw, or one for each row."""
+    return noise if noise is None or len(noise) == 1 else noise.repeat_interleave(ROWS // len(noise), dim=0)
+
+
+def batch_of(seed: int = 3) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        torch.randn(ROWS, INPUTS, generator=generator),
+        torch.randint(ACTIONS, (ROWS,), generator=generator),
+        3.0 * torch.randn(ROWS, generator=generator),  # errors on both sides of Huber's threshold
+        torch.rand(ROWS, generator=generator),
+        torch.randn(ROWS, INPUTS, generator=generator),
+    )
+
+
+@networks
+@draws
+@pytest.mark.parametrize("noisy", [True, False])
+def test_values_and_gradients_are_autograds(network: dict[str, Any], count: int | None, noisy: bool) -> None:
+    module, flat = build(config_of(network, noise={"enabled": noisy}))
+    noise, batch = noise_of(module, count), batch_of()
+    pull_on = torch.randn(ROWS, ACTIONS, generator=torch.Generator().manual_seed(9))
+    q_values = module(batch.observation, rows_of(noise)).q_values
+    expected = torch.autograd.grad(q_values, list(module.parameters()), pull_on, allow_unused=True)
+
+    assert flat.grad is not None
+    flat.grad.fill_(torch.nan)  # every number of it has to be written
+    assert NumpyNetwork.fits(module)
+    values, pullback = NumpyNetwork(module).vjp(batch.observation.numpy(), None if noise is None else noise.numpy())
+    np.testing.assert_allclose(values, q_values.detach().numpy(), rtol=1e-4, atol=1e-5)
+    pullback(pull_on.numpy().copy())
+    for (name, parameter), gradient in zip(module.named_parameters(), expected, strict=True):
+        wanted = torch.zeros_like(parameter) if gradient is None else gradient
+        assert parameter.grad is not None
+        np.testing.assert_allclose(parameter.grad.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("loss", ["huber", "squared"])
+@pytest.mark.parametrize("limits", [None, [-1.0, 1.5]])
+@pytest.mark.parametrize("count", [1, 3, ROWS])
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_the_loss_of_a_batch_is_autograds(
+    double: bool, loss: str, limits: list[float] | None, count: int, clip: float
+) -> None:
+    config = config_of({"hidden": [8, 6]}, double=double, loss=loss, target_range=limits, batch_size=16)
+    config = replace(config, max_grad_norm=clip)
+    (online, flat), (target, _) = build(config, 0), build(config, 50)
+    noise = torch.randn(3 if double else 2, count, online.noise_size, generator=torch.Generator().manual_seed(1))
+    by_torch = noise if count == 1 else noise.repeat_interleave(ROWS // count, dim=1)
+    expected_loss, expected_norm = AutogradGradient(online, target, flat, config)(batch_of(), by_torch)
+    assert flat.grad is not None
+    expected = flat.grad.clone()
+    flat.grad.fill_(torch.nan)
+    loss_seen, norm_seen = NumpyGradient(online, target, flat, config)(batch_of(), noise)
+    assert float(loss_seen) == pytest.approx(float(expected_loss), rel=1e-4)
+    assert float(norm_seen) == pytest.approx(float(expected_norm), rel=1e-4)
+    assert float(flat.grad.norm()) == pytest.approx(min(clip, float(expected_norm)), rel=1e-4)
+    torch.testing.assert_close(flat.grad, expected, rtol=1e-3, atol=1e-5 * min(clip, 1.0))
+
+
+def test_one_row_is_a_batch() -> None:
+    module, _ = build(config_of({"hidden": [8, 6]}))
+    noise, observation = noise_of(module, 1), torch.randn(1, INPUTS, generator=torch.Generator().manual_seed(0))
+    assert noise is not None
+    seen = NumpyNetwork(module)(observation.numpy(), noise.numpy())
+    np.testing.assert_allclose(seen, module(observation, noise).q_values.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_are_shared_and_the_observation_is_left_alone() -> None:
+    module, flat = build(config_of({"hidden": [8, 6]}))
+    by_numpy, observation = NumpyNetwork(module), batch_of().observation
+    before, kept = by_numpy(observation.numpy(), None), observation.clone()
+    with torch.no_grad():
+        flat += 0.1
+    after = by_numpy(observation.numpy(), None)
+    assert np.abs(after - before).min() > 1e-4
+    np.testing.assert_allclose(after, module(observation, None).q_values.detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(observation, kept)
+
+
+def test_what_it_does_not_know_is_left_to_torch() -> None:
+    independent = config_of({"hidden": [8, 6]}, noise={"form": "independent"})
+    assert not NumpyNetwork.fits(build(independent)[0])
+
+    class Other(torch.nn.Identity):
+        pass
+
+    module, _ = build(config_of({"hidden": [8, 6]}))
+    assert NumpyNetwork.fits(module)
+    module.encoder = Other()  # type: ignore[assignment]
+    assert not NumpyNetwork.fits(module)
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("count", [1, 0, 4])
+def test_an_agent_learns_the_same_with_both(monkeypatch: pytest.MonkeyPatch, double: bool, count: int) -> None:
+    """Fifty updates by NumPy and by torch end at the same parameters, up to rounding."""
+    config = config_of({"hidden": [16, 16]}, double=double, batch_size=ROWS, noise={"draws": count}, lr=1e-3)
+    agents = []
+    for fits in (True, False):
+        monkeypatch.setattr(NumpyNetwork, "fits", staticmethod(lambda network, fits=fits: fits))
+        network = build_network(config, INPUTS, ACTIONS, torch.Generator().manual_seed(0))
+        agents.append(DQN(network, config, ACTIONS, seed=0))
+    first = agents[0].parameters.clone()
+    for i in range(50):
+        batch = batch_of(seed=i)
+        metrics = [agent.update(batch) for agent in agents]
+        assert float(metrics[0].loss) == pytest.approx(float(metrics[1].loss), rel=1e-3)
+        assert float(metrics[0].grad_norm) == pytest.approx(float(metrics[1].grad_norm), rel=1e-3)
+    torch.testing.assert_close(agents[0].parameters, agents[1].parameters, rtol=0, atol=2e-3)
+    assert float((agents[0].parameters - first).abs().max()) > 2e-2
+    observation = np.random.default_rng(0).normal(size=(200, INPUTS)).astype(np.float32)
+    actions = [agent.act(observation, np.ones(200, dtype=bool)) for agent in agents]
+    assert (actions[0] == actions[1]).mean() > 0.97
+
+
+def test_small_draws_are_slices_of_one_stream() -> None:
+    """Blocks are drawn ahead; a stream that is restored in the middle of one goes on as if nothing had happened."""
+    module, _ = build(config_of({"hidden": [64, 64]}))
+    from agent.network import noise_model
+
+    model = noise_model(replace(config_of({"hidden": [64, 64]})), module)
+    one, other = (TableNoise(model, np.random.SeedSequence(1)) for _ in range(2))
+    seen = [one.draw(2, 1) for _ in range(100)]
+    assert len({float(draw[0, 0, 0]) for draw in seen if draw is not None}) > 95
+    for _ in range(37):
+        other.draw(2, 1)
+    third = TableNoise(model, np.random.SeedSequence(2))
+    third.load_state(other.state())
+    for draw in seen[37:]:
+        again = third.draw(2, 1)
+        assert draw is not None
+        assert again is not None
+        assert torch.equal(again, draw)
