@@ -91,7 +91,7 @@ class Replay:
         self.n_step, self.gamma = n_step, gamma
         self.device = torch.device(device)
         self._batch_device = self.device if batch_device is None else torch.device(batch_device)
-        size = self.rows * num_envs
+        self._size = size = self.rows * num_envs
         self.observations = torch.zeros((size, inputs), device=self.device)
         self.scalars = torch.zeros((size, 4), device=self.device)
         self.starts = torch.zeros(size, dtype=torch.int64, device=self.device)
@@ -157,7 +157,7 @@ class Replay:
         if not self.count:
             raise ValueError("the replay holds no transition yet")
         rank = torch.randint(self.count, (size,), generator=generator, device=self.device)
-        batch = self.gather(_take(self._starts, (_array(rank) + self.first) % len(self.starts)))
+        batch = self.gather(_take(self._starts, (_array(rank) + self.first) % self._size))
         if self._batch_device == self.device:
             return batch
         return Batch(*(field.to(self._batch_device) for field in batch))
@@ -169,12 +169,12 @@ class Replay:
 
     def gather(self, start: Any) -> Batch:
         """The n-step transitions that begin at the flat rows `start` [B], int64: an array on the CPU, else a tensor."""
-        size, at = len(self.starts), start
+        at = start
         row = first = _take(self._scalars, start)  # [B, 4]
         reward, terminated = row[:, REWARD], row[:, TERMINATED]
         going, steps = 1.0 - row[:, STOP], 1.0  # whether the next step belongs to the window; k
         for i in range(1, self.n_step):
-            at = (at + self.num_envs) % size
+            at = (at + self.num_envs) % self._size
             row = _take(self._scalars, at)
             reward = reward + going * row[:, REWARD] * self.gamma**i
             terminated = terminated + going * row[:, TERMINATED]
@@ -184,7 +184,7 @@ class Replay:
         else:
             steps = _integer(steps)
             discount, after = _take(self._powers, steps) * (1.0 - terminated), start + steps * self.num_envs
-        following = _take(self._observations, after % size)
+        following = _take(self._observations, after % self._size)
         batch = (_take(self._observations, start), _integer(first[:, ACTION]), reward, discount, following)
         return Batch(*(torch.from_numpy(x) for x in batch)) if self.device.type == "cpu" else Batch(*batch)
 
@@ -192,8 +192,8 @@ class Replay:
         """Appends the waiting row's starts to the queue: all environments but those that are being reset."""
         flat = np.flatnonzero(self._fresh) + self.head * self.num_envs
         self._starts_of_row[self.head] = len(flat)
-        begin = (self.first + self.count) % len(self.starts)
-        fits = min(len(flat), len(self.starts) - begin)
+        begin = (self.first + self.count) % self._size
+        fits = min(len(flat), self._size - begin)
         self._write(self._starts, slice(begin, begin + fits), flat[:fits])
         if fits < len(flat):
             self._write(self._starts, slice(0, len(flat) - fits), flat[fits:])
@@ -203,7 +203,7 @@ class Replay:
         """Takes the starts of a row that is about to be overwritten off the queue; they are its oldest."""
         dropped = int(self._starts_of_row[row])
         self._starts_of_row[row] = 0
-        self.first = (self.first + dropped) % len(self.starts)
+        self.first = (self.first + dropped) % self._size
         self.count -= dropped
 
     def _put(self, target: Any, row: int, values: np.ndarray) -> None:
