@@ -168,8 +168,8 @@ class Replay:
         return [Batch(*batch) for batch in zip(*fields, strict=True)]
 
     def gather(self, start: Any) -> Batch:
-        """The n-step transitions that begin at the flat rows `start` [B], int64: an array on the CPU, else a tensor."""
-        at = start
+        """The n-step transitions that begin at the flat rows `start` [B], int64: a tensor, or on the CPU an array."""
+        at = start = _array(start) if isinstance(start, Tensor) else start
         row = first = _take(self._scalars, start)  # [B, 4]
         reward, terminated = row[:, REWARD], row[:, TERMINATED]
         going, steps = 1.0 - row[:, STOP], 1.0  # whether the next step belongs to the window; k
