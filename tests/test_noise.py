@@ -244,3 +244,17 @@ def test_a_draw_is_not_overwritten_by_the_next() -> None:
     copy = first.clone()
     drawn(stream, 10)
     assert torch.equal(first, copy)
+
+
+@pytest.mark.parametrize("count", [1, 3, 700])
+def test_small_draws_are_slices_of_blocks(count: int) -> None:
+    """Blocks are drawn ahead; a stream that is restored in the middle of one goes on as if nothing had happened."""
+    model = NoiseModel(50)
+    one, other, third = (TableNoise(model, np.random.SeedSequence(seed)) for seed in (1, 1, 2))
+    seen = [drawn(one, 2, count) for _ in range(2 * TableNoise.BLOCK // (100 * count) + 9)]
+    assert len({float(draw[0, 0, 0]) for draw in seen}) > 0.95 * len(seen)
+    for _ in range(len(seen) // 2):
+        drawn(other, 2, count)
+    third.load_state(other.state())
+    for draw in seen[len(seen) // 2 :]:
+        assert torch.equal(drawn(third, 2, count), draw)

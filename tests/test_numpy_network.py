@@ -14,7 +14,6 @@ from agent.config import AgentConfig
 from agent.dqn import DQN
 from agent.gradients import AutogradGradient, NumpyGradient
 from agent.network import QNetwork, build_network, flatten_parameters
-from agent.noise import TableNoise
 from agent.numpy_network import NumpyNetwork
 from agent.options import parse
 from agent.replay import Batch
@@ -168,23 +167,3 @@ def test_an_agent_learns_the_same_with_both(monkeypatch: pytest.MonkeyPatch, dou
     observation = np.random.default_rng(0).normal(size=(200, INPUTS)).astype(np.float32)
     actions = [agent.act(observation, np.ones(200, dtype=bool)) for agent in agents]
     assert (actions[0] == actions[1]).mean() > 0.97
-
-
-def test_small_draws_are_slices_of_one_stream() -> None:
-    """Blocks are drawn ahead; a stream that is restored in the middle of one goes on as if nothing had happened."""
-    module, _ = build(config_of({"hidden": [64, 64]}))
-    from agent.network import noise_model
-
-    model = noise_model(replace(config_of({"hidden": [64, 64]})), module)
-    one, other = (TableNoise(model, np.random.SeedSequence(1)) for _ in range(2))
-    seen = [one.draw(2, 1) for _ in range(100)]
-    assert len({float(draw[0, 0, 0]) for draw in seen if draw is not None}) > 95
-    for _ in range(37):
-        other.draw(2, 1)
-    third = TableNoise(model, np.random.SeedSequence(2))
-    third.load_state(other.state())
-    for draw in seen[37:]:
-        again = third.draw(2, 1)
-        assert draw is not None
-        assert again is not None
-        assert torch.equal(again, draw)
