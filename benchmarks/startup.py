@@ -1,7 +1,6 @@
 """Seconds from the command to the first environment step, and peak memory of a run: python benchmarks/startup.py"""
 
 import os
-import resource
 import runpy
 import subprocess
 import sys
@@ -33,25 +32,22 @@ def child(began: float) -> None:
 
 
 def main() -> None:
-    for mode in ("offline", "disabled"):
-        seconds = []
-        for _ in range(5):
-            with tempfile.TemporaryDirectory() as folder:
-                command = [
-                    sys.executable,
-                    str(Path(__file__).resolve()),
-                    "--child",
-                    str(time.time()),
-                    f"wandb.mode={mode}",
-                ]
-                run = subprocess.run(command, cwd=folder, env=os.environ, check=True, capture_output=True, text=True)
-            (line,) = (line for line in run.stdout.splitlines() if line.startswith("first step after"))
-            seconds.append(float(line.split()[-1]))
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(
-            f"wandb.mode={mode}: first step after {np.median(seconds):.2f} s "
-            f"({min(seconds):.2f} … {max(seconds):.2f}), peak memory so far {peak:.0f} MiB"
-        )
+    for mode in ("disabled", "offline"):
+        seconds, peaks = zip(*(measure(mode) for _ in range(5)), strict=True)
+        spread = f"{np.median(seconds):.2f} s ({min(seconds):.2f} … {max(seconds):.2f})"
+        print(f"wandb.mode={mode}: first step after {spread}, peak memory {np.median(peaks):.0f} MiB")
+
+
+def measure(mode: str) -> tuple[float, float]:
+    """One run: seconds to the first step, and the largest memory of its process in MiB."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
+        command = [sys.executable, str(Path(__file__).resolve()), "--child", str(time.time()), f"wandb.mode={mode}"]
+        run = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(run.pid, 0)
+        assert status == 0
+        output.seek(0)
+        (line,) = (line for line in output if line.startswith("first step after"))
+    return float(line.split()[-1]), usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":
