@@ -72,7 +72,9 @@ def run(cfg: DictConfig, folder: Path) -> None:
 
 def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
     """The agent with its first parameters."""
-    network = build_network(config.agent, task.inputs, task.actions, torch_generator(config.seed, "initialisation"))
+    network = build_network(
+        config.agent, task.observation, task.actions, torch_generator(config.seed, "initialisation")
+    )
     return DQN(network, config.agent, task.actions, config.seed, device)
 
 
@@ -80,11 +82,11 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Repla
     """The replay, where the config puts it, if it fits."""
     agent = config.agent
     where = device if agent.replay_device == "auto" else torch.device("cpu")
-    check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.inputs), where)
+    check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.observation.bytes), where)
     return Replay(
         agent.replay_size,
         config.num_envs,
-        task.inputs,
+        task.observation,
         n_step=agent.n_step,
         gamma=agent.gamma,
         device=where,

@@ -85,7 +85,7 @@ class EvaluationPolicy:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds] if self._noise is not None else []
 
     def __call__(self, observation: np.ndarray, episodes: Sequence[int]) -> np.ndarray:
-        """Actions [n] for observations [n, inputs] of the episodes with these indices."""
+        """Actions [n] for observations [n, *shape] of the episodes with these indices."""
         with torch.inference_mode():
             x = torch.from_numpy(observation).to(self._device, torch.float64)
             noise = None
@@ -114,7 +114,7 @@ def play(
 
     Args:
         envs: environments of one task, free to be reset.
-        policy: actions for observations [n, inputs] of the episodes with given indices.
+        policy: actions for observations [n, *shape] of the episodes with given indices.
         seeds: one per episode.
         task: what the environments are.
         on_frame: called with what the first environment's render gives after every reset and step.
@@ -122,7 +122,7 @@ def play(
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     waiting = iter(range(len(seeds)))
     running: dict[int, int] = {}  # environment → episode
-    observations: dict[int, np.ndarray] = {}
+    observations: dict[int, Any] = {}
 
     def begin(slots: Iterable[int]) -> None:
         for slot in slots:
@@ -137,7 +137,7 @@ def play(
     begin(range(len(envs)))
     while running:
         slots, episodes = list(running), list(running.values())
-        actions = policy(task.observe(np.stack([observations[slot] for slot in slots])), episodes)
+        actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
         ended = []
         for slot, episode, action in zip(slots, episodes, actions.tolist(), strict=True):
             observations[slot], reward, terminated, truncated, _ = envs[slot].step(action + task.first_action)
@@ -211,20 +211,18 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     saved = load_agent(path)
     said = saved.description
     task = load_task(said["env"]["id"], said["env"].get("kwargs", {}))
-    if (said.get("inputs"), said.get("actions")) != (task.inputs, task.actions):
-        raise UserError(f"{path} was trained on another version of {task.id}: inputs or actions differ")
-    if (said.get("shift"), said.get("scale")) != (task.shift.tolist(), task.scale.tolist()):
-        raise UserError(f"{path} was trained on another version of {task.id}: the bounds of its observations differ")
+    if (said.get("observation"), said.get("actions")) != (task.observe.description(), task.actions):
+        raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
     config = _agent_config(said, path)
     if len(config.network.hidden) > len(saved.tensors):
         raise UserError(f"{path} is damaged: it describes more layers than it holds")
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
         shapes = {
             name: tuple(value.shape)
-            for name, value in build_network(config, task.inputs, task.actions).state_dict().items()
+            for name, value in build_network(config, task.observation, task.actions).state_dict().items()
         }
     check_tensors(saved.tensors, shapes, path)
-    network = build_network(config, task.inputs, task.actions, torch.Generator())
+    network = build_network(config, task.observation, task.actions, torch.Generator())
     network.load_state_dict(saved.tensors)
     return Player(task, network.to(device), noise_model(config, network), said, path)
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.observation import ObservationSpec, as_spec
+
 # Columns of the packed scalars of a row.
 ACTION, REWARD, TERMINATED, STOP = range(4)
 
@@ -18,11 +20,11 @@ ACTION, REWARD, TERMINATED, STOP = range(4)
 class Batch(NamedTuple):
     """B transitions s, a → R, discount, s'; `discount` is γ^k·(1 − terminated), R the discounted sum of k rewards."""
 
-    observation: Tensor  # [B, inputs]
+    observation: Tensor  # [B, *shape], in the dtype in which it is stored
     action: Tensor  # [B], int64
     reward: Tensor  # [B]
     discount: Tensor  # [B]
-    next_observation: Tensor  # [B, inputs]
+    next_observation: Tensor  # [B, *shape]
 
     def grouped(self, groups: int) -> "Batch":
         """The same rows as views [groups, B / groups, …], one group for each draw of noise; as they are for 1 and B."""
@@ -31,10 +33,10 @@ class Batch(NamedTuple):
         return Batch(*(field.view(groups, -1, *field.shape[1:]) for field in self))
 
 
-def required_bytes(capacity: int, num_envs: int, inputs: int) -> int:
+def required_bytes(capacity: int, num_envs: int, observation_bytes: int) -> int:
     """Bytes that a Replay of `capacity` transitions takes: observations, packed scalars and the list of starts."""
     rows = _rows(capacity, num_envs)
-    return rows * num_envs * (4 * inputs + 4 * 4 + 8) + rows * 8
+    return rows * num_envs * (observation_bytes + 4 * 4 + 8) + rows * 8
 
 
 def _rows(capacity: int, num_envs: int) -> int:
@@ -69,7 +71,7 @@ class Replay:
     Args:
         capacity: transitions to hold.
         num_envs: E, environments that are written side by side.
-        inputs: length of an observation.
+        observation: what is stored; a number n stands for float32 vectors of that length.
         n_step: n.
         gamma: γ.
         device: where the rows lie and are sampled.
@@ -80,7 +82,7 @@ class Replay:
         self,
         capacity: int,
         num_envs: int,
-        inputs: int,
+        observation: ObservationSpec | int,
         *,
         n_step: int = 1,
         gamma: float = 0.99,
@@ -92,7 +94,8 @@ class Replay:
         self.device = torch.device(device)
         self._batch_device = self.device if batch_device is None else torch.device(batch_device)
         size = self.rows * num_envs
-        self.observations = torch.zeros((size, inputs), device=self.device)
+        spec = as_spec(observation)
+        self.observations = torch.zeros((size, *spec.shape), dtype=getattr(torch, spec.dtype), device=self.device)
         self.scalars = torch.zeros((size, 4), device=self.device)
         self.starts = torch.zeros(size, dtype=torch.int64, device=self.device)
         powers = gamma ** torch.arange(n_step + 1, dtype=torch.float64)  # γ^0 … γ^n
@@ -111,7 +114,7 @@ class Replay:
         return self.count
 
     def begin(self, observation: np.ndarray) -> None:
-        """Writes the first observations [E, inputs], of a reset of all environments; in mid-run call `cut`."""
+        """Writes the first observations [E, *shape], of a reset of all environments; in mid-run call `cut`."""
         self._put(self._observations, self.head, observation)
         self._fresh[:] = True
 
@@ -123,7 +126,7 @@ class Replay:
         truncated: np.ndarray,
         next_observation: np.ndarray,
     ) -> None:
-        """Completes the waiting row with what `envs.step(action)` gave; each [E], next_observation [E, inputs]."""
+        """Completes the waiting row with what `envs.step(action)` gave; each [E], next_observation [E, *shape]."""
         ended = (terminated | truncated) & self._fresh
         row = np.empty((self.num_envs, 4), dtype=np.float32)
         row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
@@ -141,7 +144,7 @@ class Replay:
         """Ends all episodes as truncations and begins new ones: the environments were reset from outside.
 
         The waiting row keeps the observation after the newest transition, as after an ending, and the new episodes'
-        observations [E, inputs] go to the row below it.
+        observations [E, *shape] go to the row below it.
         """
         self._starts_of_row[self.head] = 0
         self.head = (self.head + 1) % self.rows
@@ -236,8 +239,9 @@ class Replay:
             raise ValueError(f"replay of {len(state['fresh'])} environments, expected {self.num_envs}")
         for name in ("observations", "scalars", "starts"):
             target, source = getattr(self, name), state[name]
-            if target.shape != source.shape:
-                raise ValueError(f"replay {name} are {tuple(source.shape)}, expected {tuple(target.shape)}")
+            if (target.shape, target.dtype) != (source.shape, source.dtype):
+                found, expected = (f"{tuple(x.shape)} of {x.dtype}" for x in (source, target))
+                raise ValueError(f"replay {name} are {found}, expected {expected}")
             target.copy_(source)
         self.head, self.first, self.count = state["head"], state["first"], state["count"]
         self._fresh = np.array(state["fresh"], dtype=bool)

@@ -63,7 +63,7 @@ class Trainer:
         self._evaluation: Evaluation | None = None
         self._evaluated_at = self._evaluations = 0
         self._saved_at = -1  # step of the last checkpoint
-        self._observation = np.zeros((envs.num_envs, task.inputs), dtype=np.float32)
+        self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
         self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
         self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
         self._returns = np.zeros(envs.num_envs)
@@ -206,10 +206,8 @@ class Trainer:
             evaluation = {"global_step": self._evaluated_at, **self._evaluation.statistics()}
         return {
             "env": {"id": self.task.id, "kwargs": self.task.kwargs},
-            "inputs": self.task.inputs,
+            "observation": self.task.observe.description(),
             "actions": self.task.actions,
-            "shift": self.task.shift.tolist(),
-            "scale": self.task.scale.tolist(),
             "agent": to_plain(self.config.agent),
             "seed": self.config.seed,
             "global_step": self.step,

@@ -4,14 +4,14 @@ import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.errors import UserError
+from agent.observation import ObservationSpec
+from envs.observations import Observer, observer_of
 
 Vectorization = Literal["auto", "sync", "native"]
 
@@ -25,25 +25,17 @@ class Task:
 
     id: str
     kwargs: dict[str, Any]
-    inputs: int  # length of an observation
+    observe: Observer  # makes arrays of what the environment observes
     actions: int  # actions are first_action, first_action + 1, …
     first_action: int
     threshold: float | None  # the return at which Gymnasium calls the task solved
     fps: int
     renders: bool  # whether it can give frames
-    shift: np.ndarray  # [inputs] and
-    scale: np.ndarray  # [inputs]: (observation − shift)·scale, which stretches what is narrower than [−1, 1]
 
-    def observe(self, observation: Any) -> np.ndarray:
-        """Observations [E, inputs] as the networks take them: float32, narrow components stretched to [−1, 1]."""
-        if not self.stretched:
-            return np.array(observation, dtype=np.float32)
-        return np.asarray((observation - self.shift) * self.scale, dtype=np.float32)
-
-    @cached_property
-    def stretched(self) -> bool:
-        """Whether shift and scale do anything."""
-        return bool(self.shift.any() or (self.scale != 1.0).any())
+    @property
+    def observation(self) -> ObservationSpec:
+        """What the agent stores of an observation."""
+        return self.observe.spec
 
 
 def load_task(env_id: str, kwargs: Mapping[str, Any]) -> Task:
@@ -54,29 +46,22 @@ def load_task(env_id: str, kwargs: Mapping[str, Any]) -> Task:
     """
     env = make_single(env_id, kwargs)
     try:
-        actions, observations = env.action_space, env.observation_space
+        actions = env.action_space
         if not isinstance(actions, gym.spaces.Discrete):
             raise UserError(
                 f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
                 "for continuous ones use a policy-gradient or actor-critic library"
             )
-        if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
-            raise UserError(
-                f"{env_id} has observations {observations}: only vectors (Box with one dimension) are supported yet"
-            )
         spec = env.spec
-        shift, scale = _stretch(observations)
         return Task(
             id=env_id if spec is None else spec.id,
             kwargs=dict(kwargs),
-            inputs=int(observations.shape[0]),
+            observe=observer_of(env_id, env.observation_space),
             actions=int(actions.n),
             first_action=int(actions.start),
             threshold=None if spec is None else spec.reward_threshold,
             fps=int(env.metadata.get("render_fps") or 30),
             renders="rgb_array" in (env.metadata.get("render_modes") or ()),
-            shift=shift,
-            scale=scale,
         )
     finally:
         env.close()
@@ -140,16 +125,3 @@ def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
             f"the vector class of {task.id} could not be made with {task.kwargs}: {type(error).__name__}: {error}; "
             "use env.vectorization=sync"
         ) from error
-
-
-def _stretch(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Shift and scale [inputs] that stretch the components narrower than [−1, 1] to it and leave the others alone.
-
-    MountainCar's velocity stays within ±0.07: unstretched, a network with unit-scale weights would hardly see it.
-    """
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    with np.errstate(over="ignore"):  # some bounds are the largest float
-        width = high - low
-    narrow = (width > 0) & (width < 2)
-    low, width = np.where(narrow, low, 0.0), np.where(narrow, width, 2.0)
-    return np.where(narrow, low + width / 2, 0.0), 2.0 / width

@@ -68,7 +68,11 @@ BAD_TRAINING = {
     "an environment's module that is not there": ("env=nowhere_at_all:Foo-v0", "nowhere_at_all"),
     "an environment without a name": ("env=", "env"),
     "continuous actions": ("env=Pendulum-v1", r"Pendulum-v1.*Box\(-2.0, 2.0, \(1,\), float32\).*Discrete"),
-    "observations that are no vectors": ("env=FrozenLake-v1", r"FrozenLake-v1.*Discrete\(16\).*vector"),
+    "an encoder that nobody registered": ("agent.network.encoder=mine", r"'mine'.*auto, mlp, minatar.*imports="),
+    "an encoder of images for vectors": (
+        "agent.network.encoder=impala",
+        r"agent\.network\.encoder=impala takes images.*vectors \[4\] of float32",
+    ),
     "an argument that the environment does not know": ("+env.kwargs.wings=2", "CartPole-v1.*wings"),
     "an argument that no saved agent may have": (
         "+env.kwargs.max_episode_steps=9",

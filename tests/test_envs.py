@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
 from typing import Any
 
 import gymnasium as gym
@@ -56,14 +55,22 @@ class Plain(gym.Env[np.ndarray, np.int64]):
 # ---- one task
 
 
+def facts(env_id: str) -> tuple[Any, ...]:
+    task = load_task(env_id, {})
+    return (task.id, task.kwargs, task.observation.size, *(getattr(task, name) for name in AFTER))
+
+
+AFTER = ("actions", "first_action", "threshold", "fps", "renders")
+
+
 def test_load_task_says_what_an_agent_needs(register: Register) -> None:
-    assert astuple(load_task("CartPole-v1", {}))[:8] == ("CartPole-v1", {}, 4, 2, 0, 475.0, 50, True)
-    assert astuple(load_task("Acrobot-v1", {}))[:8] == ("Acrobot-v1", {}, 6, 3, 0, -100.0, 15, True)
-    assert astuple(load_task("MountainCar-v0", {}))[:8] == ("MountainCar-v0", {}, 2, 3, 0, -110.0, 30, True)
+    assert facts("CartPole-v1") == ("CartPole-v1", {}, 4, 2, 0, 475.0, 50, True)
+    assert facts("Acrobot-v1") == ("Acrobot-v1", {}, 6, 3, 0, -100.0, 15, True)
+    assert facts("MountainCar-v0") == ("MountainCar-v0", {}, 2, 3, 0, -110.0, 30, True)
     kwargs = {"sutton_barto_reward": True}
     assert load_task("CartPole-v1", kwargs).kwargs == kwargs
     register("Test/Plain-v0", Plain)
-    assert astuple(load_task("Test/Plain-v0", {}))[:8] == ("Test/Plain-v0", {}, 2, 3, 2, None, 30, False)
+    assert facts("Test/Plain-v0") == ("Test/Plain-v0", {}, 2, 3, 2, None, 30, False)
 
 
 @pytest.mark.filterwarnings("error")
@@ -96,9 +103,6 @@ def test_narrow_observations_are_stretched_to_one_and_others_left_alone(register
         ("", "Malformed"),
         ("Pendulum-v1", r"Pendulum-v1 has actions Box\(-2.0, 2.0.*Discrete"),
         ("MountainCarContinuous-v0", "has actions Box.*Discrete"),
-        ("FrozenLake-v1", r"FrozenLake-v1 has observations Discrete\(16\).*Box"),
-        ("Taxi-v4", r"has observations Discrete\(500\)"),
-        ("Blackjack-v1", r"has observations Tuple\("),
     ],
 )
 def test_what_is_not_supported_is_refused_in_one_sentence(env_id: str, expected: str) -> None:
@@ -110,9 +114,8 @@ def test_what_is_not_supported_is_refused_in_one_sentence(env_id: str, expected:
 @pytest.mark.parametrize(
     ("observations", "actions", "expected"),
     [
-        (gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Discrete(2), r"Box\(0, 255, \(8, 8, 3\)"),
-        (gym.spaces.Box(0, 1, (), np.float32), gym.spaces.Discrete(2), "has observations"),
-        (gym.spaces.Dict(a=gym.spaces.Discrete(2)), gym.spaces.Discrete(2), "has observations Dict"),
+        (gym.spaces.Sequence(gym.spaces.Discrete(3)), gym.spaces.Discrete(2), "Sequence.*their length is not fixed"),
+        (gym.spaces.Dict(a=gym.spaces.Graph(gym.spaces.Box(0, 1, (2,)), None)), gym.spaces.Discrete(2), "Graph"),
         (gym.spaces.Box(0, 1, (2,), np.float32), gym.spaces.MultiDiscrete([2, 3]), "has actions MultiDiscrete"),
         (gym.spaces.Box(0, 1, (2,), np.float32), gym.spaces.MultiBinary(3), "has actions MultiBinary"),
     ],

@@ -20,11 +20,13 @@ ALLOWED: dict[str, str] = {
     "agent.layers": "noise",
     "agent.targets": "",
     "agent.config": "errors noise options targets",
-    "agent.encoders": "layers noise",
+    "agent.observation": "",
+    "agent.convolutions": "errors",
+    "agent.encoders": "config convolutions errors layers noise observation",
     "agent.heads": "encoders layers noise targets",
-    "agent.network": "config encoders heads layers noise",
+    "agent.network": "config encoders heads layers noise observation",
     "agent.numpy_network": "encoders heads layers network",
-    "agent.replay": "",
+    "agent.replay": "observation",
     "agent.gradients": "config network numpy_network replay targets",
     "agent.optimiser": "",
     "agent.dqn": "config gradients network noise numpy_network optimiser replay seeding targets",
@@ -46,7 +48,8 @@ ALLOWED: dict[str, str] = {
         "checkpoint config dqn errors evaluation interrupt monitor options replay saved_agent schedule "
         "seeding tracking envs.make envs.video"
     ),
-    "envs.make": "errors",
+    "envs.observations": "errors observation",
+    "envs.make": "errors observation envs.observations",
     "envs.video": "errors",
 }
 
@@ -55,7 +58,7 @@ RESERVED: dict[str, set[str]] = {
     "wandb": {"agent.tracking"},
     "hydra": {"train", "evaluate"},
     "omegaconf": {"train", "evaluate"},
-    "gymnasium": {"agent.evaluation", "agent.training", "envs.make"},
+    "gymnasium": {"agent.evaluation", "agent.training", "envs.make", "envs.observations"},
     "matplotlib": {"agent.plots"},
 }
 

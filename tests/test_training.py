@@ -100,9 +100,9 @@ def setup(folder: Path, **changes: Any) -> Setup:
         node[last] = value
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
-    network = build_network(options, task.inputs, task.actions, torch_generator(config.seed, "initialisation"))
+    network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
     dqn = DQN(network, options, task.actions, config.seed)
-    replay = Replay(options.replay_size, config.num_envs, task.inputs, n_step=options.n_step, gamma=options.gamma)
+    replay = Replay(options.replay_size, config.num_envs, task.observation, n_step=options.n_step, gamma=options.gamma)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder), tracker)  # type: ignore[arg-type]
 
