@@ -14,6 +14,7 @@ from agent import cli
 from agent.config import EvaluateConfig
 from agent.errors import UserError
 from agent.evaluation import Player, evaluate, load_player, record, watch
+from agent.extensions import import_asked
 from agent.files import atomic_write_text
 from agent.options import leaf_names, parse
 from agent.plots import plot_evaluation
@@ -23,7 +24,7 @@ from agent.seeding import environment_seeds
 from envs.video import write_video
 
 #: What `cli` needs to put errors into words.
-WORDS = (HydraException, OmegaConfBaseException), leaf_names(EvaluateConfig)
+WORDS = (HydraException, OmegaConfBaseException), [*leaf_names(EvaluateConfig), "imports"]
 COLUMNS = ("return_mean", "return_std", "return_median", "return_min", "return_max", "return_iqm")
 
 
@@ -37,6 +38,7 @@ def main(cfg: DictConfig) -> None:
 def run(cfg: DictConfig) -> None:
     """Composes the config, plays every agent and shows the results."""
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    import_asked(asked)
     paths = asked["checkpoint"]
     asked["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
     config = parse(EvaluateConfig, asked)

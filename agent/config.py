@@ -115,7 +115,8 @@ class EnvConfig:
 
     id: str = "CartPole-v1"
     kwargs: dict[str, Any] = field(default_factory=dict)
-    vectorization: Literal["auto", "sync", "native"] = "auto"
+    vectorization: Literal["auto", "sync", "async", "native"] = "auto"
+    time_limit: Annotated[int | None, AT_LEAST_ONE] = None
 
 
 @dataclass(frozen=True)

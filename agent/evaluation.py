@@ -18,7 +18,7 @@ from agent.noise import NoiseModel
 from agent.options import parse
 from agent.saved_agent import check_tensors, load_agent
 from agent.targets import greedy
-from envs.make import Task, load_task, make_single
+from envs.make import Task, UnknownEnvironmentError, load_task, make_single
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
@@ -155,7 +155,7 @@ def evaluate(
     task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None, num_envs: int = 20
 ) -> Evaluation:
     """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step."""
-    envs = [make_single(task.id, task.kwargs) for _ in range(min(num_envs, len(seeds)))]
+    envs = [make_single(task.id, task.kwargs, time_limit=task.time_limit) for _ in range(min(num_envs, len(seeds)))]
     try:
         return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task)
     finally:
@@ -169,7 +169,7 @@ def record(
     """Plays the episodes of `seeds` one after the other and returns their frames (uint8 [H, W, 3]) and results."""
     frames: list[np.ndarray] = []
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory; without it, it asks for a screen
-    env = make_single(task.id, task.kwargs, render_mode="rgb_array")
+    env = make_single(task.id, task.kwargs, render_mode="rgb_array", time_limit=task.time_limit)
     try:
         policy = EvaluationPolicy(network, noise, seeds)
         result = play([env], policy, seeds, task, lambda frame: frames.append(np.asarray(frame)))
@@ -184,7 +184,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: where the task cannot be shown, or there is no screen.
     """
-    env = make_single(task.id, task.kwargs, render_mode="human")
+    env = make_single(task.id, task.kwargs, render_mode="human", time_limit=task.time_limit)
     try:
         return play([env], EvaluationPolicy(network, noise, seeds), seeds, task)
     finally:
@@ -210,7 +210,7 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     """
     saved = load_agent(path)
     said = saved.description
-    task = load_task(said["env"]["id"], said["env"].get("kwargs", {}))
+    task = _task(said, path)
     if (said.get("observation"), said.get("actions")) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
     config = _agent_config(said, path)
@@ -225,6 +225,17 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     network = build_network(config, task.observation, task.actions, torch.Generator())
     network.load_state_dict(saved.tensors)
     return Player(task, network.to(device), noise_model(config, network), said, path)
+
+
+def _task(said: dict[str, Any], path: Path) -> Task:
+    """The task that a description names; its package, if it has one, is for the person to name, not for the file."""
+    limit = said.get("time_limit")
+    if limit is not None and (type(limit) is not int or not 0 < limit < 2**31):
+        raise UserError(f"{path} is damaged: its time limit is {limit!r:.80}")
+    try:
+        return load_task(said["env"]["id"], said["env"].get("kwargs", {}), limit)
+    except UnknownEnvironmentError as error:
+        raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
 
 
 def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:

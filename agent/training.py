@@ -206,6 +206,7 @@ class Trainer:
             evaluation = {"global_step": self._evaluated_at, **self._evaluation.statistics()}
         return {
             "env": {"id": self.task.id, "kwargs": self.task.kwargs},
+            "time_limit": self.task.time_limit,
             "observation": self.task.observe.description(),
             "actions": self.task.actions,
             "agent": to_plain(self.config.agent),

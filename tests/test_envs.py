@@ -11,7 +11,8 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.errors import UserError
-from envs.make import NATIVE_FROM, load_task, make_single, make_vector
+from envs.make import load_task, make_single
+from envs.vector import NATIVE_FROM, Processes, make_vector
 
 Policy = Callable[[np.ndarray], np.ndarray]
 Register = Callable[..., None]
@@ -166,6 +167,7 @@ def test_native_is_chosen_by_size_and_by_wish() -> None:
         (NATIVE_FROM, "auto", CartPoleVectorEnv),
         (1, "native", CartPoleVectorEnv),
         (NATIVE_FROM, "sync", SyncVectorEnv),
+        (2, "async", Processes),
     ):
         envs = make_vector(task, num_envs, vectorization)  # type: ignore[arg-type]
         assert isinstance(envs, cls)
@@ -237,7 +239,7 @@ def check_rows(
     return endings
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_next_step_autoreset_after_falls(vectorization: Any) -> None:
     envs = make_vector(load_task("CartPole-v1", {}), 5, vectorization)
     endings = check_rows(envs, random_actions(), 150, limit=500)
@@ -245,26 +247,26 @@ def test_next_step_autoreset_after_falls(vectorization: Any) -> None:
     assert all(terminated and not truncated for _, terminated, truncated in endings)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_the_time_limit_truncates_at_500(vectorization: Any) -> None:
     envs = make_vector(load_task("CartPole-v1", {}), 2, vectorization)
     assert check_rows(envs, balance, 1005, limit=500) == [(500, False, True)] * 4
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_a_fall_at_the_time_limit_has_both_flags(vectorization: Any) -> None:
     envs = make_vector(load_task("CartPole-v1", {"max_episode_steps": 9}), 8, vectorization)
     endings = check_rows(envs, push_right, 200, limit=9)
     assert {(9, True, True), (9, False, True)} <= set(endings) <= {(8, True, False), (9, True, True), (9, False, True)}
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_kwargs_reach_every_copy(vectorization: Any) -> None:
     envs = make_vector(load_task("CartPole-v1", {"sutton_barto_reward": True}), 4, vectorization)
     assert check_rows(envs, random_actions(), 60, limit=500, sutton_barto=True)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_a_reset_from_outside_takes_the_place_of_an_autoreset(vectorization: Any) -> None:
     """As at a checkpoint right after an ending: the next row is a step, not a reset."""
     envs = make_vector(load_task("CartPole-v1", {}), 2, vectorization)
@@ -280,7 +282,7 @@ def test_a_reset_from_outside_takes_the_place_of_an_autoreset(vectorization: Any
     envs.close()
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_a_seed_decides_everything_and_copies_differ(vectorization: Any) -> None:
     task = load_task("CartPole-v1", {})
 

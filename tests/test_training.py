@@ -25,7 +25,8 @@ from agent.replay import Replay
 from agent.schedule import Every
 from agent.seeding import environment_seeds, torch_generator
 from agent.training import Outcome, Trainer
-from envs.make import load_task, make_vector
+from envs.make import load_task
+from envs.vector import make_vector
 
 SMALL: dict[str, Any] = {
     "env.id": "CartPole-v1",
