@@ -85,7 +85,7 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Repla
     """The replay, where the config puts it, if it fits."""
     agent = config.agent
     where = device if agent.replay_device == "auto" else torch.device("cpu")
-    check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.observation.bytes), where)
+    check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.observation), where)
     return Replay(
         agent.replay_size,
         config.num_envs,

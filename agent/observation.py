@@ -17,6 +17,7 @@ class ObservationSpec:
     shape: tuple[int, ...]
     dtype: str = "float32"  # float32 | uint8 | bool
     high: float = 1.0  # of an image: the stored value that a network is given as 1
+    stack: int = 1  # of an image: its channels are this many frames, the newest last; each next one is moved on by one
 
     @property
     def is_image(self) -> bool:
@@ -29,9 +30,14 @@ class ObservationSpec:
         return prod(self.shape)
 
     @property
-    def bytes(self) -> int:
-        """What one takes in memory."""
-        return self.size * np.dtype(self.dtype).itemsize
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of what a replay keeps of it: of a stack of frames the newest."""
+        return (self.shape[0] // self.stack, *self.shape[1:])
+
+    @property
+    def stored_bytes(self) -> int:
+        """What that takes in memory, with the age of a stack."""
+        return prod(self.stored_shape) * np.dtype(self.dtype).itemsize + (self.stack > 1)
 
     def __str__(self) -> str:
         kind = "images" if self.is_image else "vectors"

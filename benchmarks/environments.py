@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "ENVIRONMENTS.md"
-STEPS, SECONDS = 300, 60
+STEPS, SECONDS = 300, 300
 #: Short, and nothing else: what the task is given is its id alone.
 SHORT = (
     f"steps={STEPS}",
