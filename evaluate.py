@@ -21,6 +21,7 @@ from agent.plots import plot_evaluation
 from agent.resources import resolve_device, use_threads
 from agent.saved_agent import find_agent, newest_run
 from agent.seeding import environment_seeds
+from envs.atari import human_normalised
 from envs.video import write_video
 
 #: What `cli` needs to put errors into words.
@@ -47,6 +48,9 @@ def run(cfg: DictConfig) -> None:
     players = [load_player(file, resolve_device(config.device)) for file in files]
     results = [evaluate_agent(player, config) for player in players]
     print(table(results))
+    for result in results:
+        if "human_normalised" in result:
+            print(f"human-normalised score of {result['label']}: {100 * result['human_normalised']:.1f} %")
     for player, result in zip(players, results, strict=True):
         write(player, config, result)
     if len(results) > 1:
@@ -73,6 +77,8 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         outcome = watch(player.task, player.network, seeds, noise)
     else:
         outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
+    statistics = outcome.statistics()
+    human = human_normalised(player.task.id, statistics["return_mean"])
     return {
         "label": str(player.path.parent),
         "agent": str(player.path),
@@ -82,7 +88,8 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         "episodes": config.episodes,
         "seed": config.seed,
         "noise": config.noise,
-        **outcome.statistics(),
+        **statistics,
+        **({} if human is None else {"human_normalised": human}),
         "returns": list(outcome.returns),
         "lengths": list(outcome.lengths),
     }

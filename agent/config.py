@@ -117,6 +117,8 @@ class EnvConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
     time_limit: Annotated[int | None, AT_LEAST_ONE] = None
+    clip_rewards: bool = False
+    life_loss: bool = False
 
 
 @dataclass(frozen=True)

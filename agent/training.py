@@ -110,9 +110,11 @@ class Trainer:
             action = self.agent.random_actions(len(begins))
         else:
             action = self.agent.act(observation, begins, self.config.agent.epsilon.at(self.step))
-        following, reward, terminated, truncated, _ = self.envs.step(action + self.task.first_action)
+        following, reward, terminated, truncated, info = self.envs.step(action + self.task.first_action)
         self._observation = self.task.observe(following)
-        self.replay.add(action, reward, terminated, truncated, self._observation)
+        learned = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
+        life_lost = info.get("life_lost") if self.config.env.life_loss else None
+        self.replay.add(action, learned, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
         self._learn()
         self._seconds += time.perf_counter() - began

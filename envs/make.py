@@ -10,6 +10,7 @@ import gymnasium as gym
 
 from agent.errors import UserError
 from agent.observation import ObservationSpec
+from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
 from envs.observations import Observer, observer_of
 from envs.packages import register
 
@@ -61,7 +62,7 @@ def load_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = N
         return Task(
             id=env_id if spec is None else spec.id,
             kwargs=dict(kwargs),
-            observe=observer_of(env_id, env.observation_space),
+            observe=observer_of(env_id, env.observation_space, frame_stack(env)),
             actions=int(actions.n),
             first_action=int(actions.start),
             threshold=None if spec is None else spec.reward_threshold,
@@ -87,20 +88,24 @@ def make_single(
     """
     env_id = env if isinstance(env, str) else env.id
     options = dict(kwargs) if render_mode is None else {**kwargs, "render_mode": render_mode}
-    how: dict[str, Any] = {} if checked else {"disable_env_checker": True}
-    if time_limit is not None:
-        how["max_episode_steps"] = time_limit
+    options |= {} if checked else {"disable_env_checker": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on newer versions; what is wrong comes as an exception
         register(env_id)
         try:
-            return gym.make(env, **options, **how)
+            made = gym.make(env, **options)
+            if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
+                made.close()
+                made = Atari(gym.make(made.spec.id, **EMULATOR, **options))
+            return made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"{env_id} needs a package that is not installed: {error}") from error
         except Exception as error:
-            raise UserError(f"{env_id} could not be made with {options}: {type(error).__name__}: {error}") from error
+            raise UserError(
+                f"{env_id} could not be made with {dict(kwargs)}: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _nearest_ids(env_id: str) -> str:

@@ -70,14 +70,14 @@ class Observer:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def observer_of(env_id: str, space: gym.Space[Any]) -> Observer:
-    """How to observe an environment.
+def observer_of(env_id: str, space: gym.Space[Any], stack: int = 1) -> Observer:
+    """How to observe an environment; an image may be a stack of that many frames, the newest last.
 
     Raises:
         UserError: where its observations have no fixed length, or none at all.
     """
     if isinstance(space, spaces.Box) and _is_image(space):
-        return _image_observer(space)
+        return _image_observer(space, stack)
     leaves = list(_leaves(space))
     if not all(_is_flat(leaf) for leaf in leaves):
         raise UserError(f"{env_id} has observations {space}: their length is not fixed, so no network can take them")
@@ -105,7 +105,7 @@ def _channels_first(shape: Sequence[int]) -> tuple[int, ...]:
     return (0, 1, 2) if shape[0] < shape[2] else (2, 0, 1)
 
 
-def _image_observer(space: spaces.Box) -> Observer:
+def _image_observer(space: spaces.Box, stack: int) -> Observer:
     order = _channels_first(space.shape) if len(space.shape) == 3 else ()
     shape = tuple(space.shape[i] for i in order) or (1, *space.shape)
     axes = (0, *(i + 1 for i in order)) if order else ()
@@ -113,7 +113,7 @@ def _image_observer(space: spaces.Box) -> Observer:
     if space.dtype == np.bool_:
         return Observer(space, ObservationSpec(shape, "bool"), None, None, axes)
     if np.issubdtype(space.dtype, np.integer) and low >= 0 and high <= 255:
-        return Observer(space, ObservationSpec(shape, "uint8", high), None, None, axes)
+        return Observer(space, ObservationSpec(shape, "uint8", high, stack), None, None, axes)
     shift, scale = (None, None) if (low, high) == (0.0, 1.0) else (np.array([low]), np.array([1.0 / (high - low)]))
     return Observer(space, ObservationSpec(shape), shift, scale, axes)
 

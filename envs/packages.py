@@ -21,6 +21,12 @@ class Package(NamedTuple):
     register: Callable[[], None]  # makes them known to Gymnasium
 
 
+def _atari() -> None:
+    import ale_py  # type: ignore[import-not-found, unused-ignore]
+
+    gym.register_envs(ale_py)  # importing it registered them
+
+
 def _minatar() -> None:
     import minatar.gym  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
@@ -33,6 +39,7 @@ def _nothing() -> None:
 
 
 PACKAGES = (
+    Package(r"ALE/.*|.*NoFrameskip-v[04]", "ale_py", "atari", _atari),
     Package(r"MinAtar/.*", "minatar", "minatar", _minatar),
     Package(r"(LunarLander|BipedalWalker|CarRacing).*", "Box2D", "box2d", _nothing),
 )

@@ -53,8 +53,9 @@ ALLOWED: dict[str, str] = {
     ),
     "envs.observations": "errors observation",
     "envs.deep_sea": "",
+    "envs.atari": "",
     "envs.packages": "errors envs.deep_sea",
-    "envs.make": "errors observation envs.observations envs.packages",
+    "envs.make": "errors observation envs.atari envs.observations envs.packages",
     "envs.vector": "errors envs.make",
     "envs.video": "errors",
 }
@@ -66,7 +67,7 @@ RESERVED: dict[str, set[str]] = {
     "omegaconf": {"train", "evaluate"},
     "gymnasium": {
         *("agent.evaluation", "agent.training"),
-        *("envs.deep_sea", "envs.make", "envs.observations", "envs.packages", "envs.vector"),
+        *("envs.atari", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages", "envs.vector"),
     },
     "matplotlib": {"agent.plots"},
 }

@@ -15,7 +15,12 @@ GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 @pytest.mark.parametrize(
     ("env_id", "extra"),
-    [("MinAtar/Breakout-v1", "minatar"), ("MinAtar/Breakout-v9", "minatar"), ("LunarLander-v3", "box2d")],
+    [
+        ("MinAtar/Breakout-v1", "minatar"),
+        ("MinAtar/Breakout-v9", "minatar"),
+        ("ALE/Pong-v5", "atari"),
+        ("LunarLander-v3", "box2d"),
+    ],
 )
 def test_the_extra_of_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, env_id: str, extra: str) -> None:
     monkeypatch.setattr(packages, "is_installed", lambda module: False)
