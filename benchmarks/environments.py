@@ -93,7 +93,7 @@ def document(found: dict[str, tuple[str, str]]) -> str:
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for env_id, (group, what) in found.items():
         groups[group][re.sub(re.escape(env_id), "<id>", what)].append(env_id)
-    installed = ", ".join(name for name in ("minatar", "Box2D") if importlib.util.find_spec(name))
+    installed = ", ".join(name for name in ("ale_py", "minatar", "Box2D") if importlib.util.find_spec(name))
     lines = [
         "# Environments",
         "",

@@ -1,11 +1,15 @@
 """Atari: frames as the papers make them, whole games in what is counted, and what training alone changes."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from test_training import setup
 
+from agent.replay import REWARD, TERMINATED
 from envs.atari import SCORES, Atari, area_weights, frame_stack, human_normalised
 from envs.make import load_task, make_single
 from envs.vector import make_vector
@@ -75,6 +79,33 @@ def test_scores() -> None:
     assert all(human > random for random, human in SCORES.values())
     assert human_normalised("CartPole-v1", 500.0) is None
     assert human_normalised("Nowhere-v0", 500.0) is None
+
+
+@pytest.fixture
+def game() -> Iterator[str]:
+    gym.register("Test/Game-v0", entry_point=lambda: Atari(Emulator()))
+    yield "Test/Game-v0"
+    gym.registry.pop("Test/Game-v0")
+
+
+@pytest.mark.parametrize("clip_rewards", [False, True])
+@pytest.mark.parametrize("life_loss", [False, True])
+def test_clipped_rewards_and_lost_lives_are_for_learning_alone(
+    tmp_path: Path, game: str, clip_rewards: bool, life_loss: bool
+) -> None:
+    """The replay holds what is learned from; what is logged and evaluated is the game."""
+    changes = {"env.clip_rewards": clip_rewards, "env.life_loss": life_loss, "agent.network.encoder": "mlp"}
+    run = setup(tmp_path, **{"env.id": game, "agent.replay_ratio": 0, "steps": 120}, **changes)
+    outcome = run.run()
+    assert run.trainer.replay._frames.observations.shape[1:] == (1, 84, 84)
+    rewards, ends = (run.trainer.replay.scalars[:, column] for column in (REWARD, TERMINATED))
+    assert float(rewards.max()) == (1.0 if clip_rewards else 8.0)
+    returns = [value for _, value in run.tracker.series("train/episode_return")]
+    assert len(returns) >= 4
+    assert max(returns) > 20
+    assert (float(ends.sum()) > len(returns) + 4) == life_loss
+    assert outcome.evaluation is not None
+    assert min(outcome.evaluation.lengths) >= 5  # 20 frames or more of 50, through all lives but the first few
 
 
 def test_other_environments_are_no_stacks() -> None:
