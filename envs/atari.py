@@ -49,7 +49,7 @@ def is_played_as_in_the_papers(spec: gym.envs.registration.EnvSpec, kwargs: Mapp
 
 
 #: What the emulator is asked for: `Atari` skips and stacks by itself.
-EMULATOR = {"obs_type": "grayscale", "frameskip": 1}
+EMULATOR: dict[str, Any] = {"obs_type": "grayscale", "frameskip": 1}
 
 
 class Atari(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
@@ -97,7 +97,8 @@ class Atari(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
         return np.stack(self._frames), total, terminated, truncated, info
 
     def _frame(self, screen: np.ndarray) -> np.ndarray:
-        return np.rint(self._rows @ screen.astype(np.float32) @ self._columns).astype(np.uint8)
+        frame: np.ndarray = np.rint(self._rows @ screen.astype(np.float32) @ self._columns).astype(np.uint8)
+        return frame
 
 
 def frame_stack(env: gym.Env[Any, Any]) -> int:
@@ -114,7 +115,8 @@ def area_weights(source: int, target: int) -> np.ndarray:
     edges = np.arange(target + 1) * (source / target)
     pixels = np.arange(source)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (overlap.clip(0.0) * (target / source)).astype(np.float32)
+    weights: np.ndarray = (overlap.clip(0.0) * (target / source)).astype(np.float32)
+    return weights
 
 
 def human_normalised(env_id: str, mean_return: float) -> float | None:

@@ -87,7 +87,8 @@ def make_single(
         UserError: where Gymnasium does not know the id or cannot make it.
     """
     env_id = env if isinstance(env, str) else env.id
-    options = dict(kwargs) if render_mode is None else {**kwargs, "render_mode": render_mode}
+    options: dict[str, Any] = dict(kwargs)
+    options |= {} if render_mode is None else {"render_mode": render_mode}
     options |= {} if checked else {"disable_env_checker": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on newer versions; what is wrong comes as an exception
@@ -96,7 +97,7 @@ def make_single(
             made = gym.make(env, **options)
             if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
                 made.close()
-                made = Atari(gym.make(made.spec.id, **EMULATOR, **options))
+                made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
             return made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
