@@ -14,16 +14,18 @@ from agent import cli
 from agent.config import EvaluateConfig
 from agent.errors import UserError
 from agent.evaluation import Player, evaluate, load_player, record, watch
+from agent.extensions import import_asked
 from agent.files import atomic_write_text
 from agent.options import leaf_names, parse
 from agent.plots import plot_evaluation
 from agent.resources import resolve_device, use_threads
 from agent.saved_agent import find_agent, newest_run
 from agent.seeding import environment_seeds
+from envs.atari import human_normalised
 from envs.video import write_video
 
 #: What `cli` needs to put errors into words.
-WORDS = (HydraException, OmegaConfBaseException), leaf_names(EvaluateConfig)
+WORDS = (HydraException, OmegaConfBaseException), [*leaf_names(EvaluateConfig), "imports"]
 COLUMNS = ("return_mean", "return_std", "return_median", "return_min", "return_max", "return_iqm")
 
 
@@ -37,6 +39,7 @@ def main(cfg: DictConfig) -> None:
 def run(cfg: DictConfig) -> None:
     """Composes the config, plays every agent and shows the results."""
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    import_asked(asked)
     paths = asked["checkpoint"]
     asked["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
     config = parse(EvaluateConfig, asked)
@@ -45,6 +48,9 @@ def run(cfg: DictConfig) -> None:
     players = [load_player(file, resolve_device(config.device)) for file in files]
     results = [evaluate_agent(player, config) for player in players]
     print(table(results))
+    for result in results:
+        if "human_normalised" in result:
+            print(f"human-normalised score of {result['label']}: {100 * result['human_normalised']:.1f} %")
     for player, result in zip(players, results, strict=True):
         write(player, config, result)
     if len(results) > 1:
@@ -71,6 +77,8 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         outcome = watch(player.task, player.network, seeds, noise)
     else:
         outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
+    statistics = outcome.statistics()
+    human = human_normalised(player.task.id, statistics["return_mean"])
     return {
         "label": str(player.path.parent),
         "agent": str(player.path),
@@ -80,7 +88,8 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         "episodes": config.episodes,
         "seed": config.seed,
         "noise": config.noise,
-        **outcome.statistics(),
+        **statistics,
+        **({} if human is None else {"human_normalised": human}),
         "returns": list(outcome.returns),
         "lengths": list(outcome.lengths),
     }

@@ -19,6 +19,7 @@ from agent.config import TrainConfig
 from agent.console import Console
 from agent.dqn import DQN
 from agent.errors import UserError
+from agent.extensions import import_asked
 from agent.files import truncate_jsonl
 from agent.interrupt import Interrupt
 from agent.network import build_network
@@ -31,13 +32,14 @@ from agent.saved_agent import check_env, load_agent
 from agent.seeding import torch_generator
 from agent.tracking import Tracker
 from agent.training import Outcome, Trainer
-from envs.make import Task, load_task, make_vector
+from envs.make import Task, load_task
+from envs.vector import make_vector
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
 #: What `cli` needs to put errors into words: Hydra's exceptions, and every option that a person may misspell.
-WORDS = (HydraException, OmegaConfBaseException), [*leaf_names(TrainConfig), "resume", "hydra.run.dir"]
+WORDS = (HydraException, OmegaConfBaseException), [*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir"]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -51,6 +53,7 @@ def main(cfg: DictConfig) -> None:
 def run(cfg: DictConfig, folder: Path) -> None:
     """Composes the config, with that of the run to resume where there is one, and trains."""
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    import_asked(asked)
     resume = asked.pop("resume")
     if resume is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
         raise UserError("resume does not go with -m: resume the runs one by one")
@@ -72,7 +75,9 @@ def run(cfg: DictConfig, folder: Path) -> None:
 
 def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
     """The agent with its first parameters."""
-    network = build_network(config.agent, task.inputs, task.actions, torch_generator(config.seed, "initialisation"))
+    network = build_network(
+        config.agent, task.observation, task.actions, torch_generator(config.seed, "initialisation")
+    )
     return DQN(network, config.agent, task.actions, config.seed, device)
 
 
@@ -80,11 +85,11 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Repla
     """The replay, where the config puts it, if it fits."""
     agent = config.agent
     where = device if agent.replay_device == "auto" else torch.device("cpu")
-    check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.inputs), where)
+    check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.observation), where)
     return Replay(
         agent.replay_size,
         config.num_envs,
-        task.inputs,
+        task.observation,
         n_step=agent.n_step,
         gamma=agent.gamma,
         device=where,
@@ -96,7 +101,7 @@ def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] |
     """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are."""
     use_threads(config.threads)
     device = resolve_device(config.device)
-    task = load_task(config.env.id, config.env.kwargs)
+    task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
     try:
         check_env({"id": task.id, "kwargs": task.kwargs}, folder)
     except UserError as error:  # now, not when the first agent is saved

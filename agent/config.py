@@ -12,6 +12,18 @@ from agent.targets import Loss
 WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
 
 
+SIDE = Range("between 1 and 64", lambda x: 1 <= x <= 64)
+
+
+@dataclass(frozen=True)
+class ImpalaConfig:
+    """The IMPALA trunk, where `encoder` is impala. See agent/convolutions.py."""
+
+    width: Annotated[int, SIDE] = 1
+    pool: Annotated[int | None, SIDE] = 6
+    spectral_norm: bool = False
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """The network. `hidden` are the widths of the hidden layers; dueling gives each stream its own last one."""
@@ -19,6 +31,8 @@ class NetworkConfig:
     hidden: Annotated[tuple[int, ...], WIDTH] = (128, 128)
     dueling: bool = False
     layer_norm: bool = True
+    encoder: str = "auto"
+    impala: ImpalaConfig = field(default_factory=ImpalaConfig)
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,10 @@ class EnvConfig:
 
     id: str = "CartPole-v1"
     kwargs: dict[str, Any] = field(default_factory=dict)
-    vectorization: Literal["auto", "sync", "native"] = "auto"
+    vectorization: Literal["auto", "sync", "async", "native"] = "auto"
+    time_limit: Annotated[int | None, AT_LEAST_ONE] = None
+    clip_rewards: bool = False
+    life_loss: bool = False
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class DQN:
     # ---- acting
 
     def act(self, observation: np.ndarray, begins: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
-        """Chooses an action [E] for observations [E, inputs], float32.
+        """Chooses an action [E] for observations [E, *shape], as they are stored.
 
         Args:
             observation: one row per environment; each explores with a draw of its own.

@@ -18,7 +18,7 @@ from agent.noise import NoiseModel
 from agent.options import parse
 from agent.saved_agent import check_tensors, load_agent
 from agent.targets import greedy
-from envs.make import Task, load_task, make_single
+from envs.make import Task, UnknownEnvironmentError, load_task, make_single
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
@@ -85,7 +85,7 @@ class EvaluationPolicy:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds] if self._noise is not None else []
 
     def __call__(self, observation: np.ndarray, episodes: Sequence[int]) -> np.ndarray:
-        """Actions [n] for observations [n, inputs] of the episodes with these indices."""
+        """Actions [n] for observations [n, *shape] of the episodes with these indices."""
         with torch.inference_mode():
             x = torch.from_numpy(observation).to(self._device, torch.float64)
             noise = None
@@ -114,7 +114,7 @@ def play(
 
     Args:
         envs: environments of one task, free to be reset.
-        policy: actions for observations [n, inputs] of the episodes with given indices.
+        policy: actions for observations [n, *shape] of the episodes with given indices.
         seeds: one per episode.
         task: what the environments are.
         on_frame: called with what the first environment's render gives after every reset and step.
@@ -122,7 +122,7 @@ def play(
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     waiting = iter(range(len(seeds)))
     running: dict[int, int] = {}  # environment → episode
-    observations: dict[int, np.ndarray] = {}
+    observations: dict[int, Any] = {}
 
     def begin(slots: Iterable[int]) -> None:
         for slot in slots:
@@ -137,7 +137,7 @@ def play(
     begin(range(len(envs)))
     while running:
         slots, episodes = list(running), list(running.values())
-        actions = policy(task.observe(np.stack([observations[slot] for slot in slots])), episodes)
+        actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
         ended = []
         for slot, episode, action in zip(slots, episodes, actions.tolist(), strict=True):
             observations[slot], reward, terminated, truncated, _ = envs[slot].step(action + task.first_action)
@@ -155,7 +155,7 @@ def evaluate(
     task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None, num_envs: int = 20
 ) -> Evaluation:
     """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step."""
-    envs = [make_single(task.id, task.kwargs) for _ in range(min(num_envs, len(seeds)))]
+    envs = [make_single(task.id, task.kwargs, time_limit=task.time_limit) for _ in range(min(num_envs, len(seeds)))]
     try:
         return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task)
     finally:
@@ -169,7 +169,7 @@ def record(
     """Plays the episodes of `seeds` one after the other and returns their frames (uint8 [H, W, 3]) and results."""
     frames: list[np.ndarray] = []
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory; without it, it asks for a screen
-    env = make_single(task.id, task.kwargs, render_mode="rgb_array")
+    env = make_single(task.id, task.kwargs, render_mode="rgb_array", time_limit=task.time_limit)
     try:
         policy = EvaluationPolicy(network, noise, seeds)
         result = play([env], policy, seeds, task, lambda frame: frames.append(np.asarray(frame)))
@@ -184,7 +184,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: where the task cannot be shown, or there is no screen.
     """
-    env = make_single(task.id, task.kwargs, render_mode="human")
+    env = make_single(task.id, task.kwargs, render_mode="human", time_limit=task.time_limit)
     try:
         return play([env], EvaluationPolicy(network, noise, seeds), seeds, task)
     finally:
@@ -210,23 +210,32 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     """
     saved = load_agent(path)
     said = saved.description
-    task = load_task(said["env"]["id"], said["env"].get("kwargs", {}))
-    if (said.get("inputs"), said.get("actions")) != (task.inputs, task.actions):
-        raise UserError(f"{path} was trained on another version of {task.id}: inputs or actions differ")
-    if (said.get("shift"), said.get("scale")) != (task.shift.tolist(), task.scale.tolist()):
-        raise UserError(f"{path} was trained on another version of {task.id}: the bounds of its observations differ")
+    task = _task(said, path)
+    if (said.get("observation"), said.get("actions")) != (task.observe.description(), task.actions):
+        raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
     config = _agent_config(said, path)
     if len(config.network.hidden) > len(saved.tensors):
         raise UserError(f"{path} is damaged: it describes more layers than it holds")
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
         shapes = {
             name: tuple(value.shape)
-            for name, value in build_network(config, task.inputs, task.actions).state_dict().items()
+            for name, value in build_network(config, task.observation, task.actions).state_dict().items()
         }
     check_tensors(saved.tensors, shapes, path)
-    network = build_network(config, task.inputs, task.actions, torch.Generator())
+    network = build_network(config, task.observation, task.actions, torch.Generator())
     network.load_state_dict(saved.tensors)
     return Player(task, network.to(device), noise_model(config, network), said, path)
+
+
+def _task(said: dict[str, Any], path: Path) -> Task:
+    """The task that a description names; its package, if it has one, is for the person to name, not for the file."""
+    limit = said.get("time_limit")
+    if limit is not None and (type(limit) is not int or not 0 < limit < 2**31):
+        raise UserError(f"{path} is damaged: its time limit is {limit!r:.80}")
+    try:
+        return load_task(said["env"]["id"], said["env"].get("kwargs", {}), limit)
+    except UnknownEnvironmentError as error:
+        raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
 
 
 def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:

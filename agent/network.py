@@ -4,20 +4,21 @@ import torch
 from torch import Tensor, nn
 
 from agent.config import AgentConfig
-from agent.encoders import MLPEncoder
+from agent.encoders import Encoder, EncoderParts, build_encoder
 from agent.heads import ExpectedHead, ExpectedValues
 from agent.layers import Linear, LinearFactory, NoisyLinear
 from agent.noise import NoiseModel, split
+from agent.observation import ObservationSpec, as_spec
 
 
 class QNetwork(nn.Module):
     """Action values as a pure function of observation, noise and parameters.
 
-    Shapes: observation [B, inputs]; noise [N, noise_size] with N = 1 (shared by the batch) or N = B (per row), or
+    Shapes: observation [B, *shape]; noise [N, noise_size] with N = 1 (shared by the batch) or N = B (per row), or
     None for the mean network.
     """
 
-    def __init__(self, encoder: MLPEncoder, head: ExpectedHead) -> None:
+    def __init__(self, encoder: Encoder, head: ExpectedHead) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -36,8 +37,23 @@ class QNetwork(nn.Module):
         return {name: layer for name, layer in self.named_modules() if isinstance(layer, NoisyLinear)}
 
 
-def build_network(config: AgentConfig, inputs: int, actions: int, generator: torch.Generator | None = None) -> QNetwork:
-    """The network that `config` describes, on the CPU; its initial parameters are drawn by `generator`."""
+def build_network(
+    config: AgentConfig,
+    observation: ObservationSpec | int,
+    actions: int,
+    generator: torch.Generator | None = None,
+) -> QNetwork:
+    """The network that `config` describes, on the CPU; its initial parameters are drawn by `generator`.
+
+    Args:
+        config: the algorithm.
+        observation: what the network is given; a number n stands for float32 vectors of that length.
+        actions: how many there are.
+        generator: None for torch's default generator.
+
+    Raises:
+        UserError: where the encoder is not registered, or does not take these observations.
+    """
 
     def linear(p: int, q: int) -> Linear:
         if not config.noise.enabled:
@@ -47,7 +63,7 @@ def build_network(config: AgentConfig, inputs: int, actions: int, generator: tor
 
     *hidden, last = config.network.hidden
     factory: LinearFactory = linear
-    encoder = MLPEncoder(inputs, hidden, factory, config.network.layer_norm)
+    encoder = build_encoder(EncoderParts(as_spec(observation), tuple(hidden), factory, config.network, generator))
     head = ExpectedHead(
         encoder.features,
         last,

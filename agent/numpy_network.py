@@ -30,6 +30,7 @@ class NumpyNetwork:
 
     def __init__(self, network: QNetwork) -> None:
         encoder, head = network.encoder, network.head
+        assert isinstance(encoder, MLPEncoder)
         pairs = zip(encoder.layers, encoder.norms, strict=True)
         self._trunk = [_Layer(layer, norm, first=i == 0) for i, (layer, norm) in enumerate(pairs)]  # type: ignore[arg-type]
         self._advantage = _stream(head.advantage, first=not self._trunk)
@@ -55,6 +56,8 @@ class NumpyNetwork:
 
     def vjp(self, observation: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
         """The values, and the pullback of ∂L/∂values (which it may overwrite)."""
+        if observation.dtype != np.float32:  # truth values
+            observation = observation.astype(np.float32)
         cuts, depth = iter(self._cuts), len(self._trunk)
         parts: list[Noise] = [None if noise is None else (noise[:, a:b], noise[:, b:c]) for a, b, c in cuts]
         features, pull_features = _chain(self._trunk, observation, parts)

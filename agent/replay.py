@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.arrays import as_array, integer, take
+from agent.frames import Frames
+from agent.observation import ObservationSpec, as_spec
+
 # Columns of the packed scalars of a row.
 ACTION, REWARD, TERMINATED, STOP = range(4)
 
@@ -18,11 +22,11 @@ ACTION, REWARD, TERMINATED, STOP = range(4)
 class Batch(NamedTuple):
     """B transitions s, a → R, discount, s'; `discount` is γ^k·(1 − terminated), R the discounted sum of k rewards."""
 
-    observation: Tensor  # [B, inputs]
+    observation: Tensor  # [B, *shape], in the dtype in which it is stored
     action: Tensor  # [B], int64
     reward: Tensor  # [B]
     discount: Tensor  # [B]
-    next_observation: Tensor  # [B, inputs]
+    next_observation: Tensor  # [B, *shape]
 
     def grouped(self, groups: int) -> "Batch":
         """The same rows as views [groups, B / groups, …], one group for each draw of noise; as they are for 1 and B."""
@@ -31,29 +35,16 @@ class Batch(NamedTuple):
         return Batch(*(field.view(groups, -1, *field.shape[1:]) for field in self))
 
 
-def required_bytes(capacity: int, num_envs: int, inputs: int) -> int:
+def required_bytes(capacity: int, num_envs: int, observation: ObservationSpec | int) -> int:
     """Bytes that a Replay of `capacity` transitions takes: observations, packed scalars and the list of starts."""
-    rows = _rows(capacity, num_envs)
-    return rows * num_envs * (4 * inputs + 4 * 4 + 8) + rows * 8
+    spec = as_spec(observation)
+    rows = _rows(capacity, num_envs, spec.stack)
+    return rows * num_envs * (spec.stored_bytes + 4 * 4 + 8) + rows * 8
 
 
-def _rows(capacity: int, num_envs: int) -> int:
-    """Rows of the ring: whole vector steps, and one more for the observation that follows the newest."""
-    return -(-capacity // num_envs) + 1
-
-
-def _array(tensor: Tensor) -> Any:
-    """A tensor on the CPU as a NumPy view, whose operations cost a third; one on another device as it is."""
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor
-
-
-def _take(array: Any, index: Any) -> Any:
-    """Rows `index` of a tensor or an array."""
-    return array.take(index, axis=0) if isinstance(array, np.ndarray) else array.index_select(0, index)
-
-
-def _integer(array: Any) -> Any:
-    return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
+def _rows(capacity: int, num_envs: int, stack: int) -> int:
+    """Rows of the ring: whole vector steps, the observation after the newest, and the oldest stack's earlier frames."""
+    return -(-capacity // num_envs) + stack
 
 
 class Replay:
@@ -69,7 +60,7 @@ class Replay:
     Args:
         capacity: transitions to hold.
         num_envs: E, environments that are written side by side.
-        inputs: length of an observation.
+        observation: what is stored; a number n stands for float32 vectors of that length.
         n_step: n.
         gamma: γ.
         device: where the rows lie and are sampled.
@@ -80,25 +71,25 @@ class Replay:
         self,
         capacity: int,
         num_envs: int,
-        inputs: int,
+        observation: ObservationSpec | int,
         *,
         n_step: int = 1,
         gamma: float = 0.99,
         device: torch.device | str = "cpu",
         batch_device: torch.device | str | None = None,
     ) -> None:
-        self.rows, self.num_envs = _rows(capacity, num_envs), num_envs
+        spec = as_spec(observation)
+        self.rows, self.num_envs = _rows(capacity, num_envs, spec.stack), num_envs
         self.n_step, self.gamma = n_step, gamma
         self.device = torch.device(device)
         self._batch_device = self.device if batch_device is None else torch.device(batch_device)
         self._size = size = self.rows * num_envs
-        self.observations = torch.zeros((size, inputs), device=self.device)
+        self._frames = Frames(spec, self.rows, num_envs, self.device)
         self.scalars = torch.zeros((size, 4), device=self.device)
         self.starts = torch.zeros(size, dtype=torch.int64, device=self.device)
         powers = gamma ** torch.arange(n_step + 1, dtype=torch.float64)  # γ^0 … γ^n
-        self._powers = _array(powers.float().to(self.device))
-        self._observations, self._scalars = _array(self.observations), _array(self.scalars)
-        self._starts = _array(self.starts)
+        self._powers = as_array(powers.float().to(self.device))
+        self._scalars, self._starts = as_array(self.scalars), as_array(self.starts)
         self.head = 0  # the row that holds the current observation and waits for its action
         self.first = 0  # queue of starts: position of the oldest
         self.count = 0  # and how many there are
@@ -111,8 +102,8 @@ class Replay:
         return self.count
 
     def begin(self, observation: np.ndarray) -> None:
-        """Writes the first observations [E, inputs], of a reset of all environments; in mid-run call `cut`."""
-        self._put(self._observations, self.head, observation)
+        """Writes the first observations [E, *shape], of a reset of all environments; in mid-run call `cut`."""
+        self._frames.put(self.head, observation, np.ones(self.num_envs, dtype=bool))
         self._fresh[:] = True
 
     def add(
@@ -122,30 +113,35 @@ class Replay:
         terminated: np.ndarray,
         truncated: np.ndarray,
         next_observation: np.ndarray,
+        life_lost: np.ndarray | None = None,
     ) -> None:
-        """Completes the waiting row with what `envs.step(action)` gave; each [E], next_observation [E, inputs]."""
+        """Completes the waiting row with what `envs.step(action)` gave; each [E], next_observation [E, *shape].
+
+        Where a life was lost, the return ends as by termination, and the game goes on: the next row is a start.
+        """
         ended = (terminated | truncated) & self._fresh
+        stop = ended
+        if life_lost is not None:
+            terminated, stop = terminated | life_lost, ended | (life_lost & self._fresh)
         row = np.empty((self.num_envs, 4), dtype=np.float32)
         row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
         row[:, STOP] = 1.0  # as the newest row: no window reads past it, until the next one is complete
         self._put(self._scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
         self._put(self._scalars, self.head, row)
-        self._previous_stop = ended.astype(np.float32)
+        self._previous_stop = stop.astype(np.float32)
         self._push_starts()
-        self.head = (self.head + 1) % self.rows
-        self._drop_starts(self.head)
-        self._put(self._observations, self.head, next_observation)
+        self._advance()
+        self._frames.put(self.head, next_observation, ~self._fresh)
         self._fresh = ~ended
 
     def cut(self, observation: np.ndarray) -> None:
         """Ends all episodes as truncations and begins new ones: the environments were reset from outside.
 
         The waiting row keeps the observation after the newest transition, as after an ending, and the new episodes'
-        observations [E, inputs] go to the row below it.
+        observations [E, *shape] go to the row below it.
         """
         self._starts_of_row[self.head] = 0
-        self.head = (self.head + 1) % self.rows
-        self._drop_starts(self.head)
+        self._advance()
         self.begin(observation)
 
     def sample(self, size: int, generator: torch.Generator | None = None) -> Batch:
@@ -157,7 +153,7 @@ class Replay:
         if not self.count:
             raise ValueError("the replay holds no transition yet")
         rank = torch.randint(self.count, (size,), generator=generator, device=self.device)
-        batch = self.gather(_take(self._starts, (_array(rank) + self.first) % self._size))
+        batch = self.gather(take(self._starts, (as_array(rank) + self.first) % self._size))
         if self._batch_device == self.device:
             return batch
         return Batch(*(field.to(self._batch_device) for field in batch))
@@ -169,23 +165,23 @@ class Replay:
 
     def gather(self, start: Any) -> Batch:
         """The n-step transitions that begin at the flat rows `start` [B], int64: a tensor, or on the CPU an array."""
-        at = start = _array(start) if isinstance(start, Tensor) else start
-        row = first = _take(self._scalars, start)  # [B, 4]
+        at = start = as_array(start) if isinstance(start, Tensor) else start
+        row = first = take(self._scalars, start)  # [B, 4]
         reward, terminated = row[:, REWARD], row[:, TERMINATED]
         going, steps = 1.0 - row[:, STOP], 1.0  # whether the next step belongs to the window; k
         for i in range(1, self.n_step):
             at = (at + self.num_envs) % self._size
-            row = _take(self._scalars, at)
+            row = take(self._scalars, at)
             reward = reward + going * row[:, REWARD] * self.gamma**i
             terminated = terminated + going * row[:, TERMINATED]
             steps, going = steps + going, going * (1.0 - row[:, STOP])
         if self.n_step == 1:
             discount, after = self.gamma * (1.0 - terminated), start + self.num_envs
         else:
-            steps = _integer(steps)
-            discount, after = _take(self._powers, steps) * (1.0 - terminated), start + steps * self.num_envs
-        following = _take(self._observations, after % self._size)
-        batch = (_take(self._observations, start), _integer(first[:, ACTION]), reward, discount, following)
+            steps = integer(steps)
+            discount, after = take(self._powers, steps) * (1.0 - terminated), start + steps * self.num_envs
+        following = self._frames.take(after % self._size)
+        batch = (self._frames.take(start), integer(first[:, ACTION]), reward, discount, following)
         return Batch(*(torch.from_numpy(x) for x in batch)) if self.device.type == "cpu" else Batch(*batch)
 
     def _push_starts(self) -> None:
@@ -199,8 +195,10 @@ class Replay:
             self._write(self._starts, slice(0, len(flat) - fits), flat[fits:])
         self.count += len(flat)
 
-    def _drop_starts(self, row: int) -> None:
-        """Takes the starts of a row that is about to be overwritten off the queue; they are its oldest."""
+    def _advance(self) -> None:
+        """Goes on to the next row and takes the starts that need what it overwrites off the queue: its oldest."""
+        self.head = (self.head + 1) % self.rows
+        row = (self.head + self._frames.stack - 1) % self.rows
         dropped = int(self._starts_of_row[row])
         self._starts_of_row[row] = 0
         self.first = (self.first + dropped) % self._size
@@ -215,7 +213,7 @@ class Replay:
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold: tensors, arrays and counters."""
         return {
-            "observations": self.observations,
+            **self._frames.state(),
             "scalars": self.scalars,
             "starts": self.starts,
             "head": self.head,
@@ -234,7 +232,8 @@ class Replay:
         """
         if len(state["fresh"]) != self.num_envs:
             raise ValueError(f"replay of {len(state['fresh'])} environments, expected {self.num_envs}")
-        for name in ("observations", "scalars", "starts"):
+        self._frames.load_state(state)
+        for name in ("scalars", "starts"):
             target, source = getattr(self, name), state[name]
             if target.shape != source.shape:
                 raise ValueError(f"replay {name} are {tuple(source.shape)}, expected {tuple(target.shape)}")

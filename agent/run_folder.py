@@ -25,6 +25,7 @@ FREE = ("steps", "device", "threads", "eval", "checkpoint", "log", "wandb", "res
 
 def run_folder(resume: str | None, env_id: str, seed: int) -> str:
     """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
+    env_id = env_id.rpartition(":")[2]  # without the module that it comes from
     if resume == "auto":
         found = _newest(RUNS / env_id, seed)
         if found is not None:

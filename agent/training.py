@@ -63,7 +63,7 @@ class Trainer:
         self._evaluation: Evaluation | None = None
         self._evaluated_at = self._evaluations = 0
         self._saved_at = -1  # step of the last checkpoint
-        self._observation = np.zeros((envs.num_envs, task.inputs), dtype=np.float32)
+        self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
         self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
         self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
         self._returns = np.zeros(envs.num_envs)
@@ -110,9 +110,11 @@ class Trainer:
             action = self.agent.random_actions(len(begins))
         else:
             action = self.agent.act(observation, begins, self.config.agent.epsilon.at(self.step))
-        following, reward, terminated, truncated, _ = self.envs.step(action + self.task.first_action)
+        following, reward, terminated, truncated, info = self.envs.step(action + self.task.first_action)
         self._observation = self.task.observe(following)
-        self.replay.add(action, reward, terminated, truncated, self._observation)
+        learned = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
+        life_lost = info.get("life_lost") if self.config.env.life_loss else None
+        self.replay.add(action, learned, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
         self._learn()
         self._seconds += time.perf_counter() - began
@@ -206,10 +208,9 @@ class Trainer:
             evaluation = {"global_step": self._evaluated_at, **self._evaluation.statistics()}
         return {
             "env": {"id": self.task.id, "kwargs": self.task.kwargs},
-            "inputs": self.task.inputs,
+            "time_limit": self.task.time_limit,
+            "observation": self.task.observe.description(),
             "actions": self.task.actions,
-            "shift": self.task.shift.tolist(),
-            "scale": self.task.scale.tolist(),
             "agent": to_plain(self.config.agent),
             "seed": self.config.seed,
             "global_step": self.step,

@@ -37,7 +37,8 @@ def ours(settings: dict[str, object], every: int, steps: int) -> float:
     from agent.options import parse
     from agent.resources import use_threads
     from agent.training import Trainer
-    from envs.make import load_task, make_vector
+    from envs.make import load_task
+    from envs.vector import make_vector
     from train import build_agent, build_replay
 
     use_threads(1)

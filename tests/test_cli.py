@@ -66,9 +66,17 @@ BAD_TRAINING = {
     "an environment spelt wrong": ("env=CartPol-v1", "'CartPol-v1'.*nearest.*CartPole-v1"),
     "an environment of another version": ("env=Acrobot-v7", "'Acrobot-v7'.*nearest.*Acrobot-v1"),
     "an environment's module that is not there": ("env=nowhere_at_all:Foo-v0", "nowhere_at_all"),
+    "a module that is not there": ("imports=nowhere_at_all", "imports=nowhere_at_all: there is no such module"),
+    "a module that is no name": ("imports=os:system", "'os:system' is not the name of a module"),
+    "modules that are numbers": ("imports=[1]", r"imports is \[1\]: it must be the name of a module"),
+    "a module without such an environment": ("env=json:Foo-v0", "there is no environment 'Foo-v0'"),
     "an environment without a name": ("env=", "env"),
     "continuous actions": ("env=Pendulum-v1", r"Pendulum-v1.*Box\(-2.0, 2.0, \(1,\), float32\).*Discrete"),
-    "observations that are no vectors": ("env=FrozenLake-v1", r"FrozenLake-v1.*Discrete\(16\).*vector"),
+    "an encoder that nobody registered": ("agent.network.encoder=mine", r"'mine'.*auto, mlp, minatar.*imports="),
+    "an encoder of images for vectors": (
+        "agent.network.encoder=impala",
+        r"agent\.network\.encoder=impala takes images.*vectors \[4\] of float32",
+    ),
     "an argument that the environment does not know": ("+env.kwargs.wings=2", "CartPole-v1.*wings"),
     "an argument that no saved agent may have": (
         "+env.kwargs.max_episode_steps=9",

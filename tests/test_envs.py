@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +11,8 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.errors import UserError
-from envs.make import NATIVE_FROM, load_task, make_single, make_vector
+from envs.make import load_task, make_single
+from envs.vector import NATIVE_FROM, Processes, make_vector
 
 Policy = Callable[[np.ndarray], np.ndarray]
 Register = Callable[..., None]
@@ -56,14 +56,22 @@ class Plain(gym.Env[np.ndarray, np.int64]):
 # ---- one task
 
 
+def facts(env_id: str) -> tuple[Any, ...]:
+    task = load_task(env_id, {})
+    return (task.id, task.kwargs, task.observation.size, *(getattr(task, name) for name in AFTER))
+
+
+AFTER = ("actions", "first_action", "threshold", "fps", "renders")
+
+
 def test_load_task_says_what_an_agent_needs(register: Register) -> None:
-    assert astuple(load_task("CartPole-v1", {}))[:8] == ("CartPole-v1", {}, 4, 2, 0, 475.0, 50, True)
-    assert astuple(load_task("Acrobot-v1", {}))[:8] == ("Acrobot-v1", {}, 6, 3, 0, -100.0, 15, True)
-    assert astuple(load_task("MountainCar-v0", {}))[:8] == ("MountainCar-v0", {}, 2, 3, 0, -110.0, 30, True)
+    assert facts("CartPole-v1") == ("CartPole-v1", {}, 4, 2, 0, 475.0, 50, True)
+    assert facts("Acrobot-v1") == ("Acrobot-v1", {}, 6, 3, 0, -100.0, 15, True)
+    assert facts("MountainCar-v0") == ("MountainCar-v0", {}, 2, 3, 0, -110.0, 30, True)
     kwargs = {"sutton_barto_reward": True}
     assert load_task("CartPole-v1", kwargs).kwargs == kwargs
     register("Test/Plain-v0", Plain)
-    assert astuple(load_task("Test/Plain-v0", {}))[:8] == ("Test/Plain-v0", {}, 2, 3, 2, None, 30, False)
+    assert facts("Test/Plain-v0") == ("Test/Plain-v0", {}, 2, 3, 2, None, 30, False)
 
 
 @pytest.mark.filterwarnings("error")
@@ -96,9 +104,6 @@ def test_narrow_observations_are_stretched_to_one_and_others_left_alone(register
         ("", "Malformed"),
         ("Pendulum-v1", r"Pendulum-v1 has actions Box\(-2.0, 2.0.*Discrete"),
         ("MountainCarContinuous-v0", "has actions Box.*Discrete"),
-        ("FrozenLake-v1", r"FrozenLake-v1 has observations Discrete\(16\).*Box"),
-        ("Taxi-v4", r"has observations Discrete\(500\)"),
-        ("Blackjack-v1", r"has observations Tuple\("),
     ],
 )
 def test_what_is_not_supported_is_refused_in_one_sentence(env_id: str, expected: str) -> None:
@@ -110,9 +115,8 @@ def test_what_is_not_supported_is_refused_in_one_sentence(env_id: str, expected:
 @pytest.mark.parametrize(
     ("observations", "actions", "expected"),
     [
-        (gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Discrete(2), r"Box\(0, 255, \(8, 8, 3\)"),
-        (gym.spaces.Box(0, 1, (), np.float32), gym.spaces.Discrete(2), "has observations"),
-        (gym.spaces.Dict(a=gym.spaces.Discrete(2)), gym.spaces.Discrete(2), "has observations Dict"),
+        (gym.spaces.Sequence(gym.spaces.Discrete(3)), gym.spaces.Discrete(2), "Sequence.*their length is not fixed"),
+        (gym.spaces.Dict(a=gym.spaces.Graph(gym.spaces.Box(0, 1, (2,)), None)), gym.spaces.Discrete(2), "Graph"),
         (gym.spaces.Box(0, 1, (2,), np.float32), gym.spaces.MultiDiscrete([2, 3]), "has actions MultiDiscrete"),
         (gym.spaces.Box(0, 1, (2,), np.float32), gym.spaces.MultiBinary(3), "has actions MultiBinary"),
     ],
@@ -163,6 +167,7 @@ def test_native_is_chosen_by_size_and_by_wish() -> None:
         (NATIVE_FROM, "auto", CartPoleVectorEnv),
         (1, "native", CartPoleVectorEnv),
         (NATIVE_FROM, "sync", SyncVectorEnv),
+        (2, "async", Processes),
     ):
         envs = make_vector(task, num_envs, vectorization)  # type: ignore[arg-type]
         assert isinstance(envs, cls)
@@ -234,7 +239,7 @@ def check_rows(
     return endings
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_next_step_autoreset_after_falls(vectorization: Any) -> None:
     envs = make_vector(load_task("CartPole-v1", {}), 5, vectorization)
     endings = check_rows(envs, random_actions(), 150, limit=500)
@@ -242,26 +247,26 @@ def test_next_step_autoreset_after_falls(vectorization: Any) -> None:
     assert all(terminated and not truncated for _, terminated, truncated in endings)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_the_time_limit_truncates_at_500(vectorization: Any) -> None:
     envs = make_vector(load_task("CartPole-v1", {}), 2, vectorization)
     assert check_rows(envs, balance, 1005, limit=500) == [(500, False, True)] * 4
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_a_fall_at_the_time_limit_has_both_flags(vectorization: Any) -> None:
     envs = make_vector(load_task("CartPole-v1", {"max_episode_steps": 9}), 8, vectorization)
     endings = check_rows(envs, push_right, 200, limit=9)
     assert {(9, True, True), (9, False, True)} <= set(endings) <= {(8, True, False), (9, True, True), (9, False, True)}
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_kwargs_reach_every_copy(vectorization: Any) -> None:
     envs = make_vector(load_task("CartPole-v1", {"sutton_barto_reward": True}), 4, vectorization)
     assert check_rows(envs, random_actions(), 60, limit=500, sutton_barto=True)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_a_reset_from_outside_takes_the_place_of_an_autoreset(vectorization: Any) -> None:
     """As at a checkpoint right after an ending: the next row is a step, not a reset."""
     envs = make_vector(load_task("CartPole-v1", {}), 2, vectorization)
@@ -277,7 +282,7 @@ def test_a_reset_from_outside_takes_the_place_of_an_autoreset(vectorization: Any
     envs.close()
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "native"])
+@pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_a_seed_decides_everything_and_copies_differ(vectorization: Any) -> None:
     task = load_task("CartPole-v1", {})
 

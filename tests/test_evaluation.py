@@ -40,7 +40,7 @@ SMALL = {"network": {"hidden": [24, 24]}}
 def agent_of(task: Task, **options: Any) -> tuple[AgentConfig, QNetwork]:
     """A noisy agent whose parameters are drawn by one seed."""
     config = parse(AgentConfig, {**SMALL, **options})
-    return config, build_network(config, task.inputs, task.actions, torch.Generator().manual_seed(0))
+    return config, build_network(config, task.observation, task.actions, torch.Generator().manual_seed(0))
 
 
 def without_means(network: QNetwork) -> QNetwork:
@@ -175,7 +175,7 @@ def test_every_episode_gets_its_own_observations_and_only_running_ones_are_asked
         env = make_single(task.id, {})
         observation, _ = env.reset(seed=seed)
         for row in seen[episode]:
-            assert np.array_equal(row, task.observe(observation))
+            assert np.array_equal(row, task.observe(observation[None])[0])
             observation, *_ = env.step(episode % 2)
         assert len(seen[episode]) == result.lengths[episode]
 
@@ -283,10 +283,8 @@ def test_bootstrap_interval_covers_the_mean_about_19_times_in_20() -> None:
 def description(task: Task, config: AgentConfig, **changes: Any) -> dict[str, Any]:
     return {
         "env": {"id": task.id, "kwargs": dict(task.kwargs)},
-        "inputs": task.inputs,
+        "observation": task.observe.description(),
         "actions": task.actions,
-        "shift": task.shift.tolist(),
-        "scale": task.scale.tolist(),
         "agent": to_plain(config),
         "seed": 0,
         "global_step": 100,
@@ -351,14 +349,22 @@ LIES: list[tuple[Change, str]] = [
     (tensors_changed(WEIGHT, None), "missing"),
     (tensors_changed("extra", torch.zeros(1)), "extra"),
     (said(env={"id": "Acrobot-v1", "kwargs": {}}), "Acrobot-v1"),
-    (said(env={"id": "MountainCar-v0", "kwargs": {}}), "inputs or actions"),
+    (said(env={"id": "MountainCar-v0", "kwargs": {}}), "observations or actions"),
     (said(env={"id": "NoSuchTask-v0", "kwargs": {}}), "no environment 'NoSuchTask-v0'"),
     (said(env={"id": "Pendulum-v1", "kwargs": {}}), "Discrete"),
     (said(env={"id": "CartPole-v1", "kwargs": {"bogus": 1}}), "bogus"),
-    (said(inputs=5), "inputs or actions"),
-    (said(actions=10**9), "inputs or actions"),
-    (said(inputs=None), "inputs or actions"),
+    (
+        said(observation={"shape": [5], "dtype": "float32", "high": 1.0, "shift": None, "scale": None}),
+        "observations or actions",
+    ),
+    (said(actions=10**9), "observations or actions"),
+    (said(observation=None), "observations or actions"),
     (options(no_such_option=1), "no_such_option"),
+    (options(network={"encoder": "of_a_stranger"}), "'of_a_stranger'"),
+    (options(network={"encoder": "os:system"}), "no encoder of this name"),
+    (options(network={"encoder": "nature"}), "takes images"),
+    (options(network={"encoder": "x" * 100_000}), "no encoder of this name"),
+    (options(network={"impala": {"width": 10**9}}), "between 1 and 64"),
     (options(loss="squaredd"), "squaredd"),
     (options(lr="fast"), "lr"),
     (options(network={"hidden": []}), "hidden"),

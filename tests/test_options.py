@@ -252,6 +252,7 @@ def train_mapping(*overrides: str) -> dict[str, Any]:
     cfg = composed("train", *overrides, "env.id=CartPole-v1")
     mapping: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     assert mapping.pop("resume") is None
+    assert mapping.pop("imports") == []
     return mapping
 
 
@@ -269,6 +270,7 @@ def test_train_yaml_and_its_dataclasses_say_the_same() -> None:
 
 def test_evaluate_yaml_and_its_dataclass_say_the_same() -> None:
     mapping: dict[str, Any] = OmegaConf.to_container(composed("evaluate"), resolve=True)  # type: ignore[assignment]
+    assert mapping.pop("imports") == []
     assert keys(mapping) == keys(to_plain(EvaluateConfig()))
     assert mapping.pop("checkpoint") is None
     assert parse(EvaluateConfig, mapping) == EvaluateConfig()
@@ -283,11 +285,16 @@ def test_every_agent_preset_parses(name: str) -> None:
     assert explores
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "env").rglob("*.yaml")))
+ENV = CONF / "env"
+ENV_PRESETS = sorted(str(path.relative_to(ENV).with_suffix("")) for path in ENV.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", ENV_PRESETS)
 def test_every_env_preset_parses(name: str) -> None:
     for agent in ("noisy_dqn", "dqn"):
         mapping = train_mapping(f"env={name}", f"agent={agent}")
         assert parse(TrainConfig, mapping).agent.noise.enabled == (agent == "noisy_dqn")
+        mapping["env"]["kwargs"] = {}
         assert keys(mapping) == keys(to_plain(TrainConfig()))
 
 
@@ -301,9 +308,20 @@ def test_the_plain_preset_is_the_noisy_one_with_another_exploration() -> None:
 
 
 def test_the_command_line_wins_over_every_preset() -> None:
-    for path in (CONF / "env").rglob("*.yaml"):
-        config = parse(TrainConfig, train_mapping(f"env={path.stem}", "steps=123", "agent.lr=0.5"))
+    for name in ENV_PRESETS:
+        config = parse(TrainConfig, train_mapping(f"env={name}", "steps=123", "agent.lr=0.5"))
         assert (config.steps, config.agent.lr) == (123, 0.5)
+
+
+def test_a_preset_that_stands_on_another_says_only_what_differs() -> None:
+    games = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+    configs = {
+        f"{game}-v{v}": parse(TrainConfig, train_mapping(f"env=MinAtar/{game}-v{v}")) for game in games for v in (0, 1)
+    }
+    limits = {name: config.env.time_limit for name, config in configs.items()}
+    assert limits == {name: 1000 if name.endswith("v1") and name != "Freeway-v1" else None for name in configs}
+    assert {config.agent for config in configs.values()} == {configs["Breakout-v1"].agent}
+    assert configs["Breakout-v1"].agent.network.hidden == (128,)
 
 
 def test_defaults_are_the_papers_where_the_paper_has_one() -> None:

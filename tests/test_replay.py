@@ -416,10 +416,11 @@ def test_required_bytes_are_the_bytes_held(capacity: int, num_envs: int, inputs:
     replay = Replay(capacity, num_envs, inputs, n_step=3)
     held: dict[int, int] = {}
     arrays = 0
-    for value in vars(replay).values():
+    parts = [*vars(replay).values(), *vars(replay._frames).values()]
+    for value in parts:
         if isinstance(value, torch.Tensor):
             held[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-    for value in vars(replay).values():
+    for value in parts:
         if isinstance(value, np.ndarray) and not any(
             start <= value.__array_interface__["data"][0] < start + size for start, size in held.items()
         ):

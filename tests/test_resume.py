@@ -31,7 +31,8 @@ from agent.resources import left_by_group
 from agent.run_folder import first_difference, merge_resumed
 from agent.saved_agent import load_agent
 from agent.training import Trainer
-from envs.make import load_task, make_vector
+from envs.make import load_task
+from envs.vector import make_vector
 
 QUIET = ("wandb.mode=disabled", "eval.video=false", "agent.learning_starts=64", "agent.network.hidden=[16]")
 # Nothing falls on the same step as anything else.

@@ -25,7 +25,8 @@ from agent.replay import Replay
 from agent.schedule import Every
 from agent.seeding import environment_seeds, torch_generator
 from agent.training import Outcome, Trainer
-from envs.make import load_task, make_vector
+from envs.make import load_task
+from envs.vector import make_vector
 
 SMALL: dict[str, Any] = {
     "env.id": "CartPole-v1",
@@ -100,9 +101,9 @@ def setup(folder: Path, **changes: Any) -> Setup:
         node[last] = value
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
-    network = build_network(options, task.inputs, task.actions, torch_generator(config.seed, "initialisation"))
+    network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
     dqn = DQN(network, options, task.actions, config.seed)
-    replay = Replay(options.replay_size, config.num_envs, task.inputs, n_step=options.n_step, gamma=options.gamma)
+    replay = Replay(options.replay_size, config.num_envs, task.observation, n_step=options.n_step, gamma=options.gamma)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder), tracker)  # type: ignore[arg-type]
 

@@ -1,0 +1,49 @@
+"""What an observation is to the agent: how it is stored, and how a network has to read it."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """Shape and storage of one observation; `envs.observations` makes everything that Gymnasium knows into one of two.
+
+    A vector is [n], as float32, or as bool where all its components are 0 or 1. An image is [channels, height, width],
+    as uint8 or bool where it came as such: a quarter of the memory, and no copy until a network reads it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"  # float32 | uint8 | bool
+    high: float = 1.0  # of an image: the stored value that a network is given as 1
+    stack: int = 1  # of an image: its channels are this many frames, the newest last; each next one is moved on by one
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is [channels, height, width]; otherwise it is [n]."""
+        return len(self.shape) == 3
+
+    @property
+    def size(self) -> int:
+        """How many numbers it is."""
+        return prod(self.shape)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of what a replay keeps of it: of a stack of frames the newest."""
+        return (self.shape[0] // self.stack, *self.shape[1:])
+
+    @property
+    def stored_bytes(self) -> int:
+        """What that takes in memory, with the age of a stack."""
+        return prod(self.stored_shape) * np.dtype(self.dtype).itemsize + (self.stack > 1)
+
+    def __str__(self) -> str:
+        kind = "images" if self.is_image else "vectors"
+        return f"{kind} {list(self.shape)} of {self.dtype}"
+
+
+def as_spec(observation: "ObservationSpec | int") -> ObservationSpec:
+    """A number n stands for float32 vectors of that length."""
+    return observation if isinstance(observation, ObservationSpec) else ObservationSpec((observation,))

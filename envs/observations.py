@@ -1,0 +1,190 @@
+"""Observations of every Gymnasium kind as arrays of two: vectors [E, n] and images [E, channels, height, width].
+
+Dict, Tuple, Discrete, MultiDiscrete and MultiBinary become vectors by Gymnasium's own flattening, for all environments
+at once. A Box is an image where it has two or three dimensions, a height and width of 3 or more, and bounds; any other
+is a vector.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+from agent.errors import UserError
+from agent.observation import ObservationSpec
+
+#: The smallest height and width of an image: below, there is nothing to convolve.
+SMALLEST_SIDE = 3
+#: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.
+WIDEST_RANGE = 2.0**16
+
+_ONE_HOT = (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
+
+
+@dataclass(frozen=True, eq=False)
+class Observer:
+    """Turns what environments observe into what the agent stores.
+
+    Vectors are float32 with narrow components stretched to [−1, 1], or bool where every component is 0 or 1. Images
+    have their channels first; uint8 and bool stay what they are, others become float32 in [0, 1].
+    """
+
+    space: gym.Space[Any]
+    spec: ObservationSpec
+    shift: np.ndarray | None  # [n], or [1] of an image: (observation − shift)·scale
+    scale: np.ndarray | None
+    axes: tuple[int, ...] = ()  # of an image of three dimensions: its order in a batch, channels first
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        """What E environments observe side by side, batched as Gymnasium does, as a new array [E, *spec.shape]."""
+        values = self._image(batch) if self.spec.is_image else self._vector(batch)
+        if self.shift is None:
+            return np.array(values, dtype=self.spec.dtype, order="C")  # a copy: environments overwrite their own
+        return np.asarray((values - self.shift) * self.scale, dtype=self.spec.dtype, order="C")
+
+    def stack(self, observations: Sequence[Any]) -> Any:
+        """Observations of single environments, batched as Gymnasium does."""
+        if isinstance(self.space, (spaces.Box, *_ONE_HOT)):
+            return np.stack(observations)
+        empty: Any = create_empty_array(self.space, len(observations))
+        return concatenate(self.space, observations, empty)
+
+    def description(self) -> dict[str, Any]:
+        """What a saved agent says of its observations, as plain data."""
+        plain = [None if x is None else x.tolist() for x in (self.shift, self.scale)]
+        spec = self.spec
+        return {"shape": list(spec.shape), "dtype": spec.dtype, "high": spec.high, "shift": plain[0], "scale": plain[1]}
+
+    def _image(self, batch: Any) -> np.ndarray:
+        values: np.ndarray = np.asarray(batch)
+        return values.transpose(self.axes) if self.axes else values[:, None]
+
+    def _vector(self, batch: Any) -> np.ndarray:
+        parts = [
+            _flat(leaf, values) for leaf, values in zip(_leaves(self.space), _values(self.space, batch), strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def observer_of(env_id: str, space: gym.Space[Any], stack: int = 1) -> Observer:
+    """How to observe an environment; an image may be a stack of that many frames, the newest last.
+
+    Raises:
+        UserError: where its observations have no fixed length, or none at all.
+    """
+    if isinstance(space, spaces.Box) and _is_image(space):
+        return _image_observer(space, stack)
+    leaves = list(_leaves(space))
+    if not all(_is_flat(leaf) for leaf in leaves):
+        raise UserError(f"{env_id} has observations {space}: their length is not fixed, so no network can take them")
+    bounds = [_bounds(leaf) for leaf in leaves]
+    low, high = (np.concatenate([pair[i] for pair in bounds]) if bounds else np.empty(0) for i in (0, 1))
+    if not len(low):
+        raise UserError(f"{env_id} has observations {space}: there is nothing in them")
+    binary = all(isinstance(leaf, _ONE_HOT) or leaf.dtype == np.bool_ for leaf in leaves)
+    whole = np.concatenate([np.full(len(pair[0]), _is_whole(leaf)) for leaf, pair in zip(leaves, bounds, strict=True)])
+    shift, scale = _stretch(low, high, whole)
+    spec = ObservationSpec((len(low),), "bool" if binary else "float32")
+    stretched = bool(shift.any() or (scale != 1.0).any())
+    return Observer(space, spec, *((shift, scale) if stretched and not binary else (None, None)))
+
+
+def _is_image(space: spaces.Box) -> bool:
+    if len(space.shape) not in (2, 3) or not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        return False
+    sides = space.shape if len(space.shape) == 2 else [space.shape[i] for i in _channels_first(space.shape)[1:]]
+    return min(sides) >= SMALLEST_SIDE and float(space.high.max()) > float(space.low.min())
+
+
+def _channels_first(shape: Sequence[int]) -> tuple[int, ...]:
+    """The order of the three axes that puts the channels first: they are the shorter of the outer two, or the last."""
+    return (0, 1, 2) if shape[0] < shape[2] else (2, 0, 1)
+
+
+def _image_observer(space: spaces.Box, stack: int) -> Observer:
+    order = _channels_first(space.shape) if len(space.shape) == 3 else ()
+    shape = tuple(space.shape[i] for i in order) or (1, *space.shape)
+    axes = (0, *(i + 1 for i in order)) if order else ()
+    low, high = float(space.low.min()), float(space.high.max())
+    if space.dtype == np.bool_:
+        return Observer(space, ObservationSpec(shape, "bool"), None, None, axes)
+    if np.issubdtype(space.dtype, np.integer) and low >= 0 and high <= 255:
+        return Observer(space, ObservationSpec(shape, "uint8", high, stack), None, None, axes)
+    shift, scale = (None, None) if (low, high) == (0.0, 1.0) else (np.array([low]), np.array([1.0 / (high - low)]))
+    return Observer(space, ObservationSpec(shape), shift, scale, axes)
+
+
+def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
+    """The spaces that a Tuple or a Dict is made of, in Gymnasium's order; otherwise the space itself."""
+    if isinstance(space, spaces.Tuple | spaces.Dict):
+        for part in space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values():
+            yield from _leaves(part)
+    else:
+        yield space
+
+
+def _values(space: gym.Space[Any], batch: Any) -> Iterator[Any]:
+    """A batch's values for each of the leaves."""
+    if isinstance(space, spaces.Tuple):
+        for part, values in zip(space.spaces, batch, strict=True):
+            yield from _values(part, values)
+    elif isinstance(space, spaces.Dict):
+        for name, part in space.spaces.items():
+            yield from _values(part, batch[name])
+    else:
+        yield batch
+
+
+def _is_flat(leaf: gym.Space[Any]) -> bool:
+    return isinstance(leaf, (spaces.Box, spaces.Text, *_ONE_HOT))
+
+
+def _flat(leaf: gym.Space[Any], values: Any) -> np.ndarray:
+    """The values [E, …] of a leaf as [E, n]: `gymnasium.spaces.flatten` for all environments at once."""
+    if isinstance(leaf, spaces.Text):
+        return np.stack([np.asarray(spaces.flatten(leaf, value)) for value in values])
+    array: np.ndarray = np.asarray(values)
+    if isinstance(leaf, spaces.Discrete):
+        return _one_hot(array - leaf.start, int(leaf.n))
+    array = array.reshape(len(array), -1)
+    if not isinstance(leaf, spaces.MultiDiscrete):
+        return array
+    columns = zip((array - leaf.start.reshape(-1)).T, leaf.nvec.reshape(-1).tolist(), strict=True)
+    return np.concatenate([_one_hot(column, n) for column, n in columns], axis=1)
+
+
+def _one_hot(index: np.ndarray, n: int) -> np.ndarray:
+    """index [E] → bool [E, n]."""
+    hot: np.ndarray = index[:, None] == np.arange(n)
+    return hot
+
+
+def _is_whole(leaf: gym.Space[Any]) -> bool:
+    """Whether its numbers are whole and their size means nothing by itself."""
+    return not isinstance(leaf, _ONE_HOT) and not np.issubdtype(leaf.dtype, np.floating)
+
+
+def _bounds(leaf: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high [n] of a leaf's flattened components; equal, which means nothing, for those that are 0 or 1."""
+    flat = spaces.flatten_space(leaf)
+    assert isinstance(flat, spaces.Box)
+    if isinstance(leaf, _ONE_HOT):
+        return np.zeros(flat.shape), np.zeros(flat.shape)
+    return flat.low.astype(np.float64), flat.high.astype(np.float64)
+
+
+def _stretch(low: np.ndarray, high: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale [n] that stretch the components narrower than [−1, 1] to it and leave the others alone.
+
+    MountainCar's velocity stays within ±0.07: unstretched, a network with unit-scale weights would hardly see it.
+    Whole numbers, such as the bytes of a memory, are brought to [−1, 1] where their range is wider, too.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # some bounds are the largest float, or infinite
+        width = high - low
+    narrow = (width > 0) & (width < np.where(whole, WIDEST_RANGE, 2.0))
+    low, width = np.where(narrow, low, 0.0), np.where(narrow, width, 2.0)
+    return np.where(narrow, low + width / 2, 0.0), 2.0 / width

@@ -1,0 +1,64 @@
+"""Environments of other packages that this project knows: imported when one of their ids is asked for, never before."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gymnasium as gym
+
+from agent.errors import UserError
+from envs import deep_sea
+
+
+class Package(NamedTuple):
+    """Environments that come with an extra of this project."""
+
+    ids: str  # a pattern that matches all of their ids, and others of their kind that are spelt wrong
+    module: str  # what has to be importable
+    extra: str
+    register: Callable[[], None]  # makes them known to Gymnasium
+
+
+def _atari() -> None:
+    import ale_py  # type: ignore[import-not-found, unused-ignore]
+
+    gym.register_envs(ale_py)  # importing it registered them
+
+
+def _minatar() -> None:
+    import minatar.gym  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    if "MinAtar/Breakout-v1" not in gym.registry:
+        minatar.gym.register_envs()
+
+
+def _nothing() -> None:
+    """Box2D's environments are Gymnasium's own."""
+
+
+PACKAGES = (
+    Package(r"ALE/.*|.*NoFrameskip-v[04]", "ale_py", "atari", _atari),
+    Package(r"MinAtar/.*", "minatar", "minatar", _minatar),
+    Package(r"(LunarLander|BipedalWalker|CarRacing).*", "Box2D", "box2d", _nothing),
+)
+
+
+def register(env_id: str) -> None:
+    """Makes sure that Gymnasium knows an id, where it is one of ours or of a package known here.
+
+    Raises:
+        UserError: where the package is not installed, naming the extra.
+    """
+    deep_sea.register()
+    for package in PACKAGES:
+        if re.fullmatch(package.ids, env_id):
+            if not is_installed(package.module):
+                raise UserError(f"{env_id} needs the extra {package.extra}: pip install -e '.[{package.extra}]'")
+            package.register()
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module could be imported, without importing it."""
+    return module in sys.modules or importlib.util.find_spec(module) is not None

@@ -1,0 +1,150 @@
+"""Many copies of a task side by side: in one process, in many, or in a NumPy class of the environment's own."""
+
+import atexit
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from agent.errors import UserError
+from envs.make import Task, make_single
+
+Vectorization = Literal["auto", "sync", "async", "native"]
+
+#: From this many copies on, one NumPy environment of many is faster than many of one (25 µs a step, whatever the size).
+NATIVE_FROM = 4
+#: How long worker processes are given to close their environments before they are killed.
+CLOSE_SECONDS = 5.0
+
+
+def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto") -> VectorEnv[Any, Any, Any]:
+    """`num_envs` copies of the task side by side, with NEXT_STEP autoreset; each step may overwrite its observations.
+
+    `auto` is the environment's own vector class where there is one and it pays, else one process. Processes pay where
+    a step of one environment takes longer than about 0.1 ms; what they play is the same, bit for bit.
+
+    Raises:
+        UserError: where `native` is asked for and there is no vector class of this environment, or its autoreset is of
+            another kind, or a process dies while its environment is made.
+    """
+    native = _has_native(task)
+    if vectorization == "native" and not native:
+        limit = "" if task.time_limit is None else " with env.time_limit"
+        raise UserError(f"{task.id} has no vector class of its own{limit}: use env.vectorization=sync or async")
+    if vectorization == "native" or (vectorization == "auto" and native and num_envs >= NATIVE_FROM):
+        envs = _make_native(task, num_envs)
+    elif vectorization == "async":
+        envs = Processes(task, num_envs)
+    else:
+        makers = [lambda: make_single(task.id, task.kwargs, checked=False, time_limit=task.time_limit)] * num_envs
+        envs = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)  # observe copies
+    mode = envs.metadata.get("autoreset_mode")
+    if mode != AutoresetMode.NEXT_STEP:
+        envs.close()
+        raise UserError(f"{task.id} resets by {mode}: only NEXT_STEP is supported; use env.vectorization=sync")
+    return envs
+
+
+def _has_native(task: Task) -> bool:
+    """Gymnasium's phys2d classes need JAX; ALE's preprocesses in another way; a time limit is a wrapper of one."""
+    spec = gym.spec(task.id)
+    return spec.vector_entry_point is not None and spec.namespace not in ("phys2d", "ALE") and task.time_limit is None
+
+
+def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    try:
+        return gym.make_vec(task.id, num_envs, vectorization_mode="vector_entry_point", **task.kwargs)
+    except Exception as error:
+        raise UserError(
+            f"the vector class of {task.id} could not be made with {task.kwargs}: {type(error).__name__}: {error}; "
+            "use env.vectorization=sync"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes one copy; in a worker process, which Ctrl-C and SIGTERM reach too, it leaves the ending to the trainer."""
+
+    spec: gym.envs.registration.EnvSpec  # with it, a process that knows no registered ids can make one
+    task: Task
+    trainer: int  # process id
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        if os.getpid() != self.trainer:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+        return make_single(self.spec, self.task.kwargs, checked=False, time_limit=self.task.time_limit)
+
+
+class Processes(AsyncVectorEnv):
+    """A process for each copy. It ends in one sentence when one of them dies, and leaves none of them behind.
+
+    Signals are the trainer's: a first Ctrl-C lets it finish the step and save. However it ends, the processes end with
+    it: they are closed at its exit, and where it is killed their pipes close.
+
+    Raises:
+        UserError: from every method, where a process has died.
+    """
+
+    def __init__(self, task: Task, num_envs: int) -> None:
+        self._id = task.id
+        maker = _Maker(gym.spec(task.id), task, os.getpid())
+        context = "fork" if sys.platform == "linux" else "spawn"  # a fork does not import everything again
+        atexit.register(self.close)  # before the exit handler of multiprocessing, which would wait for them for ever
+        with self._deaths():
+            super().__init__([maker] * num_envs, copy=False, context=context, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets all environments, the i-th with seed + i."""
+        with self._deaths():
+            return super().reset(seed=seed, options=options)
+
+    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps all environments."""
+        with self._deaths():
+            return super().step(actions)
+
+    @contextmanager
+    def _deaths(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            time.sleep(0.05)  # for the system to say how it ended
+            codes = {i: p.exitcode for i, p in enumerate(self.processes) if not p.is_alive()}
+            self.close()
+            raise UserError(
+                f"the process of {_which(codes)} of {self._id} has died: the environment itself fails, or the memory "
+                "is full; env.vectorization=sync shows more of it"
+            ) from error
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Asks every process to close its environment, and kills those that do not."""
+        atexit.unregister(self.close)
+        pipes, processes = getattr(self, "parent_pipes", ()), getattr(self, "processes", ())
+        for pipe in pipes:
+            with suppress(OSError, AttributeError):  # it is closed, or gone since its environment failed
+                pipe.send(("close", None))
+        deadline = time.monotonic() + (0.0 if terminate else CLOSE_SECONDS if timeout is None else timeout)
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for pipe in pipes:
+            if pipe is not None:
+                pipe.close()
+
+
+def _which(codes: dict[int, int | None]) -> str:
+    """The first environment whose process has ended, and by what, in words."""
+    for i, code in codes.items():
+        return f"environment {i}" + (f" (killed by signal {-code})" if code is not None and code < 0 else "")
+    return "an environment"

@@ -1,0 +1,114 @@
+"""Modules of one's own: named by the person at the command line, never by a run, a checkpoint or a saved agent."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, Programs, Result
+
+from agent.errors import UserError
+from agent.extensions import import_asked
+
+QUIET = ("wandb.mode=disabled", "eval.video=false", "steps=200", "eval.episodes=2", "agent.learning_starts=64")
+
+GAME = """
+import gymnasium as gym
+import numpy as np
+
+
+class Game(gym.Env):
+    observation_space = gym.spaces.Box(0, 255, (6, 7, 3), np.uint8)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 9
+        return self.observation_space.low, {}
+
+    def step(self, action):
+        self.left -= 1
+        return self.observation_space.high, float(action), self.left == 0, False, {}
+
+
+gym.register("Game-v0", entry_point=Game)
+"""
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    started = Programs(tmp_path_factory.mktemp("logs"))
+    yield started
+    started.close()
+
+
+def readme_encoder() -> str:
+    """The module that the README shows."""
+    found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found
+    return found[1]
+
+
+def sentence(result: Result) -> str:
+    assert result.code == 2, result
+    return result.err
+
+
+def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path: Path) -> None:
+    """The README's encoder, on an environment in another file; its agent needs both named, and names neither."""
+    (tmp_path / "my_encoder.py").write_text(readme_encoder())
+    (tmp_path / "my_game.py").write_text(GAME)
+    named = ("env=my_game:Game-v0", "imports=my_encoder", "agent.network.encoder=tiny")
+    options = (*QUIET, "hydra.run.dir=run", "num_envs=2")
+    result = programs.run("train", *options, *named, cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "Game-v0 · cpu" in result.err
+    assert "Tiny(" in result.err
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            assert b"my_game" not in path.read_bytes(), path
+            assert b"my_encoder" not in path.read_bytes(), path
+    words = ("checkpoint=run", "which=last", "episodes=2")
+    refused = sentence(programs.run("evaluate", *words, "imports=my_encoder", cwd=tmp_path))
+    assert re.search("no environment 'Game-v0'.*imports=<package>", refused)
+    refused = sentence(programs.run("evaluate", *words, "imports=my_game", cwd=tmp_path))
+    assert re.search("'tiny': there is no encoder of this name.*imports=", refused)
+    result = programs.run("evaluate", *words, "imports=[my_game,my_encoder]", cwd=tmp_path)
+    assert result.code == 0, result.err
+    more = ("resume=run", "steps=300", "wandb.mode=disabled", "eval.video=false")
+    refused = sentence(programs.run("train", *more, cwd=tmp_path))
+    assert "no environment 'Game-v0'" in refused
+    result = programs.run("train", *more, *named, cwd=tmp_path)
+    assert result.code == 0, result.err
+
+
+def test_a_run_is_filed_under_the_id_alone(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "my_game.py").write_text(GAME)
+    result = programs.run("train", *QUIET, "env=my_game:Game-v0", "num_envs=2", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["Game-v0"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("import nowhere_at_all", "it needs nowhere_at_all"),
+        ("1 / 0", "importing it failed: ZeroDivisionError"),
+        ("from agent.encoders import register_encoder; register_encoder('mlp', None)", "ValueError: 'mlp'"),
+    ],
+)
+def test_a_module_that_fails_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_broken.py").write_text(content)
+    with pytest.raises(UserError, match=expected):
+        import_asked({"imports": "my_broken"})
+
+
+def test_what_names_a_module_is_taken_out() -> None:
+    asked = {"imports": ["json"], "env": {"id": "json:Foo/Bar-v0"}, "seed": 0}
+    import_asked(asked)
+    assert asked == {"env": {"id": "Foo/Bar-v0"}, "seed": 0}

@@ -1,0 +1,216 @@
+"""Observations of every kind against Gymnasium's own flattening, images in every layout, and what the replay keeps."""
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from agent.errors import UserError
+from agent.observation import ObservationSpec, as_spec
+from agent.replay import Replay, required_bytes
+from envs.observations import observer_of
+
+BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+FLAT: dict[str, spaces.Space[Any]] = {
+    "vector": BOX,
+    "single": spaces.Box(-np.inf, np.inf, (2,), np.float32),
+    "one number": spaces.Box(-np.inf, np.inf, (), np.float32),
+    "unbounded matrix": spaces.Box(-np.inf, np.inf, (4, 5), np.float32),
+    "four dimensions": spaces.Box(-9, 9, (2, 3, 2, 2), np.float32),
+    "thin image": spaces.Box(-9, 9, (2, 9), np.float32),
+    "truth values": spaces.Box(0, 1, (5,), np.bool_),
+    "discrete": spaces.Discrete(5),
+    "shifted discrete": spaces.Discrete(4, start=-2),
+    "binary": spaces.MultiBinary(6),
+    "binary matrix": spaces.MultiBinary([2, 3]),
+    "multi": spaces.MultiDiscrete([3, 2, 4]),
+    "shifted multi": spaces.MultiDiscrete([3, 2], start=[1, -1]),
+    "multi matrix": spaces.MultiDiscrete([[3, 2], [2, 5]]),
+    "tuple": spaces.Tuple((spaces.Discrete(3), BOX, spaces.MultiBinary(2))),
+    "binary tuple": spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2))),
+    "dict": spaces.Dict(
+        b=spaces.Discrete(3), a=BOX, c=spaces.Tuple((spaces.MultiDiscrete([2, 2]), spaces.Discrete(2)))
+    ),
+    "nested image": spaces.Dict(picture=spaces.Box(-99999, 99999, (4, 4), np.int32), speed=BOX),
+}
+BINARY = ("truth values", "discrete", "binary", "multi", "shifted", "binary tuple")
+
+
+class Sampler(gym.Env[Any, np.int64]):
+    """Observes samples of a space, ends at random, has no limit, and remembers what it observed."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, space: spaces.Space[Any], seed: int = 0) -> None:
+        self.observation_space = space
+        space.seed(seed)
+        self.seen: list[Any] = []
+
+    def _observe(self) -> Any:
+        self.seen.append(self.observation_space.sample())
+        return self.seen[-1]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self._observe(), 1.0, bool(self.np_random.random() < 0.2), False, {}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_vectors_are_gymnasiums_own_flattening(name: str) -> None:
+    space = FLAT[name]
+    observe = observer_of("Test-v0", space)
+    space.seed(1)
+    samples = [space.sample() for _ in range(20)]
+    expected = np.stack([spaces.flatten(space, sample) for sample in samples])
+    seen = observe(observe.stack(samples))
+    assert observe.spec == ObservationSpec((expected.shape[1],), "bool" if name.startswith(BINARY) else "float32")
+    assert (seen.dtype, seen.shape) == (observe.spec.dtype, expected.shape)
+    assert np.array_equal(seen, expected.astype(seen.dtype))
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_a_vector_environment_is_observed_as_its_copies_are(name: str) -> None:
+    """What comes batched from Gymnasium equals what is stacked from single environments, and survives the next step."""
+    copies = [Sampler(deepcopy(FLAT[name]), seed) for seed in range(3)]
+    envs = SyncVectorEnv(
+        [lambda env=env: env for env in copies],  # type: ignore[misc]
+        copy=False,
+        autoreset_mode=AutoresetMode.NEXT_STEP,
+    )
+    observe = observer_of("Test-v0", FLAT[name])
+    rows = [observe(envs.reset(seed=0)[0])]
+    rows += [observe(envs.step(np.zeros(3, dtype=np.int64))[0]) for _ in range(30)]
+    for i, env in enumerate(copies):
+        assert np.array_equal(np.stack([row[i] for row in rows]), observe(observe.stack(env.seen)))
+    envs.close()
+
+
+def test_every_kind_of_space_is_flattened_or_refused() -> None:
+    """What is not fixed in length is named; text, which is, is taken."""
+    observe = observer_of("Test-v0", spaces.Tuple((spaces.Text(5), spaces.Discrete(2))))
+    assert observe.spec == ObservationSpec((7,))
+    seen = observe(observe.stack([("ab", 0), ("", 1)]))
+    assert np.abs(seen).max() <= 1
+    assert not np.array_equal(seen[0, :5], seen[1, :5])
+    for space in (spaces.Sequence(BOX), spaces.Graph(BOX, None), spaces.OneOf((BOX, BOX)), spaces.Space()):
+        with pytest.raises(UserError, match="length is not fixed"):
+            observer_of("Test-v0", space)
+
+
+@pytest.mark.parametrize("space", [spaces.Dict(), spaces.Box(0, 1, (0,)), spaces.Tuple(())])
+def test_observations_of_nothing_are_refused(space: spaces.Space[Any]) -> None:
+    with pytest.raises(UserError, match="nothing in them"):
+        observer_of("Test-v0", space)
+
+
+def test_whole_numbers_are_stretched_and_absurd_ranges_left_alone() -> None:
+    space = spaces.Box(np.array([0, 0, 0]), np.array([255, 1, 2**40]), dtype=np.int64)
+    seen = observer_of("Test-v0", space)(np.array([[0, 0, 0], [255, 1, 7]]))
+    assert seen.tolist() == [[-1, -1, 0], [1, 1, 7]]
+
+
+# ---- images
+
+LAYOUTS = [
+    ((10, 12, 4), (4, 10, 12)),  # channels last
+    ((4, 12, 10), (4, 12, 10)),  # channels first
+    ((10, 10, 10), (10, 10, 10)),  # a tie: last
+    ((9, 7), (1, 9, 7)),  # none
+    ((9, 7, 1), (1, 9, 7)),
+    ((1, 9, 7), (1, 9, 7)),
+    ((2, 9, 2), None),  # too narrow for any window
+    ((2, 9), None),
+]
+
+
+@pytest.mark.parametrize(("shape", "expected"), LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.float32, np.float64, np.int32])
+def test_images_in_every_layout(shape: tuple[int, ...], expected: tuple[int, ...] | None, dtype: Any) -> None:
+    high = 1 if dtype == np.bool_ else 200
+    space = spaces.Box(0, high, shape, dtype)
+    space.seed(0)
+    observe = observer_of("Test-v0", space)
+    if expected is None:
+        assert observe.spec.shape == (np.prod(shape),)
+        return
+    stored = {np.uint8: "uint8", np.int32: "uint8", np.bool_: "bool"}.get(dtype, "float32")
+    assert observe.spec == ObservationSpec(expected, stored, float(high) if stored == "uint8" else 1.0)
+    batch = np.stack([space.sample() for _ in range(3)])
+    seen = observe(batch)
+    assert (seen.shape, seen.dtype, seen.flags.c_contiguous) == ((3, *expected), stored, True)
+    for image, source in zip(seen, batch, strict=True):
+        for c, y, x in np.ndindex(*expected):
+            at = (y, x) if len(shape) == 2 else (c, y, x) if shape == expected and shape != (10, 10, 10) else (y, x, c)
+            value = source[at] / 200 if stored == "float32" else source[at]
+            assert image[c, y, x] == pytest.approx(value)
+    before = seen.copy()
+    batch[:] = 0
+    assert np.array_equal(seen, before)  # environments overwrite their own
+
+
+def test_images_below_zero_are_brought_to_the_unit_range() -> None:
+    observe = observer_of("Test-v0", spaces.Box(-1, 3, (5, 5, 3), np.float32))
+    assert observe(np.full((2, 5, 5, 3), -1.0)).max() == 0.0
+    assert observe(np.full((2, 5, 5, 3), 3.0)).min() == 1.0
+
+
+def test_descriptions_are_plain_and_differ_where_observations_do() -> None:
+    images = [spaces.Box(0, high, shape, np.uint8) for high in (1, 255) for shape in ((8, 8, 3), (8, 8), (9, 8))]
+    descriptions = [observer_of("Test-v0", space).description() for space in (*FLAT.values(), *images)]
+    texts = [json.dumps(description) for description in descriptions]
+    assert [json.loads(text) for text in texts] == descriptions
+    assert len(set(texts[-len(images) :])) == len(images)
+
+
+# ---- in the replay
+
+SPECS = [
+    ObservationSpec((3,)),
+    ObservationSpec((3,), "bool"),
+    ObservationSpec((2, 4, 5), "uint8", 255.0),
+    ObservationSpec((1, 3, 3), "bool"),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_the_replay_keeps_shape_dtype_and_values(spec: ObservationSpec, n_step: int) -> None:
+    rng, no = np.random.Generator(np.random.PCG64(0)), np.zeros(2, dtype=bool)
+    rows = [(rng.random((2, *spec.shape)) * 255).astype(spec.dtype) for _ in range(9)]
+    replay = Replay(100, 2, spec, n_step=n_step)
+    replay.begin(rows[0])
+    for t, row in enumerate(rows[1:]):
+        replay.add(np.full(2, t), np.zeros(2), no, no, row)
+    batch = replay.gather(np.arange(16))
+    assert batch.observation.dtype == batch.next_observation.dtype == getattr(torch, spec.dtype)
+    for i in range(16):
+        assert np.array_equal(batch.observation[i], rows[i // 2][i % 2])
+        assert np.array_equal(batch.next_observation[i], rows[min(i // 2 + n_step, 8)][i % 2])
+    assert batch.grouped(4).observation.shape == (4, 4, *spec.shape)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_required_bytes_are_true_for_every_dtype(spec: ObservationSpec) -> None:
+    replay = Replay(1000, 4, spec)
+    held = sum(x.nbytes for x in (*replay.state().values(),) if isinstance(x, torch.Tensor)) + 8 * replay.rows
+    assert required_bytes(1000, 4, spec) == held
+
+
+def test_a_state_of_another_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"torch\.bool, expected .*torch\.uint8"):
+        Replay(10, 1, SPECS[2]).load_state(Replay(10, 1, ObservationSpec((2, 4, 5), "bool")).state())
+
+
+def test_a_number_is_a_vector() -> None:
+    assert as_spec(4) == ObservationSpec((4,))
+    assert as_spec(SPECS[2]) is SPECS[2]
+    assert not as_spec(4).is_image

@@ -1,0 +1,237 @@
+"""Processes: the same games as in one process, and what happens when one dies, fails, or a person presses Ctrl-C."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import psutil
+import pytest
+from gymnasium.vector import SyncVectorEnv
+from helpers import Programs
+from test_observations import FLAT, Sampler
+
+from agent.errors import UserError
+from envs.make import Task, load_task
+from envs.vector import Processes, make_vector
+
+
+class Fragile(gym.Env[np.ndarray, np.int64]):
+    """Action 1 kills its process, 2 raises, 3 never comes back."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(4)
+
+    def __init__(self, fails: bool = False) -> None:
+        if fails and os.getpid() != MAIN:
+            os._exit(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(2, dtype=np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if action == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if action == 2:
+            raise ValueError("the cart has lost a wheel")
+        if action == 3:
+            time.sleep(1000)
+        return np.zeros(2, dtype=np.float32), 0.0, False, False, {}
+
+
+MAIN = os.getpid()
+
+
+@pytest.fixture
+def fragile() -> Iterator[Task]:
+    gym.register("Test/Fragile-v0", entry_point=Fragile)
+    yield load_task("Test/Fragile-v0", {})
+    gym.registry.pop("Test/Fragile-v0")
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())}
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_process_that_dies_is_one_sentence_and_no_process_is_left(fragile: Task, victim: int) -> None:
+    before = children()
+    envs = make_vector(fragile, 3, "async")
+    envs.reset(seed=0)
+    assert len(children() - before) == 3
+    action = np.zeros(3, dtype=np.int64)
+    envs.step(action)
+    action[victim] = 1
+    with pytest.raises(UserError, match=rf"environment {victim} \(killed by signal 9\) of Test/Fragile-v0 has died"):
+        envs.step(action)
+    assert children() == before
+    envs.close()
+
+
+def test_a_process_that_dies_between_steps_is_noticed_at_the_next(fragile: Task) -> None:
+    envs = make_vector(fragile, 2, "async")
+    envs.reset(seed=0)
+    assert isinstance(envs, Processes)
+    process = envs.processes[1]
+    process.kill()
+    process.join()
+    with pytest.raises(UserError, match="environment 1"):
+        envs.step(np.zeros(2, dtype=np.int64))
+
+
+def test_a_process_that_dies_at_birth(fragile: Task) -> None:
+    before = children()
+    with pytest.raises(UserError, match="has died"):
+        make_vector(load_task("Test/Fragile-v0", {"fails": True}), 2, "async")
+    assert children() == before
+
+
+def test_an_error_of_the_environment_comes_through(fragile: Task) -> None:
+    before = children()
+    envs = make_vector(fragile, 2, "async")
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match="lost a wheel"):
+        envs.step(np.array([0, 2]))
+    envs.close()
+    assert children() == before
+
+
+def test_a_process_that_hangs_is_killed_in_the_end(fragile: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.vector.CLOSE_SECONDS", 0.3)
+    before, envs = children(), make_vector(fragile, 2, "async")
+    envs.reset(seed=0)
+    assert isinstance(envs, Processes)
+    envs.step_async(np.array([0, 3]))
+    began = time.monotonic()
+    envs.close()
+    assert time.monotonic() - began < 5
+    assert children() == before
+
+
+def test_processes_leave_ctrl_c_to_the_trainer(fragile: Task) -> None:
+    envs = make_vector(fragile, 2, "async")
+    envs.reset(seed=0)
+    assert isinstance(envs, Processes)
+    for process in envs.processes:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(process.pid or 0, number)
+    envs.step(np.zeros(2, dtype=np.int64))
+    envs.close()
+    assert [process.exitcode for process in envs.processes] == [0, 0]
+
+
+@pytest.fixture
+def sampler(request: pytest.FixtureRequest) -> Iterator[Task]:
+    gym.register("Test/Sampler-v0", entry_point=lambda: Sampler(FLAT[request.param]))
+    yield load_task("Test/Sampler-v0", {})
+    gym.registry.pop("Test/Sampler-v0")
+
+
+@pytest.mark.parametrize("sampler", ["discrete", "multi", "dict", "binary tuple", "unbounded matrix"], indirect=True)
+def test_every_kind_of_observation_passes_between_processes(sampler: Task) -> None:
+    """A worker's environment is seeded as its copy in one process is."""
+    seen: dict[str, list[np.ndarray]] = {}
+    for vectorization in ("sync", "async"):
+        envs = make_vector(sampler, 2, vectorization)  # type: ignore[arg-type]
+        rows = [sampler.observe(envs.reset(seed=3)[0])]
+        for _ in range(12):
+            observation, reward, terminated, *_ = envs.step(np.zeros(2, dtype=np.int64))
+            rows += [sampler.observe(observation), reward, terminated]
+        envs.close()
+        seen[vectorization] = rows
+    assert all(row.shape == (2, *sampler.observation.shape) for row in seen["async"][1::3])
+    for one, two in zip(seen["sync"][2:], seen["async"][2:], strict=True):
+        assert one.ndim == 2 or np.array_equal(one, two)  # rewards and endings; samples are of a space that is shared
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_time_limit_of_ones_own(vectorization: Any) -> None:
+    task = load_task("Acrobot-v1", {}, time_limit=7)
+    envs = make_vector(task, 2, vectorization)
+    envs.reset(seed=0)
+    endings = [envs.step(np.ones(2, dtype=np.int64))[3].tolist() for _ in range(16)]
+    assert [t for t, ended in enumerate(endings, 1) if all(ended)] == [7, 15]  # 8 is the reset
+    envs.close()
+
+
+def test_a_vector_class_of_its_own_knows_no_time_limit_of_ours() -> None:
+    task = load_task("CartPole-v1", {}, time_limit=7)
+    assert isinstance(make_vector(task, 8), SyncVectorEnv)
+    with pytest.raises(UserError, match="no vector class"):
+        make_vector(task, 8, "native")
+
+
+# ---- in the whole program
+
+TRAIN = ("env=CartPole-v1", "env.vectorization=async", "num_envs=2", "wandb.mode=disabled", "eval.video=false")
+SMALL = (*TRAIN, "agent.network.hidden=[16]", "eval.episodes=2", "hydra.run.dir=run")
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    started = Programs(tmp_path_factory.mktemp("logs"))
+    yield started
+    started.close()
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_saves_and_leaves_no_process(
+    programs: Programs, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = programs.start("train", *SMALL, "steps=10000000", cwd=tmp_path)
+    run.until(lambda: (tmp_path / "run/metrics.jsonl").exists() and (tmp_path / "run/metrics.jsonl").stat().st_size > 0)
+    workers = descendants(run.pid)
+    assert len(workers) == 2
+    run.kill(number, group=True)
+    result = run.wait()
+    assert result.code == 128 + number, result
+    assert (tmp_path / "run/checkpoints/latest").exists()
+    assert "Traceback" not in result.err
+    assert gone(workers)
+    again = programs.run("train", *SMALL, "steps=100", cwd=tmp_path)
+    assert "holds a run already" in again.err
+
+
+def test_a_trainer_that_is_killed_takes_its_processes_with_it(programs: Programs, tmp_path: Path) -> None:
+    run = programs.start("train", *SMALL, "steps=10000000", cwd=tmp_path)
+    run.until((tmp_path / "run/metrics.jsonl").exists)
+    workers = descendants(run.pid)
+    run.kill(signal.SIGKILL)
+    run.wait()
+    deadline = time.monotonic() + 10
+    while not gone(workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert gone(workers)
+
+
+def test_a_worker_that_is_killed_ends_the_run_in_one_sentence(programs: Programs, tmp_path: Path) -> None:
+    run = programs.start("train", *SMALL, "steps=10000000", cwd=tmp_path)
+    run.until((tmp_path / "run/metrics.jsonl").exists)
+    workers = descendants(run.pid)
+    workers[0].kill()
+    result = run.wait()
+    assert result.code == 2
+    sentence = result.err.splitlines()[-1]
+    assert sentence.startswith("error: the process of environment 0 (killed by signal 9) of CartPole-v1 has died")
+    assert "Traceback" not in result.err
+    assert gone(workers)
+
+
+def test_an_error_before_training_ends_the_processes_too(programs: Programs, tmp_path: Path) -> None:
+    began = time.monotonic()
+    result = programs.run("train", *SMALL, "wandb.mode=online", cwd=tmp_path, real=True, HOME=str(tmp_path))
+    assert result.code == 2
+    assert time.monotonic() - began < 60
