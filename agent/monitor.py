@@ -68,7 +68,11 @@ class Monitor:
     def _look(self) -> dict[str, float]:
         """The interval's means, and the agent's diagnostics on a batch."""
         columns = zip(UpdateMetrics._fields, zip(*self._reported, strict=True), strict=True)
-        seen = {f"train/{name}": torch.stack([*map(torch.as_tensor, values)]).mean() for name, values in columns}
+        seen = {
+            f"train/{name}": torch.stack([*map(torch.as_tensor, values)]).mean()
+            for name, values in columns
+            if values[0] is not None  # priorities, where there are none
+        }
         batch = self._replay.sample(ROWS, self._batches)
         seen |= self._agent.diagnostics(batch, self._noise)
         return {name: value.item() for name, value in seen.items()}

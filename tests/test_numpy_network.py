@@ -103,11 +103,11 @@ def test_the_loss_of_a_batch_is_autograds(
     (online, flat), (target, _) = build(config, 0), build(config, 50)
     noise = torch.randn(3 if double else 2, count, online.noise_size, generator=torch.Generator().manual_seed(1))
     by_torch = noise if count == 1 else noise.repeat_interleave(ROWS // count, dim=1)
-    expected_loss, expected_norm = AutogradGradient(online, target, flat, config)(batch_of(), by_torch)
+    expected_loss, expected_norm, _ = AutogradGradient(online, target, flat, config)(batch_of(), by_torch)
     assert flat.grad is not None
     expected = flat.grad.clone()
     flat.grad.fill_(torch.nan)
-    loss_seen, norm_seen = NumpyGradient(online, target, flat, config)(batch_of(), noise)
+    loss_seen, norm_seen, _ = NumpyGradient(online, target, flat, config)(batch_of(), noise)
     assert float(loss_seen) == pytest.approx(float(expected_loss), rel=1e-4)
     assert float(norm_seen) == pytest.approx(float(expected_norm), rel=1e-4)
     assert float(flat.grad.norm()) == pytest.approx(min(clip, float(expected_norm)), rel=1e-4)
