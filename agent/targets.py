@@ -116,18 +116,21 @@ def categorical_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
 def quantile_loss(quantiles: Tensor, tau: Tensor, target: Tensor, kappa: float) -> Tensor:
     """The quantile Huber loss [...]: Σ_i E_j ρ_τi(target_j − quantile_i) (Dabney et al. 2018a, algorithm 1).
 
-    ρ_τ(u) = |τ − 1{u < 0}|·L_κ(u)/κ (Dabney et al. 2018b, eq. 3), and |τ − 1{u < 0}|·|u| for κ = 0.
+    ρ_τ(u) = |τ − 1{u < 0}|·L_κ(u)/κ (Dabney et al. 2018b, eq. 3), and |τ − 1{u < 0}|·|u| for κ = 0. The K·K' pairs
+    are gone through once, for values and slopes together, which autograd would do several times over.
 
     Args:
         quantiles: [..., K], predicted.
         tau: [..., K], their levels in (0, 1).
-        target: [..., K'], samples of the target distribution.
+        target: [..., K'], samples of the target distribution; no gradient flows to them.
         kappa: κ, where the loss goes over from a parabola to a line.
     """
-    error = target.unsqueeze(-2) - quantiles.unsqueeze(-1)  # [..., K, K']
-    if kappa == 0.0:
-        size = error.abs()
-    else:
-        size = F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=kappa) / kappa
-    weight = (tau.unsqueeze(-1) - (error.detach() < 0.0).to(tau.dtype)).abs()
-    return (weight * size).mean(dim=-1).sum(dim=-1)
+    with torch.no_grad():
+        error = target.unsqueeze(-2) - quantiles.unsqueeze(-1)  # u [..., K, K']
+        bounded = error.clamp(-kappa, kappa)
+        slope = error.sign() if kappa == 0.0 else bounded / kappa  # L'_κ(u)/κ
+        level = tau.unsqueeze(-1)
+        slope *= torch.where(error < 0.0, 1.0 - level, level)
+        value = (slope * error.sub_(bounded, alpha=0.5)).mean(dim=-1)  # L_κ(u) = [u]·(u − ½[u]), u clipped to ±κ
+        slope = slope.mean(dim=-1)
+    return (value + slope * (quantiles.detach() - quantiles)).sum(dim=-1)  # the bracket is 0, with the slope −1

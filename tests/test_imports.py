@@ -27,6 +27,8 @@ ALLOWED: dict[str, str] = {
     "agent.network": "config encoders heads layers noise quantile_heads",
     "agent.numpy_network": "encoders heads layers network quantile_heads",
     "agent.replay": "",
+    "agent.sum_tree": "",
+    "agent.priorities": "replay sum_tree",
     "agent.gradients": "config heads network numpy_network replay targets",
     "agent.optimiser": "",
     "agent.dqn": "config gradients network noise numpy_network optimiser replay seeding targets",
@@ -41,11 +43,11 @@ ALLOWED: dict[str, str] = {
     "agent.schedule": "",
     "agent.resources": "errors",
     "agent.cli": "errors",
-    "agent.monitor": "dqn replay seeding tracking",
+    "agent.monitor": "dqn priorities replay seeding tracking",
     # what plays
     "agent.evaluation": "config errors network noise options saved_agent targets envs.make",
     "agent.training": (
-        "checkpoint config dqn errors evaluation interrupt monitor options replay saved_agent schedule "
+        "checkpoint config dqn errors evaluation interrupt monitor options priorities replay saved_agent schedule "
         "seeding tracking envs.make envs.video"
     ),
     "envs.make": "errors",
