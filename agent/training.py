@@ -198,8 +198,7 @@ class Trainer:
     # ---- what is saved
 
     def _save_agent(self, which: str) -> None:
-        path = self.run_dir / which / "agent.safetensors"
-        save_agent(path, self.agent.tensors(), self.description())
+        save_agent(self.run_dir / which / "agent.safetensors", self.agent.tensors(), self.description())
 
     def description(self) -> dict[str, Any]:
         """What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
