@@ -57,16 +57,16 @@ class SumTree:
 
     def find(self, share: np.ndarray) -> np.ndarray:
         """The leaves [n] at which the running sum passes share [n] of the total, in [0, 1); none of them is 0."""
-        node = np.zeros(len(share), dtype=np.int64)
-        value = share * self.total()
+        node, value = np.zeros(len(share), dtype=np.int64), share * self.total()
+        running = np.zeros((len(share), FAN + 1))  # sums of the children before each, and of all
+        begins = np.arange(len(share)) * (FAN + 1)
         for families in reversed(self._families):
-            running = np.add.accumulate(families.take(node, axis=0), axis=1)  # [n, FAN]
+            np.add.accumulate(families.take(node, axis=0), axis=1, out=running[:, 1:])
             # A sum of sums is rounded: what is left may be at the family's end, or beyond. Just below it, the
-            # child whose running sum passes it is one that adds something.
-            value = np.minimum(value, np.nextafter(running[:, -1], 0.0))
-            child = (running <= value[:, None]).sum(axis=1)
-            before = np.where(child > 0, running[np.arange(len(node)), child - 1], 0.0)
-            value = value - before
+            # first child whose running sum passes it is one that adds something.
+            value = np.minimum(value, np.nextafter(running[:, FAN], 0.0))
+            child = (running[:, 1:] > value[:, None]).argmax(axis=1)
+            value -= running.take(begins + child)
             node = node * FAN + child
         return node
 
