@@ -136,8 +136,8 @@ def quantile_loss(quantiles: Tensor, tau: Tensor, target: Tensor, kappa: float) 
 def _quantile_terms(quantiles: Tensor, tau: Tensor, target: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
     """E_j ρ_τi(target_j − quantile_i) and E_j ρ'_τi, each [..., K]."""
     if quantiles.device.type == "cpu" and len(quantiles) > 1 and quantiles.numel() * target.shape[-1] > PAIRS:
-        halves = zip(*(x.chunk(2) for x in (quantiles, tau, target)), strict=True)
-        (value, slope), (other_value, other_slope) = (_quantile_terms(*half, kappa) for half in halves)
+        halves = zip(quantiles.chunk(2), tau.chunk(2), target.chunk(2), strict=True)
+        (value, slope), (other_value, other_slope) = (_quantile_terms(q, t, y, kappa) for q, t, y in halves)
         return torch.cat((value, other_value)), torch.cat((slope, other_slope))
     error = target.unsqueeze(-2) - quantiles.unsqueeze(-1)  # u [..., K, K']
     bounded, level = error.clamp(-kappa, kappa), tau.unsqueeze(-1)
