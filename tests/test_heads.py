@@ -318,6 +318,8 @@ def test_dueling_streams_are_combined_for_every_number(name: str) -> None:
     head, features = network.head, normal(6, 6)
     before = head.outputs(features, [None] * 4)
     assert head.value is not None
+    value = head.value(features, [None] * 2).reshape(before[:, 0].shape)
+    torch.testing.assert_close(before.mean(dim=1), value)  # so the mean over the actions is the value
     with torch.no_grad():
         head.advantage.output.bias += 3.0
         torch.testing.assert_close(head.outputs(features, [None] * 4), before)
