@@ -25,6 +25,7 @@ from agent.interrupt import Interrupt
 from agent.network import build_network
 from agent.options import leaf_names, parse, to_plain
 from agent.plots import plot_learning_curve
+from agent.priorities import PrioritisedReplay, prioritised_bytes
 from agent.replay import Replay, required_bytes
 from agent.resources import check_replay_memory, resolve_device, use_threads
 from agent.run_folder import merge_resumed, occupied, open_run, run_folder, write_config
@@ -83,18 +84,16 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
 
 def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Replay:
     """The replay, where the config puts it, if it fits."""
-    agent = config.agent
+    agent, sizes = config.agent, (config.agent.replay_size, config.num_envs, task.observation)
     where = device if agent.replay_device == "auto" else torch.device("cpu")
-    check_replay_memory(required_bytes(agent.replay_size, config.num_envs, task.observation), where)
-    return Replay(
-        agent.replay_size,
-        config.num_envs,
-        task.observation,
-        n_step=agent.n_step,
-        gamma=agent.gamma,
-        device=where,
-        batch_device=device,
-    )
+    if agent.priority.enabled and where.type == "mps":
+        where = torch.device("cpu")  # priorities are float64, which Apple's GPU does not have
+    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": where, "batch_device": device}
+    if agent.priority.enabled:
+        check_replay_memory(prioritised_bytes(*sizes), where)
+        return PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
+    check_replay_memory(required_bytes(*sizes), where)
+    return Replay(*sizes, **options)
 
 
 def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] | None = None) -> Outcome:

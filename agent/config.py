@@ -4,6 +4,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
+from agent.components import (
+    CategoricalConfig,
+    HeadName,
+    ImplicitQuantileConfig,
+    MunchausenConfig,
+    PriorityConfig,
+    QuantileConfig,
+)
 from agent.errors import UserError
 from agent.noise import Distribution
 from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
@@ -69,7 +77,13 @@ class AgentConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     epsilon: EpsilonConfig = field(default_factory=EpsilonConfig)
+    head: HeadName = "expected"
+    categorical: CategoricalConfig = field(default_factory=CategoricalConfig)
+    quantile: QuantileConfig = field(default_factory=QuantileConfig)
+    implicit_quantile: ImplicitQuantileConfig = field(default_factory=ImplicitQuantileConfig)
     double: bool = True
+    munchausen: MunchausenConfig = field(default_factory=MunchausenConfig)
+    priority: PriorityConfig = field(default_factory=PriorityConfig)
     loss: Loss = "huber"
     gamma: Annotated[float, UNIT] = 0.99
     n_step: Annotated[int, AT_LEAST_ONE] = 3
@@ -95,6 +109,16 @@ class AgentConfig:
             len(self.target_range) != 2 or self.target_range[0] >= self.target_range[1]
         ):
             raise UserError(f"agent.target_range is {list(self.target_range)}: it must be null or two rising numbers")
+        if self.double and self.munchausen.enabled:
+            raise UserError(
+                "agent.double does not go with agent.munchausen.enabled, whose soft policy takes no greatest value: "
+                "set agent.double=false"
+            )
+        if self.head != "expected" and self.loss != "huber":
+            raise UserError(
+                f"agent.loss={self.loss} does not go with agent.head={self.head}, which has a loss of its own: "
+                "leave agent.loss at huber"
+            )
         if self.epsilon.end > self.epsilon.start:
             raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
         if self.noise.draws and self.batch_size % self.noise.draws:

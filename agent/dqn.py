@@ -1,7 +1,7 @@
 """The agent: act, update, and everything that a checkpoint needs of it.
 
 DQN (Mnih et al. 2015) with double Q-learning (van Hasselt et al. 2016) and noisy networks (Fortunato et al. 2018).
-Plain DQN is the same code with plain linear layers and an ε-greedy schedule.
+Plain DQN is the same code with plain linear layers and an ε-greedy schedule; C51, QR-DQN and IQN are other heads.
 """
 
 from __future__ import annotations
@@ -15,22 +15,26 @@ from torch import Tensor
 
 from agent import targets
 from agent.config import AgentConfig
-from agent.gradients import AutogradGradient, NumpyGradient
+from agent.gradients import AutogradGradient, Levels, NumpyGradient
 from agent.network import QNetwork, flatten_parameters, noise_model
 from agent.noise import noise_stream
 from agent.numpy_network import NumpyNetwork
 from agent.optimiser import Adam
-from agent.seeding import numpy_generator, seed_sequence
+from agent.seeding import numpy_generator, restore, seed_sequence, torch_generator
 
 if TYPE_CHECKING:
     from agent.replay import Batch
 
 
 class UpdateMetrics(NamedTuple):
-    """What one update saw: scalars on the device, turned into floats once per logging interval."""
+    """What one update saw, on the device, turned into floats once per logging interval.
+
+    Scalars, and where the batch had weights the new priorities [B] of its rows.
+    """
 
     loss: Any
     grad_norm: Any
+    priority: Any = None
 
 
 class DQN:
@@ -69,6 +73,7 @@ class DQN:
         self._acting = noise_stream(self.noise, seed_sequence(seed, "acting"), self.device)
         self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore = numpy_generator(seed, "exploration")
+        self._quantiles = torch_generator(seed, "quantiles", device=self.device)
         self._held: Tensor | None = None  # the acting noise [E, size], kept where `hold` says so
         self._held_since = -1  # the number of updates when it was drawn
         self.updates = 0
@@ -117,20 +122,32 @@ class DQN:
 
     # ---- learning
 
-    def update(self, batch: Batch) -> UpdateMetrics:
-        """One gradient step on a batch, and the target network's part of it."""
+    def update(self, batch: Batch, weight: Tensor | None = None) -> UpdateMetrics:
+        """One gradient step on a batch, and the target network's part of it.
+
+        Args:
+            batch: B transitions.
+            weight: [B], how much each row's loss counts; then the metrics have priorities.
+        """
         config = self.config
         groups = config.noise.draws or len(batch.action)
         draws = self._update.draw(3 if config.double else 2, groups)
         if draws is not None and (mean_rows := int(groups * config.noise.mean_rows)):
             draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
-        loss, norm = self._gradient(batch, draws)
+        loss, norm, priority = self._gradient(batch, draws, self._levels(len(batch.action)), weight)
         self._adam.step(self.learning_rate())
         self.updates += 1
         if self.updates % config.target_every == 0:
             with torch.no_grad():
                 self._target_parameters.lerp_(self.parameters, config.tau)  # τ = 1: a copy
-        return UpdateMetrics(loss, norm)
+        return UpdateMetrics(loss, norm, priority)
+
+    def _levels(self, rows: int) -> Levels | None:
+        """Fresh levels τ ~ U(0, 1) for each row's prediction and target, where the head takes any."""
+        if (counts := self.network.head.taus) is None:
+            return None
+        drawn = torch.rand(rows, sum(counts), generator=self._quantiles, device=self.device)
+        return Levels(drawn[:, : counts[0]], drawn[:, counts[0] :])
 
     def learning_rate(self) -> float:
         """Adam's step size at this update: constant, or linearly from lr to lr_end over lr_updates."""
@@ -174,6 +191,7 @@ class DQN:
             "acting": self._acting.state(),
             "update": self._update.state(),
             "explore_generator": self._explore.bit_generator.state,
+            "quantiles_generator": self._quantiles.get_state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -195,6 +213,8 @@ class DQN:
         self._acting.load_state(state["acting"])
         self._update.load_state(state["update"])
         self._explore.bit_generator.state = state["explore_generator"]
+        if "quantiles_generator" in state:  # older checkpoints know no head that draws levels
+            restore(self._quantiles, state["quantiles_generator"])
 
     def tensors(self) -> dict[str, Tensor]:
         """The network's parameters by name, as a saved agent holds them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,72 @@ from torch import Tensor
 
 from agent import targets
 from agent.config import AgentConfig
+from agent.heads import ExpectedHead, Head, Values
 from agent.network import QNetwork
 from agent.numpy_network import NumpyNetwork
 
 if TYPE_CHECKING:
     from agent.replay import Batch
+
+
+class Levels(NamedTuple):
+    """Levels τ that were drawn for a batch of B rows: prediction [B, K] and target [B, K']."""
+
+    prediction: Tensor
+    target: Tensor
+
+    def grouped(self, groups: int) -> Levels:
+        """The same, in as many groups as Batch.grouped makes of the batch."""
+        if groups in (1, len(self.prediction)):
+            return self
+        return Levels(*(tau.view(groups, -1, tau.shape[-1]) for tau in self))
+
+
+class Result(NamedTuple):
+    """What a batch gave: the mean loss and the norm of its gradient before clipping, scalars; priorities [B].
+
+    There are priorities where the rows had weights.
+    """
+
+    loss: Any
+    norm: Any
+    priority: Any
+
+
+def learning_target(
+    config: AgentConfig, head: Head, batch: Batch, following: Values, selection: Values, here: Values | None
+) -> Tensor:
+    """What the predictions at s, a shall become: see Head.target for its shape.
+
+    Args:
+        config: the algorithm.
+        head: of the target network.
+        batch: B transitions.
+        following: the target network at s'.
+        selection: what chooses the next action: the online network at s' for double Q-learning, else `following`.
+        here: the target network at s, for Munchausen targets.
+    """
+    reward, soft = batch.reward, config.munchausen
+    if here is None:
+        outcome = targets.gather_actions(following.outcomes, targets.greedy(selection.q_values))
+    else:
+        # Vieillard et al. 2020, eq. 1: the entropy of π(·|s') is part of the value of s'.
+        reward = targets.munchausen_reward(reward, here.q_values, batch.action, soft.alpha, soft.temperature, soft.clip)
+        policy, entropy = targets.soft_policy(following.q_values, soft.temperature)
+        reward = targets.bellman_target(reward, batch.discount, entropy)
+        outcome = targets.mix_actions(following.outcomes, policy)
+    return head.target(outcome, reward, batch.discount, config.target_range)
+
+
+def batch_loss(
+    head: Head, prediction: Values, action: Tensor, target: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The mean of the rows' losses, weighted where there are weights [B], and then also priorities [B]."""
+    rows = head.loss(prediction, action, target)
+    if weight is None:
+        return rows.mean(), None
+    priority = head.priority(prediction, action, target, rows).detach().flatten()
+    return (rows * weight.view_as(rows)).mean(), priority
 
 
 class AutogradGradient:
@@ -33,60 +94,99 @@ class AutogradGradient:
         assert parameters.grad is not None
         self._leaves, self._flat = list(network.parameters()), parameters.grad
 
-    def __call__(self, batch: Batch, draws: Tensor | None) -> tuple[Any, Any]:
-        """The mean loss, and the norm of its gradient before clipping: scalars.
+    def __call__(
+        self, batch: Batch, draws: Tensor | None, levels: Levels | None = None, weight: Tensor | None = None
+    ) -> Result:
+        """The mean loss, its gradient's norm, and priorities where there are weights.
 
         Args:
             batch: B transitions.
             draws: [2 or 3, N, size], for prediction, target and (with double Q-learning) selection; N divides B.
+            levels: for a head of implicit quantiles.
+            weight: [B], of the rows' losses in the mean.
         """
-        batch = batch if draws is None else batch.grouped(draws.shape[1])
+        if draws is not None:
+            batch = batch.grouped(draws.shape[1])
+            levels = None if levels is None else levels.grouped(draws.shape[1])
+        tau, next_tau = (None, None) if levels is None else levels
         prediction_noise, target_noise, *selection_noise = (None,) * 3 if draws is None else draws.unbind()
         with torch.no_grad():
-            following = self.target(batch.next_observation, target_noise)
-            chooser = following
+            following = selection = self.target(batch.next_observation, target_noise, next_tau)
             if self.config.double:
-                chooser = self.network(batch.next_observation, selection_noise[0])
-            next_action = targets.greedy(chooser.q_values)
-            target = self.target.head.target(following, next_action, batch.reward, batch.discount)
-            if self.config.target_range is not None:
-                target = target.clamp(*self.config.target_range)
-        prediction = self.network(batch.observation, prediction_noise)
-        loss = self.network.head.loss(prediction, batch.action, target).mean()
+                selection = self.network(batch.next_observation, selection_noise[0])
+            here = self.target(batch.observation, target_noise) if self.config.munchausen.enabled else None
+            target = learning_target(self.config, self.target.head, batch, following, selection, here)
+        prediction = self.network(batch.observation, prediction_noise, tau)
+        loss, priority = batch_loss(self.network.head, prediction, batch.action, target, weight)
         gradients = torch.autograd.grad(loss, self._leaves)
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self._flat)
         norm = torch.linalg.vector_norm(self._flat)
         self._flat /= (norm / self.config.max_grad_norm).clamp_(min=1.0)
-        return loss.detach(), norm
+        return Result(loss.detach(), norm, priority)
 
 
 class NumpyGradient:
-    """The same for networks of linear layers on a CPU, where NumpyNetwork.fits."""
+    """The same for networks of linear layers on a CPU, where NumpyNetwork.fits.
+
+    The loss of one number per action is differentiated by hand, the others by autograd on the streams' outputs alone.
+    """
 
     def __init__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> None:
         assert parameters.grad is not None
         self.network, self.target, self.config = NumpyNetwork(network), NumpyNetwork(target), config
-        self._flat = parameters.grad.numpy()
+        self._flat, self._head = parameters.grad.numpy(), network.head
         self._rows = np.arange(config.batch_size)
+        self._soft = config.munchausen.enabled
+        self._loss = self._by_hand if type(network.head) is ExpectedHead and not self._soft else self._by_torch
 
-    def __call__(self, batch: Batch, draws: Tensor | None) -> tuple[Any, Any]:
+    def __call__(
+        self, batch: Batch, draws: Tensor | None, levels: Levels | None = None, weight: Tensor | None = None
+    ) -> Result:
         """See AutogradGradient."""
         noise: Any = (None,) * 3 if draws is None else draws.numpy()
-        observation, action, reward, discount, next_observation = (field.numpy() for field in batch)
-        rows = self._rows if len(action) == len(self._rows) else np.arange(len(action))
-        following = self.target(next_observation, noise[1])
-        chooser = self.network(next_observation, noise[2]) if self.config.double else following
-        target = reward + discount * following[rows, chooser.argmax(axis=1)]
-        if self.config.target_range is not None:
-            target = target.clip(*self.config.target_range)
-        values, pullback = self.network.vjp(observation, noise[0])
-        error = values[rows, action] - target
-        slope = error if self.config.loss == "squared" else np.maximum(np.minimum(error, 1.0), -1.0)
-        loss = np.dot(slope, error - 0.5 * slope) / len(action)  # ½·error² within ±1, |error| − ½ outside
-        gradient = np.zeros_like(values)
-        gradient[rows, action] = slope / np.float32(len(action))
+        observation, next_observation = batch.observation.numpy(), batch.next_observation.numpy()
+        following = selection = self.target.outputs(next_observation, noise[1])
+        if self.config.double:
+            selection = self.network.outputs(next_observation, noise[2])
+        here = self.target.outputs(observation, noise[1]) if self._soft else None
+        outputs, pullback = self.network.vjp(observation, noise[0])
+        loss, gradient, priority = self._loss(batch, outputs, following, selection, here, weight)
         pullback(gradient)
         norm = sqrt(self._flat.dot(self._flat))
         if norm > self.config.max_grad_norm:
             self._flat *= np.float32(self.config.max_grad_norm / norm)
-        return loss, norm
+        return Result(loss, norm, priority)
+
+    def _by_hand(
+        self, batch: Batch, values: Any, following: Any, selection: Any, here: Any, weight: Tensor | None
+    ) -> tuple[Any, Any, Any]:
+        """Loss, its gradient by the values [B, A], and priorities."""
+        _, action, reward, discount, _ = (field.numpy() for field in batch)
+        rows = self._rows if len(action) == len(self._rows) else np.arange(len(action))
+        target = reward + discount * following[rows, selection.argmax(axis=1)]
+        if self.config.target_range is not None:
+            target = target.clip(*self.config.target_range)
+        error = values[rows, action] - target
+        slope = error if self.config.loss == "squared" else np.maximum(np.minimum(error, 1.0), -1.0)
+        priority = None if weight is None else np.abs(error)
+        weighted = slope if weight is None else slope * weight.numpy()
+        loss = np.dot(weighted, error - 0.5 * slope) / len(action)  # ½·error² within ±1, |error| − ½ outside
+        gradient = np.zeros_like(values)
+        gradient[rows, action] = weighted / np.float32(len(action))
+        return loss, gradient, priority
+
+    def _by_torch(
+        self, batch: Batch, outputs: Any, following: Any, selection: Any, here: Any, weight: Tensor | None
+    ) -> tuple[Any, Any, Any]:
+        """Loss, its gradient by the streams' outputs [B, A, …], and priorities: for any head."""
+        leaf, values = torch.from_numpy(outputs).requires_grad_(), self._head.values
+        with torch.no_grad():
+            after, before = (
+                values(torch.from_numpy(following)),
+                None if here is None else values(torch.from_numpy(here)),
+            )
+            chooser = after if selection is following else values(torch.from_numpy(selection))
+            target = learning_target(self.config, self._head, batch, after, chooser, before)
+        loss, priority = batch_loss(self._head, values(leaf), batch.action, target, weight)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return loss.detach(), gradient.numpy(), priority

@@ -1,7 +1,13 @@
-"""Features → values. Every head returns a typed tuple that carries q_values [B, actions]."""
+"""Features → values. Every head returns a typed tuple that carries q_values [..., A].
+
+A head is made of streams, whose outputs are one number or K numbers per action; `values` makes the typed tuple of them,
+`target` the learning target of what the next state's tuple says, `loss` the unreduced loss. Quantile heads are in
+agent/quantile_heads.py. Shapes: [...] are the rows of a batch, A actions, K atoms or quantiles.
+"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +17,46 @@ from agent.encoders import normalisation
 from agent.layers import LinearFactory
 from agent.noise import LayerNoise, NoiseSizes
 
+Limits = Sequence[float] | None
+
+
+class Values(Protocol):
+    """What a head says of a batch."""
+
+    @property
+    def q_values(self) -> Tensor:
+        """The expected return of every action [..., A]."""
+
+    @property
+    def outcomes(self) -> Tensor:
+        """What a target is made of, for every action: values [..., A], or masses or quantiles [..., A, K]."""
+
 
 class ExpectedValues(NamedTuple):
-    """What the expected-value head says of a batch: q_values [B, actions]."""
+    """What the expected-value head says of a batch: q_values [..., A]."""
 
     q_values: Tensor
 
+    @property
+    def outcomes(self) -> Tensor:
+        """The values themselves [..., A]."""
+        return self.q_values
+
+
+class CategoricalValues(NamedTuple):
+    """What the categorical head says of a batch: q_values [..., A] and logits [..., A, K]."""
+
+    q_values: Tensor
+    logits: Tensor
+
+    @property
+    def outcomes(self) -> Tensor:
+        """The masses of the atoms [..., A, K]."""
+        return torch.softmax(self.logits, dim=-1)
+
 
 class Stream(nn.Module):
-    """One hidden layer with ReLU, then a linear output: features [B, p] → [B, outputs]."""
+    """One hidden layer with ReLU, then a linear output: features [..., p] → [..., outputs]."""
 
     def __init__(
         self, features: int, hidden: int, outputs: int, linear: LinearFactory, layer_norm: bool = False
@@ -31,48 +68,139 @@ class Stream(nn.Module):
         self.noise_sizes: tuple[NoiseSizes, ...] = (self.hidden.noise_sizes, self.output.noise_sizes)
 
     def forward(self, features: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
-        """Maps features [B, p] to [B, outputs]."""
+        """Maps features [..., p] to [..., outputs]."""
         output: Tensor = self.output(torch.relu(self.norm(self.hidden(features, noise[0]))), noise[1])
         return output
 
 
-class ExpectedHead(nn.Module):
-    """q(s, a) as one number per action, with or without dueling streams.
+@dataclass(frozen=True)
+class Sizes:
+    """What every head is built from.
 
-    Dueling (Wang et al. 2016, eq. 9): q = v + a − mean(a), each stream with a hidden layer of its own.
+    Attributes:
+        features: p.
+        hidden: width of each stream's hidden layer.
+        actions: A.
+        linear: makes the layers.
+        dueling: whether there is a value stream.
+        layer_norm: whether the hidden layers are normalised.
     """
 
-    def __init__(
-        self,
-        features: int,
-        hidden: int,
-        actions: int,
-        linear: LinearFactory,
-        *,
-        dueling: bool = False,
-        layer_norm: bool = False,
-        loss: targets.Loss = "huber",
-    ) -> None:
+    features: int
+    hidden: int
+    actions: int
+    linear: LinearFactory
+    dueling: bool = False
+    layer_norm: bool = False
+
+    def stream(self, outputs: int) -> Stream:
+        """One stream with so many outputs."""
+        return Stream(self.features, self.hidden, outputs, self.linear, self.layer_norm)
+
+
+class Head(nn.Module):
+    """What all heads share: one stream, or dueling streams, with one number or K numbers per action.
+
+    Dueling (Wang et al. 2016, eq. 9): v + a − mean(a), each stream with a hidden layer of its own. With K numbers per
+    action the streams are combined for each of them, before any softmax (Hessel et al. 2018).
+
+    Args:
+        sizes: of the streams.
+        atoms: K; None for one number per action without a dimension of its own.
+    """
+
+    #: How many levels τ a forward pass takes for prediction and for target: only implicit quantiles take any.
+    taus: tuple[int, int] | None = None
+
+    def __init__(self, sizes: Sizes, atoms: int | None = None) -> None:
         super().__init__()
-        self.advantage = Stream(features, hidden, actions, linear, layer_norm)
-        self.value = Stream(features, hidden, 1, linear, layer_norm) if dueling else None
-        self.loss_name: targets.Loss = loss
+        count = 1 if atoms is None else atoms
+        self.shape = (sizes.actions,) if atoms is None else (sizes.actions, atoms)
+        self.advantage = sizes.stream(sizes.actions * count)
+        self.value = sizes.stream(count) if sizes.dueling else None
         value_sizes = self.value.noise_sizes if self.value is not None else ()
         self.noise_sizes: tuple[NoiseSizes, ...] = self.advantage.noise_sizes + value_sizes
 
-    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None]) -> ExpectedValues:
-        """Maps features [B, p] to values of every action."""
-        advantage = self.advantage(features, noise[:2])
+    def outputs(self, features: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
+        """Maps features [..., p] to the combined streams [..., A] or [..., A, K]."""
+        advantage: Tensor = self.advantage(features, noise[:2]).unflatten(-1, self.shape)
         if self.value is None:
-            return ExpectedValues(advantage)
-        value = self.value(features, noise[2:])
-        return ExpectedValues(value + advantage - advantage.mean(dim=-1, keepdim=True))
+            return advantage
+        value: Tensor = self.value(features, noise[2:]).unflatten(-1, (1, *self.shape[1:]))
+        return value + advantage - advantage.mean(dim=-len(self.shape), keepdim=True)
 
-    def target(self, following: ExpectedValues, next_action: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
-        """The learning target [B]: what `following`, the values at s', say of next_action [B], discounted."""
-        next_value = targets.gather_actions(following.q_values, next_action)
-        return targets.bellman_target(reward, discount, next_value)
+    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None], tau: Tensor | None = None) -> Any:
+        """Maps features [..., p] to values of every action. `tau` is for implicit quantiles alone."""
+        return self.values(self.outputs(features, noise))
+
+    def values(self, outputs: Tensor) -> Any:
+        """The typed tuple of what the combined streams put out."""
+        raise NotImplementedError
+
+    def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
+        """The learning target: the next state's outcome, discounted, the reward added, clipped to the limits."""
+        raise NotImplementedError
+
+    def loss(self, prediction: Any, action: Tensor, target: Tensor) -> Tensor:
+        """The unreduced loss [...] of what is predicted for the actions against the target."""
+        raise NotImplementedError
+
+    def priority(self, prediction: Any, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
+        """How much there is to learn from each row [...]: its loss, as in Rainbow, unless a head knows better."""
+        return loss
+
+
+class ExpectedHead(Head):
+    """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's or the squared one."""
+
+    def __init__(self, sizes: Sizes, loss: targets.Loss = "huber") -> None:
+        super().__init__(sizes)
+        self.loss_name: targets.Loss = loss
+
+    def values(self, outputs: Tensor) -> ExpectedValues:
+        """The values of outputs [..., A], which they are."""
+        return ExpectedValues(outputs)
+
+    def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
+        """The target [...] of an outcome [...], the value of what follows."""
+        target = targets.bellman_target(reward, discount, outcome)
+        return target if limits is None else target.clamp(*limits)
 
     def loss(self, prediction: ExpectedValues, action: Tensor, target: Tensor) -> Tensor:
-        """The unreduced loss [B] of q(s, a) against target [B]."""
+        """The unreduced loss [...] of q(s, a) against target [...]."""
         return targets.td_loss(targets.gather_actions(prediction.q_values, action), target, self.loss_name)
+
+    def priority(self, prediction: ExpectedValues, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
+        """|δ| [...], the size of the error (Schaul et al. 2016, §3.3)."""
+        return (targets.gather_actions(prediction.q_values.detach(), action) - target).abs()
+
+
+class CategoricalHead(Head):
+    """The return's distribution over evenly spaced atoms: C51 (Bellemare et al. 2017).
+
+    Args:
+        sizes: of the streams.
+        atoms: K.
+        v_min: the lowest atom.
+        v_max: the highest atom.
+    """
+
+    atoms: Tensor
+
+    def __init__(self, sizes: Sizes, atoms: int, v_min: float, v_max: float) -> None:
+        super().__init__(sizes, atoms)
+        self.register_buffer("atoms", torch.linspace(v_min, v_max, atoms), persistent=False)
+
+    def values(self, outputs: Tensor) -> CategoricalValues:
+        """The values of outputs [..., A, K], the logits."""
+        return CategoricalValues((torch.softmax(outputs, dim=-1) * self.atoms).sum(dim=-1), outputs)
+
+    def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
+        """The target masses [..., K] of an outcome [..., K]: its atoms, moved, clipped and projected (algorithm 1)."""
+        moved = targets.bellman_target(reward.unsqueeze(-1), discount.unsqueeze(-1), self.atoms)
+        return targets.project(outcome, moved if limits is None else moved.clamp(*limits), self.atoms)
+
+    def loss(self, prediction: CategoricalValues, action: Tensor, target: Tensor) -> Tensor:
+        """KL(target ‖ prediction) [...] of target masses [..., K]."""
+        logits = targets.gather_actions(prediction.logits, action)
+        return targets.categorical_loss(torch.log_softmax(logits, dim=-1), target)

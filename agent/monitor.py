@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from agent.dqn import DQN, UpdateMetrics
+from agent.priorities import PrioritisedReplay
 from agent.replay import Replay
 from agent.seeding import restore, torch_generator
 from agent.tracking import Tracker
@@ -51,6 +52,9 @@ class Monitor:
             "speed/updates_per_second": (agent.updates - last_updates) / elapsed,
             "time/train_seconds": seconds,
         }
+        if isinstance(self._replay, PrioritisedReplay):
+            metrics |= self._replay.priority_metrics()
+            metrics["replay/beta"] = agent.config.priority.beta_at(step)
         seen = self._look() if self._reported else {}
         self._reported.clear()
         self._last = (step, agent.updates, seconds)
@@ -68,7 +72,11 @@ class Monitor:
     def _look(self) -> dict[str, float]:
         """The interval's means, and the agent's diagnostics on a batch."""
         columns = zip(UpdateMetrics._fields, zip(*self._reported, strict=True), strict=True)
-        seen = {f"train/{name}": torch.stack([*map(torch.as_tensor, values)]).mean() for name, values in columns}
+        seen = {
+            f"train/{name}": torch.stack([*map(torch.as_tensor, values)]).mean()
+            for name, values in columns
+            if values[0] is not None  # priorities, where there are none
+        }
         batch = self._replay.sample(ROWS, self._batches)
         seen |= self._agent.diagnostics(batch, self._noise)
         return {name: value.item() for name, value in seen.items()}

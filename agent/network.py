@@ -5,31 +5,32 @@ from torch import Tensor, nn
 
 from agent.config import AgentConfig
 from agent.encoders import Encoder, EncoderParts, build_encoder
-from agent.heads import ExpectedHead, ExpectedValues
+from agent.heads import CategoricalHead, ExpectedHead, Head, Sizes, Values
 from agent.layers import Linear, LinearFactory, NoisyLinear
 from agent.noise import NoiseModel, split
 from agent.observation import ObservationSpec, as_spec
+from agent.quantile_heads import ImplicitQuantileHead, QuantileHead
 
 
 class QNetwork(nn.Module):
     """Action values as a pure function of observation, noise and parameters.
 
     Shapes: observation [B, *shape]; noise [N, noise_size] with N = 1 (shared by the batch) or N = B (per row), or
-    None for the mean network.
+    None for the mean network; tau [B, K], levels for a head of implicit quantiles, or None for its fixed ones.
     """
 
-    def __init__(self, encoder: Encoder, head: ExpectedHead) -> None:
+    def __init__(self, encoder: Encoder, head: Head) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
         self.noise_sizes = encoder.noise_sizes + head.noise_sizes
         self.noise_size = sum(a + b for a, b in self.noise_sizes)
 
-    def forward(self, observation: Tensor, noise: Tensor | None) -> ExpectedValues:
-        """Values of every action at each observation."""
+    def forward(self, observation: Tensor, noise: Tensor | None, tau: Tensor | None = None) -> Values:
+        """Values of every action at each observation, in the typed tuple of the head."""
         layers = [None] * len(self.noise_sizes) if noise is None else split(noise, self.noise_sizes)
         depth = len(self.encoder.noise_sizes)
-        values: ExpectedValues = self.head(self.encoder(observation, layers[:depth]), layers[depth:])
+        values: Values = self.head(self.encoder(observation, layers[:depth]), layers[depth:], tau)
         return values
 
     def noisy_layers(self) -> dict[str, NoisyLinear]:
@@ -64,16 +65,24 @@ def build_network(
     *hidden, last = config.network.hidden
     factory: LinearFactory = linear
     encoder = build_encoder(EncoderParts(as_spec(observation), tuple(hidden), factory, config.network, generator))
-    head = ExpectedHead(
-        encoder.features,
-        last,
-        actions,
-        factory,
-        dueling=config.network.dueling,
-        layer_norm=config.network.layer_norm,
-        loss=config.loss,
-    )
-    return QNetwork(encoder, head)
+    return QNetwork(encoder, build_head(config, encoder.features, last, actions, factory))
+
+
+def build_head(config: AgentConfig, features: int, hidden: int, actions: int, linear: LinearFactory) -> Head:
+    """The head that `config` names."""
+    sizes = Sizes(features, hidden, actions, linear, config.network.dueling, config.network.layer_norm)
+    match config.head:
+        case "expected":
+            return ExpectedHead(sizes, config.loss)
+        case "categorical":
+            categorical = config.categorical
+            return CategoricalHead(sizes, categorical.atoms, categorical.v_min, categorical.v_max)
+        case "quantile":
+            return QuantileHead(sizes, config.quantile.count, config.quantile.kappa)
+        case "implicit_quantile":
+            implicit = config.implicit_quantile
+            samples = implicit.samples, implicit.target_samples
+            return ImplicitQuantileHead(sizes, implicit.acting, samples, implicit.cosines, implicit.kappa)
 
 
 def noise_model(config: AgentConfig, network: QNetwork) -> NoiseModel:

@@ -12,13 +12,34 @@ import numpy as np
 from torch import Tensor, nn
 
 from agent.encoders import MLPEncoder
-from agent.heads import ExpectedHead, Stream
+from agent.heads import CategoricalHead, ExpectedHead, Stream
 from agent.layers import Linear, NoisyLinear
 from agent.network import QNetwork
+from agent.quantile_heads import QuantileHead
 
 #: Takes the gradient by a result, writes that of the parameters, and returns that by the input.
 Pullback = Callable[[np.ndarray], np.ndarray]
 Noise = tuple[np.ndarray, np.ndarray] | None
+
+
+def _mean_atom(head: CategoricalHead) -> Callable[[np.ndarray], np.ndarray]:
+    """Logits [B, A, K] → q_values [B, A]."""
+    atoms = head.atoms.numpy()
+
+    def q_values(logits: np.ndarray) -> np.ndarray:
+        masses = np.exp(logits - np.maximum.reduce(logits, axis=2, keepdims=True))
+        mean: np.ndarray = (masses @ atoms) / np.add.reduce(masses, axis=2)
+        return mean
+
+    return q_values
+
+
+#: The heads that are known here: what makes q_values [B, A] of their streams' outputs [B, A] or [B, A, K].
+Q_VALUES: dict[type, Callable[[Any], Callable[[np.ndarray], np.ndarray]]] = {
+    ExpectedHead: lambda head: lambda outputs: outputs,
+    CategoricalHead: _mean_atom,
+    QuantileHead: lambda head: lambda outputs: outputs.mean(axis=2),
+}
 
 
 class NumpyNetwork:
@@ -35,6 +56,8 @@ class NumpyNetwork:
         self._trunk = [_Layer(layer, norm, first=i == 0) for i, (layer, norm) in enumerate(pairs)]  # type: ignore[arg-type]
         self._advantage = _stream(head.advantage, first=not self._trunk)
         self._value = None if head.value is None else _stream(head.value, first=not self._trunk)
+        self._shape = (-1, *head.shape)
+        self._q_values = Q_VALUES[type(head)](head)
         ends = np.cumsum([size for pair in network.noise_sizes for size in pair]).tolist()
         begins = [0, *ends]
         self._cuts = list(zip(begins[::2], ends[::2], ends[1::2], strict=False))
@@ -43,36 +66,43 @@ class NumpyNetwork:
     def fits(network: QNetwork) -> bool:
         """Whether `network` is on the CPU and all its parts are known here: no independent noise, no other encoder."""
         layers = [module for module in network.modules() if isinstance(module, NoisyLinear)]
-        known = type(network.encoder) is MLPEncoder and type(network.head) is ExpectedHead
+        known = type(network.encoder) is MLPEncoder and type(network.head) in Q_VALUES
         on_cpu = next(network.parameters()).device.type == "cpu"
         return known and on_cpu and all(layer.factorised for layer in layers)
 
     def __call__(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        """Values [B, A] of observations [B, inputs] under noise [N, size], where N divides B; None: the mean network.
+        """q_values [B, A] of observations [B, inputs] under noise [N, size], where N divides B; None: the mean network.
 
         Each draw holds for B / N rows in a row.
         """
+        return self._q_values(self.outputs(observation, noise))
+
+    def outputs(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        """The head's combined streams [B, A] or [B, A, K], of which its `values` makes the typed tuple."""
         return self.vjp(observation, noise)[0]
 
     def vjp(self, observation: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
-        """The values, and the pullback of ∂L/∂values (which it may overwrite)."""
+        """The outputs, and the pullback of ∂L/∂outputs (which it may overwrite)."""
         if observation.dtype != np.float32:  # truth values
             observation = observation.astype(np.float32)
         cuts, depth = iter(self._cuts), len(self._trunk)
         parts: list[Noise] = [None if noise is None else (noise[:, a:b], noise[:, b:c]) for a, b, c in cuts]
         features, pull_features = _chain(self._trunk, observation, parts)
-        advantage, pull_advantage = _chain(self._advantage, features, parts[depth:])
+        flat, pull_advantage = _chain(self._advantage, features, parts[depth:])
+        advantage = flat.reshape(self._shape)
         if self._value is None:
-            return advantage, lambda g: pull_features(pull_advantage(g))
+            return advantage, lambda g: pull_features(pull_advantage(g.reshape(flat.shape)))
         value, pull_value = _chain(self._value, features, parts[depth + len(self._advantage) :])
-        actions = np.float32(advantage.shape[1])
-        q_values = value + advantage - np.add.reduce(advantage, axis=1, keepdims=True) / actions
+        actions = np.float32(self._shape[1])
+        outputs = value.reshape(-1, 1, *self._shape[2:]) + advantage
+        outputs -= np.add.reduce(advantage, axis=1, keepdims=True) / actions
 
         def pullback(g: np.ndarray) -> np.ndarray:
             total = np.add.reduce(g, axis=1, keepdims=True)
-            return pull_features(pull_advantage(g - total / actions) + pull_value(total))
+            by_advantage = (g - total / actions).reshape(flat.shape)
+            return pull_features(pull_advantage(by_advantage) + pull_value(total.reshape(value.shape)))
 
-        return q_values, pullback
+        return outputs, pullback
 
 
 def _stream(stream: Stream, first: bool) -> list["_Layer"]:

@@ -38,11 +38,11 @@ class Batch(NamedTuple):
 def required_bytes(capacity: int, num_envs: int, observation: ObservationSpec | int) -> int:
     """Bytes that a Replay of `capacity` transitions takes: observations, packed scalars and the list of starts."""
     spec = as_spec(observation)
-    rows = _rows(capacity, num_envs, spec.stack)
+    rows = ring_rows(capacity, num_envs, spec.stack)
     return rows * num_envs * (spec.stored_bytes + 4 * 4 + 8) + rows * 8
 
 
-def _rows(capacity: int, num_envs: int, stack: int) -> int:
+def ring_rows(capacity: int, num_envs: int, stack: int) -> int:
     """Rows of the ring: whole vector steps, the observation after the newest, and the oldest stack's earlier frames."""
     return -(-capacity // num_envs) + stack
 
@@ -79,7 +79,7 @@ class Replay:
         batch_device: torch.device | str | None = None,
     ) -> None:
         spec = as_spec(observation)
-        self.rows, self.num_envs = _rows(capacity, num_envs, spec.stack), num_envs
+        self.rows, self.num_envs = ring_rows(capacity, num_envs, spec.stack), num_envs
         self.n_step, self.gamma = n_step, gamma
         self.device = torch.device(device)
         self._batch_device = self.device if batch_device is None else torch.device(batch_device)

@@ -16,6 +16,7 @@ STREAMS: Final = (
     "evaluation",  # seeds of the evaluation episodes
     "diagnostics",  # noise and batches that are only looked at
     "test",  # seeds of evaluate.py's episodes: never those by which training chose its best agent
+    "quantiles",  # the levels of implicit quantiles that are learned
 )
 
 

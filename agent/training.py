@@ -16,6 +16,7 @@ from agent.evaluation import Evaluation, evaluate, record
 from agent.interrupt import Interrupt
 from agent.monitor import Monitor, NotFiniteError
 from agent.options import to_plain
+from agent.priorities import PrioritisedReplay
 from agent.replay import Replay
 from agent.saved_agent import save_agent
 from agent.schedule import Every
@@ -135,7 +136,11 @@ class Trainer:
         """The updates that are due: exactly replay_ratio per step since learning started."""
         config, ratio = self.config.agent, self.config.agent.replay_ratio  # exact: integers all the way
         due = (self.step - config.learning_starts) * ratio.numerator // ratio.denominator - self.agent.updates
-        if due > 0:
+        if due > 0 and isinstance(self.replay, PrioritisedReplay):
+            beta = config.priority.beta_at(self.step)
+            for metrics in self.replay.learn(due, config.batch_size, beta, self.agent.update, self._sampling):
+                self._monitor.report(metrics)
+        elif due > 0:
             for batch in self.replay.sample_many(due, config.batch_size, self._sampling):
                 self._monitor.report(self.agent.update(batch))
 
@@ -172,10 +177,7 @@ class Trainer:
         metrics["time/train_seconds"] = self._seconds
         if config.noisy and self.agent.noise.size:
             noisy = evaluate(self.task, network, self._eval_seeds, self.agent.noise).statistics()
-            metrics |= {
-                "eval_noisy/return_mean": noisy["return_mean"],
-                "eval_noisy/return_std": noisy["return_std"],
-            }
+            metrics |= {f"eval_noisy/{name}": noisy[name] for name in ("return_mean", "return_std")}
         self.tracker.log(self.step, metrics)
         if statistics["return_mean"] >= self.best_return:
             self.best_return = statistics["return_mean"]
@@ -198,8 +200,7 @@ class Trainer:
     # ---- what is saved
 
     def _save_agent(self, which: str) -> None:
-        path = self.run_dir / which / "agent.safetensors"
-        save_agent(path, self.agent.tensors(), self.description())
+        save_agent(self.run_dir / which / "agent.safetensors", self.agent.tensors(), self.description())
 
     def description(self) -> dict[str, Any]:
         """What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""

@@ -89,7 +89,7 @@ BAD_TRAINING = {
     "an unknown option of a node": ("agent.gama=1", r"unknown option agent\.gama.*agent\.gamma"),
     "an unknown option that is added": ("+agent.gama=1", r"unknown option agent\.gama.*gamma"),
     "an option below a number": ("agent.lr.x=1", r"unknown option agent\.lr\.x.*agent\.lr"),
-    "an unknown preset": ("agent=rainbow", "rainbow.*dqn, noisy_dqn"),
+    "an unknown preset": ("agent=muzero", "muzero.*dqn.*noisy_dqn"),
     "a number for a preset": ("agent=1", "agent.*name"),
     "a name without a value": ("seed", "'seed'.*name=value"),
     "an unfinished list": ("agent.network.hidden=[1,2", r"\[1,2.*name=value"),
@@ -151,7 +151,7 @@ def test_a_place_where_no_run_can_be_written(programs: Programs, tmp_path: Path)
 def test_the_same_from_a_new_interpreter(programs: Programs, tmp_path: Path) -> None:
     bad = [
         ("train", "env=CartPol-v1"),
-        ("train", "agent=rainbow"),
+        ("train", "agent=muzero"),
         ("evaluate", "checkpoint=x"),
         ("evaluate", "seed=a"),
     ]

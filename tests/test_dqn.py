@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agent.components import CategoricalConfig, ImplicitQuantileConfig, MunchausenConfig, QuantileConfig
 from agent.config import AgentConfig, EpsilonConfig, NetworkConfig, NoiseConfig
 from agent.dqn import DQN
+from agent.gradients import AutogradGradient, Levels
 from agent.network import build_network
 from agent.noise import DeviceNoise, TableNoise
 from agent.replay import Batch, Replay
@@ -745,11 +747,12 @@ def test_diagnostics_say_what_they_are_named() -> None:
 def test_metrics_are_detached_numbers_of_their_own() -> None:
     agent = make(SMALL)
     first = agent.update(make_batch())
-    values = [float(value) for value in first]
+    assert first.priority is None
+    values = [float(value) for value in first[:2]]
     second = agent.update(make_batch(seed=1))
-    assert [float(value) for value in first] == values  # not overwritten
-    assert not any(torch.as_tensor(value).requires_grad for value in (*first, *second))
-    assert all(np.shape(value) == () for value in first)
+    assert [float(value) for value in first[:2]] == values  # not overwritten
+    assert not any(torch.as_tensor(value).requires_grad for value in (*first[:2], *second[:2]))
+    assert all(np.shape(value) == () for value in first[:2])
 
 
 @pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["noisy", "plain"])
@@ -846,3 +849,135 @@ def test_targets_are_clipped_to_what_can_be_reached() -> None:
     expected = float(free.update(end).loss)
     assert float(clipped.update(far).loss) == expected
     assert float(make(SMALL).update(far).loss) > expected + 5.0
+
+
+# ---- every head, target, form of noise and weight
+
+
+FAMILY: dict[str, dict[str, Any]] = {
+    "expected": {},
+    "categorical": {"categorical": CategoricalConfig(atoms=5, v_min=-3.0, v_max=3.0)},
+    "quantile": {"quantile": QuantileConfig(count=4)},
+    "implicit_quantile": {"implicit_quantile": ImplicitQuantileConfig(3, 2, 4, 5)},
+}
+SOFT = {"double": False, "munchausen": MunchausenConfig(enabled=True)}
+TARGETS: dict[str, dict[str, Any]] = {"max": {"double": False}, "double": {"double": True}, "munchausen": SOFT}
+NOISES: dict[str, dict[str, Any]] = {
+    "plain": {"enabled": False},
+    "shared": {"draws": 1},
+    "groups": {"draws": 2, "mean_rows": 0.5},
+    "rows": {"draws": 0},
+    "independent, groups": {"draws": 4, "form": "independent"},
+    "independent, rows": {"draws": 0, "form": "independent"},
+}
+family = pytest.mark.parametrize("head", FAMILY)
+
+
+def member(head: str, target: str = "max", **noise: Any) -> AgentConfig:
+    return with_noise(replace(SMALL, head=head, **FAMILY[head], **TARGETS[target]), **noise)
+
+
+@family
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("dueling", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_every_combination_learns(
+    device: torch.device, head: str, target: str, noise: str, dueling: bool, weighted: bool
+) -> None:
+    """One update: finite, every parameter moved, and priorities where there are weights."""
+    agent = make(with_network(member(head, target, **NOISES[noise]), dueling=dueling), device=device)
+    before = parameters(agent)
+    weight = torch.linspace(0.1, 1.0, ROWS, device=device) if weighted else None
+    metrics = agent.update(make_batch(device=device), weight)
+    assert agent.is_finite()
+    assert np.isfinite(float(metrics.loss))
+    assert float(metrics.grad_norm) > 0
+    moved = {name for name, value in parameters(agent).items() if not torch.equal(value, before[name])}
+    assert moved == set(before)
+    if weighted:
+        priority = torch.as_tensor(metrics.priority)
+        assert priority.shape == (ROWS,)
+        assert not priority.requires_grad
+        assert bool((priority >= -1e-6).all())
+        assert len(set(priority.tolist())) == ROWS
+    else:
+        assert metrics.priority is None
+    seen = agent.diagnostics(make_batch(device=device), torch.Generator(device).manual_seed(0))
+    assert all(bool(torch.isfinite(value)) for value in seen.values())
+    assert {name for name in seen if name.startswith("sigma/")} == {f"sigma/{n}" for n in agent.network.noisy_layers()}
+
+
+@family
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("count", [2, ROWS])
+def test_grouped_draws_are_the_rows_draws(head: str, target: str, count: int) -> None:
+    """A batch under k draws has the loss and priorities of its groups, each under its own draw."""
+    agent = make(member(head, target, form="independent"))
+    gradient = AutogradGradient(agent.network, agent.target, agent.parameters, agent.config)
+    batch, g = make_batch(), torch.Generator().manual_seed(5)
+    draws = torch.randn(3 if target == "double" else 2, count, agent.noise.size, generator=g)
+    levels = Levels(torch.rand(ROWS, 3, generator=g), torch.rand(ROWS, 2, generator=g))
+    weight = torch.rand(ROWS, generator=g)
+    levels_of = (lambda part: Levels(*(tau[part] for tau in levels))) if head == "implicit_quantile" else lambda _: None
+    whole = gradient(batch, draws, levels_of(slice(None)), weight)
+    size, losses, priorities = ROWS // count, [], []
+    for group in range(count):
+        part = slice(group * size, (group + 1) * size)
+        rows = Batch(*(field[part] for field in batch))
+        one = gradient(rows, draws[:, group : group + 1], levels_of(part), weight[part])
+        losses.append(float(one.loss))
+        priorities += one.priority.tolist()
+    assert float(whole.loss) == pytest.approx(float(np.mean(losses)), rel=1e-4)
+    assert whole.priority.tolist() == pytest.approx(priorities, rel=1e-4, abs=1e-5)
+
+
+def test_munchausen_targets_against_a_twin() -> None:
+    """Vieillard et al. 2020, eq. 1, row by row in plain numbers; both networks of the target come from one draw."""
+    agent = make(member("expected", "munchausen"))
+    gradient = AutogradGradient(agent.network, agent.target, agent.parameters, agent.config)
+    batch, draws = make_batch(), torch.randn(2, 1, agent.noise.size, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for parameter in agent.target.parameters():
+            parameter *= 0.1  # values so close that no action's log-probability is cut
+        here, after = (agent.target(x, draws[1]).q_values.double() for x in (batch.observation, batch.next_observation))
+        value = agent.network(batch.observation, draws[0]).q_values
+    tau, alpha, errors, cut = 0.03, 0.9, [], 0
+    for row in range(ROWS):
+        action = int(batch.action[row])
+        log_here = tau * torch.log(torch.softmax(here[row] / tau, 0))
+        policy = torch.softmax(after[row] / tau, 0)
+        soft = sum(float(p) * (float(q) - tau * float(p.log())) for p, q in zip(policy, after[row], strict=True))
+        bonus = alpha * min(max(float(log_here[action]), -1.0), 0.0)
+        cut += float(log_here[action]) < -1.0
+        target = float(batch.reward[row]) + bonus + float(batch.discount[row]) * soft
+        errors.append(abs(float(value[row, action]) - target))
+    assert gradient(batch, draws, None, torch.ones(ROWS)).priority.tolist() == pytest.approx(errors, rel=1e-4)
+
+
+def test_levels_are_drawn_from_a_stream_of_their_own_and_saved() -> None:
+    """Two agents of one seed draw the same; one restored in the middle goes on; each update draws anew."""
+    drawn: list[Any] = []
+    one, other = make(member("implicit_quantile")), make(member("implicit_quantile"))
+    for agent in (one, other):
+        drawn.append([agent._levels(ROWS) for _ in range(3)])
+    assert all(torch.equal(a.prediction, b.prediction) for a, b in zip(*drawn, strict=True))
+    assert not torch.equal(drawn[0][0].prediction, drawn[0][1].prediction)
+    assert (drawn[0][0].prediction.shape, drawn[0][0].target.shape) == ((ROWS, 3), (ROWS, 2))
+    third = make(member("implicit_quantile"), seed=9)
+    third.load_state(copy.deepcopy(one.state()))
+    for _ in range(3):
+        metrics = [agent.update(make_batch(), torch.ones(ROWS)) for agent in (one, third)]
+        assert torch.equal(metrics[0].priority, metrics[1].priority)
+    assert same(parameters(one), parameters(third))
+    assert make(member("quantile"))._levels(ROWS) is None
+
+
+@family
+def test_acting_is_greedy_and_a_function_of_the_observation(head: str) -> None:
+    agent = make(member(head, enabled=False))
+    before = copy.deepcopy(agent.state()["quantiles_generator"])
+    actions = [agent.act(observe(64), np.zeros(64, dtype=bool)) for _ in range(2)]
+    expected = agent.network(torch.from_numpy(observe(64)), None).q_values.argmax(dim=1)
+    assert actions[0].tolist() == actions[1].tolist() == expected.tolist()
+    assert torch.equal(before, agent.state()["quantiles_generator"])

@@ -20,17 +20,21 @@ ALLOWED: dict[str, str] = {
     "agent.noise": "",
     "agent.layers": "noise",
     "agent.targets": "",
-    "agent.config": "errors noise options targets",
+    "agent.components": "errors options",
+    "agent.config": "components errors noise options targets",
     "agent.observation": "",
     "agent.convolutions": "errors",
     "agent.encoders": "config convolutions errors layers noise observation",
     "agent.heads": "encoders layers noise targets",
-    "agent.network": "config encoders heads layers noise observation",
-    "agent.numpy_network": "encoders heads layers network",
+    "agent.quantile_heads": "heads noise targets",
+    "agent.network": "config encoders heads layers noise observation quantile_heads",
+    "agent.numpy_network": "encoders heads layers network quantile_heads",
     "agent.arrays": "",
     "agent.frames": "arrays observation",
     "agent.replay": "arrays frames observation",
-    "agent.gradients": "config network numpy_network replay targets",
+    "agent.sum_tree": "",
+    "agent.priorities": "observation replay sum_tree",
+    "agent.gradients": "config heads network numpy_network replay targets",
     "agent.optimiser": "",
     "agent.dqn": "config gradients network noise numpy_network optimiser replay seeding targets",
     # saving, watching
@@ -44,11 +48,11 @@ ALLOWED: dict[str, str] = {
     "agent.schedule": "",
     "agent.resources": "errors",
     "agent.cli": "errors",
-    "agent.monitor": "dqn replay seeding tracking",
+    "agent.monitor": "dqn priorities replay seeding tracking",
     # what plays
     "agent.evaluation": "config errors network noise options saved_agent targets envs.make",
     "agent.training": (
-        "checkpoint config dqn errors evaluation interrupt monitor options replay saved_agent schedule "
+        "checkpoint config dqn errors evaluation interrupt monitor options priorities replay saved_agent schedule "
         "seeding tracking envs.make envs.video"
     ),
     "envs.observations": "errors observation",

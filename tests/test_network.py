@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from agent.config import AgentConfig, NetworkConfig, NoiseConfig
 from agent.encoders import MLPEncoder
-from agent.heads import ExpectedHead, ExpectedValues
+from agent.heads import ExpectedHead, Sizes
 from agent.layers import Linear, NoisyLinear
 from agent.network import QNetwork, build_network, flatten_parameters, noise_model
 from agent.noise import LayerNoise, split
+from agent.targets import gather_actions
 
 INPUTS, ACTIONS = 3, 4
 Form = Literal["factorised", "independent"]
@@ -201,19 +202,23 @@ def test_rows_do_not_mix() -> None:
 
 
 def head(loss: Literal["huber", "squared"]) -> ExpectedHead:
-    return ExpectedHead(3, 4, 2, Linear, loss=loss)
+    return ExpectedHead(Sizes(3, 4, 2, Linear), loss)
 
 
 def test_head_target_and_loss_by_hand() -> None:
     """q(s') = (1, 5), (2, 0), terminal (9, 9); a' = 1, 0, 1; R = 1, −1, 3; γ = ½ → targets 3.5, 0, 3."""
-    following = ExpectedValues(torch.tensor([[1.0, 5.0], [2.0, 0.0], [9.0, 9.0]]))
+    following = head("huber").values(torch.tensor([[1.0, 5.0], [2.0, 0.0], [9.0, 9.0]]))
+    outcome = gather_actions(following.outcomes, torch.tensor([1, 0, 1]))
     reward, discount = torch.tensor([1.0, -1.0, 3.0]), torch.tensor([0.5, 0.5, 0.0])
-    target = head("huber").target(following, torch.tensor([1, 0, 1]), reward, discount)
+    target = head("huber").target(outcome, reward, discount)
     assert target.tolist() == [3.5, 0.0, 3.0]
-    prediction = ExpectedValues(torch.tensor([[3.0, 100.0], [100.0, 3.0], [3.0, 100.0]]))
+    assert head("huber").target(outcome, reward, discount, [0.5, 3.25]).tolist() == [3.25, 0.5, 3.0]
+    prediction = head("huber").values(torch.tensor([[3.0, 100.0], [100.0, 3.0], [3.0, 100.0]]))
     action = torch.tensor([0, 1, 0])  # errors −½, 3, 0
     assert head("huber").loss(prediction, action, target).tolist() == [0.125, 2.5, 0.0]
     assert head("squared").loss(prediction, action, target).tolist() == [0.125, 4.5, 0.0]
+    priority = head("squared").priority(prediction, action, target, torch.zeros(3))
+    assert priority.tolist() == [0.5, 3.0, 0.0]  # |δ|, whatever the loss
 
 
 # ---- initial parameters, saving, the flat vector

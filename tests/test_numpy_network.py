@@ -27,6 +27,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "dueling": {"hidden": [8, 6], "layer_norm": False, "dueling": True},
     "dueling, normalised": {"hidden": [8, 6], "layer_norm": True, "dueling": True},
 }
+#: The heads that are known, with few numbers of each.
+HEADS: dict[str, dict[str, Any]] = {
+    "expected": {},
+    "categorical": {"categorical": {"atoms": 6, "v_min": -3.0, "v_max": 4.0}},
+    "quantile": {"quantile": {"count": 5}},
+}
+heads = pytest.mark.parametrize("head", HEADS)
 networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 #: Draws for a batch of 12 rows: none, shared, groups of rows, one per row.
 draws = pytest.mark.parametrize("count", [None, 1, 3, ROWS], ids=["mean", "shared", "groups", "rows"])
@@ -56,6 +63,16 @@ def rows_of(noise: Tensor | None) -> Tensor | None:
     return noise if noise is None or len(noise) == 1 else noise.repeat_interleave(ROWS // len(noise), dim=0)
 
 
+def outputs_of(network: QNetwork, observation: Tensor, noise: Tensor | None) -> Tensor:
+    """The head's combined streams by torch."""
+    seen: list[Tensor] = []
+    kept = network.head.values
+    network.head.values = lambda outputs: seen.append(outputs) or kept(outputs)  # type: ignore[method-assign]
+    network(observation, noise)
+    del network.head.values
+    return seen[0]
+
+
 def batch_of(seed: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     return Batch(
@@ -69,19 +86,20 @@ def batch_of(seed: int = 3) -> Batch:
 
 @networks
 @draws
+@heads
 @pytest.mark.parametrize("noisy", [True, False])
-def test_values_and_gradients_are_autograds(network: dict[str, Any], count: int | None, noisy: bool) -> None:
-    module, flat = build(config_of(network, noise={"enabled": noisy}))
+def test_values_and_gradients_are_autograds(network: dict[str, Any], count: int | None, head: str, noisy: bool) -> None:
+    module, flat = build(config_of(network, noise={"enabled": noisy}, head=head, **HEADS[head]))
     noise, batch = noise_of(module, count), batch_of()
-    pull_on = torch.randn(ROWS, ACTIONS, generator=torch.Generator().manual_seed(9))
-    q_values = module(batch.observation, rows_of(noise)).q_values
-    expected = torch.autograd.grad(q_values, list(module.parameters()), pull_on, allow_unused=True)
+    outputs = outputs_of(module, batch.observation, rows_of(noise))
+    pull_on = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(9))
+    expected = torch.autograd.grad(outputs, list(module.parameters()), pull_on, allow_unused=True)
 
     assert flat.grad is not None
     flat.grad.fill_(torch.nan)  # every number of it has to be written
     assert NumpyNetwork.fits(module)
     values, pullback = NumpyNetwork(module).vjp(batch.observation.numpy(), None if noise is None else noise.numpy())
-    np.testing.assert_allclose(values, q_values.detach().numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(values, outputs.detach().numpy(), rtol=1e-4, atol=1e-5)
     pullback(pull_on.numpy().copy())
     for (name, parameter), gradient in zip(module.named_parameters(), expected, strict=True):
         wanted = torch.zeros_like(parameter) if gradient is None else gradient
@@ -102,15 +120,77 @@ def test_the_loss_of_a_batch_is_autograds(
     (online, flat), (target, _) = build(config, 0), build(config, 50)
     noise = torch.randn(3 if double else 2, count, online.noise_size, generator=torch.Generator().manual_seed(1))
     by_torch = noise if count == 1 else noise.repeat_interleave(ROWS // count, dim=1)
-    expected_loss, expected_norm = AutogradGradient(online, target, flat, config)(batch_of(), by_torch)
+    expected_loss, expected_norm, _ = AutogradGradient(online, target, flat, config)(batch_of(), by_torch)
     assert flat.grad is not None
     expected = flat.grad.clone()
     flat.grad.fill_(torch.nan)
-    loss_seen, norm_seen = NumpyGradient(online, target, flat, config)(batch_of(), noise)
+    loss_seen, norm_seen, _ = NumpyGradient(online, target, flat, config)(batch_of(), noise)
     assert float(loss_seen) == pytest.approx(float(expected_loss), rel=1e-4)
     assert float(norm_seen) == pytest.approx(float(expected_norm), rel=1e-4)
     assert float(flat.grad.norm()) == pytest.approx(min(clip, float(expected_norm)), rel=1e-4)
     torch.testing.assert_close(flat.grad, expected, rtol=1e-3, atol=1e-5 * min(clip, 1.0))
+
+
+@heads
+@pytest.mark.parametrize("target", ["max", "double", "munchausen"])
+@pytest.mark.parametrize("dueling", [True, False])
+@pytest.mark.parametrize("limits", [None, [-1.0, 1.5]])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("count", [1, 3, None])
+def test_the_loss_of_every_head_is_autograds(
+    head: str, target: str, dueling: bool, limits: list[float] | None, weighted: bool, count: int | None
+) -> None:
+    switches = {"double": target == "double", "munchausen": {"enabled": target == "munchausen"}}
+    network = {"hidden": [8, 6], "dueling": dueling}
+    noise_on = {"enabled": count is not None}
+    config = config_of(network, head=head, target_range=limits, noise=noise_on, **switches, **HEADS[head])
+    config = replace(config, max_grad_norm=1e3)
+    (online, flat), (frozen, _) = build(config, 0), build(config, 50)
+    noise = by_torch = None
+    if count is not None:
+        noise = torch.randn(3, count, online.noise_size, generator=torch.Generator().manual_seed(1))
+        noise = by_torch = noise[: 2 + config.double]
+    weight = torch.rand(ROWS, generator=torch.Generator().manual_seed(2)) if weighted else None
+    expected = AutogradGradient(online, frozen, flat, config)(batch_of(), by_torch, None, weight)
+    assert flat.grad is not None
+    gradient = flat.grad.clone()
+    flat.grad.fill_(torch.nan)
+    seen = NumpyGradient(online, frozen, flat, config)(batch_of(), noise, None, weight)
+    assert float(seen.loss) == pytest.approx(float(expected.loss), rel=1e-4)
+    assert float(seen.norm) == pytest.approx(float(expected.norm), rel=1e-3)
+    torch.testing.assert_close(flat.grad, gradient, rtol=1e-3, atol=1e-5)
+    assert (seen.priority is None) == (expected.priority is None) == (weight is None)
+    if weight is not None:
+        np.testing.assert_allclose(np.asarray(seen.priority), expected.priority.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@heads
+def test_weights_scale_the_loss_of_their_rows(head: str) -> None:
+    """Weights of 1 change nothing; a row of weight 0 is as if it were not there."""
+    config = replace(config_of({"hidden": [8, 6]}, head=head, double=False, **HEADS[head]), max_grad_norm=1e9)
+    (online, flat), (frozen, _) = build(config, 0), build(config, 50)
+    learn, batch = NumpyGradient(online, frozen, flat, config), batch_of()
+    assert flat.grad is not None
+    seen = []
+    for weight in (None, torch.ones(ROWS), torch.tensor([2.0] * 6 + [0.0] * 6)):
+        loss = float(learn(batch, None, None, weight).loss)
+        seen.append((loss, flat.grad.clone()))
+    learn(Batch(*(field[:6] for field in batch)), None)
+    seen.append((0.0, flat.grad.clone()))
+    assert seen[0][0] == pytest.approx(seen[1][0])
+    torch.testing.assert_close(seen[0][1], seen[1][1])
+    torch.testing.assert_close(seen[2][1], seen[3][1], rtol=1e-4, atol=1e-6)
+
+
+@heads
+def test_q_values_are_the_modules(head: str) -> None:
+    module, _ = build(config_of({"hidden": [8, 6], "dueling": True}, head=head, **HEADS[head]))
+    with torch.no_grad():
+        module.head.advantage.output.weight *= 30.0  # far from uniform masses
+    noise, x = noise_of(module, ROWS), batch_of().observation
+    assert noise is not None
+    seen = NumpyNetwork(module)(x.numpy(), noise.numpy())
+    np.testing.assert_allclose(seen, module(x, noise).q_values.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_one_row_is_a_batch() -> None:
@@ -144,6 +224,7 @@ def test_what_it_does_not_know_is_left_to_torch() -> None:
     assert NumpyNetwork.fits(module)
     module.encoder = Other()  # type: ignore[assignment]
     assert not NumpyNetwork.fits(module)
+    assert not NumpyNetwork.fits(build(config_of({"hidden": [8, 6]}, head="implicit_quantile"))[0])
 
 
 @pytest.mark.parametrize("double", [True, False])

@@ -211,6 +211,23 @@ def test_the_nearest_words() -> None:
         ({"gamma": 1.5}, ["agent.gamma", "1.5", "between 0 and 1"]),
         ({"n_step": 0}, ["agent.n_step", "0", "at least 1"]),
         ({"replay_ratio": "-1/2"}, ["agent.replay_ratio", "-1/2", "at least 0"]),
+        ({"head": "c51"}, ["agent.head", "c51", "categorical", "implicit_quantile"]),
+        ({"munchausen": {"enabled": True}}, ["agent.double", "agent.munchausen.enabled"]),
+        ({"head": "quantile", "loss": "squared"}, ["agent.loss=squared", "agent.head=quantile"]),
+        ({"head": "categorical", "loss": "squared"}, ["agent.loss=squared", "agent.head=categorical"]),
+        ({"categorical": {"v_min": 1.0, "v_max": 1.0}}, ["agent.categorical.v_min", "1.0", "agent.categorical.v_max"]),
+        ({"categorical": {"v_max": -20}}, ["agent.categorical.v_min", "-10.0", "agent.categorical.v_max (-20.0)"]),
+        ({"categorical": {"atoms": 1}}, ["agent.categorical.atoms", "1", "between 2 and 1024"]),
+        ({"quantile": {"count": 0}}, ["agent.quantile.count", "0", "between 1 and 1024"]),
+        ({"quantile": {"kappa": -1}}, ["agent.quantile.kappa", "-1", "at least 0"]),
+        ({"implicit_quantile": {"acting": 10**9}}, ["agent.implicit_quantile.acting", "between 1 and 1024"]),
+        ({"implicit_quantile": {"cosines": 0}}, ["agent.implicit_quantile.cosines", "0", "between 1 and 1024"]),
+        ({"munchausen": {"temperature": 0}}, ["agent.munchausen.temperature", "0", "greater than 0"]),
+        ({"munchausen": {"clip": 1}}, ["agent.munchausen.clip", "1", "at most 0"]),
+        ({"munchausen": {"alpha": 2}}, ["agent.munchausen.alpha", "2", "between 0 and 1"]),
+        ({"priority": {"exponent": 1.5}}, ["agent.priority.exponent", "1.5", "between 0 and 1"]),
+        ({"priority": {"beta": 2}}, ["agent.priority.beta", "2", "between 0 and 1"]),
+        ({"priority": {"beta_steps": 0}}, ["agent.priority.beta_steps", "0", "at least 1"]),
     ],
 )
 def test_agents_that_make_no_sense_are_refused(given: Mapping[str, Any], parts: list[str]) -> None:
@@ -223,6 +240,9 @@ def test_what_makes_sense_is_not_refused() -> None:
     parse(AgentConfig, {"noise": {"draws": 16}, "network": {"hidden": [8]}, "learning_starts": 64})
     parse(AgentConfig, {"replay_ratio": 0, "learning_starts": 0})  # collects and never learns
     parse(AgentConfig, {"noise": {"enabled": False}, "epsilon": {"start": 1, "end": 0.05, "steps": 1e4}})
+    for head in ("expected", "categorical", "quantile", "implicit_quantile"):
+        parse(AgentConfig, {"head": head, "double": False, "munchausen": {"enabled": True}})
+    parse(AgentConfig, {"loss": "squared", "quantile": {"kappa": 0}})
     parse(AgentConfig, {"epsilon": {"start": 1, "end": 0.01, "steps": 100}})  # ε-greedy on top of noise
 
 
@@ -290,12 +310,44 @@ ENV_PRESETS = sorted(str(path.relative_to(ENV).with_suffix("")) for path in ENV.
 
 
 @pytest.mark.parametrize("name", ENV_PRESETS)
-def test_every_env_preset_parses(name: str) -> None:
-    for agent in ("noisy_dqn", "dqn"):
-        mapping = train_mapping(f"env={name}", f"agent={agent}")
-        assert parse(TrainConfig, mapping).agent.noise.enabled == (agent == "noisy_dqn")
+def test_every_env_preset_goes_with_every_agent(name: str) -> None:
+    for path in (CONF / "agent").glob("*.yaml"):
+        mapping = train_mapping(f"env={name}", f"agent={path.stem}")
+        config = parse(TrainConfig, mapping)
+        assert config.agent.noise.enabled == (path.stem not in ("dqn", "c51", "qr_dqn", "iqn"))
         mapping["env"]["kwargs"] = {}
         assert keys(mapping) == keys(to_plain(TrainConfig()))
+        if name in ("CartPole-v1", "Acrobot-v1", "MountainCar-v0"):  # which scale agents of Atari's size down
+            assert config.agent.learning_starts < config.steps
+
+
+def test_presets_are_their_papers_components() -> None:
+    """Which parts each name stands for; n, learning rate, batch and support as in the papers' tables."""
+
+    def parts(name: str) -> tuple[Any, ...]:
+        a = parse(TrainConfig, train_mapping("env=NoPreset-v0", f"agent={name}")).agent
+        switches = (a.network.dueling, a.double, a.munchausen.enabled, a.priority.enabled, a.noise.enabled)
+        return a.head, "".join("-+"[on] for on in switches), a.n_step, a.lr, a.batch_size
+
+    # dueling, double, Munchausen, priorities, noise
+    assert parts("noisy_dqn") == ("expected", "-+--+", 3, 1e-3, 64)
+    assert parts("dqn") == ("expected", "-+---", 3, 1e-3, 64)
+    assert parts("noisy_dueling") == ("expected", "++--+", 3, 1e-3, 64)
+    assert parts("c51") == ("categorical", "-----", 1, 2.5e-4, 32)
+    assert parts("qr_dqn") == ("quantile", "-----", 1, 5e-5, 32)
+    assert parts("iqn") == ("implicit_quantile", "-----", 1, 5e-5, 32)
+    assert parts("rainbow") == ("categorical", "++-++", 3, 6.25e-5, 32)
+    assert parts("der") == ("categorical", "++-++", 20, 1e-4, 32)
+    assert parts("btr") == ("implicit_quantile", "+-+++", 3, 1e-4, 256)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0"])
+def test_env_presets_leave_the_noisy_agent_its_parts(env: str) -> None:
+    """What an env preset says is of sizes and rates: the algorithm is the agent's."""
+    agent, default = parse(TrainConfig, train_mapping(f"env={env}")).agent, AgentConfig()
+    names = ("learning_starts", "double", "loss", "head", "max_grad_norm", "munchausen")
+    assert [getattr(agent, name) for name in names] == [getattr(default, name) for name in names]
+    assert not agent.priority.enabled
 
 
 def test_the_plain_preset_is_the_noisy_one_with_another_exploration() -> None:

@@ -50,6 +50,8 @@ AGENTS = {
     ),
     "noisy, rate that falls, native environments": ("num_envs=4", "agent.lr_end=0", "agent.lr_updates=900"),
     "plain": ("num_envs=1", *PLAIN),
+    "C51, priorities": ("num_envs=4", "agent.head=categorical", "agent.priority.enabled=true"),
+    "BTR": ("num_envs=4", "agent=btr", "agent.noise.draws=4", "agent.noise.mean_rows=0.5"),
     "plain, 4 environments": ("num_envs=4", *PLAIN, "env.vectorization=sync"),
 }
 

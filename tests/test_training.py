@@ -21,12 +21,13 @@ from agent.evaluation import Evaluation, load_player
 from agent.interrupt import Interrupt
 from agent.network import build_network
 from agent.options import parse
-from agent.replay import Replay
+from agent.priorities import PrioritisedReplay
 from agent.schedule import Every
 from agent.seeding import environment_seeds, torch_generator
 from agent.training import Outcome, Trainer
 from envs.make import load_task
 from envs.vector import make_vector
+from train import build_replay
 
 SMALL: dict[str, Any] = {
     "env.id": "CartPole-v1",
@@ -103,7 +104,7 @@ def setup(folder: Path, **changes: Any) -> Setup:
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
     dqn = DQN(network, options, task.actions, config.seed)
-    replay = Replay(options.replay_size, config.num_envs, task.observation, n_step=options.n_step, gamma=options.gamma)
+    replay = build_replay(config, task, torch.device("cpu"))
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder), tracker)  # type: ignore[arg-type]
 
@@ -331,6 +332,45 @@ def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
         for run in runs
     ]
     assert rows[0] == rows[1] != rows[2]
+
+
+HEADS = ["expected", "categorical", "quantile", "implicit_quantile"]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_priorities_are_written_back_and_logged(tmp_path: Path, head: str) -> None:
+    """After every update the rows of its batch have the priorities that it gave; β follows the environment steps."""
+    beta = {"agent.priority.beta": 0.5, "agent.priority.beta_steps": 200}
+    one = setup(tmp_path, agent__head=head, agent__priority__enabled=True, **beta)
+    replay = one.trainer.replay
+    assert isinstance(replay, PrioritisedReplay)
+    written: list[float] = []
+    kept = replay.reprioritise
+
+    def reprioritise(rows: Any, priority: Any) -> None:
+        kept(rows, priority)
+        leaves, given = replay._tree.leaves[rows], (np.asarray(priority, dtype=float).clip(0) + 1e-6) ** 0.5
+        assert (leaves >= given * (1 - 1e-9)).all()  # the greatest of several
+        assert np.isclose(leaves, given, rtol=1e-9).sum() >= len(set(rows.tolist()))
+        written.append(float(given.mean()))
+
+    replay.reprioritise = reprioritise  # type: ignore[method-assign]
+    one.run()
+    assert len(written) == one.trainer.agent.updates == 140
+    assert sum(value for _, value in one.tracker.series("train/priority")) > 0
+    seen = one.tracker.series("replay/beta")
+    assert [value for _, value in seen] == pytest.approx([min(1.0, 0.5 + step / 400) for step, _ in seen])
+    assert one.tracker.series("replay/priority_mean")[-1][1] > 0
+    largest = [value for _, value in one.tracker.series("replay/priority_largest")]
+    assert largest == sorted(largest)
+    assert largest[0] >= 1.0
+
+
+def test_uniform_replay_knows_no_priorities(tmp_path: Path) -> None:
+    one = setup(tmp_path)
+    assert not isinstance(one.trainer.replay, PrioritisedReplay)
+    one.run()
+    assert not [name for _, row in one.tracker.rows for name in row if "priority" in name or "beta" in name]
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "native"])

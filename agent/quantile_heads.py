@@ -1,0 +1,113 @@
+"""Heads that describe a return by its quantiles: at fixed levels (QR-DQN), or at any level that is asked for (IQN)."""
+
+from collections.abc import Sequence
+from math import pi
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from agent import targets
+from agent.heads import Head, Limits, Sizes
+from agent.noise import LayerNoise
+
+
+class QuantileValues(NamedTuple):
+    """What a quantile head says of a batch: q_values [..., A], quantiles [..., A, K], and their levels.
+
+    `tau` are the levels [..., K], with dimensions of size 1, or none, where they are the same for all rows.
+    """
+
+    q_values: Tensor
+    quantiles: Tensor
+    tau: Tensor
+
+    @property
+    def outcomes(self) -> Tensor:
+        """The quantiles [..., A, K]."""
+        return self.quantiles
+
+
+def midpoints(count: int) -> Tensor:
+    """The middles [count] of equal parts of (0, 1): (2i + 1)/(2K) for i from 0 (Dabney et al. 2018a, lemma 2)."""
+    return (torch.arange(count) + 0.5) / count
+
+
+class SampledHead(Head):
+    """What both quantile heads learn: quantiles, by samples of the target distribution. `kappa` is set by each."""
+
+    kappa: float
+
+    def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
+        """Samples of the target distribution [..., K], of an outcome [..., K]."""
+        target = targets.bellman_target(reward.unsqueeze(-1), discount.unsqueeze(-1), outcome)
+        return target if limits is None else target.clamp(*limits)
+
+    def loss(self, prediction: QuantileValues, action: Tensor, target: Tensor) -> Tensor:
+        """The quantile Huber loss [...] against samples [..., K'] of the target distribution."""
+        quantiles = targets.gather_actions(prediction.quantiles, action)
+        return targets.quantile_loss(quantiles, prediction.tau, target, self.kappa)
+
+
+class QuantileHead(SampledHead):
+    """Quantiles of the return at fixed levels: QR-DQN (Dabney et al. 2018a, arXiv 1710.10044).
+
+    Args:
+        sizes: of the streams.
+        count: K.
+        kappa: threshold of the quantile Huber loss.
+    """
+
+    tau: Tensor
+
+    def __init__(self, sizes: Sizes, count: int, kappa: float) -> None:
+        super().__init__(sizes, count)
+        self.kappa = kappa
+        self.register_buffer("tau", midpoints(count), persistent=False)
+
+    def values(self, outputs: Tensor) -> QuantileValues:
+        """The values of outputs [..., A, K], the quantiles."""
+        return QuantileValues(outputs.mean(dim=-1), outputs, self.tau)
+
+
+class ImplicitQuantileHead(SampledHead):
+    """The quantile function itself, at levels τ that come in as an argument: IQN (Dabney et al. 2018b, 1806.06923).
+
+    Features ψ(x) [..., p] are multiplied by an embedding of each level, φ(τ) = ReLU(W·cos(πiτ) + b), i = 0 … n − 1
+    (eq. 4); the streams then see [..., K, p]. Without levels of its own a row is asked at fixed, evenly spaced ones:
+    acting and evaluation do so, and are a function of the observation.
+
+    Deviation: the next action is chosen by the mean of the very quantiles that make up the target, where the paper
+    draws other levels for it.
+
+    Args:
+        sizes: of the streams; the embedding's layer is of the same kind.
+        acting: how many levels are asked where none are given.
+        samples: how many levels are drawn for a row's prediction, and how many for its target.
+        cosines: n.
+        kappa: threshold of the quantile Huber loss.
+    """
+
+    tau: Tensor
+    frequencies: Tensor
+    taus: tuple[int, int]
+
+    def __init__(self, sizes: Sizes, acting: int, samples: tuple[int, int], cosines: int, kappa: float) -> None:
+        super().__init__(sizes)
+        self.taus, self.kappa = samples, kappa
+        self.embedding = sizes.linear(cosines, sizes.features)
+        self.register_buffer("tau", midpoints(acting), persistent=False)
+        self.register_buffer("frequencies", pi * torch.arange(cosines), persistent=False)
+        self.noise_sizes = (*self.noise_sizes, self.embedding.noise_sizes)
+
+    def forward(
+        self, features: Tensor, noise: Sequence[LayerNoise | None], tau: Tensor | None = None
+    ) -> QuantileValues:
+        """Maps features [..., p] to values of every action, at levels tau [..., K] or at the fixed ones."""
+        *stream_noise, embedding_noise = noise
+        if tau is None:
+            rows = 1 if embedding_noise is None else len(embedding_noise.output)
+            tau = self.tau.expand(rows, *(1,) * (features.dim() - 2), -1)  # an embedding for each draw, not each row
+        embedded = torch.relu(self.embedding(torch.cos(tau.unsqueeze(-1) * self.frequencies), embedding_noise))
+        quantiles = self.outputs(features.unsqueeze(-2) * embedded, stream_noise).mT  # [..., A, K]
+        return QuantileValues(quantiles.mean(dim=-1), quantiles, tau)
