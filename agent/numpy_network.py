@@ -59,8 +59,7 @@ class NumpyNetwork:
         self._shape = (-1, *head.shape)
         self._q_values = Q_VALUES[type(head)](head)
         ends = np.cumsum([size for pair in network.noise_sizes for size in pair]).tolist()
-        begins = [0, *ends]
-        self._cuts = list(zip(begins[::2], ends[::2], ends[1::2], strict=False))
+        self._cuts = list(zip([0, *ends][::2], ends[::2], ends[1::2], strict=False))
 
     @staticmethod
     def fits(network: QNetwork) -> bool:

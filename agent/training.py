@@ -246,6 +246,5 @@ class Trainer:
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         restore(self._sampling, state["sampling_generator"])
-        self.best_return, self._evaluations = state["best_return"], state["evaluations"]
-        self._seconds = state["seconds"]
+        self.best_return, self._seconds, self._evaluations = state["best_return"], state["seconds"], state["evaluations"]
         self._monitor.load_state(state["monitor"], step, self._seconds)
