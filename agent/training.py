@@ -55,8 +55,7 @@ class Trainer:
     ) -> None:
         self.config, self.task, self.envs = config, task, envs
         self.agent, self.replay, self.tracker, self.run_dir = agent, replay, tracker, run_dir
-        self.step = 0
-        self.best_return = -float("inf")
+        self.step, self.best_return = 0, -float("inf")
         self._sampling = torch_generator(config.seed, "replay", device=replay.device)
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._eval_seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
@@ -246,5 +245,6 @@ class Trainer:
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         restore(self._sampling, state["sampling_generator"])
-        self.best_return, self._seconds, self._evaluations = state["best_return"], state["seconds"], state["evaluations"]
+        self.best_return, self._evaluations = state["best_return"], state["evaluations"]
+        self._seconds = state["seconds"]
         self._monitor.load_state(state["monitor"], step, self._seconds)
