@@ -24,7 +24,14 @@ from agent.checkpoint import latest_checkpoint, load_checkpoint
 from agent.saved_agent import load_agent
 
 QUIET = ("wandb.mode=disabled", "eval.video=false")
-SMALL = (*QUIET, "agent.network.hidden=[16]", "agent.learning_starts=64", "eval.episodes=3", "num_envs=2")
+SMALL = (
+    *QUIET,
+    "agent.network.hidden=[16]",
+    "agent.learning_starts=64",
+    "agent.batch_size=64",
+    "eval.episodes=3",
+    "num_envs=2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +299,7 @@ def test_multirun_makes_a_folder_for_each_job(programs: Programs, tmp_path: Path
     runs = [path.parent.parent for path in tmp_path.glob("runs/*/*/last/agent.safetensors")]
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
     assert sorted((config["env"]["id"], config["seed"], config["agent"]["lr"]) for config in configs) == [
-        *(("Acrobot-v1", 0, 0.001), ("Acrobot-v1", 1, 0.001), ("CartPole-v1", 0, 0.001), ("CartPole-v1", 1, 0.001)),
+        *(("Acrobot-v1", 0, 0.0006), ("Acrobot-v1", 1, 0.0006), ("CartPole-v1", 0, 0.001), ("CartPole-v1", 1, 0.001)),
         *(("MountainCar-v0", 0, 0.01), ("MountainCar-v0", 0, 0.1)),
     ]
     assert all(run.parent.name == config["env"]["id"] for run, config in zip(runs, configs, strict=True))

@@ -11,7 +11,14 @@ from helpers import ROOT, Programs, Result
 from agent.errors import UserError
 from agent.extensions import import_asked
 
-QUIET = ("wandb.mode=disabled", "eval.video=false", "steps=200", "eval.episodes=2", "agent.learning_starts=64")
+QUIET = (
+    "wandb.mode=disabled",
+    "eval.video=false",
+    "steps=200",
+    "eval.episodes=2",
+    "agent.learning_starts=64",
+    "agent.batch_size=64",
+)
 
 GAME = """
 import gymnasium as gym

@@ -34,7 +34,13 @@ from agent.training import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
 
-QUIET = ("wandb.mode=disabled", "eval.video=false", "agent.learning_starts=64", "agent.network.hidden=[16]")
+QUIET = (
+    "wandb.mode=disabled",
+    "eval.video=false",
+    "agent.learning_starts=64",
+    "agent.batch_size=64",
+    "agent.network.hidden=[16]",
+)
 # Nothing falls on the same step as anything else.
 OFTEN = ("eval.every=350", "eval.episodes=2", "log.every=300", "checkpoint.every=250", "agent.replay_size=600")
 CLOCK = ("time/", "speed/")
