@@ -116,6 +116,8 @@ def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] |
     console = Console(config.steps, step, enabled=config.log.progress)
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
+    if config.agent.learning_starts >= config.steps:
+        console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
     tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
         write_config(folder, to_plain(config))  # from here on it holds a run

@@ -490,3 +490,10 @@ def test_wandb_goes_offline_by_itself(offline: dict[str, Process], name: str) ->
     assert run.stat().st_size > 0
     _, state = load_checkpoint(latest_checkpoint(folder) or folder)
     assert state["wandb_run_id"] in run.name
+
+
+def test_a_run_that_ends_before_it_learns_says_so(programs: Programs, tmp_path: Path) -> None:
+    late = programs.run("train", *SMALL, "steps=64", cwd=tmp_path)
+    assert late.code == 0
+    assert "it will not learn: agent.learning_starts=64" in late.err
+    assert "it will not learn" not in programs.run("train", *SMALL, "steps=66", cwd=tmp_path).err
