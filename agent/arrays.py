@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -19,3 +20,8 @@ def take(array: Any, index: Any) -> Any:
 def integer(array: Any) -> Any:
     """The same numbers as int64."""
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
+
+
+def write(array: Any, where: slice, values: np.ndarray) -> None:
+    """array[where] = values, for a tensor or an array."""
+    array[where] = values if isinstance(array, np.ndarray) else torch.from_numpy(np.ascontiguousarray(values)).to(array)

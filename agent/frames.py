@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.arrays import as_array, take
+from agent.arrays import as_array, take, write
 from agent.observation import ObservationSpec
 
 
@@ -24,7 +24,7 @@ class Frames:
     """
 
     def __init__(self, spec: ObservationSpec, rows: int, num_envs: int, device: torch.device) -> None:
-        self.stack, self.num_envs, self._device = spec.stack, num_envs, device
+        self.stack, self.num_envs = spec.stack, num_envs
         self._channels = spec.stored_shape[0]
         size = rows * num_envs
         self.observations = torch.zeros((size, *spec.stored_shape), dtype=getattr(torch, spec.dtype), device=device)
@@ -39,8 +39,8 @@ class Frames:
         if self.stack > 1:
             observation = observation[:, -self._channels :]
             self._newest = np.where(begins, 0, np.minimum(self._newest + 1, self.stack - 1)).astype(np.uint8)
-            self._write(self._ages, where, self._newest)
-        self._write(self._observations, where, observation)
+            write(self._ages, where, self._newest)
+        write(self._observations, where, observation)
 
     def take(self, index: Any) -> Any:
         """The observations [B, *shape] at the flat rows `index` [B]."""
@@ -51,11 +51,6 @@ class Frames:
         frames = (index[:, None] - back * self.num_envs) % len(self._observations)  # [B, k]
         taken = take(self._observations, frames.reshape(-1))
         return taken.reshape(len(index), -1, *taken.shape[2:])
-
-    def _write(self, target: Any, where: slice, values: np.ndarray) -> None:
-        target[where] = (
-            values if self._device.type == "cpu" else torch.from_numpy(np.ascontiguousarray(values)).to(target)
-        )
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.arrays import as_array, integer, take
+from agent.arrays import as_array, integer, take, write
 from agent.frames import Frames
 from agent.observation import ObservationSpec, as_spec
 
@@ -190,9 +190,9 @@ class Replay:
         self._starts_of_row[self.head] = len(flat)
         begin = (self.first + self.count) % self._size
         fits = min(len(flat), self._size - begin)
-        self._write(self._starts, slice(begin, begin + fits), flat[:fits])
+        write(self._starts, slice(begin, begin + fits), flat[:fits])
         if fits < len(flat):
-            self._write(self._starts, slice(0, len(flat) - fits), flat[fits:])
+            write(self._starts, slice(0, len(flat) - fits), flat[fits:])
         self.count += len(flat)
 
     def _advance(self) -> None:
@@ -205,10 +205,7 @@ class Replay:
         self.count -= dropped
 
     def _put(self, target: Any, row: int, values: np.ndarray) -> None:
-        self._write(target, slice(row * self.num_envs, (row + 1) * self.num_envs), values)
-
-    def _write(self, target: Any, where: slice, values: np.ndarray) -> None:
-        target[where] = values if self.device.type == "cpu" else torch.from_numpy(values).to(target)
+        write(target, slice(row * self.num_envs, (row + 1) * self.num_envs), values)
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold: tensors, arrays and counters."""
