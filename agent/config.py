@@ -85,6 +85,7 @@ class AgentConfig:
     munchausen: MunchausenConfig = field(default_factory=MunchausenConfig)
     priority: PriorityConfig = field(default_factory=PriorityConfig)
     loss: Loss = "huber"
+    huber_threshold: Annotated[float, POSITIVE] = 1.0
     gamma: Annotated[float, UNIT] = 0.99
     n_step: Annotated[int, AT_LEAST_ONE] = 3
     lr: Annotated[float, POSITIVE] = 1e-3

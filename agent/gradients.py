@@ -167,10 +167,11 @@ class NumpyGradient:
         if self.config.target_range is not None:
             target = target.clip(*self.config.target_range)
         error = values[rows, action] - target
-        slope = error if self.config.loss == "squared" else np.maximum(np.minimum(error, 1.0), -1.0)
+        bound = self.config.huber_threshold
+        slope = error if self.config.loss == "squared" else np.maximum(np.minimum(error, bound), -bound)
         priority = None if weight is None else np.abs(error)
         weighted = slope if weight is None else slope * weight.numpy()
-        loss = np.dot(weighted, error - 0.5 * slope) / len(action)  # ½·error² within ±1, |error| − ½ outside
+        loss = np.dot(weighted, error - 0.5 * slope) / len(action)  # Huber: of error e, clipped to [e], [e]·(e − ½[e])
         gradient = np.zeros_like(values)
         gradient[rows, action] = weighted / np.float32(len(action))
         return loss, gradient, priority

@@ -151,11 +151,12 @@ class Head(nn.Module):
 
 
 class ExpectedHead(Head):
-    """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's or the squared one."""
+    """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's with its threshold, or the squared one."""
 
-    def __init__(self, sizes: Sizes, loss: targets.Loss = "huber") -> None:
+    def __init__(self, sizes: Sizes, loss: targets.Loss = "huber", threshold: float = 1.0) -> None:
         super().__init__(sizes)
         self.loss_name: targets.Loss = loss
+        self.threshold = threshold
 
     def values(self, outputs: Tensor) -> ExpectedValues:
         """The values of outputs [..., A], which they are."""
@@ -168,7 +169,8 @@ class ExpectedHead(Head):
 
     def loss(self, prediction: ExpectedValues, action: Tensor, target: Tensor) -> Tensor:
         """The unreduced loss [...] of q(s, a) against target [...]."""
-        return targets.td_loss(targets.gather_actions(prediction.q_values, action), target, self.loss_name)
+        value = targets.gather_actions(prediction.q_values, action)
+        return targets.td_loss(value, target, self.loss_name, self.threshold)
 
     def priority(self, prediction: ExpectedValues, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
         """|δ| [...], the size of the error (Schaul et al. 2016, §3.3)."""

@@ -73,7 +73,7 @@ def build_head(config: AgentConfig, features: int, hidden: int, actions: int, li
     sizes = Sizes(features, hidden, actions, linear, config.network.dueling, config.network.layer_norm)
     match config.head:
         case "expected":
-            return ExpectedHead(sizes, config.loss)
+            return ExpectedHead(sizes, config.loss, config.huber_threshold)
         case "categorical":
             categorical = config.categorical
             return CategoricalHead(sizes, categorical.atoms, categorical.v_min, categorical.v_max)

@@ -97,13 +97,14 @@ def project(probabilities: Tensor, positions: Tensor, atoms: Tensor) -> Tensor:
 # ---- losses, unreduced
 
 
-def td_loss(value: Tensor, target: Tensor, loss: Loss) -> Tensor:
+def td_loss(value: Tensor, target: Tensor, loss: Loss, threshold: float = 1.0) -> Tensor:
     """The unreduced loss [...] of values [...] and targets [...].
 
-    Huber with threshold 1 (Mnih et al. 2015 clip the error to ±1, the same gradient), or ½·error².
+    Huber: ½·error² up to `threshold`, a line from there (1: Mnih et al. 2015 clip the error to ±1, the same
+    gradient); or ½·error² everywhere.
     """
     if loss == "huber":
-        return F.smooth_l1_loss(value, target, reduction="none")
+        return F.huber_loss(value, target, reduction="none", delta=threshold)
     return 0.5 * F.mse_loss(value, target, reduction="none")
 
 

@@ -108,14 +108,15 @@ def test_values_and_gradients_are_autograds(network: dict[str, Any], count: int 
 
 
 @pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("loss", ["huber", "squared"])
+@pytest.mark.parametrize("loss", ["huber", "squared", "low threshold"])
 @pytest.mark.parametrize("limits", [None, [-1.0, 1.5]])
 @pytest.mark.parametrize("count", [1, 3, ROWS])
 @pytest.mark.parametrize("clip", [1e-3, 1e3])
 def test_the_loss_of_a_batch_is_autograds(
     double: bool, loss: str, limits: list[float] | None, count: int, clip: float
 ) -> None:
-    config = config_of({"hidden": [8, 6]}, double=double, loss=loss, target_range=limits, batch_size=16)
+    kind = {"huber_threshold": 0.1} if loss == "low threshold" else {"loss": loss}
+    config = config_of({"hidden": [8, 6]}, double=double, target_range=limits, batch_size=16, **kind)
     config = replace(config, max_grad_norm=clip)
     (online, flat), (target, _) = build(config, 0), build(config, 50)
     noise = torch.randn(3 if double else 2, count, online.noise_size, generator=torch.Generator().manual_seed(1))

@@ -48,6 +48,13 @@ def test_losses_by_hand(error: float, huber: float, squared: float) -> None:
     assert float(td_loss(target + error, target, "squared")) == pytest.approx(squared)
 
 
+@pytest.mark.parametrize(("error", "loss"), [(1.0, 0.5), (-4.0, 8.0), (6.0, 16.0), (-10.0, 32.0)])
+def test_hubers_threshold_by_hand(error: float, loss: float) -> None:
+    """½·error² within ±4, and 4·(|error| − 2) beyond."""
+    target = torch.tensor([7.0])
+    assert float(td_loss(target + error, target, "huber", 4.0)) == pytest.approx(loss)
+
+
 def test_gradients_are_the_error_and_the_error_clipped() -> None:
     errors = torch.tensor([-3.0, -0.5, 0.0, 0.5, 3.0])
 
