@@ -1,0 +1,267 @@
+"""The evidence of docs/RESULTS.md: every task, agent and seed, run as a person runs them, and the page itself.
+
+    python benchmarks/results.py                                    # make the runs that are missing, write the page
+    python benchmarks/results.py --only CartPole-v1,Pong --jobs 2   # some tasks, two runs at a time
+    python benchmarks/results.py --report                           # write the page from the runs that there are
+
+Every run is kept as a small file below docs/results, so that what was interrupted goes on where it stopped; delete a
+file to make its run again. Training and evaluation are train.py's and evaluate.py's, in processes of their own. The
+tasks are at the end of this file. DeepSea has a study of its own, benchmarks/deep_sea.py. The extras atari, box2d and
+minatar are needed.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from learning import RESULTS, ROOT, Study, plot, run_ours
+
+from agent.evaluation import bootstrap_interval, interquartile_mean
+from agent.plots import PALETTE
+
+KEPT = ROOT / "docs" / "results"
+FIGURES = ROOT / "docs" / "figures"
+SEEDS = range(100, 105)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One table of the page.
+
+    Attributes:
+        name: its title, and the folder of its runs.
+        env: the id.
+        steps: environment steps of a run.
+        agents: label → overrides of train.py.
+        seeds: of the runs.
+        eval_every: environment steps between the evaluations that make the curve.
+        solved: a line in the figure.
+        references: what others report, label → return, and by which protocol.
+        note: what a reader has to know.
+    """
+
+    name: str
+    env: str
+    steps: int
+    agents: Mapping[str, Sequence[str]]
+    seeds: Sequence[int] = SEEDS
+    eval_every: int = 5_000
+    solved: float = 0.0
+    references: Mapping[str, str] = ()  # type: ignore[assignment]
+    note: str = ""
+
+    def path(self, agent: str, seed: int) -> Path:
+        """Where a run's result is kept."""
+        return KEPT / self.name / f"{agent}_{seed}.json"
+
+    def results(self, agent: str) -> list[dict[str, Any]]:
+        """What there is of an agent's runs."""
+        paths = [self.path(agent, seed) for seed in self.seeds]
+        return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+    def study(self) -> Study:
+        """The same for benchmarks/learning.py, which runs and draws it."""
+        return Study(
+            self.env, self.steps, self.solved, "", {k: list(v) for k, v in self.agents.items()}, self.eval_every
+        )
+
+
+def make(task: Task, agent: str, seed: int) -> None:
+    """Makes one run and keeps its curve and the return of its last agent."""
+    result = run_ours(task.study(), agent, seed, RESULTS / "runs" / f"{task.name}-{os.getpid()}")
+    curve = [[step, round(value, 2), round(seconds, 1)] for step, value, seconds in result["curve"]]
+    kept = {"label": agent, "seed": seed, "final": round(result["final"], 2), "curve": curve}
+    task.path(agent, seed).parent.mkdir(parents=True, exist_ok=True)
+    task.path(agent, seed).write_text(json.dumps(kept) + "\n")
+    print(f"{task.name} {agent} seed {seed}: {kept['final']} after {curve[-1][2]:.0f} s of training", flush=True)
+
+
+# ---- the page
+
+
+def finals(task: Task, agent: str) -> np.ndarray:
+    return np.array([result["final"] for result in task.results(agent)])
+
+
+def spread(values: np.ndarray) -> str:
+    """The mean with its 95 % interval."""
+    low, high = bootstrap_interval(values)
+    return f"{values.mean():.1f} [{low:.1f}, {high:.1f}]"
+
+
+def table(task: Task) -> list[str]:
+    """Every agent's last returns, and the figures of others."""
+    lines = ["| | per seed | mean [95 %] | IQM |", "|---|---|---|---|"]
+    for agent in task.agents:
+        values = finals(task, agent)
+        if not len(values):
+            lines.append(f"| {agent} | not run yet | | |")
+            continue
+        each = " ".join(f"{value:.1f}" for value in values)
+        lines.append(f"| {agent} | {each} | {spread(values)} | {interquartile_mean(values):.1f} |")
+    return lines + [f"| *{label}* | | {value} | |" for label, value in dict(task.references).items()]
+
+
+def section(task: Task) -> list[str]:
+    """A heading, the table, the figure and the overrides of train.py that make the agents."""
+    seeds = f"seeds {task.seeds[0]}–{task.seeds[-1]}"
+    lines = [f"## {task.name}: {task.steps:,} steps, {seeds}".replace(",", " "), "", *table(task), ""]
+    if task.note:
+        lines += [task.note, ""]
+    if any(task.results(agent) for agent in task.agents):
+        lines += [f"![Learning curves on {task.name}](figures/results_{task.name}.png)", ""]
+    for agent, overrides in task.agents.items():
+        lines.append(
+            f"- {agent}: `{' '.join(['python train.py', f'env={task.env}', f'steps={task.steps}', *overrides])}`"
+        )
+    return [*lines, ""]
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """Difference of means, with a 95 % bootstrap interval over both sets of seeds."""
+    random = np.random.default_rng(0)
+    means = [random.choice(x, (10_000, len(x))).mean(axis=1) for x in (a, b)]
+    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+    return float(a.mean() - b.mean()), float(low), float(high)
+
+
+def ablation(tasks: Sequence[Task]) -> list[str]:
+    """What learned noise adds over ε-greedy, task by task."""
+    lines = ["| | ε-greedy (dqn) | noise (noisy_dqn) | difference [95 %] | |", "|---|---|---|---|---|"]
+    for task in tasks:
+        epsilon, noise = finals(task, "dqn"), finals(task, "noisy_dqn")
+        if min(len(epsilon), len(noise)) < 2:
+            continue
+        by, low, high = difference(noise, epsilon)
+        verdict = "noise wins" if low > 0 else "ε-greedy wins" if high < 0 else "undecided"
+        means = f"{epsilon.mean():.1f} | {noise.mean():.1f}"
+        lines.append(f"| {task.name} | {means} | {by:+.1f} [{low:+.1f}, {high:+.1f}] | {verdict} |")
+    return lines
+
+
+def report() -> None:
+    """Writes docs/RESULTS.md and its figures."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    for task in TASKS:
+        present = {agent: list(overrides) for agent, overrides in task.agents.items() if task.results(agent)}
+        if present:
+            study = Study(task.env, task.steps, task.solved, "", present, task.eval_every)
+            results = [result for agent in present for result in task.results(agent)]
+            with matplotlib.rc_context({"axes.prop_cycle": cycler(color=PALETTE)}):
+                plot(study, results, FIGURES / f"results_{task.name}.png")
+    deep_sea = KEPT / "deep_sea.md"
+    page = [HEAD, "## What noise adds", "", ABLATION, "", *ablation(TASKS), ""]
+    page += [line for task in TASKS for line in section(task)]
+    if deep_sea.exists():
+        page += [deep_sea.read_text().rstrip(), ""]
+    (ROOT / "docs" / "RESULTS.md").write_text("\n".join(page))
+
+
+HEAD = """# Results
+
+Made by `python benchmarks/results.py` (and `python benchmarks/deep_sea.py`), which makes the runs that are missing
+below `docs/results` and writes this page. Each run is `train.py` with one seed and then `evaluate.py` on the **last**
+agent: its mean network plays 100 episodes of seeds of its own, greedily. Nothing was tuned on the seeds reported.
+Intervals are 95 % bootstrap intervals of the mean over seeds; IQM is the interquartile mean over seeds. Curves are
+greedy evaluations over 20 episodes while training.
+
+The figures of others, in italics, are those of their own tables, by their own protocols; steps are named where they
+differ from ours.
+"""
+ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration; all else (double Q-learning,
+3-step returns, layer normalisation, widths, batch, learning rate, replay) is the same. Losses count like wins."""
+
+CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
+MINATAR = CONTROL
+TASKS = (
+    Task(
+        "CartPole-v1",
+        "CartPole-v1",
+        50_000,
+        CONTROL,
+        eval_every=2_500,
+        solved=475.0,
+        references={
+            "SB3 zoo DQN": "500",
+            "SB3 zoo QR-DQN": "500",
+            "CleanRL DQN, 500k steps": "488.7",
+            "SLM-Lab": "451.5",
+        },
+    ),
+    Task(
+        "Acrobot-v1",
+        "Acrobot-v1",
+        100_000,
+        CONTROL,
+        solved=-100.0,
+        references={
+            "SB3 zoo DQN": "−76.6",
+            "SB3 zoo QR-DQN": "−69.1",
+            "CleanRL DQN, 500k": "−91.5",
+            "SLM-Lab": "−83.9",
+        },
+    ),
+    Task(
+        "MountainCar-v0",
+        "MountainCar-v0",
+        120_000,
+        CONTROL,
+        solved=-110.0,
+        references={"SB3 zoo DQN": "−100.8", "SB3 zoo QR-DQN": "−106.0", "CleanRL DQN, 500k": "−195"},
+    ),
+    Task(
+        "LunarLander-v3",
+        "LunarLander-v3",
+        100_000,
+        CONTROL,
+        eval_every=10_000,
+        solved=200.0,
+        references={"SB3 zoo DQN": "154", "SB3 zoo QR-DQN": "70"},
+    ),
+    Task(
+        "LunarLander-v3-300k",
+        "LunarLander-v3",
+        300_000,
+        CONTROL,
+        eval_every=20_000,
+        solved=200.0,
+        references={"SLM-Lab DDQN+PER, 300k steps": "265.9"},
+    ),
+    Task("MinAtar-Breakout", "MinAtar/Breakout-v1", 1_000_000, MINATAR, range(100, 103), 50_000),
+    Task("MinAtar-Asterix", "MinAtar/Asterix-v1", 1_000_000, MINATAR, range(100, 103), 50_000),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", help="tasks, separated by commas")
+    parser.add_argument("--agents", help="agents, separated by commas")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--report", action="store_true", help="make no run, write the page")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",") if arguments.only else [task.name for task in TASKS]
+    if unknown := set(names) - {task.name for task in TASKS}:
+        parser.error(f"unknown tasks {sorted(unknown)}: choose of {', '.join(task.name for task in TASKS)}")
+    missing = [
+        (task, agent, seed)
+        for task in TASKS
+        if task.name in names and not arguments.report
+        for seed in task.seeds
+        for agent in task.agents
+        if not task.path(agent, seed).exists() and (not arguments.agents or agent in arguments.agents.split(","))
+    ]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(lambda run: make(*run), missing))
+    report()
+
+
+if __name__ == "__main__":
+    main()
