@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from agent.errors import UserError
 from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range
+from agent.schedule import linear
 
 HeadName = Literal["expected", "categorical", "quantile", "implicit_quantile"]
 
@@ -69,4 +70,4 @@ class PriorityConfig:
 
     def beta_at(self, step: int) -> float:
         """β after `step` environment steps: it never passes 1 (Schaul et al. 2016, §3.4)."""
-        return self.beta + (1.0 - self.beta) * min(1.0, step / self.beta_steps)
+        return linear(self.beta, 1.0, step, self.beta_steps)

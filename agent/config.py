@@ -15,6 +15,7 @@ from agent.components import (
 from agent.errors import UserError
 from agent.noise import Distribution
 from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
+from agent.schedule import linear
 from agent.targets import Loss
 
 WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
@@ -67,7 +68,7 @@ class EpsilonConfig:
 
     def at(self, step: int) -> float:
         """ε after `step` environment steps."""
-        return self.start + (self.end - self.start) * min(1.0, step / self.steps)
+        return linear(self.start, self.end, step, self.steps)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from agent.network import QNetwork, flatten_parameters, noise_model
 from agent.noise import noise_stream
 from agent.numpy_network import NumpyNetwork
 from agent.optimiser import Adam
+from agent.schedule import linear
 from agent.seeding import numpy_generator, restore, seed_sequence, torch_generator
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class DQN:
         config = self.config
         if config.lr_end is None:
             return config.lr
-        return config.lr + (config.lr_end - config.lr) * min(1.0, self.updates / config.lr_updates)
+        return linear(config.lr, config.lr_end, self.updates, config.lr_updates)
 
     # ---- looking at it
 

@@ -1,4 +1,9 @@
-"""When things are due: cadence in environment steps."""
+"""When things are due: cadence in environment steps; and what changes on the way."""
+
+
+def linear(start: float, end: float, step: float, steps: float) -> float:
+    """From `start` to `end`, linearly, over so many steps; `end` ever after."""
+    return start + (end - start) * min(1.0, step / steps)
 
 
 class Every:
