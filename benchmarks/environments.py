@@ -1,4 +1,4 @@
-"""Trains on every registered Gymnasium id with Discrete actions, with nothing but env=<id>, for a few hundred steps.
+"""Trains on every registered Gymnasium id with Discrete actions, for a few hundred steps; on Atari's, 352 ids, for fewer.
 
 python benchmarks/environments.py [--match REGEX] writes docs/ENVIRONMENTS.md. Every run is a process of its own.
 """
@@ -27,8 +27,10 @@ SHORT = (
     "wandb.mode=disabled",
     "log.progress=false",
 )
+#: Beyond that, of Atari's games: their networks are large, and there are many of them.
+SHORTER = ("steps=80", "num_envs=2", "agent.learning_starts=60", "agent.batch_size=8", "agent.replay_size=1000")
 #: Evaluation plays whole episodes; some games last for half an hour.
-EPISODE_CAP = 300
+EPISODE_CAP, ATARI_CAP = 300, 20
 
 
 def known_ids() -> list[str]:

@@ -306,6 +306,7 @@ def test_every_agent_preset_parses(name: str) -> None:
 
 
 ENV = CONF / "env"
+SIZED = ("CartPole", "Acrobot", "MountainCar", "LunarLander", "MinAtar")  # presets that scale agents of Atari's size down
 ENV_PRESETS = sorted(str(path.relative_to(ENV).with_suffix("")) for path in ENV.rglob("*.yaml"))
 
 
@@ -317,8 +318,12 @@ def test_every_env_preset_goes_with_every_agent(name: str) -> None:
         assert config.agent.noise.enabled == (path.stem not in ("dqn", "c51", "qr_dqn", "iqn"))
         mapping["env"]["kwargs"] = {}
         assert keys(mapping) == keys(to_plain(TrainConfig()))
-        if name in ("CartPole-v1", "Acrobot-v1", "MountainCar-v0"):  # which scale agents of Atari's size down
-            assert config.agent.learning_starts < config.steps
+        if name.startswith(SIZED):
+            assert config.agent.learning_starts < config.steps / 5
+            assert config.agent.replay_size <= 100_000
+            assert config.agent.epsilon.steps <= config.steps / 4
+            assert config.agent.priority.beta_steps <= config.steps
+            assert config.agent.quantile.count <= 50
 
 
 def test_presets_are_their_papers_components() -> None:
@@ -371,7 +376,7 @@ def test_a_preset_that_stands_on_another_says_only_what_differs() -> None:
         f"{game}-v{v}": parse(TrainConfig, train_mapping(f"env=MinAtar/{game}-v{v}")) for game in games for v in (0, 1)
     }
     limits = {name: config.env.time_limit for name, config in configs.items()}
-    assert limits == {name: 1000 if name.endswith("v1") and name != "Freeway-v1" else None for name in configs}
+    assert limits == {name: 1000 if name.endswith("v1") else None for name in configs} | {"Freeway-v1": 2500}
     assert {config.agent for config in configs.values()} == {configs["Breakout-v1"].agent}
     assert configs["Breakout-v1"].agent.network.hidden == (128,)
 
