@@ -350,7 +350,7 @@ def test_presets_are_their_papers_components() -> None:
 def test_env_presets_leave_the_noisy_agent_its_parts(env: str) -> None:
     """What an env preset says is of sizes and rates: the algorithm is the agent's."""
     agent, default = parse(TrainConfig, train_mapping(f"env={env}")).agent, AgentConfig()
-    names = ("learning_starts", "double", "loss", "head", "max_grad_norm", "munchausen")
+    names = ("learning_starts", "double", "loss", "head", "munchausen")
     assert [getattr(agent, name) for name in names] == [getattr(default, name) for name in names]
     assert not agent.priority.enabled
 
