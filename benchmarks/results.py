@@ -180,7 +180,7 @@ ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy explor
 3-step returns, layer normalisation, widths, batch, learning rate, replay) is the same. Losses count like wins."""
 
 CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
-MINATAR = CONTROL
+LONGER = ["agent.lr_updates=300000", "agent.priority.beta_steps=300000"]
 TASKS = (
     Task(
         "CartPole-v1",
@@ -230,13 +230,13 @@ TASKS = (
         "LunarLander-v3-300k",
         "LunarLander-v3",
         300_000,
-        CONTROL,
+        {label: [*overrides, *LONGER] for label, overrides in CONTROL.items()},
         eval_every=20_000,
         solved=200.0,
         references={"SLM-Lab DDQN+PER, 300k steps": "265.9"},
     ),
-    Task("MinAtar-Breakout", "MinAtar/Breakout-v1", 1_000_000, MINATAR, range(100, 103), 50_000),
-    Task("MinAtar-Asterix", "MinAtar/Asterix-v1", 1_000_000, MINATAR, range(100, 103), 50_000),
+    Task("MinAtar-Breakout", "MinAtar/Breakout-v1", 1_000_000, CONTROL, range(100, 103), 50_000),
+    Task("MinAtar-Asterix", "MinAtar/Asterix-v1", 1_000_000, CONTROL, range(100, 103), 50_000),
 )
 
 
