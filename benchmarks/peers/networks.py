@@ -1,6 +1,7 @@
 """The networks of the workloads in plain torch, for the libraries whose users bring their own."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,9 @@ def trunk(workload: Workload, shape: tuple[int, ...]) -> tuple[list[nn.Module], 
     layers: list[nn.Module] = []
     if workload.trunk == "nature":
         layers = [nn.Conv2d(shape[0], 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]
-        layers += [nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten()]
+        layers += [nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten(-3)]
     elif workload.trunk == "minatar":
-        layers = [nn.Conv2d(shape[0], 16, 3), nn.ReLU(), nn.Flatten()]
+        layers = [nn.Conv2d(shape[0], 16, 3), nn.ReLU(), nn.Flatten(-3)]
     with torch.no_grad():
         features = nn.Sequential(*layers)(torch.zeros(1, *shape)).shape[1]
     return layers, features
@@ -26,7 +27,7 @@ def trunk(workload: Workload, shape: tuple[int, ...]) -> tuple[list[nn.Module], 
 def linear_layers(widths: list[int], linear: Linear) -> list[nn.Module]:
     """Linear layers with a ReLU between two of them."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [linear(inputs, outputs), nn.ReLU()]
     return layers[:-1]
 

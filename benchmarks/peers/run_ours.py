@@ -1,6 +1,6 @@
 """This project's agent, as a line of JSON: python benchmarks/peers/run_ours.py --workload a --variant noisy.
 
-The trainer's own loop: acting, environment, replay and updates. Nothing is evaluated, logged or saved, as for the peers.
+The trainer's own loop: acting, environment, replay and updates. Nothing is evaluated, logged or saved, as with all.
 """
 
 import os

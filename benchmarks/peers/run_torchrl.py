@@ -2,8 +2,8 @@
 
 At its best: Collector, replay buffer and loss module as in its own DQN scripts, without their logging transforms; fused
 Adam; environments without Gymnasium's checks. `--compile` compiles the update (loss, backward and optimiser), as those
-scripts can; peers.py measures both. `noisy` draws new noise after each optimiser step, as its documentation asks. It has
-all parts of a Rainbow, but its prioritised replay needs its C++ extension, which does not load with this torch.
+scripts can; peers.py measures both. `noisy` draws new noise after each optimiser step, as its documentation asks.
+It has all parts of a Rainbow, but its prioritised replay needs its C++ extension, which does not load with this torch.
 """
 
 import functools
@@ -12,7 +12,7 @@ import warnings
 
 import common
 import torch
-from common import Runner, make_env, optimiser_steps
+from common import make_env, optimiser_steps
 from networks import QNetwork
 from tensordict.nn import TensorDictSequential
 from torch import nn

@@ -92,8 +92,8 @@ WORKLOADS = {
     ),
 }
 
-#: What each library has: its name for people, and its agents. TorchRL's prioritised replay needs its C++ extension, which
-#: does not load with torch 2.13: no Rainbow.
+#: What each library has: its name for people, and its agents. TorchRL has no Rainbow here: its prioritised replay needs
+#: its C++ extension, which does not load with torch 2.13.
 LIBRARIES = {
     "ours": ("ours", tuple(VARIANTS)),
     "sb3": ("Stable-Baselines3", (PLAIN,)),
