@@ -23,6 +23,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import reporting
+
 from agent.evaluation import bootstrap_interval, interquartile_mean
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +150,7 @@ def main() -> None:
     parser.add_argument("--seeds", help="first-last; default: the study's own")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; 1 for timings")
     parser.add_argument("--only", help="variants, separated by commas")
+    parser.add_argument("--publish", action="store_true", help="write the table to docs/performance too")
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
     if arguments.only:
@@ -156,11 +159,16 @@ def main() -> None:
     first, _, last = (arguments.seeds or study.seeds).partition("-")
     seeds = range(int(first), int(last or first) + 1)
     RESULTS.mkdir(parents=True, exist_ok=True)
+    about = {"command": reporting.command(), "machine": reporting.machine()}
+    about["versions"] = reporting.versions("torch", "gymnasium", "numpy")
     results = run_study(arguments.study, study, seeds, arguments.jobs)
     (RESULTS / f"{arguments.study}.json").write_text(json.dumps(results, indent=1))
     plot(study, results, RESULTS / f"{arguments.study}.png")
     (RESULTS / f"{arguments.study}.md").write_text(table(study, results) + "\n")
-    print(table(study, results))
+    if arguments.publish:
+        reporting.save(f"learning_{arguments.study}", {**about, "results": results}, table(study, results))
+    else:
+        print(table(study, results))
 
 
 if __name__ == "__main__":

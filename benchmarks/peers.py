@@ -1,0 +1,277 @@
+"""Environment steps per second of whole training loops: this project and its peers, on the same work, in turns.
+
+    python benchmarks/peers.py                                  # about a quarter of an hour on two cores
+    python benchmarks/peers.py --quick                          # about three minutes
+    python benchmarks/peers.py --workloads a,b --peers sb3 --repeats 9
+
+It makes an environment of its own (benchmarks/.venv-peers) with the libraries of peers/requirements.txt and the
+versions of constraints.txt; `--no-venv` takes the Python that runs it. Every contender is a process that waits while
+another is measured, A B C A B C …; imports, construction, compilation and warm-up come before the clock. Ratios are
+taken within a round. Each runner checks that it made the environment steps and the updates that were asked for. The
+workloads are in peers/workloads.py, what was done to have each library at its best in peers/run_<library>.py.
+
+Results: docs/performance/peers.json and .md, docs/figures/peers.png.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks" / "peers"))
+
+import reporting  # noqa: E402
+from workloads import LIBRARIES, PLAIN, VARIANTS, WORKLOADS  # noqa: E402
+
+RUNNERS = ROOT / "benchmarks" / "peers"
+VENV = ROOT / "benchmarks" / ".venv-peers"
+FIGURE = ROOT / "docs" / "figures" / "peers.png"
+COMPILED = " compiled"
+
+
+@dataclass(frozen=True)
+class Contender:
+    library: str
+    variant: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"{LIBRARIES[self.library][0]}{COMPILED if self.options else ''}, {VARIANTS[self.variant]}"
+
+
+def contenders(workload: str, libraries: list[str], variants: list[str], compiled: bool) -> list[Contender]:
+    """Who plays a workload; TorchRL with and without torch.compile where little is computed per step."""
+    found = []
+    for library in libraries:
+        for variant in WORKLOADS[workload].variants:
+            if variant in LIBRARIES[library][1] and variant in variants:
+                found.append(Contender(library, variant))
+                if library == "torchrl" and compiled and WORKLOADS[workload].trunk == "none":
+                    found.append(Contender(library, variant, ("--compile",)))
+    return found
+
+
+def python_of_peers() -> str:
+    """The Python of benchmarks/.venv-peers, which is made, or brought up to date, first."""
+    wanted = [ROOT / "constraints.txt", RUNNERS / "requirements.txt", ROOT / "pyproject.toml"]
+    stamp, digest = VENV / "stamp", hashlib.sha256(b"".join(path.read_bytes() for path in wanted)).hexdigest()
+    python = VENV / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if not stamp.exists() or stamp.read_text() != digest:
+        print(f"making {VENV.relative_to(ROOT)} …", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+        install = ["-m", "pip", "install", "--quiet", "-c", str(wanted[0]), "-r", str(wanted[1])]
+        subprocess.run([str(python), *install, "-e", f"{ROOT}[atari,minatar]"], check=True)
+        stamp.write_text(digest)
+    return str(python)
+
+
+class Process:
+    """A runner that waits for orders."""
+
+    def __init__(self, contender: Contender, python: str, workload: str, threads: int) -> None:
+        self.contender, self.blocks, self.rate, self.failure = contender, [], 0.0, None
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        threads_of = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+        command = [python, str(RUNNERS / f"run_{contender.library}.py"), "--workload", workload, "--serve"]
+        self._process = subprocess.Popen(
+            [*command, "--variant", contender.variant, "--threads", str(threads), *contender.options],
+            env={**os.environ, **threads_of, "RL_LOGGING_LEVEL": "ERROR"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def order(self, steps: int) -> None:
+        if self._process.poll() is None:
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any] | None:
+        """The next measurement; None, and the reason in `failure`, where there will be none."""
+        while line := self._process.stdout.readline():
+            if line.startswith("{"):
+                block = json.loads(line)
+                self.rate = block["steps_per_second"]
+                return block
+        if self.failure is None:
+            self._errors.seek(0)
+            self.failure = (self._errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+            print(f"{self.contender.label}: {self.failure}", file=sys.stderr)
+        return None
+
+    def measure(self, seconds: float) -> None:
+        """One block of about so many seconds."""
+        if self.failure is None:
+            self.order(max(10, int(self.rate * seconds)))
+            if (block := self.answer()) is not None:
+                self.blocks.append(block)
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+def compete(chosen: list[Contender], python: str, workload: str, threads: int, options: Any) -> list[dict[str, Any]]:
+    """All contenders of a workload in turns."""
+    processes = [Process(contender, python, workload, threads) for contender in chosen]
+    try:
+        for process in processes:
+            process.order(10)
+        for process in processes:  # all are ready, and nobody computes beside the one that is measured
+            process.answer()
+        for process in processes:
+            process.measure(options.seconds / 2)
+            process.blocks.clear()  # it was to know its speed
+        for _ in range(options.repeats):
+            for process in processes:
+                process.measure(options.seconds)
+    finally:
+        for process in processes:
+            process.close()
+    print(f"{workload}, {threads} thread{'s' * (threads > 1)}: measured", file=sys.stderr, flush=True)
+    return [
+        {
+            "workload": workload,
+            "threads": threads,
+            "library": process.contender.library,
+            "variant": process.contender.variant,
+            "label": process.contender.label,
+            "failure": process.failure,
+            "blocks": [{key: block[key] for key in MEASURED} for block in process.blocks],
+            "versions": process.blocks[0]["versions"] if process.blocks else {},
+        }
+        for process in processes
+    ]
+
+
+MEASURED = ("steps", "updates", "seconds", "cpu_seconds", "steps_per_second", "peak_mib")
+
+
+def speeds(entry: dict[str, Any], clock: str) -> np.ndarray:
+    """Environment steps per second of each round."""
+    return np.array([block["steps"] / block[clock] for block in entry["blocks"]])
+
+
+def groups(results: list[dict[str, Any]], clock: str) -> list[tuple[str, list[tuple[dict[str, Any], Any, Any]]]]:
+    """Per workload and number of threads: (entry, speeds, ratios within a round); the first is the reference."""
+    found = []
+    for workload, threads in dict.fromkeys((entry["workload"], entry["threads"]) for entry in results):
+        entries = [e for e in results if (e["workload"], e["threads"]) == (workload, threads) and e["blocks"]]
+        entries.sort(key=lambda entry: (entry["library"] != "sb3", entry["variant"] != PLAIN))  # the reference first
+        rounds = min((len(entry["blocks"]) for entry in entries), default=0)
+        if entries:
+            base = speeds(entries[0], clock)[:rounds]
+            rows = [(e, speeds(e, clock)[:rounds], speeds(e, clock)[:rounds] / base) for e in entries]
+            title = f"({workload}) {WORKLOADS[workload].title}, {threads} thread{'s' * (threads > 1)}"
+            found.append((title, rows))
+    return found
+
+
+def write_table(results: list[dict[str, Any]], clock: str) -> str:
+    """A table per workload, and who could not play."""
+    parts = []
+    for title, rows in groups(results, clock):
+        reference = rows[0][0]["label"]
+        head = [title, "env steps/s", f"ratio to {reference}", "µs a step", "peak MiB"]
+        lines = [
+            [
+                entry["label"],
+                reporting.spread(speed),
+                reporting.spread(ratio, 2),
+                f"{np.median(1e6 / speed):.0f}",
+                f"{max(block['peak_mib'] for block in entry['blocks']):.0f}",
+            ]
+            for entry, speed, ratio in rows
+        ]
+        parts.append(reporting.table(head, lines))
+    failed = [f"- {entry['workload']}, {entry['label']}: {entry['failure']}" for entry in results if entry["failure"]]
+    return "\n\n".join([*parts, *(["Not measured:\n\n" + "\n".join(failed)] if failed else [])])
+
+
+def draw(results: list[dict[str, Any]], clock: str, path: Path) -> None:
+    """Ratios as bars, one panel per workload on one thread, the spread over rounds as a line."""
+    panels = [group for group in groups(results, clock) if group[0].endswith("1 thread")] or groups(results, clock)
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(7.0 * columns, 3.4 * lines), layout="constrained")
+    colours = dict(zip(LIBRARIES, ("C0", "C1", "C2", "C3"), strict=True))
+    for place, (title, rows) in enumerate(panels, start=1):
+        axes = figure.add_subplot(lines, columns, place)
+        middle = np.array([np.median(ratio) for _, _, ratio in rows])
+        low, high = (np.array([f(ratio) for _, _, ratio in rows]) for f in (np.min, np.max))
+        heights = range(len(rows))[::-1]
+        bars = [colours[entry["library"]] for entry, _, _ in rows]
+        axes.barh(heights, middle, color=bars, xerr=np.array([middle - low, high - middle]), ecolor="0.3")
+        axes.set_yticks(heights, [entry["label"] for entry, _, _ in rows], fontsize=8)
+        axes.axvline(1.0, color="0.5", linewidth=0.8, linestyle=":")
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel(f"environment steps per second ÷ {rows[0][0]['label']}", fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    words = {"type": lambda text: text.split(",")}
+    parser.add_argument("--workloads", **words, default=list(WORKLOADS), help=f"of {','.join(WORKLOADS)}")
+    parser.add_argument(
+        "--peers", **words, default=list(LIBRARIES), help=f"of {','.join(LIBRARIES)}; ours is always in"
+    )
+    parser.add_argument("--variants", **words, default=list(VARIANTS), help=f"of {','.join(VARIANTS)}")
+    parser.add_argument("--threads", **words, help="such as 1,2; default: what each workload says")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    parser.add_argument("--seconds", type=float, default=0.7, help="length of a measurement")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 0.3 s, one thread, nothing compiled")
+    parser.add_argument(
+        "--clock", choices=("seconds", "cpu_seconds"), default="seconds", help="what the table divides by"
+    )
+    parser.add_argument("--no-venv", action="store_true", help="the peers are in the Python that runs this")
+    parser.add_argument("--out", type=Path, help="folder of the results instead of docs/")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.repeats, arguments.seconds, arguments.threads = 2, 0.3, ["1"]
+    for asked, known in (
+        (arguments.workloads, WORKLOADS),
+        (arguments.peers, LIBRARIES),
+        (arguments.variants, VARIANTS),
+    ):
+        if unknown := set(asked) - set(known):
+            parser.error(f"{', '.join(sorted(unknown))}: choose of {', '.join(known)}")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    about = reporting.machine()
+    python = sys.executable if arguments.no_venv else python_of_peers()
+    libraries = [library for library in LIBRARIES if library == "ours" or library in arguments.peers]
+    results: list[dict[str, Any]] = []
+    for workload in arguments.workloads:
+        for threads in map(int, arguments.threads or WORKLOADS[workload].threads):
+            chosen = contenders(workload, libraries, arguments.variants, not arguments.quick)
+            results += compete(chosen, python, workload, threads, arguments)
+    versions = {name: version for entry in results for name, version in entry.pop("versions").items()}
+    result = {"command": reporting.command(), "machine": about, "versions": versions, "results": results}
+    figure = FIGURE
+    if arguments.out:
+        reporting.RESULTS, figure = arguments.out, arguments.out / "peers.png"
+    reporting.save("peers", result, write_table(results, arguments.clock))
+    draw(results, arguments.clock, figure)
+
+
+if __name__ == "__main__":
+    main()

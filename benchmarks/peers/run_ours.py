@@ -1,0 +1,76 @@
+"""This project's agent, as a line of JSON: python benchmarks/peers/run_ours.py --workload a --variant noisy.
+
+The trainer's own loop: acting, environment, replay and updates. Nothing is evaluated, logged or saved, as with all.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import common
+from workloads import NOISY_ROWS, PLAIN, RAINBOW, Workload
+
+# What the peers' DQNs do; everything that ours does on top is off. `rainbow` is conf/agent/rainbow.yaml's.
+BASIC: dict[str, Any] = {"double": False, "n_step": 1}
+FULL: dict[str, Any] = {"double": True, "n_step": 3, "head": "categorical", "priority": {"enabled": True}}
+
+
+class NoTracker:
+    """Takes metrics and drops them."""
+
+    run_id = None
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+
+class Ours:
+    """Everything as train.py builds it."""
+
+    def __init__(self, workload: Workload, variant: str) -> None:
+        import torch
+
+        from agent.config import TrainConfig
+        from agent.options import parse
+        from agent.training import Trainer
+        from envs.make import load_task
+        from envs.vector import make_vector
+        from train import build_agent, build_replay
+
+        config = parse(TrainConfig, settings(workload, variant))
+        task = load_task(workload.env_id, dict(workload.kwargs))
+        device = torch.device("cpu")
+        self.agent = build_agent(config, task, device)
+        envs, replay = make_vector(task, workload.num_envs), build_replay(config, task, device)
+        self.trainer = Trainer(config, task, envs, self.agent, replay, NoTracker(), Path(os.devnull))  # type: ignore[arg-type]
+        self.trainer.begin()
+        self.advance(workload.starts)
+
+    def advance(self, steps: int) -> None:
+        until = self.trainer.step + steps
+        while self.trainer.step < until:
+            self.trainer.iterate()
+
+    def updates(self) -> int:
+        return self.agent.updates
+
+
+def settings(workload: Workload, variant: str) -> dict[str, Any]:
+    """The config of a workload, as nested dicts."""
+    epsilon = 0.1 if variant == PLAIN else 0.0
+    agent = {
+        **(FULL if variant == RAINBOW else BASIC),
+        "network": {"hidden": list(workload.hidden), "layer_norm": False, "dueling": variant == RAINBOW},
+        "noise": {"enabled": variant != PLAIN, "draws": 0 if variant == NOISY_ROWS else 1, "mean_envs": 0},
+        "epsilon": {"start": epsilon, "end": epsilon},
+        "batch_size": workload.batch,
+        "replay_ratio": f"1/{workload.every}",
+        "target_every": workload.target_updates,
+        "replay_size": workload.replay,
+        "learning_starts": workload.starts,
+    }
+    return {"agent": agent, "num_envs": workload.num_envs, "env": {"id": workload.env_id}, "steps": 10**9}
+
+
+if __name__ == "__main__":
+    common.run("ours", "noisy-dqn", Ours)

@@ -1,0 +1,85 @@
+"""Puts docs/PERFORMANCE.md together from the tables in docs/performance: python benchmarks/report.py.
+
+Each table is written by the command in its first line; nothing in the document is edited by hand.
+"""
+
+import argparse
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TABLES = ROOT / "docs" / "performance"
+DOCUMENT = ROOT / "docs" / "PERFORMANCE.md"
+
+#: (title, what to know when reading it, the table, the command that makes it)
+SECTIONS = (
+    (
+        "Against other libraries",
+        """Environment steps per second of whole training loops, ε-greedy and noisy, each library at its best. What
+was done for that is said at the top of `benchmarks/peers/run_<library>.py`. The contenders are
+processes that are measured in turns, and the ratio is to Stable-Baselines3's plain DQN in the same
+round: median, least and greatest. All play the same environments, have networks of the same widths,
+batches of the same size and the same number of updates, which every runner checks.
+
+What is not the same: libraries that have no noisy layers, or no Rainbow, are missing there. Tianshou
+and TorchRL draw one noise per network and update; this project draws two, three with double Q-learning,
+and a new one at every acting step. Peak memory is of the whole process, its imports included; Stable-
+Baselines3 keeps each Atari observation twice and TorchRL too, Tianshou once, this project each frame
+once.
+
+![Ratios](figures/peers.png)""",
+        "peers",
+        "python benchmarks/peers.py",
+    ),
+    (
+        "Time to a solved CartPole",
+        """Greedy return of at least 475 over 20 episodes, training seconds without evaluation; Stable-Baselines3
+with its zoo's settings.""",
+        "learning_cartpole",
+        "python benchmarks/learning.py cartpole --only per_row,shared,sb3 --seeds 100-104 --publish",
+    ),
+    (
+        "A whole run, piece by piece",
+        """A run of `train.py` with its preset, logging, evaluation and checkpoints included. The time of a piece
+is what it takes itself, without the pieces that it calls.""",
+        "whole_run",
+        "python benchmarks/whole_run.py",
+    ),
+    (
+        "The pieces",
+        "Microseconds of a call, median, least and greatest of several blocks.",
+        "micro",
+        "python benchmarks/micro.py",
+    ),
+    (
+        "What each trick bought, and what grows",
+        """First the tricks, one at a time: the part as it is, and what a straightforward program does in its
+place, everything else equal. Then what an update, an environment step and a sample cost as things grow.""",
+        "scaling",
+        "python benchmarks/scaling.py",
+    ),
+)
+
+
+def document() -> str:
+    """The whole document; a table that was not made yet is named with its command."""
+    parts = [
+        "# Performance",
+        "Made by `python benchmarks/report.py` from the tables that the commands below write to `docs/performance/`. "
+        "Every number stands under the command that makes it and the machine that it comes from; the load in that line "
+        "is what others computed there, and above about 0.5 it spoils times.",
+    ]
+    for title, prose, name, command in SECTIONS:
+        path = TABLES / f"{name}.md"
+        table = path.read_text().strip() if path.exists() else f"Not measured yet: `{command}`."
+        parts += [f"## {title}", prose, table]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+    DOCUMENT.write_text(document())
+    print(f"wrote {DOCUMENT.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""What an update and a step cost as things grow, and what each trick bought, one at a time.
+
+    python benchmarks/scaling.py            # about two minutes
+    python benchmarks/scaling.py --quick
+
+One thread, CartPole-v1, MLP 120-84, batch 128, where a table does not say otherwise. A trick is measured by putting
+what a straightforward program does in the place of the part, everything else left as it is; both run in turns, and
+ratios are taken within a round. Results: docs/performance/scaling.json and .md.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import reporting
+import torch
+from parts import PER_ROW, PLAIN, SHARED, build, by_autograd, fill
+
+from agent.layers import NoisyLinear
+from agent.noise import NoiseModel, noise_stream
+from agent.optimiser import Adam
+from agent.replay import Replay
+from agent.resources import use_threads
+from agent.seeding import seed_sequence, torch_generator
+from envs.make import load_task
+from envs.vector import make_vector
+
+Works = dict[str, Callable[[], object]]
+Pair = tuple[Callable[[], object], Callable[[], object]]
+
+
+# ---- growth: the works of a table, by how large something is
+
+
+def batches() -> Works:
+    """an update, by batch"""
+    return {
+        f"{size}, {name}": updates({"noise": noise, "batch_size": size})
+        for size in (32, 64, 128, 256, 512)
+        for name, noise in (("plain", PLAIN), ("noisy, one draw", SHARED), ("noisy, a draw per row", PER_ROW))
+    }
+
+
+def widths() -> Works:
+    """an update, by the width of both hidden layers"""
+    return {
+        f"{width}, {name}": updates({"noise": noise, "network": {"hidden": [width, width]}})
+        for width in (64, 128, 256, 512)
+        for name, noise in (("plain", PLAIN), ("noisy, one draw", SHARED), ("noisy, a draw per row", PER_ROW))
+    }
+
+
+def environments() -> Works:
+    """acting, environments and replay together, of one environment step, by number of environments"""
+    return {f"{count}": collecting(count) for count in (1, 4, 8, 32, 128)}
+
+
+def replays() -> Works:
+    """sampling 128 transitions of three steps, by the size of the replay"""
+    works: Works = {}
+    task, generator = load_task("CartPole-v1", {}), torch.Generator().manual_seed(0)
+    for size in (10**3, 10**4, 10**5, 10**6):
+        replay = Replay(size, 8, 4, n_step=3)
+        fill(replay, task, size + 100)
+        works[f"{size}"] = lambda r=replay: r.sample(128, generator)
+    return works
+
+
+def updates(settings: dict[str, Any]) -> Callable[[], object]:
+    """One gradient step on a batch at hand."""
+    made = build(settings)
+    fill(made.replay, made.task, 2_000)
+    batch = made.replay.sample(made.config.agent.batch_size, torch.Generator().manual_seed(0))
+    return lambda: made.agent.update(batch)
+
+
+def collecting(count: int, how: str = "auto") -> Callable[[], object]:
+    """Vector steps without updates; the caller divides by `count`."""
+    made = build({"noise": SHARED}, count)
+    envs = make_vector(made.task, count, how)  # type: ignore[arg-type]
+    state = {"observation": made.task.observe(envs.reset(seed=0)[0])}
+    made.replay.begin(state["observation"])
+    begins = np.zeros(count, dtype=bool)
+
+    def step() -> None:
+        action = made.agent.act(state["observation"], begins)
+        following, reward, terminated, truncated, _ = envs.step(action)
+        state["observation"] = made.task.observe(following)
+        made.replay.add(action, reward, terminated, truncated, state["observation"])
+
+    return step
+
+
+# ---- tricks: (as it is, as a straightforward program does it)
+
+
+def hand_written_gradients(noise: dict[str, Any]) -> Pair:
+    with by_autograd():
+        straightforward = updates({"noise": noise})
+    return updates({"noise": noise}), straightforward
+
+
+def table_of_quantiles() -> Pair:
+    """256 draws for the network of the workloads: an update's with a draw per row."""
+    model = NoiseModel(4 + 120 + 120 + 84 + 84 + 2)
+    stream, generator = noise_stream(model, seed_sequence(0, "update"), "cpu"), torch_generator(0, "update")
+    return lambda: stream.draw(2, 128), lambda: model.draw(2, 128, generator=generator)
+
+
+def flat_adam(fused: bool) -> Pair:
+    flat = torch.zeros(22_000)
+    flat.grad = torch.randn(22_000, generator=torch.Generator().manual_seed(0))
+    ours = Adam(flat, 1e-8)
+    # The twelve tensors of a noisy network of three layers, and torch's own optimiser.
+    tensors = [torch.zeros(120, 4), torch.zeros(120), torch.zeros(84, 120), torch.zeros(84), torch.zeros(2, 84)]
+    tensors = [torch.nn.Parameter(tensor.clone()) for tensor in [*tensors, torch.zeros(2)] * 2]
+    for tensor in tensors:
+        tensor.grad = torch.ones_like(tensor)
+    theirs = torch.optim.Adam(tensors, lr=1e-3, fused=fused, foreach=None if fused else False)
+    return lambda: ours.step(1e-3), theirs.step
+
+
+def no_matrix_per_row() -> Pair:
+    """A layer of 128 to 128 and 128 draws, forwards: two products, or 128 noisy matrices."""
+    generator = torch.Generator().manual_seed(0)
+    layer = NoisyLinear(128, 128)
+    x = torch.randn(128, 128, generator=generator)
+    noise = layer.draw(128, generator=generator)
+
+    def formed() -> torch.Tensor:
+        matrices = layer.weight + layer.sigma_weight * (noise.output.unsqueeze(2) * noise.input.unsqueeze(1))
+        product = torch.bmm(matrices, x.unsqueeze(2)).squeeze(2)
+        return product + layer.bias + layer.sigma_bias * noise.output
+
+    return no_gradient(lambda: layer(x, noise)), no_gradient(formed)
+
+
+def no_gradient(work: Callable[[], object]) -> Callable[[], object]:
+    def quiet() -> None:
+        with torch.no_grad():
+            work()
+
+    return quiet
+
+
+def batches_at_once() -> Pair:
+    """Eight batches of 128, three-step windows, from one gather or one by one."""
+    replay, generator = Replay(10**5, 8, 4, n_step=3), torch.Generator().manual_seed(0)
+    fill(replay, load_task("CartPole-v1", {}), 10**5)
+    return (
+        lambda: replay.sample_many(8, 128, generator),
+        lambda: [replay.sample(128, generator) for _ in range(8)],
+    )
+
+
+TRICKS: dict[str, Callable[[], Pair]] = {
+    "gradients by hand and NumPy, for autograd: a plain update": lambda: hand_written_gradients(PLAIN),
+    "… a noisy update, one draw": lambda: hand_written_gradients(SHARED),
+    "… a noisy update, a draw per row": lambda: hand_written_gradients(PER_ROW),
+    "noise from a table, for torch.randn: 256 draws of a network": table_of_quantiles,
+    "the noisy matrix never formed, for one per row: a layer 128 to 128, forwards": no_matrix_per_row,
+    "Adam on one flat vector, for torch's fused Adam on 12 tensors": lambda: flat_adam(True),
+    "… for torch's Adam in a loop over 12 tensors": lambda: flat_adam(False),
+    "batches gathered at once, for one by one: eight of 128": batches_at_once,
+    "the environment's own vector class, for one after the other: a step of 8": lambda: (
+        collecting(8, "native"),
+        collecting(8, "sync"),
+    ),
+}
+
+GROWTH = {"batch": batches, "width": widths, "environments": environments, "replay": replays}
+
+
+def grow(name: str, blocks: int) -> tuple[dict[str, list[float]], str]:
+    """Microseconds, and their table."""
+    make = GROWTH[name]
+    times = reporting.alternate(make(), blocks)
+    if name == "environments":
+        times = {count: [value / int(count) for value in values] for count, values in times.items()}
+    rows = [[label, reporting.spread(values, 2 if name == "environments" else 1)] for label, values in times.items()]
+    return times, reporting.table([f"{make.__doc__}", "µs"], rows)
+
+
+def tricks(blocks: int) -> tuple[dict[str, Any], str]:
+    """Microseconds with and without each trick, and their table."""
+    found = {
+        name: reporting.alternate(dict(zip(("with", "without"), make(), strict=True)), blocks)
+        for name, make in TRICKS.items()
+    }
+    rows = []
+    for name, times in found.items():
+        ratio = np.array(times["without"]) / np.array(times["with"])
+        rows.append(
+            [name, *(reporting.spread(times[key], 1) for key in ("with", "without")), reporting.spread(ratio, 2)]
+        )
+    return found, reporting.table(
+        ["the trick, and what it stands in for", "µs with", "µs without", "times faster"], rows
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--blocks", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="3 blocks")
+    reporting.add_clock(parser)
+    parser.add_argument("--out", type=Path, help="folder of the results instead of docs/performance")
+    arguments = parser.parse_args()
+    blocks = 3 if arguments.quick else arguments.blocks
+    reporting.use_clock(arguments)
+    use_threads(1)
+    result: dict[str, Any] = {"command": reporting.command(), "machine": reporting.machine()}
+    result["versions"] = reporting.versions("torch", "numpy", "gymnasium")
+    result["tricks"], text = tricks(blocks)
+    texts = [text]
+    for name in GROWTH:
+        result[name], text = grow(name, blocks)
+        texts.append(text)
+    if arguments.out:
+        reporting.RESULTS = arguments.out
+    reporting.save("scaling", result, "\n\n".join(texts))
+
+
+if __name__ == "__main__":
+    main()

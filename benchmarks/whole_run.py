@@ -1,0 +1,147 @@
+"""Where the time of a whole run goes: acting, environments, replay, updates, logging, evaluation, saving.
+
+    python benchmarks/whole_run.py                                   # CartPole-v1 and its preset, 10 000 steps
+    python benchmarks/whole_run.py env=MinAtar/Breakout-v1 steps=10000
+    python benchmarks/whole_run.py agent=rainbow
+
+What follows are options of train.py; `--cpu-time` counts processor time, for a machine that others use. The run is
+train.py's own, with a clock around its pieces: the time of a piece is what it takes itself, without the pieces that it
+calls. The clock costs half a microsecond a call. Results: docs/performance/whole_run.json and .md.
+"""
+
+import contextlib
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import reporting
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+OVERRIDES = ("steps=10000", "wandb.mode=disabled", "log.progress=false", "eval.video=false")
+
+
+class Clock:
+    """Times by piece; while a piece runs inside another, only the inner one's time passes."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.seconds: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
+        self._running: list[str] = []
+        self._since = 0.0
+
+    def around(self, owner: Any, name: str, piece: str) -> None:
+        """Puts the clock around a method, or a function of a module."""
+        inner = getattr(owner, name)
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            self._switch()
+            self._running.append(piece)
+            try:
+                return inner(*arguments, **options)
+            finally:
+                self._switch()
+                self._running.pop()
+                self.calls[piece] += 1
+
+        setattr(owner, name, timed)
+
+    def _switch(self) -> None:
+        now = self._now()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+
+def instrument(clock: Clock) -> Callable[..., Any]:
+    """Puts the clock around the pieces of a run; gives train.train, with it around what is left."""
+    from gymnasium.vector import SyncVectorEnv
+
+    import agent.training as training
+    import train
+    from agent.dqn import DQN
+    from agent.gradients import AutogradGradient, NumpyGradient
+    from agent.monitor import Monitor
+    from agent.noise import TableNoise
+    from agent.optimiser import Adam
+    from agent.priorities import PrioritisedReplay
+    from agent.replay import Replay
+
+    made = train.make_vector
+
+    def make_vector(*arguments: Any) -> Any:
+        envs = made(*arguments)
+        kind = type(envs) if not isinstance(envs, SyncVectorEnv) else SyncVectorEnv
+        clock.around(kind, "step", "environments")
+        return envs
+
+    train.make_vector = make_vector
+    for owner, name, piece in (
+        (train, "train", "start, and what is left"),
+        (DQN, "act", "act: network"),
+        (TableNoise, "draw", "noise, of acting and updates"),
+        (Replay, "add", "replay: add"),
+        (Replay, "sample_many", "replay: sample"),
+        (PrioritisedReplay, "sample_prioritised", "replay: sample"),
+        (PrioritisedReplay, "reprioritise", "replay: priorities"),
+        (DQN, "update", "update: what is left"),
+        (AutogradGradient, "__call__", "update: forward, loss and backward"),
+        (NumpyGradient, "__call__", "update: forward, loss and backward"),
+        (Adam, "step", "update: Adam"),
+        (training.Trainer, "iterate", "loop"),
+        (Monitor, "log", "logging"),
+        (training, "evaluate", "evaluation"),
+        (training, "save_agent", "saving"),
+        (training, "save_checkpoint", "saving"),
+    ):
+        clock.around(owner, name, piece)
+    return train.train
+
+
+def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    asked = [option for option in sys.argv[1:] if option != "--cpu-time"]
+    clock = Clock(time.perf_counter if len(asked) == len(sys.argv) - 1 else time.process_time)
+    train = instrument(clock)
+    from agent.config import TrainConfig
+    from agent.options import parse
+
+    env_id = next((option[4:] for option in asked if option.startswith("env=")), "CartPole-v1")
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        composed = compose("train", overrides=[*OVERRIDES, f"env.id={env_id}", *asked])
+    plain = OmegaConf.to_container(composed, resolve=True)
+    config = parse(TrainConfig, {key: value for key, value in plain.items() if key not in ("imports", "resume")})
+    about = reporting.machine()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        train(config, Path(folder))
+    result = {
+        "command": reporting.command(),
+        "machine": about,
+        "versions": reporting.versions("torch", "numpy", "gymnasium"),
+        "seconds": dict(clock.seconds),
+        "calls": dict(clock.calls),
+    }
+    total = sum(clock.seconds.values())
+    rows = []
+    for piece, seconds in clock.seconds.most_common():
+        calls = clock.calls[piece]
+        rows.append(
+            [piece, f"{seconds:.2f}", f"{100 * seconds / total:.1f} %", f"{calls}", f"{seconds / calls * 1e6:.1f}"]
+        )
+    rows.append(["all", f"{total:.2f}", "100 %", "", ""])
+    title = f"{config.env.id}, {config.steps} steps, {config.num_envs} environments"
+    reporting.save("whole_run", result, reporting.table([title, "s", "share", "calls", "µs a call"], rows))
+
+
+if __name__ == "__main__":
+    main()
