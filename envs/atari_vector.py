@@ -1,8 +1,9 @@
 """Atari games side by side in ale-py's C++ class, as `envs.atari.Atari` plays them one by one.
 
-Its frames are Atari's, bit for bit where nothing is drawn at random (a test plays whole games of both). What differs
-is what a seed draws: sticky actions, and the idle steps of a start, 0 to 30 where Atari idles 1 to 30. A limit of
-frames counts from after these.
+A test plays whole games of both: rewards, lives and endings are the same, and frames within one grey level, since means
+are rounded in another way; but for the last frame of a game that ends within a step, which nothing is learned from.
+What differs is what a seed draws: sticky actions, and the idle steps of a start, 0 to 30 where Atari idles 1 to 30. The
+limit of 108000 frames counts from after these.
 """
 
 from collections.abc import Mapping
@@ -93,7 +94,7 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         stacks, reward, terminated, truncated, info = self._games.recv()
         fresh, lives = self._ended, info["lives"]
         self._age = np.where(fresh, 0, np.minimum(self._age + 1, STACK - 1))
-        life_lost = (0 < lives) & (lives < self._lives) & ~fresh
+        life_lost = (lives > 0) & (lives < self._lives) & ~fresh
         self._lives, self._ended = lives, terminated | truncated
         return self._filled(stacks), reward.astype(np.float64), terminated, truncated, {"life_lost": life_lost}
 
