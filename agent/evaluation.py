@@ -35,7 +35,7 @@ class Evaluation:
     lengths: tuple[int, ...]
 
     def statistics(self, env_id: str = "") -> dict[str, Any]:
-        """Mean, spread, IQM, a 95 % bootstrap interval of the mean return; mean length; of Atari the human-normalised."""
+        """Mean, spread, IQM, a 95 % bootstrap interval of the mean return; length; human-normalised score."""
         returns, human = np.array(self.returns), human_normalised(env_id, float(np.mean(self.returns)))
         return {
             "return_mean": float(returns.mean()),

@@ -1,7 +1,7 @@
 """The loop: collect, learn, evaluate, save. Everything is built elsewhere and handed in."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -202,8 +202,7 @@ class Trainer:
 
     def description(self) -> dict[str, Any]:
         """What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
-        evaluated = {"global_step": self._evaluated_at}  # of `last` it may be of an earlier step
-        evaluation = self._evaluation and {**evaluated, **self._evaluation.statistics()}
+        found = self._evaluation  # of `last` it may be of an earlier step
         return {
             "env": {"id": self.task.id, "kwargs": self.task.kwargs},
             "time_limit": self.task.time_limit,
@@ -212,7 +211,7 @@ class Trainer:
             "agent": to_plain(self.config.agent),
             "seed": self.config.seed,
             "global_step": self.step,
-            "evaluation": evaluation,
+            "evaluation": found and {"global_step": self._evaluated_at, **found.statistics()},
         }
 
     def _checkpoint(self) -> None:
@@ -233,7 +232,7 @@ class Trainer:
             "monitor": self._monitor.state(),
             "best_return": self.best_return,
             "evaluations": self._evaluations,
-            "evaluation": self._evaluation and (self._evaluated_at, self._evaluation.returns, self._evaluation.lengths),
+            "evaluation": (self._evaluated_at, *(() if self._evaluation is None else astuple(self._evaluation))),
             "seconds": self._seconds,
             "wandb_run_id": self.tracker.run_id,
         }
@@ -244,7 +243,8 @@ class Trainer:
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         restore(self._sampling, state["sampling_generator"])
-        self.best_return, self._evaluations, self._seconds = (state[k] for k in ("best_return", "evaluations", "seconds"))
-        if state.get("evaluation"):
-            self._evaluated_at, self._evaluation = state["evaluation"][0], Evaluation(*state["evaluation"][1:])
+        names = ("best_return", "evaluations", "seconds")
+        self.best_return, self._evaluations, self._seconds = (state[name] for name in names)
+        self._evaluated_at, *results = state["evaluation"]
+        self._evaluation = Evaluation(*results) if results else None
         self._monitor.load_state(state["monitor"], step, self._seconds)
