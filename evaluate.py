@@ -21,7 +21,6 @@ from agent.plots import plot_evaluation
 from agent.resources import resolve_device, use_threads
 from agent.saved_agent import find_agent, newest_run
 from agent.seeding import environment_seeds
-from envs.atari import human_normalised
 from envs.video import write_video
 
 #: What `cli` needs to put errors into words.
@@ -77,8 +76,6 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         outcome = watch(player.task, player.network, seeds, noise)
     else:
         outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
-    statistics = outcome.statistics()
-    human = human_normalised(player.task.id, statistics["return_mean"])
     return {
         "label": str(player.path.parent),
         "agent": str(player.path),
@@ -88,8 +85,7 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         "episodes": config.episodes,
         "seed": config.seed,
         "noise": config.noise,
-        **statistics,
-        **({} if human is None else {"human_normalised": human}),
+        **outcome.statistics(player.task.id),
         "returns": list(outcome.returns),
         "lengths": list(outcome.lengths),
     }

@@ -18,6 +18,7 @@ from agent.noise import NoiseModel
 from agent.options import parse
 from agent.saved_agent import check_tensors, load_agent
 from agent.targets import greedy
+from envs.atari import human_normalised
 from envs.make import Task, UnknownEnvironmentError, load_task, make_single
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
@@ -33,9 +34,9 @@ class Evaluation:
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
 
-    def statistics(self) -> dict[str, Any]:
-        """Mean, spread, interquartile mean and a 95 % bootstrap interval of the mean return; mean length."""
-        returns = np.array(self.returns)
+    def statistics(self, env_id: str = "") -> dict[str, Any]:
+        """Mean, spread, IQM, a 95 % bootstrap interval of the mean return; length; human-normalised score."""
+        returns, human = np.array(self.returns), human_normalised(env_id, float(np.mean(self.returns)))
         return {
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std()),
@@ -45,6 +46,7 @@ class Evaluation:
             "return_iqm": interquartile_mean(returns),
             "return_ci95": list(bootstrap_interval(returns)),
             "length_mean": float(np.mean(self.lengths)),
+            **({} if human is None else {"human_normalised": human}),
         }
 
 

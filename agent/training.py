@@ -1,7 +1,7 @@
 """The loop: collect, learn, evaluate, save. Everything is built elsewhere and handed in."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -169,7 +169,7 @@ class Trainer:
         result = evaluate(self.task, network, self._eval_seeds)
         self._evaluation, self._evaluated_at = result, self.step
         self._evaluations += 1
-        statistics = result.statistics()
+        statistics = result.statistics(self.task.id)
         low, high = statistics.pop("return_ci95")
         metrics = {f"eval/{name}": value for name, value in statistics.items()}
         metrics |= {"eval/return_ci95_low": low, "eval/return_ci95_high": high}
@@ -181,13 +181,12 @@ class Trainer:
         if statistics["return_mean"] >= self.best_return:
             self.best_return = statistics["return_mean"]
             self._save_agent("best")
-        if config.video and (last or (config.video_every and self._evaluations % config.video_every == 0)):
+        due = last or (config.video_every and self._evaluations % config.video_every == 0)
+        if config.video and due and self.task.renders:
             self._video()
 
     def _video(self) -> None:
         """Records the first evaluation episode; a machine that cannot render still finishes its run."""
-        if not self.task.renders:
-            return
         try:
             frames, _ = record(self.task, self.agent.network, self._eval_seeds[:1])
             path = write_video(frames, self.run_dir / "videos" / f"step_{self.step:012d}", self.task.fps)
@@ -203,9 +202,7 @@ class Trainer:
 
     def description(self) -> dict[str, Any]:
         """What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
-        evaluation = None
-        if self._evaluation is not None:  # of `last` it may be of an earlier step
-            evaluation = {"global_step": self._evaluated_at, **self._evaluation.statistics()}
+        found = self._evaluation  # of `last` it may be of an earlier step
         return {
             "env": {"id": self.task.id, "kwargs": self.task.kwargs},
             "time_limit": self.task.time_limit,
@@ -214,7 +211,7 @@ class Trainer:
             "agent": to_plain(self.config.agent),
             "seed": self.config.seed,
             "global_step": self.step,
-            "evaluation": evaluation,
+            "evaluation": found and {"global_step": self._evaluated_at, **found.statistics()},
         }
 
     def _checkpoint(self) -> None:
@@ -235,6 +232,7 @@ class Trainer:
             "monitor": self._monitor.state(),
             "best_return": self.best_return,
             "evaluations": self._evaluations,
+            "evaluation": (self._evaluated_at, *(() if self._evaluation is None else astuple(self._evaluation))),
             "seconds": self._seconds,
             "wandb_run_id": self.tracker.run_id,
         }
@@ -245,6 +243,8 @@ class Trainer:
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         restore(self._sampling, state["sampling_generator"])
-        self.best_return, self._evaluations = state["best_return"], state["evaluations"]
-        self._seconds = state["seconds"]
+        names = ("best_return", "evaluations", "seconds")
+        self.best_return, self._evaluations, self._seconds = (state[name] for name in names)
+        self._evaluated_at, *results = state["evaluation"]
+        self._evaluation = Evaluation(*results) if results else None
         self._monitor.load_state(state["monitor"], step, self._seconds)

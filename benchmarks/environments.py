@@ -1,4 +1,4 @@
-"""Trains on every registered Gymnasium id with Discrete actions, for a few hundred steps; on Atari's, 352 ids, for fewer.
+"""Trains on every registered Gymnasium id with Discrete actions, for a few hundred steps; on Atari's for fewer.
 
 python benchmarks/environments.py [--match REGEX] writes docs/ENVIRONMENTS.md. Every run is a process of its own.
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,16 @@ SHORT = (
     "wandb.mode=disabled",
     "log.progress=false",
 )
-#: Beyond that, of Atari's games: their networks are large, and there are many of them.
-SHORTER = ("steps=80", "num_envs=2", "agent.learning_starts=60", "agent.batch_size=8", "agent.replay_size=1000")
 #: Evaluation plays whole episodes; some games last for half an hour.
-EPISODE_CAP, ATARI_CAP = 300, 20
+EPISODE_CAP = 300
+#: Of Atari's 352 ids, whose networks are large; they are neither evaluated nor saved.
+SHORTER = {
+    "agent": {"learning_starts": 16, "batch_size": 8, "replay_size": 200, "replay_ratio": "1/2"},
+    "steps": 32,
+    "num_envs": 1,
+    "wandb": {"mode": "disabled"},
+    "log": {"progress": False},
+}
 
 
 def known_ids() -> list[str]:
@@ -46,28 +53,21 @@ def known_ids() -> list[str]:
     return sorted(gym.registry)
 
 
+def is_atari(env_id: str) -> bool:
+    """Whether an id is ale-py's."""
+    import gymnasium as gym
+
+    return str(gym.registry[env_id].entry_point).startswith("ale_py")
+
+
 def attempt(env_id: str, answers: Any) -> None:
-    """Loads the task and trains on it; answers (group, what it observes or why not)."""
+    """Loads the task and learns from it; answers (group, what it observes or why not)."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    import agent.evaluation
-    import train
-    from agent.config import TrainConfig
     from agent.errors import UserError
-    from agent.options import parse
-    from envs.make import load_task
 
-    agent.evaluation.EPISODE_CAP = EPISODE_CAP
     try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("train", [f"env={env_id}", f"env.id={env_id}", *SHORT])
-        asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-        config = parse(TrainConfig, {key: value for key, value in asked.items() if key not in ("imports", "resume")})
-        task = load_task(env_id, config.env.kwargs, config.env.time_limit)
         with tempfile.TemporaryDirectory() as folder:
-            train.train(config, Path(folder) / "run")
+            task = (play if is_atari(env_id) else trained)(env_id, Path(folder) / "run")
         answers.put(("trained", f"{task.observation}, {task.actions} actions"))
     except UserError as error:
         words = str(error)
@@ -75,6 +75,54 @@ def attempt(env_id: str, answers: Any) -> None:
         answers.put(("not Discrete", continuous[1]) if continuous else ("refused", words))
     except Exception as error:
         answers.put(("failed", f"{type(error).__name__}: {error}"))
+
+
+def trained(env_id: str, folder: Path) -> Any:
+    """The task, after a whole run of it as `python train.py env=<id>` would be."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    import agent.evaluation
+    import train
+    from agent.config import TrainConfig
+    from agent.options import parse
+    from envs.make import load_task
+
+    agent.evaluation.EPISODE_CAP = EPISODE_CAP
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"env={env_id}", f"env.id={env_id}", *SHORT])
+    asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    config = parse(TrainConfig, {key: value for key, value in asked.items() if key not in ("imports", "resume")})
+    task = load_task(env_id, config.env.kwargs, config.env.time_limit)
+    train.train(config, folder)
+    return task
+
+
+def play(env_id: str, folder: Path) -> Any:
+    """The task, after random play, a few updates and steps by the policy."""
+    import train
+    from agent.config import TrainConfig
+    from agent.console import Console
+    from agent.options import parse, to_plain
+    from agent.resources import resolve_device, use_threads
+    from agent.tracking import Tracker
+    from agent.training import Trainer
+    from envs.make import load_task
+    from envs.vector import make_vector
+
+    use_threads(1)
+    config = parse(TrainConfig, {**SHORTER, "env": {"id": env_id}})
+    device, task = resolve_device("cpu"), load_task(env_id, {})
+    folder.mkdir()
+    tracker = Tracker(folder, to_plain(config), config.wandb, Console(config.steps, 0, enabled=False))
+    parts = train.build_agent(config, task, device), train.build_replay(config, task, device), tracker
+    trainer = Trainer(config, task, make_vector(task, config.num_envs), *parts, folder)
+    trainer.begin()
+    while trainer.step < config.steps:
+        trainer.iterate()
+    assert trainer.agent.updates == 8
+    trainer._monitor.check_finite()
+    return task
 
 
 def outcome(env_id: str) -> tuple[str, str]:
@@ -100,7 +148,9 @@ def document(found: dict[str, tuple[str, str]]) -> str:
         "# Environments",
         "",
         f"Every id that Gymnasium knows with these packages installed: {installed}. Each with Discrete actions was",
-        f"trained on for {STEPS} steps with nothing but `env=<id>`; made by `python benchmarks/environments.py`.",
+        f"trained on for {STEPS} steps and 50 updates with nothing but `env=<id>`, evaluated and saved; Atari's were",
+        "constructed, played at random, learned from for 8 updates and played by the policy. Made by",
+        "`python benchmarks/environments.py`.",
         "",
     ]
     titles = {
@@ -112,9 +162,25 @@ def document(found: dict[str, tuple[str, str]]) -> str:
     for group, title in titles.items():
         count = sum(map(len, groups[group].values()))
         lines += [f"## {title}: {count}", ""] if count else []
-        lines += [f"- {what}: {', '.join(f'`{name}`' for name in names)}" for what, names in groups[group].items()]
+        for what, ids in groups[group].items():
+            games = [env_id for env_id in ids if is_atari(env_id)]
+            others = [f"`{env_id}`" for env_id in ids if env_id not in games]
+            lines += [f"- {what}: {', '.join(others)}"] if others else []
+            lines += [f"- {what}, {line}" for line in by_game(games)]
         lines += [""] if count else []
     return "\n".join(lines).rstrip() + "\n"
+
+
+def by_game(ids: Sequence[str]) -> list[str]:
+    """Atari's ids, the games of the same versions on one line."""
+    versions: dict[str, list[str]] = defaultdict(list)
+    for env_id in ids:
+        game = re.sub(r"^ALE/|(NoFrameskip)?-v\d$", "", env_id)
+        versions[game].append(env_id.replace(game, "<game>"))
+    games: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for game, forms in versions.items():
+        games[tuple(forms)].append(game)
+    return [f"{', '.join(f'`{form}`' for form in forms)}: {', '.join(names)}" for forms, names in games.items()]
 
 
 def main() -> None:

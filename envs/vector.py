@@ -15,12 +15,16 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.errors import UserError
+from envs.atari import is_played_as_in_the_papers
+from envs.atari_vector import KNOWN, AtariVector
 from envs.make import Task, make_single
 
 Vectorization = Literal["auto", "sync", "async", "native"]
 
 #: From this many copies on, one NumPy environment of many is faster than many of one (25 µs a step, whatever the size).
 NATIVE_FROM = 4
+#: The same of Atari's games, in C++.
+ATARI_FROM = 2
 #: How long worker processes are given to close their environments before they are killed.
 CLOSE_SECONDS = 5.0
 
@@ -35,11 +39,11 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
         UserError: where `native` is asked for and there is no vector class of this environment, or its autoreset is of
             another kind, or a process dies while its environment is made.
     """
-    native = _has_native(task)
-    if vectorization == "native" and not native:
-        limit = "" if task.time_limit is None else " with env.time_limit"
-        raise UserError(f"{task.id} has no vector class of its own{limit}: use env.vectorization=sync or async")
-    if vectorization == "native" or (vectorization == "auto" and native and num_envs >= NATIVE_FROM):
+    obstacle = _obstacle(task)
+    if vectorization == "native" and obstacle is not None:
+        raise UserError(f"{task.id} has no vector class of its own{obstacle}: use env.vectorization=sync or async")
+    enough = ATARI_FROM if is_played_as_in_the_papers(gym.spec(task.id), task.kwargs) else NATIVE_FROM
+    if vectorization == "native" or (vectorization == "auto" and obstacle is None and num_envs >= enough):
         envs = _make_native(task, num_envs)
     elif vectorization == "async":
         envs = Processes(task, num_envs)
@@ -53,14 +57,22 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
     return envs
 
 
-def _has_native(task: Task) -> bool:
-    """Gymnasium's phys2d classes need JAX; ALE's preprocesses in another way; a time limit is a wrapper of one."""
+def _obstacle(task: Task) -> str | None:
+    """What keeps a task from a vector class of its own, in words, none where it has none at all; None: nothing does."""
     spec = gym.spec(task.id)
-    return spec.vector_entry_point is not None and spec.namespace not in ("phys2d", "ALE") and task.time_limit is None
+    if is_played_as_in_the_papers(spec, task.kwargs):
+        others = sorted(task.kwargs.keys() - KNOWN)
+        return f" that knows env.kwargs.{others[0]}" if others else None
+    if spec.vector_entry_point is None or spec.namespace in ("phys2d", "ALE"):  # which needs JAX; frames of one's own
+        return ""
+    return None if task.time_limit is None else " with env.time_limit"
 
 
 def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    spec = gym.spec(task.id)
     try:
+        if is_played_as_in_the_papers(spec, task.kwargs):
+            return AtariVector(num_envs, spec, task.kwargs, task.time_limit)
         return gym.make_vec(task.id, num_envs, vectorization_mode="vector_entry_point", **task.kwargs)
     except Exception as error:
         raise UserError(

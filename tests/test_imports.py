@@ -50,7 +50,7 @@ ALLOWED: dict[str, str] = {
     "agent.cli": "errors",
     "agent.monitor": "dqn priorities replay seeding tracking",
     # what plays
-    "agent.evaluation": "config errors network noise options saved_agent targets envs.make",
+    "agent.evaluation": "config errors network noise options saved_agent targets envs.atari envs.make",
     "agent.training": (
         "checkpoint config dqn errors evaluation interrupt monitor options priorities replay saved_agent schedule "
         "seeding tracking envs.make envs.video"
@@ -60,7 +60,8 @@ ALLOWED: dict[str, str] = {
     "envs.atari": "",
     "envs.packages": "errors envs.deep_sea",
     "envs.make": "errors observation envs.atari envs.observations envs.packages",
-    "envs.vector": "errors envs.make",
+    "envs.atari_vector": "envs.atari",
+    "envs.vector": "errors envs.atari envs.atari_vector envs.make",
     "envs.video": "errors",
 }
 
@@ -71,7 +72,8 @@ RESERVED: dict[str, set[str]] = {
     "omegaconf": {"train", "evaluate"},
     "gymnasium": {
         *("agent.evaluation", "agent.training"),
-        *("envs.atari", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages", "envs.vector"),
+        *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
+        "envs.vector",
     },
     "matplotlib": {"agent.plots"},
 }

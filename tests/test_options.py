@@ -306,7 +306,7 @@ def test_every_agent_preset_parses(name: str) -> None:
 
 
 ENV = CONF / "env"
-SIZED = ("CartPole", "Acrobot", "MountainCar", "LunarLander", "MinAtar")  # presets that scale agents of Atari's size down
+SIZED = ("CartPole", "Acrobot", "MountainCar", "LunarLander", "MinAtar")  # they scale agents of Atari's size down
 ENV_PRESETS = sorted(str(path.relative_to(ENV).with_suffix("")) for path in ENV.rglob("*.yaml"))
 
 
