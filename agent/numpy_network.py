@@ -5,6 +5,7 @@ half as long. Tests hold them to autograd's result.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,9 @@ class NumpyNetwork:
         self._value = None if head.value is None else _stream(head.value, first=not self._trunk)
         self._shape = (-1, *head.shape)
         self._q_values = Q_VALUES[type(head)](head)
-        ends = np.cumsum([size for pair in network.noise_sizes for size in pair]).tolist()
-        self._cuts = list(zip([0, *ends][::2], ends[::2], ends[1::2], strict=False))
+        ends = np.cumsum([0, *(size for pair in network.noise_sizes for size in pair)]).tolist()
+        cuts = [(..., slice(a, b)) for a, b in pairwise(ends)]
+        self._cuts = list(zip(cuts[::2], cuts[1::2], strict=True))
 
     @staticmethod
     def fits(network: QNetwork) -> bool:
@@ -81,8 +83,8 @@ class NumpyNetwork:
         """The outputs, and the pullback of ∂L/∂outputs (which it may overwrite)."""
         if observation.dtype != np.float32:  # truth values
             observation = observation.astype(np.float32)
-        cuts, depth = iter(self._cuts), len(self._trunk)
-        parts: list[Noise] = [None if noise is None else (noise[..., a:b], noise[..., b:c]) for a, b, c in cuts]
+        depth = len(self._trunk)
+        parts: list[Noise] = [None if noise is None else (noise[a], noise[b]) for a, b in self._cuts]
         features, pull_features = chain(self._trunk, observation, parts)
         flat, pull_advantage = chain(self._advantage, features, parts[depth:])
         advantage = flat.reshape(self._shape)

@@ -37,7 +37,7 @@ ALLOWED: dict[str, str] = {
     "agent.priorities": "observation replay sum_tree",
     "agent.gradients": "config heads network numpy_network replay targets",
     "agent.optimiser": "",
-    "agent.dqn": "config gradients network noise numpy_network optimiser replay seeding targets",
+    "agent.dqn": "arrays config gradients network noise numpy_network optimiser replay seeding targets",
     # saving, watching
     "agent.checkpoint": "errors files",
     "agent.saved_agent": "errors files",
