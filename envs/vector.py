@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from agent.errors import UserError
 from envs.make import Task, make_single
+from envs.serial import Serial
 
 Vectorization = Literal["auto", "sync", "async", "native"]
 
@@ -45,7 +46,7 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
         envs = Processes(task, num_envs)
     else:
         makers = [lambda: make_single(task.id, task.kwargs, checked=False, time_limit=task.time_limit)] * num_envs
-        envs = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)  # observe copies
+        envs = Serial(makers)
     mode = envs.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         envs.close()

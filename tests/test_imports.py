@@ -61,7 +61,8 @@ ALLOWED: dict[str, str] = {
     "envs.atari": "",
     "envs.packages": "errors envs.deep_sea",
     "envs.make": "errors observation envs.atari envs.observations envs.packages",
-    "envs.vector": "errors envs.make",
+    "envs.serial": "",
+    "envs.vector": "errors envs.make envs.serial",
     "envs.video": "errors",
 }
 
@@ -72,7 +73,8 @@ RESERVED: dict[str, set[str]] = {
     "omegaconf": {"train", "evaluate"},
     "gymnasium": {
         *("agent.evaluation", "agent.training"),
-        *("envs.atari", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages", "envs.vector"),
+        *("envs.atari", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages", "envs.serial"),
+        "envs.vector",
     },
     "matplotlib": {"agent.plots"},
 }
