@@ -1,7 +1,6 @@
 """Linear layers, their normalisation and their ReLU on a CPU: the formulas by NumPy, the derivatives by hand.
 
-They work on views of the modules' parameters and gradients, so that there is nothing to keep in step. Everywhere x is
-[B, p], or [p] for one row, which takes a third of the time and has no derivative.
+They work on views of the modules' parameters and gradients, so that there is nothing to keep in step.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from agent.layers import Linear, NoisyLinear
 
 #: Takes the gradient by a result, writes that of the parameters, and returns that by the input.
 Pullback = Callable[[np.ndarray], np.ndarray]
-#: f(ε) of a layer's inputs [N, p] and outputs [N, q], where N divides B; [p] and [q] for one row; None: the mean layer.
+#: f(ε) of a layer's inputs [N, p] and outputs [N, q], where N divides B; [p] and [q] of one row; None: the mean layer.
 Noise = tuple[np.ndarray, np.ndarray] | None
 
 
@@ -34,6 +33,13 @@ def chain(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> t
     return x, pullback
 
 
+def run(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> np.ndarray:
+    """What the layers make of one row x [p], under noise of one row."""
+    for layer, layer_noise in zip(layers, noise, strict=False):
+        x = layer.row(x, layer_noise)
+    return x
+
+
 class Layer:
     """A linear layer, its normalisation and its ReLU."""
 
@@ -46,13 +52,13 @@ class Layer:
             self.sigma, self.g_sigma = views(layer.sigma_weight)
             self.sigma_bias, self.g_sigma_bias = views(layer.sigma_bias)
         self.norm = _Norm(norm) if isinstance(norm, nn.LayerNorm) else None
-        self._zeros = np.zeros((0, layer.out_features), np.float32)
+        self._zeros = np.zeros((1, layer.out_features), np.float32)
 
     def vjp(self, x: np.ndarray, noise: Noise) -> tuple[np.ndarray, Pullback]:
         """The outputs [B, q] of x [B, p], and their pullback."""
         if noise is None or not self.noisy:
             y, pull = self._mean(x)
-        elif x.ndim == 2 and len(noise[0]) == 1 < len(x):
+        elif len(noise[0]) == 1 < len(x):
             y, pull = self._shared(x, *noise)
         else:
             y, pull = self._rows(x, *noise)
@@ -61,6 +67,21 @@ class Layer:
         if self.norm is not None:
             y, pull = self.norm.vjp(y, pull)
         return self._relu(y, pull)
+
+    def row(self, x: np.ndarray, noise: Noise) -> np.ndarray:
+        """The outputs [q] of one row x [p]: a third of the time of a batch of one, and no pullback."""
+        y: np.ndarray = self.mu.dot(x)
+        y += self.mu_bias
+        if noise is not None and self.noisy:
+            spread = self.sigma.dot(x * noise[0])
+            spread += self.sigma_bias
+            spread *= noise[1]
+            y += spread
+        if self.hidden:
+            if self.norm is not None:
+                y, _ = self.norm.normalise(y)
+            np.maximum(y, self._zeros[0], out=y)
+        return y
 
     def _mean(self, x: np.ndarray) -> tuple[np.ndarray, Pullback]:
         y = x.dot(self.mu.T)
@@ -120,7 +141,7 @@ class Layer:
         """The larger of y and 0, in place. NumPy compares with an array of zeros four times as fast as with a zero."""
         if len(self._zeros) < len(y):
             self._zeros = np.zeros((len(y), self._zeros.shape[1]), np.float32)
-        np.maximum(y, self._zeros[: len(y)] if y.ndim == 2 else self._zeros[0], out=y)
+        np.maximum(y, self._zeros[: len(y)], out=y)
 
         def pullback(g: np.ndarray) -> np.ndarray:
             g *= y > 0.0
@@ -136,13 +157,18 @@ class _Norm:
         (self.weight, self.g_weight), (self.bias, self.g_bias) = views(norm.weight), views(norm.bias)
         self.eps, self.average = np.float32(norm.eps), np.full(len(self.weight), 1.0 / len(self.weight), np.float32)
 
-    def vjp(self, x: np.ndarray, pull: Pullback) -> tuple[np.ndarray, Pullback]:
-        """Normalises x [B, q] in place; `pull` is what follows in the pullback."""
+    def normalise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs of x [..., q], which is normalised in place, and what it was multiplied by [..., 1]."""
         x -= x.dot(self.average)[..., None]
-        scale = (1.0 / np.sqrt((x * x).dot(self.average) + self.eps))[..., None]
+        scale: np.ndarray = (1.0 / np.sqrt((x * x).dot(self.average) + self.eps))[..., None]
         x *= scale
         y = x * self.weight
         y += self.bias
+        return y, scale
+
+    def vjp(self, x: np.ndarray, pull: Pullback) -> tuple[np.ndarray, Pullback]:
+        """Normalises x [B, q] in place; `pull` is what follows in the pullback."""
+        y, scale = self.normalise(x)
 
         def pullback(g: np.ndarray) -> np.ndarray:
             total(g, self.g_bias)

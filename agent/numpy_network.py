@@ -14,7 +14,7 @@ from agent.encoders import MLPEncoder
 from agent.heads import CategoricalHead, ExpectedHead, Stream
 from agent.layers import NoisyLinear
 from agent.network import QNetwork
-from agent.numpy_layers import Layer, Noise, Pullback, chain
+from agent.numpy_layers import Layer, Noise, Pullback, chain, run
 from agent.quantile_heads import QuantileHead
 
 
@@ -75,32 +75,47 @@ class NumpyNetwork:
 
     def outputs(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         """The head's combined streams [B, A] or [B, A, K], of which its `values` makes the typed tuple."""
-        if len(observation) == 1:
-            return self.vjp(observation[0], None if noise is None else noise[0])[0]
-        return self.vjp(observation, noise)[0]
+        if len(observation) > 1:
+            return self.vjp(observation, noise)[0]
+        parts, depth = self._split(None if noise is None else noise[0]), len(self._trunk)
+        features = run(self._trunk, _floats(observation[0]), parts)
+        advantage = run(self._advantage, features, parts[depth:]).reshape(self._shape)
+        if self._value is None:
+            return advantage
+        return self._combine(run(self._value, features, parts[depth + len(self._advantage) :]), advantage)
 
     def vjp(self, observation: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
         """The outputs, and the pullback of ∂L/∂outputs (which it may overwrite)."""
-        if observation.dtype != np.float32:  # truth values
-            observation = observation.astype(np.float32)
-        depth = len(self._trunk)
-        parts: list[Noise] = [None if noise is None else (noise[a], noise[b]) for a, b in self._cuts]
-        features, pull_features = chain(self._trunk, observation, parts)
+        parts, depth = self._split(noise), len(self._trunk)
+        features, pull_features = chain(self._trunk, _floats(observation), parts)
         flat, pull_advantage = chain(self._advantage, features, parts[depth:])
         advantage = flat.reshape(self._shape)
         if self._value is None:
             return advantage, lambda g: pull_features(pull_advantage(g.reshape(flat.shape)))
         value, pull_value = chain(self._value, features, parts[depth + len(self._advantage) :])
-        actions = np.float32(self._shape[1])
-        outputs = value.reshape(-1, 1, *self._shape[2:]) + advantage
-        outputs -= np.add.reduce(advantage, axis=1, keepdims=True) / actions
 
         def pullback(g: np.ndarray) -> np.ndarray:
             total = np.add.reduce(g, axis=1, keepdims=True)
-            by_advantage = (g - total / actions).reshape(flat.shape)
+            by_advantage = (g - total / np.float32(g.shape[1])).reshape(flat.shape)
             return pull_features(pull_advantage(by_advantage) + pull_value(total.reshape(value.shape)))
 
-        return outputs, pullback
+        return self._combine(value, advantage), pullback
+
+    def _split(self, noise: np.ndarray | None) -> list[Noise]:
+        """The layers' parts of a draw [..., size]."""
+        return [None if noise is None else (noise[a], noise[b]) for a, b in self._cuts]
+
+    def _combine(self, value: np.ndarray, advantage: np.ndarray) -> np.ndarray:
+        """The dueling streams as one [B, A, …]: v + a − mean(a)."""
+        mean = np.add.reduce(advantage, axis=1, keepdims=True) / np.float32(self._shape[1])
+        outputs: np.ndarray = value.reshape(-1, 1, *self._shape[2:]) + advantage
+        outputs -= mean
+        return outputs
+
+
+def _floats(observation: np.ndarray) -> np.ndarray:
+    """The observation itself, or its truth values as numbers."""
+    return observation if observation.dtype == np.float32 else observation.astype(np.float32)
 
 
 def _stream(stream: Stream, first: bool) -> list[Layer]:
