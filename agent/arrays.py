@@ -17,6 +17,13 @@ def take(array: Any, index: Any) -> Any:
     return array.take(index, axis=0) if isinstance(array, np.ndarray) else array.index_select(0, index)
 
 
+def take_round(ring: Any, index: Any) -> Any:
+    """Rows `index` of a tensor or an array, where counting goes on at its beginning: row len(ring) is row 0."""
+    if isinstance(ring, np.ndarray):
+        return ring.take(index, axis=0, mode="wrap")
+    return ring.index_select(0, index % len(ring))
+
+
 def integer(array: Any) -> Any:
     """The same numbers as int64."""
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()

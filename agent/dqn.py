@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from agent import targets
+from agent.arrays import as_array
 from agent.config import AgentConfig
 from agent.gradients import AutogradGradient, Levels, NumpyGradient
 from agent.network import QNetwork, flatten_parameters, noise_model
@@ -75,7 +76,7 @@ class DQN:
         self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore = numpy_generator(seed, "exploration")
         self._quantiles = torch_generator(seed, "quantiles", device=self.device)
-        self._held: Tensor | None = None  # the acting noise [E, size], kept where `hold` says so
+        self._held: Any = None  # the acting noise [E, size], kept where `hold` says so; on the CPU an array
         self._held_since = -1  # the number of updates when it was drawn
         self.updates = 0
 
@@ -91,9 +92,10 @@ class DQN:
         """
         noise = self._acting_noise(begins)
         if self._numpy is not None:
-            action: np.ndarray = self._numpy(observation, None if noise is None else noise.numpy()).argmax(axis=1)
+            action: np.ndarray = self._numpy(observation, noise).argmax(axis=1)
         else:
             with torch.inference_mode():
+                noise = None if noise is None else torch.as_tensor(noise)
                 values = self.network(torch.from_numpy(observation).to(self.device), noise)
                 action = targets.greedy(values.q_values).cpu().numpy()
         if epsilon > 0.0:
@@ -105,19 +107,20 @@ class DQN:
         """Uniform actions [count] for the warm-up."""
         return self._explore.integers(self.actions, size=count)
 
-    def _acting_noise(self, begins: np.ndarray) -> Tensor | None:
+    def _acting_noise(self, begins: np.ndarray) -> Any:
         """The noise [E, size] of this step: fresh, or held until the next update or the end of the episode."""
         hold = self.config.noise.hold
         if hold == "update" and self._held is not None and self._held_since == self.updates > 0:
             return self._held
         if hold == "episode" and self._held is not None and not begins.any():
             return self._held
-        drawn = self._acting.draw(len(begins))
+        drawn: Any = self._acting.draw_array(len(begins))
         mean_envs = min(self.config.noise.mean_envs, len(begins) - 1)  # at least one explores
         if drawn is not None and mean_envs:
             drawn[:mean_envs] = 0.0
         if hold == "episode" and self._held is not None and drawn is not None:
-            drawn = torch.where(torch.from_numpy(begins).to(self.device).unsqueeze(1), drawn, self._held)
+            going_on = np.flatnonzero(~begins)
+            drawn[going_on] = self._held[going_on]
         self._held, self._held_since = drawn, self.updates
         return drawn
 
@@ -187,7 +190,7 @@ class DQN:
             "target_parameters": self._target_parameters,
             "adam": dict(self._adam.state),
             "updates": self.updates,
-            "held": self._held,
+            "held": None if self._held is None else torch.as_tensor(self._held),
             "held_since": self._held_since,
             "acting": self._acting.state(),
             "update": self._update.state(),
@@ -209,7 +212,7 @@ class DQN:
             for name, value in self._adam.state.items():
                 value.copy_(state["adam"][name])
         self.updates = state["updates"]
-        self._held = None if state["held"] is None else state["held"].to(self.device)
+        self._held = None if state["held"] is None else as_array(state["held"].to(self.device))
         self._held_since = state["held_since"]
         self._acting.load_state(state["acting"])
         self._update.load_state(state["update"])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.arrays import as_array, take, write
+from agent.arrays import as_array, take_round, write
 from agent.observation import ObservationSpec
 
 
@@ -43,13 +43,13 @@ class Frames:
         write(self._observations, where, observation)
 
     def take(self, index: Any) -> Any:
-        """The observations [B, *shape] at the flat rows `index` [B]."""
+        """The observations [B, *shape] at the flat rows `index` [B], counted round the ring."""
         if self.stack == 1:
-            return take(self._observations, index)
-        age = take(self._ages, index)[:, None]
+            return take_round(self._observations, index)
+        age = take_round(self._ages, index)[:, None]
         back = self._back - (self._back - age).clip(0)  # the smaller of the two
-        frames = (index[:, None] - back * self.num_envs) % len(self._observations)  # [B, k]
-        taken = take(self._observations, frames.reshape(-1))
+        frames = index[:, None] - back * self.num_envs  # [B, k]
+        taken = take_round(self._observations, frames.reshape(-1))
         return taken.reshape(len(index), -1, *taken.shape[2:])
 
     def state(self) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class NumpyGradient:
         assert parameters.grad is not None
         self.network, self.target, self.config = NumpyNetwork(network), NumpyNetwork(target), config
         self._flat, self._head = parameters.grad.numpy(), network.head
-        self._rows = np.arange(config.batch_size)
+        self._rows = np.arange(config.batch_size) * network.head.shape[0]  # where a row of values [B, A] begins
         self._soft = config.munchausen.enabled
         self._loss = self._by_hand if type(network.head) is ExpectedHead and not self._soft else self._by_torch
 
@@ -161,19 +161,20 @@ class NumpyGradient:
         self, batch: Batch, values: Any, following: Any, selection: Any, here: Any, weight: Tensor | None
     ) -> tuple[Any, Any, Any]:
         """Loss, its gradient by the values [B, A], and priorities."""
-        _, action, reward, discount, _ = (field.numpy() for field in batch)
-        rows = self._rows if len(action) == len(self._rows) else np.arange(len(action))
-        target = reward + discount * following[rows, selection.argmax(axis=1)]
+        action, reward, discount = batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy()
+        rows = self._rows if len(action) == len(self._rows) else np.arange(len(action)) * values.shape[1]
+        chosen = rows + action
+        target = reward + discount * following.take(rows + selection.argmax(axis=1))
         if self.config.target_range is not None:
             target = target.clip(*self.config.target_range)
-        error = values[rows, action] - target
+        error = values.take(chosen) - target
         bound = self.config.huber_threshold
         slope = error if self.config.loss == "squared" else np.maximum(np.minimum(error, bound), -bound)
         priority = None if weight is None else np.abs(error)
         weighted = slope if weight is None else slope * weight.numpy()
         loss = np.dot(weighted, error - 0.5 * slope) / len(action)  # Huber: of error e, clipped to [e], [e]·(e − ½[e])
         gradient = np.zeros_like(values)
-        gradient[rows, action] = weighted / np.float32(len(action))
+        gradient.reshape(-1)[chosen] = weighted / np.float32(len(action))
         return loss, gradient, priority
 
     def _by_torch(

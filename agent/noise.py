@@ -125,6 +125,8 @@ class DeviceNoise:
         """The next draw [*shape, model.size]; None where there is nothing to draw."""
         return self.model.draw(*shape, generator=self._generator, device=self._device)
 
+    draw_array = draw  # there are arrays on the CPU alone
+
     def state(self) -> dict[str, Any]:
         """Where the stream stands."""
         return {"kind": self._device.type, "generator": self._generator.get_state()}
@@ -157,18 +159,23 @@ class TableNoise:
 
     def draw(self, *shape: int) -> Tensor | None:
         """The next draw [*shape, model.size]; None where there is nothing to draw."""
+        drawn = self.draw_array(*shape)
+        return None if drawn is None else torch.from_numpy(drawn)
+
+    def draw_array(self, *shape: int) -> np.ndarray | None:
+        """The same as an array."""
         count = prod(shape) * self.model.size
         if count == 0:
             return None
         if self._taken + count > len(self._block):
-            self._draw_block(max(count, self.BLOCK))
+            self._draw_block(self.BLOCK if 4 * count < self.BLOCK else count)
         self._taken += count
-        return torch.from_numpy(self._block[self._taken - count : self._taken]).view(*shape, self.model.size)
+        return self._block[self._taken - count : self._taken].reshape(*shape, self.model.size)
 
     def _draw_block(self, count: int) -> None:
         self._before = self._bits.state
         picks = self._bits.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four to a 64-bit word
-        self._block, self._taken = self._table.take(picks), 0
+        self._block, self._taken = self._table.take(picks, mode="wrap"), 0  # no pick is outside; this mode is faster
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands."""

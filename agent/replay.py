@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.arrays import as_array, integer, take, write
+from agent.arrays import as_array, integer, take, take_round, write
 from agent.frames import Frames
 from agent.observation import ObservationSpec, as_spec
 
@@ -96,6 +96,7 @@ class Replay:
         self._fresh = np.ones(num_envs, dtype=bool)  # environments whose row `head` may become a start
         self._starts_of_row = np.zeros(self.rows, dtype=np.int64)
         self._previous_stop = np.ones(num_envs, dtype=np.float32)
+        self._row = np.ones((num_envs, 4), dtype=np.float32)  # what `add` writes
 
     def __len__(self) -> int:
         """Transitions that can be sampled as starts."""
@@ -123,12 +124,11 @@ class Replay:
         stop = ended
         if life_lost is not None:
             terminated, stop = terminated | life_lost, ended | (life_lost & self._fresh)
-        row = np.empty((self.num_envs, 4), dtype=np.float32)
+        row = self._row  # its STOP is 1, as the newest row's: no window reads past it, until the next one is complete
         row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
-        row[:, STOP] = 1.0  # as the newest row: no window reads past it, until the next one is complete
         self._put(self._scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
         self._put(self._scalars, self.head, row)
-        self._previous_stop = stop.astype(np.float32)
+        self._previous_stop[:] = stop
         self._push_starts()
         self._advance()
         self._frames.put(self.head, next_observation, ~self._fresh)
@@ -153,13 +153,15 @@ class Replay:
         if not self.count:
             raise ValueError("the replay holds no transition yet")
         rank = torch.randint(self.count, (size,), generator=generator, device=self.device)
-        batch = self.gather(take(self._starts, (as_array(rank) + self.first) % self._size))
+        batch = self.gather(take_round(self._starts, as_array(rank) + self.first))
         if self._batch_device == self.device:
             return batch
         return Batch(*(field.to(self._batch_device) for field in batch))
 
     def sample_many(self, count: int, size: int, generator: torch.Generator | None = None) -> list[Batch]:
         """`count` independent batches of `size`, gathered at once, which costs little more than one."""
+        if count == 1:
+            return [self.sample(size, generator)]
         fields = [torch.split(field, size) for field in self.sample(count * size, generator)]
         return [Batch(*batch) for batch in zip(*fields, strict=True)]
 
@@ -168,32 +170,32 @@ class Replay:
         at = start = as_array(start) if isinstance(start, Tensor) else start
         row = first = take(self._scalars, start)  # [B, 4]
         reward, terminated = row[:, REWARD], row[:, TERMINATED]
-        going, steps = 1.0 - row[:, STOP], 1.0  # whether the next step belongs to the window; k
-        for i in range(1, self.n_step):
-            at = (at + self.num_envs) % self._size
-            row = take(self._scalars, at)
-            reward = reward + going * row[:, REWARD] * self.gamma**i
-            terminated = terminated + going * row[:, TERMINATED]
-            steps, going = steps + going, going * (1.0 - row[:, STOP])
         if self.n_step == 1:
             discount, after = self.gamma * (1.0 - terminated), start + self.num_envs
         else:
+            going, steps = 1.0 - row[:, STOP], 1.0  # whether the next step belongs to the window; k
+            for i in range(1, self.n_step):
+                at = at + self.num_envs
+                row = take_round(self._scalars, at)
+                reward = reward + going * row[:, REWARD] * self.gamma**i
+                terminated = terminated + going * row[:, TERMINATED]
+                steps, going = steps + going, going * (1.0 - row[:, STOP])
             steps = integer(steps)
             discount, after = take(self._powers, steps) * (1.0 - terminated), start + steps * self.num_envs
-        following = self._frames.take(after % self._size)
+        following = self._frames.take(after)
         batch = (self._frames.take(start), integer(first[:, ACTION]), reward, discount, following)
         return Batch(*(torch.from_numpy(x) for x in batch)) if self.device.type == "cpu" else Batch(*batch)
 
     def _push_starts(self) -> None:
         """Appends the waiting row's starts to the queue: all environments but those that are being reset."""
-        flat = np.flatnonzero(self._fresh) + self.head * self.num_envs
-        self._starts_of_row[self.head] = len(flat)
+        flat = self._fresh.nonzero()[0] + self.head * self.num_envs
+        count = self._starts_of_row[self.head] = len(flat)
         begin = (self.first + self.count) % self._size
-        fits = min(len(flat), self._size - begin)
+        fits = min(count, self._size - begin)
         write(self._starts, slice(begin, begin + fits), flat[:fits])
-        if fits < len(flat):
-            write(self._starts, slice(0, len(flat) - fits), flat[fits:])
-        self.count += len(flat)
+        if fits < count:
+            write(self._starts, slice(0, count - fits), flat[fits:])
+        self.count += count
 
     def _advance(self) -> None:
         """Goes on to the next row and takes the starts that need what it overwrites off the queue: its oldest."""

@@ -64,6 +64,8 @@ class Observer:
         return values.transpose(self.axes) if self.axes else values[:, None]
 
     def _vector(self, batch: Any) -> np.ndarray:
+        if isinstance(self.space, spaces.Box):
+            return batch.reshape(len(batch), -1)  # type: ignore[no-any-return]
         parts = [
             _flat(leaf, values) for leaf, values in zip(_leaves(self.space), _values(self.space, batch), strict=True)
         ]

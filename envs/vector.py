@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from agent.errors import UserError
 from envs.atari import is_played_as_in_the_papers
 from envs.atari_vector import KNOWN, AtariVector
 from envs.make import Task, make_single
+from envs.serial import Serial
 
 Vectorization = Literal["auto", "sync", "async", "native"]
 
@@ -49,7 +50,7 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
         envs = Processes(task, num_envs)
     else:
         makers = [lambda: make_single(task.id, task.kwargs, checked=False, time_limit=task.time_limit)] * num_envs
-        envs = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)  # observe copies
+        envs = Serial(makers)
     mode = envs.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         envs.close()

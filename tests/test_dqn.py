@@ -171,14 +171,14 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.drawn: list[Tensor] = []
-        for stream in (TableNoise, DeviceNoise):
-            monkeypatch.setattr(stream, "draw", self._wrap(stream.draw))
+        monkeypatch.setattr(TableNoise, "draw_array", self._wrap(TableNoise.draw_array))  # which its `draw` calls
+        monkeypatch.setattr(DeviceNoise, "draw", self._wrap(DeviceNoise.draw))
 
     def _wrap(self, draw: Any) -> Any:
-        def recorded(stream: Any, *shape: int) -> Tensor | None:
-            result: Tensor | None = draw(stream, *shape)
+        def recorded(stream: Any, *shape: int) -> Any:
+            result = draw(stream, *shape)
             if result is not None:
-                self.drawn.append(result.clone().reshape(-1))
+                self.drawn.append(torch.as_tensor(result).clone().reshape(-1))
             return result
 
         return recorded

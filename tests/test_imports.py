@@ -29,7 +29,8 @@ ALLOWED: dict[str, str] = {
     "agent.heads": "encoders layers noise targets",
     "agent.quantile_heads": "heads noise targets",
     "agent.network": "config encoders heads layers noise observation quantile_heads",
-    "agent.numpy_network": "encoders heads layers network quantile_heads",
+    "agent.numpy_layers": "layers",
+    "agent.numpy_network": "encoders heads layers network numpy_layers quantile_heads",
     "agent.arrays": "",
     "agent.frames": "arrays observation",
     "agent.replay": "arrays frames observation",
@@ -37,7 +38,7 @@ ALLOWED: dict[str, str] = {
     "agent.priorities": "observation replay sum_tree",
     "agent.gradients": "config heads network numpy_network replay targets",
     "agent.optimiser": "",
-    "agent.dqn": "config gradients network noise numpy_network optimiser replay schedule seeding targets",
+    "agent.dqn": "arrays config gradients network noise numpy_network optimiser replay schedule seeding targets",
     # saving, watching
     "agent.checkpoint": "errors files",
     "agent.saved_agent": "errors files",
@@ -61,7 +62,8 @@ ALLOWED: dict[str, str] = {
     "envs.packages": "errors envs.deep_sea",
     "envs.make": "errors observation envs.atari envs.observations envs.packages",
     "envs.atari_vector": "envs.atari",
-    "envs.vector": "errors envs.atari envs.atari_vector envs.make",
+    "envs.serial": "",
+    "envs.vector": "errors envs.atari envs.atari_vector envs.make envs.serial",
     "envs.video": "errors",
 }
 
@@ -73,6 +75,7 @@ RESERVED: dict[str, set[str]] = {
     "gymnasium": {
         *("agent.evaluation", "agent.training"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
+        "envs.serial",
         "envs.vector",
     },
     "matplotlib": {"agent.plots"},

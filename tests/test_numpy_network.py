@@ -194,12 +194,18 @@ def test_q_values_are_the_modules(head: str) -> None:
     np.testing.assert_allclose(seen, module(x, noise).q_values.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_one_row_is_a_batch() -> None:
-    module, _ = build(config_of({"hidden": [8, 6]}))
-    noise, observation = noise_of(module, 1), torch.randn(1, INPUTS, generator=torch.Generator().manual_seed(0))
-    assert noise is not None
-    seen = NumpyNetwork(module)(observation.numpy(), noise.numpy())
-    np.testing.assert_allclose(seen, module(observation, noise).q_values.detach().numpy(), rtol=1e-4, atol=1e-5)
+@networks
+@heads
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("count", [1, None])
+def test_one_row_is_a_batch(network: dict[str, Any], head: str, noisy: bool, count: int | None) -> None:
+    module, _ = build(config_of(network, noise={"enabled": noisy}, head=head, **HEADS[head]))
+    noise, observation = noise_of(module, count), batch_of().observation[:1]
+    by_numpy = NumpyNetwork(module)
+    given = observation.numpy(), None if noise is None else noise.numpy()
+    wanted = outputs_of(module, observation, noise).detach().numpy()
+    np.testing.assert_allclose(by_numpy.outputs(*given), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(by_numpy.vjp(*given)[0], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_are_shared_and_the_observation_is_left_alone() -> None:
