@@ -24,7 +24,7 @@ Vectorization = Literal["auto", "sync", "async", "native"]
 
 #: From this many copies on, one NumPy environment of many is faster than many of one (25 µs a step, whatever the size).
 NATIVE_FROM = 4
-#: The same of Atari's games, in C++.
+#: The same of Atari's games, in C++: 0.38 ms of CPU a step, against 0.46 one by one and 0.8 in processes.
 ATARI_FROM = 2
 #: How long worker processes are given to close their environments before they are killed.
 CLOSE_SECONDS = 5.0
@@ -33,8 +33,9 @@ CLOSE_SECONDS = 5.0
 def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto") -> VectorEnv[Any, Any, Any]:
     """`num_envs` copies of the task side by side, with NEXT_STEP autoreset; each step may overwrite its observations.
 
-    `auto` is the environment's own vector class where there is one and it pays, else one process. Processes pay where
-    a step of one environment takes longer than about 0.1 ms; what they play is the same, bit for bit.
+    `auto` is the environment's own vector class, or ale-py's for Atari as the papers play it, where there is one and it
+    pays, else one process. Processes pay where a step of one environment takes longer than about 0.1 ms; what they play
+    is the same, bit for bit.
 
     Raises:
         UserError: where `native` is asked for and there is no vector class of this environment, or its autoreset is of

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from test_training import setup
 
+from agent.evaluation import Evaluation
 from agent.replay import REWARD, TERMINATED
 from envs.atari import SCORES, Atari, area_weights, frame_stack, human_normalised
 from envs.make import load_task, make_single
@@ -150,3 +151,12 @@ def test_a_person_may_ask_for_raw_observations() -> None:
 def test_a_human_is_one_and_random_play_zero() -> None:
     load_task("ALE/Pong-v5", {})
     assert [human_normalised("ALE/Pong-v5", score) for score in (14.6, -20.7)] == pytest.approx([1.0, 0.0])
+
+
+@pytest.mark.usefixtures("ale")
+def test_an_evaluation_of_a_game_is_human_normalised() -> None:
+    load_task("ALE/Pong-v5", {})
+    evaluation = Evaluation((14.6, -20.7), (900, 800))
+    assert evaluation.statistics("ALE/Pong-v5")["human_normalised"] == pytest.approx(0.5)
+    assert "human_normalised" not in evaluation.statistics("CartPole-v1")
+    assert "human_normalised" not in evaluation.statistics()

@@ -259,6 +259,8 @@ def test_what_is_loaded_is_what_was_saved(trainer: Callable[[], Trainer], tmp_pa
     assert fresh.step == trained.step >= 150
     assert fresh.best_return > 0
     same(fresh.state(), trained.state())
+    assert fresh.description() == trained.description()
+    assert trained.description()["evaluation"]["global_step"] >= 100
 
 
 def test_ctrl_c_and_resume_continue_the_same_wandb_run(programs: Programs, tmp_path: Path) -> None:
