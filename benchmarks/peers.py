@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "peers"))
 
 import reporting  # noqa: E402
-from workloads import LIBRARIES, PLAIN, VARIANTS, WORKLOADS  # noqa: E402
+from workloads import LIBRARIES, VARIANTS, WORKLOADS  # noqa: E402
 
 RUNNERS = ROOT / "benchmarks" / "peers"
 VENV = ROOT / "benchmarks" / ".venv-peers"
@@ -166,12 +166,18 @@ def speeds(entry: dict[str, Any], clock: str) -> np.ndarray:
     return np.array([block["steps"] / block[clock] for block in entry["blocks"]])
 
 
+def order(entry: dict[str, Any]) -> tuple[int, int]:
+    """The plain ones first, and Stable-Baselines3 first of them: the reference."""
+    libraries = ["sb3", *(library for library in LIBRARIES if library != "sb3")]
+    return list(VARIANTS).index(entry["variant"]), libraries.index(entry["library"])
+
+
 def groups(results: list[dict[str, Any]], clock: str) -> list[tuple[str, list[tuple[dict[str, Any], Any, Any]]]]:
     """Per workload and number of threads: (entry, speeds, ratios within a round); the first is the reference."""
     found = []
     for workload, threads in dict.fromkeys((entry["workload"], entry["threads"]) for entry in results):
         entries = [e for e in results if (e["workload"], e["threads"]) == (workload, threads) and e["blocks"]]
-        entries.sort(key=lambda entry: (entry["library"] != "sb3", entry["variant"] != PLAIN))  # the reference first
+        entries.sort(key=order)
         rounds = min((len(entry["blocks"]) for entry in entries), default=0)
         if entries:
             base = speeds(entries[0], clock)[:rounds]
