@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "peers"))
 
 import reporting  # noqa: E402
-from workloads import LIBRARIES, PLAIN, VARIANTS, WORKLOADS  # noqa: E402
+from workloads import LIBRARIES, VARIANTS, WORKLOADS  # noqa: E402
 
 RUNNERS = ROOT / "benchmarks" / "peers"
 VENV = ROOT / "benchmarks" / ".venv-peers"
@@ -166,12 +166,18 @@ def speeds(entry: dict[str, Any], clock: str) -> np.ndarray:
     return np.array([block["steps"] / block[clock] for block in entry["blocks"]])
 
 
+def order(entry: dict[str, Any]) -> tuple[int, int]:
+    """The plain ones first, and Stable-Baselines3 first of them: the reference."""
+    libraries = ["sb3", *(library for library in LIBRARIES if library != "sb3")]
+    return list(VARIANTS).index(entry["variant"]), libraries.index(entry["library"])
+
+
 def groups(results: list[dict[str, Any]], clock: str) -> list[tuple[str, list[tuple[dict[str, Any], Any, Any]]]]:
     """Per workload and number of threads: (entry, speeds, ratios within a round); the first is the reference."""
     found = []
     for workload, threads in dict.fromkeys((entry["workload"], entry["threads"]) for entry in results):
         entries = [e for e in results if (e["workload"], e["threads"]) == (workload, threads) and e["blocks"]]
-        entries.sort(key=lambda entry: (entry["library"] != "sb3", entry["variant"] != PLAIN))  # the reference first
+        entries.sort(key=order)
         rounds = min((len(entry["blocks"]) for entry in entries), default=0)
         if entries:
             base = speeds(entries[0], clock)[:rounds]
@@ -186,7 +192,8 @@ def write_table(results: list[dict[str, Any]], clock: str) -> str:
     parts = []
     for title, rows in groups(results, clock):
         reference = rows[0][0]["label"]
-        head = [title, "env steps/s", f"ratio to {reference}", "µs a step", "peak MiB"]
+        unit = "env steps/s" if clock == "seconds" else "env steps per processor second"
+        head = [title, unit, f"ratio to {reference}", "µs a step", "peak MiB"]
         lines = [
             [
                 entry["label"],
@@ -259,18 +266,26 @@ def main() -> None:
     about = reporting.machine()
     python = sys.executable if arguments.no_venv else python_of_peers()
     libraries = [library for library in LIBRARIES if library == "ours" or library in arguments.peers]
+    figure = FIGURE
+    if arguments.out:
+        reporting.RESULTS, figure = arguments.out, arguments.out / "peers.png"
     results: list[dict[str, Any]] = []
     for workload in arguments.workloads:
         for threads in map(int, arguments.threads or WORKLOADS[workload].threads):
             chosen = contenders(workload, libraries, arguments.variants, not arguments.quick)
             results += compete(chosen, python, workload, threads, arguments)
-    versions = {name: version for entry in results for name, version in entry.pop("versions").items()}
-    result = {"command": reporting.command(), "machine": about, "versions": versions, "results": results}
-    figure = FIGURE
-    if arguments.out:
-        reporting.RESULTS, figure = arguments.out, arguments.out / "peers.png"
-    reporting.save("peers", result, write_table(results, arguments.clock))
-    draw(results, arguments.clock, figure)
+            publish(results, about, arguments.clock, figure)  # what there is, in case the rest is not waited for
+    print((reporting.RESULTS / "peers.md").read_text())
+
+
+def publish(results: list[dict[str, Any]], about: dict[str, Any], clock: str, figure: Path) -> None:
+    """Writes the results, their table and their figure."""
+    versions = {name: version for entry in results for name, version in entry["versions"].items()}
+    entries = [{key: value for key, value in entry.items() if key != "versions"} for entry in results]
+    result = {"command": reporting.command(), "machine": about, "versions": versions, "results": entries}
+    reporting.save("peers", result, write_table(results, clock), quiet=True)
+    if any(entry["blocks"] for entry in results):
+        draw(results, clock, figure)
 
 
 if __name__ == "__main__":

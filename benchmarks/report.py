@@ -8,25 +8,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "docs" / "performance"
+FIGURES = ROOT / "docs" / "figures"
 DOCUMENT = ROOT / "docs" / "PERFORMANCE.md"
 
 #: (title, what to know when reading it, the table, the command that makes it)
 SECTIONS = (
     (
         "Against other libraries",
-        """Environment steps per second of whole training loops, ε-greedy and noisy, each library at its best. What
-was done for that is said at the top of `benchmarks/peers/run_<library>.py`. The contenders are
+        """Environment steps per second of whole training loops, plain (ε-greedy) and noisy, each library at its best.
+What was done for that is said at the top of `benchmarks/peers/run_<library>.py`. The contenders are
 processes that are measured in turns, and the ratio is to Stable-Baselines3's plain DQN in the same
 round: median, least and greatest. All play the same environments, have networks of the same widths,
 batches of the same size and the same number of updates, which every runner checks.
 
-What is not the same: libraries that have no noisy layers, or no Rainbow, are missing there. Tianshou
-and TorchRL draw one noise per network and update; this project draws two, three with double Q-learning,
-and a new one at every acting step. Peak memory is of the whole process, its imports included; Stable-
-Baselines3 keeps each Atari observation twice and TorchRL too, Tianshou once, this project each frame
-once.
-
-![Ratios](figures/peers.png)""",
+What is not the same: libraries that have no noisy layers, or no Rainbow, are missing there. For an update
+Tianshou draws one noise for each of its two networks and TorchRL one for the online network (that of its
+target network changes when it is copied); both act by what the last update drew. This project draws one
+for the prediction, one for the target, with double Q-learning one for the selection, and a new one for
+every acting step. Peak memory is of the whole process, its imports included; of an Atari transition
+Stable-Baselines3 and TorchRL keep two stacks of frames, Tianshou one, this project one frame.""",
         "peers",
         "python benchmarks/peers.py",
     ),
@@ -71,7 +71,8 @@ def document() -> str:
     for title, prose, name, command in SECTIONS:
         path = TABLES / f"{name}.md"
         table = path.read_text().strip() if path.exists() else f"Not measured yet: `{command}`."
-        parts += [f"## {title}", prose, table]
+        figure = [f"![{title}](figures/{name}.png)"] if (FIGURES / f"{name}.png").exists() else []
+        parts += [f"## {title}", prose, *figure, table]
     return "\n\n".join(parts) + "\n"
 
 

@@ -59,7 +59,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def save(name: str, result: dict[str, Any], text: str) -> None:
+def save(name: str, result: dict[str, Any], text: str, quiet: bool = False) -> None:
     """Writes docs/performance/<name>.json and .md, with the command and the machine on top, and prints the latter."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     about = result["machine"]
@@ -71,7 +71,8 @@ def save(name: str, result: dict[str, Any], text: str) -> None:
     )
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(f"{made}\n\n{text}\n")
-    print(f"{made}\n\n{text}")
+    if not quiet:
+        print(f"{made}\n\n{text}")
 
 
 def add_clock(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from tensordict.nn import TensorDictSequential
 from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import Composite, LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import ExplorationType, GymWrapper, SerialEnv, set_exploration_type
+from torchrl.envs import GymWrapper, SerialEnv
 from torchrl.modules import EGreedyModule, NoisyLinear, QValueActor, reset_noise
 from torchrl.objectives import DQNLoss, HardUpdate
 from workloads import PLAIN, Workload
@@ -50,14 +50,13 @@ class TorchRL:
             self.replay.extend(next(self.batches).reshape(-1))
 
     def advance(self, steps: int) -> None:
-        with set_exploration_type(ExplorationType.RANDOM):  # noisy layers are silent otherwise
-            for _ in range(-(-steps // self.round)):
-                self.replay.extend(next(self.batches).reshape(-1))
-                for _ in range(self.gradient_steps):
-                    self.step(self.replay.sample())
-                    self.target.step()
-                    if self.noisy:
-                        self.actor.apply(reset_noise)
+        for _ in range(-(-steps // self.round)):
+            self.replay.extend(next(self.batches).reshape(-1))
+            for _ in range(self.gradient_steps):
+                self.step(self.replay.sample())
+                self.target.step()
+                if self.noisy:
+                    self.actor.apply(reset_noise)
 
     def updates(self) -> int:
         return optimiser_steps(self.optimiser)
@@ -81,7 +80,9 @@ def make_actor(workload: Workload, variant: str, env) -> QValueActor:
     shape, actions = tuple(env.observation_spec["observation"].shape), env.action_spec.space.n
     shape = shape if workload.num_envs == 1 else shape[1:]
     spec = Composite(action=env.action_spec if workload.num_envs == 1 else env.action_spec[0])
-    network = QNetwork(workload, shape, actions, nn.Linear if variant == PLAIN else NoisyLinear)
+    # By the training mode: its losses set the exploration type that would silence the noise, and σ would never learn.
+    noisy = functools.partial(NoisyLinear, use_exploration_type=False)
+    network = QNetwork(workload, shape, actions, nn.Linear if variant == PLAIN else noisy)
     return QValueActor(network, in_keys=["observation"], spec=spec)
 
 

@@ -5,7 +5,7 @@ from math import gcd
 
 PLAIN, NOISY, NOISY_ROWS, RAINBOW = "plain", "noisy", "noisy_rows", "rainbow"
 VARIANTS = {
-    PLAIN: "ε-greedy, linear layers",
+    PLAIN: "plain",
     NOISY: "noisy, one draw per batch",
     NOISY_ROWS: "noisy, one draw per row",
     RAINBOW: "Rainbow",
