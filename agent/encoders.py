@@ -82,16 +82,16 @@ class TrunkEncoder(Encoder):
 
     def __init__(self, trunk: nn.Module, parts: EncoderParts) -> None:
         super().__init__()
-        self.trunk, self._shape = trunk, parts.observation.shape
+        self.trunk, self.shape, self.scale = trunk, parts.observation.shape, 1.0 / parts.observation.high
         self.mlp = MLPEncoder(int(trunk.features), parts.hidden, parts.linear, parts.network.layer_norm)  # type: ignore[arg-type]
         self.features, self.noise_sizes = self.mlp.features, self.mlp.noise_sizes
-        self.register_buffer("_scale", torch.tensor(1.0 / parts.observation.high), persistent=False)
+        self.register_buffer("_scale", torch.tensor(self.scale), persistent=False)
 
     def forward(self, observation: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
         """Maps observations [..., *shape] to features [..., self.features]."""
         scale: Tensor = self._scale  # type: ignore[assignment]
-        leading = observation.shape[: -len(self._shape)]
-        x = observation.reshape(-1, *self._shape).to(scale.dtype) * scale
+        leading = observation.shape[: -len(self.shape)]
+        x = observation.reshape(-1, *self.shape).to(scale.dtype) * scale
         return self.mlp(self.trunk(x).view(*leading, -1), noise)  # type: ignore[no-any-return]
 
 

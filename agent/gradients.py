@@ -144,7 +144,9 @@ class NumpyGradient:
     ) -> Result:
         """See AutogradGradient."""
         noise: Any = (None,) * 3 if draws is None else draws.numpy()
-        observation, next_observation = batch.observation.numpy(), batch.next_observation.numpy()
+        observation, next_observation = (
+            self.network.read(x.numpy()) for x in (batch.observation, batch.next_observation)
+        )
         following = selection = self.target.outputs(next_observation, noise[1])
         if self.config.double:
             selection = self.network.outputs(next_observation, noise[2])

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from agent.encoders import MLPEncoder
+from agent.encoders import MLPEncoder, TrunkEncoder
 from agent.heads import CategoricalHead, ExpectedHead, Stream
 from agent.layers import NoisyLinear
 from agent.network import QNetwork
+from agent.numpy_convolution import PatchConvolution
 from agent.numpy_layers import Layer, Noise, Pullback, chain, run
 from agent.quantile_heads import QuantileHead
 
@@ -39,7 +40,7 @@ Q_VALUES: dict[type, Callable[[Any], Callable[[np.ndarray], np.ndarray]]] = {
 
 
 class NumpyNetwork:
-    """A QNetwork of linear layers on the CPU.
+    """A QNetwork of linear layers on the CPU, behind a small convolution where there is one.
 
     Args:
         network: its parameters are shared; their gradients, where there are any, are written by the pullback.
@@ -47,11 +48,14 @@ class NumpyNetwork:
 
     def __init__(self, network: QNetwork) -> None:
         encoder, head = network.encoder, network.head
-        assert isinstance(encoder, MLPEncoder)
-        pairs = zip(encoder.layers, encoder.norms, strict=True)
-        self._trunk = [Layer(layer, norm, first=i == 0) for i, (layer, norm) in enumerate(pairs)]  # type: ignore[arg-type]
-        self._advantage = _stream(head.advantage, first=not self._trunk)
-        self._value = None if head.value is None else _stream(head.value, first=not self._trunk)
+        self._convolution = PatchConvolution(encoder) if PatchConvolution.fits(encoder) else None
+        mlp = encoder.mlp if isinstance(encoder, TrunkEncoder) else encoder
+        assert isinstance(mlp, MLPEncoder)
+        on_observation = self._convolution is None  # whether the first layer's inputs need no gradient
+        pairs = zip(mlp.layers, mlp.norms, strict=True)
+        self._trunk = [Layer(layer, norm, on_observation and i == 0) for i, (layer, norm) in enumerate(pairs)]  # type: ignore[arg-type]
+        self._advantage = _stream(head.advantage, on_observation and not self._trunk)
+        self._value = None if head.value is None else _stream(head.value, on_observation and not self._trunk)
         self._shape = (-1, *head.shape)
         self._q_values = Q_VALUES[type(head)](head)
         ends = np.cumsum([0, *(size for pair in network.noise_sizes for size in pair)]).tolist()
@@ -62,32 +66,46 @@ class NumpyNetwork:
     def fits(network: QNetwork) -> bool:
         """Whether `network` is on the CPU and all its parts are known here: no independent noise, no other encoder."""
         layers = [module for module in network.modules() if isinstance(module, NoisyLinear)]
-        known = type(network.encoder) is MLPEncoder and type(network.head) in Q_VALUES
+        known = type(network.encoder) is MLPEncoder or PatchConvolution.fits(network.encoder)
         on_cpu = next(network.parameters()).device.type == "cpu"
-        return known and on_cpu and all(layer.factorised for layer in layers)
+        return known and type(network.head) in Q_VALUES and on_cpu and all(layer.factorised for layer in layers)
 
     def __call__(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        """q_values [B, A] of observations [B, inputs] under noise [N, size], where N divides B; None: the mean network.
+        """q_values [B, A] of observations [B, *shape] under noise [N, size], where N divides B; None: the mean network.
 
         Each draw holds for B / N rows in a row.
         """
-        return self._q_values(self.outputs(observation, noise))
+        return self._q_values(self.outputs(self.read(observation), noise))
 
-    def outputs(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+    def read(self, observation: np.ndarray) -> np.ndarray:
+        """Observations as `outputs` and `vjp` take them: floats [B, inputs], or the patches of images."""
+        if self._convolution is not None:
+            return self._convolution.patches(observation)
+        return observation if observation.dtype == np.float32 else observation.astype(np.float32)
+
+    def outputs(self, inputs: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         """The head's combined streams [B, A] or [B, A, K], of which its `values` makes the typed tuple."""
-        if len(observation) > 1:
-            return self.vjp(observation, noise)[0]
+        if len(inputs) > 1:
+            return self.vjp(inputs, noise)[0]
         parts, depth = self._split(None if noise is None else noise[0]), len(self._trunk)
-        features = run(self._trunk, _floats(observation[0]), parts)
+        seen = inputs if self._convolution is None else self._convolution.vjp(inputs)[0]
+        features = run(self._trunk, seen[0], parts)
         advantage = run(self._advantage, features, parts[depth:]).reshape(self._shape)
         if self._value is None:
             return advantage
         return self._combine(run(self._value, features, parts[depth + len(self._advantage) :]), advantage)
 
-    def vjp(self, observation: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
+    def vjp(self, inputs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
         """The outputs, and the pullback of ∂L/∂outputs (which it may overwrite)."""
+        if self._convolution is None:
+            return self._linear_vjp(inputs, noise)
+        seen, pull_seen = self._convolution.vjp(inputs)
+        outputs, pull = self._linear_vjp(seen, noise)
+        return outputs, lambda g: pull_seen(pull(g))
+
+    def _linear_vjp(self, inputs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
         parts, depth = self._split(noise), len(self._trunk)
-        features, pull_features = chain(self._trunk, _floats(observation), parts)
+        features, pull_features = chain(self._trunk, inputs, parts)
         flat, pull_advantage = chain(self._advantage, features, parts[depth:])
         advantage = flat.reshape(self._shape)
         if self._value is None:
@@ -111,11 +129,6 @@ class NumpyNetwork:
         outputs: np.ndarray = value.reshape(-1, 1, *self._shape[2:]) + advantage
         outputs -= mean
         return outputs
-
-
-def _floats(observation: np.ndarray) -> np.ndarray:
-    """The observation itself, or its truth values as numbers."""
-    return observation if observation.dtype == np.float32 else observation.astype(np.float32)
 
 
 def _stream(stream: Stream, first: bool) -> list[Layer]:
