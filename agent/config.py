@@ -18,8 +18,6 @@ from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, U
 from agent.targets import Loss
 
 WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
-
-
 DIMENSIONS = Range("between 1 and 256", lambda x: 1 <= x <= 256)
 SIDE = Range("between 1 and 64", lambda x: 1 <= x <= 64)
 
