@@ -19,8 +19,7 @@ from agent.schedule import linear
 from agent.targets import Loss
 
 WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
-
-
+DIMENSIONS = Range("between 1 and 256", lambda x: 1 <= x <= 256)
 SIDE = Range("between 1 and 64", lambda x: 1 <= x <= 64)
 
 
@@ -49,13 +48,30 @@ class NoiseConfig:
     """Learned noise. See agent/noise.py and agent/layers.py for the meaning of each word."""
 
     enabled: bool = True
-    form: Literal["factorised", "independent"] = "factorised"
+    form: Literal["factorised", "independent", "index"] = "factorised"
+    index: Annotated[int, DIMENSIONS] = 8
+    prior: Annotated[float, NOT_NEGATIVE] = 0.0
     sigma0: Annotated[float | None, NOT_NEGATIVE] = None
     distribution: Distribution = "normal"
     draws: Annotated[int, NOT_NEGATIVE] = 1
+    repeat: Annotated[int, DIMENSIONS] = 1
+    share: bool = False
     hold: Literal["step", "update", "episode"] = "step"
     mean_envs: Annotated[int, NOT_NEGATIVE] = 4
     mean_rows: Annotated[float, UNIT] = 0.5
+
+    def __post_init__(self) -> None:
+        indexed = self.enabled and self.form == "index"
+        for name, asked in (("prior", self.prior > 0.0), ("repeat", self.repeat > 1)):
+            if asked and not indexed:
+                raise UserError(
+                    f"agent.noise.{name}={getattr(self, name)} needs an index: set agent.noise.enabled=true and "
+                    "agent.noise.form=index, or leave it out"
+                )
+        if self.share and not self.enabled:
+            raise UserError(
+                "agent.noise.share=true has no draw to share: set agent.noise.enabled=true, or leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,16 @@ class AgentConfig:
             raise UserError(
                 f"agent.loss={self.loss} does not go with agent.head={self.head}, which has a loss of its own: "
                 "leave agent.loss at huber"
+            )
+        if self.noise.prior > 0.0 and self.head != "expected":
+            raise UserError(
+                f"agent.noise.prior does not go with agent.head={self.head}: it is added to action values, which that "
+                "head does not learn as such; set agent.noise.prior=0"
+            )
+        if self.noise.repeat > 1 and self.head == "implicit_quantile":
+            raise UserError(
+                "agent.noise.repeat does not go with agent.head=implicit_quantile, which has several levels for each "
+                "row already: set agent.noise.repeat=1"
             )
         if self.epsilon.end > self.epsilon.start:
             raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")

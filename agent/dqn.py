@@ -42,8 +42,9 @@ class UpdateMetrics(NamedTuple):
 class DQN:
     """A value-based agent that explores by the noise of its own network.
 
-    Three independent draws per update: prediction, target, and action selection where double Q-learning is on. A
-    new draw for each acting step, and one row of it for each environment (see `agent.noise.hold`).
+    Three independent draws per update: prediction, target, and action selection where double Q-learning is on; or one
+    that they share (see `agent.noise.share`). A new draw for each acting step, and one row of it for each environment
+    (see `agent.noise.hold`).
 
     Args:
         network: the action values, on the CPU; the agent takes it over and moves it to `device`.
@@ -134,10 +135,7 @@ class DQN:
             weight: [B], how much each row's loss counts; then the metrics have priorities.
         """
         config = self.config
-        groups = config.noise.draws or len(batch.action)
-        draws = self._update.draw(3 if config.double else 2, groups)
-        if draws is not None and (mean_rows := int(groups * config.noise.mean_rows)):
-            draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
+        draws = self._update_noise(len(batch.action))
         loss, norm, priority = self._gradient(batch, draws, self._levels(len(batch.action)), weight)
         self._adam.step(self.learning_rate())
         self.updates += 1
@@ -145,6 +143,18 @@ class DQN:
             with torch.no_grad():
                 self._target_parameters.lerp_(self.parameters, config.tau)  # τ = 1: a copy
         return UpdateMetrics(loss, norm, priority)
+
+    def _update_noise(self, rows: int) -> Tensor | None:
+        """The noise of an update [2 or 3, N, size] or [2 or 3, N, M, size], as `agent.noise` says."""
+        noise, uses = self.config.noise, 3 if self.config.double else 2
+        groups = noise.draws or rows
+        repeat = (noise.repeat,) if noise.repeat > 1 else ()
+        draws = self._update.draw(1 if noise.share else uses, groups, *repeat)
+        if draws is None:
+            return None
+        if mean_rows := int(groups * noise.mean_rows):
+            draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
+        return draws.expand(uses, *draws.shape[1:])
 
     def _levels(self, rows: int) -> Levels | None:
         """Fresh levels τ ~ U(0, 1) for each row's prediction and target, where the head takes any."""
@@ -188,6 +198,7 @@ class DQN:
         return {
             "parameters": self.parameters,
             "target_parameters": self._target_parameters,
+            "prior": None if self.network.prior is None else self.network.prior.state_dict(),
             "adam": dict(self._adam.state),
             "updates": self.updates,
             "held": None if self._held is None else torch.as_tensor(self._held),
@@ -211,6 +222,9 @@ class DQN:
             self._target_parameters.copy_(state["target_parameters"])
             for name, value in self._adam.state.items():
                 value.copy_(state["adam"][name])
+        for prior in (self.network.prior, self.target.prior):
+            if prior is not None:
+                prior.load_state_dict(state["prior"])
         self.updates = state["updates"]
         self._held = None if state["held"] is None else as_array(state["held"].to(self.device))
         self._held_since = state["held_since"]

@@ -72,11 +72,12 @@ def batch_loss(
     head: Head, prediction: Values, action: Tensor, target: Tensor, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """The mean of the rows' losses, weighted where there are weights [B], and then also priorities [B]."""
-    rows = head.loss(prediction, action, target)
+    losses = head.loss(prediction, action, target)
     if weight is None:
-        return rows.mean(), None
-    priority = head.priority(prediction, action, target, rows).detach().flatten()
-    return (rows * weight.view_as(rows)).mean(), priority
+        return losses.mean(), None
+    rows = losses.reshape(len(weight), -1).mean(dim=1)  # of several predictions for each row, the mean
+    priority = head.priority(prediction, action, target, losses).detach().reshape(len(weight), -1).mean(dim=1)
+    return (rows * weight).mean(), priority
 
 
 class AutogradGradient:
@@ -101,13 +102,15 @@ class AutogradGradient:
 
         Args:
             batch: B transitions.
-            draws: [2 or 3, N, size], for prediction, target and (with double Q-learning) selection; N divides B.
+            draws: [2 or 3, N, size], for prediction, target and (with double Q-learning) selection; N divides B. Of
+                indices also [2 or 3, N, M, size], M for each row.
             levels: for a head of implicit quantiles.
             weight: [B], of the rows' losses in the mean.
         """
         if draws is not None:
             batch = batch.grouped(draws.shape[1])
             levels = None if levels is None else levels.grouped(draws.shape[1])
+            batch = batch.repeated(draws.shape[2]) if draws.dim() == 4 else batch
         tau, next_tau = (None, None) if levels is None else levels
         prediction_noise, target_noise, *selection_noise = (None,) * 3 if draws is None else draws.unbind()
         with torch.no_grad():

@@ -59,12 +59,19 @@ class Stream(nn.Module):
     """One hidden layer with ReLU, then a linear output: features [..., p] → [..., outputs]."""
 
     def __init__(
-        self, features: int, hidden: int, outputs: int, linear: LinearFactory, layer_norm: bool = False
+        self,
+        features: int,
+        hidden: int,
+        outputs: int,
+        linear: LinearFactory,
+        layer_norm: bool = False,
+        output: LinearFactory | None = None,
     ) -> None:
+        """`linear` makes the layers, `output` (None: linear) the output layer."""
         super().__init__()
         self.hidden = linear(features, hidden)
         self.norm = normalisation(hidden, layer_norm)
-        self.output = linear(hidden, outputs)
+        self.output = (output or linear)(hidden, outputs)
         self.noise_sizes: tuple[NoiseSizes, ...] = (self.hidden.noise_sizes, self.output.noise_sizes)
 
     def forward(self, features: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
@@ -84,6 +91,7 @@ class Sizes:
         linear: makes the layers.
         dueling: whether there is a value stream.
         layer_norm: whether the hidden layers are normalised.
+        output: makes the output layers; None: `linear` does.
     """
 
     features: int
@@ -92,10 +100,11 @@ class Sizes:
     linear: LinearFactory
     dueling: bool = False
     layer_norm: bool = False
+    output: LinearFactory | None = None
 
     def stream(self, outputs: int) -> Stream:
         """One stream with so many outputs."""
-        return Stream(self.features, self.hidden, outputs, self.linear, self.layer_norm)
+        return Stream(self.features, self.hidden, outputs, self.linear, self.layer_norm, self.output)
 
 
 class Head(nn.Module):

@@ -1,13 +1,16 @@
 """QNetwork = encoder + head; and its parameters as one flat vector."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from agent.config import AgentConfig
+from agent.config import AgentConfig, NoiseConfig
 from agent.encoders import Encoder, EncoderParts, build_encoder
-from agent.heads import CategoricalHead, ExpectedHead, Head, Sizes, Values
+from agent.heads import CategoricalHead, ExpectedHead, ExpectedValues, Head, Sizes, Values
+from agent.index import IndexLinear, Prior
 from agent.layers import Linear, LinearFactory, NoisyLinear
-from agent.noise import NoiseModel, split
+from agent.noise import LayerNoise, NoiseModel, split
 from agent.observation import ObservationSpec, as_spec
 from agent.quantile_heads import ImplicitQuantileHead, QuantileHead
 
@@ -17,25 +20,43 @@ class QNetwork(nn.Module):
 
     Shapes: observation [B, *shape]; noise [N, noise_size] with N = 1 (shared by the batch) or N = B (per row), or
     None for the mean network; tau [B, K], levels for a head of implicit quantiles, or None for its fixed ones.
+
+    Args:
+        encoder: observation → features.
+        head: features → values.
+        index: d, where the noise is an index ξ ∈ R^d that all layers share; noise [N, M, d] then gives each row M
+            values, [B, M, A]. 0 where every layer has noise of its own.
+        prior: added to the action values of the expected head, where there is noise.
     """
 
-    def __init__(self, encoder: Encoder, head: Head) -> None:
+    def __init__(self, encoder: Encoder, head: Head, index: int = 0, prior: Prior | None = None) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.prior, self.index = prior, index
         self.noise_sizes = encoder.noise_sizes + head.noise_sizes
-        self.noise_size = sum(a + b for a, b in self.noise_sizes)
+        self.noise_size = index or sum(a + b for a, b in self.noise_sizes)
 
     def forward(self, observation: Tensor, noise: Tensor | None, tau: Tensor | None = None) -> Values:
         """Values of every action at each observation, in the typed tuple of the head."""
-        layers = [None] * len(self.noise_sizes) if noise is None else split(noise, self.noise_sizes)
+        layers = self._layer_noise(noise)
         depth = len(self.encoder.noise_sizes)
         values: Values = self.head(self.encoder(observation, layers[:depth]), layers[depth:], tau)
-        return values
+        if self.prior is None or noise is None:
+            return values
+        return ExpectedValues(values.q_values + self.prior(observation, noise))
 
-    def noisy_layers(self) -> dict[str, NoisyLinear]:
+    def _layer_noise(self, noise: Tensor | None) -> Sequence[LayerNoise | None]:
+        """Each layer's own part of the noise, or the index that they share."""
+        if noise is None:
+            return [None] * len(self.noise_sizes)
+        if self.index:
+            return [LayerNoise(noise, noise)] * len(self.noise_sizes)
+        return split(noise, self.noise_sizes)
+
+    def noisy_layers(self) -> dict[str, NoisyLinear | IndexLinear]:
         """The noisy layers by name, in the order of their noise."""
-        return {name: layer for name, layer in self.named_modules() if isinstance(layer, NoisyLinear)}
+        return {name: layer for name, layer in self.named_modules() if isinstance(layer, NoisyLinear | IndexLinear)}
 
 
 def build_network(
@@ -56,21 +77,44 @@ def build_network(
         UserError: where the encoder is not registered, or does not take these observations.
     """
 
-    def linear(p: int, q: int) -> Linear:
-        if not config.noise.enabled:
-            return Linear(p, q, generator=generator)
-        noise = config.noise
+    noise, spec, prior = config.noise, as_spec(observation), None
+    index = noise.index if noise.enabled and noise.form == "index" else 0
+    *hidden, last = config.network.hidden
+    linear, output = linear_factories(noise, generator)
+    encoder = build_encoder(EncoderParts(spec, tuple(hidden), linear, config.network, generator))
+    head = build_head(config, encoder.features, last, actions, linear, output)
+    if noise.prior > 0.0:
+        prior = Prior(spec, last, actions, index, noise.prior, generator)
+    return QNetwork(encoder, head, index, prior)
+
+
+def linear_factories(noise: NoiseConfig, generator: torch.Generator | None) -> tuple[LinearFactory, LinearFactory]:
+    """What makes the hidden layers, and what makes the output layers: of the index form the noisy ones."""
+
+    def plain(p: int, q: int) -> Linear:
+        return Linear(p, q, generator=generator)
+
+    def noisy(p: int, q: int) -> Linear:
         return NoisyLinear(p, q, sigma0=noise.sigma0, factorised=noise.form == "factorised", generator=generator)
 
-    *hidden, last = config.network.hidden
-    factory: LinearFactory = linear
-    encoder = build_encoder(EncoderParts(as_spec(observation), tuple(hidden), factory, config.network, generator))
-    return QNetwork(encoder, build_head(config, encoder.features, last, actions, factory))
+    def indexed(p: int, q: int) -> Linear:
+        return IndexLinear(p, q, noise.index, sigma0=noise.sigma0, generator=generator)
+
+    if not noise.enabled:
+        return plain, plain
+    return (plain, indexed) if noise.form == "index" else (noisy, noisy)
 
 
-def build_head(config: AgentConfig, features: int, hidden: int, actions: int, linear: LinearFactory) -> Head:
-    """The head that `config` names."""
-    sizes = Sizes(features, hidden, actions, linear, config.network.dueling, config.network.layer_norm)
+def build_head(
+    config: AgentConfig,
+    features: int,
+    hidden: int,
+    actions: int,
+    linear: LinearFactory,
+    output: LinearFactory | None = None,
+) -> Head:
+    """The head that `config` names, its output layers made by `output` (None: as the others)."""
+    sizes = Sizes(features, hidden, actions, linear, config.network.dueling, config.network.layer_norm, output)
     match config.head:
         case "expected":
             return ExpectedHead(sizes, config.loss, config.huber_threshold)

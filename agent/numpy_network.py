@@ -64,11 +64,12 @@ class NumpyNetwork:
 
     @staticmethod
     def fits(network: QNetwork) -> bool:
-        """Whether `network` is on the CPU and all its parts are known here: no independent noise, no other encoder."""
+        """Whether `network` is on the CPU and all its parts are known here: no other noise, no other encoder."""
         layers = [module for module in network.modules() if isinstance(module, NoisyLinear)]
         known = type(network.encoder) is MLPEncoder or PatchConvolution.fits(network.encoder)
         on_cpu = next(network.parameters()).device.type == "cpu"
-        return known and type(network.head) in Q_VALUES and on_cpu and all(layer.factorised for layer in layers)
+        plain = not network.index and all(layer.factorised for layer in layers)
+        return known and plain and type(network.head) in Q_VALUES and on_cpu
 
     def __call__(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         """q_values [B, A] of observations [B, *shape] under noise [N, size], where N divides B; None: the mean network.

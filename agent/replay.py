@@ -34,6 +34,11 @@ class Batch(NamedTuple):
             return self
         return Batch(*(field.view(groups, -1, *field.shape[1:]) for field in self))
 
+    def repeated(self, times: int) -> "Batch":
+        """The same rows for `times` predictions of each: action, reward and discount [..., times]."""
+        action, reward, discount = (x.unsqueeze(-1).expand(*x.shape, times) for x in self[1:4])
+        return Batch(self.observation, action, reward, discount, self.next_observation)
+
 
 def required_bytes(capacity: int, num_envs: int, observation: ObservationSpec | int) -> int:
     """Bytes that a Replay of `capacity` transitions takes: observations, packed scalars and the list of starts."""

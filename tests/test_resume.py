@@ -55,6 +55,7 @@ AGENTS = {
         "agent.learning_starts=65",
     ),
     "noisy, rate that falls, native environments": ("num_envs=4", "agent.lr_end=0", "agent.lr_updates=900"),
+    "index": ("num_envs=4", "agent=index_dqn"),
     "plain": ("num_envs=1", *PLAIN),
     "C51, priorities": ("num_envs=4", "agent.head=categorical", "agent.priority.enabled=true"),
     "BTR": ("num_envs=4", "agent=btr", "agent.noise.draws=4", "agent.noise.mean_rows=0.5"),

@@ -1,0 +1,242 @@
+"""How far agents see: episodes until DeepSea is solved, by size, for ε-greedy and for three kinds of learned noise.
+
+    python benchmarks/deep_sea.py                                     # all of it: a day of one core
+    python benchmarks/deep_sea.py --agents index --sizes 10,20 --seeds 100-101
+    python benchmarks/deep_sea.py --only-report                       # the page and figure of the kept runs
+
+Solved as in bsuite (Osband et al. 2020): fewer than 90 % of the episodes so far missed the treasure. The loop, the
+agent and the settings are train.py's; a run ends when it has solved its sea, or after 10 000 episodes. Each run is kept
+as a file in docs/results/deep_sea/, and only runs that are missing, or were made with other settings, are made.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import train
+from agent.config import TrainConfig
+from agent.console import Console
+from agent.files import atomic_write_bytes
+from agent.interrupt import Interrupt
+from agent.options import parse
+from agent.plots import PALETTE
+from agent.resources import use_threads
+from agent.training import Trainer
+from envs.make import load_task
+from envs.vector import make_vector
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results" / "deep_sea"
+REPORT = ROOT / "docs" / "results" / "deep_sea.md"
+FIGURE = ROOT / "docs" / "figures" / "deep_sea.png"
+
+EPISODES = 10_000  # at most
+GOOD = 0.9  # an episode's return from here on: the treasure is 1, the way to it costs 0.01
+BAD_SHARE = 0.9  # solved: below it
+SIZES, SEEDS = (10, 14, 20, 30, 40), range(100, 105)
+
+#: What all agents have in common with the index agent, so that only their exploration differs.
+COMMON = [
+    *("agent.network.hidden=[64]", "agent.batch_size=128", "agent.replay_ratio=1/2", "agent.target_every=4"),
+    "agent.n_step=1",
+]
+NOISY = ["agent=noisy_dqn", *COMMON]
+#: Options of train.py, in the order in which the runs are made; {steps} is the whole run's length.
+AGENTS: dict[str, list[str]] = {
+    "index": ["agent=index_dqn"],
+    "noise per episode": [*NOISY, "agent.noise.hold=episode"],
+    "noise per step": [*NOISY, "agent.noise.hold=step"],
+    "ε-greedy": ["agent=dqn", *COMMON, "agent.epsilon.end=0.02", "agent.epsilon.steps={decay}"],
+}
+DECAY_EPISODES = 1_000  # over which ε falls
+
+
+class Finished(Exception):
+    """Nothing more is to be learned from this run."""
+
+
+@dataclass
+class Recorder:
+    """Stands where the tracker stands, counts episodes and stops the run."""
+
+    console: Console
+    run_id: str | None = None
+    episodes: int = 0
+    bad: int = 0
+    first: int | None = None  # the first episode that found the treasure
+    solved: int | None = None
+    seconds: float = field(default_factory=time.process_time)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Takes what the trainer logs; an episode is one of it."""
+        value = metrics.get("train/episode_return")
+        if value is None:
+            return
+        self.episodes += 1
+        self.bad += value < GOOD
+        if value >= GOOD and self.first is None:
+            self.first = self.episodes
+        if self.bad < BAD_SHARE * self.episodes:
+            self.solved = self.episodes
+        if self.solved is not None or self.episodes >= EPISODES:
+            raise Finished
+
+
+def options(agent: str, size: int, seed: int) -> list[str]:
+    """What train.py would be told on its command line."""
+    steps = (EPISODES + 100) * size  # never reached: the recorder ends the run
+    mine = [option.format(decay=DECAY_EPISODES * size) for option in AGENTS[agent]]
+    sea = [f"env.kwargs.size={size}", f"env.kwargs.mapping_seed={seed}", f"seed={seed}", f"steps={steps}"]
+    return [*mine, "env=DeepSea-v0", *sea, "eval.every=0", "checkpoint.every=0", "device=cpu"]
+
+
+def configure(chosen: list[str]) -> TrainConfig:
+    """The config that train.py would parse."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [*chosen, "env.id=DeepSea-v0"])
+    asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return parse(TrainConfig, {key: value for key, value in asked.items() if key not in ("imports", "resume")})
+
+
+def run(agent: str, size: int, seed: int) -> dict[str, Any]:
+    """One run by the trainer's own loop, until it is solved or over."""
+    chosen = options(agent, size, seed)
+    config = configure(chosen)
+    use_threads(config.threads)
+    device = train.resolve_device(config.device)
+    task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
+    learner, replay = train.build_agent(config, task, device), train.build_replay(config, task, device)
+    envs = make_vector(task, config.num_envs, config.env.vectorization)
+    recorder = Recorder(Console(config.steps, enabled=False))
+    with tempfile.TemporaryDirectory() as folder, Interrupt() as interrupt:
+        trainer = Trainer(config, task, envs, learner, replay, recorder, Path(folder))  # type: ignore[arg-type]
+        try:
+            trainer.run(interrupt)
+        except Finished:
+            pass
+        else:
+            raise KeyboardInterrupt
+    envs.close()
+    return {
+        **{"agent": agent, "size": size, "seed": seed, "options": chosen},
+        **{"solved": recorder.solved, "first_treasure": recorder.first, "episodes": recorder.episodes},
+        "cpu_seconds": round(time.process_time() - recorder.seconds, 1),
+    }
+
+
+def path_of(agent: str, size: int, seed: int) -> Path:
+    """Where a run is kept."""
+    return RESULTS / f"{agent.replace(' ', '_').replace('ε', 'epsilon')}_{size}_{seed}.json"
+
+
+def kept(agent: str, size: int, seed: int) -> dict[str, Any] | None:
+    """The run that is kept, where it was made with these settings."""
+    path = path_of(agent, size, seed)
+    result: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return result if result is not None and result["options"] == options(agent, size, seed) else None
+
+
+def make(job: tuple[str, int, int]) -> str:
+    """Makes a run, keeps it, and says how it ended."""
+    result = run(*job)
+    atomic_write_bytes(path_of(*job), (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    return f"{job[0]}, size {job[1]}, seed {job[2]}: {episodes(result)} ({result['cpu_seconds']} s)"
+
+
+def episodes(result: Mapping[str, Any] | None) -> str:
+    """Episodes until solved, as people read it."""
+    if result is None:
+        return "–"
+    return f"> {EPISODES}" if result["solved"] is None else str(result["solved"])
+
+
+def median(results: Iterable[Mapping[str, Any]]) -> float:
+    """Of the episodes until solved; a run that did not solve it counts as later than all others."""
+    return float(np.median([np.inf if result["solved"] is None else result["solved"] for result in results]))
+
+
+def report(seeds: Iterable[int]) -> None:
+    """Writes the page and the figure of all runs that are kept."""
+    lines = [
+        "# DeepSea: episodes until solved",
+        "",
+        "`python benchmarks/deep_sea.py` makes the runs that are missing and writes this page. Solved as in bsuite:",
+        f"fewer than 90 % of the episodes so far missed the treasure; a run ends there or after {EPISODES} episodes.",
+        "What the actions mean differs from seed to seed. Network, batch, updates per step and target period are the",
+        "same for all agents.",
+        "",
+        "| agent | size | median | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
+        "|---|---|---|" + "---|" * len(list(seeds)),
+    ]
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for number, agent in enumerate(AGENTS):
+        places = []
+        for size in SIZES:
+            runs = [kept(agent, size, seed) for seed in seeds]
+            done = [result for result in runs if result is not None]
+            if not done:
+                continue
+            middle = median(done)
+            text = f"> {EPISODES}" if np.isinf(middle) else f"{middle:.0f}"
+            lines.append(f"| {agent} | {size} | {text} | " + " | ".join(map(episodes, runs)) + " |")
+            places.append((size, middle))
+        draw(axes, agent, places, PALETTE[number], number)
+    axes.axhline(EPISODES, color="0.5", linewidth=0.8, linestyle=":")
+    axes.set(yscale="log", xlabel="size", ylabel="episodes until solved, median", xticks=SIZES)
+    axes.set_title("DeepSea; crosses: not solved in 10 000 episodes")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    REPORT.write_text("\n".join(lines) + "\n\n![Episodes until solved, by size](../figures/deep_sea.png)\n")
+    figure.savefig(FIGURE, dpi=150)
+    print("\n".join(lines))
+
+
+def draw(axes: Any, agent: str, places: list[tuple[int, float]], colour: str, number: int) -> None:
+    """One agent's line; what it did not solve stands at the limit, a little aside of the others."""
+    solved = [(size, middle) for size, middle in places if np.isfinite(middle)]
+    missed = [size + 0.3 * number for size, middle in places if np.isinf(middle)]
+    axes.plot(*zip(*solved, strict=True) if solved else ([], []), marker="o", color=colour, label=agent)
+    axes.plot(missed, [EPISODES] * len(missed), "x", color=colour, markersize=8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--agents", default=",".join(AGENTS), help="of " + ", ".join(AGENTS))
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--seeds", default=f"{SEEDS[0]}-{SEEDS[-1]}", help="first-last")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--only-report", action="store_true", help="no runs")
+    arguments = parser.parse_args()
+    first, _, last = arguments.seeds.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    jobs = [
+        (agent, size, seed)
+        for agent in arguments.agents.split(",")
+        for size in map(int, arguments.sizes.split(","))
+        for seed in seeds
+        if kept(agent, size, seed) is None
+    ]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    if not arguments.only_report:
+        with ProcessPoolExecutor(arguments.jobs) as pool:
+            for line in pool.map(make, jobs):
+                print(line, flush=True)
+    report(SEEDS)
+
+
+if __name__ == "__main__":
+    main()
