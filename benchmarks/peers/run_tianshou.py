@@ -59,7 +59,9 @@ class Tianshou:
         vector_steps, self.gradient_steps = workload.cycle
         self.round, self.batch = vector_steps * workload.num_envs, workload.batch
         envs = DummyVectorEnv([lambda: make_env(workload)] * workload.num_envs)
-        self.algorithm = algorithm(workload, variant, envs.observation_space[0], envs.action_space[0])
+        one = make_env(workload)  # its vector class answers for the innermost environment, without the wrappers
+        self.algorithm = algorithm(workload, variant, one.observation_space, one.action_space)
+        one.close()
         sizes = {"total_size": workload.replay, "buffer_num": workload.num_envs}
         if workload.trunk == "nature":
             sizes["ignore_obs_next"] = True  # of stacks of frames it keeps one copy
