@@ -124,11 +124,11 @@ class Trainer:
         resets = self._resets
         self.step += len(ended) - int(np.count_nonzero(resets))
         self._returns += reward  # 0 in a reset row
-        self._lengths += ~resets
+        self._lengths += 1
         for i in ended.nonzero()[0]:
             episode = {"train/episode_return": float(self._returns[i]), "train/episode_length": int(self._lengths[i])}
             self.tracker.log(self.step, episode)
-            self._returns[i] = self._lengths[i] = 0
+            self._returns[i], self._lengths[i] = 0.0, -1  # the next step, which only resets, makes it 0
         self._begins, self._resets = resets, ended
 
     def _learn(self) -> None:
