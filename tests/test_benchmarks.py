@@ -75,14 +75,14 @@ class Fake:
 
 
 def test_a_library_that_learns_less_than_asked_is_not_measured(load: Any) -> None:
-    common, workload = load("common"), load("workloads").WORKLOADS["a"]
+    harness, workload = load("harness"), load("workloads").WORKLOADS["a"]
     honest, lazy = Fake(1 / 10), Fake(1 / 12)
-    assert common.measure(honest, workload, 1_000, lambda: honest.steps)["updates"] == 100
+    assert harness.measure(honest, workload, 1_000, lambda: honest.steps)["updates"] == 100
     with pytest.raises(SystemExit, match="asked for 1000 steps, an update every 10: got 1000 and 83"):
-        common.measure(lazy, workload, 1_000, lambda: lazy.steps)
+        harness.measure(lazy, workload, 1_000, lambda: lazy.steps)
     idle = Fake(1 / 10)
     with pytest.raises(SystemExit):  # it plays half of what it was asked to
-        common.measure(idle, workload, 1_000, lambda: idle.steps // 2)
+        harness.measure(idle, workload, 1_000, lambda: idle.steps // 2)
 
 
 def test_steps_are_counted_below_the_vector_classes_and_resets_are_none(
@@ -93,8 +93,8 @@ def test_steps_are_counted_below_the_vector_classes_and_resets_are_none(
 
     for kind in (cartpole.CartPoleEnv, cartpole.CartPoleVectorEnv):
         monkeypatch.setattr(kind, "step", kind.step)  # undone at the end
-    common, workload = load("common"), load("workloads").WORKLOADS["c8"]
-    counted = common.count_steps(workload)
+    harness, workload = load("harness"), load("workloads").WORKLOADS["c8"]
+    counted = harness.count_steps(workload)
     for mode in ("sync", "vector_entry_point"):
         before, expected = counted(), 0
         envs = gym.make_vec("CartPole-v1", 3, vectorization_mode=mode)

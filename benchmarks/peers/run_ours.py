@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import common
+import harness
 from workloads import NOISY_ROWS, PLAIN, RAINBOW, Workload
 
 # What the peers' DQNs do; everything that ours does on top is off. `rainbow` is conf/agent/rainbow.yaml's.
@@ -73,4 +73,4 @@ def settings(workload: Workload, variant: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    common.run("ours", "noisy-dqn", Ours)
+    harness.run("ours", "noisy-dqn", Ours)

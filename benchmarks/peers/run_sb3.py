@@ -4,8 +4,8 @@ At its best: environments without its Monitor and without Gymnasium's checks, fu
 layers and no Rainbow.
 """
 
-import common
-from common import make_env, optimiser_steps
+import harness
+from harness import make_env, optimiser_steps
 from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -62,4 +62,4 @@ class StableBaselines:
 
 
 if __name__ == "__main__":
-    common.run("sb3", "stable-baselines3", StableBaselines)
+    harness.run("sb3", "stable-baselines3", StableBaselines)

@@ -5,10 +5,10 @@ of their own), fused Adam, environments without Gymnasium's checks. `noisy` is i
 at each update as its Rainbow does; its layers are silent in evaluation mode, so it collects in training mode.
 """
 
-import common
+import harness
 import numpy as np
 import torch
-from common import make_env, optimiser_steps
+from harness import make_env, optimiser_steps
 from networks import ATOMS, QNetwork, RainbowNetwork
 from tianshou.algorithm.modelfree.c51 import C51Policy
 from tianshou.algorithm.modelfree.dqn import DQN, DiscreteQLearningPolicy
@@ -104,4 +104,4 @@ def algorithm(workload: Workload, variant: str, observation_space, action_space)
 
 
 if __name__ == "__main__":
-    common.run("tianshou", "tianshou", Tianshou)
+    harness.run("tianshou", "tianshou", Tianshou)

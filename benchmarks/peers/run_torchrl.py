@@ -10,9 +10,9 @@ import functools
 import sys
 import warnings
 
-import common
+import harness
 import torch
-from common import make_env, optimiser_steps
+from harness import make_env, optimiser_steps
 from networks import QNetwork
 from tensordict.nn import TensorDictSequential
 from torch import nn
@@ -90,4 +90,4 @@ if __name__ == "__main__":
     compiled = "--compile" in sys.argv
     if compiled:
         sys.argv.remove("--compile")
-    common.run("torchrl", "torchrl", functools.partial(TorchRL, compiled=compiled))
+    harness.run("torchrl", "torchrl", functools.partial(TorchRL, compiled=compiled))

@@ -147,10 +147,18 @@ def run(library: str, package: str, build: Callable[[Workload, str], Runner]) ->
         "workload": arguments.workload,
         "variant": arguments.variant,
         "threads": arguments.threads,
-        "versions": {name: importlib.metadata.version(name) for name in dict.fromkeys((package, *PACKAGES))},
+        "versions": {name: version(name) for name in dict.fromkeys((package, *PACKAGES))},
     }
     for line in sys.stdin if arguments.serve else [str(arguments.steps)]:
         print(json.dumps(about | measure(runner, workload, int(line), counted)), flush=True)
+
+
+def version(name: str) -> str:
+    """The installed version; this project may be run from its folder alone."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def use_threads(count: int) -> None:
