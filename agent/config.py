@@ -195,6 +195,10 @@ class TrainConfig:
     num_envs: Annotated[int, AT_LEAST_ONE] = 8
     device: str = "auto"
     threads: Annotated[int, AT_LEAST_ONE] = 1
+    compile: Literal["auto", "off", "on"] = "auto"
+    cuda_graphs: Literal["auto", "off", "on"] = "auto"
+    overlap: Literal["auto", "off", "on"] = "auto"
+    autocast: Literal["none", "bf16"] = "none"
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -14,16 +14,20 @@ import torch
 from torch import Tensor
 
 from agent import targets
+from agent.arrays import upload
+from agent.compiled import gradient_of
 from agent.config import AgentConfig
-from agent.gradients import AutogradGradient, Levels, NumpyGradient
+from agent.gradients import Levels
+from agent.graphs import GraphedFunction
 from agent.network import QNetwork, flatten_parameters, noise_model
 from agent.noise import noise_stream
 from agent.numpy_network import NumpyNetwork
 from agent.optimiser import Adam
 from agent.seeding import numpy_generator, restore, seed_sequence, torch_generator
+from agent.speed import EAGER, Speed
 
 if TYPE_CHECKING:
-    from agent.replay import Batch
+    from agent.batch import Batch
 
 
 class UpdateMetrics(NamedTuple):
@@ -49,6 +53,7 @@ class DQN:
         actions: how many actions there are.
         seed: of the acting, update and exploration streams.
         device: where the agent acts and learns.
+        speed: how it is computed.
     """
 
     def __init__(
@@ -58,8 +63,9 @@ class DQN:
         actions: int,
         seed: int,
         device: torch.device | str = "cpu",
+        speed: Speed = EAGER,
     ) -> None:
-        self.config, self.actions, self.device = config, actions, torch.device(device)
+        self.config, self.actions, self.device, self.speed = config, actions, torch.device(device), speed
         self.network = network.to(self.device)
         self.target = copy.deepcopy(self.network).requires_grad_(False)
         self.noise = noise_model(config, network)
@@ -67,8 +73,8 @@ class DQN:
         self._target_parameters = flatten_parameters(self.target)
         on_numpy = NumpyNetwork.fits(self.network)
         self._numpy = NumpyNetwork(self.network) if on_numpy else None
-        kind = NumpyGradient if on_numpy else AutogradGradient
-        self._gradient = kind(self.network, self.target, self.parameters, config)
+        self._policy = GraphedFunction(self._greedy, "acting") if speed.graphs else self._greedy
+        self._gradient = gradient_of(self.network, self.target, self.parameters, config, on_numpy, speed)
         self._adam = Adam(self.parameters, config.adam_eps)
         self._acting = noise_stream(self.noise, seed_sequence(seed, "acting"), self.device)
         self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
@@ -92,13 +98,16 @@ class DQN:
         if self._numpy is not None:
             action: np.ndarray = self._numpy(observation, None if noise is None else noise.numpy()).argmax(axis=1)
         else:
-            with torch.inference_mode():
-                values = self.network(torch.from_numpy(observation).to(self.device), noise)
-                action = targets.greedy(values.q_values).cpu().numpy()
+            action = self._policy(upload(observation, self.device), noise).cpu().numpy()
         if epsilon > 0.0:
             coins = self._explore.random(len(action)) < epsilon
             action = np.where(coins, self._explore.integers(self.actions, size=len(action)), action)
         return action
+
+    @torch.inference_mode()
+    def _greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
+        """The greedy actions [E] at observations [E, *shape] under noise [E, size]."""
+        return targets.greedy(self.network(observation, noise).q_values)
 
     def random_actions(self, count: int) -> np.ndarray:
         """Uniform actions [count] for the warm-up."""
@@ -129,18 +138,36 @@ class DQN:
             batch: B transitions.
             weight: [B], how much each row's loss counts; then the metrics have priorities.
         """
+        self.before_update()
+        metrics = self.learn(batch, weight)
+        self.after_update()
+        return metrics
+
+    def before_update(self) -> None:
+        """What the host has to say before `learn`: the step size."""
+        self._adam.set_rate(self.learning_rate())
+
+    def learn(self, batch: Batch, weight: Tensor | None = None) -> UpdateMetrics:
+        """The device's part of an update, from the draws to the optimiser: a CUDA graph can hold it."""
         config = self.config
         groups = config.noise.draws or len(batch.action)
         draws = self._update.draw(3 if config.double else 2, groups)
         if draws is not None and (mean_rows := int(groups * config.noise.mean_rows)):
             draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
         loss, norm, priority = self._gradient(batch, draws, self._levels(len(batch.action)), weight)
-        self._adam.step(self.learning_rate())
-        self.updates += 1
-        if self.updates % config.target_every == 0:
-            with torch.no_grad():
-                self._target_parameters.lerp_(self.parameters, config.tau)  # τ = 1: a copy
+        self._adam.step()
         return UpdateMetrics(loss, norm, priority)
+
+    def after_update(self) -> None:
+        """Counts the update, and lets the target network follow where that is due."""
+        self.updates += 1
+        if self.updates % self.config.target_every == 0:
+            with torch.no_grad():
+                self._target_parameters.lerp_(self.parameters, self.config.tau)  # τ = 1: a copy
+
+    def generators(self) -> list[torch.Generator]:
+        """Those on the device that `learn` draws from."""
+        return [*self._update.generators(), self._quantiles]
 
     def _levels(self, rows: int) -> Levels | None:
         """Fresh levels τ ~ U(0, 1) for each row's prediction and target, where the head takes any."""

@@ -125,6 +125,10 @@ class DeviceNoise:
         """The next draw [*shape, model.size]; None where there is nothing to draw."""
         return self.model.draw(*shape, generator=self._generator, device=self._device)
 
+    def generators(self) -> list[torch.Generator]:
+        """What it draws from on the device."""
+        return [self._generator]
+
     def state(self) -> dict[str, Any]:
         """Where the stream stands."""
         return {"kind": self._device.type, "generator": self._generator.get_state()}
@@ -169,6 +173,10 @@ class TableNoise:
         self._before = self._bits.state
         picks = self._bits.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four to a 64-bit word
         self._block, self._taken = self._table.take(picks), 0
+
+    def generators(self) -> list[torch.Generator]:
+        """None of torch's."""
+        return []
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands."""
