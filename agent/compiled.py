@@ -1,6 +1,6 @@
 """The gradient as one compiled function: torch.compile makes a few kernels of what are hundreds.
 
-It is the function that AutogradGradient computes, of the same arguments: parameters, batch, draws, levels, weights. This
+It is the function that AutogradGradient computes, of the same arguments: parameters, batch, draws, levels, weights. It
 is what compiling asks for: nothing random, no state, no module that changes how it behaves. Draws come in as arguments
 at every call, so that none can be baked in.
 """
