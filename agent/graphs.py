@@ -63,7 +63,8 @@ class Graph:
             for generator in self._generators:
                 graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            # The outer stream is left again even where the recording fails.
+            with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
                 self._result = self._function()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
