@@ -39,6 +39,7 @@ PLAIN = AgentConfig(
     batch_size=ROWS,
     learning_starts=ROWS,
     lr=1e-2,
+    adam_eps=1e-2,  # what is rounded in another way stays small
     lr_end=1e-4,
     lr_updates=10,
     target_every=4,
