@@ -82,7 +82,8 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
         config.agent, task.observation, task.actions, torch_generator(config.seed, "initialisation")
     )
     on_numpy = device.type == "cpu" and NumpyNetwork.fits(network)
-    return DQN(network, config.agent, task.actions, config.seed, device, choose_speed(config, on_numpy, device))
+    speed = choose_speed(config, on_numpy, device, sum(parameter.numel() for parameter in network.parameters()))
+    return DQN(network, config.agent, task.actions, config.seed, device, speed)
 
 
 def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Replay:

@@ -18,7 +18,7 @@ def as_array(tensor: Tensor) -> Any:
 def upload(values: np.ndarray, device: torch.device) -> Tensor:
     """A copy of values on an accelerator (on the CPU a view), in the order of its stream: nothing waits for it."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
-    if device.type != "cuda":
+    if device.type != "cuda" or not values.size:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)  # the pinned block stays until the copy is done
 

@@ -125,7 +125,7 @@ class DQN:
         if drawn is not None and mean_envs:
             drawn[:mean_envs] = 0.0
         if hold == "episode" and self._held is not None and drawn is not None:
-            drawn = torch.where(torch.from_numpy(begins).to(self.device).unsqueeze(1), drawn, self._held)
+            drawn = torch.where(upload(begins, self.device).unsqueeze(1), drawn, self._held)
         self._held, self._held_since = drawn, self.updates
         return drawn
 

@@ -155,7 +155,8 @@ class Replay:
             rank = torch.randint(self.count, (size,), generator=generator, device=self.device).numpy()
             return take(self._starts, (rank + self.first) % self._size)
         first, count = self._queue
-        rank = torch.randint(WIDE, (size,), generator=generator, device=self.device) % count
+        wide = WIDE if self.device.type != "mps" else 2**31 - 1  # Apple's GPU draws no more bits
+        rank = torch.randint(wide, (size,), generator=generator, device=self.device) % count
         return take(self._starts, (rank + first) % self._size)
 
     def sample_many(self, count: int, size: int, generator: torch.Generator | None = None) -> list[Batch]:

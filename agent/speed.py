@@ -18,8 +18,11 @@ from agent.config import TrainConfig
 from agent.errors import UserError
 
 #: From how many updates on a run wins back what compiling takes, where it has been measured: on a CPU. With nothing
-#: cached it takes 10 to 60 s there, and saves 0.8 ms of an update by MinAtar's convolution, the smallest of them.
+#: cached it takes 10 to 60 s there, and saves 0.8 of 3.9 ms of an update by MinAtar's convolution.
 COMPILE_FROM = {"cpu": 100_000}
+#: Of larger networks large products are most of the work, and compiled ones are slower: Rainbow on Atari's frames, 6.6
+#: million parameters, 74 ms against 55.
+COMPILE_UP_TO = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,20 @@ class Speed:
 EAGER = Speed()
 
 
-def choose_speed(config: TrainConfig, on_numpy: bool, device: torch.device) -> Speed:
+def choose_speed(config: TrainConfig, on_numpy: bool, device: torch.device, parameters: int = 0) -> Speed:
     """What a run will use.
 
     Args:
         config: of the run.
         on_numpy: whether the network is one that NumPy computes faster than any compiled one.
         device: where the agent is.
+        parameters: how many the network has.
 
     Raises:
         UserError: for what this machine does not have, or what does not go together.
     """
     graphs, graphs_line = _graphs(config, device)
-    compiled, compile_line = _compiled(config, on_numpy, device)
+    compiled, compile_line = _compiled(config, on_numpy, device, parameters)
     if config.autocast == "bf16" and device.type != "cuda":
         raise UserError(f"autocast=bf16 does not go with device={device}, where it gains nothing: leave it out")
     overlap = config.overlap == "on" or (config.overlap == "auto" and device.type == "cuda")
@@ -65,7 +69,7 @@ def updates_of(config: TrainConfig) -> int:
     return max(0, steps * ratio.numerator // ratio.denominator)
 
 
-def _compiled(config: TrainConfig, on_numpy: bool, device: torch.device) -> tuple[bool, str]:
+def _compiled(config: TrainConfig, on_numpy: bool, device: torch.device, parameters: int) -> tuple[bool, str]:
     """Whether to compile, and in words."""
     compiled = "compiled at the first one, which takes up to a minute"
     if config.compile == "on":
@@ -77,6 +81,8 @@ def _compiled(config: TrainConfig, on_numpy: bool, device: torch.device) -> tupl
     enough, count = COMPILE_FROM.get(device.type), updates_of(config)
     if enough is None:
         return False, f"autograd (compile=auto does not compile on {device.type}; compile=on does)"
+    if parameters > COMPILE_UP_TO:
+        return False, f"autograd (networks of more than {COMPILE_UP_TO:,} parameters are slower compiled)"
     if count < enough:
         return False, f"autograd (to compile pays from {enough:,} updates on, and this run has {count:,})"
     if missing := _missing_compiler(device):

@@ -42,7 +42,7 @@ from agent.priorities import PrioritisedReplay  # noqa: E402
 from agent.replay import Replay  # noqa: E402
 from agent.resources import resolve_device, use_threads  # noqa: E402
 from agent.seeding import torch_generator  # noqa: E402
-from agent.speed import Speed, choose_speed  # noqa: E402
+from agent.speed import Speed  # noqa: E402
 
 FRAMES, ACTIONS, ENVS = ObservationSpec((4, 84, 84), "uint8", 255.0, 4), 6, 64
 BTR = ("agent.network.encoder=impala", "agent.network.impala.width=2", "agent.network.impala.spectral_norm=true")
@@ -244,7 +244,6 @@ def main() -> None:
     use_threads(1)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     quick, seconds = arguments.quick, 1.0 if arguments.quick else arguments.seconds
-    line = choose_speed(preset("rainbow"), False, device).line
     parts: dict[str, Iterator[str]] = {}
     if arguments.only in (None, "updates"):
         parts["Updates"] = updates(device, quick)
@@ -252,7 +251,7 @@ def main() -> None:
         parts["Training"] = training(device, quick, seconds, arguments.vectorization)
     if arguments.pong is not None:
         parts["Pong"] = pong(device, arguments.pong, arguments.vectorization)
-    text = [f"# Speed on {name}", "", f"torch {torch.__version__}, `python benchmarks/gpu.py`; {line}."]
+    text = [f"# Speed on {name}", "", f"torch {torch.__version__}, `python benchmarks/gpu.py`."]
     print("\n".join(text))
     for title, lines in parts.items():
         text += ["", f"## {title}", ""]

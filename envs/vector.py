@@ -56,10 +56,11 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
 
 def begin_step(envs: VectorEnv[Any, Any, Any], actions: np.ndarray) -> Callable[[], tuple[Any, ...]]:
     """Begins a step where environments can step by themselves; what is returned ends it and gives what `step` gives."""
-    if isinstance(envs, AsyncVectorEnv):
-        envs.step_async(actions)
-        return envs.step_wait
-    return partial(envs.step, actions)
+    if not hasattr(envs, "step_async"):
+        return partial(envs.step, actions)
+    envs.step_async(actions)
+    wait: Callable[[], tuple[Any, ...]] = envs.step_wait  # type: ignore[attr-defined]
+    return wait
 
 
 def _has_native(task: Task) -> bool:

@@ -10,7 +10,7 @@ from agent.config import TrainConfig
 from agent.errors import UserError
 from agent.options import parse, to_plain
 from agent.run_folder import merge_resumed
-from agent.speed import COMPILE_FROM, choose_speed, updates_of
+from agent.speed import COMPILE_FROM, COMPILE_UP_TO, choose_speed, updates_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -51,6 +51,13 @@ def test_auto_compiles_where_the_run_is_long_enough_and_says_so() -> None:
     assert not short.compiled
     assert long.line == "updates: compiled at the first one, which takes up to a minute"
     assert short.line == "updates: autograd (to compile pays from 100,000 updates on, and this run has 99,999)"
+
+
+def test_auto_leaves_large_networks_alone() -> None:
+    small, large = (choose_speed(long_enough(0), False, CPU, COMPILE_UP_TO + extra) for extra in (0, 1))
+    assert small.compiled
+    assert not large.compiled
+    assert "more than 1,000,000 parameters" in large.line
 
 
 def test_auto_compiles_on_no_device_on_which_nobody_measured() -> None:
