@@ -15,9 +15,9 @@ def as_array(tensor: Tensor) -> Any:
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
-def upload(values: np.ndarray, device: torch.device) -> Tensor:
+def upload(values: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """A copy of values on an accelerator (on the CPU a view), in the order of its stream: nothing waits for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
     if device.type != "cuda" or not values.size:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)  # the pinned block stays until the copy is done
@@ -35,4 +35,4 @@ def integer(array: Any) -> Any:
 
 def write(array: Any, where: slice, values: np.ndarray) -> None:
     """array[where] = values, for a tensor or an array."""
-    array[where] = values if isinstance(array, np.ndarray) else upload(values, array.device).to(array.dtype)
+    array[where] = values if isinstance(array, np.ndarray) else upload(values, array.device, array.dtype)

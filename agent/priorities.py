@@ -75,7 +75,8 @@ class PrioritisedReplay(Replay):
         weight = torch.as_tensor((priority / priority.min()) ** -beta).float()
         batch = self.gather(rows)
         if self._batch_device != self.device:
-            batch, weight = Batch(*(field.to(self._batch_device) for field in batch)), weight.to(self._batch_device)
+            *fields, weight = (upload(field.numpy(), self._batch_device) for field in (*batch, weight))
+            batch = Batch(*fields)
         return Prioritised(batch, weight, rows)
 
     def learn(

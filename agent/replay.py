@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.arrays import as_array, integer, take, write
+from agent.arrays import as_array, integer, take, upload, write
 from agent.batch import Batch as Batch  # from here as well, for those who sample
 from agent.frames import Frames
 from agent.observation import ObservationSpec, as_spec
@@ -147,7 +147,7 @@ class Replay:
         batch = self.gather(self._draw(size, generator))
         if self._batch_device == self.device:
             return batch
-        return Batch(*(field.to(self._batch_device) for field in batch))
+        return Batch(*(upload(field.numpy(), self._batch_device) for field in batch))
 
     def _draw(self, size: int, generator: torch.Generator | None) -> Any:
         """Flat rows [size] of starts. On a device its own counters say how many there are: nothing of the host's."""
