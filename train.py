@@ -23,6 +23,7 @@ from agent.extensions import import_asked
 from agent.files import truncate_jsonl
 from agent.interrupt import Interrupt
 from agent.network import build_network
+from agent.numpy_network import NumpyNetwork
 from agent.options import leaf_names, parse, to_plain
 from agent.plots import plot_learning_curve
 from agent.priorities import PrioritisedReplay, prioritised_bytes
@@ -31,6 +32,7 @@ from agent.resources import check_replay_memory, resolve_device, use_threads
 from agent.run_folder import merge_resumed, occupied, open_run, run_folder, write_config
 from agent.saved_agent import check_env, load_agent
 from agent.seeding import torch_generator
+from agent.speed import choose_speed
 from agent.tracking import Tracker
 from agent.training import Outcome, Trainer
 from envs.make import Task, load_task
@@ -79,7 +81,9 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
     network = build_network(
         config.agent, task.observation, task.actions, torch_generator(config.seed, "initialisation")
     )
-    return DQN(network, config.agent, task.actions, config.seed, device)
+    on_numpy = device.type == "cpu" and NumpyNetwork.fits(network)
+    speed = choose_speed(config, on_numpy, device, sum(parameter.numel() for parameter in network.parameters()))
+    return DQN(network, config.agent, task.actions, config.seed, device, speed)
 
 
 def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Replay:
@@ -116,6 +120,7 @@ def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] |
     console = Console(config.steps, step, enabled=config.log.progress)
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
+    console.line(agent.speed.line)
     if config.agent.learning_starts >= config.steps:
         console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
     tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))

@@ -71,3 +71,16 @@ class PriorityConfig:
     def beta_at(self, step: int) -> float:
         """β after `step` environment steps: it never passes 1 (Schaul et al. 2016, §3.4)."""
         return linear(self.beta, 1.0, step, self.beta_steps)
+
+
+@dataclass(frozen=True)
+class EpsilonConfig:
+    """ε-greedy: from `start` to `end`, linearly, over `steps` environment steps. All 0 for a noisy agent."""
+
+    start: Annotated[float, UNIT] = 0.0
+    end: Annotated[float, UNIT] = 0.0
+    steps: Annotated[int, AT_LEAST_ONE] = 1
+
+    def at(self, step: int) -> float:
+        """ε after `step` environment steps."""
+        return linear(self.start, self.end, step, self.steps)

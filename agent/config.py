@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from agent.components import (
     CategoricalConfig,
+    EpsilonConfig,
     HeadName,
     ImplicitQuantileConfig,
     MunchausenConfig,
@@ -15,7 +16,6 @@ from agent.components import (
 from agent.errors import UserError
 from agent.noise import Distribution
 from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
-from agent.schedule import linear
 from agent.targets import Loss
 
 WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
@@ -72,19 +72,6 @@ class NoiseConfig:
             raise UserError(
                 "agent.noise.share=true has no draw to share: set agent.noise.enabled=true, or leave it out"
             )
-
-
-@dataclass(frozen=True)
-class EpsilonConfig:
-    """ε-greedy: from `start` to `end`, linearly, over `steps` environment steps. All 0 for a noisy agent."""
-
-    start: Annotated[float, UNIT] = 0.0
-    end: Annotated[float, UNIT] = 0.0
-    steps: Annotated[int, AT_LEAST_ONE] = 1
-
-    def at(self, step: int) -> float:
-        """ε after `step` environment steps."""
-        return linear(self.start, self.end, step, self.steps)
 
 
 @dataclass(frozen=True)
@@ -223,6 +210,10 @@ class TrainConfig:
     num_envs: Annotated[int, AT_LEAST_ONE] = 8
     device: str = "auto"
     threads: Annotated[int, AT_LEAST_ONE] = 1
+    compile: Literal["auto", "off", "on"] = "auto"
+    cuda_graphs: Literal["auto", "off", "on"] = "auto"
+    overlap: Literal["auto", "off", "on"] = "auto"
+    autocast: Literal["none", "bf16"] = "none"
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -14,18 +14,22 @@ import torch
 from torch import Tensor
 
 from agent import targets
-from agent.arrays import as_array
+from agent.arrays import upload
+from agent.compiled import gradient_of
 from agent.config import AgentConfig
-from agent.gradients import AutogradGradient, Levels, NumpyGradient
+from agent.exploration import ActingNoise
+from agent.gradients import Levels
+from agent.graphs import GraphedFunction
 from agent.network import QNetwork, flatten_parameters, noise_model
 from agent.noise import noise_stream
 from agent.numpy_network import NumpyNetwork
 from agent.optimiser import Adam
 from agent.schedule import linear
 from agent.seeding import numpy_generator, restore, seed_sequence, torch_generator
+from agent.speed import EAGER, Speed
 
 if TYPE_CHECKING:
-    from agent.replay import Batch
+    from agent.batch import Batch
 
 
 class UpdateMetrics(NamedTuple):
@@ -52,6 +56,7 @@ class DQN:
         actions: how many actions there are.
         seed: of the acting, update and exploration streams.
         device: where the agent acts and learns.
+        speed: how it is computed.
     """
 
     def __init__(
@@ -61,8 +66,9 @@ class DQN:
         actions: int,
         seed: int,
         device: torch.device | str = "cpu",
+        speed: Speed = EAGER,
     ) -> None:
-        self.config, self.actions, self.device = config, actions, torch.device(device)
+        self.config, self.actions, self.device, self.speed = config, actions, torch.device(device), speed
         self.network = network.to(self.device)
         self.target = copy.deepcopy(self.network).requires_grad_(False)
         self.noise = noise_model(config, network)
@@ -70,15 +76,13 @@ class DQN:
         self._target_parameters = flatten_parameters(self.target)
         on_numpy = NumpyNetwork.fits(self.network)
         self._numpy = NumpyNetwork(self.network) if on_numpy else None
-        kind = NumpyGradient if on_numpy else AutogradGradient
-        self._gradient = kind(self.network, self.target, self.parameters, config)
+        self._policy = GraphedFunction(self._greedy, "acting") if speed.graphs else self._greedy
+        self._gradient = gradient_of(self.network, self.target, self.parameters, config, on_numpy, speed)
         self._adam = Adam(self.parameters, config.adam_eps)
-        self._acting = noise_stream(self.noise, seed_sequence(seed, "acting"), self.device)
+        self.acting_noise = ActingNoise(self.noise, config.noise, seed_sequence(seed, "acting"), self.device)
         self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore = numpy_generator(seed, "exploration")
         self._quantiles = torch_generator(seed, "quantiles", device=self.device)
-        self._held: Any = None  # the acting noise [E, size], kept where `hold` says so; on the CPU an array
-        self._held_since = -1  # the number of updates when it was drawn
         self.updates = 0
 
     # ---- acting
@@ -91,39 +95,25 @@ class DQN:
             begins: bool [E], which environments begin an episode with this observation.
             epsilon: chance of a uniform action, one coin per environment.
         """
-        noise = self._acting_noise(begins)
+        noise = self.acting_noise(begins, self.updates)
         if self._numpy is not None:
             action: np.ndarray = self._numpy(observation, noise).argmax(axis=1)
         else:
-            with torch.inference_mode():
-                noise = None if noise is None else torch.as_tensor(noise)
-                values = self.network(torch.from_numpy(observation).to(self.device), noise)
-                action = targets.greedy(values.q_values).cpu().numpy()
+            noise = None if noise is None else torch.as_tensor(noise)
+            action = self._policy(upload(observation, self.device), noise).cpu().numpy()
         if epsilon > 0.0:
             coins = self._explore.random(len(action)) < epsilon
             action = np.where(coins, self._explore.integers(self.actions, size=len(action)), action)
         return action
 
+    @torch.inference_mode()
+    def _greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
+        """The greedy actions [E] at observations [E, *shape] under noise [E, size]."""
+        return targets.greedy(self.network(observation, noise).q_values)
+
     def random_actions(self, count: int) -> np.ndarray:
         """Uniform actions [count] for the warm-up."""
         return self._explore.integers(self.actions, size=count)
-
-    def _acting_noise(self, begins: np.ndarray) -> Any:
-        """The noise [E, size] of this step: fresh, or held until the next update or the end of the episode."""
-        hold = self.config.noise.hold
-        if hold == "update" and self._held is not None and self._held_since == self.updates > 0:
-            return self._held
-        if hold == "episode" and self._held is not None and not begins.any():
-            return self._held
-        drawn: Any = self._acting.draw_array(len(begins))
-        mean_envs = min(self.config.noise.mean_envs, len(begins) - 1)  # at least one explores
-        if drawn is not None and mean_envs:
-            drawn[:mean_envs] = 0.0
-        if hold == "episode" and self._held is not None and drawn is not None:
-            going_on = np.flatnonzero(~begins)
-            drawn[going_on] = self._held[going_on]
-        self._held, self._held_since = drawn, self.updates
-        return drawn
 
     # ---- learning
 
@@ -134,14 +124,20 @@ class DQN:
             batch: B transitions.
             weight: [B], how much each row's loss counts; then the metrics have priorities.
         """
-        config = self.config
+        self.before_update()
+        metrics = self.learn(batch, weight)
+        self.after_update()
+        return metrics
+
+    def before_update(self) -> None:
+        """What the host has to say before `learn`: the step size."""
+        self._adam.set_rate(self.learning_rate())
+
+    def learn(self, batch: Batch, weight: Tensor | None = None) -> UpdateMetrics:
+        """The device's part of an update, from the draws to the optimiser: a CUDA graph can hold it."""
         draws = self._update_noise(len(batch.action))
         loss, norm, priority = self._gradient(batch, draws, self._levels(len(batch.action)), weight)
-        self._adam.step(self.learning_rate())
-        self.updates += 1
-        if self.updates % config.target_every == 0:
-            with torch.no_grad():
-                self._target_parameters.lerp_(self.parameters, config.tau)  # τ = 1: a copy
+        self._adam.step()
         return UpdateMetrics(loss, norm, priority)
 
     def _update_noise(self, rows: int) -> Tensor | None:
@@ -155,6 +151,17 @@ class DQN:
         if mean_rows := int(groups * noise.mean_rows):
             draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
         return draws.expand(uses, *draws.shape[1:])
+
+    def after_update(self) -> None:
+        """Counts the update, and lets the target network follow where that is due."""
+        self.updates += 1
+        if self.updates % self.config.target_every == 0:
+            with torch.no_grad():
+                self._target_parameters.lerp_(self.parameters, self.config.tau)  # τ = 1: a copy
+
+    def generators(self) -> list[torch.Generator]:
+        """Those on the device that `learn` draws from."""
+        return [*self._update.generators(), self._quantiles]
 
     def _levels(self, rows: int) -> Levels | None:
         """Fresh levels τ ~ U(0, 1) for each row's prediction and target, where the head takes any."""
@@ -201,9 +208,7 @@ class DQN:
             "prior": None if self.network.prior is None else self.network.prior.state_dict(),
             "adam": dict(self._adam.state),
             "updates": self.updates,
-            "held": None if self._held is None else torch.as_tensor(self._held),
-            "held_since": self._held_since,
-            "acting": self._acting.state(),
+            "acting": self.acting_noise.state(),
             "update": self._update.state(),
             "explore_generator": self._explore.bit_generator.state,
             "quantiles_generator": self._quantiles.get_state(),
@@ -226,13 +231,10 @@ class DQN:
             if prior is not None:
                 prior.load_state_dict(state["prior"])
         self.updates = state["updates"]
-        self._held = None if state["held"] is None else as_array(state["held"].to(self.device))
-        self._held_since = state["held_since"]
-        self._acting.load_state(state["acting"])
+        self.acting_noise.load_state(state["acting"])
         self._update.load_state(state["update"])
         self._explore.bit_generator.state = state["explore_generator"]
-        if "quantiles_generator" in state:  # older checkpoints know no head that draws levels
-            restore(self._quantiles, state["quantiles_generator"])
+        restore(self._quantiles, state["quantiles_generator"])
 
     def tensors(self) -> dict[str, Tensor]:
         """The network's parameters by name, as a saved agent holds them."""

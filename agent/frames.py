@@ -1,9 +1,11 @@
 """The observations of a ring replay, each frame stored once: stacks are put together when they are sampled."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agent.arrays import as_array, take_round, write
 from agent.observation import ObservationSpec
@@ -21,17 +23,25 @@ class Frames:
         rows: of the ring.
         num_envs: E.
         device: where they lie.
+        view: how they are worked on: as they are, or on the CPU as arrays.
     """
 
-    def __init__(self, spec: ObservationSpec, rows: int, num_envs: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: ObservationSpec,
+        rows: int,
+        num_envs: int,
+        device: torch.device,
+        view: Callable[[Tensor], Any] = as_array,
+    ) -> None:
         self.stack, self.num_envs = spec.stack, num_envs
         self._channels = spec.stored_shape[0]
         size = rows * num_envs
         self.observations = torch.zeros((size, *spec.stored_shape), dtype=getattr(torch, spec.dtype), device=device)
         self.ages = torch.zeros(size if spec.stack > 1 else 0, dtype=torch.uint8, device=device)
-        self._observations, self._ages = as_array(self.observations), as_array(self.ages)
+        self._observations, self._ages = view(self.observations), view(self.ages)
         self._newest = np.zeros(num_envs, dtype=np.uint8)  # ages of the row that was written last
-        self._back = as_array(torch.arange(spec.stack - 1, -1, -1, device=device))  # k − 1 … 0
+        self._back = view(torch.arange(spec.stack - 1, -1, -1, device=device))  # k − 1 … 0
 
     def put(self, row: int, observation: np.ndarray, begins: np.ndarray) -> None:
         """Writes a row: observations [E, *shape], and which of them [E] are the first of an episode."""

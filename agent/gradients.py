@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +18,11 @@ from agent.network import QNetwork
 from agent.numpy_network import NumpyNetwork
 
 if TYPE_CHECKING:
-    from agent.replay import Batch
+    from agent.batch import Batch
+
+
+#: Observation, noise and levels → values, as QNetwork's call.
+Network = Callable[[Tensor, Tensor | None, Tensor | None], Values]
 
 
 class Levels(NamedTuple):
@@ -80,6 +86,45 @@ def batch_loss(
     return (rows * weight).mean(), priority
 
 
+def loss_on(
+    config: AgentConfig,
+    online: Network,
+    target: Network,
+    heads: tuple[Head, Head],
+    batch: Batch,
+    draws: Tensor | None,
+    levels: Levels | None,
+    weight: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The mean loss on a batch, a function of its arguments alone, and priorities [B] where there are weights.
+
+    Args:
+        config: the algorithm.
+        online: the network that learns; called as QNetwork is.
+        target: the target network.
+        heads: of both.
+        batch: B transitions.
+        draws: [2 or 3, N, size], for prediction, target and (with double Q-learning) selection; N divides B. Of
+            indices also [2 or 3, N, M, size], M for each row.
+        levels: for a head of implicit quantiles.
+        weight: [B], of the rows' losses in the mean.
+    """
+    if draws is not None:
+        batch = batch.grouped(draws.shape[1])
+        levels = None if levels is None else levels.grouped(draws.shape[1])
+        batch = batch.repeated(draws.shape[2]) if draws.dim() == 4 else batch
+    tau, next_tau = (None, None) if levels is None else levels
+    prediction_noise, target_noise, *selection_noise = (None,) * 3 if draws is None else draws.unbind()
+    with torch.no_grad():
+        following = selection = target(batch.next_observation, target_noise, next_tau)
+        if config.double:
+            selection = online(batch.next_observation, selection_noise[0], None)
+        here = target(batch.observation, target_noise, None) if config.munchausen.enabled else None
+        learned = learning_target(config, heads[1], batch, following, selection, here)
+    prediction = online(batch.observation, prediction_noise, tau)
+    return batch_loss(heads[0], prediction, batch.action, learned, weight)
+
+
 class AutogradGradient:
     """The loss of a batch; its gradient, clipped to the largest norm of the config, goes to the parameters' `grad`.
 
@@ -88,39 +133,24 @@ class AutogradGradient:
         target: the target network.
         parameters: the online network's flat vector, whose gradient its parameters' gradients are views of.
         config: the algorithm.
+        autocast: whether the encoders compute in bfloat16.
     """
 
-    def __init__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> None:
+    def __init__(
+        self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig, autocast: bool = False
+    ) -> None:
         self.network, self.target, self.config = network, target, config
         assert parameters.grad is not None
         self._leaves, self._flat = list(network.parameters()), parameters.grad
+        self._heads = network.head, target.head
+        self._online, self._following = (partial(net, autocast=autocast) for net in (network, target))
 
     def __call__(
         self, batch: Batch, draws: Tensor | None, levels: Levels | None = None, weight: Tensor | None = None
     ) -> Result:
-        """The mean loss, its gradient's norm, and priorities where there are weights.
-
-        Args:
-            batch: B transitions.
-            draws: [2 or 3, N, size], for prediction, target and (with double Q-learning) selection; N divides B. Of
-                indices also [2 or 3, N, M, size], M for each row.
-            levels: for a head of implicit quantiles.
-            weight: [B], of the rows' losses in the mean.
-        """
-        if draws is not None:
-            batch = batch.grouped(draws.shape[1])
-            levels = None if levels is None else levels.grouped(draws.shape[1])
-            batch = batch.repeated(draws.shape[2]) if draws.dim() == 4 else batch
-        tau, next_tau = (None, None) if levels is None else levels
-        prediction_noise, target_noise, *selection_noise = (None,) * 3 if draws is None else draws.unbind()
-        with torch.no_grad():
-            following = selection = self.target(batch.next_observation, target_noise, next_tau)
-            if self.config.double:
-                selection = self.network(batch.next_observation, selection_noise[0])
-            here = self.target(batch.observation, target_noise) if self.config.munchausen.enabled else None
-            target = learning_target(self.config, self.target.head, batch, following, selection, here)
-        prediction = self.network(batch.observation, prediction_noise, tau)
-        loss, priority = batch_loss(self.network.head, prediction, batch.action, target, weight)
+        """The mean loss, its gradient's norm, and priorities where there are weights; see `loss_on`."""
+        networks = self._online, self._following
+        loss, priority = loss_on(self.config, *networks, self._heads, batch, draws, levels, weight)
         gradients = torch.autograd.grad(loss, self._leaves)
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self._flat)
         norm = torch.linalg.vector_norm(self._flat)

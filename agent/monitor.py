@@ -79,7 +79,7 @@ class Monitor:
         }
         batch = self._replay.sample(ROWS, self._batches)
         seen |= self._agent.diagnostics(batch, self._noise)
-        return {name: value.item() for name, value in seen.items()}
+        return dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True))  # one wait for the device
 
     def state(self) -> dict[str, Any]:
         """Where its random streams stand."""

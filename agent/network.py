@@ -37,11 +37,21 @@ class QNetwork(nn.Module):
         self.noise_sizes = encoder.noise_sizes + head.noise_sizes
         self.noise_size = index or sum(a + b for a, b in self.noise_sizes)
 
-    def forward(self, observation: Tensor, noise: Tensor | None, tau: Tensor | None = None) -> Values:
-        """Values of every action at each observation, in the typed tuple of the head."""
+    def forward(
+        self, observation: Tensor, noise: Tensor | None, tau: Tensor | None = None, *, autocast: bool = False
+    ) -> Values:
+        """Values of every action at each observation, in the typed tuple of the head.
+
+        With autocast the encoder computes in bfloat16; the head, whose values have to be told apart, never does.
+        """
         layers = self._layer_noise(noise)
         depth = len(self.encoder.noise_sizes)
-        values: Values = self.head(self.encoder(observation, layers[:depth]), layers[depth:], tau)
+        if not autocast:
+            features = self.encoder(observation, layers[:depth])
+        else:
+            with torch.autocast(observation.device.type, torch.bfloat16):
+                features = self.encoder(observation, layers[:depth]).float()
+        values: Values = self.head(features, layers[depth:], tau)
         if self.prior is None or noise is None:
             return values
         return ExpectedValues(values.q_values + self.prior(observation, noise))

@@ -127,6 +127,10 @@ class DeviceNoise:
 
     draw_array = draw  # there are arrays on the CPU alone
 
+    def generators(self) -> list[torch.Generator]:
+        """What it draws from on the device."""
+        return [self._generator]
+
     def state(self) -> dict[str, Any]:
         """Where the stream stands."""
         return {"kind": self._device.type, "generator": self._generator.get_state()}
@@ -176,6 +180,10 @@ class TableNoise:
         self._before = self._bits.state
         picks = self._bits.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four to a 64-bit word
         self._block, self._taken = self._table.take(picks, mode="wrap"), 0  # no pick is outside; this mode is faster
+
+    def generators(self) -> list[torch.Generator]:
+        """None of torch's."""
+        return []
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands."""

@@ -17,11 +17,21 @@ class Adam:
 
     def __init__(self, parameters: Tensor, eps: float) -> None:
         self.parameters, self.eps = parameters, eps
+        # On CUDA the step size is read from the device, where a graph that was recorded finds its next value.
+        on_cuda = parameters.device.type == "cuda"
+        self._lr: float | Tensor = torch.zeros((), device=parameters.device) if on_cuda else 0.0
         self.state = {name: torch.zeros_like(parameters) for name in ("exp_avg", "exp_avg_sq")}
         self.state["step"] = torch.zeros((), device=parameters.device)
 
-    def step(self, lr: float) -> None:
-        """One step of size lr."""
+    def set_rate(self, lr: float) -> None:
+        """The size of the steps from now on."""
+        if isinstance(self._lr, Tensor):
+            self._lr.fill_(lr)
+        else:
+            self._lr = lr
+
+    def step(self) -> None:
+        """One step."""
         gradient, step = self.parameters.grad, self.state["step"]
         assert gradient is not None
         with torch.no_grad():
@@ -33,7 +43,7 @@ class Adam:
                 [self.state["exp_avg_sq"]],
                 [],
                 [step],
-                lr=lr,
+                lr=self._lr,
                 beta1=0.9,
                 beta2=0.999,
                 weight_decay=0.0,

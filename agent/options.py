@@ -85,6 +85,8 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 def _plain(hint: Any, value: Any, key: str) -> Any:
     """`value` as one of the leaf types."""
     if get_origin(hint) is Literal:
+        if isinstance(value, bool) and "on" in get_args(hint):
+            value = "on" if value else "off"  # YAML takes these words for truth values
         if value not in get_args(hint):
             raise UserError(f"{key} is {value!r}: it must be one of {', '.join(map(str, get_args(hint)))}")
         return value

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.arrays import upload
 from agent.observation import ObservationSpec, as_spec
 from agent.replay import Batch, Replay, required_bytes, ring_rows
 from agent.sum_tree import level_sizes, sum_tree
@@ -51,12 +52,13 @@ class PrioritisedReplay(Replay):
     ) -> None:
         super().__init__(capacity, num_envs, observation, **options)
         self.exponent = exponent
-        self._on_cpu = self.device.type == "cpu"
-        self._tree = sum_tree(self.rows * num_envs, self.device)
+        self._tree = sum_tree(self.rows * num_envs, self.device, self.by_numpy)
         #: The largest p^α that was ever stored: of one element, so that a device never has to be asked.
-        self._largest: Any = np.ones(1) if self._on_cpu else torch.ones(1, dtype=torch.float64, device=self.device)
+        self._largest: Any = np.ones(1) if self.by_numpy else torch.ones(1, dtype=torch.float64, device=self.device)
 
-    def sample_prioritised(self, size: int, beta: float, generator: torch.Generator | None = None) -> Prioritised:
+    def sample_prioritised(
+        self, size: int, beta: float | Tensor, generator: torch.Generator | None = None
+    ) -> Prioritised:
         """Draws `size` transitions by priority, with replacement.
 
         The weights are (N·P(i))^−β over the largest of the batch (§3.4), so that they only ever shrink a step; N and
@@ -68,12 +70,13 @@ class PrioritisedReplay(Replay):
         if not self.count:
             raise ValueError("the replay holds no transition yet")
         share = torch.rand(size, dtype=torch.float64, generator=generator, device=self.device)
-        rows = self._tree.find(share.numpy() if self._on_cpu else share)
+        rows = self._tree.find(share.numpy() if self.by_numpy else share)
         priority = self._tree.leaves[rows]
         weight = torch.as_tensor((priority / priority.min()) ** -beta).float()
         batch = self.gather(rows)
         if self._batch_device != self.device:
-            batch, weight = Batch(*(field.to(self._batch_device) for field in batch)), weight.to(self._batch_device)
+            *fields, weight = (upload(field.numpy(), self._batch_device) for field in (*batch, weight))
+            batch = Batch(*fields)
         return Prioritised(batch, weight, rows)
 
     def learn(
@@ -99,10 +102,12 @@ class PrioritisedReplay(Replay):
 
         One that is not a number counts as the largest seen: the run is about to be stopped, and must get there.
         """
-        self._tree.put(rows, self._raised_on_cpu(priority) if self._on_cpu else self._raised(priority))
+        self._tree.put(rows, self._raised_on_cpu(priority) if self.by_numpy else self._raised(priority))
 
     def _raised_on_cpu(self, priority: Any) -> np.ndarray:
         """(p + ε)^α, and the largest seen brought up to date."""
+        if isinstance(priority, Tensor):
+            priority = priority.cpu()
         raised = (np.maximum(np.asarray(priority, dtype=np.float64), 0.0) + LEAST) ** self.exponent
         raised = np.where(np.isfinite(raised), raised, self._largest)
         np.maximum(self._largest, raised.max(), out=self._largest)
@@ -122,14 +127,14 @@ class PrioritisedReplay(Replay):
 
     def _push_starts(self) -> None:
         super()._push_starts()
-        fresh = self._fresh if self._on_cpu else torch.from_numpy(self._fresh).to(self.device)
+        fresh = self._fresh if self.by_numpy else upload(self._fresh, self.device)
         self._tree.fill(self.head * self.num_envs, fresh * self._largest)
 
     def _advance(self) -> None:
         row = (self.head + self._frames.stack) % self.rows
         if self._starts_of_row[row]:
             zeros = np.zeros(self.num_envs)
-            self._tree.fill(row * self.num_envs, zeros if self._on_cpu else torch.from_numpy(zeros).to(self.device))
+            self._tree.fill(row * self.num_envs, zeros if self.by_numpy else upload(zeros, self.device))
         super()._advance()
 
     def state(self) -> dict[str, Any]:
@@ -147,7 +152,7 @@ class PrioritisedReplay(Replay):
         super().load_state(state)
         for target, name in ((self._tree.leaves, "priorities"), (self._largest, "largest_priority")):
             source = torch.as_tensor(state[name])
-            target[:] = source.numpy() if self._on_cpu else source
+            target[:] = source.numpy() if self.by_numpy else source
         self._tree.rebuild()
 
 

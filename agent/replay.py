@@ -5,39 +5,21 @@ nothing is stored twice. This fits Gymnasium's NEXT_STEP autoreset: the row afte
 observation, its action is ignored by the environment, and it is never sampled as a start.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agent.arrays import as_array, integer, take, take_round, write
+from agent.arrays import as_array, integer, take, take_round, upload, write
+from agent.batch import Batch as Batch  # from here as well, for those who sample
 from agent.frames import Frames
 from agent.observation import ObservationSpec, as_spec
 
 # Columns of the packed scalars of a row.
 ACTION, REWARD, TERMINATED, STOP = range(4)
-
-
-class Batch(NamedTuple):
-    """B transitions s, a → R, discount, s'; `discount` is γ^k·(1 − terminated), R the discounted sum of k rewards."""
-
-    observation: Tensor  # [B, *shape], in the dtype in which it is stored
-    action: Tensor  # [B], int64
-    reward: Tensor  # [B]
-    discount: Tensor  # [B]
-    next_observation: Tensor  # [B, *shape]
-
-    def grouped(self, groups: int) -> "Batch":
-        """The same rows as views [groups, B / groups, …], one group for each draw of noise; as they are for 1 and B."""
-        if groups in (1, len(self.action)):
-            return self
-        return Batch(*(field.view(groups, -1, *field.shape[1:]) for field in self))
-
-    def repeated(self, times: int) -> "Batch":
-        """The same rows for `times` predictions of each: action, reward and discount [..., times]."""
-        action, reward, discount = (x.unsqueeze(-1).expand(*x.shape, times) for x in self[1:4])
-        return Batch(self.observation, action, reward, discount, self.next_observation)
+#: Of a draw that is brought below a count by its remainder: uniform but for one part in 2⁶² / count.
+WIDE = 2**62
 
 
 def required_bytes(capacity: int, num_envs: int, observation: ObservationSpec | int) -> int:
@@ -70,6 +52,7 @@ class Replay:
         gamma: γ.
         device: where the rows lie and are sampled.
         batch_device: where batches are handed out (None: there too).
+        tensors: whether it computes by torch, as on any other device, or by NumPy (None: on the CPU by NumPy).
     """
 
     def __init__(
@@ -82,22 +65,24 @@ class Replay:
         gamma: float = 0.99,
         device: torch.device | str = "cpu",
         batch_device: torch.device | str | None = None,
+        tensors: bool | None = None,
     ) -> None:
         spec = as_spec(observation)
         self.rows, self.num_envs = ring_rows(capacity, num_envs, spec.stack), num_envs
-        self.n_step, self.gamma = n_step, gamma
-        self.device = torch.device(device)
+        self.n_step, self.gamma, self.device = n_step, gamma, torch.device(device)
         self._batch_device = self.device if batch_device is None else torch.device(batch_device)
+        self.by_numpy = self.device.type == "cpu" and not tensors
+        view = as_array if self.by_numpy else Tensor.detach
         self._size = size = self.rows * num_envs
-        self._frames = Frames(spec, self.rows, num_envs, self.device)
+        self._frames = Frames(spec, self.rows, num_envs, self.device, view)
         self.scalars = torch.zeros((size, 4), device=self.device)
         self.starts = torch.zeros(size, dtype=torch.int64, device=self.device)
         powers = gamma ** torch.arange(n_step + 1, dtype=torch.float64)  # γ^0 … γ^n
-        self._powers = as_array(powers.float().to(self.device))
-        self._scalars, self._starts = as_array(self.scalars), as_array(self.starts)
+        self._powers = view(powers.float().to(self.device))
+        self._scalars, self._starts = view(self.scalars), view(self.starts)
         self.head = 0  # the row that holds the current observation and waits for its action
-        self.first = 0  # queue of starts: position of the oldest
-        self.count = 0  # and how many there are
+        self.first = self.count = 0  # queue of starts: position of the oldest, and how many there are
+        self._queue = torch.zeros(2, dtype=torch.int64, device=self.device)  # both, for draws that do not ask the host
         self._fresh = np.ones(num_envs, dtype=bool)  # environments whose row `head` may become a start
         self._starts_of_row = np.zeros(self.rows, dtype=np.int64)
         self._previous_stop = np.ones(num_envs, dtype=np.float32)
@@ -157,11 +142,20 @@ class Replay:
         """
         if not self.count:
             raise ValueError("the replay holds no transition yet")
-        rank = torch.randint(self.count, (size,), generator=generator, device=self.device)
-        batch = self.gather(take_round(self._starts, as_array(rank) + self.first))
+        batch = self.gather(self._draw(size, generator))
         if self._batch_device == self.device:
             return batch
-        return Batch(*(field.to(self._batch_device) for field in batch))
+        return Batch(*(upload(field.numpy(), self._batch_device) for field in batch))
+
+    def _draw(self, size: int, generator: torch.Generator | None) -> Any:
+        """Flat rows [size] of starts. On a device its own counters say how many there are: nothing of the host's."""
+        if self.by_numpy:
+            rank = torch.randint(self.count, (size,), generator=generator, device=self.device).numpy()
+            return take_round(self._starts, rank + self.first)
+        first, count = self._queue
+        wide = WIDE if self.device.type != "mps" else 2**31 - 1  # Apple's GPU draws no more bits
+        rank = torch.randint(wide, (size,), generator=generator, device=self.device) % count
+        return take_round(self._starts, rank + first)
 
     def sample_many(self, count: int, size: int, generator: torch.Generator | None = None) -> list[Batch]:
         """`count` independent batches of `size`, gathered at once, which costs little more than one."""
@@ -172,7 +166,7 @@ class Replay:
 
     def gather(self, start: Any) -> Batch:
         """The n-step transitions that begin at the flat rows `start` [B], int64: a tensor, or on the CPU an array."""
-        at = start = as_array(start) if isinstance(start, Tensor) else start
+        at = start = as_array(start) if self.by_numpy and isinstance(start, Tensor) else start
         row = first = take(self._scalars, start)  # [B, 4]
         reward, terminated = row[:, REWARD], row[:, TERMINATED]
         if self.n_step == 1:
@@ -189,7 +183,7 @@ class Replay:
             discount, after = take(self._powers, steps) * (1.0 - terminated), start + steps * self.num_envs
         following = self._frames.take(after)
         batch = (self._frames.take(start), integer(first[:, ACTION]), reward, discount, following)
-        return Batch(*(torch.from_numpy(x) for x in batch)) if self.device.type == "cpu" else Batch(*batch)
+        return Batch(*(torch.from_numpy(x) for x in batch)) if self.by_numpy else Batch(*batch)
 
     def _push_starts(self) -> None:
         """Appends the waiting row's starts to the queue: all environments but those that are being reset."""
@@ -210,6 +204,13 @@ class Replay:
         self._starts_of_row[row] = 0
         self.first = (self.first + dropped) % self._size
         self.count -= dropped
+        self._tell_device()
+
+    def _tell_device(self) -> None:
+        """Brings the device's counters up to date: two launches, and nothing to wait for."""
+        if not self.by_numpy:
+            self._queue[0].fill_(self.first)
+            self._queue[1].fill_(self.count)
 
     def _put(self, target: Any, row: int, values: np.ndarray) -> None:
         write(target, slice(row * self.num_envs, (row + 1) * self.num_envs), values)
@@ -243,6 +244,7 @@ class Replay:
                 raise ValueError(f"replay {name} are {tuple(source.shape)}, expected {tuple(target.shape)}")
             target.copy_(source)
         self.head, self.first, self.count = state["head"], state["first"], state["count"]
+        self._tell_device()
         self._fresh = np.array(state["fresh"], dtype=bool)
         self._starts_of_row = np.array(state["starts_of_row"], dtype=np.int64)
         self._previous_stop = np.array(state["previous_stop"], dtype=np.float32)

@@ -18,9 +18,10 @@ from agent.files import atomic_write_text
 if sys.platform != "win32":
     import fcntl
 
+SPEED = ("compile", "cuda_graphs", "overlap", "autocast")
 RUNS, CONFIG = Path("runs"), "config.yaml"
 #: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
-FREE = ("steps", "device", "threads", "eval", "checkpoint", "log", "wandb", "resume")
+FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
 
 
 def run_folder(resume: str | None, env_id: str, seed: int) -> str:

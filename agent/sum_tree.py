@@ -121,6 +121,6 @@ class DeviceSumTree:
         return node
 
 
-def sum_tree(size: int, device: torch.device) -> Any:
-    """The tree for a device."""
-    return SumTree(size) if device.type == "cpu" else DeviceSumTree(size, device)
+def sum_tree(size: int, device: torch.device, by_numpy: bool) -> Any:
+    """The tree of a replay that computes by NumPy, on the CPU, or by torch."""
+    return SumTree(size) if by_numpy else DeviceSumTree(size, device)

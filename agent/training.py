@@ -14,15 +14,16 @@ from agent.dqn import DQN
 from agent.errors import UserError
 from agent.evaluation import Evaluation, evaluate, record
 from agent.interrupt import Interrupt
+from agent.learning import Learner
 from agent.monitor import Monitor, NotFiniteError
 from agent.options import to_plain
-from agent.priorities import PrioritisedReplay
 from agent.replay import Replay
 from agent.saved_agent import save_agent
 from agent.schedule import Every
-from agent.seeding import environment_seeds, restore, torch_generator
+from agent.seeding import environment_seeds, restore
 from agent.tracking import Tracker
 from envs.make import Task
+from envs.vector import begin_step
 from envs.video import write_video
 
 
@@ -56,7 +57,7 @@ class Trainer:
         self.config, self.task, self.envs = config, task, envs
         self.agent, self.replay, self.tracker, self.run_dir = agent, replay, tracker, run_dir
         self.step, self.best_return = 0, -float("inf")
-        self._sampling = torch_generator(config.seed, "replay", device=replay.device)
+        self._learner = Learner(agent, replay, config.seed)
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._eval_seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
         self._seconds = 0.0  # spent in collecting and learning alone
@@ -110,13 +111,16 @@ class Trainer:
             action = self.agent.random_actions(len(begins))
         else:
             action = self.agent.act(observation, begins, self.config.agent.epsilon.at(self.step))
-        following, reward, terminated, truncated, info = self.envs.step(action + self.task.first_action)
+        step_result = begin_step(self.envs, action + self.task.first_action)
+        if self.agent.speed.overlap:  # the updates that this step makes due, from what was there before it
+            self._learn(self.step + len(begins) - int(np.count_nonzero(self._resets)))
+        following, reward, terminated, truncated, info = step_result()
         self._observation = self.task.observe(following)
         learned = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
         life_lost = info.get("life_lost") if self.config.env.life_loss else None
         self.replay.add(action, learned, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
-        self._learn()
+        self._learn(self.step)
         self._seconds += time.perf_counter() - began
 
     def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
@@ -131,17 +135,9 @@ class Trainer:
             self._returns[i], self._lengths[i] = 0.0, -1  # the next step, which only resets, makes it 0
         self._begins, self._resets = resets, ended
 
-    def _learn(self) -> None:
-        """The updates that are due: exactly replay_ratio per step since learning started."""
-        config, ratio = self.config.agent, self.config.agent.replay_ratio  # exact: integers all the way
-        due = (self.step - config.learning_starts) * ratio.numerator // ratio.denominator - self.agent.updates
-        if due > 0 and isinstance(self.replay, PrioritisedReplay):
-            beta = config.priority.beta_at(self.step)
-            for metrics in self.replay.learn(due, config.batch_size, beta, self.agent.update, self._sampling):
-                self._monitor.report(metrics)
-        elif due > 0:
-            for batch in self.replay.sample_many(due, config.batch_size, self._sampling):
-                self._monitor.report(self.agent.update(batch))
+    def _learn(self, step: int) -> None:
+        for metrics in self._learner(step):
+            self._monitor.report(metrics)
 
     def _reset_environments(self) -> np.ndarray:
         """Resets all environments with seeds from (seed, step); what comes depends on nothing else."""
@@ -228,7 +224,7 @@ class Trainer:
             "config": to_plain(self.config),
             "agent": self.agent.state(),
             "replay": self.replay.state(),
-            "sampling_generator": self._sampling.get_state(),
+            "sampling_generator": self._learner.generator.get_state(),
             "monitor": self._monitor.state(),
             "best_return": self.best_return,
             "evaluations": self._evaluations,
@@ -242,7 +238,7 @@ class Trainer:
         self.step = self._saved_at = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
-        restore(self._sampling, state["sampling_generator"])
+        restore(self._learner.generator, state["sampling_generator"])
         names = ("best_return", "evaluations", "seconds")
         self.best_return, self._evaluations, self._seconds = (state[name] for name in names)
         self._evaluated_at, *results = state["evaluation"]

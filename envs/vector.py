@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -57,6 +58,15 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
         envs.close()
         raise UserError(f"{task.id} resets by {mode}: only NEXT_STEP is supported; use env.vectorization=sync")
     return envs
+
+
+def begin_step(envs: VectorEnv[Any, Any, Any], actions: np.ndarray) -> Callable[[], tuple[Any, ...]]:
+    """Begins a step where environments can step by themselves; what is returned ends it and gives what `step` gives."""
+    if not hasattr(envs, "step_async"):
+        return partial(envs.step, actions)
+    envs.step_async(actions)
+    wait: Callable[[], tuple[Any, ...]] = envs.step_wait  # type: ignore[attr-defined]
+    return wait
 
 
 def _obstacle(task: Task) -> str | None:
@@ -121,10 +131,15 @@ class Processes(AsyncVectorEnv):
         with self._deaths():
             return super().reset(seed=seed, options=options)
 
-    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Steps all environments."""
+    def step_async(self, actions: np.ndarray) -> None:
+        """Has all environments begin a step."""
         with self._deaths():
-            return super().step(actions)
+            super().step_async(actions)
+
+    def step_wait(self, timeout: float | None = None) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """What that step gave."""
+        with self._deaths():
+            return super().step_wait(timeout)
 
     @contextmanager
     def _deaths(self) -> Iterator[None]:

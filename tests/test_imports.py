@@ -35,12 +35,21 @@ ALLOWED: dict[str, str] = {
     "agent.numpy_network": "encoders heads layers network numpy_convolution numpy_layers quantile_heads",
     "agent.arrays": "",
     "agent.frames": "arrays observation",
-    "agent.replay": "arrays frames observation",
+    "agent.batch": "",
+    "agent.replay": "arrays batch frames observation",
     "agent.sum_tree": "",
-    "agent.priorities": "observation replay sum_tree",
-    "agent.gradients": "config heads network numpy_network replay targets",
+    "agent.priorities": "arrays observation replay sum_tree",
+    "agent.gradients": "batch config heads network numpy_network targets",
+    "agent.compiled": "batch config errors gradients heads network speed",
+    "agent.graphs": "errors",
+    "agent.speed": "config errors",
     "agent.optimiser": "",
-    "agent.dqn": "arrays config gradients network noise numpy_network optimiser replay schedule seeding targets",
+    "agent.exploration": "arrays config noise",
+    "agent.dqn": (
+        "arrays batch compiled config exploration gradients graphs network noise numpy_network optimiser schedule "
+        "seeding speed targets"
+    ),
+    "agent.learning": "dqn graphs priorities replay seeding",
     # saving, watching
     "agent.checkpoint": "errors files",
     "agent.saved_agent": "errors files",
@@ -55,8 +64,8 @@ ALLOWED: dict[str, str] = {
     # what plays
     "agent.evaluation": "config errors network noise options saved_agent targets envs.atari envs.make",
     "agent.training": (
-        "checkpoint config dqn errors evaluation interrupt monitor options priorities replay saved_agent schedule "
-        "seeding tracking envs.make envs.video"
+        "checkpoint config dqn errors evaluation interrupt learning monitor options replay saved_agent schedule "
+        "seeding tracking envs.make envs.vector envs.video"
     ),
     "envs.observations": "errors observation",
     "envs.deep_sea": "",

@@ -295,8 +295,8 @@ def test_learning_leaves_the_prior_and_moves_every_direction() -> None:
 def test_an_index_is_held_for_the_episode_by_each_environment() -> None:
     agent = make(config_of({"hold": "episode"}))
     begins = np.array([True, True, True])
-    first = agent._acting_noise(begins)
-    second = agent._acting_noise(np.array([False, True, False]))
+    first = agent.acting_noise(begins, 0)
+    second = agent.acting_noise(np.array([False, True, False]), 0)
     assert first is not None
     assert second is not None
     assert first.shape == (3, D)

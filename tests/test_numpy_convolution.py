@@ -115,7 +115,7 @@ def test_an_agent_acts_by_it() -> None:
     for rows in (1, 20):
         actions = agent.act(observe(spec, rows).numpy(), np.zeros(rows, dtype=bool))
         with torch.no_grad():
-            q_values = agent.network(observe(spec, rows), torch.as_tensor(agent._held)).q_values
+            q_values = agent.network(observe(spec, rows), torch.as_tensor(agent.acting_noise.held)).q_values
         assert actions.tolist() == q_values.argmax(dim=1).tolist()
 
 

@@ -27,10 +27,8 @@ class PrioritisedWorld(World):
         super().__init__(*sizes, **options)
 
     def make(self) -> PrioritisedReplay:
-        replay = super().make()
-        return PrioritisedReplay(
-            self.size, self.num_envs, 2, exponent=self.exponent, n_step=self.n_step, gamma=0.5, device=replay.device
-        )
+        options: Any = {"n_step": self.n_step, "gamma": 0.5, "device": self.device, "tensors": self.tensors}
+        return PrioritisedReplay(self.size, self.num_envs, 2, exponent=self.exponent, **options)
 
     @property
     def memory(self) -> PrioritisedReplay:
@@ -63,12 +61,13 @@ class PrioritisedWorld(World):
         assert float(self.memory._tree.total()) == pytest.approx(sum(leaves), rel=1e-12, abs=1e-300)
 
 
-def test_random_operations_agree_with_the_twin(device: torch.device) -> None:
+@pytest.mark.parametrize("tensors", [False, True], ids=["by NumPy", "by torch"])
+def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bool) -> None:
     """Adds, endings, cuts, wraps, saves and loads, batches and new priorities, all priorities compared after each."""
     pick = np.random.Generator(np.random.PCG64(2))
     for case in range(40):
         num_envs = 1 + case % 5
-        world = PrioritisedWorld(int(pick.integers(1, 40)), num_envs, int(pick.integers(1, 7)), case, device)
+        world = PrioritisedWorld(int(pick.integers(1, 40)), num_envs, int(pick.integers(1, 7)), case, device, tensors)
         ending = pick.choice([0.02, 0.1, 0.4])
         for _ in range(80):
             operation = pick.random()

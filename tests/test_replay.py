@@ -84,9 +84,15 @@ class World:
     """Drives a replay and its twin with the same environments, whose autoreset is NEXT_STEP."""
 
     def __init__(
-        self, capacity: int, num_envs: int, n_step: int, seed: int = 0, device: torch.device | str = "cpu"
+        self,
+        capacity: int,
+        num_envs: int,
+        n_step: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        tensors: bool = False,
     ) -> None:
-        self.device = torch.device(device)
+        self.device, self.tensors = torch.device(device), tensors
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.num_envs, self.serial = num_envs, 0
         self.size, self.n_step = capacity, n_step
@@ -97,7 +103,8 @@ class World:
         self.twin.begin(first)
 
     def make(self) -> Replay:
-        return Replay(self.size, self.num_envs, 2, n_step=self.n_step, gamma=GAMMA, device=self.device)
+        options: Any = {"n_step": self.n_step, "gamma": GAMMA, "device": self.device, "tensors": self.tensors}
+        return Replay(self.size, self.num_envs, 2, **options)
 
     def observe(self) -> np.ndarray:
         self.serial += 1
@@ -272,12 +279,14 @@ def test_n_beyond_capacity_and_episodes_gives_the_windows_that_there_are(n_step:
         world.check()
 
 
-def test_random_operations_agree_with_the_twin(device: torch.device) -> None:
+@pytest.mark.parametrize("tensors", [False, True], ids=["by NumPy", "by torch"])
+def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bool) -> None:
     """Thousands of adds, endings, cuts, saves and loads, with the whole replay compared after each."""
     pick = np.random.Generator(np.random.PCG64(2))
     for case in range(60):
         num_envs = 1 + case % 5
-        world = World(int(pick.integers(1, 25)), num_envs, int(pick.integers(1, 7)), seed=case, device=device)
+        sizes = int(pick.integers(1, 25)), num_envs, int(pick.integers(1, 7))
+        world = World(*sizes, seed=case, device=device, tensors=tensors)
         ending = pick.choice([0.02, 0.1, 0.4])
         for _ in range(100):
             operation = pick.random()
@@ -294,9 +303,9 @@ def test_random_operations_agree_with_the_twin(device: torch.device) -> None:
 # ---- sampling
 
 
-def filled(num_envs: int = 3, steps: int = 40, n_step: int = 3, device: torch.device | str = "cpu") -> World:
+def filled(num_envs: int = 3, steps: int = 40, n_step: int = 3, **options: Any) -> World:
     """A full ring that has wrapped, with endings, reset rows and a cut in it."""
-    world = World(12 * num_envs, num_envs, n_step, device=device)
+    world = World(12 * num_envs, num_envs, n_step, **options)
     for t in range(steps):
         world.step(terminated=(t + np.arange(num_envs)) % 5 == 4, truncated=(t + np.arange(num_envs)) % 7 == 6)
         if t == steps - 4:
@@ -310,9 +319,10 @@ def chi_square(counts: np.ndarray) -> float:
     return float((((counts - expected) ** 2).sum() / expected - freedom) / np.sqrt(2 * freedom))
 
 
-def test_sampling_is_uniform_over_all_starts(device: torch.device) -> None:
+@pytest.mark.parametrize("tensors", [False, True], ids=["by NumPy", "by torch"])
+def test_sampling_is_uniform_over_all_starts(device: torch.device, tensors: bool) -> None:
     """χ² within 4 standard deviations (one false alarm in 10⁴ seeds; the seed is fixed), and no start left out."""
-    world = filled(device=device)
+    world = filled(device=device, tensors=tensors)
     draws = rows_of(world.replay.sample(200_000, torch.Generator(device).manual_seed(0)))
     expected = world.twin.transitions()
     index = {row: i for i, row in enumerate(expected)}

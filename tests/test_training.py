@@ -24,6 +24,7 @@ from agent.options import parse
 from agent.priorities import PrioritisedReplay
 from agent.schedule import Every
 from agent.seeding import environment_seeds, torch_generator
+from agent.speed import choose_speed
 from agent.training import Outcome, Trainer
 from envs.make import load_task
 from envs.vector import make_vector
@@ -103,7 +104,8 @@ def setup(folder: Path, **changes: Any) -> Setup:
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
-    dqn = DQN(network, options, task.actions, config.seed)
+    speed = choose_speed(config, True, torch.device("cpu"))
+    dqn = DQN(network, options, task.actions, config.seed, speed=speed)
     replay = build_replay(config, task, torch.device("cpu"))
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder), tracker)  # type: ignore[arg-type]
@@ -452,3 +454,75 @@ def test_what_is_not_finite_stops_the_run_and_is_not_saved(tmp_path: Path, seen_
     assert all(step <= 20 for step, _ in run.tracker.series("eval/return_mean"))  # the first update is at step 22
     player = load_player(tmp_path / "last" / "agent.safetensors")
     assert all(bool(torch.isfinite(p).all()) for p in player.network.parameters())
+
+
+# ---- learning while the environments step
+
+
+def overlapped(folder: Path, **changes: Any) -> Setup:
+    return setup(folder, **{"overlap": "on", "env.vectorization": "async", **changes})
+
+
+class Watched:
+    """Writes down in which order an environment is stepped and the agent learns."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.events: list[str] = []
+        for owner, name in ((trainer.envs, "step_async"), (trainer.envs, "step_wait"), (trainer.agent, "update")):
+            setattr(owner, name, self.noted(name, getattr(owner, name)))
+        replay, add = trainer.replay, trainer.replay.add
+
+        def counted(*values: Any) -> None:
+            self.events.append("add")
+            add(*values)
+
+        replay.add = counted  # type: ignore[method-assign]
+
+    def noted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*values: Any) -> Any:
+            self.events.append(name)
+            return function(*values)
+
+        return call
+
+
+def test_updates_happen_while_the_step_is_under_way(tmp_path: Path) -> None:
+    trainer = overlapped(tmp_path).trainer
+    trainer.begin()
+    watched = Watched(trainer)
+    for _ in range(30):
+        trainer.iterate()
+    trainer.envs.close()
+    rounds = " ".join(watched.events).split("step_async ")[1:]
+    assert {words.strip() for words in rounds} == {"step_wait add", "update step_wait add"}  # 2 environments, ratio 1/2
+
+
+@pytest.mark.parametrize("ratio", ["1/2", "3", "1/5"])
+def test_overlapping_updates_keep_to_the_ratio_at_every_step(ratio: str, tmp_path: Path) -> None:
+    changes = {"agent.replay_ratio": ratio, "env.vectorization": "sync"}
+    one, two = overlapped(tmp_path, **changes).trainer, setup(tmp_path, **changes).trainer
+    one.begin(), two.begin()
+    for _ in range(100):
+        one.iterate()
+        expected = max(0, int((one.step - 20) * Fraction(ratio)))
+        assert one.agent.updates == expected
+        two.iterate()
+    assert two.agent.updates == max(0, int((two.step - 20) * Fraction(ratio)))
+    assert not torch.equal(one.agent.parameters, two.agent.parameters)  # the newest step comes one round later
+
+
+def test_overlapping_runs_are_the_same_again_in_processes_and_in_one(tmp_path: Path) -> None:
+    kinds = ["async", "async", "sync"]
+    runs = [overlapped(tmp_path / str(i), **{"env.vectorization": kind}) for i, kind in enumerate(kinds)]
+    for run in runs:
+        run.run()
+    first, second, third = (run.learned() for run in runs)
+    assert same(first, second)
+    assert same(first, third)
+
+
+def test_overlap_learns_nothing_before_there_is_a_transition(tmp_path: Path) -> None:
+    trainer = overlapped(tmp_path, **{"num_envs": 30, "env.vectorization": "sync"}).trainer
+    trainer.begin()
+    trainer.iterate()  # 5 updates are due while the first transitions are under way
+    assert trainer.agent.updates == 5

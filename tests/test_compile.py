@@ -1,0 +1,118 @@
+"""Compiled updates: the eager ones to float precision on the same draws, and draws that are never baked in.
+
+One test compiles for this machine, which takes a while; that torch can trace all parts is seen without a C++ compiler.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from test_graphs import IMPLICIT, PLAIN, World
+
+from agent.compiled import CompiledGradient
+from agent.config import AgentConfig, NetworkConfig
+from agent.dqn import DQN
+from agent.errors import UserError
+from agent.gradients import AutogradGradient, NumpyGradient
+from agent.network import build_network
+from agent.seeding import torch_generator
+from agent.speed import Speed
+
+COMPILED = Speed(compiled=True)
+CASES: dict[str, AgentConfig] = {
+    "uniform": PLAIN,
+    "implicit quantiles, Munchausen, priorities": IMPLICIT,
+    "quantiles, a draw for each row": replace(
+        PLAIN, head="quantile", noise=replace(PLAIN.noise, draws=0), network=NetworkConfig((6,), dueling=True)
+    ),
+}
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch.compile without its last step: the same operations, run by torch itself."""
+    monkeypatch.setattr("agent.compiled.torch.compile", partial(torch.compile, backend="aot_eager"))
+    yield
+    torch.compiler.reset()
+
+
+def close(a: Any, b: Any, tolerance: float) -> None:
+    for x, y in zip(a, b, strict=True):
+        assert x == pytest.approx(y, rel=tolerance, abs=tolerance)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_traced_updates_are_the_eager_ones(name: str, traced: None) -> None:
+    eager, compiled = World(CASES[name], tensors=False), World(CASES[name], COMPILED, tensors=False)
+    assert isinstance(compiled.agent._gradient, CompiledGradient)
+    close(compiled.run(8), eager.run(8), 1e-3)
+    assert torch.allclose(compiled.agent.parameters, eager.agent.parameters, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_for_numpy_is_compiled_where_asked_and_still_acts_by_numpy(traced: None) -> None:
+    network = build_network(PLAIN, 3, 2, torch_generator(0, "initialisation"))
+    assert isinstance(DQN(network, PLAIN, 2, 0)._gradient, NumpyGradient)
+    agent = DQN(network, PLAIN, 2, 0, speed=COMPILED)
+    assert isinstance(agent._gradient, CompiledGradient)
+    assert agent._numpy is not None
+
+
+def test_what_cannot_be_compiled_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("the compiler\nhas lost its way")
+
+        return fail
+
+    monkeypatch.setattr("agent.compiled.torch.compile", broken)
+    with pytest.raises(UserError, match=r"could not be compiled \(RuntimeError: the compiler\): use compile=off"):
+        World(PLAIN, COMPILED, tensors=False).run(10)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+def test_compiled_updates_agree_draw_anew_and_share_checkpoints_with_eager_ones() -> None:
+    """All of it in one test, since to compile is what takes long."""
+    config = PLAIN
+    eager, compiled = World(config, tensors=False), World(config, COMPILED, tensors=False)
+    close(compiled.run(20), eager.run(20), 1e-3)
+    assert torch.allclose(compiled.agent.parameters, eager.agent.parameters, rtol=1e-3, atol=1e-5)
+    assert isinstance(eager.agent._gradient, AutogradGradient)
+
+    # The state of either goes on in the other.
+    for source, target in ((compiled, eager), (eager, compiled)):
+        target.agent.load_state(source.agent.state())
+        target.replay.load_state(source.replay.state())
+        target.learner.generator.set_state(source.learner.generator.get_state())
+        close(compiled.run(6), eager.run(6), 1e-3)
+
+    # The same parameters and batch again and again: only the noise is another.
+    agent, gradient = compiled.agent, compiled.agent._gradient
+    batch = compiled.replay.sample(8, torch.Generator().manual_seed(0))
+    draws = [agent._update.draw(3, 4) for _ in range(6)]
+    losses = [float(gradient(batch, draw).loss) for draw in draws]
+    assert len(set(losses)) == 6
+    assert [float(gradient(batch, draw).loss) for draw in draws] == losses  # and a function of it
+
+
+def test_bfloat16_in_the_encoder_is_close_and_the_head_stays_exact() -> None:
+    """On the CPU, where it is only slower: the gradient's direction stays, and its numbers are of another precision."""
+    world = World(IMPLICIT, tensors=False)
+    world.run(5)
+    agent = world.agent
+    batch, draws = world.replay.sample(8), agent._update.draw(2, 4)
+    parts = agent.network, agent.target, agent.parameters, IMPLICIT
+    levels = agent._levels(8)
+    assert agent.parameters.grad is not None
+    gradients = []
+    for autocast in (False, True):
+        AutogradGradient(*parts, autocast)(batch, draws, levels)
+        gradients.append(agent.parameters.grad.clone())
+    exact, rough = gradients
+    assert not torch.equal(exact, rough)
+    assert float(torch.cosine_similarity(exact, rough, dim=0)) > 0.98
+    values = agent.network(batch.observation, None, autocast=True)
+    assert values.q_values.dtype == torch.float32

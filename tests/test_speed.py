@@ -1,0 +1,136 @@
+"""How a run is computed: what is chosen when, what is refused, and that every choice is said in a line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agent.config import TrainConfig
+from agent.errors import UserError
+from agent.options import parse, to_plain
+from agent.run_folder import merge_resumed
+from agent.speed import COMPILE_FROM, COMPILE_UP_TO, choose_speed, updates_of
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def config(steps: int = 50_000, agent: dict[str, Any] | None = None, **options: Any) -> TrainConfig:
+    return parse(TrainConfig, {"steps": steps, "agent": {"learning_starts": 100, **(agent or {})}, **options})
+
+
+@pytest.fixture(autouse=True)
+def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with a compiler, Python's headers and triton, whatever this one has."""
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("agent.speed.sysconfig.get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr("agent.speed.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("agent.speed.find_spec", lambda name: name)
+    return tmp_path
+
+
+def long_enough(extra: int) -> TrainConfig:
+    return config(2 * (COMPILE_FROM["cpu"] + extra) + 100, {"replay_ratio": "1/2"})
+
+
+def test_how_many_updates_a_run_has() -> None:
+    assert updates_of(long_enough(7)) == COMPILE_FROM["cpu"] + 7
+    assert updates_of(config(1_000, {"replay_ratio": "1/3"})) == 300
+    assert updates_of(config(100)) == updates_of(config(50)) == 0
+
+
+def test_auto_never_compiles_what_numpy_computes() -> None:
+    speed = choose_speed(long_enough(0), True, CPU)
+    assert not speed.compiled
+    assert speed.line == "updates: NumPy"
+
+
+def test_auto_compiles_where_the_run_is_long_enough_and_says_so() -> None:
+    long, short = (choose_speed(long_enough(extra), False, CPU) for extra in (0, -1))
+    assert long.compiled
+    assert not short.compiled
+    assert long.line == "updates: compiled at the first one, which takes up to a minute"
+    assert short.line == "updates: autograd (to compile pays from 100,000 updates on, and this run has 99,999)"
+
+
+def test_auto_leaves_large_networks_alone() -> None:
+    small, large = (choose_speed(long_enough(0), False, CPU, COMPILE_UP_TO + extra) for extra in (0, 1))
+    assert small.compiled
+    assert not large.compiled
+    assert "more than 1,000,000 parameters" in large.line
+
+
+def test_auto_compiles_on_no_device_on_which_nobody_measured() -> None:
+    speed = choose_speed(long_enough(0), False, torch.device("mps"))
+    assert not speed.compiled
+    assert "compile=on does" in speed.line
+
+
+def test_on_and_off_are_one_word() -> None:
+    assert choose_speed(config(compile="on"), True, CPU).compiled
+    assert not choose_speed(parse(TrainConfig, {**to_plain(long_enough(0)), "compile": "off"}), False, CPU).compiled
+    assert config(compile=False) == config(compile="off")  # as YAML reads the word
+    assert config(overlap=True).overlap == "on"
+
+
+MISSING = {
+    "agent.speed.shutil.which": r"a C\+\+ compiler \(g\+\+|clang",
+    "agent.speed.sysconfig.get_path": "Python's header files",
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_without_a_compiler_auto_stays_eager_and_on_is_one_sentence(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(what, lambda _: "/nowhere" if "get_path" in what else None)
+    speed = choose_speed(long_enough(0), False, CPU)
+    assert not speed.compiled
+    assert "to compile would pay, and needs" in speed.line
+    with pytest.raises(UserError, match=MISSING[what]):
+        choose_speed(config(compile="on"), False, CPU)
+
+
+def test_triton_is_what_cuda_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.speed.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="compile=on needs the package triton"):
+        choose_speed(config(compile="on"), False, CUDA)
+    assert choose_speed(config(compile="on"), False, CPU).compiled
+
+
+def test_auto_uses_graphs_and_overlaps_on_cuda_alone() -> None:
+    on_cpu, on_cuda = choose_speed(config(), False, CPU), choose_speed(config(), False, CUDA)
+    assert not on_cpu.graphs
+    assert not on_cpu.overlap
+    assert on_cuda.graphs
+    assert on_cuda.overlap
+    assert on_cuda.line.endswith("each one CUDA graph, while the environments step")
+    off = choose_speed(config(cuda_graphs="off", overlap="off"), False, CUDA)
+    assert not off.graphs
+    assert not off.overlap
+    assert choose_speed(config(overlap="on"), True, CPU).overlap
+
+
+def test_a_replay_in_the_machines_memory_goes_without_graphs_and_says_so() -> None:
+    speed = choose_speed(config(agent={"replay_device": "cpu"}), False, CUDA)
+    assert not speed.graphs
+    assert "no CUDA graphs, since agent.replay_device is cpu" in speed.line
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "sentence"),
+    [
+        ({"cuda_graphs": "on"}, CPU, "cuda_graphs=on needs a CUDA device, and the device is cpu"),
+        ({"cuda_graphs": "on", "agent": {"replay_device": "cpu"}}, CUDA, "needs the replay on the device"),
+        ({"autocast": "bf16"}, CPU, "autocast=bf16 does not go with device=cpu"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options: dict[str, Any], device: torch.device, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        choose_speed(config(**options), False, device)
+
+
+def test_a_run_may_be_resumed_with_other_choices() -> None:
+    saved, asked = to_plain(config()), to_plain(config(compile="on", cuda_graphs="off", overlap="on"))
+    words = ["compile=on", "cuda_graphs=off", "overlap=on"]
+    assert parse(TrainConfig, merge_resumed(saved, asked, words)) == config(
+        compile="on", cuda_graphs="off", overlap="on"
+    )
