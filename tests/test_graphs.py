@@ -24,6 +24,7 @@ from agent.graphs import WARM_UP, Graph
 from agent.learning import Learner
 from agent.network import build_network
 from agent.noise import DeviceNoise
+from agent.numpy_network import NumpyNetwork
 from agent.observation import ObservationSpec
 from agent.priorities import PrioritisedReplay
 from agent.replay import Replay
@@ -32,7 +33,7 @@ from agent.speed import EAGER, Speed
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 ENVS, ACTIONS, ROWS = 3, 4, 8
-IMAGES = ObservationSpec((2, 11, 11), "uint8", 255.0, 2)  # too large for NumPy: the gradient is autograd's
+IMAGES = ObservationSpec((2, 5, 5), "uint8", 255.0, 2)
 PLAIN = AgentConfig(
     network=NetworkConfig((8, 6), layer_norm=True),
     noise=NoiseConfig(draws=4, mean_envs=1, mean_rows=0.5),
@@ -59,6 +60,12 @@ AGENTS = {
     "priorities": replace(PLAIN, priority=PriorityConfig(True, 0.5, 0.4, 60), head="categorical"),
     "implicit quantiles, Munchausen, priorities": IMPLICIT,
 }
+
+
+@pytest.fixture(autouse=True)
+def autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, too, the network acts and learns by torch."""
+    monkeypatch.setattr(NumpyNetwork, "fits", staticmethod(lambda network: False))
 
 
 class World:
