@@ -35,7 +35,7 @@ Stable-Baselines3 and TorchRL keep two stacks of frames, Tianshou one, this proj
         """Greedy return of at least 475 over 20 episodes, training seconds without evaluation; Stable-Baselines3
 with its zoo's settings.""",
         "learning_cartpole",
-        "python benchmarks/learning.py cartpole --only per_row,shared,sb3 --seeds 100-104 --publish",
+        "python benchmarks/learning.py cartpole --only per_row,shared,sb3 --publish",
     ),
     (
         "A whole run, piece by piece",
