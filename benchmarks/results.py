@@ -161,7 +161,7 @@ def report() -> None:
     page = [HEAD, "## What noise adds", "", ABLATION, "", *ablation(TASKS), ""]
     page += [line for task in TASKS for line in section(task)]
     if deep_sea.exists():
-        page += [deep_sea.read_text().rstrip(), ""]
+        page += [deep_sea.read_text().replace("# DeepSea", "## DeepSea").replace("../figures", "figures").rstrip(), ""]
     (ROOT / "docs" / "RESULTS.md").write_text("\n".join(page))
 
 
