@@ -55,10 +55,10 @@ AGENTS = {
         "agent.learning_starts=65",
     ),
     "noisy, rate that falls, native environments": ("num_envs=4", "agent.lr_end=0", "agent.lr_updates=900"),
-    "index": ("num_envs=4", "agent=index_dqn"),
+    # Runs of different lengths, of which compile=auto compiles the longest: equal to float precision only.
+    "index": ("num_envs=4", "agent=index_dqn", "compile=off"),
     "plain": ("num_envs=1", *PLAIN),
     "C51, priorities": ("num_envs=4", "agent.head=categorical", "agent.priority.enabled=true"),
-    # Its runs are of different lengths, of which compile=auto compiles the longest: equal to float precision only.
     "BTR": ("num_envs=4", "agent=btr", "agent.noise.draws=4", "agent.noise.mean_rows=0.5", "compile=off"),
     "noisy, learning while processes step": ("num_envs=2", "env.vectorization=async", "overlap=on"),
     "plain, 4 environments": ("num_envs=4", *PLAIN, "env.vectorization=sync"),
