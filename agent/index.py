@@ -108,7 +108,7 @@ class Prior(nn.Module):
         hidden: width of its hidden layer.
         actions: A.
         index: d.
-        scale: standard deviation of the values, about, for ξ of variance 1/d in each direction.
+        scale: standard deviation of each v_k, about; that of the values is √d times it for ξ of variance 1.
         generator: draws the tensors (None: torch's default generator).
     """
 

@@ -39,6 +39,6 @@ class Serial(SyncVectorEnv):
             self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
             return self._observations
         observations: Any = self._env_obs
-        for row, observation in zip(self._observations, observations, strict=True):
-            np.copyto(row, observation, casting="same_kind")
+        for i, observation in enumerate(observations):  # with [i, ...] a single number is a place too
+            np.copyto(self._observations[i, ...], observation, casting="same_kind")
         return self._observations

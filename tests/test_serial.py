@@ -78,6 +78,27 @@ def test_what_it_gave_is_not_changed_by_the_next_step() -> None:
     np.testing.assert_equal(before, kept)
 
 
+class Single(Talkative):
+    """Observes one number, not a vector of one."""
+
+    observation_space = gym.spaces.Box(-9, 9, (), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(seed=seed)
+        return np.float32(observation[0, 0]), info
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, *rest = super().step(action)
+        return np.float32(observation[0, 0]), *rest
+
+
+def test_observations_may_be_single_numbers() -> None:
+    ours, theirs = Serial([Single] * 3), SyncVectorEnv([Single] * 3, autoreset_mode=AutoresetMode.NEXT_STEP)
+    np.testing.assert_equal(deepcopy(ours.reset(seed=0)), theirs.reset(seed=0))
+    for _ in range(20):
+        np.testing.assert_equal(ours.step(np.ones(3, dtype=np.int64)), theirs.step(np.ones(3, dtype=np.int64)))
+
+
 def test_an_observation_of_another_kind_is_refused() -> None:
     envs = Serial([lambda: make_single("Test/Talkative-v0", {}, checked=False)])
     envs._observations = np.zeros((1, 2, 3), dtype=np.uint8)
