@@ -75,6 +75,8 @@ def _torch_sentence(error: RuntimeError, text: str) -> str | None:
 def _config_sentence(error: Exception, options: Sequence[str]) -> str:
     """Hydra's message in one sentence, with the nearest option where a name is unknown."""
     message = str(error)
+    if found := re.search(r"Could not override '(env\.kwargs\.[^']+)'", message):
+        return f"{found[1]} is no argument that the preset knows: write +{found[1]}=… to hand it to the environment"
     if found := re.search(r"Could not override '([^']+)'", message):
         return f"unknown option {found[1]}{_nearest(found[1], options)}"
     choices = r"Could not find '(.+?)/(.+?)'\s+Available options in '.+?':(.*?)Config search"

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from agent.errors import UserError
 
 GIF_MAX_FPS = 25  # beyond it a GIF only grows: viewers slow very short delays down
 GIF_COLORS = 128
+TINY, WIDTH = 32, 160  # pixels: what is smaller than the one, as MinAtar's 10 × 10, is enlarged to the other
 
 Frame = NDArray[np.uint8]
 
@@ -22,7 +24,7 @@ def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) ->
     """Write frames to `<path_without_suffix>.mp4`, or `.gif` if imageio with ffmpeg is not installed.
 
     Args:
-        frames: RGB images [H, W, 3], uint8, all of one size. An mp4 needs even sizes: odd ones get one
+        frames: RGB images [H, W, 3], uint8 or brightness from 0 to 1, all of one size. An mp4 needs even sizes: odd ones get one
             more row or column, a copy of the last.
         path_without_suffix: where to write; the folder is made if needed.
         fps: frames per second. A GIF drops frames above 25 per second and keeps the speed of the motion.
@@ -36,6 +38,7 @@ def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) ->
     """
     if len(frames) == 0:
         raise UserError("There is no frame to make a video of; use an environment that can render rgb_array.")
+    frames = [as_frame(frame) for frame in frames]
     shape = frames[0].shape
     if any(f.shape != shape or f.dtype != np.uint8 or f.ndim != 3 or f.shape[2] != 3 for f in frames):
         raise ValueError("frames must be uint8 arrays of one shape [H, W, 3]")
@@ -44,6 +47,16 @@ def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) ->
     path = path_without_suffix.with_name(path_without_suffix.name + suffix)
     write(frames, path, fps)
     return path
+
+
+def as_frame(image: NDArray[Any]) -> Frame:
+    """A rendered image [H, W, 3] as bytes: numbers from 0 to 1 are brightness, and a tiny one is enlarged."""
+    if np.issubdtype(image.dtype, np.floating) and image.size and image.min() >= 0.0 and image.max() <= 1.0:
+        image = (image * 255.0).round().astype(np.uint8)
+    if max(image.shape[:2]) >= TINY:
+        return image
+    times = WIDTH // max(image.shape[:2])
+    return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _has_ffmpeg() -> bool:

@@ -10,7 +10,7 @@ from PIL import Image, ImageSequence
 
 import envs.video
 from agent.errors import UserError
-from envs.video import Frame, write_video
+from envs.video import Frame, as_frame, write_video
 
 
 def moving_square(count: int, height: int, width: int) -> list[Frame]:
@@ -54,7 +54,7 @@ def test_a_gif_keeps_colours_that_come_late(tmp_path: Path, gif: None) -> None:
     assert np.abs(last[20, 120].astype(int) - (250, 120, 0)).max() <= 24
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97), (1, 7)])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97), (1, 47)])
 def test_an_mp4_has_every_frame_even_sizes_and_the_right_pixels(height: int, width: int, tmp_path: Path) -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     frames = moving_square(35, height, width)
@@ -94,3 +94,15 @@ def test_bad_frames_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="one shape"):
             write_video([frames[0], bad], tmp_path / "v", 30)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_brightness_becomes_bytes_and_a_tiny_picture_is_enlarged() -> None:
+    """As MinAtar's: ten by ten numbers from 0 to 1."""
+    picture = np.zeros((10, 10, 3))
+    picture[2, 3] = (1.0, 0.5, 0.0)
+    frame = as_frame(picture)
+    assert (frame.shape, frame.dtype) == ((160, 160, 3), np.uint8)
+    assert (frame[32:48, 48:64] == (255, 128, 0)).all()
+    assert frame.sum() == 16 * 16 * (255 + 128)
+    large = np.full((40, 33, 3), 7, np.uint8)
+    assert as_frame(large) is large
