@@ -24,8 +24,8 @@ def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) ->
     """Write frames to `<path_without_suffix>.mp4`, or `.gif` if imageio with ffmpeg is not installed.
 
     Args:
-        frames: RGB images [H, W, 3], uint8 or brightness from 0 to 1, all of one size. An mp4 needs even sizes: odd ones get one
-            more row or column, a copy of the last.
+        frames: RGB images [H, W, 3], uint8 or brightness from 0 to 1, all of one size. An mp4 needs even sizes: odd
+            ones get one more row or column, a copy of the last.
         path_without_suffix: where to write; the folder is made if needed.
         fps: frames per second. A GIF drops frames above 25 per second and keeps the speed of the motion.
 
