@@ -139,8 +139,6 @@ STUDIES = {
         "100-109",
         {"per_row": ["agent.noise.draws=0"], "shared": ["agent.noise.draws=1"], "dqn": ["agent=dqn"], "sb3": []},
     ),
-    "acrobot": Study("Acrobot-v1", 100_000, -100.0, "100-104", {"noisy_dqn": []}, 5_000),
-    "mountaincar": Study("MountainCar-v0", 120_000, -110.0, "100-104", {"noisy_dqn": []}, 5_000),
 }
 
 
