@@ -13,9 +13,9 @@ minatar are needed.
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Task:
     seeds: Sequence[int] = SEEDS
     eval_every: int = 5_000
     solved: float = 0.0
-    references: Mapping[str, str] = ()  # type: ignore[assignment]
+    references: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
     def path(self, agent: str, seed: int) -> Path:
@@ -67,16 +67,15 @@ class Task:
         paths = [self.path(agent, seed) for seed in self.seeds]
         return [json.loads(path.read_text()) for path in paths if path.exists()]
 
-    def study(self) -> Study:
-        """The same for benchmarks/learning.py, which runs and draws it."""
-        return Study(
-            self.env, self.steps, self.solved, "", {k: list(v) for k, v in self.agents.items()}, self.eval_every
-        )
+    def study(self, agents: Iterable[str]) -> Study:
+        """The same of some agents for benchmarks/learning.py, which runs and draws it."""
+        variants = {agent: list(self.agents[agent]) for agent in agents}
+        return Study(self.env, self.steps, self.solved, "", variants, self.eval_every)
 
 
 def make(task: Task, agent: str, seed: int) -> None:
     """Makes one run and keeps its curve and the return of its last agent."""
-    result = run_ours(task.study(), agent, seed, RESULTS / "runs" / f"{task.name}-{os.getpid()}")
+    result = run_ours(task.study([agent]), agent, seed, RESULTS / "runs" / f"{task.name}-{os.getpid()}")
     curve = [[step, round(value, 2), round(seconds, 1)] for step, value, seconds in result["curve"]]
     kept = {"label": agent, "seed": seed, "final": round(result["final"], 2), "curve": curve}
     task.path(agent, seed).parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +111,7 @@ def table(task: Task) -> list[str]:
             continue
         each = " ".join(map(number, values))
         lines.append(f"| {agent} | {each} | {spread(values)} | {number(interquartile_mean(values))} |")
-    return lines + [f"| *{label}* | | {value} | |" for label, value in dict(task.references).items()]
+    return lines + [f"| *{label}* | | {value} | |" for label, value in task.references.items()]
 
 
 def section(task: Task) -> list[str]:
@@ -158,12 +157,11 @@ def report() -> None:
     """Writes docs/RESULTS.md and its figures."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     for task in TASKS:
-        present = {agent: list(overrides) for agent, overrides in task.agents.items() if task.results(agent)}
+        present = [agent for agent in task.agents if task.results(agent)]
         if present:
-            study = Study(task.env, task.steps, task.solved, "", present, task.eval_every)
             results = [result for agent in present for result in task.results(agent)]
             with matplotlib.rc_context({"axes.prop_cycle": cycler(color=PALETTE)}):
-                plot(study, results, FIGURES / f"results_{task.name}.png")
+                plot(task.study(present), results, FIGURES / f"results_{task.name}.png")
     deep_sea = KEPT / "deep_sea.md"
     page = [HEAD, "## What noise adds", "", ABLATION, "", *ablation(TASKS), ""]
     page += [line for task in TASKS for line in section(task)]
