@@ -18,7 +18,7 @@ from agent.extensions import import_asked
 from agent.files import atomic_write_text
 from agent.options import leaf_names, parse
 from agent.plots import plot_evaluation
-from agent.resources import resolve_device, use_threads
+from agent.resources import prepare_cpu, resolve_device
 from agent.saved_agent import find_agent, newest_run
 from agent.seeding import environment_seeds
 from envs.video import write_video
@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> None:
     paths = asked["checkpoint"]
     asked["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
     config = parse(EvaluateConfig, asked)
-    use_threads(1)
+    prepare_cpu(1)
     files = [find_agent(Path(path), config.which) for path in config.checkpoint or [newest(config)]]
     players = [load_player(file, resolve_device(config.device)) for file in files]
     results = [evaluate_agent(player, config) for player in players]

@@ -28,7 +28,7 @@ from agent.options import leaf_names, parse, to_plain
 from agent.plots import plot_learning_curve
 from agent.priorities import PrioritisedReplay, prioritised_bytes
 from agent.replay import Replay, required_bytes
-from agent.resources import check_replay_memory, resolve_device, use_threads
+from agent.resources import check_replay_memory, prepare_cpu, resolve_device
 from agent.run_folder import merge_resumed, occupied, open_run, run_folder, write_config
 from agent.saved_agent import check_env, load_agent
 from agent.seeding import torch_generator
@@ -102,7 +102,7 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Repla
 
 def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] | None = None) -> Outcome:
     """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are."""
-    use_threads(config.threads)
+    prepare_cpu(config.threads)
     device = resolve_device(config.device)
     task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
     try:

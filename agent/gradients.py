@@ -13,8 +13,9 @@ from torch import Tensor
 
 from agent import targets
 from agent.config import AgentConfig
-from agent.heads import ExpectedHead, Head, Values
+from agent.heads import Head, Values
 from agent.network import QNetwork
+from agent.numpy_losses import LOSSES
 from agent.numpy_network import NumpyNetwork
 
 if TYPE_CHECKING:
@@ -161,16 +162,16 @@ class AutogradGradient:
 class NumpyGradient:
     """The same for networks of linear layers on a CPU, where NumpyNetwork.fits.
 
-    The loss of one number per action is differentiated by hand, the others by autograd on the streams' outputs alone.
+    The losses of agent/numpy_losses.py are differentiated by hand, others by autograd on the streams' outputs alone.
     """
 
     def __init__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> None:
         assert parameters.grad is not None
         self.network, self.target, self.config = NumpyNetwork(network), NumpyNetwork(target), config
         self._flat, self._head = parameters.grad.numpy(), network.head
-        self._rows = np.arange(config.batch_size) * network.head.shape[0]  # where a row of values [B, A] begins
         self._soft = config.munchausen.enabled
-        self._loss = self._by_hand if type(network.head) is ExpectedHead and not self._soft else self._by_torch
+        known = None if self._soft else LOSSES.get(type(network.head))
+        self._by_hand = None if known is None else known(config, network.head)
 
     def __call__(
         self, batch: Batch, draws: Tensor | None, levels: Levels | None = None, weight: Tensor | None = None
@@ -185,32 +186,16 @@ class NumpyGradient:
             selection = self.network.outputs(next_observation, noise[2])
         here = self.target.outputs(observation, noise[1]) if self._soft else None
         outputs, pullback = self.network.vjp(observation, noise[0])
-        loss, gradient, priority = self._loss(batch, outputs, following, selection, here, weight)
+        if self._by_hand is not None:
+            by_row = None if weight is None else weight.numpy()
+            loss, gradient, priority = self._by_hand(batch, outputs, following, selection, by_row)
+        else:
+            loss, gradient, priority = self._by_torch(batch, outputs, following, selection, here, weight)
         pullback(gradient)
         norm = sqrt(self._flat.dot(self._flat))
         if norm > self.config.max_grad_norm:
             self._flat *= np.float32(self.config.max_grad_norm / norm)
         return Result(loss, norm, priority)
-
-    def _by_hand(
-        self, batch: Batch, values: Any, following: Any, selection: Any, here: Any, weight: Tensor | None
-    ) -> tuple[Any, Any, Any]:
-        """Loss, its gradient by the values [B, A], and priorities."""
-        action, reward, discount = batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy()
-        rows = self._rows if len(action) == len(self._rows) else np.arange(len(action)) * values.shape[1]
-        chosen = rows + action
-        target = reward + discount * following.take(rows + selection.argmax(axis=1))
-        if self.config.target_range is not None:
-            target = target.clip(*self.config.target_range)
-        error = values.take(chosen) - target
-        bound = self.config.huber_threshold
-        slope = error if self.config.loss == "squared" else np.maximum(np.minimum(error, bound), -bound)
-        priority = None if weight is None else np.abs(error)
-        weighted = slope if weight is None else slope * weight.numpy()
-        loss = np.dot(weighted, error - 0.5 * slope) / len(action)  # Huber: of error e, clipped to [e], [e]·(e − ½[e])
-        gradient = np.zeros_like(values)
-        gradient.reshape(-1)[chosen] = weighted / np.float32(len(action))
-        return loss, gradient, priority
 
     def _by_torch(
         self, batch: Batch, outputs: Any, following: Any, selection: Any, here: Any, weight: Tensor | None

@@ -33,7 +33,7 @@ from agent.files import atomic_write_bytes
 from agent.interrupt import Interrupt
 from agent.options import parse
 from agent.plots import PALETTE
-from agent.resources import use_threads
+from agent.resources import prepare_cpu
 from agent.training import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
@@ -115,7 +115,7 @@ def run(agent: str, size: int, seed: int) -> dict[str, Any]:
     """One run by the trainer's own loop, until it is solved or over."""
     chosen = options(agent, size, seed)
     config = configure(chosen)
-    use_threads(config.threads)
+    prepare_cpu(config.threads)
     device = train.resolve_device(config.device)
     task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
     learner, replay = train.build_agent(config, task, device), train.build_replay(config, task, device)

@@ -109,13 +109,13 @@ def play(env_id: str, folder: Path) -> Any:
     from agent.config import TrainConfig
     from agent.console import Console
     from agent.options import parse, to_plain
-    from agent.resources import resolve_device, use_threads
+    from agent.resources import prepare_cpu, resolve_device
     from agent.tracking import Tracker
     from agent.training import Trainer
     from envs.make import load_task
     from envs.vector import make_vector
 
-    use_threads(1)
+    prepare_cpu(1)
     config = parse(TrainConfig, {**SHORTER, "env": {"id": env_id}})
     device, task = resolve_device("cpu"), load_task(env_id, {})
     folder.mkdir()

@@ -40,7 +40,7 @@ from agent.observation import ObservationSpec  # noqa: E402
 from agent.options import parse  # noqa: E402
 from agent.priorities import PrioritisedReplay  # noqa: E402
 from agent.replay import Replay  # noqa: E402
-from agent.resources import resolve_device, use_threads  # noqa: E402
+from agent.resources import prepare_cpu, resolve_device  # noqa: E402
 from agent.seeding import torch_generator  # noqa: E402
 from agent.speed import Speed  # noqa: E402
 
@@ -241,7 +241,7 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("there is no CUDA device on this machine: nothing was measured")
     device = resolve_device(arguments.device)
-    use_threads(1)
+    prepare_cpu(1)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     quick, seconds = arguments.quick, 1.0 if arguments.quick else arguments.seconds
     parts: dict[str, Iterator[str]] = {}

@@ -23,7 +23,7 @@ from parts import NOISES, build, by_autograd, fill
 from agent.errors import UserError
 from agent.priorities import PrioritisedReplay
 from agent.replay import Replay
-from agent.resources import use_threads
+from agent.resources import prepare_cpu
 from envs.make import load_task
 from envs.vector import make_vector
 
@@ -153,7 +153,7 @@ def main() -> None:
     if unknown := set(arguments.only) - set(SECTIONS):
         parser.error(f"{', '.join(sorted(unknown))}: choose of {', '.join(SECTIONS)}")
     reporting.use_clock(arguments)
-    use_threads(1)
+    prepare_cpu(1)
     result = {"command": reporting.command(), "machine": reporting.machine()}
     result["versions"] = reporting.versions("torch", "numpy", "gymnasium")
     sections: dict[str, dict[str, list[float]]] = {}

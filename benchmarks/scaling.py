@@ -22,7 +22,7 @@ from agent.layers import NoisyLinear
 from agent.noise import NoiseModel, noise_stream
 from agent.optimiser import Adam
 from agent.replay import Replay
-from agent.resources import use_threads
+from agent.resources import prepare_cpu
 from agent.seeding import seed_sequence, torch_generator
 from envs.make import load_task
 from envs.vector import make_vector
@@ -210,7 +210,7 @@ def main() -> None:
     arguments = parser.parse_args()
     blocks = 3 if arguments.quick else arguments.blocks
     reporting.use_clock(arguments)
-    use_threads(1)
+    prepare_cpu(1)
     result: dict[str, Any] = {"command": reporting.command(), "machine": reporting.machine()}
     result["versions"] = reporting.versions("torch", "numpy", "gymnasium")
     result["tricks"], text = tricks(blocks)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from agent.resources import use_threads
+from agent.resources import prepare_cpu
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    use_threads(1)
+    prepare_cpu(1)
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -32,12 +32,14 @@ class Ours:
 
         from agent.config import TrainConfig
         from agent.options import parse
+        from agent.resources import prepare_cpu
         from agent.training import Trainer
         from envs.make import load_task
         from envs.vector import make_vector
         from train import build_agent, build_replay
 
         config = parse(TrainConfig, settings(workload, variant))
+        prepare_cpu(torch.get_num_threads())
         task = load_task(workload.env_id, dict(workload.kwargs))
         device = torch.device("cpu")
         self.agent = build_agent(config, task, device)

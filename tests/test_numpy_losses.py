@@ -1,0 +1,43 @@
+"""The losses by NumPy: against torch's functions, by hand, and at the edges. Gradients: tests/test_numpy_network.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agent import targets
+from agent.numpy_losses import project
+from agent.resources import prepare_cpu
+
+
+@pytest.mark.parametrize("count", [2, 3, 51])
+def test_masses_move_as_by_torch(count: int) -> None:
+    """Random masses at places inside, outside and exactly on the atoms; the total stays 1."""
+    random = np.random.default_rng(0)
+    atoms = torch.linspace(-3.0, 5.0, count)
+    for _ in range(50):
+        masses = random.dirichlet(np.full(count, 0.3), size=7).astype(np.float32)
+        places = random.uniform(-5.0, 7.0, (7, count)).astype(np.float32)
+        places[:2] = random.choice(atoms.numpy(), (2, count))
+        places[2], places[3] = -3.0, 5.0
+        wanted = targets.project(torch.from_numpy(masses), torch.from_numpy(places), atoms).numpy()
+        moved = project(masses, places, atoms.numpy())
+        np.testing.assert_allclose(moved, wanted, atol=2e-6)
+        np.testing.assert_allclose(moved.sum(axis=1), 1.0, atol=1e-5)
+        assert moved.dtype == np.float32
+
+
+def test_a_mass_between_two_atoms_is_shared() -> None:
+    """By hand: 0.8 at 1.25 of the atoms 0, 1, 2 is 0.6 at 1 and 0.2 at 2; 0.2 beyond the last is at the last."""
+    masses, places = np.array([[0.8, 0.2, 0.0]], np.float32), np.array([[1.25, 9.0, 0.5]], np.float32)
+    moved = project(masses, places, np.array([0.0, 1.0, 2.0], np.float32))
+    np.testing.assert_allclose(moved, [[0.0, 0.6, 0.4]], atol=1e-6)
+
+
+def test_a_cpu_that_was_prepared_takes_tiny_numbers_for_zero() -> None:
+    """What Adam's averages of a gradient that stays 0 fade to costs no more than 0 does."""
+    prepare_cpu(1)
+    fading = np.full(4, 2e-38, np.float32)
+    assert not (fading * np.float32(0.1)).any()
+    assert not (torch.from_numpy(fading) * 0.1).any()
