@@ -28,7 +28,7 @@ WORDS = (HydraException, OmegaConfBaseException), [*leaf_names(EvaluateConfig), 
 COLUMNS = ("return_mean", "return_std", "return_median", "return_min", "return_max", "return_iqm")
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluates every agent asked for, and compares them where there are several."""
     with cli.sentences(*WORDS):

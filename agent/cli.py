@@ -54,7 +54,7 @@ def _sentence(error: Exception) -> str | None:
         case OSError():
             return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
         case ValueError() if "Config group override" in text:  # Hydra's, for env= and agent=1
-            return "env and agent take a name, such as env=CartPole-v1 or agent=dqn; see --help"
+            return "env, agent and noise take a name, such as env=CartPole-v1 or agent=dqn; see --help"
         case MemoryError():
             return f"the memory is full ({text}); lower agent.network.hidden, agent.batch_size or num_envs"
         case RuntimeError():

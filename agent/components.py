@@ -79,7 +79,7 @@ class EpsilonConfig:
 
     start: Annotated[float, UNIT] = 0.0
     end: Annotated[float, UNIT] = 0.0
-    steps: Annotated[int, AT_LEAST_ONE] = 1
+    steps: Annotated[int, AT_LEAST_ONE] = 8_000
 
     def at(self, step: int) -> float:
         """ε after `step` environment steps."""

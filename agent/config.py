@@ -230,7 +230,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """The root of conf/evaluate.yaml. `checkpoint` is one path or several; none means the newest run."""
+    """The root of conf/evaluate/evaluate.yaml. `checkpoint` is one path or several; none means the newest run."""
 
     checkpoint: tuple[str, ...] = ()
     which: Literal["best", "last"] = "best"

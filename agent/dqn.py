@@ -150,7 +150,7 @@ class DQN:
             return None
         if mean_rows := int(groups * noise.mean_rows):
             draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
-        return draws.expand(uses, *draws.shape[1:])
+        return draws.expand(uses, *draws.shape[1:]) if noise.share else draws
 
     def after_update(self) -> None:
         """Counts the update, and lets the target network follow where that is due."""

@@ -28,12 +28,13 @@ TINY = np.float32(np.finfo(np.float32).tiny)
 def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
     """Huber's or the squared loss of one number per action: targets.td_loss."""
     bound, squared, limits = config.huber_threshold, config.loss == "squared", config.target_range
+    starts = np.arange(config.batch_size) * head.shape[0]  # where a row of values [B, A] begins
 
     def loss(
         batch: Batch, outputs: Array, following: Array, selection: Array, weight: Array | None
     ) -> tuple[Any, Array, Array | None]:
         reward, discount = batch.reward.numpy(), batch.discount.numpy()
-        rows = np.arange(0, outputs.size, outputs.shape[1])
+        rows = starts if len(outputs) == len(starts) else np.arange(0, outputs.size, outputs.shape[1])
         chosen = rows + batch.action.numpy()
         target = following.take(rows + selection.argmax(axis=1))
         target *= discount
@@ -45,7 +46,7 @@ def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
         slope = error if squared else np.maximum(np.minimum(error, bound), -bound)
         weighted = slope if weight is None else slope * weight
         mean = np.dot(weighted, error - 0.5 * slope) / len(rows)  # Huber: of error e, clipped to [e], [e]·(e − ½[e])
-        gradient = np.zeros_like(outputs)
+        gradient = np.zeros(outputs.shape, np.float32)  # half the time of zeros_like
         gradient.reshape(-1)[chosen] = weighted / np.float32(len(rows))
         return mean, gradient, None if weight is None else np.abs(error)
 

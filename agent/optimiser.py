@@ -11,7 +11,7 @@ class Adam:
     network, and its constructor a second, since it loads torch's compiler.
 
     Args:
-        parameters: the vector [P] to step; its `grad` is what it steps by.
+        parameters: the vector [P] to step, of which torch keeps no graph; its `grad` is what it steps by.
         eps: the paper's ε.
     """
 
@@ -22,6 +22,9 @@ class Adam:
         self._lr: float | Tensor = torch.zeros((), device=parameters.device) if on_cuda else 0.0
         self.state = {name: torch.zeros_like(parameters) for name in ("exp_avg", "exp_avg_sq")}
         self.state["step"] = torch.zeros((), device=parameters.device)
+        assert parameters.grad is not None
+        averages = [[self.state["exp_avg"]], [self.state["exp_avg_sq"]]]
+        self._arguments: list[list[Tensor]] = [[parameters], [parameters.grad], *averages, [], [self.state["step"]]]
 
     def set_rate(self, lr: float) -> None:
         """The size of the steps from now on."""
@@ -32,22 +35,14 @@ class Adam:
 
     def step(self) -> None:
         """One step."""
-        gradient, step = self.parameters.grad, self.state["step"]
-        assert gradient is not None
-        with torch.no_grad():
-            step += 1
-            torch._fused_adam_(
-                [self.parameters],
-                [gradient],
-                [self.state["exp_avg"]],
-                [self.state["exp_avg_sq"]],
-                [],
-                [step],
-                lr=self._lr,
-                beta1=0.9,
-                beta2=0.999,
-                weight_decay=0.0,
-                eps=self.eps,
-                amsgrad=False,
-                maximize=False,
-            )
+        self.state["step"] += 1
+        torch._fused_adam_(
+            *self._arguments,
+            lr=self._lr,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )

@@ -161,7 +161,7 @@ class Replay:
         """`count` independent batches of `size`, gathered at once, which costs little more than one."""
         if count == 1:
             return [self.sample(size, generator)]
-        fields = [torch.split(field, size) for field in self.sample(count * size, generator)]
+        fields = [f.reshape(count, size, *f.shape[1:]).unbind() for f in self.sample(count * size, generator)]
         return [Batch(*batch) for batch in zip(*fields, strict=True)]
 
     def gather(self, start: Any) -> Batch:

@@ -23,6 +23,9 @@ RUNS, CONFIG = Path("runs"), "config.yaml"
 #: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
 FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
 
+#: What the names of Hydra's groups stand for in a config, where that is not what is spelt like them.
+GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise")}
+
 
 def run_folder(resume: str | None, env_id: str, seed: int) -> str:
     """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
@@ -153,7 +156,7 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
     merged = copy.deepcopy(dict(saved))
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        path = ("env", "id") if key == "env" else tuple(key.split("."))
+        path = GROUPS.get(key) or tuple(key.split("."))
         if path[0] in FREE:
             _assign(merged, path, _select(asked, path))
             continue

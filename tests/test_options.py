@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -262,8 +263,8 @@ def test_configs_are_frozen() -> None:
 # ---- conf/
 
 
-def composed(name: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+def composed(name: str, *overrides: str, folder: Path = CONF) -> DictConfig:
+    with initialize_config_dir(str(folder), version_base="1.3"):
         return compose(config_name=name, overrides=list(overrides))
 
 
@@ -289,7 +290,9 @@ def test_train_yaml_and_its_dataclasses_say_the_same() -> None:
 
 
 def test_evaluate_yaml_and_its_dataclass_say_the_same() -> None:
-    mapping: dict[str, Any] = OmegaConf.to_container(composed("evaluate"), resolve=True)  # type: ignore[assignment]
+    mapping: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+        composed("evaluate", folder=CONF / "evaluate"), resolve=True
+    )
     assert mapping.pop("imports") == []
     assert keys(mapping) == keys(to_plain(EvaluateConfig()))
     assert mapping.pop("checkpoint") is None
@@ -303,6 +306,32 @@ def test_every_agent_preset_parses(name: str) -> None:
     assert keys(mapping) == keys(to_plain(TrainConfig()))
     explores = config.agent.noise.enabled or config.agent.epsilon.start > 0
     assert explores
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "noise").glob("*.yaml")))
+def test_a_variant_of_the_noise_wins_over_agent_and_task_and_changes_nothing_else(name: str) -> None:
+    """On Acrobot, whose preset says draws, hold and more of the noise itself."""
+    before, after = (train_mapping("env=Acrobot-v1", *words)["agent"] for words in ((), (f"noise={name}",)))
+    parse(TrainConfig, train_mapping("env=Acrobot-v1", f"noise={name}"))
+    said = yaml.safe_load((CONF / "noise" / f"{name}.yaml").read_text()) or {}
+    for part in ("noise", "epsilon"):
+        assert after.pop(part) == {**before.pop(part), **said.pop(part, {})}
+    assert (said, after) == ({}, before)
+
+
+def test_every_variant_of_the_noise_is_another_one() -> None:
+    """So that a comparison compares; each explores in some way."""
+    seen = []
+    for path in (CONF / "noise").glob("*.yaml"):
+        for agent in ("noisy_dqn", "rainbow"):
+            config = parse(TrainConfig, train_mapping(f"agent={agent}", "env=NoPreset-v0", f"noise={path.stem}")).agent
+            assert config.noise.enabled or config.epsilon.start == 1.0 > config.epsilon.end > 0.0
+            assert config.epsilon.steps >= 8_000
+            seen.append(config)
+    names = [path.stem for path in (CONF / "noise").glob("*.yaml")]
+    assert {"preset", "paper", "shared", "per_row", "per_episode", "independent", "none"} <= set(names)
+    same = [(a, b) for a in range(len(seen)) for b in range(a) if seen[a] == seen[b]]
+    assert len(same) <= 4  # the presets' own draws are one of the variants
 
 
 ENV = CONF / "env"

@@ -361,6 +361,7 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
     for options, difference in (
         ("agent.lr=0.5", r"agent\.lr=0\.001, and agent\.lr=0\.5 was asked"),
         ("agent=dqn", r"agent\.[a-z.]+=.*agent\.[a-z.]+=.* was asked"),
+        ("noise=per_episode", r"agent\.noise\.hold=step, and agent\.noise\.hold=episode was asked"),
         ("seed=1", "seed=0, and seed=1 was asked"),
         ("num_envs=3", "num_envs=2, and num_envs=3 was asked"),
         ("env=Acrobot-v1", r"env\.id=CartPole-v1, and env\.id=Acrobot-v1 was asked"),
