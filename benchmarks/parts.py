@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from agent.config import TrainConfig  # noqa: E402
 from agent.dqn import DQN  # noqa: E402
+from agent.numpy_losses import LOSSES  # noqa: E402
 from agent.numpy_network import NumpyNetwork  # noqa: E402
 from agent.options import parse  # noqa: E402
 from agent.replay import Replay  # noqa: E402
@@ -73,4 +74,11 @@ def fill(replay: Replay, task: Task, steps: int) -> None:
 def by_autograd() -> Iterator[None]:
     """Agents that are built in here use autograd and torch's modules where they would use NumPy."""
     with patch.object(NumpyNetwork, "fits", staticmethod(lambda network: False)):
+        yield
+
+
+@contextmanager
+def losses_by_torch() -> Iterator[None]:
+    """Agents that are built in here compute their losses by torch, on what a network by NumPy puts out."""
+    with patch.dict(LOSSES, clear=True):
         yield

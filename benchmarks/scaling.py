@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import reporting
 import torch
-from parts import PER_ROW, PLAIN, SHARED, build, by_autograd, fill
+from parts import PER_ROW, PLAIN, SHARED, build, by_autograd, fill, losses_by_torch
 
 from agent.layers import NoisyLinear
 from agent.noise import NoiseModel, noise_stream
@@ -102,6 +102,34 @@ def hand_written_gradients(noise: dict[str, Any]) -> Pair:
     return updates({"noise": noise}), straightforward
 
 
+def hand_written_loss() -> Pair:
+    """C51's: the projection by counting and its gradient by hand, or K·K' pairs and autograd."""
+    settings = {"noise": SHARED, "head": "categorical"}
+    with losses_by_torch():
+        straightforward = updates(settings)
+    return updates(settings), straightforward
+
+
+def no_denormals() -> Pair:
+    """Adam's step where half of its averages have faded below 1e-38, and by rounding never reach 0."""
+
+    def faded(flush: bool) -> Callable[[], object]:
+        torch.set_flush_denormal(False)
+        flat = torch.zeros(22_000)
+        flat.grad = torch.zeros(22_000)
+        adam = Adam(flat, 1e-8)
+        adam.state["exp_avg"][::2] = 1e-40
+
+        def step() -> None:
+            torch.set_flush_denormal(flush)
+            adam.step()
+            torch.set_flush_denormal(True)
+
+        return step
+
+    return faded(True), faded(False)
+
+
 def table_of_quantiles() -> Pair:
     """256 draws for the network of the workloads: an update's with a draw per row."""
     model = NoiseModel(4 + 120 + 120 + 84 + 84 + 2)
@@ -160,6 +188,8 @@ TRICKS: dict[str, Callable[[], Pair]] = {
     "gradients by hand and NumPy, for autograd: a plain update": lambda: hand_written_gradients(PLAIN),
     "… a noisy update, one draw": lambda: hand_written_gradients(SHARED),
     "… a noisy update, a draw per row": lambda: hand_written_gradients(PER_ROW),
+    "C51's loss by hand and NumPy, for torch's on the same network": hand_written_loss,
+    "numbers below 1e-38 taken for 0: Adam's step where half its averages have faded to such": no_denormals,
     "noise from a table, for torch.randn: 256 draws of a network": table_of_quantiles,
     "the noisy matrix never formed, for one per row: a layer 128 to 128, forwards": no_matrix_per_row,
     "Adam on one flat vector, for torch's fused Adam on 12 tensors": lambda: flat_adam(True),

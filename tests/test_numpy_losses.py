@@ -8,7 +8,6 @@ import torch
 
 from agent import targets
 from agent.numpy_losses import project
-from agent.resources import prepare_cpu
 
 
 @pytest.mark.parametrize("count", [2, 3, 51])
@@ -33,11 +32,3 @@ def test_a_mass_between_two_atoms_is_shared() -> None:
     masses, places = np.array([[0.8, 0.2, 0.0]], np.float32), np.array([[1.25, 9.0, 0.5]], np.float32)
     moved = project(masses, places, np.array([0.0, 1.0, 2.0], np.float32))
     np.testing.assert_allclose(moved, [[0.0, 0.6, 0.4]], atol=1e-6)
-
-
-def test_a_cpu_that_was_prepared_takes_tiny_numbers_for_zero() -> None:
-    """What Adam's averages of a gradient that stays 0 fade to costs no more than 0 does."""
-    prepare_cpu(1)
-    fading = np.full(4, 2e-38, np.float32)
-    assert not (fading * np.float32(0.1)).any()
-    assert not (torch.from_numpy(fading) * 0.1).any()
