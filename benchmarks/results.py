@@ -239,7 +239,7 @@ TASKS = (
         eval_every=10_000,
         solved=200.0,
         references={"SB3 zoo DQN": "154", "SB3 zoo QR-DQN": "70"},
-        note="Chosen on seed 20: half an update per step, ε on top of the noise in the task's preset, n = 7 for Rainbow.",
+        note="Chosen on seed 20: half an update per step, ε on top of the noise in the preset, n = 7 for Rainbow.",
     ),
     Task(
         "LunarLander-v3-300k",
