@@ -11,6 +11,7 @@ Q-learning, one-step returns, where a table does not say otherwise. Results: doc
 import argparse
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,29 @@ def replay(arguments: argparse.Namespace) -> Works:
     return works
 
 
+def products() -> Callable[[], object]:
+    """The matrix products of an update without noise: two passes forwards, one backwards. No program does without."""
+    random, batch, widths = np.random.default_rng(0), 128, [4, *parts.BASIC["network"]["hidden"], 2]
+
+    def floats(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape, dtype=np.float32)
+
+    layers = [(floats(batch, p), floats(q, p), floats(batch, q)) for p, q in pairwise(widths)]
+
+    def work() -> None:
+        for i, (x, weight, g) in enumerate(layers):
+            for _ in range(2):
+                x.dot(weight.T)
+            g.T.dot(x)
+            if i > 0:
+                g.dot(weight)
+
+    return work
+
+
 def update(_: argparse.Namespace) -> Works:
     """One gradient step on a batch at hand: target, loss, gradient, Adam."""
-    works: Works = {}
+    works: Works = {"the matrix products of expected, plain, alone": products()}
     for head, settings in HEADS.items():
         for noise, values in NOISES.items():
             both = parts.merged(settings, {"noise": values})
