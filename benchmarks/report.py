@@ -26,7 +26,9 @@ Tianshou draws one noise for each of its two networks and TorchRL one for the on
 target network changes when it is copied); both act by what the last update drew. This project draws one
 for the prediction, one for the target, with double Q-learning one for the selection, and a new one for
 every acting step. Peak memory is of the whole process, its imports included; of an Atari transition
-Stable-Baselines3 and TorchRL keep two stacks of frames, Tianshou one, this project one frame.""",
+Stable-Baselines3 and TorchRL keep two stacks of frames, Tianshou one, this project one frame. This
+project's process is set up as `train.py` sets it up (agent/resources.py: numbers below 1e-38 are 0, freed
+memory is kept), the others' as they come.""",
         "peers",
         "python benchmarks/peers.py",
     ),
@@ -46,7 +48,8 @@ is what it takes itself, without the pieces that it calls.""",
     ),
     (
         "The pieces",
-        "Microseconds of a call, median, least and greatest of several blocks.",
+        """Microseconds of a call, median, least and greatest of several blocks. The first line of the updates
+is the floor under all of them: the matrix products of a plain update, and nothing else.""",
         "micro",
         "python benchmarks/micro.py",
     ),
