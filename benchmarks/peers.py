@@ -1,6 +1,6 @@
 """Environment steps per second of whole training loops: this project and its peers, on the same work, in turns.
 
-    python benchmarks/peers.py                                  # about a quarter of an hour on two cores
+    python benchmarks/peers.py                                  # about twenty minutes on two cores
     python benchmarks/peers.py --quick                          # about three minutes
     python benchmarks/peers.py --workloads a,b --peers sb3 --repeats 9
 

@@ -72,7 +72,7 @@ WORKLOADS = {
         "CartPole-v1, an update every step", **CARTPOLE, num_envs=1, every=1, variants=(PLAIN, NOISY, NOISY_ROWS)
     ),
     "c8": Workload("CartPole-v1, 8 environments, ratio 1/10", **CARTPOLE, num_envs=8, every=10),
-    "c32": Workload("CartPole-v1, 32 environments, ratio 1/10", **CARTPOLE, num_envs=32, every=10),
+    "c32": Workload("CartPole-v1, 32 environments, ratio 1/10", **CARTPOLE, num_envs=32, every=10, threads=(1, 2)),
     "d": Workload(
         "MinAtar Breakout, its convolution, an update every 4 steps",
         "MinAtar/Breakout-v1",
