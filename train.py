@@ -28,7 +28,7 @@ from agent.options import leaf_names, parse, to_plain
 from agent.plots import plot_learning_curve
 from agent.priorities import PrioritisedReplay, prioritised_bytes
 from agent.replay import Replay, required_bytes
-from agent.resources import check_replay_memory, prepare_cpu, resolve_device
+from agent.resources import check_replay_memory, prepare_cpu, resolve_device, threads_for_numpy
 from agent.run_folder import merge_resumed, occupied, open_run, run_folder, write_config
 from agent.saved_agent import check_env, load_agent
 from agent.seeding import torch_generator
@@ -81,7 +81,8 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
     network = build_network(
         config.agent, task.observation, task.actions, torch_generator(config.seed, "initialisation")
     )
-    on_numpy = device.type == "cpu" and NumpyNetwork.fits(network)
+    if on_numpy := device.type == "cpu" and NumpyNetwork.fits(network):
+        threads_for_numpy(config.threads)
     speed = choose_speed(config, on_numpy, device, sum(parameter.numel() for parameter in network.parameters()))
     return DQN(network, config.agent, task.actions, config.seed, device, speed)
 

@@ -39,13 +39,23 @@ def resolve_device(name: str) -> torch.device:
 def prepare_cpu(count: int) -> None:
     """Sets up this process for speed on a CPU. What is computed differs by rounding at most.
 
-    Torch and NumPy's matrix products use `count` threads: small matrices gain nothing from more. This thread takes
-    numbers below 1e-38 for 0: where a gradient stays 0, as behind a ReLU that is off, Adam's averages of it fade to
-    such and never reach 0, and a processor takes several times as long over them. Memory that is freed is kept.
+    Torch uses `count` threads and NumPy one, see `threads_for_numpy`. This thread takes numbers below 1e-38 for 0:
+    where a gradient stays 0, as behind a ReLU that is off, Adam's averages of it fade to such and never reach 0, and a
+    processor takes several times as long over them. Memory that is freed is kept.
     """
     torch.set_num_threads(count)
+    threadpool_limits(1, user_api="blas")
     torch.set_flush_denormal(True)
     _keep_freed_memory()
+
+
+def threads_for_numpy(count: int) -> None:
+    """Gives the threads to NumPy's matrix products instead, and torch one: for a network that NumPy computes.
+
+    Only one of the two may have several: the threads of both wait in loops, on the cores that the other's need, and an
+    update took ten times as long with two threads each.
+    """
+    torch.set_num_threads(1)
     threadpool_limits(count, user_api="blas")
 
 

@@ -37,6 +37,7 @@ RUNNERS = ROOT / "benchmarks" / "peers"
 VENV = ROOT / "benchmarks" / ".venv-peers"
 FIGURE = ROOT / "docs" / "figures" / "peers.png"
 COMPILED = " compiled"
+THEN = "`, then `"  # between the commands that made a table
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--clock", choices=("seconds", "cpu_seconds"), default="seconds", help="what the table divides by"
     )
+    parser.add_argument("--keep", action="store_true", help="workloads that are not measured now stay as they were")
     parser.add_argument("--no-venv", action="store_true", help="the peers are in the Python that runs this")
     parser.add_argument("--out", type=Path, help="folder of the results instead of docs/")
     arguments = parser.parse_args()
@@ -269,20 +271,35 @@ def main() -> None:
     figure = FIGURE
     if arguments.out:
         reporting.RESULTS, figure = arguments.out, arguments.out / "peers.png"
+    path = reporting.RESULTS / "peers.json"
+    kept = json.loads(path.read_text()) if arguments.keep and path.exists() else {"results": [], "versions": {}}
     results: list[dict[str, Any]] = []
     for workload in arguments.workloads:
         for threads in map(int, arguments.threads or WORKLOADS[workload].threads):
             chosen = contenders(workload, libraries, arguments.variants, not arguments.quick)
             results += compete(chosen, python, workload, threads, arguments)
-            publish(results, about, arguments.clock, figure)  # what there is, in case the rest is not waited for
+            publish(
+                with_kept(results, kept), about, arguments.clock, figure
+            )  # what there is, in case the rest is not waited for
     print((reporting.RESULTS / "peers.md").read_text())
 
 
-def publish(results: list[dict[str, Any]], about: dict[str, Any], clock: str, figure: Path) -> None:
+def with_kept(results: list[dict[str, Any]], kept: dict[str, Any]) -> list[dict[str, Any]]:
+    """Results, and an earlier table's of other workloads or threads: all of a table are measured in the same rounds."""
+
+    def key(entry: dict[str, Any]) -> tuple[str, int]:
+        return entry["workload"], entry["threads"]
+
+    measured = {key(entry) for entry in results}
+    others = [{**e, "versions": kept["versions"]} for e in kept["results"] if key(e) not in measured]
+    return sorted([*results, *others], key=lambda entry: (list(WORKLOADS).index(entry["workload"]), entry["threads"]))
+
+
+def publish(results: list[dict[str, Any]], about: dict[str, Any], clock: str, figure: Path, command: str) -> None:
     """Writes the results, their table and their figure."""
     versions = {name: version for entry in results for name, version in entry["versions"].items()}
     entries = [{key: value for key, value in entry.items() if key != "versions"} for entry in results]
-    result = {"command": reporting.command(), "machine": about, "versions": versions, "results": entries}
+    result = {"command": command, "machine": about, "versions": versions, "results": entries}
     reporting.save("peers", result, write_table(results, clock), quiet=True)
     if any(entry["blocks"] for entry in results):
         draw(results, clock, figure)

@@ -173,3 +173,20 @@ def test_the_document_names_the_command_of_what_is_missing(load: Any, monkeypatc
     assert "| what | µs |" in text
     for _, _, _, command in report.SECTIONS:
         assert (ROOT / command.split()[1]).exists()
+
+
+def test_what_is_kept_of_an_earlier_table_is_workloads_that_were_not_measured_again(load: Any) -> None:
+    peers = load("peers")
+
+    def entry(workload: str, threads: int, label: str, blocks: int) -> dict[str, Any]:
+        return {"workload": workload, "threads": threads, "label": label, "blocks": blocks, "versions": {"torch": "2"}}
+
+    kept = [entry("c32", 1, "ours", 1), entry("a", 1, "ours", 2), entry("a", 2, "ours", 3), entry("a", 1, "theirs", 4)]
+    kept = [{name: value for name, value in one.items() if name != "versions"} for one in kept]
+    both = peers.with_kept([entry("a", 1, "ours", 5)], {"results": kept, "versions": {"torch": "1"}})
+    seen = [(one["workload"], one["threads"], one["label"], one["blocks"], one["versions"]["torch"]) for one in both]
+    assert seen == [
+        ("a", 1, "ours", 5, "2"),
+        ("a", 2, "ours", 3, "1"),
+        ("c32", 1, "ours", 1, "1"),
+    ]

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
-from agent.resources import prepare_cpu
+from agent.resources import prepare_cpu, threads_for_numpy
 
 #: Page faults of a round of large arrays, after two others, in a process that was set up or was not.
 FAULTS = """
@@ -52,3 +53,19 @@ def test_freed_memory_is_kept_for_the_next_arrays() -> None:
     if faults["as it is"] < 5_000:
         pytest.skip(f"this C library keeps them by itself: {faults}")
     assert faults["prepared"] < 500
+
+
+def test_only_one_of_torch_and_numpy_has_several_threads() -> None:
+    """The threads of both wait in loops, on the cores that the other's need."""
+
+    def numpys() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    try:
+        prepare_cpu(2)
+        assert (torch.get_num_threads(), numpys()) == (2, {1})
+        threads_for_numpy(2)
+        assert (torch.get_num_threads(), numpys()) == (1, {2})
+    finally:
+        prepare_cpu(1)
+    assert (torch.get_num_threads(), numpys()) == (1, {1})

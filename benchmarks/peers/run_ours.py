@@ -38,8 +38,8 @@ class Ours:
         from envs.vector import make_vector
         from train import build_agent, build_replay
 
-        config = parse(TrainConfig, settings(workload, variant))
-        prepare_cpu(torch.get_num_threads())
+        config = parse(TrainConfig, {**settings(workload, variant), "threads": torch.get_num_threads()})
+        prepare_cpu(config.threads)
         task = load_task(workload.env_id, dict(workload.kwargs))
         device = torch.device("cpu")
         self.agent = build_agent(config, task, device)
