@@ -273,14 +273,14 @@ def main() -> None:
         reporting.RESULTS, figure = arguments.out, arguments.out / "peers.png"
     path = reporting.RESULTS / "peers.json"
     kept = json.loads(path.read_text()) if arguments.keep and path.exists() else {"results": [], "versions": {}}
+    command = THEN.join([*([kept["command"]] if "command" in kept else []), reporting.command()])
     results: list[dict[str, Any]] = []
     for workload in arguments.workloads:
         for threads in map(int, arguments.threads or WORKLOADS[workload].threads):
             chosen = contenders(workload, libraries, arguments.variants, not arguments.quick)
             results += compete(chosen, python, workload, threads, arguments)
-            publish(
-                with_kept(results, kept), about, arguments.clock, figure
-            )  # what there is, in case the rest is not waited for
+            # What there is, in case the rest is not waited for.
+            publish(with_kept(results, kept), about, arguments.clock, figure, command)
     print((reporting.RESULTS / "peers.md").read_text())
 
 
