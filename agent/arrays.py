@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 
-def as_array(tensor: Tensor) -> Any:
-    """A tensor on the CPU as a NumPy view of it; one on another device as it is."""
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+def as_array(values: Any) -> Any:
+    """A tensor on the CPU as a NumPy view of it; an array, and a tensor on another device, as it is."""
+    return values.numpy() if isinstance(values, Tensor) and values.device.type == "cpu" else values
 
 
 def upload(values: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
@@ -40,6 +40,12 @@ def choose(mask: np.ndarray, yes: Any, no: Any) -> Any:
     if isinstance(yes, np.ndarray):
         return np.where(mask[:, None], yes, no)
     return torch.where(upload(mask, yes.device).unsqueeze(1), yes, no)
+
+
+def expand(array: Any, count: int) -> Any:
+    """`array` [1, ...] as [count, ...]: a view of a tensor or an array."""
+    shape = (count, *array.shape[1:])
+    return np.broadcast_to(array, shape) if isinstance(array, np.ndarray) else array.expand(shape)
 
 
 def integer(array: Any) -> Any:

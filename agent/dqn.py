@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from agent import targets
-from agent.arrays import upload
+from agent.arrays import expand, upload
 from agent.compiled import gradient_of
 from agent.config import AgentConfig
 from agent.exploration import ActingNoise
-from agent.gradients import Levels
+from agent.gradients import Levels, NumpyGradient
 from agent.graphs import GraphedFunction
 from agent.network import QNetwork, flatten_parameters, noise_model
 from agent.noise import noise_stream
@@ -78,6 +78,8 @@ class DQN:
         self._numpy = NumpyNetwork(self.network) if on_numpy else None
         self._policy = GraphedFunction(self._greedy, "acting") if speed.graphs else self._greedy
         self._gradient = gradient_of(self.network, self.target, self.parameters, config, on_numpy, speed)
+        #: Whether it learns by NumPy, and saves a conversion where batches and weights are arrays.
+        self.takes_arrays = isinstance(self._gradient, NumpyGradient)
         self._adam = Adam(self.parameters, config.adam_eps)
         self.acting_noise = ActingNoise(self.noise, config.noise, seed_sequence(seed, "acting"), self.device)
         self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
@@ -117,11 +119,11 @@ class DQN:
 
     # ---- learning
 
-    def update(self, batch: Batch, weight: Tensor | None = None) -> UpdateMetrics:
+    def update(self, batch: Batch, weight: Any = None) -> UpdateMetrics:
         """One gradient step on a batch, and the target network's part of it.
 
         Args:
-            batch: B transitions.
+            batch: B transitions, arrays only where the agent `takes_arrays`.
             weight: [B], how much each row's loss counts; then the metrics have priorities.
         """
         self.before_update()
@@ -133,24 +135,25 @@ class DQN:
         """What the host has to say before `learn`: the step size."""
         self._adam.set_rate(self.learning_rate())
 
-    def learn(self, batch: Batch, weight: Tensor | None = None) -> UpdateMetrics:
+    def learn(self, batch: Batch, weight: Any = None) -> UpdateMetrics:
         """The device's part of an update, from the draws to the optimiser: a CUDA graph can hold it."""
         draws = self._update_noise(len(batch.action))
         loss, norm, priority = self._gradient(batch, draws, self._levels(len(batch.action)), weight)
         self._adam.step()
         return UpdateMetrics(loss, norm, priority)
 
-    def _update_noise(self, rows: int) -> Tensor | None:
+    def _update_noise(self, rows: int) -> Any:
         """The noise of an update [2 or 3, N, size] or [2 or 3, N, M, size], as `agent.noise` says."""
         noise, uses = self.config.noise, 3 if self.config.double else 2
         groups = noise.draws or rows
         repeat = (noise.repeat,) if noise.repeat > 1 else ()
-        draws = self._update.draw(1 if noise.share else uses, groups, *repeat)
+        draw: Any = self._update.draw_array if self.takes_arrays else self._update.draw
+        draws = draw(1 if noise.share else uses, groups, *repeat)
         if draws is None:
             return None
         if mean_rows := int(groups * noise.mean_rows):
             draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
-        return draws.expand(uses, *draws.shape[1:]) if noise.share else draws
+        return expand(draws, uses) if noise.share else draws
 
     def after_update(self) -> None:
         """Counts the update, and lets the target network follow where that is due."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from agent import targets
+from agent.arrays import as_array
 from agent.config import AgentConfig
 from agent.heads import Head, Values
 from agent.network import QNetwork
@@ -173,22 +174,18 @@ class NumpyGradient:
         known = None if self._soft else LOSSES.get(type(network.head))
         self._by_hand = None if known is None else known(config, network.head)
 
-    def __call__(
-        self, batch: Batch, draws: Tensor | None, levels: Levels | None = None, weight: Tensor | None = None
-    ) -> Result:
-        """See AutogradGradient."""
-        noise: Any = (None,) * 3 if draws is None else draws.numpy()
-        observation, next_observation = (
-            self.network.read(x.numpy()) for x in (batch.observation, batch.next_observation)
-        )
+    def __call__(self, batch: Batch, draws: Any, levels: Levels | None = None, weight: Any = None) -> Result:
+        """See AutogradGradient; batch, draws and weights may be tensors or arrays."""
+        batch, noise = batch.arrays(), (None,) * 3 if draws is None else as_array(draws)
+        weight = None if weight is None else as_array(weight)
+        observation, next_observation = map(self.network.read, (batch.observation, batch.next_observation))
         following = selection = self.target.outputs(next_observation, noise[1])
         if self.config.double:
             selection = self.network.outputs(next_observation, noise[2])
         here = self.target.outputs(observation, noise[1]) if self._soft else None
         outputs, pullback = self.network.vjp(observation, noise[0])
         if self._by_hand is not None:
-            by_row = None if weight is None else weight.numpy()
-            loss, gradient, priority = self._by_hand(batch, outputs, following, selection, by_row)
+            loss, gradient, priority = self._by_hand(batch, outputs, following, selection, weight)
         else:
             loss, gradient, priority = self._by_torch(batch, outputs, following, selection, here, weight)
         pullback(gradient)
@@ -198,9 +195,10 @@ class NumpyGradient:
         return Result(loss, norm, priority)
 
     def _by_torch(
-        self, batch: Batch, outputs: Any, following: Any, selection: Any, here: Any, weight: Tensor | None
+        self, batch: Batch, outputs: Any, following: Any, selection: Any, here: Any, weight: Any
     ) -> tuple[Any, Any, Any]:
         """Loss, its gradient by the streams' outputs [B, A, …], and priorities: for any head."""
+        batch, weight = batch.tensors(), None if weight is None else torch.from_numpy(weight)
         leaf, values = torch.from_numpy(outputs).requires_grad_(), self._head.values
         with torch.no_grad():
             after, before = (

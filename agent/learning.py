@@ -9,7 +9,7 @@ from agent.dqn import DQN, UpdateMetrics
 from agent.graphs import Graph
 from agent.priorities import PrioritisedReplay
 from agent.replay import Replay
-from agent.seeding import torch_generator
+from agent.seeding import Generator, numpy_generator, torch_generator
 
 
 class Learner:
@@ -27,10 +27,14 @@ class Learner:
 
     def __init__(self, agent: DQN, replay: Replay, seed: int) -> None:
         self._agent, self._replay, self._config = agent, replay, agent.config
-        self.generator = torch_generator(seed, "replay", device=replay.device)
+        #: On a CPU NumPy's: it draws a batch in a third of the time.
+        self.generator: Generator = numpy_generator(seed, "replay")
+        if not replay.by_numpy:
+            self.generator = torch_generator(seed, "replay", device=replay.device)
         self._beta = torch.zeros((), device=replay.device)
         self._work: Callable[[], Tensor] = self._step
         if agent.speed.graphs:
+            assert isinstance(self.generator, torch.Generator)
             self._work = Graph(self._step, [self.generator, *agent.generators()], "the update")
 
     def due(self, step: int) -> int:
@@ -46,12 +50,12 @@ class Learner:
 
     def _on_host(self, due: int, step: int) -> Iterator[UpdateMetrics]:
         """Batches of a replay in the machine's memory, wherever the agent is."""
-        config, replay = self._config, self._replay
+        config, agent, replay = self._config, self._agent, self._replay
         if isinstance(replay, PrioritisedReplay):
             beta = config.priority.beta_at(step)
-            yield from replay.learn(due, config.batch_size, beta, self._agent.update, self.generator)
+            yield from replay.learn(due, config.batch_size, beta, agent.update, self.generator, agent.takes_arrays)
         else:
-            yield from map(self._agent.update, replay.sample_many(due, config.batch_size, self.generator))
+            yield from map(agent.update, replay.sample_many(due, config.batch_size, self.generator, agent.takes_arrays))
 
     def _on_device(self, due: int, step: int) -> Iterator[UpdateMetrics]:
         self._beta.fill_(self._config.priority.beta_at(step))

@@ -33,9 +33,9 @@ def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
     def loss(
         batch: Batch, outputs: Array, following: Array, selection: Array, weight: Array | None
     ) -> tuple[Any, Array, Array | None]:
-        reward, discount = batch.reward.numpy(), batch.discount.numpy()
+        reward, discount = batch.reward, batch.discount
         rows = starts if len(outputs) == len(starts) else np.arange(0, outputs.size, outputs.shape[1])
-        chosen = rows + batch.action.numpy()
+        chosen = rows + batch.action
         target = following.take(rows + selection.argmax(axis=1))
         target *= discount
         target += reward
@@ -62,10 +62,10 @@ def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
     ) -> tuple[Any, Array, Array | None]:
         rows = np.arange(len(outputs))
         masses = np.exp(_log_softmax(following[rows, q_values(selection).argmax(axis=1)]))
-        positions = np.multiply.outer(batch.discount.numpy(), atoms)
-        positions += batch.reward.numpy()[:, None]
+        positions = np.multiply.outer(batch.discount, atoms)
+        positions += batch.reward[:, None]
         target = project(masses, positions if limits is None else positions.clip(*limits), atoms)
-        action = batch.action.numpy()
+        action = batch.action
         log_masses = _log_softmax(outputs[rows, action])
         # The divergence, with 0·ln 0 = 0, and its derivative by the logits, softmax·Σ target − target.
         losses = np.einsum("bk,bk->b", target, np.log(np.maximum(target, TINY)) - log_masses)

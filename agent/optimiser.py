@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from agent.arrays import as_array
+
 
 class Adam:
     """Adam (Kingma & Ba 2015, algorithm 1, β₁ = 0.9, β₂ = 0.999) by torch's fused kernel.
@@ -24,6 +26,7 @@ class Adam:
         self.state["step"] = torch.zeros((), device=parameters.device)
         assert parameters.grad is not None
         averages = [[self.state["exp_avg"]], [self.state["exp_avg_sq"]]]
+        self._steps = as_array(self.state["step"])
         self._arguments: list[list[Tensor]] = [[parameters], [parameters.grad], *averages, [], [self.state["step"]]]
 
     def set_rate(self, lr: float) -> None:
@@ -35,7 +38,7 @@ class Adam:
 
     def step(self) -> None:
         """One step."""
-        self.state["step"] += 1
+        self._steps += 1.0
         torch._fused_adam_(
             *self._arguments,
             lr=self._lr,

@@ -15,6 +15,7 @@ from torch import Tensor
 from agent.arrays import upload
 from agent.observation import ObservationSpec, as_spec
 from agent.replay import Batch, Replay, required_bytes, ring_rows
+from agent.seeding import Generator, uniform
 from agent.sum_tree import level_sizes, sum_tree
 
 #: ε of p = |δ| + ε: what has been learnt is still seen now and then (§3.3).
@@ -24,11 +25,11 @@ LEAST = 1e-6
 class Prioritised(NamedTuple):
     """A batch of B transitions, the weights [B] of their losses, and their rows [B] in the replay, for `reprioritise`.
 
-    Rows are an array on the CPU and a tensor on an accelerator.
+    Rows are an array on the CPU and a tensor on an accelerator; weights are of the batch's kind.
     """
 
     batch: Batch
-    weight: Tensor
+    weight: Any
     rows: Any
 
 
@@ -57,9 +58,9 @@ class PrioritisedReplay(Replay):
         self._largest: Any = np.ones(1) if self.by_numpy else torch.ones(1, dtype=torch.float64, device=self.device)
 
     def sample_prioritised(
-        self, size: int, beta: float | Tensor, generator: torch.Generator | None = None
+        self, size: int, beta: float | Tensor, generator: Generator | None = None, arrays: bool = False
     ) -> Prioritised:
-        """Draws `size` transitions by priority, with replacement.
+        """Draws `size` transitions by priority, with replacement; see `sample`.
 
         The weights are (N·P(i))^−β over the largest of the batch (§3.4), so that they only ever shrink a step; N and
         the sum of the priorities cancel.
@@ -69,30 +70,38 @@ class PrioritisedReplay(Replay):
         """
         if not self.count:
             raise ValueError("the replay holds no transition yet")
-        share = torch.rand(size, dtype=torch.float64, generator=generator, device=self.device)
-        rows = self._tree.find(share.numpy() if self.by_numpy else share)
+        rows = self._tree.find(self._shares(size, generator))
         priority = self._tree.leaves[rows]
-        weight = torch.as_tensor((priority / priority.min()) ** -beta).float()
-        batch = self.gather(rows)
-        if self._batch_device != self.device:
-            *fields, weight = (upload(field.numpy(), self._batch_device) for field in (*batch, weight))
-            batch = Batch(*fields)
+        weight = (priority / priority.min()) ** -beta
+        batch = self._handed(self._gather(rows), arrays)
+        if self.by_numpy:
+            weight = weight.astype(np.float32)
+            weight = weight if isinstance(batch.reward, np.ndarray) else upload(weight, batch.reward.device)
+        else:
+            weight = weight.float().to(batch.reward.device)
         return Prioritised(batch, weight, rows)
+
+    def _shares(self, size: int, generator: Any) -> Any:
+        """Uniform numbers [size] in [0, 1)."""
+        if self.by_numpy:
+            return uniform(size, generator)
+        return torch.rand(size, dtype=torch.float64, generator=generator, device=self.device)
 
     def learn(
         self,
         count: int,
         size: int,
         beta: float,
-        update: Callable[[Batch, Tensor], Any],
-        generator: torch.Generator | None = None,
+        update: Callable[[Batch, Any], Any],
+        generator: Generator | None = None,
+        arrays: bool = False,
     ) -> Iterator[Any]:
         """What `update` gives for `count` batches and weights; each is drawn by the priorities that the last one left.
 
         It is the `priority` [size] of what update gives that becomes the rows' own.
         """
         for _ in range(count):
-            batch, weight, rows = self.sample_prioritised(size, beta, generator)
+            batch, weight, rows = self.sample_prioritised(size, beta, generator, arrays)
             metrics = update(batch, weight)
             self.reprioritise(rows, metrics.priority)
             yield metrics

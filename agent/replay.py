@@ -15,6 +15,7 @@ from agent.arrays import as_array, integer, take, take_round, upload, write
 from agent.batch import Batch as Batch  # from here as well, for those who sample
 from agent.frames import Frames
 from agent.observation import ObservationSpec, as_spec
+from agent.seeding import Generator, uniform
 
 # Columns of the packed scalars of a row.
 ACTION, REWARD, TERMINATED, STOP = range(4)
@@ -134,39 +135,54 @@ class Replay:
         self._advance()
         self.begin(observation)
 
-    def sample(self, size: int, generator: torch.Generator | None = None) -> Batch:
+    def sample(self, size: int, generator: Generator | None = None, arrays: bool = False) -> Batch:
         """Draws `size` transitions uniformly, with replacement, from all starts.
+
+        Args:
+            size: B.
+            generator: draws them; on a device one of torch's.
+            arrays: whether a replay by NumPy hands out arrays.
 
         Raises:
             ValueError: where there is no start yet.
         """
         if not self.count:
             raise ValueError("the replay holds no transition yet")
-        batch = self.gather(self._draw(size, generator))
-        if self._batch_device == self.device:
-            return batch
-        return Batch(*(upload(field.numpy(), self._batch_device) for field in batch))
+        return self._handed(self._gather(self._draw(size, generator)), arrays)
 
-    def _draw(self, size: int, generator: torch.Generator | None) -> Any:
+    def _handed(self, batch: Batch, arrays: bool) -> Batch:
+        """A batch as it is handed out."""
+        if self._batch_device != self.device:
+            return Batch(*(upload(field, self._batch_device) for field in batch.arrays()))
+        return batch if arrays else batch.tensors()
+
+    def _draw(self, size: int, generator: Any) -> Any:
         """Flat rows [size] of starts. On a device its own counters say how many there are: nothing of the host's."""
-        if self.by_numpy:
-            rank = torch.randint(self.count, (size,), generator=generator, device=self.device).numpy()
-            return take_round(self._starts, rank + self.first)
+        if self.by_numpy:  # a product of numbers below 1 with a count is below the count, rounded or not
+            rank = uniform(size, generator)
+            rank *= self.count
+            return take_round(self._starts, integer(rank) + self.first)
         first, count = self._queue
         wide = WIDE if self.device.type != "mps" else 2**31 - 1  # Apple's GPU draws no more bits
         rank = torch.randint(wide, (size,), generator=generator, device=self.device) % count
         return take_round(self._starts, rank + first)
 
-    def sample_many(self, count: int, size: int, generator: torch.Generator | None = None) -> list[Batch]:
-        """`count` independent batches of `size`, gathered at once, which costs little more than one."""
+    def sample_many(
+        self, count: int, size: int, generator: Generator | None = None, arrays: bool = False
+    ) -> list[Batch]:
+        """`count` independent batches of `size`, gathered at once, which costs little more than one; see `sample`."""
         if count == 1:
-            return [self.sample(size, generator)]
-        fields = [f.reshape(count, size, *f.shape[1:]).unbind() for f in self.sample(count * size, generator)]
-        return [Batch(*batch) for batch in zip(*fields, strict=True)]
+            return [self.sample(size, generator, arrays)]
+        drawn = self.sample(count * size, generator, arrays)
+        return [Batch(*(field[i : i + size] for field in drawn)) for i in range(0, count * size, size)]
 
     def gather(self, start: Any) -> Batch:
         """The n-step transitions that begin at the flat rows `start` [B], int64: a tensor, or on the CPU an array."""
-        at = start = as_array(start) if self.by_numpy and isinstance(start, Tensor) else start
+        return self._gather(as_array(start) if self.by_numpy else start).tensors()
+
+    def _gather(self, start: Any) -> Batch:
+        """The same by what the replay computes by."""
+        at = start
         row = first = take(self._scalars, start)  # [B, 4]
         reward, terminated = row[:, REWARD], row[:, TERMINATED]
         if self.n_step == 1:
@@ -182,8 +198,7 @@ class Replay:
             steps = integer(steps)
             discount, after = take(self._powers, steps) * (1.0 - terminated), start + steps * self.num_envs
         following = self._frames.take(after)
-        batch = (self._frames.take(start), integer(first[:, ACTION]), reward, discount, following)
-        return Batch(*(torch.from_numpy(x) for x in batch)) if self.by_numpy else Batch(*batch)
+        return Batch(self._frames.take(start), integer(first[:, ACTION]), reward, discount, following)
 
     def _push_starts(self) -> None:
         """Appends the waiting row's starts to the queue: all environments but those that are being reset."""

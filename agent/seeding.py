@@ -1,9 +1,11 @@
 """One seed, split once into independent streams: no two parts of a run share randomness, and none uses a global RNG."""
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+
+Generator = torch.Generator | np.random.Generator
 
 #: The streams of a run, in a fixed order: a new one is appended, so that old runs keep theirs.
 STREAMS: Final = (
@@ -31,10 +33,26 @@ def torch_generator(seed: int, stream: str, *key: int, device: torch.device | st
     return torch.Generator(device=device).manual_seed(int(state))
 
 
-def restore(generator: torch.Generator, state: torch.Tensor) -> None:
-    """Goes on where `state` stood; a state of another kind of device is left alone, and the stream begins anew."""
-    if len(state) == len(generator.get_state()):
+def state_of(generator: Generator) -> Any:
+    """Where a generator stands, as a checkpoint holds it."""
+    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
+
+
+def restore(generator: Generator, state: Any) -> None:
+    """Goes on where `state` stood; a state of another kind of generator is left alone, and the stream begins anew."""
+    if isinstance(generator, np.random.Generator):
+        if isinstance(state, dict):
+            generator.bit_generator.state = state
+    elif isinstance(state, torch.Tensor) and len(state) == len(generator.get_state()):
         generator.set_state(state)
+
+
+def uniform(size: int, generator: Generator | None) -> np.ndarray:
+    """Numbers [size] in [0, 1), float64 of 53 bits, drawn on the CPU; None: by torch's default generator."""
+    if isinstance(generator, np.random.Generator):
+        return generator.random(size)
+    drawn: np.ndarray = torch.rand(size, dtype=torch.float64, generator=generator).numpy()
+    return drawn
 
 
 def numpy_generator(seed: int, stream: str) -> np.random.Generator:

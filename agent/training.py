@@ -20,7 +20,7 @@ from agent.options import to_plain
 from agent.replay import Replay
 from agent.saved_agent import save_agent
 from agent.schedule import Every
-from agent.seeding import environment_seeds, restore
+from agent.seeding import environment_seeds, restore, state_of
 from agent.tracking import Tracker
 from envs.make import Task
 from envs.vector import begin_step
@@ -224,7 +224,7 @@ class Trainer:
             "config": to_plain(self.config),
             "agent": self.agent.state(),
             "replay": self.replay.state(),
-            "sampling_generator": self._learner.generator.get_state(),
+            "sampling_generator": state_of(self._learner.generator),
             "monitor": self._monitor.state(),
             "best_return": self.best_return,
             "evaluations": self._evaluations,

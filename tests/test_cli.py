@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -472,10 +474,11 @@ def offline(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> dic
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
     options = ("train", *SMALL[1:], "steps=100", "hydra.run.dir=run")
     key = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": nobody}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))  # as if activated
     started = {}
     for name, environment in (("no account", {}), ("no network", key)):
         (folder / name).mkdir()
-        environment |= {"HOME": str(folder / name), "MPLCONFIGDIR": matplotlib.get_cachedir()}
+        environment |= {"HOME": str(folder / name), "MPLCONFIGDIR": matplotlib.get_cachedir(), "PATH": path}
         started[name] = programs.start(*options, cwd=folder / name, real=True, **environment)
     return started
 

@@ -19,7 +19,7 @@ from agent.dqn import DQN
 from agent.errors import UserError
 from agent.gradients import AutogradGradient, NumpyGradient
 from agent.network import build_network
-from agent.seeding import torch_generator
+from agent.seeding import restore, state_of, torch_generator
 from agent.speed import Speed
 
 COMPILED = Speed(compiled=True)
@@ -86,7 +86,7 @@ def test_compiled_updates_agree_draw_anew_and_share_checkpoints_with_eager_ones(
     for source, target in ((compiled, eager), (eager, compiled)):
         target.agent.load_state(source.agent.state())
         target.replay.load_state(source.replay.state())
-        target.learner.generator.set_state(source.learner.generator.get_state())
+        restore(target.learner.generator, state_of(source.learner.generator))
         close(compiled.run(6), eager.run(6), 1e-3)
 
     # The same parameters and batch again and again: only the noise is another.

@@ -160,6 +160,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Speed]:
 def as_on_cuda(world: World) -> World:
     agent = world.agent
     agent._adam._lr = torch.zeros(())
+    agent._adam._steps = agent._adam.state["step"]
     agent._update = DeviceNoise(agent.noise, seed_sequence(0, "update"), "cpu")
     agent.acting_noise._stream = DeviceNoise(agent.noise, seed_sequence(0, "acting"), "cpu")
     world.learner = Learner(agent, world.replay, 0)
@@ -240,6 +241,7 @@ def test_a_recording_finds_what_a_graph_cannot_hold() -> None:
 def test_a_device_learns_what_the_host_learns(name: str) -> None:
     """Priorities by NumPy and by torch: the same rows, weights, updates and priorities."""
     host, device = World(AGENTS[name], tensors=False), World(AGENTS[name])
+    host.learner.generator = torch_generator(0, "replay")  # torch's, as the device's
     for a, b in zip(host.run(60), device.run(60), strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
     assert torch.allclose(host.agent.parameters, device.agent.parameters, rtol=1e-3, atol=1e-5)

@@ -216,7 +216,12 @@ def draws_of(agent: DQN, batch: Batch) -> Tensor:
     """The noise that an update hands to its gradient."""
     seen: list[Tensor] = []
     gradient = agent._gradient
-    agent._gradient = lambda batch, draws, *rest: seen.append(draws.clone()) or gradient(batch, draws, *rest)  # type: ignore
+
+    def watched(batch: Batch, draws: Any, *rest: Any) -> Any:
+        seen.append(torch.as_tensor(draws).clone())
+        return gradient(batch, draws, *rest)
+
+    agent._gradient = watched  # type: ignore[assignment]
     agent.update(batch)
     agent._gradient = gradient
     return seen[0]

@@ -255,3 +255,18 @@ def test_an_agent_learns_the_same_with_both(monkeypatch: pytest.MonkeyPatch, dou
     observation = np.random.default_rng(0).normal(size=(200, INPUTS)).astype(np.float32)
     actions = [agent.act(observation, np.ones(200, dtype=bool)) for agent in agents]
     assert (actions[0] == actions[1]).mean() > 0.97
+
+
+@pytest.mark.parametrize("draws", [0, 1])
+@pytest.mark.parametrize("share", [False, True])
+def test_an_agent_learns_the_same_from_arrays_as_from_tensors(share: bool, draws: int) -> None:
+    config = config_of({"hidden": [7], "layer_norm": True}, noise={"draws": draws, "share": share}, batch_size=ROWS)
+    batch, weight = batch_of(), torch.linspace(0.2, 1.0, ROWS)
+    seen = []
+    for kind, by_row in ((batch, weight), (batch.arrays(), weight.numpy())):
+        agent = DQN(build(config)[0], config, ACTIONS, 0)
+        assert agent.takes_arrays
+        metrics = [agent.update(kind, by_row) for _ in range(5)]
+        seen.append((agent.parameters, [float(m.loss) for m in metrics], metrics[-1].priority.tolist()))
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert seen[0][1:] == seen[1][1:]

@@ -360,6 +360,38 @@ def test_sampling_is_a_function_of_the_generator(device: torch.device) -> None:
     assert rows_of(world.replay.sample(64, torch.Generator(device).manual_seed(3))) == one
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_batches_of_arrays_are_those_of_tensors(count: int) -> None:
+    replay = filled().replay
+    arrays, tensors = (
+        replay.sample_many(count, 8, np.random.Generator(np.random.PCG64(2)), kind) for kind in (True, False)
+    )
+    for one, other in zip(arrays, tensors, strict=True):
+        assert all(isinstance(field, np.ndarray) for field in one)
+        assert all(isinstance(field, torch.Tensor) for field in other)
+        assert rows_of(one.tensors()) == rows_of(other) == rows_of(one.tensors().arrays().tensors())
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3, 5, 7, 49, 64, 100])
+def test_the_largest_number_below_1_draws_the_newest_start(capacity: int) -> None:
+    """A draw is a number in [0, 1) times the count, brought down: never beyond the last start, at whatever count."""
+
+    class Always(np.random.Generator):
+        value = 0.0
+
+        def random(self, size: Any = None, *_: Any) -> Any:
+            return np.full(size, self.value)
+
+    world = World(capacity=capacity, num_envs=1, n_step=1)
+    for _ in range(3 * capacity):
+        world.step()
+    generator, expected = Always(np.random.PCG64(0)), world.twin.transitions()
+    for generator.value, row in ((0.0, expected[0]), (1.0 - 2.0**-53, expected[-1])):
+        assert rows_of(world.replay.sample(2, generator)) == [row, row]
+    counts = np.unique(np.geomspace(1, 1e9, 3_000).astype(np.int64))
+    assert ((1.0 - 2.0**-53) * counts).astype(np.int64).tolist() == (counts - 1).tolist()
+
+
 def test_a_batch_keeps_its_values_when_the_ring_goes_on() -> None:
     world = filled()
     batches = world.replay.sample_many(2, 16, torch.Generator().manual_seed(0))

@@ -1,12 +1,22 @@
 """One seed, many independent streams: what does not depend on what."""
 
+import copy
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from agent.seeding import STREAMS, environment_seeds, numpy_generator, seed_sequence, torch_generator
+from agent.seeding import (
+    STREAMS,
+    environment_seeds,
+    numpy_generator,
+    restore,
+    seed_sequence,
+    state_of,
+    torch_generator,
+)
 
 
 def words(seed: int, stream: str, *key: int) -> tuple[int, ...]:
@@ -73,3 +83,24 @@ def test_no_global_generator_is_touched() -> None:
     torch.rand(3, generator=torch_generator(0, "acting"))
     numpy_generator(0, "exploration").random(3)
     assert global_state() == before
+
+
+def draw_of(generator: torch.Generator | np.random.Generator) -> list[float]:
+    if isinstance(generator, np.random.Generator):
+        drawn: list[float] = generator.random(3).tolist()
+        return drawn
+    return torch.rand(3, generator=generator).tolist()
+
+
+@pytest.mark.parametrize("make", [numpy_generator, torch_generator])
+def test_a_generator_goes_on_where_its_state_stood_and_leaves_other_kinds_alone(make: Any) -> None:
+    generator, other = make(3, "replay"), torch_generator if make is numpy_generator else numpy_generator
+    draw_of(generator)
+    state = copy.deepcopy(state_of(generator))
+    expected = draw_of(generator)
+    fresh = make(4, "replay")
+    restore(fresh, state)
+    assert draw_of(fresh) == expected
+    restore(generator, state)
+    restore(generator, state_of(other(5, "replay")))
+    assert draw_of(generator) == expected
