@@ -25,6 +25,7 @@ from agent.errors import UserError
 from agent.priorities import PrioritisedReplay
 from agent.replay import Replay
 from agent.resources import prepare_cpu
+from agent.seeding import numpy_generator, torch_generator
 from envs.make import load_task
 from envs.vector import make_vector
 
@@ -65,7 +66,8 @@ def act(_: argparse.Namespace) -> Works:
 def replay(arguments: argparse.Namespace) -> Works:
     """A full ring of vectors of four numbers from 8 environments, three-step windows."""
     task, rows, device = load_task("CartPole-v1", {}), arguments.rows, arguments.device
-    generator = torch.Generator(device=device).manual_seed(0)
+    on_cpu = device.type == "cpu"
+    generator = numpy_generator(0, "replay") if on_cpu else torch_generator(0, "replay", device=device)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     uniform = Replay(rows, 8, 4, n_step=3, device=device)
     prioritised = PrioritisedReplay(rows, 8, 4, exponent=0.6, n_step=3, device=device)
@@ -77,15 +79,15 @@ def replay(arguments: argparse.Namespace) -> Works:
     for name, ring in (("uniform", uniform), ("prioritised", prioritised)):
         works[f"{name}, add a vector step of 8"] = lambda r=ring: (r.add(*row, following), wait())
     for batch in (32, 128, 256):
-        errors = torch.rand(batch, generator=generator, device=device)
-        given = errors.numpy() if device.type == "cpu" else errors
+        errors = torch.rand(batch, generator=torch.Generator(device).manual_seed(0), device=device)
+        given = errors.numpy() if on_cpu else errors
         for _ in range(min(rows, 10**5) // batch):  # priorities of all sizes
             prioritised.reprioritise(prioritised.sample_prioritised(batch, 0.4, generator).rows, given)
         drawn = prioritised.sample_prioritised(batch, 0.4, generator)
         works |= {
-            f"uniform, sample {batch}": lambda b=batch: (uniform.sample(b, generator), wait()),
+            f"uniform, sample {batch}": lambda b=batch: (uniform.sample(b, generator, on_cpu), wait()),
             f"prioritised, sample {batch}": lambda b=batch: (
-                prioritised.sample_prioritised(b, 0.4, generator),
+                prioritised.sample_prioritised(b, 0.4, generator, on_cpu),
                 wait(),
             ),
             f"prioritised, write {batch} priorities": lambda d=drawn, g=given: (
@@ -127,12 +129,13 @@ def update(_: argparse.Namespace) -> Works:
                 eager = build(both)
             same = type(by_hand.agent._gradient) is type(eager.agent._gradient)
             fill(by_hand.replay, by_hand.task, 2_000)
-            batch = by_hand.replay.sample(128)
+            batch = by_hand.replay.sample(128, arrays=by_hand.agent.takes_arrays)
             works[f"{head}, {noise}{', autograd' if same else ', NumPy'}"] = lambda a=by_hand.agent, b=batch: a.update(
                 b
             )
             if not same:
-                works[f"{head}, {noise}, autograd"] = lambda a=eager.agent, b=batch: a.update(b)
+                tensors = batch.tensors()
+                works[f"{head}, {noise}, autograd"] = lambda a=eager.agent, b=tensors: a.update(b)
     return works
 
 

@@ -242,7 +242,7 @@ TASKS = (
         eval_every=10_000,
         solved=200.0,
         references={"SB3 zoo DQN": "154", "SB3 zoo QR-DQN": "70"},
-        note="Chosen on seeds 20–22: step size, updates per step, width, ε on top of the noise in the preset, and n = 7 "
+        note="Chosen on seeds 20–22: step size, updates per step, width, ε on top of the noise in the preset, n = 7 "
         "for Rainbow.",
     ),
     Task(

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import reporting
 import torch
-from parts import PER_ROW, PLAIN, SHARED, build, by_autograd, fill, losses_by_torch
+from parts import PER_ROW, PLAIN, SHARED, Parts, build, by_autograd, fill, losses_by_torch
 
 from agent.layers import NoisyLinear
+from agent.learning import Learner
 from agent.noise import NoiseModel, noise_stream
 from agent.optimiser import Adam
 from agent.replay import Replay
 from agent.resources import prepare_cpu
-from agent.seeding import seed_sequence, torch_generator
+from agent.seeding import numpy_generator, seed_sequence, torch_generator
 from envs.make import load_task
 from envs.vector import make_vector
 
@@ -60,11 +61,11 @@ def environments() -> Works:
 def replays() -> Works:
     """sampling 128 transitions of three steps, by the size of the replay"""
     works: Works = {}
-    task, generator = load_task("CartPole-v1", {}), torch.Generator().manual_seed(0)
+    task, generator = load_task("CartPole-v1", {}), numpy_generator(0, "replay")
     for size in (10**3, 10**4, 10**5, 10**6):
         replay = Replay(size, 8, 4, n_step=3)
         fill(replay, task, size + 100)
-        works[f"{size}"] = lambda r=replay: r.sample(128, generator)
+        works[f"{size}"] = lambda r=replay: r.sample(128, generator, arrays=True)
     return works
 
 
@@ -72,13 +73,13 @@ def updates(settings: dict[str, Any]) -> Callable[[], object]:
     """One gradient step on a batch at hand."""
     made = build(settings)
     fill(made.replay, made.task, 2_000)
-    batch = made.replay.sample(made.config.agent.batch_size, torch.Generator().manual_seed(0))
+    batch = made.replay.sample(made.config.agent.batch_size, numpy_generator(0, "replay"), made.agent.takes_arrays)
     return lambda: made.agent.update(batch)
 
 
-def collecting(count: int, how: str = "auto") -> Callable[[], object]:
+def collecting(count: int, how: str = "auto", made: Parts | None = None) -> Callable[[], object]:
     """Vector steps without updates; the caller divides by `count`."""
-    made = build({"noise": SHARED}, count)
+    made = made or build({"noise": SHARED}, count)
     envs = make_vector(made.task, count, how)  # type: ignore[arg-type]
     state = {"observation": made.task.observe(envs.reset(seed=0)[0])}
     made.replay.begin(state["observation"])
@@ -174,13 +175,34 @@ def no_gradient(work: Callable[[], object]) -> Callable[[], object]:
     return quiet
 
 
+def no_torch_between() -> Pair:
+    """A step of one environment and an update, the batch drawn and handed on by NumPy, or as tensors by torch."""
+
+    def training(by_numpy: bool) -> Callable[[], object]:
+        made = build({"noise": SHARED, "replay_size": 10_000}, 1)
+        collect, learner = collecting(1, made=made), Learner(made.agent, made.replay, 0)
+        for _ in range(10_000):
+            collect()
+        if not by_numpy:
+            made.agent.takes_arrays, learner.generator = False, torch_generator(0, "replay")
+
+        def step() -> None:
+            collect()
+            for _ in learner._on_host(1, 0):
+                pass
+
+        return step
+
+    return training(True), training(False)
+
+
 def batches_at_once() -> Pair:
     """Eight batches of 128, three-step windows, from one gather or one by one."""
-    replay, generator = Replay(10**5, 8, 4, n_step=3), torch.Generator().manual_seed(0)
+    replay, generator = Replay(10**5, 8, 4, n_step=3), numpy_generator(0, "replay")
     fill(replay, load_task("CartPole-v1", {}), 10**5)
     return (
-        lambda: replay.sample_many(8, 128, generator),
-        lambda: [replay.sample(128, generator) for _ in range(8)],
+        lambda: replay.sample_many(8, 128, generator, arrays=True),
+        lambda: [replay.sample(128, generator, arrays=True) for _ in range(8)],
     )
 
 
@@ -194,6 +216,7 @@ TRICKS: dict[str, Callable[[], Pair]] = {
     "the noisy matrix never formed, for one per row: a layer 128 to 128, forwards": no_matrix_per_row,
     "Adam on one flat vector, for torch's fused Adam on 12 tensors": lambda: flat_adam(True),
     "… for torch's Adam in a loop over 12 tensors": lambda: flat_adam(False),
+    "batches by NumPy from the draw to the loss, for torch's draw and tensors: a whole step": no_torch_between,
     "batches gathered at once, for one by one: eight of 128": batches_at_once,
     "the environment's own vector class, for one after the other: a step of 8": lambda: (
         collecting(8, "native"),
