@@ -188,14 +188,22 @@ ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy explor
 
 CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
 NOISE_ALONE = ["agent.epsilon.start=0", "agent.epsilon.end=0"]
-LANDING = {
-    "dqn": ["agent=dqn"],
-    "noisy_dqn": NOISE_ALONE,
-    "noisy_dqn_epsilon": [],
-    "rainbow": ["agent=rainbow", *NOISE_ALONE, "agent.n_step=7"],
-}
+
+
+def landing(steps: int) -> dict[str, list[str]]:
+    """LunarLander's agents for a run of `steps`, over the whole of which the step size falls."""
+    beta = f"agent.priority.beta_steps={steps}"
+    lower = ["agent.lr=5e-4", "agent.replay_ratio=1/2", f"agent.lr_updates={steps // 2}"]
+    every = [f"agent.lr_updates={steps}"]
+    return {
+        "dqn": ["agent=dqn", *every],
+        "noisy_dqn": [*NOISE_ALONE, *every],
+        "noisy_dqn_epsilon": every,
+        "rainbow": ["agent=rainbow", *NOISE_ALONE, "agent.n_step=7", *lower, beta],
+    }
+
+
 LANDED = range(200, 205)  # seeds; runs of 100 were seen while settings were chosen
-LONGER = ["agent.lr_updates=300000", "agent.priority.beta_steps=300000"]
 TASKS = (
     Task(
         "CartPole-v1",
@@ -237,19 +245,19 @@ TASKS = (
         "LunarLander-v3",
         "LunarLander-v3",
         100_000,
-        LANDING,
+        landing(100_000),
         LANDED,
         eval_every=10_000,
         solved=200.0,
         references={"SB3 zoo DQN": "154", "SB3 zoo QR-DQN": "70"},
-        note="Chosen on seeds 20–22: step size, updates per step, width, ε on top of the noise in the preset, n = 7 "
-        "for Rainbow.",
+        note="Chosen on seeds 20–22: step size, updates per step, width, ε on top of the noise in the preset; n = 7 "
+        "and what else it has of its own for Rainbow.",
     ),
     Task(
         "LunarLander-v3-300k",
         "LunarLander-v3",
         300_000,
-        {label: [*overrides, *LONGER] for label, overrides in LANDING.items()},
+        landing(300_000),
         LANDED,
         eval_every=20_000,
         solved=200.0,
