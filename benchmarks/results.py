@@ -154,6 +154,26 @@ def ablation(tasks: Sequence[Task]) -> list[str]:
     return lines
 
 
+def best(tasks: Sequence[Task]) -> list[str]:
+    """The best agent of a task by its mean, beside the best that others report."""
+    lines = ["| | best of ours | mean [95 %] | best of others | |", "|---|---|---|---|---|"]
+    for task in tasks:
+        means = {agent: finals(task, agent).mean() for agent in task.agents if len(finals(task, agent))}
+        if not means or not task.references:
+            continue
+        agent, label = max(means, key=means.__getitem__), max(task.references, key=lambda of: figure(task, of))
+        theirs = figure(task, label)
+        verdict = "ahead" if means[agent] > theirs else "equal" if means[agent] == theirs else "behind"
+        values = spread(finals(task, agent))
+        lines.append(f"| {task.name} | {agent} | {values} | {label}: {task.references[label]} | {verdict} |")
+    return lines
+
+
+def figure(task: Task, label: str) -> float:
+    """A reference as a number."""
+    return float(task.references[label].replace("−", "-"))
+
+
 def report() -> None:
     """Writes docs/RESULTS.md and its figures."""
     FIGURES.mkdir(parents=True, exist_ok=True)
@@ -164,7 +184,19 @@ def report() -> None:
             with matplotlib.rc_context({"axes.prop_cycle": cycler(color=PALETTE)}):
                 plot(task.study(present), results, FIGURES / f"results_{task.name}.png")
     deep_sea = KEPT / "deep_sea.md"
-    page = [HEAD, "## What noise adds", "", ABLATION, "", *ablation(TASKS), ""]
+    page = [
+        HEAD,
+        "## Beside others",
+        "",
+        *best(TASKS),
+        "",
+        "## What noise adds",
+        "",
+        ABLATION,
+        "",
+        *ablation(TASKS),
+        "",
+    ]
     page += [line for task in TASKS for line in section(task)]
     if deep_sea.exists():
         page += [deep_sea.read_text().replace("# DeepSea", "## DeepSea").replace("../figures", "figures").rstrip(), ""]
