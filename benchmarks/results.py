@@ -232,6 +232,7 @@ def landing(steps: int) -> dict[str, list[str]]:
         "noisy_dqn": [*NOISE_ALONE, *every],
         "noisy_dqn_epsilon": every,
         "rainbow": ["agent=rainbow", *NOISE_ALONE, "agent.n_step=7", *lower, beta],
+        "munchausen_dqn": ["agent=dqn", "agent.munchausen.enabled=true", "agent.double=false", *every],
     }
 
 
@@ -283,7 +284,7 @@ TASKS = (
         solved=200.0,
         references={"SB3 zoo DQN": "154", "SB3 zoo QR-DQN": "70"},
         note="Chosen on seeds 20–22: step size, updates per step, width, ε on top of the noise in the preset; n = 7 "
-        "and what else it has of its own for Rainbow.",
+        "and what else it has of its own for Rainbow, Munchausen targets for the best of ε-greedy.",
     ),
     Task(
         "LunarLander-v3-300k",
