@@ -84,7 +84,7 @@ def instrument(clock: Clock) -> Callable[..., Any]:
     for owner, name, piece in (
         (train, "train", "start, and what is left"),
         (DQN, "act", "act: network"),
-        (TableNoise, "draw", "noise, of acting and updates"),
+        (TableNoise, "draw_array", "noise, of acting and updates"),
         (Replay, "add", "replay: add"),
         (Replay, "sample_many", "replay: sample"),
         (PrioritisedReplay, "sample_prioritised", "replay: sample"),
