@@ -25,7 +25,7 @@ from agent.noise import noise_stream
 from agent.numpy_network import NumpyNetwork
 from agent.optimiser import Adam
 from agent.schedule import linear
-from agent.seeding import numpy_generator, restore, seed_sequence, torch_generator
+from agent.seeding import numpy_generator, restore, seed_sequence, state_of, torch_generator
 from agent.speed import EAGER, Speed
 
 if TYPE_CHECKING:
@@ -213,8 +213,8 @@ class DQN:
             "updates": self.updates,
             "acting": self.acting_noise.state(),
             "update": self._update.state(),
-            "explore_generator": self._explore.bit_generator.state,
-            "quantiles_generator": self._quantiles.get_state(),
+            "explore_generator": state_of(self._explore),
+            "quantiles_generator": state_of(self._quantiles),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -236,7 +236,7 @@ class DQN:
         self.updates = state["updates"]
         self.acting_noise.load_state(state["acting"])
         self._update.load_state(state["update"])
-        self._explore.bit_generator.state = state["explore_generator"]
+        restore(self._explore, state["explore_generator"])
         restore(self._quantiles, state["quantiles_generator"])
 
     def tensors(self) -> dict[str, Tensor]:

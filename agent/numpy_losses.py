@@ -33,12 +33,11 @@ def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
     def loss(
         batch: Batch, outputs: Array, following: Array, selection: Array, weight: Array | None
     ) -> tuple[Any, Array, Array | None]:
-        reward, discount = batch.reward, batch.discount
         rows = starts if len(outputs) == len(starts) else np.arange(0, outputs.size, outputs.shape[1])
         chosen = rows + batch.action
         target = following.take(rows + selection.argmax(axis=1))
-        target *= discount
-        target += reward
+        target *= batch.discount
+        target += batch.reward
         if limits is not None:
             target = target.clip(*limits)
         error = outputs.take(chosen)

@@ -73,13 +73,9 @@ class PrioritisedReplay(Replay):
         rows = self._tree.find(self._shares(size, generator))
         priority = self._tree.leaves[rows]
         weight = (priority / priority.min()) ** -beta
-        batch = self._handed(self._gather(rows), arrays)
-        if self.by_numpy:
-            weight = weight.astype(np.float32)
-            weight = weight if isinstance(batch.reward, np.ndarray) else upload(weight, batch.reward.device)
-        else:
-            weight = weight.float().to(batch.reward.device)
-        return Prioritised(batch, weight, rows)
+        weight = weight.astype(np.float32) if self.by_numpy else weight.float()
+        *fields, weight = self._handed((*self._gather(rows), weight), arrays)
+        return Prioritised(Batch(*fields), weight, rows)
 
     def _shares(self, size: int, generator: Any) -> Any:
         """Uniform numbers [size] in [0, 1)."""

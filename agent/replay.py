@@ -5,6 +5,7 @@ nothing is stored twice. This fits Gymnasium's NEXT_STEP autoreset: the row afte
 observation, its action is ignored by the environment, and it is never sampled as a start.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -148,13 +149,13 @@ class Replay:
         """
         if not self.count:
             raise ValueError("the replay holds no transition yet")
-        return self._handed(self._gather(self._draw(size, generator)), arrays)
+        return Batch(*self._handed(self._gather(self._draw(size, generator)), arrays))
 
-    def _handed(self, batch: Batch, arrays: bool) -> Batch:
-        """A batch as it is handed out."""
+    def _handed(self, fields: Iterable[Any], arrays: bool) -> Iterable[Any]:
+        """What was gathered, as it is handed out."""
         if self._batch_device != self.device:
-            return Batch(*(upload(field, self._batch_device) for field in batch.arrays()))
-        return batch if arrays else batch.tensors()
+            return [upload(as_array(field), self._batch_device) for field in fields]
+        return map(torch.from_numpy, fields) if self.by_numpy and not arrays else fields
 
     def _draw(self, size: int, generator: Any) -> Any:
         """Flat rows [size] of starts. On a device its own counters say how many there are: nothing of the host's."""
