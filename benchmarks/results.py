@@ -158,20 +158,16 @@ def best(tasks: Sequence[Task]) -> list[str]:
     """The best agent of a task by its mean, beside the best that others report."""
     lines = ["| | best of ours | mean [95 %] | best of others | |", "|---|---|---|---|---|"]
     for task in tasks:
-        means = {agent: finals(task, agent).mean() for agent in task.agents if len(finals(task, agent))}
-        if not means or not task.references:
+        runs = {agent: values for agent in task.agents if len(values := finals(task, agent))}
+        if not runs or not task.references:
             continue
-        agent, label = max(means, key=means.__getitem__), max(task.references, key=lambda of: figure(task, of))
-        theirs = figure(task, label)
-        verdict = "ahead" if means[agent] > theirs else "equal" if means[agent] == theirs else "behind"
-        values = spread(finals(task, agent))
-        lines.append(f"| {task.name} | {agent} | {values} | {label}: {task.references[label]} | {verdict} |")
+        others = {label: float(value.replace("−", "-")) for label, value in task.references.items()}
+        agent, label = max(runs, key=lambda of: runs[of].mean()), max(others, key=others.__getitem__)
+        ours, theirs = runs[agent].mean(), others[label]
+        verdict = "ahead" if ours > theirs else "equal" if ours == theirs else "behind"
+        reference = f"{label}: {task.references[label]}"
+        lines.append(f"| {task.name} | {agent} | {spread(runs[agent])} | {reference} | {verdict} |")
     return lines
-
-
-def figure(task: Task, label: str) -> float:
-    """A reference as a number."""
-    return float(task.references[label].replace("−", "-"))
 
 
 def report() -> None:
