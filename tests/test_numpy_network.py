@@ -26,6 +26,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "three layers, normalised": {"hidden": [8, 6, 7], "layer_norm": True},
     "dueling": {"hidden": [8, 6], "layer_norm": False, "dueling": True},
     "dueling, normalised": {"hidden": [8, 6], "layer_norm": True, "dueling": True},
+    "a large matrix": {"hidden": [256, 256], "layer_norm": False},  # large enough to be multiplied from the left
 }
 #: The heads that are known, with few numbers of each.
 HEADS: dict[str, dict[str, Any]] = {
