@@ -45,6 +45,8 @@ def run(cfg: DictConfig) -> None:
     prepare_cpu(1)
     files = [find_agent(Path(path), config.which) for path in config.checkpoint or [newest(config)]]
     players = [load_player(file, resolve_device(config.device)) for file in files]
+    for player in players:  # before hundreds of episodes are played
+        check(player, config)
     results = [evaluate_agent(player, config) for player in players]
     print(table(results))
     for result in results:
@@ -66,10 +68,20 @@ def newest(config: EvaluateConfig) -> str:
     return str(found)
 
 
-def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
-    """Plays one agent: the settings, the statistics, and every return."""
+def check(player: Player, config: EvaluateConfig) -> None:
+    """Refuses what an agent or its task cannot do."""
     if config.noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
+    for option, asked, mode in (
+        ("video=true", config.video, "rgb_array"),
+        ("render=human", config.render == "human", "human"),
+    ):
+        if asked and mode not in player.task.render_modes:
+            raise UserError(f"{player.task.id} cannot be shown: leave {option} out")
+
+
+def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
+    """Plays one agent: the settings, the statistics, and every return."""
     noise = player.noise if config.noise else None
     seeds = environment_seeds(config.seed, "test", config.episodes)
     if config.render == "human":

@@ -1,13 +1,16 @@
 """Trains a DQN that explores by learned noise: python train.py env=CartPole-v1 (--help for more)."""
 
 import os
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -35,43 +38,76 @@ from agent.seeding import torch_generator
 from agent.speed import choose_speed
 from agent.tracking import Tracker
 from agent.training import Outcome, Trainer
-from envs.make import Task, load_task
+from envs.make import Task, UnknownEnvironmentError, load_task
 from envs.vector import make_vector
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
 #: What `cli` needs to put errors into words: Hydra's exceptions, and every option that a person may misspell.
-WORDS = (HydraException, OmegaConfBaseException), [*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir"]
+OPTIONS = [*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir"]
+OPTIONS.remove("env.id")  # env= names it
+WORDS = (HydraException, OmegaConfBaseException), OPTIONS
+
+
+def presets(options: Sequence[str]) -> None:
+    """Makes known to Hydra what `env=…` among the options stands for where conf/env has no file of that name.
+
+    An id without its version is the newest that has a preset; conf/task/atari.yaml is the one of all of Atari's games.
+    """
+    folder = Path(__file__).parent / "conf" / "env"
+    known = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+    asked = {env_id for option in options if option.startswith("env=") for env_id in option[4:].split(",")}
+    for env_id in asked.difference(known):
+        versions = [name for name in known if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
+        node: dict[str, Any] = {}
+        if versions:
+            newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
+            node = {"defaults": [f"/env/{newest}@_global_"], "env": {"id": newest}}
+        elif game := re.fullmatch(r"ALE/\w+?(-v\d+)?|\w+NoFrameskip(-v[04])", env_id):
+            # Sticky actions (Machado et al. 2018); the ids -v4 stand for the older protocol.
+            kwargs = {"repeat_action_probability": 0.0 if game[2] == "-v4" else 0.25}
+            env = {"kwargs": kwargs} if game[1] or game[2] else {"kwargs": kwargs, "id": f"{env_id}-v5"}
+            node = {"defaults": [{"override /task": "atari"}], "env": env}
+        if node:
+            group, _, name = f"env/{env_id}".rpartition("/")
+            ConfigStore.instance().store(name, node, group, "_global_")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """One run: a new one, or the rest of one that was stopped."""
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    with cli.sentences(*WORDS), occupied(folder):
+    hydra_config = HydraConfig.get()
+    folder = Path(os.path.relpath(hydra_config.runtime.output_dir))
+    sweep = hydra_config.mode is RunMode.MULTIRUN
+    with cli.sentences(*WORDS):
+        if sweep and cfg.resume is not None:
+            raise UserError("resume does not go with -m: resume the runs one by one")
+        if folder == Path():
+            raise UserError("hydra.run.dir is the folder that this was started in: name another one, or leave it out")
+    with cli.job(" ".join(hydra_config.overrides.task) if sweep else None), cli.sentences(*WORDS), occupied(folder):
         run(cfg, folder)
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
     """Composes the config, with that of the run to resume where there is one, and trains."""
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    import_asked(asked)
+    overrides = list(HydraConfig.get().overrides.task)
+    if any(re.match(r"\+*env\.id=", override) for override in overrides):
+        raise UserError("env.id is not to be set: write env=<id>, which brings the preset of the task as well")
+    imports = import_asked(asked)
     resume = asked.pop("resume")
-    if resume is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise UserError("resume does not go with -m: resume the runs one by one")
     config = parse(TrainConfig, asked)
     begun = open_run(folder, None if resume is None else str(resume))
     if begun is not None:
         step, saved = begun[0], begun[1]["config"]
-        overrides = list(HydraConfig.get().overrides.task)
         config = parse(TrainConfig, merge_resumed(saved, to_plain(config), overrides))
         if step >= config.steps:
             if config.steps < saved["steps"]:
                 raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
             print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
             return
-    outcome = train(config, folder, begun)
+    outcome = train(config, folder, begun, imports)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
 
@@ -101,11 +137,28 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Repla
     return Replay(*sizes, **options)
 
 
-def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] | None = None) -> Outcome:
-    """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are."""
+def train(
+    config: TrainConfig,
+    folder: Path,
+    begun: tuple[int, dict[str, Any]] | None = None,
+    imports: Sequence[str] = (),
+) -> Outcome:
+    """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        begun: step and state of the checkpoint to go on from.
+        imports: the options that name modules of one's own, for the commands that are shown at the end.
+    """
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
-    task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
+    try:
+        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
+    except UnknownEnvironmentError as error:
+        if begun is None:
+            raise
+        raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
     try:
         check_env({"id": task.id, "kwargs": task.kwargs}, folder)
     except UserError as error:  # now, not when the first agent is saved
@@ -133,7 +186,7 @@ def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] |
         with Interrupt() as interrupt:
             outcome = trainer.run(interrupt)
             console.close()
-            report(outcome, config, task, folder, tracker)
+            report(outcome, config, task, folder, tracker, imports)
             tracker.finish(outcome.exit_code)
     except BaseException:
         tracker.finish(1)
@@ -144,7 +197,9 @@ def train(config: TrainConfig, folder: Path, begun: tuple[int, dict[str, Any]] |
     return outcome
 
 
-def report(outcome: Outcome, config: TrainConfig, task: Task, folder: Path, tracker: Tracker) -> None:
+def report(
+    outcome: Outcome, config: TrainConfig, task: Task, folder: Path, tracker: Tracker, imports: Sequence[str]
+) -> None:
     """Draws the learning curve, hands the agents to the tracker and says where everything is."""
     curve = folder / "learning_curve.png"
     plot_learning_curve(folder / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
@@ -154,16 +209,18 @@ def report(outcome: Outcome, config: TrainConfig, task: Task, folder: Path, trac
         tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
     say = tracker.console.line
     if outcome.step < config.steps:
-        say(f"stopped at step {outcome.step} and saved; go on with: python train.py {shlex.quote(f'resume={folder}')}")
+        command = shlex.join([f"resume={folder}", *imports])
+        say(f"stopped at step {outcome.step} and saved; go on with: python train.py {command}")
     elif outcome.evaluation is not None:
         mean = outcome.evaluation.statistics()["return_mean"]
         say(f"done: evaluation return {mean:.1f} over {len(outcome.evaluation.returns)} episodes")
     say(f"agents:    {' and '.join(str(path.parent) for path in agents.values())}")
     say(f"curve:     {curve}")
     say(f"dashboard: {tracker.dashboard}")
-    which = "" if "best" in agents else " which=last"
-    say(f"evaluate:  python evaluate.py {shlex.quote(f'checkpoint={folder}')}{which}")
+    words = [f"checkpoint={folder}", *([] if "best" in agents else ["which=last"]), *imports]
+    say(f"evaluate:  python evaluate.py {shlex.join(words)}")
 
 
 if __name__ == "__main__":
+    presets(sys.argv[1:])
     cli.run(main, *WORDS)

@@ -7,6 +7,7 @@ A folder is written under a temporary name, forced to disk and renamed: a name `
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -119,6 +120,11 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether the run can be resumed."""
     return latest_checkpoint(run_dir) is not None
+
+
+def damaged_checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints newer than the newest whole one, newest first: something has happened to them."""
+    return list(itertools.takewhile(lambda path: not _is_whole(path), _newest_first(run_dir / "checkpoints")))
 
 
 def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:

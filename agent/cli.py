@@ -9,6 +9,30 @@ from contextlib import contextmanager
 
 from agent.errors import UserError
 
+#: What Stable-Baselines3, CleanRL, Tianshou or Dopamine call our options.
+ELSEWHERE = {
+    **dict.fromkeys(("learning_rate", "alpha"), "agent.lr"),
+    **dict.fromkeys(("buffer_size", "replay_capacity", "memory_size"), "agent.replay_size"),
+    **dict.fromkeys(("total_timesteps", "timesteps", "max_steps", "num_steps"), "steps"),
+    **dict.fromkeys(("train_freq", "train_frequency", "gradient_steps", "update_period"), "agent.replay_ratio"),
+    **dict.fromkeys(
+        ("target_update_interval", "target_network_frequency", "target_update_freq", "target_update_period"),
+        "agent.target_every",
+    ),
+    **dict.fromkeys(("min_replay_history", "start_size"), "agent.learning_starts"),
+    **dict.fromkeys(("exploration_fraction", "epsilon_decay_period"), "agent.epsilon.steps"),
+    **dict.fromkeys(("exploration_final_eps", "end_e", "epsilon_train"), "agent.epsilon.end"),
+    **dict.fromkeys(("exploration_initial_eps", "start_e"), "agent.epsilon.start"),
+    **dict.fromkeys(("n_envs", "training_num"), "num_envs"),
+    **dict.fromkeys(("env_id", "gym_id", "task", "game_name"), "env"),
+    **dict.fromkeys(("std_init", "sigma", "noisy_std"), "agent.noise.sigma0"),
+    "update_horizon": "agent.n_step",
+    "v_min": "agent.categorical.v_min",
+    "v_max": "agent.categorical.v_max",
+    "n_atoms": "agent.categorical.atoms",
+    "n_quantiles": "agent.quantile.count",
+}
+
 #: Exit code of a run that ended for a reason that a person can mend.
 FAILED = 2
 INTERRUPTED = 130
@@ -25,6 +49,27 @@ def run(main: Callable[[], object], config_errors: tuple[type[Exception], ...], 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on, and we word them
     with sentences(config_errors, options):
         main()
+    if _failed:
+        print(f"error: {len(_failed)} of the jobs failed: {'; '.join(_failed)}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+#: Names of the jobs of a sweep that ended with an error.
+_failed: list[str] = []
+
+
+@contextmanager
+def job(name: str | None) -> Iterator[None]:
+    """Lets a sweep go on after one of its jobs has ended with an error; None: there is no sweep.
+
+    What a person or the system asked to stop (an exit code above 128) stops the sweep as well.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if name is None or not isinstance(end.code, int) or end.code == 0 or end.code > 128:
+            raise
+        _failed.append(name)
 
 
 @contextmanager
@@ -51,6 +96,8 @@ def _sentence(error: Exception) -> str | None:
     match error:
         case UserError():
             return str(error)
+        case FileExistsError() if error.filename:
+            return f"cannot use {error.filename}: it is not a folder"
         case OSError():
             return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
         case ValueError() if "Config group override" in text:  # Hydra's, for env= and agent=1
@@ -82,11 +129,13 @@ def _config_sentence(error: Exception, options: Sequence[str]) -> str:
     choices = r"Could not find '(.+?)/(.+?)'\s+Available options in '.+?':(.*?)Config search"
     if found := re.search(choices, message, re.DOTALL):
         return f"there is no {found[1]}={found[2]}: it must be one of {', '.join(found[3].split())}"
-    return f"{message.partition('See https://')[0].strip()}; options are written name=value, see --help"
+    odd = re.search("mismatched input|no viable alternative|extraneous input", message)
+    quoted = ", one with spaces, commas, brackets or = in quotes: 'name=\"a = b\"'" if odd else ""
+    return f"{message.partition('See https://')[0].strip()}; options are written name=value{quoted}, see --help"
 
 
 def _nearest(name: str, options: Sequence[str]) -> str:
-    """The options that are spelt like `name`, or that end in it."""
-    close = [option for option in options if option.endswith(f".{name}")]
+    """The options that are spelt like `name`, that end in it, or that other libraries call by it."""
+    close = [option for option in options if option.endswith(f".{name}") or option == ELSEWHERE.get(name)]
     close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)
     return f"; did you mean {', '.join(close)}?" if close else "; see --help"

@@ -226,6 +226,11 @@ class TrainConfig:
                 f"agent.replay_size is {self.agent.replay_size}: it must be at least {needed}, "
                 "n_step (or 2) transitions of each of the num_envs environments"
             )
+        if self.agent.replay_size < self.agent.batch_size:
+            raise UserError(
+                f"agent.batch_size is {self.agent.batch_size}: it must be at most agent.replay_size "
+                f"({self.agent.replay_size})"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 A trunk is a module with `features`, the length of what it gives for one image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 
 import torch
@@ -50,9 +50,11 @@ class Convolution(nn.Module):
             )
             self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound, generator=generator))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x [B, inputs, H, W] to [B, outputs, H', W']."""
-        weight = self.weight / largest_singular_value(self.weight) if self.spectral_norm else self.weight
+    def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
+        """Maps x [B, inputs, H, W] to [B, outputs, H', W']; `norm` is the spectral one where it is at hand already."""
+        if self.spectral_norm and norm is None:
+            (norm,) = spectral_norms([self])
+        weight = self.weight if norm is None else self.weight / norm
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
     def side(self, length: int) -> int:
@@ -66,22 +68,38 @@ class Convolution(nn.Module):
         return f"{sizes}, stride={self.stride}, padding={self.padding}{spectral}"
 
 
-def largest_singular_value(weight: Tensor) -> Tensor:
-    """Of weight [q, …] as a matrix W [q, p]: a scalar, exact up to rounding, with its gradient uvᵀ.
+def spectral_norms(layers: Sequence[Convolution]) -> list[Tensor | None]:
+    """The spectral norms of the layers' weights, None for layers without; those of one shape are computed at once."""
+    norms: list[Tensor | None] = [None] * len(layers)
+    of_shape: dict[torch.Size, list[int]] = {}
+    for place, layer in enumerate(layers):
+        if layer.spectral_norm:
+            of_shape.setdefault(layer.weight.shape, []).append(place)
+    for places in of_shape.values():
+        values = largest_singular_values(torch.stack([layers[place].weight for place in places]))
+        for place, value in zip(places, values.unbind(), strict=True):
+            norms[place] = value
+    return norms
+
+
+def largest_singular_values(weights: Tensor) -> Tensor:
+    """Of weights [n, q, …] as n matrices W [q, p]: [n], exact up to rounding, with their gradients uvᵀ.
 
     (W·Wᵀ)^128 by seven squarings is u·uᵀ but for a factor, unless two singular values agree within a per cent or so,
-    when the error is of the order of their difference squared.
+    when the error is of the order of their difference squared. Nothing of it is computed in fewer bits.
     """
-    matrix = weight.flatten(1)
-    with torch.no_grad():
-        power = matrix @ matrix.mT
-        for _ in range(7):
-            power = power / power.norm().clamp(min=1e-30)
-            power = power @ power
-        u = power.index_select(1, power.diagonal().argmax().unsqueeze(0)).squeeze(1)
-        u = u / u.norm().clamp(min=1e-30)
-    value: Tensor = (u @ matrix).norm().clamp(min=1e-12)
-    return value
+    with torch.autocast(weights.device.type, enabled=False):
+        matrices = weights.flatten(2)
+        with torch.no_grad():
+            power = matrices @ matrices.mT
+            for _ in range(7):
+                power = power / power.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)
+                power = power @ power
+            longest = power.diagonal(dim1=1, dim2=2).argmax(dim=1).view(-1, 1, 1).expand(-1, 1, power.shape[2])
+            u = power.gather(1, longest)  # [n, 1, q]: a row, as power is symmetric
+            u = u / u.norm(dim=2, keepdim=True).clamp(min=1e-30)
+        values: Tensor = (u @ matrices).norm(dim=(1, 2)).clamp(min=1e-12)
+        return values
 
 
 class Convolutions(nn.Module):
@@ -134,10 +152,11 @@ class Residual(nn.Module):
             Convolution(channels, channels, 3, 1, 1, spectral_norm=spectral_norm, generator=generator) for _ in range(2)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x [B, channels, H, W] to the same shape."""
-        y: Tensor = self.second(torch.relu(self.first(torch.relu(x))))
-        return x + y
+    def forward(self, x: Tensor, norms: Iterator[Tensor | None]) -> Tensor:
+        """Maps x [B, channels, H, W] to the same shape; its convolutions' spectral norms come next in `norms`."""
+        y = self.first(torch.relu(x), next(norms))
+        y = self.second(torch.relu(y), next(norms))
+        return torch.add(x, y)
 
 
 class Impala(nn.Module):
@@ -175,7 +194,10 @@ class Impala(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images [B, channels, H, W] to features [B, features]."""
+        residuals = [module for module in self.modules() if isinstance(module, Residual)]
+        norms = iter(spectral_norms([layer for block in residuals for layer in (block.first, block.second)]))
         for stage in self.stages:
-            x = stage(x)
+            for part in stage.children():
+                x = part(x, norms) if isinstance(part, Residual) else part(x)
         x = torch.relu(x)
         return (x if self.pool is None else F.adaptive_max_pool2d(x, self.pool)).flatten(1)

@@ -16,8 +16,11 @@ from agent.errors import UserError
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
-def import_asked(asked: dict[str, Any]) -> None:
+def import_asked(asked: dict[str, Any]) -> list[str]:
     """Imports what `imports` names, and the module of an `env` that is written module:Id; takes both out of `asked`.
+
+    Returns:
+        The options that name them again, for commands that are shown: none, or imports=….
 
     Raises:
         UserError: where there is no such module, or it fails.
@@ -27,11 +30,14 @@ def import_asked(asked: dict[str, Any]) -> None:
         names = [names]
     if names is not None and (not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names)):
         raise UserError(f"imports is {names!r}: it must be the name of a module, or a list of them")
-    for name in names or ():
+    named = list(names or ())
+    for name in named:
         import_module(name, f"imports={name}")
     if "env" in asked and ":" in str(asked["env"]["id"]):
         module, _, asked["env"]["id"] = str(asked["env"]["id"]).partition(":")
         import_module(module, f"env={module}:{asked['env']['id']}")
+        named.append(module)
+    return [f"imports=[{','.join(dict.fromkeys(named))}]"] if named else []
 
 
 def import_module(name: str, option: str) -> None:

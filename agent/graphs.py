@@ -67,7 +67,8 @@ class Graph:
             with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
                 self._result = self._function()
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            # What ends the recording fails as well, after what made it fail.
+            reason = str(error.__context__ or error).partition("\n")[0]
             raise UserError(f"{self._name} could not be recorded ({reason:.300}): use cuda_graphs=off") from error
         return graph
 

@@ -196,9 +196,9 @@ def product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
     OpenBLAS takes up to twice as long for few rows and a large matrix as for the same product transposed.
     """
-    if len(x) > FEW or weight.size < CACHED:
-        return x.dot(weight.T)
-    return np.ascontiguousarray(weight.dot(x.T).T)
+    left = len(x) <= FEW and weight.size >= CACHED
+    y: np.ndarray = np.ascontiguousarray(weight.dot(x.T).T) if left else x.dot(weight.T)
+    return y
 
 
 def total(rows: np.ndarray, out: np.ndarray) -> np.ndarray:

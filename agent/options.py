@@ -92,7 +92,8 @@ def _plain(hint: Any, value: Any, key: str) -> Any:
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise UserError(f"{key} is {value!r}: it must be a list, such as [256,256]")
+            example = "a,b" if get_args(hint)[0] is str else "256,256"
+            raise UserError(f"{key} is {value!r}: it must be a list, such as [{example}]")
         return tuple(_plain(get_args(hint)[0], item, key) for item in value)
     if get_origin(hint) is dict or hint is dict:
         if not isinstance(value, Mapping):

@@ -138,8 +138,8 @@ class PrioritisedReplay(Replay):
     def _advance(self) -> None:
         row = (self.head + self._frames.stack) % self.rows
         if self._starts_of_row[row]:
-            zeros = np.zeros(self.num_envs)
-            self._tree.fill(row * self.num_envs, zeros if self.by_numpy else upload(zeros, self.device))
+            zeros = torch.zeros(self.num_envs, dtype=torch.float64, device=self.device)
+            self._tree.fill(row * self.num_envs, zeros.numpy() if self.by_numpy else zeros)
         super()._advance()
 
     def state(self) -> dict[str, Any]:

@@ -33,7 +33,10 @@ def resolve_device(name: str) -> torch.device:
             f"device={name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
             "use device=cpu or device=auto"
         )
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # streams, graphs and pinned memory belong to the current one
+    return device
 
 
 def prepare_cpu(count: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from agent.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint
+from agent.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.errors import UserError
 from agent.files import atomic_write_text
 
@@ -110,9 +110,19 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
     named = resume if resume != "auto" else None
     if named and Path(named).resolve() != folder.resolve():
         raise UserError(f"resume={named} does not go with hydra.run.dir={folder} or -m: leave one of them out")
+    if resume == "":
+        raise UserError("resume= names no run: write resume=<run folder>, or leave it out")
     latest = latest_checkpoint(folder)
+    damaged = damaged_checkpoints(folder)
     if resume and latest is not None:
+        if damaged:
+            print(f"{damaged[0]} is not a whole checkpoint: going on from {latest.name}", file=sys.stderr)
         return _load(latest)
+    if resume and damaged:
+        raise UserError(
+            f"{folder} cannot be resumed: {', '.join(path.name for path in damaged)} in it is not a whole checkpoint; "
+            "start a new run without resume"
+        )
     if named:
         what = "no checkpoint in it" if folder.is_dir() and any(folder.iterdir()) else "no such run"
         raise UserError(f"resume={named}: there is {what}; name another one, or start a new run without resume")
@@ -163,9 +173,10 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
         difference = first_difference(_select(saved, path), _select(asked, path), ".".join(path))
         if difference is not None:
             name, was, now = difference
+            by = "" if key == name else f" by {override}"
             raise UserError(
-                f"the run to resume has {name}={was}, and {name}={now} was asked: "
-                "leave it out, or start a new run without resume"
+                f"the run to resume has {name}={was}, and {name}={now} was asked{by}: "
+                f"leave {override} out, or start a new run without resume"
             )
     merged.pop("resume", None)
     return merged

@@ -94,6 +94,7 @@ def trained(env_id: str, folder: Path) -> Any:
     from envs.make import load_task
 
     agent.evaluation.EPISODE_CAP = EPISODE_CAP
+    train.presets([f"env={env_id}"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"env={env_id}", f"env.id={env_id}", *SHORT])
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]

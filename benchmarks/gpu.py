@@ -1,7 +1,7 @@
 """Speed on a GPU: updates per second, frames per second of whole Atari training, and memory.
 
-    python benchmarks/gpu.py                         # all of it, some ten minutes; writes docs/performance/gpu.md
-    python benchmarks/gpu.py --only updates          # or: training
+    python benchmarks/gpu.py                         # all of it; writes docs/performance/gpu_<part>.md line by line
+    python benchmarks/gpu.py --only updates --agents rainbow      # a part of it; or: training
     python benchmarks/gpu.py --pong 18               # and how long Pong takes to an average return of 18
     python benchmarks/gpu.py --device cpu --quick    # a test of this script, not of anything's speed
 
@@ -18,13 +18,14 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import reporting
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -43,10 +44,10 @@ from agent.replay import Replay  # noqa: E402
 from agent.resources import prepare_cpu, resolve_device  # noqa: E402
 from agent.seeding import torch_generator  # noqa: E402
 from agent.speed import Speed  # noqa: E402
+from train import presets  # noqa: E402
 
 FRAMES, ACTIONS, ENVS = ObservationSpec((4, 84, 84), "uint8", 255.0, 4), 6, 64
-BTR = ("agent.network.encoder=impala", "agent.network.impala.width=2", "agent.network.impala.spectral_norm=true")
-PRESETS: dict[str, tuple[str, ...]] = {"noisy_dqn": (), "rainbow": (), "btr": BTR}
+PRESETS = ("noisy_dqn", "rainbow", "btr")
 WAYS = {
     "eager": Speed(),
     "graph": Speed(graphs=True),
@@ -57,9 +58,10 @@ WAYS = {
 
 
 def preset(name: str, *options: str) -> TrainConfig:
-    """The config of Pong with an agent's preset, the paper's numbers in place of the task's own."""
+    """The config of Pong with an agent's preset."""
+    presets(["env=ALE/Pong-v5"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        words = ["env=ALE/Pong-v5", f"agent={name}", *PRESETS[name], *options]
+        words = ["env=ALE/Pong-v5", f"agent={name}", *options]
         tree: Any = OmegaConf.to_container(compose("train", overrides=[*words, "env.id=ALE/Pong-v5"]))
     return parse(TrainConfig, {key: value for key, value in tree.items() if key not in ("resume", "imports", "hydra")})
 
@@ -131,13 +133,13 @@ def updates_per_second(config: TrainConfig, speed: Speed, device: torch.device, 
     return median(rates), memory.peak() - held / 2**20
 
 
-def updates(device: torch.device, quick: bool) -> Iterator[str]:
+def updates(device: torch.device, quick: bool, agents: Sequence[str]) -> Iterator[str]:
     ways = {name: way for name, way in WAYS.items() if device.type == "cuda" or way == Speed()}
     yield "| agent, batch | " + " | ".join(f"{name}: updates/s (MiB)" for name in ways) + " |"
     yield "|---|" + "---|" * len(ways)
-    for name in PRESETS:
+    for name in agents:
         for batch in (8,) if quick else (32, 256):
-            config = preset(name, f"agent.batch_size={batch}", "agent.adam_eps=1.5e-4")
+            config = preset(name, f"agent.batch_size={batch}")
             cells = []
             for way in ways.values():
                 rate, memory = updates_per_second(config, way, device, quick)
@@ -174,6 +176,7 @@ def trainer_of(config: TrainConfig, device: torch.device, tracker: Silent) -> An
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     agent, replay = build_agent(config, task, device), build_replay(config, task, device)
     trainer = Trainer(config, task, envs, agent, replay, tracker, Path("/dev/null"))  # type: ignore[arg-type]
+    trainer._monitor.report = lambda metrics: None  # nothing is logged, which would drop what is reported
     trainer.begin()
     return trainer
 
@@ -194,19 +197,21 @@ def frames_per_second(config: TrainConfig, device: torch.device, seconds: float)
     return rate, memory.peak()
 
 
-def training(device: torch.device, quick: bool, seconds: float, vectorization: str) -> Iterator[str]:
+def training(
+    device: torch.device, quick: bool, seconds: float, vectorization: str, agents: Sequence[str]
+) -> Iterator[str]:
     switches = {
         "on": ("compile=off", "cuda_graphs=auto", "overlap=on"),
         "off": ("compile=off", "cuda_graphs=off", "overlap=off"),
     }
     yield "| agent, environments | frames/s, graphs and overlap | frames/s, neither | MiB |"
     yield "|---|---|---|---|"
-    for name in ("rainbow", "btr"):
+    for name in agents:
         for count in (2,) if quick else (16, 64, 128):
             rates, memory = [], 0.0
             for words in switches.values():
                 config = preset(name, *words, f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
-                size = 8 if quick else 256 if name == "btr" else 32
+                size = 8 if quick else config.agent.batch_size
                 agent = replace(config.agent, batch_size=size, learning_starts=40 * count)
                 env = replace(config.env, vectorization=vectorization)
                 rate, peak = frames_per_second(replace(config, agent=agent, env=env), device, seconds)
@@ -234,8 +239,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="run everything once, on as little as possible")
     parser.add_argument("--only", choices=("updates", "training"))
+    parser.add_argument("--agents", default=",".join(PRESETS), help="of updates and training")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of training")
-    parser.add_argument("--vectorization", default="async", help="how the environments of training run")
+    parser.add_argument("--vectorization", default="auto", help="how the environments of training run")
     parser.add_argument("--pong", type=float, metavar="RETURN")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -244,25 +250,25 @@ def main() -> None:
     prepare_cpu(1)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     quick, seconds = arguments.quick, 1.0 if arguments.quick else arguments.seconds
+    agents, how = arguments.agents.split(","), arguments.vectorization
+    if unknown := set(agents) - set(PRESETS):
+        parser.error(f"unknown agents {sorted(unknown)}: choose of {', '.join(PRESETS)}")
     parts: dict[str, Iterator[str]] = {}
     if arguments.only in (None, "updates"):
-        parts["Updates"] = updates(device, quick)
+        parts["updates"] = updates(device, quick, agents)
     if arguments.only in (None, "training"):
-        parts["Training"] = training(device, quick, seconds, arguments.vectorization)
+        parts["training"] = training(device, quick, seconds, how, [name for name in agents if name != "noisy_dqn"])
     if arguments.pong is not None:
-        parts["Pong"] = pong(device, arguments.pong, arguments.vectorization)
-    text = [f"# Speed on {name}", "", f"torch {torch.__version__}, `python benchmarks/gpu.py`."]
-    print("\n".join(text))
-    for title, lines in parts.items():
-        text += ["", f"## {title}", ""]
-        print(f"\n## {title}\n")
+        parts["pong"] = pong(device, arguments.pong, how)
+    for part, lines in parts.items():
+        text = [f"`{reporting.command()}`, on {name}, torch {torch.__version__}.", ""]
+        print("\n".join(text))
         for row in lines:
             text.append(row)
             print(row, flush=True)
-    if not quick:
-        target = ROOT / "docs" / "performance" / "gpu.md"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("\n".join(text) + "\n", encoding="utf-8")
+            if not quick:  # at once: the machine may be lent for minutes
+                reporting.RESULTS.mkdir(parents=True, exist_ok=True)
+                (reporting.RESULTS / f"gpu_{part}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,25 @@ place, everything else equal. Then what an update, an environment step and a sam
         "scaling",
         "python benchmarks/scaling.py",
     ),
+    (
+        "On a GPU: updates",
+        """The presets on frames as Atari's, drawn from a replay on the device; updates per second, and the memory
+beside the replay.""",
+        "gpu_updates",
+        "python benchmarks/gpu.py --only updates",
+    ),
+    (
+        "On a GPU: Atari training",
+        """Emulator frames per second of whole training on Pong, at the presets' replay ratios.""",
+        "gpu_training",
+        "python benchmarks/gpu.py --only training",
+    ),
+    (
+        "On a GPU: Pong",
+        "Seconds of training until the last 20 games reach it.",
+        "gpu_pong",
+        "python benchmarks/gpu.py --pong 18",
+    ),
 )
 
 

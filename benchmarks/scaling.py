@@ -21,6 +21,7 @@ from parts import PER_ROW, PLAIN, SHARED, Parts, build, by_autograd, fill, losse
 from agent.layers import NoisyLinear
 from agent.learning import Learner
 from agent.noise import NoiseModel, noise_stream
+from agent.numpy_layers import product
 from agent.optimiser import Adam
 from agent.replay import Replay
 from agent.resources import prepare_cpu
@@ -206,6 +207,14 @@ def batches_at_once() -> Pair:
     )
 
 
+def matrix_on_the_left() -> Pair:
+    """32 rows through layers of 1024 to 128, as MinAtar's, that one after the other leave the processor's cache."""
+    random = np.random.default_rng(0)
+    x = random.random((32, 1024), np.float32)
+    weights = [random.random((128, 1024), np.float32) for _ in range(8)]
+    return lambda: [product(x, weight) for weight in weights], lambda: [x.dot(weight.T) for weight in weights]
+
+
 TRICKS: dict[str, Callable[[], Pair]] = {
     "gradients by hand and NumPy, for autograd: a plain update": lambda: hand_written_gradients(PLAIN),
     "… a noisy update, one draw": lambda: hand_written_gradients(SHARED),
@@ -214,6 +223,7 @@ TRICKS: dict[str, Callable[[], Pair]] = {
     "numbers below 1e-38 taken for 0: Adam's step where half its averages have faded to such": no_denormals,
     "noise from a table, for torch.randn: 256 draws of a network": table_of_quantiles,
     "the noisy matrix never formed, for one per row: a layer 128 to 128, forwards": no_matrix_per_row,
+    "a large matrix on the left of a product with few rows, for on its right: 8 layers 1024 to 128": matrix_on_the_left,
     "Adam on one flat vector, for torch's fused Adam on 12 tensors": lambda: flat_adam(True),
     "… for torch's Adam in a loop over 12 tensors": lambda: flat_adam(False),
     "batches by NumPy from the draw to the loss, for torch's draw and tensors: a whole step": no_torch_between,

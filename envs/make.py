@@ -30,8 +30,13 @@ class Task:
     first_action: int
     threshold: float | None  # the return at which Gymnasium calls the task solved
     fps: int
-    renders: bool  # whether it can give frames
+    render_modes: tuple[str, ...]  # rgb_array: it gives frames; human: it opens a window
     time_limit: int | None = None  # steps after which an episode is cut, besides the environment's own limit
+
+    @property
+    def renders(self) -> bool:
+        """Whether it can give frames."""
+        return "rgb_array" in self.render_modes
 
     @property
     def observation(self) -> ObservationSpec:
@@ -67,7 +72,7 @@ def load_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = N
             first_action=int(actions.start),
             threshold=None if spec is None else spec.reward_threshold,
             fps=int(env.metadata.get("render_fps") or 30),
-            renders="rgb_array" in (env.metadata.get("render_modes") or ()),
+            render_modes=tuple(env.metadata.get("render_modes") or ()),
             time_limit=time_limit,
         )
     finally:
@@ -87,6 +92,8 @@ def make_single(
         UserError: where Gymnasium does not know the id or cannot make it.
     """
     env_id = env if isinstance(env, str) else env.id
+    if not env_id:
+        raise UserError("env= names no environment: write env=<id>, such as env=CartPole-v1")
     options: dict[str, Any] = dict(kwargs)
     options |= {} if render_mode is None else {"render_mode": render_mode}
     options |= {} if checked else {"disable_env_checker": True}

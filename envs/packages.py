@@ -57,6 +57,8 @@ def register(env_id: str) -> None:
             if not is_installed(package.module):
                 raise UserError(f"{env_id} needs the extra {package.extra}: pip install -e '.[{package.extra}]'")
             package.register()
+    if "/" not in env_id and env_id not in gym.registry and is_installed("ale_py"):
+        _atari()  # it has ids of its own without a name in front, such as Pong-v4
 
 
 def is_installed(module: str) -> bool:

@@ -123,9 +123,10 @@ class Programs:
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment without what would change how the programs behave."""
+    """The environment without what would change how the programs behave, and without a GPU: equal runs are a CPU's."""
     unwanted = ("WANDB_", "HYDRA_", "NETRC")
-    return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    return {**kept, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def serve() -> None:

@@ -97,6 +97,17 @@ BAD_TRAINING = {
     "the same, one level down": ("noise.sigma0=0.1", r"noise\.sigma0; did you mean agent\.noise\.sigma0\?"),
     "an unknown option of a node": ("agent.gama=1", r"unknown option agent\.gama.*agent\.gamma"),
     "an unknown option that is added": ("+agent.gama=1", r"unknown option agent\.gama.*gamma"),
+    "an id by its option": ("env.id=Acrobot-v1", "write env=<id>"),
+    "no id": ("env=", "env= names no environment: write env=<id>"),
+    "a name of another library's": ("learning_rate=1e-3", r"unknown option learning_rate; did you mean agent\.lr\?"),
+    "a word for a list of words": ("wandb.tags=a", r"wandb\.tags is 'a': it must be a list, such as \[a,b\]"),
+    "no run to resume": ("resume=", "resume= names no run"),
+    "the folder of the program": ("hydra.run.dir=", r"hydra\.run\.dir is the folder that this was started in"),
+    "a file for a folder": ("hydra.run.dir=/dev/full", "/dev/full: it is not a folder"),
+    "a batch that the replay does not hold": (
+        "agent.replay_size=50 agent.batch_size=64",
+        r"agent\.batch_size is 64: it must be at most agent\.replay_size \(50\)",
+    ),
     "an option below a number": ("agent.lr.x=1", r"unknown option agent\.lr\.x.*agent\.lr"),
     "an unknown preset": ("agent=muzero", "muzero.*dqn.*noisy_dqn"),
     "a number for a preset": ("agent=1", "agent.*name"),
@@ -308,6 +319,24 @@ def test_multirun_makes_a_folder_for_each_job(programs: Programs, tmp_path: Path
     sentence = one_sentence(programs.run("train", "-m", "seed=0,1", "resume=auto", cwd=tmp_path))
     assert "resume" in sentence
     assert "-m" in sentence
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(programs: Programs, tmp_path: Path) -> None:
+    result = programs.run("train", "-m", *SMALL, "steps=100", "env=Nope-v0,CartPole-v1", "seed=5", cwd=tmp_path)
+    assert result.code == 2
+    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert "there is no environment 'Nope-v0'" in lines[0]
+    assert re.fullmatch(r"error: 1 of the jobs failed: .*env=Nope-v0.*", lines[1])
+    assert len(lines) == 2
+    assert list(tmp_path.glob("runs/CartPole-v1/*/last/agent.safetensors"))
+
+
+def test_a_task_that_cannot_be_shown_is_not_played_first(programs: Programs, tmp_path: Path) -> None:
+    words = ("train", *SMALL, "steps=100", "env=DeepSea-v0", "hydra.run.dir=run")
+    assert programs.run(*words, cwd=tmp_path).code == 0
+    for option in ("video=true", "render=human"):
+        result = programs.run("evaluate", "checkpoint=run", "which=last", option, cwd=tmp_path)
+        assert one_sentence(result) == f"DeepSea-v0 cannot be shown: leave {option} out"
 
 
 # ---- evaluate.py

@@ -72,6 +72,8 @@ def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path:
     assert result.code == 0, result.err
     assert "Game-v0 · cpu" in result.err
     assert "Tiny(" in result.err
+    shown = next(line for line in result.err.splitlines() if line.startswith("evaluate:"))
+    assert "'imports=[my_encoder,my_game]'" in shown
     for path in (tmp_path / "run").rglob("*"):
         if path.is_file():
             assert b"my_game" not in path.read_bytes(), path
@@ -85,7 +87,7 @@ def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path:
     assert result.code == 0, result.err
     more = ("resume=run", "steps=300", "wandb.mode=disabled", "eval.video=false")
     refused = sentence(programs.run("train", *more, cwd=tmp_path))
-    assert "no environment 'Game-v0'" in refused
+    assert re.search("no environment 'Game-v0'.*imports=<package>", refused)
     result = programs.run("train", *more, *named, cwd=tmp_path)
     assert result.code == 0, result.err
 

@@ -4,14 +4,18 @@ On the CPU a `Recording` stands in for a graph. It keeps the operations and the 
 the same operations on the same tensors again, without Python: what the host said meanwhile is baked in, as in a graph.
 """
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -290,11 +294,37 @@ def test_a_graph_draws_on_where_its_generator_stands(cuda: torch.device) -> None
 
 @needs_cuda
 def test_what_asks_the_device_is_refused_in_one_sentence(cuda: torch.device) -> None:
-    graph = Graph(lambda: torch.ones(2, device=cuda).sum().item(), (), "the update")
-    for _ in range(WARM_UP):
-        graph()
-    with pytest.raises(UserError, match=r"the update could not be recorded .*use cuda_graphs=off"):
-        graph()
+    """In a process of its own: after a recording that failed, torch 2.11 records no more."""
+    code = f"""
+import torch
+from agent.graphs import Graph
+graph = Graph(lambda: torch.ones(2, device="{cuda}").sum().item(), (), "the update")
+for _ in range({WARM_UP + 1}):
+    graph()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(r"UserError: the update could not be recorded .*use cuda_graphs=off", done.stderr), done.stderr
+
+
+def test_the_graph_that_fails_names_the_first_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends the recording fails too, and would hide it."""
+
+    class Broken:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("the end of it")
+
+    def function() -> None:
+        raise RuntimeError("an operation that waits")
+
+    for name in ("Stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: Broken())
+    with pytest.raises(UserError, match=r"could not be recorded \(an operation that waits\)"):
+        Graph(function, (), "the update")._record()
 
 
 @needs_cuda

@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from agent.config import AgentConfig, EvaluateConfig, NetworkConfig, NoiseConfig, TrainConfig
 from agent.errors import UserError
 from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, leaf_names, nearest, parse, to_plain
+from train import presets
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -270,6 +272,7 @@ def composed(name: str, *overrides: str, folder: Path = CONF) -> DictConfig:
 
 def train_mapping(*overrides: str) -> dict[str, Any]:
     """What train.py parses, but for `env.id`, which only a running Hydra knows."""
+    presets(overrides)
     cfg = composed("train", *overrides, "env.id=CartPole-v1")
     mapping: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     assert mapping.pop("resume") is None
@@ -337,9 +340,10 @@ def test_every_variant_of_the_noise_is_another_one() -> None:
 ENV = CONF / "env"
 SIZED = ("CartPole", "Acrobot", "MountainCar", "LunarLander", "MinAtar")  # they scale agents of Atari's size down
 ENV_PRESETS = sorted(str(path.relative_to(ENV).with_suffix("")) for path in ENV.rglob("*.yaml"))
+GAMES = ("ALE/Pong-v5", "ALE/Seaquest-v5", "PongNoFrameskip-v4")
 
 
-@pytest.mark.parametrize("name", ENV_PRESETS)
+@pytest.mark.parametrize("name", [*ENV_PRESETS, *GAMES, "NoPreset-v0", "my_module:NoPreset-v0"])
 def test_every_env_preset_goes_with_every_agent(name: str) -> None:
     for path in (CONF / "agent").glob("*.yaml"):
         mapping = train_mapping(f"env={name}", f"agent={path.stem}")
@@ -347,8 +351,8 @@ def test_every_env_preset_goes_with_every_agent(name: str) -> None:
         assert config.agent.noise.enabled == (path.stem not in ("dqn", "c51", "qr_dqn", "iqn"))
         mapping["env"]["kwargs"] = {}
         assert keys(mapping) == keys(to_plain(TrainConfig()))
+        assert config.agent.learning_starts < config.steps / 5  # it learns
         if name.startswith(SIZED):
-            assert config.agent.learning_starts < config.steps / 5
             assert config.agent.replay_size <= 100_000
             assert config.agent.epsilon.steps <= config.steps / 4
             assert config.agent.priority.beta_steps <= config.steps
@@ -359,21 +363,72 @@ def test_presets_are_their_papers_components() -> None:
     """Which parts each name stands for; n, learning rate, batch and support as in the papers' tables."""
 
     def parts(name: str) -> tuple[Any, ...]:
-        a = parse(TrainConfig, train_mapping("env=NoPreset-v0", f"agent={name}")).agent
+        a = parse(TrainConfig, train_mapping("env=ALE/Pong-v5", f"agent={name}")).agent
         switches = (a.network.dueling, a.double, a.munchausen.enabled, a.priority.enabled, a.noise.enabled)
         return a.head, "".join("-+"[on] for on in switches), a.n_step, a.lr, a.batch_size
 
     # dueling, double, Munchausen, priorities, noise
-    assert parts("noisy_dqn") == ("expected", "-+--+", 3, 1e-3, 64)
-    assert parts("dqn") == ("expected", "-+---", 3, 1e-3, 64)
-    assert parts("noisy_dueling") == ("expected", "++--+", 3, 1e-3, 64)
+    assert parts("noisy_dqn") == ("expected", "-+--+", 3, 6.25e-5, 32)
+    assert parts("dqn") == ("expected", "-+---", 3, 6.25e-5, 32)
+    assert parts("noisy_dueling") == ("expected", "++--+", 3, 6.25e-5, 32)
     assert parts("c51") == ("categorical", "-----", 1, 2.5e-4, 32)
     assert parts("qr_dqn") == ("quantile", "-----", 1, 5e-5, 32)
     assert parts("iqn") == ("implicit_quantile", "-----", 1, 5e-5, 32)
     assert parts("rainbow") == ("categorical", "++-++", 3, 6.25e-5, 32)
     assert parts("der") == ("categorical", "++-++", 20, 1e-4, 32)
-    assert parts("index_dqn") == ("expected", "-+--+", 1, 1e-3, 128)
+    assert parts("index_dqn") == ("expected", "-+--+", 1, 6.25e-5, 32)
     assert parts("btr") == ("implicit_quantile", "+-+++", 3, 1e-4, 256)
+
+
+@pytest.mark.parametrize("game", [*GAMES, "ALE/Pong", "PongNoFrameskip-v0"])
+@pytest.mark.parametrize("agent", sorted(path.stem for path in (CONF / "agent").glob("*.yaml")))
+def test_every_atari_game_is_played_as_in_the_papers(game: str, agent: str) -> None:
+    mapping = train_mapping(f"env={game}", f"agent={agent}")
+    config = parse(TrainConfig, mapping)
+    assert config.env.clip_rewards
+    assert config.env.life_loss
+    assert not config.agent.network.layer_norm
+    assert config.env.kwargs == {"repeat_action_probability": 0.0 if game.endswith("-v4") else 0.25}
+    learns = (config.steps - config.agent.learning_starts) * config.agent.replay_ratio
+    assert config.agent.learning_starts >= 1_600
+    assert learns > 20_000
+    # ε falls while the agent learns: over a fair part of the run, and after the random steps.
+    if agent in ("dqn", "c51", "qr_dqn", "iqn"):
+        assert config.agent.epsilon.steps >= 5 * config.agent.learning_starts
+
+
+def test_agents_of_papers_have_their_papers_sizes_on_atari_alone() -> None:
+    """What conf/agent says of C51 holds there; elsewhere the sizes of the noisy DQN do."""
+    said = yaml.safe_load((CONF / "agent" / "c51.yaml").read_text())
+    atari, small = (train_mapping(f"env={env}", "agent=c51")["agent"] for env in ("ALE/Pong-v5", "NoPreset-v0"))
+    noisy = train_mapping("env=NoPreset-v0")["agent"]
+    sizes = ("lr", "batch_size", "replay_ratio", "target_every", "replay_size", "learning_starts")
+    assert [atari[name] for name in sizes] == [said[name] for name in sizes]
+    assert [small[name] for name in sizes] == [noisy[name] for name in sizes]
+    assert train_mapping("env=NoPreset-v0", "task=atari", "agent=c51")["agent"] == atari
+
+
+def test_an_id_without_its_version_is_the_newest_with_a_preset() -> None:
+    presets(["env=CartPole,MinAtar/Breakout,CliffWalking,DeepSea"])
+    for short, whole in {
+        "CartPole": "CartPole-v1",
+        "MinAtar/Breakout": "MinAtar/Breakout-v1",
+        "CliffWalking": "CliffWalking-v1",
+        "DeepSea": "DeepSea-v0",
+    }.items():
+        one, other = composed("train", f"env={short}"), composed("train", f"env={whole}", f"env.id={whole}")
+        assert OmegaConf.select(one, "env.id") == whole
+        assert one == other
+
+
+def test_what_is_no_game_and_has_no_preset_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: list[Any] = []
+    monkeypatch.setattr(ConfigStore, "store", lambda self, *node: stored.append(node))
+    names = ("Cart.*", "NoPreset", "a/b/c-v0", "../CartPole-v1", "x:Cart[Pole", "", "CartPole-v1", "ALE/", "ALE")
+    presets([*(f"env={name}" for name in names), "env", "-m", "envs=CartPole"])
+    assert stored == []
+    presets(["env=Nope-v0,CartPole,ALE/Pong-v5"])
+    assert sorted(node[0] for node in stored) == ["CartPole", "Pong-v5"]
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0"])

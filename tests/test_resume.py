@@ -360,11 +360,11 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
     words = ("train", f"resume={run.relative_to(home)}")
     for options, difference in (
         ("agent.lr=0.5", r"agent\.lr=0\.001, and agent\.lr=0\.5 was asked"),
-        ("agent=dqn", r"agent\.[a-z.]+=.*agent\.[a-z.]+=.* was asked"),
+        ("agent=dqn", r"agent\.[a-z.]+=.*agent\.[a-z.]+=.* was asked by agent=dqn: leave agent=dqn out"),
         ("noise=per_episode", r"agent\.noise\.hold=step, and agent\.noise\.hold=episode was asked"),
         ("seed=1", "seed=0, and seed=1 was asked"),
         ("num_envs=3", "num_envs=2, and num_envs=3 was asked"),
-        ("env=Acrobot-v1", r"env\.id=CartPole-v1, and env\.id=Acrobot-v1 was asked"),
+        ("env=Acrobot-v1", r"env\.id=CartPole-v1, and env\.id=Acrobot-v1 was asked by env=Acrobot-v1"),
         ("agent.network.hidden=[16,16]", r"agent\.network\.hidden=\[16\], and agent\.network\.hidden=\[16, 16\]"),
         ("steps=100", "at step 50. already, and steps=100 was asked"),
         ("hydra.run.dir=elsewhere", "does not go with hydra.run.dir=elsewhere"),
@@ -401,6 +401,22 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_named(programs: P
     assert programs.run(*words, cwd=home).code == 0
     rows = [row["global_step"] for row in metrics(run)]
     assert rows == sorted(rows)
+
+
+def test_a_checkpoint_that_is_cut_short_is_named(programs: Programs, home: Path) -> None:
+    """Newer ones than the one that is gone on from, or all of them."""
+    run = run_of(home, 2)
+    steps = sorted((run / "checkpoints").glob("step_*"))
+    assert len(steps) == 2
+    words = ("train", f"resume={run.relative_to(home)}", "steps=800")
+    (steps[1] / "state.json").write_text("{")
+    result = programs.run(*words, cwd=home)
+    assert result.code == 0
+    assert f"{steps[1].name} is not a whole checkpoint: going on from {steps[0].name}" in result.err
+    for path in (run / "checkpoints").glob("step_*"):
+        (path / "tensors.safetensors").write_bytes(b"")
+    sentence = refused(programs.run(*words, cwd=home))
+    assert re.search(r"cannot be resumed: step_\d+, step_\d+ in it is not a whole checkpoint", sentence)
 
 
 # ---- the parts
