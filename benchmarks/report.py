@@ -87,8 +87,9 @@ def document() -> str:
     parts = [
         "# Performance",
         "Made by `python benchmarks/report.py` from the tables that the commands below write to `docs/performance/`. "
-        "Every number stands under the command that makes it and the machine that it comes from; the load in that line "
-        "is what others computed there, and above about 0.5 it spoils times.",
+        "Every number stands under the command that makes it and the machine that it comes from. The load in that line "
+        "is the machine's average over the minute before the command began: what ran until then counts, even where it "
+        "was stopped for the measurement.",
     ]
     for title, prose, name, command in SECTIONS:
         path = TABLES / f"{name}.md"

@@ -228,7 +228,7 @@ def landing(steps: int) -> dict[str, list[str]]:
         "noisy_dqn": [*NOISE_ALONE, *every],
         "noisy_dqn_epsilon": every,
         "rainbow": ["agent=rainbow", *NOISE_ALONE, "agent.n_step=7", *lower, beta],
-        "munchausen_dqn": ["agent=dqn", "agent.munchausen.enabled=true", "agent.double=false", *every],
+        "munchausen_dqn": ["agent=munchausen_dqn", *every],
     }
 
 

@@ -340,6 +340,7 @@ def test_every_variant_of_the_noise_is_another_one() -> None:
 ENV = CONF / "env"
 SIZED = ("CartPole", "Acrobot", "MountainCar", "LunarLander", "MinAtar")  # they scale agents of Atari's size down
 ENV_PRESETS = sorted(str(path.relative_to(ENV).with_suffix("")) for path in ENV.rglob("*.yaml"))
+EPSILON = ("dqn", "munchausen_dqn", "c51", "qr_dqn", "iqn")  # they explore by ε alone
 GAMES = ("ALE/Pong-v5", "ALE/Seaquest-v5", "PongNoFrameskip-v4")
 
 
@@ -348,7 +349,7 @@ def test_every_env_preset_goes_with_every_agent(name: str) -> None:
     for path in (CONF / "agent").glob("*.yaml"):
         mapping = train_mapping(f"env={name}", f"agent={path.stem}")
         config = parse(TrainConfig, mapping)
-        assert config.agent.noise.enabled == (path.stem not in ("dqn", "c51", "qr_dqn", "iqn"))
+        assert config.agent.noise.enabled == (path.stem not in EPSILON)
         mapping["env"]["kwargs"] = {}
         assert keys(mapping) == keys(to_plain(TrainConfig()))
         assert config.agent.learning_starts < config.steps / 5  # it learns
@@ -371,6 +372,7 @@ def test_presets_are_their_papers_components() -> None:
     assert parts("noisy_dqn") == ("expected", "-+--+", 3, 6.25e-5, 32)
     assert parts("dqn") == ("expected", "-+---", 3, 6.25e-5, 32)
     assert parts("noisy_dueling") == ("expected", "++--+", 3, 6.25e-5, 32)
+    assert parts("munchausen_dqn") == ("expected", "--+--", 3, 6.25e-5, 32)
     assert parts("c51") == ("categorical", "-----", 1, 2.5e-4, 32)
     assert parts("qr_dqn") == ("quantile", "-----", 1, 5e-5, 32)
     assert parts("iqn") == ("implicit_quantile", "-----", 1, 5e-5, 32)
@@ -393,7 +395,7 @@ def test_every_atari_game_is_played_as_in_the_papers(game: str, agent: str) -> N
     assert config.agent.learning_starts >= 1_600
     assert learns > 20_000
     # ε falls while the agent learns: over a fair part of the run, and after the random steps.
-    if agent in ("dqn", "c51", "qr_dqn", "iqn"):
+    if agent in EPSILON:
         assert config.agent.epsilon.steps >= 5 * config.agent.learning_starts
 
 
