@@ -101,7 +101,7 @@ def test_narrow_observations_are_stretched_to_one_and_others_left_alone(register
         ("zzzzzz-v0", "no environment 'zzzzzz-v0'$"),
         ("no id at all", "no id at all"),
         ("no_such_module:CartPole-v1", "no_such_module"),
-        ("", "Malformed"),
+        ("", "env= names no environment: write env=<id>"),
         ("Pendulum-v1", r"Pendulum-v1 has actions Box\(-2.0, 2.0.*Discrete"),
         ("MountainCarContinuous-v0", "has actions Box.*Discrete"),
     ],
