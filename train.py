@@ -38,7 +38,7 @@ from agent.seeding import torch_generator
 from agent.speed import choose_speed
 from agent.tracking import Tracker
 from agent.training import Outcome, Trainer
-from envs.make import Task, UnknownEnvironmentError, load_task
+from envs.make import Task, load_saved_task, load_task
 from envs.vector import make_vector
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
@@ -153,12 +153,8 @@ def train(
     """
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
-    try:
-        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
-    except UnknownEnvironmentError as error:
-        if begun is None:
-            raise
-        raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
+    make_task = load_task if begun is None else load_saved_task
+    task = make_task(config.env.id, config.env.kwargs, config.env.time_limit)
     try:
         check_env({"id": task.id, "kwargs": task.kwargs}, folder)
     except UserError as error:  # now, not when the first agent is saved

@@ -24,7 +24,7 @@ ELSEWHERE = {
     **dict.fromkeys(("exploration_final_eps", "end_e", "epsilon_train"), "agent.epsilon.end"),
     **dict.fromkeys(("exploration_initial_eps", "start_e"), "agent.epsilon.start"),
     **dict.fromkeys(("n_envs", "training_num"), "num_envs"),
-    **dict.fromkeys(("env_id", "gym_id", "task", "game_name"), "env"),
+    **dict.fromkeys(("env_id", "gym_id", "game_name"), "env"),
     **dict.fromkeys(("std_init", "sigma", "noisy_std"), "agent.noise.sigma0"),
     "update_horizon": "agent.n_step",
     "v_min": "agent.categorical.v_min",

@@ -19,7 +19,7 @@ from agent.options import parse
 from agent.saved_agent import check_tensors, load_agent
 from agent.targets import greedy
 from envs.atari import human_normalised
-from envs.make import Task, UnknownEnvironmentError, load_task, make_single
+from envs.make import Task, load_saved_task, make_single
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
@@ -230,14 +230,11 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
 
 
 def _task(said: dict[str, Any], path: Path) -> Task:
-    """The task that a description names; its package, if it has one, is for the person to name, not for the file."""
+    """The task that a description names."""
     limit = said.get("time_limit")
     if limit is not None and (type(limit) is not int or not 0 < limit < 2**31):
         raise UserError(f"{path} is damaged: its time limit is {limit!r:.80}")
-    try:
-        return load_task(said["env"]["id"], said["env"].get("kwargs", {}), limit)
-    except UnknownEnvironmentError as error:
-        raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
+    return load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit)
 
 
 def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:

@@ -79,6 +79,14 @@ def load_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = N
         env.close()
 
 
+def load_saved_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = None) -> Task:
+    """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file."""
+    try:
+        return load_task(env_id, kwargs, time_limit)
+    except UnknownEnvironmentError as error:
+        raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
+
+
 def make_single(
     env: str | gym.envs.registration.EnvSpec,
     kwargs: Mapping[str, Any],
