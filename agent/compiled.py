@@ -1,96 +1,41 @@
-"""The gradient as one compiled function: torch.compile makes a few kernels of what are hundreds.
+"""Functions that torch.compile makes a few kernels of, where they are hundreds."""
 
-It is the function that AutogradGradient computes, of the same arguments: parameters, batch, draws, levels, weights. It
-is what compiling asks for: nothing random, no state, no module that changes how it behaves. Draws come in as arguments
-at every call, so that none can be baked in.
-"""
-
-from __future__ import annotations
-
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.func import functional_call, grad_and_value
 
-from agent.config import AgentConfig
 from agent.errors import UserError
-from agent.gradients import AutogradGradient, Levels, NumpyGradient, Result, loss_on
-from agent.heads import Values
-from agent.network import QNetwork
-from agent.speed import Speed
-
-if TYPE_CHECKING:
-    from agent.batch import Batch
 
 
-class CompiledGradient:
-    """See AutogradGradient, as for its arguments; compiled at its first call, which takes 10 to 60 s.
+class Compiled:
+    """A function of tensors, compiled at its first call.
+
+    Args:
+        function: whose first argument has as many rows as the batch.
+        size: of the batches for which it is compiled: others are computed as they would be without.
 
     Raises:
         UserError: at the first call, where it cannot be compiled.
     """
 
-    def __init__(
-        self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig, autocast: bool = False
-    ) -> None:
-        assert parameters.grad is not None
-        self.network, self.target, self.config = network, target, config
-        self._parameters, self._flat, self._autocast = parameters, parameters.grad, autocast
-        self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-        self._compiled = torch.compile(self.pure, fullgraph=True, dynamic=False)
+    def __init__(self, function: Callable[..., Any], size: int | None = None) -> None:
+        self._function, self._size = function, size
+        self._compiled = torch.compile(function, fullgraph=True, dynamic=False)
         self._first = True
 
-    def __call__(
-        self, batch: Batch, draws: Tensor | None, levels: Levels | None = None, weight: Tensor | None = None
-    ) -> Result:
-        """The mean loss, its gradient's norm, and priorities where there are weights."""
-        call = self._compile if self._first else self._compiled
-        gradient, *result = call(self._parameters, batch, draws, levels, weight)
-        self._flat.copy_(gradient)
-        return Result(*result, *(None,) * (3 - len(result)))
-
-    def _compile(self, *arguments: Any) -> tuple[Tensor, ...]:
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns."""
+        if self._size is not None and len(arguments[0]) != self._size:
+            return self._function(*arguments)
+        if not self._first:
+            return self._compiled(*arguments)
         self._first = False
         try:
-            result: tuple[Tensor, ...] = self._compiled(*arguments)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the compiler's own, and that there is TF32, which is an option
+                return self._compiled(*arguments)
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             raise UserError(f"the update could not be compiled ({reason:.300}): use compile=off") from error
-        return result
-
-    def pure(
-        self, parameters: Tensor, batch: Batch, draws: Tensor | None, levels: Levels | None, weight: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        """Clipped gradient [P] by the flat parameters [P], loss, norm before clipping, priorities [B] if any."""
-
-        def loss(named: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            def online(*arguments: Tensor | None) -> Values:
-                values: Values = functional_call(self.network, named, arguments, {"autocast": self._autocast})
-                return values
-
-            target = partial(self.target, autocast=self._autocast)
-            heads = self.network.head, self.target.head
-            value, priority = loss_on(self.config, online, target, heads, batch, draws, levels, weight)
-            return value, () if priority is None else (priority,)
-
-        sizes = [shape.numel() for shape in self._shapes.values()]
-        parts = zip(self._shapes.items(), torch.split(parameters, sizes), strict=True)
-        gradients, (value, priority) = grad_and_value(loss, has_aux=True)(
-            {name: part.view(shape) for (name, shape), part in parts}
-        )
-        gradient = torch.cat([gradients[name].reshape(-1) for name in self._shapes])
-        norm = torch.linalg.vector_norm(gradient)
-        return gradient / (norm / self.config.max_grad_norm).clamp(min=1.0), value, norm, *priority
-
-
-def gradient_of(
-    network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig, on_numpy: bool, speed: Speed
-) -> NumpyGradient | AutogradGradient | CompiledGradient:
-    """What computes the gradient: the fastest there is without compiling, unless `speed` asks for that."""
-    if speed.compiled:
-        return CompiledGradient(network, target, parameters, config, speed.autocast)
-    if on_numpy:
-        return NumpyGradient(network, target, parameters, config)
-    return AutogradGradient(network, target, parameters, config, speed.autocast)

@@ -213,7 +213,7 @@ class TrainConfig:
     compile: Literal["auto", "off", "on"] = "auto"
     cuda_graphs: Literal["auto", "off", "on"] = "auto"
     overlap: Literal["auto", "off", "on"] = "auto"
-    autocast: Literal["none", "bf16"] = "none"
+    autocast: Literal["none", "tf32", "bf16"] = "none"
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)

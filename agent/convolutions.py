@@ -102,6 +102,15 @@ def largest_singular_values(weights: Tensor) -> Tensor:
         return values
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """Images [B, channels, H, W] as many convolutions want them: on CUDA with the channels of a pixel side by side.
+
+    cuDNN turns its inputs and outputs round otherwise, which takes an eighth of a residual trunk's update; for three
+    convolutions it does not pay. The numbers and their order, for `flatten`, are the same.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
+
+
 class Convolutions(nn.Module):
     """Convolutions, each followed by a ReLU, then flattened: images [B, channels, H, W] → [B, features].
 
@@ -196,6 +205,7 @@ class Impala(nn.Module):
         """Maps images [B, channels, H, W] to features [B, features]."""
         residuals = [module for module in self.modules() if isinstance(module, Residual)]
         norms = iter(spectral_norms([layer for block in residuals for layer in (block.first, block.second)]))
+        x = laid_out(x)
         for stage in self.stages:
             for part in stage.children():
                 x = part(x, norms) if isinstance(part, Residual) else part(x)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from agent import targets
 from agent.arrays import expand, upload
-from agent.compiled import gradient_of
+from agent.compiled_gradient import gradient_of
 from agent.config import AgentConfig
 from agent.exploration import ActingNoise
 from agent.gradients import Levels, NumpyGradient

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ from agent.heads import Head, Values
 from agent.network import QNetwork
 from agent.numpy_losses import LOSSES
 from agent.numpy_network import NumpyNetwork
+from agent.speed import EAGER, Speed
 
 if TYPE_CHECKING:
     from agent.batch import Batch
@@ -127,6 +129,20 @@ def loss_on(
     return batch_loss(heads[0], prediction, batch.action, learned, weight)
 
 
+@contextmanager
+def products(tf32: bool) -> Iterator[None]:
+    """Whether CUDA rounds what linear layers multiply to TF32's ten bits, as by torch's default in convolutions."""
+    if not tf32:
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 class AutogradGradient:
     """The loss of a batch; its gradient, clipped to the largest norm of the config, goes to the parameters' `grad`.
 
@@ -135,25 +151,26 @@ class AutogradGradient:
         target: the target network.
         parameters: the online network's flat vector, whose gradient its parameters' gradients are views of.
         config: the algorithm.
-        autocast: whether the encoders compute in bfloat16.
+        speed: whether the encoders compute in bfloat16, and linear layers in TF32.
     """
 
     def __init__(
-        self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig, autocast: bool = False
+        self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig, speed: Speed = EAGER
     ) -> None:
-        self.network, self.target, self.config = network, target, config
+        self.network, self.target, self.config, self._tf32 = network, target, config, speed.tf32
         assert parameters.grad is not None
         self._leaves, self._flat = list(network.parameters()), parameters.grad
         self._heads = network.head, target.head
-        self._online, self._following = (partial(net, autocast=autocast) for net in (network, target))
+        self._online, self._following = (partial(net, autocast=speed.autocast) for net in (network, target))
 
     def __call__(
         self, batch: Batch, draws: Tensor | None, levels: Levels | None = None, weight: Tensor | None = None
     ) -> Result:
         """The mean loss, its gradient's norm, and priorities where there are weights; see `loss_on`."""
         networks = self._online, self._following
-        loss, priority = loss_on(self.config, *networks, self._heads, batch, draws, levels, weight)
-        gradients = torch.autograd.grad(loss, self._leaves)
+        with products(self._tf32):
+            loss, priority = loss_on(self.config, *networks, self._heads, batch, draws, levels, weight)
+            gradients = torch.autograd.grad(loss, self._leaves)
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self._flat)
         norm = torch.linalg.vector_norm(self._flat)
         self._flat /= (norm / self.config.max_grad_norm).clamp_(min=1.0)

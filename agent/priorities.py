@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from agent.arrays import upload
+from agent.compiled import Compiled
 from agent.observation import ObservationSpec, as_spec
 from agent.replay import Batch, Replay, required_bytes, ring_rows
 from agent.seeding import Generator, uniform
@@ -57,6 +58,11 @@ class PrioritisedReplay(Replay):
         #: The largest p^α that was ever stored: of one element, so that a device never has to be asked.
         self._largest: Any = np.ones(1) if self.by_numpy else torch.ones(1, dtype=torch.float64, device=self.device)
 
+    def compile(self, size: int) -> None:
+        """See Replay; of what finds them by priority and stores the new ones, too."""
+        self._chosen = Compiled(self._chosen, size)  # type: ignore[method-assign, assignment]
+        self._store = Compiled(self._store, size)  # type: ignore[method-assign, assignment]
+
     def sample_prioritised(
         self, size: int, beta: float | Tensor, generator: Generator | None = None, arrays: bool = False
     ) -> Prioritised:
@@ -70,12 +76,17 @@ class PrioritisedReplay(Replay):
         """
         if not self.count:
             raise ValueError("the replay holds no transition yet")
-        rows = self._tree.find(self._shares(size, generator))
+        chosen, rows = self._chosen(self._shares(size, generator), beta)
+        *fields, weight = self._handed(chosen, arrays)
+        return Prioritised(Batch(*fields), weight, rows)
+
+    def _chosen(self, share: Any, beta: float | Tensor) -> tuple[tuple[Any, ...], Any]:
+        """The transitions at shares [B] of the sum of all priorities with their weights [B], and their rows [B]."""
+        rows = self._tree.find(share)
         priority = self._tree.leaves[rows]
         weight = (priority / priority.min()) ** -beta
         weight = weight.astype(np.float32) if self.by_numpy else weight.float()
-        *fields, weight = self._handed((*self._gather(rows), weight), arrays)
-        return Prioritised(Batch(*fields), weight, rows)
+        return (*self._gather(rows), weight), rows
 
     def _shares(self, size: int, generator: Any) -> Any:
         """Uniform numbers [size] in [0, 1)."""
@@ -107,6 +118,10 @@ class PrioritisedReplay(Replay):
 
         One that is not a number counts as the largest seen: the run is about to be stopped, and must get there.
         """
+        self._store(rows, priority)
+
+    def _store(self, rows: Any, priority: Any) -> None:
+        """The same by what the replay computes by."""
         self._tree.put(rows, self._raised_on_cpu(priority) if self.by_numpy else self._raised(priority))
 
     def _raised_on_cpu(self, priority: Any) -> np.ndarray:
@@ -122,7 +137,7 @@ class PrioritisedReplay(Replay):
         """The same on a device."""
         raised = (torch.as_tensor(priority).to(self.device, torch.float64).clamp(min=0.0) + LEAST) ** self.exponent
         raised = torch.where(torch.isfinite(raised), raised, self._largest)
-        torch.maximum(self._largest, raised.amax(), out=self._largest)
+        self._largest.copy_(torch.maximum(self._largest, raised.amax()))
         return raised
 
     def priority_metrics(self) -> dict[str, float]:

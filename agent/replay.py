@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agent.arrays import as_array, integer, take, take_round, upload, write
 from agent.batch import Batch as Batch  # from here as well, for those who sample
+from agent.compiled import Compiled
 from agent.frames import Frames
 from agent.observation import ObservationSpec, as_spec
 from agent.seeding import Generator, uniform
@@ -135,6 +136,10 @@ class Replay:
         self._starts_of_row[self.head] = 0
         self._advance()
         self.begin(observation)
+
+    def compile(self, size: int) -> None:
+        """Has torch.compile make one function of all that gathers batches of `size`, for a replay on a device."""
+        self._gather = Compiled(self._gather, size)  # type: ignore[method-assign, assignment]
 
     def sample(self, size: int, generator: Generator | None = None, arrays: bool = False) -> Batch:
         """Draws `size` transitions uniformly, with replacement, from all starts.

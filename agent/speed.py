@@ -17,11 +17,12 @@ import torch
 from agent.config import TrainConfig
 from agent.errors import UserError
 
-#: From how many updates on a run wins back what compiling takes, where it has been measured: on a CPU. With nothing
-#: cached it takes 10 to 60 s there, and saves 0.8 of 3.9 ms of an update by MinAtar's convolution.
-COMPILE_FROM = {"cpu": 100_000}
-#: Of larger networks large products are most of the work, and compiled ones are slower: Rainbow on Atari's frames, 6.6
-#: million parameters, 74 ms against 55.
+#: From how many updates on a run wins back what compiling takes, where it has been measured. With nothing cached it
+#: takes 10 to 60 s on a CPU, and saves 0.8 of 3.9 ms of an update by MinAtar's convolution; 20 to 90 s on CUDA, and
+#: saves 0.2 to 0.5 ms of one by Atari's three convolutions.
+COMPILE_FROM = {"cpu": 100_000, "cuda": 100_000}
+#: Of larger networks large products are most of a CPU's work, and compiled ones are slower: Rainbow on Atari's frames,
+#: 6.6 million parameters, 74 ms against 55.
 COMPILE_UP_TO = 1_000_000
 
 
@@ -32,6 +33,7 @@ class Speed:
     compiled: bool = False
     graphs: bool = False
     overlap: bool = False
+    tf32: bool = False
     autocast: bool = False
     line: str = ""
 
@@ -54,13 +56,17 @@ def choose_speed(config: TrainConfig, on_numpy: bool, device: torch.device, para
     """
     graphs, graphs_line = _graphs(config, device)
     compiled, compile_line = _compiled(config, on_numpy, device, parameters)
-    if config.autocast == "bf16" and device.type != "cuda":
-        raise UserError(f"autocast=bf16 does not go with device={device}, where it gains nothing: leave it out")
+    if config.autocast != "none" and device.type != "cuda":
+        raise UserError(
+            f"autocast={config.autocast} does not go with device={device}, where it gains nothing: leave it out"
+        )
     overlap = config.overlap == "on" or (config.overlap == "auto" and device.type == "cuda")
     parts = ["NumPy" if on_numpy and not compiled else compile_line, graphs_line]
     parts += ["while the environments step"] if overlap else []
-    parts += ["bfloat16 in the encoder"] if config.autocast == "bf16" else []
-    return Speed(compiled, graphs, overlap, config.autocast == "bf16", "updates: " + ", ".join(filter(None, parts)))
+    tf32, bf16 = config.autocast != "none", config.autocast == "bf16"
+    parts += ["TF32"] if tf32 else []
+    parts += ["bfloat16 in the encoder"] if bf16 else []
+    return Speed(compiled, graphs, overlap, tf32, bf16, "updates: " + ", ".join(filter(None, parts)))
 
 
 def updates_of(config: TrainConfig) -> int:
@@ -81,7 +87,7 @@ def _compiled(config: TrainConfig, on_numpy: bool, device: torch.device, paramet
     enough, count = COMPILE_FROM.get(device.type), updates_of(config)
     if enough is None:
         return False, f"autograd (compile=auto does not compile on {device.type}; compile=on does)"
-    if parameters > COMPILE_UP_TO:
+    if parameters > COMPILE_UP_TO and device.type == "cpu":
         return False, f"autograd (networks of more than {COMPILE_UP_TO:,} parameters are slower compiled)"
     if count < enough:
         return False, f"autograd (to compile pays from {enough:,} updates on, and this run has {count:,})"

@@ -1,27 +1,37 @@
 """Speed on a GPU: updates per second, frames per second of whole Atari training, and memory.
 
     python benchmarks/gpu.py                         # all of it; writes docs/performance/gpu_<part>.md line by line
-    python benchmarks/gpu.py --only updates --agents rainbow      # a part of it; or: training
+    python benchmarks/gpu.py --only updates --agents rainbow --ways eager,graph   # a part of it
+    python benchmarks/gpu.py --only training         # another; or: profile
     python benchmarks/gpu.py --pong 18               # and how long Pong takes to an average return of 18
     python benchmarks/gpu.py --device cpu --quick    # a test of this script, not of anything's speed
 
 Updates: the presets noisy_dqn, rainbow and btr (with its own encoder) on frames as Atari's, batches of 32 and 256,
-drawn from a replay on the device. Each is run as it is (eager), with CUDA graphs, compiled, both, and both with bf16
-in the encoder. The first updates (compiling, recording) are left out; what is timed ends with a synchronisation. The
-median of several blocks, and the most memory that torch held beside the replay.
+drawn from a replay on the device. Each is run as it is (eager), with CUDA graphs, compiled, and both, with bf16 in the
+encoder and without. The first updates (compiling, recording) are left out; what is timed ends with a synchronisation.
+The median of several blocks, and the most memory that torch held until then beside the replay. TF32 goes with bf16.
 
-Training: Pong with 16, 64 and 128 environments, at the presets' replay ratios, not compiled; four frames are a step.
-Nothing is evaluated, logged or saved. It needs the extra `atari`.
+Profile: what the device does in a graphed update, kernel by kernel, and where the time of a training step goes on the
+host.
+
+Training: Pong with 16, 64 and 128 environments, at the presets' replay ratios; four frames are a step. Nothing is
+evaluated, logged or saved. It needs the extra `atari`.
+
+With --together everything is prepared at once, in a process for each number, and then measured one by one: to compile
+is most of the work, of a core each.
 """
 
 import argparse
 import gc
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
+from threading import BrokenBarrierError
 from typing import Any
 
 import numpy as np
@@ -48,13 +58,24 @@ from train import presets  # noqa: E402
 
 FRAMES, ACTIONS, ENVS = ObservationSpec((4, 84, 84), "uint8", 255.0, 4), 6, 64
 PRESETS = ("noisy_dqn", "rainbow", "btr")
+#: Ways to compute an update.
 WAYS = {
     "eager": Speed(),
     "graph": Speed(graphs=True),
+    "graph+bf16": Speed(graphs=True, tf32=True, autocast=True),
     "compiled": Speed(compiled=True),
-    "compiled, graph": Speed(compiled=True, graphs=True),
-    "compiled, graph, bf16": Speed(compiled=True, graphs=True, autocast=True),
+    "compiled+graph": Speed(compiled=True, graphs=True),
+    "compiled+graph+tf32": Speed(compiled=True, graphs=True, tf32=True),
+    "compiled+graph+bf16": Speed(compiled=True, graphs=True, tf32=True, autocast=True),
 }
+#: And to train.
+TRAINING = {
+    "nothing of it": ("compile=off", "cuda_graphs=off", "overlap=off"),
+    "compiled, graphs, overlap": ("compile=on", "cuda_graphs=on", "overlap=on"),
+    "and bf16": ("compile=on", "cuda_graphs=on", "overlap=on", "autocast=bf16"),
+}
+#: Measures, once everything has been prepared, and says what came out.
+Cell = Callable[[], str]
 
 
 def preset(name: str, *options: str) -> TrainConfig:
@@ -105,46 +126,45 @@ def filled(config: TrainConfig, device: torch.device, rows: int) -> Replay:
     return replay
 
 
-def updates_per_second(config: TrainConfig, speed: Speed, device: torch.device, quick: bool) -> tuple[float, float]:
-    """Updates per second, and the memory that they need beside the replay in MiB."""
-    replay = filled(config, device, 20 if quick else 1_000)
-    memory, held = Memory(device), torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+def learning(config: TrainConfig, speed: Speed, device: torch.device, replay: Replay) -> tuple[Learner, DQN]:
+    """An agent that learns from a replay."""
     network = build_network(config.agent, FRAMES, ACTIONS, torch_generator(0, "initialisation"))
     agent = DQN(network, config.agent, ACTIONS, 0, device, speed)
-    learner = Learner(agent, replay, 0)
+    return Learner(agent, replay, 0), agent
 
-    def run(count: int) -> None:
-        ratio = config.agent.replay_ratio
-        updates = agent.updates + count
-        for _ in learner(config.agent.learning_starts - (-updates * ratio.denominator // ratio.numerator)):
-            pass
+
+def learn(learner: Learner, agent: DQN, count: int) -> None:
+    """`count` updates."""
+    config, updates = agent.config, agent.updates + count
+    ratio = config.replay_ratio
+    for _ in learner(config.learning_starts - (-updates * ratio.denominator // ratio.numerator)):
+        pass
+
+
+def prepare_update(name: str, batch: int, way: str, device: torch.device, quick: bool) -> Cell:
+    """Everything up to the first updates; what is returned measures updates per second, and says the memory beside
+    the replay in MiB."""
+    config, speed = preset(name, f"agent.batch_size={batch}"), WAYS[way]
+    replay = filled(config, device, 20 if quick else 500)
+    memory, held = Memory(device), torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    learner, agent = learning(config, speed, device, replay)
+
+    def seconds(count: int) -> float:
+        began = time.perf_counter()
+        learn(learner, agent, count)
         finish(device)
+        return time.perf_counter() - began
 
-    run(1 if quick else 20)
-    began = time.perf_counter()
-    run(1 if quick else 20)
-    block = 1 if quick else max(20, int(0.5 * 20 / (time.perf_counter() - began)))
-    rates = []
-    for _ in range(1 if quick else 7):
-        before, began = agent.updates, time.perf_counter()
-        run(block)
-        rates.append((agent.updates - before) / (time.perf_counter() - began))
-    torch.compiler.reset()
-    return median(rates), memory.peak() - held / 2**20
+    seconds(1 if quick else 20)
+    used = memory.peak() - held / 2**20
 
+    def measure() -> str:
+        seconds(1 if quick else 50)
+        block = 1 if quick else max(20, int(0.3 * 20 / seconds(20)))
+        rate = median(block / seconds(block) for _ in range(1 if quick else 5))
+        return f"{rate:,.0f} ({used:,.0f})"
 
-def updates(device: torch.device, quick: bool, agents: Sequence[str]) -> Iterator[str]:
-    ways = {name: way for name, way in WAYS.items() if device.type == "cuda" or way == Speed()}
-    yield "| agent, batch | " + " | ".join(f"{name}: updates/s (MiB)" for name in ways) + " |"
-    yield "|---|" + "---|" * len(ways)
-    for name in agents:
-        for batch in (8,) if quick else (32, 256):
-            config = preset(name, f"agent.batch_size={batch}")
-            cells = []
-            for way in ways.values():
-                rate, memory = updates_per_second(config, way, device, quick)
-                cells.append(f"{rate:,.0f} ({memory:,.0f})")
-            yield f"| {name}, {batch} | " + " | ".join(cells) + " |"
+    return measure
 
 
 # ---- whole training
@@ -181,94 +201,273 @@ def trainer_of(config: TrainConfig, device: torch.device, tracker: Silent) -> An
     return trainer
 
 
-def frames_per_second(config: TrainConfig, device: torch.device, seconds: float) -> tuple[float, float]:
-    """Emulator frames per second after learning has started, and the most memory that torch held in MiB."""
+def prepare_training(
+    name: str, count: int, way: str, device: torch.device, quick: bool, seconds: float, vectorization: str
+) -> Cell:
+    """Training until there have been a few updates; what is returned measures emulator frames per second, and says the
+    memory in MiB."""
+    words = [word for word in TRAINING[way] if device.type == "cuda" or "=off" in word]
+    config = preset(name, *words, f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
+    size = 8 if quick else config.agent.batch_size
+    agent = replace(config.agent, batch_size=size, learning_starts=40 * count)
+    config = replace(config, agent=agent, env=replace(config.env, vectorization=vectorization))
     memory = Memory(device)
     trainer = trainer_of(config, device, Silent())
     while trainer.agent.updates < 10:
         trainer.iterate()
     finish(device)
-    first, began = trainer.step, time.perf_counter()
+    used = memory.peak()
+
+    def measure() -> str:
+        for _ in range(10):
+            trainer.iterate()
+        finish(device)
+        first, began = trainer.step, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            trainer.iterate()
+        finish(device)
+        rate = 4 * (trainer.step - first) / (time.perf_counter() - began)
+        trainer.envs.close()
+        return f"{rate:,.0f} ({used:,.0f})"
+
+    return measure
+
+
+# ---- where the time goes
+
+
+def kernels(config: TrainConfig, device: torch.device, count: int = 20) -> Iterator[str]:
+    """What the device does in a graphed update: its kernels by the time they take, and how long it is busy."""
+    learner, agent = learning(config, Speed(graphs=True), device, filled(config, device, 200))
+    learn(learner, agent, 20)
+    began = time.perf_counter()
+    learn(learner, agent, count)
+    finish(device)
+    wall = (time.perf_counter() - began) / count
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        learn(learner, agent, count)
+        finish(device)
+    found = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
+    busy, calls = sum(event.self_device_time_total for event in found), sum(event.count for event in found)
+    yield f"| all | {calls / count:,.0f} | {busy / count:,.1f} of {1e6 * wall:,.1f} µs an update |"
+    for event in found[:12]:
+        name = event.key.replace("|", "/")
+        yield f"| `{name:.90}` | {event.count / count:,.1f} | {event.self_device_time_total / count:,.1f} |"
+
+
+class Watch:
+    """How long the calls of an object's method take; those within them are theirs."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self._function, self.seconds = getattr(owner, name), 0.0
+        setattr(owner, name, self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        began = time.perf_counter()
+        result = self._function(*arguments)
+        self.seconds += time.perf_counter() - began
+        return result
+
+
+def host(config: TrainConfig, device: torch.device, seconds: float) -> Iterator[str]:
+    """Where the time of a training step goes on the host."""
+    trainer = trainer_of(config, device, Silent())
+    while trainer.agent.updates < 10:
+        trainer.iterate()
+    parts = {
+        "acting, which waits for the updates before it": Watch(trainer.agent, "act"),
+        "waiting for the environments": Watch(trainer.envs, "step_wait"),
+        "the replay": Watch(trainer.replay, "add"),
+        "launching the updates": Watch(trainer, "_learn"),
+    }
+    finish(device)
+    began, count = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         trainer.iterate()
+        count += 1
     finish(device)
-    rate = 4 * (trainer.step - first) / (time.perf_counter() - began)
+    whole = time.perf_counter() - began
     trainer.envs.close()
-    return rate, memory.peak()
+    yield f"| a step of {config.num_envs} environments | {1e6 * whole / count:,.0f} µs |"
+    for name, part in parts.items():
+        yield f"| {name} | {1e6 * part.seconds / count:,.0f} µs |"
 
 
-def training(
-    device: torch.device, quick: bool, seconds: float, vectorization: str, agents: Sequence[str]
-) -> Iterator[str]:
-    switches = {
-        "on": ("compile=off", "cuda_graphs=auto", "overlap=on"),
-        "off": ("compile=off", "cuda_graphs=off", "overlap=off"),
-    }
-    yield "| agent, environments | frames/s, graphs and overlap | frames/s, neither | MiB |"
-    yield "|---|---|---|---|"
+def profile(device: torch.device, quick: bool, seconds: float, how: str, agents: Sequence[str]) -> Iterator[str]:
     for name in agents:
-        for count in (2,) if quick else (16, 64, 128):
-            rates, memory = [], 0.0
-            for words in switches.values():
-                config = preset(name, *words, f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
-                size = 8 if quick else config.agent.batch_size
-                agent = replace(config.agent, batch_size=size, learning_starts=40 * count)
-                env = replace(config.env, vectorization=vectorization)
-                rate, peak = frames_per_second(replace(config, agent=agent, env=env), device, seconds)
-                rates.append(f"{rate:,.0f}")
-                memory = max(memory, peak)
-            yield f"| {name}, {count} | {' | '.join(rates)} | {memory:,.0f} |"
+        config = preset(name)
+        if device.type == "cuda":
+            yield f"| {name}, {config.agent.batch_size} in a batch: kernel | calls | µs |"
+            yield "|---|---|---|"
+            yield from kernels(config, device)
+            yield ""
+        config = preset(name, "num_envs=2" if quick else f"num_envs={ENVS}", "compile=off", "steps=10000000")
+        size = 8 if quick else config.agent.batch_size
+        agent = replace(config.agent, batch_size=size, replay_size=10_000, learning_starts=40 * config.num_envs)
+        yield f"| {name}, training | host |"
+        yield "|---|---|"
+        yield from host(replace(config, agent=agent, env=replace(config.env, vectorization=how)), device, seconds / 2)
+        yield ""
 
 
 def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]:
-    """How long Rainbow takes until the mean of the last 20 games is at least `goal`."""
+    """How long Rainbow takes until the mean of the last 20 games is at least `goal`.
+
+    It is the preset but for larger batches, and a step size and target network that go with them: what it has seen
+    counts, not how often.
+    """
     returns: list[float] = []
-    config = preset("rainbow", "num_envs=64", "agent.replay_size=500000", "steps=10000000")
+    faster = "agent.batch_size=128", "agent.lr=2e-4", "agent.target_every=500"
+    config = preset("rainbow", *faster, "num_envs=32", "agent.replay_size=500000", "steps=10000000")
     config = replace(config, env=replace(config.env, vectorization=vectorization))
     trainer = trainer_of(config, device, Silent(returns.append))
-    began = time.perf_counter()
-    while len(returns) < 20 or np.mean(returns[-20:]) < goal:
+    yield "| seconds | frames | mean of the last 20 games |"
+    yield "|---|---|---|"
+    began, told, reached = time.perf_counter(), 0, False
+    while not reached:
         trainer.iterate()
+        seconds, mean = time.perf_counter() - began, np.mean(returns[-20:] or [-21.0])
+        reached = len(returns) >= 20 and mean >= goal
+        if seconds >= told or reached:
+            told += 30
+            yield f"| {seconds:,.0f} | {4 * trainer.step:,} | {mean:.1f} |"
     trainer.envs.close()
-    seconds = time.perf_counter() - began
-    yield f"Pong to {goal:g} (mean of the last 20 games): {seconds:,.0f} s, {4 * trainer.step:,} frames."
+
+
+# ---- tables
+
+
+class Table:
+    """Lines that are shown and, but for a quick test, written at once: the machine may be lent for minutes."""
+
+    def __init__(self, part: str, device: str, quick: bool) -> None:
+        self.path = None if quick else reporting.RESULTS / f"gpu_{part}.md"
+        self.lines: list[tuple[int, str]] = []
+        self.head = [f"`{reporting.command()}`, on {device}, torch {torch.__version__}.", ""]
+
+    def add(self, *lines: str, place: int = 0) -> None:
+        """Shows some more lines, and writes them to where they belong among the others."""
+        print("\n".join(lines if self.lines else [*self.head, *lines]), flush=True)
+        self.lines = sorted([*self.lines, *((place, line) for line in lines)], key=lambda entry: entry[0])
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [*self.head, *(line for _, line in self.lines)]
+            self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its name, and of each cell what prepares it."""
+
+    part: str
+    name: str
+    cells: tuple[Callable[[], Cell], ...]
+
+
+def prepared(prepare: Callable[[], Cell]) -> Cell:
+    prepare_cpu(1)
+    torch.compiler.reset()
+    return prepare()
+
+
+def one_by_one(rows: Sequence[Row]) -> Iterator[tuple[Row, list[str]]]:
+    """The rows and what their cells say, each measured as soon as it is prepared."""
+    for row in rows:
+        yield row, [prepared(prepare)() for prepare in row.cells]
+
+
+def together(rows: Sequence[Row]) -> Iterator[tuple[Row, list[str]]]:
+    """The same, where all are prepared at once, in processes of their own, and then measured one after the other."""
+    context = multiprocessing.get_context("spawn")
+    places = [(i, j) for i, row in enumerate(rows) for j in range(len(row.cells))]
+    everyone, turn, results = context.Barrier(len(places) + 1), context.Lock(), context.Queue()
+    for i, j in places:
+        work = (i, j), rows[i].cells[j], everyone, turn, results
+        context.Process(target=take_part, args=work, daemon=True).start()
+    try:
+        everyone.wait()
+    except BrokenBarrierError:
+        sys.exit("one of the processes failed, for the reason above: nothing was measured")
+    print("all are prepared", file=sys.stderr, flush=True)
+    said: dict[tuple[int, int], str] = {}
+    for _ in places:
+        place, text = results.get()
+        said[place] = text
+        i = place[0]
+        texts = [said.get((i, j)) for j in range(len(rows[i].cells))]
+        if None not in texts:
+            yield rows[i], texts  # type: ignore[misc]
+
+
+def take_part(place: tuple[int, int], prepare: Callable[[], Cell], everyone: Any, turn: Any, results: Any) -> None:
+    try:
+        cell = prepared(prepare)
+    except BaseException:
+        everyone.abort()
+        raise
+    everyone.wait()
+    with turn:
+        try:
+            results.put((place, cell()))
+        except Exception as error:
+            results.put((place, f"{type(error).__name__}: {error}"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="run everything once, on as little as possible")
-    parser.add_argument("--only", choices=("updates", "training"))
-    parser.add_argument("--agents", default=",".join(PRESETS), help="of updates and training")
+    parser.add_argument("--only", choices=("updates", "training", "both", "profile", "none"))
+    parser.add_argument("--agents", default=",".join(PRESETS), help="of all parts but Pong")
+    parser.add_argument("--ways", default=",".join(WAYS), help="of updates")
+    parser.add_argument("--batches", default="32,256", help="of updates")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of training")
     parser.add_argument("--vectorization", default="auto", help="how the environments of training run")
+    parser.add_argument("--envs", default="16,64,128", help="of training")
+    parser.add_argument("--together", action="store_true", help="prepare all rows at once, in as many processes")
     parser.add_argument("--pong", type=float, metavar="RETURN")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("there is no CUDA device on this machine: nothing was measured")
     device = resolve_device(arguments.device)
     prepare_cpu(1)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     quick, seconds = arguments.quick, 1.0 if arguments.quick else arguments.seconds
     agents, how = arguments.agents.split(","), arguments.vectorization
-    if unknown := set(agents) - set(PRESETS):
-        parser.error(f"unknown agents {sorted(unknown)}: choose of {', '.join(PRESETS)}")
-    parts: dict[str, Iterator[str]] = {}
-    if arguments.only in (None, "updates"):
-        parts["updates"] = updates(device, quick, agents)
-    if arguments.only in (None, "training"):
-        parts["training"] = training(device, quick, seconds, how, [name for name in agents if name != "noisy_dqn"])
+    ways, batches = arguments.ways.split(","), [*map(int, arguments.batches.split(","))]
+    for what, given, known in (("agents", agents, PRESETS), ("ways", ways, WAYS)):
+        if unknown := set(given) - set(known):
+            parser.error(f"unknown {what} {', '.join(sorted(unknown))}: choose of {', '.join(known)}")
+    ways = [way for way in ways if device.type == "cuda" or WAYS[way] == Speed()]
+    atari = [name for name in agents if name != "noisy_dqn"]
+    rows, parts = [], dict[str, Iterator[str]]()
+    if arguments.only in (None, "updates", "both"):
+        for name in agents:
+            for batch in (8,) if quick else batches:
+                cells = (partial(prepare_update, name, batch, way, device, quick) for way in ways)
+                rows.append(Row("updates", f"{name}, {batch}", tuple(cells)))
+    if arguments.only in (None, "training", "both"):
+        for name in atari:
+            for count in (2,) if quick else map(int, arguments.envs.split(",")):
+                cells = (partial(prepare_training, name, count, way, device, quick, seconds, how) for way in TRAINING)
+                rows.append(Row("training", f"{name}, {count}", tuple(cells)))
+    heads = {
+        "updates": ["agent, batch", *(f"{way}: updates/s (MiB)" for way in ways)],
+        "training": ["agent, environments", *(f"{way}: frames/s (MiB)" for way in TRAINING)],
+    }
+    tables = {part: Table(part, card, quick) for part in heads}
+    for row, texts in (together if arguments.together else one_by_one)(rows):
+        if not tables[row.part].lines:
+            tables[row.part].add(f"| {' | '.join(heads[row.part])} |", "|---" * len(heads[row.part]) + "|", place=-1)
+        tables[row.part].add(f"| {row.name} | {' | '.join(texts)} |", place=rows.index(row))
+    if arguments.only in (None, "profile"):
+        parts["profile"] = profile(device, quick, seconds, how, atari)
     if arguments.pong is not None:
         parts["pong"] = pong(device, arguments.pong, how)
     for part, lines in parts.items():
-        text = [f"`{reporting.command()}`, on {name}, torch {torch.__version__}.", ""]
-        print("\n".join(text))
-        for row in lines:
-            text.append(row)
-            print(row, flush=True)
-            if not quick:  # at once: the machine may be lent for minutes
-                reporting.RESULTS.mkdir(parents=True, exist_ok=True)
-                (reporting.RESULTS / f"gpu_{part}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+        table = Table(part, card, quick)
+        for line in lines:
+            table.add(line)
 
 
 if __name__ == "__main__":

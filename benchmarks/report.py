@@ -68,6 +68,12 @@ beside the replay.""",
         "python benchmarks/gpu.py --only updates",
     ),
     (
+        "On a GPU: where the time goes",
+        """What the device does in an update that is one CUDA graph, and what the host waits for in a training step.""",
+        "gpu_profile",
+        "python benchmarks/gpu.py --only profile",
+    ),
+    (
         "On a GPU: Atari training",
         """Emulator frames per second of whole training on Pong, at the presets' replay ratios.""",
         "gpu_training",

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from test_graphs import IMPLICIT, PLAIN, World
+from test_graphs import AGENTS, IMPLICIT, PLAIN, World
 
-from agent.compiled import CompiledGradient
+from agent.compiled import Compiled
+from agent.compiled_gradient import CompiledGradient
 from agent.config import AgentConfig, NetworkConfig
 from agent.dqn import DQN
 from agent.errors import UserError
 from agent.gradients import AutogradGradient, NumpyGradient
 from agent.network import build_network
+from agent.numpy_network import NumpyNetwork
 from agent.seeding import restore, state_of, torch_generator
 from agent.speed import Speed
 
@@ -51,6 +53,24 @@ def test_traced_updates_are_the_eager_ones(name: str, traced: None) -> None:
     assert isinstance(compiled.agent._gradient, CompiledGradient)
     close(compiled.run(8), eager.run(8), 1e-3)
     assert torch.allclose(compiled.agent.parameters, eager.agent.parameters, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_replay_on_a_device_is_traced_as_well(name: str, traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that an update does there but its draws; a batch of another size, as diagnostics take, is not compiled."""
+    monkeypatch.setattr(NumpyNetwork, "fits", staticmethod(lambda network: False))
+    eager, compiled = World(AGENTS[name]), World(AGENTS[name], COMPILED)
+    parts = (
+        compiled.replay._gather,
+        getattr(compiled.replay, "_chosen", None),
+        getattr(compiled.replay, "_store", None),
+    )
+    assert sum(isinstance(part, Compiled) for part in parts) == (2 if AGENTS[name].priority.enabled else 1)
+    close(compiled.run(25), eager.run(25), 1e-4)
+    assert torch.allclose(compiled.agent.parameters, eager.agent.parameters, rtol=1e-4, atol=1e-6)
+    if AGENTS[name].priority.enabled:
+        assert torch.allclose(compiled.replay._tree.leaves, eager.replay._tree.leaves, rtol=1e-4)  # type: ignore[attr-defined]
+    assert len(compiled.replay.sample(5, torch.Generator().manual_seed(0)).action) == 5
 
 
 def test_a_network_for_numpy_is_compiled_where_asked_and_still_acts_by_numpy(traced: None) -> None:
@@ -109,7 +129,7 @@ def test_bfloat16_in_the_encoder_is_close_and_the_head_stays_exact() -> None:
     assert agent.parameters.grad is not None
     gradients = []
     for autocast in (False, True):
-        AutogradGradient(*parts, autocast)(batch, draws, levels)
+        AutogradGradient(*parts, Speed(autocast=autocast))(batch, draws, levels)
         gradients.append(agent.parameters.grad.clone())
     exact, rough = gradients
     assert not torch.equal(exact, rough)

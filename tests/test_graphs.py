@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from agent.components import ImplicitQuantileConfig, MunchausenConfig, PriorityConfig
 from agent.config import AgentConfig, NetworkConfig, NoiseConfig
+from agent.convolutions import Impala
 from agent.dqn import DQN
 from agent.errors import UserError
 from agent.graphs import WARM_UP, Graph
@@ -399,7 +400,25 @@ def test_graphs_act_as_the_same_work_acts_without(noise: bool, cuda: torch.devic
 
 
 @needs_cuda
-def test_a_graph_holds_a_compiled_update(cuda: torch.device) -> None:
-    eager = World(PLAIN, device=cuda)
-    both = World(PLAIN, Speed(compiled=True, graphs=True), cuda)
+@pytest.mark.parametrize("name", ["uniform", "priorities"])
+def test_a_graph_holds_a_compiled_update(name: str, cuda: torch.device) -> None:
+    eager = World(AGENTS[name], device=cuda)
+    both = World(AGENTS[name], Speed(compiled=True, graphs=True), cuda)
     assert np.allclose(eager.run(20), both.run(20), rtol=1e-2, atol=1e-3)
+
+
+@needs_cuda
+def test_tf32_rounds_what_updates_multiply_and_nothing_else(cuda: torch.device) -> None:
+    exact, rounded = World(PLAIN, device=cuda), World(PLAIN, Speed(tf32=True), cuda)
+    a, b = exact.run(12), rounded.run(12)
+    assert a != b
+    assert np.allclose(a, b, rtol=0.05, atol=1e-2)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@needs_cuda
+def test_a_wide_trunk_on_cuda_is_the_one_on_the_cpu(cuda: torch.device) -> None:
+    """With its channels laid out in another way, and back in order before the linear layers."""
+    trunk = Impala((2, 9, 9), pool=2, spectral_norm=True, generator=torch_generator(0, "initialisation"))
+    x = torch.rand(3, 2, 9, 9)
+    assert torch.allclose(trunk(x), trunk.to(cuda)(x.to(cuda)).cpu(), rtol=1e-2, atol=1e-3)

@@ -36,19 +36,20 @@ ALLOWED: dict[str, str] = {
     "agent.arrays": "",
     "agent.frames": "arrays observation",
     "agent.batch": "",
-    "agent.replay": "arrays batch frames observation seeding",
+    "agent.compiled": "errors",
+    "agent.replay": "arrays batch compiled frames observation seeding",
     "agent.sum_tree": "",
-    "agent.priorities": "arrays observation replay seeding sum_tree",
+    "agent.priorities": "arrays compiled observation replay seeding sum_tree",
     "agent.numpy_losses": "batch config heads numpy_network",
-    "agent.gradients": "arrays batch config heads network numpy_losses numpy_network targets",
-    "agent.compiled": "batch config errors gradients heads network speed",
+    "agent.gradients": "arrays batch config heads network numpy_losses numpy_network speed targets",
+    "agent.compiled_gradient": "batch compiled config gradients heads network speed",
     "agent.graphs": "errors",
     "agent.speed": "config errors",
     "agent.optimiser": "arrays",
     "agent.exploration": "arrays config noise",
     "agent.dqn": (
-        "arrays batch compiled config exploration gradients graphs network noise numpy_network optimiser schedule "
-        "seeding speed targets"
+        "arrays batch compiled_gradient config exploration gradients graphs network noise numpy_network optimiser "
+        "schedule seeding speed targets"
     ),
     "agent.learning": "dqn graphs priorities replay seeding",
     # saving, watching

@@ -8,6 +8,7 @@ import torch
 
 from agent.config import TrainConfig
 from agent.errors import UserError
+from agent.gradients import products
 from agent.options import parse, to_plain
 from agent.run_folder import merge_resumed
 from agent.speed import COMPILE_FROM, COMPILE_UP_TO, choose_speed, updates_of
@@ -58,6 +59,29 @@ def test_auto_leaves_large_networks_alone() -> None:
     assert small.compiled
     assert not large.compiled
     assert "more than 1,000,000 parameters" in large.line
+
+    assert choose_speed(long_enough(0), False, CUDA, COMPILE_UP_TO + 1).compiled  # there they are faster
+
+
+def test_each_precision_holds_the_one_before() -> None:
+    none, tf32, bf16 = (choose_speed(config(autocast=word), False, CUDA) for word in ("none", "tf32", "bf16"))
+    assert (none.tf32, none.autocast) == (False, False)
+    assert (tf32.tf32, tf32.autocast) == (True, False)
+    assert (bf16.tf32, bf16.autocast) == (True, True)
+    assert "TF32" in tf32.line
+    assert "bfloat16" not in tf32.line
+    assert bf16.line.endswith("TF32, bfloat16 in the encoder")
+
+
+def test_tf32_is_for_what_is_computed_within() -> None:
+    def fail(expected: str) -> None:
+        assert torch.get_float32_matmul_precision() == expected
+        raise ZeroDivisionError
+
+    for tf32, within in ((False, "highest"), (True, "high")):
+        with pytest.raises(ZeroDivisionError), products(tf32):
+            fail(within)
+        assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_auto_compiles_on_no_device_on_which_nobody_measured() -> None:
@@ -121,6 +145,7 @@ def test_a_replay_in_the_machines_memory_goes_without_graphs_and_says_so() -> No
         ({"cuda_graphs": "on"}, CPU, "cuda_graphs=on needs a CUDA device, and the device is cpu"),
         ({"cuda_graphs": "on", "agent": {"replay_device": "cpu"}}, CUDA, "needs the replay on the device"),
         ({"autocast": "bf16"}, CPU, "autocast=bf16 does not go with device=cpu"),
+        ({"autocast": "tf32"}, CPU, "autocast=tf32 does not go with device=cpu"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], device: torch.device, sentence: str) -> None:
