@@ -92,8 +92,9 @@ def largest_singular_values(weights: Tensor) -> Tensor:
         matrices = weights.flatten(2)
         with torch.no_grad():
             power = matrices @ matrices.mT
-            for _ in range(7):
-                power = power / power.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)
+            for squaring in range(7):
+                if squaring % 3 == 0:  # in between, the largest of q rows stays above q⁻⁴
+                    power = power / power.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)
                 power = power @ power
             longest = power.diagonal(dim1=1, dim2=2).argmax(dim=1).view(-1, 1, 1).expand(-1, 1, power.shape[2])
             u = power.gather(1, longest)  # [n, 1, q]: a row, as power is symmetric

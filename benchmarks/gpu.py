@@ -338,21 +338,17 @@ def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]
 
 
 class Table:
-    """Lines that are shown and, but for a quick test, written at once: the machine may be lent for minutes."""
+    """Lines that are written at once, but for a quick test: the machine may be lent for minutes."""
 
     def __init__(self, part: str, device: str, quick: bool) -> None:
         self.path = None if quick else reporting.RESULTS / f"gpu_{part}.md"
-        self.lines: list[tuple[int, str]] = []
         self.head = [f"`{reporting.command()}`, on {device}, torch {torch.__version__}.", ""]
 
-    def add(self, *lines: str, place: int = 0) -> None:
-        """Shows some more lines, and writes them to where they belong among the others."""
-        print("\n".join(lines if self.lines else [*self.head, *lines]), flush=True)
-        self.lines = sorted([*self.lines, *((place, line) for line in lines)], key=lambda entry: entry[0])
+    def write(self, lines: Sequence[str]) -> None:
+        """The whole table as it stands."""
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [*self.head, *(line for _, line in self.lines)]
-            self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            self.path.write_text("\n".join([*self.head, *lines]) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -370,13 +366,14 @@ def prepared(prepare: Callable[[], Cell]) -> Cell:
     return prepare()
 
 
-def one_by_one(rows: Sequence[Row]) -> Iterator[tuple[Row, list[str]]]:
-    """The rows and what their cells say, each measured as soon as it is prepared."""
-    for row in rows:
-        yield row, [prepared(prepare)() for prepare in row.cells]
+def one_by_one(rows: Sequence[Row]) -> Iterator[tuple[int, int, str]]:
+    """Row, cell and what it says, each measured as soon as it is prepared."""
+    for i, row in enumerate(rows):
+        for j, prepare in enumerate(row.cells):
+            yield i, j, prepared(prepare)()
 
 
-def together(rows: Sequence[Row]) -> Iterator[tuple[Row, list[str]]]:
+def together(rows: Sequence[Row]) -> Iterator[tuple[int, int, str]]:
     """The same, where all are prepared at once, in processes of their own, and then measured one after the other."""
     context = multiprocessing.get_context("spawn")
     places = [(i, j) for i, row in enumerate(rows) for j in range(len(row.cells))]
@@ -389,14 +386,8 @@ def together(rows: Sequence[Row]) -> Iterator[tuple[Row, list[str]]]:
     except BrokenBarrierError:
         sys.exit("one of the processes failed, for the reason above: nothing was measured")
     print("all are prepared", file=sys.stderr, flush=True)
-    said: dict[tuple[int, int], str] = {}
     for _ in places:
-        place, text = results.get()
-        said[place] = text
-        i = place[0]
-        texts = [said.get((i, j)) for j in range(len(rows[i].cells))]
-        if None not in texts:
-            yield rows[i], texts  # type: ignore[misc]
+        yield results.get()
 
 
 def take_part(place: tuple[int, int], prepare: Callable[[], Cell], everyone: Any, turn: Any, results: Any) -> None:
@@ -408,9 +399,9 @@ def take_part(place: tuple[int, int], prepare: Callable[[], Cell], everyone: Any
     everyone.wait()
     with turn:
         try:
-            results.put((place, cell()))
+            results.put((*place, cell()))
         except Exception as error:
-            results.put((place, f"{type(error).__name__}: {error}"))
+            results.put((*place, f"{type(error).__name__}: {error}"))
 
 
 def main() -> None:
@@ -455,19 +446,25 @@ def main() -> None:
         "updates": ["agent, batch", *(f"{way}: updates/s (MiB)" for way in ways)],
         "training": ["agent, environments", *(f"{way}: frames/s (MiB)" for way in TRAINING)],
     }
-    tables = {part: Table(part, card, quick) for part in heads}
-    for row, texts in (together if arguments.together else one_by_one)(rows):
-        if not tables[row.part].lines:
-            tables[row.part].add(f"| {' | '.join(heads[row.part])} |", "|---" * len(heads[row.part]) + "|", place=-1)
-        tables[row.part].add(f"| {row.name} | {' | '.join(texts)} |", place=rows.index(row))
+    said = {(i, j): "" for i, row in enumerate(rows) for j in range(len(row.cells))}
+    for i, j, text in (together if arguments.together else one_by_one)(rows):
+        said[i, j], part = text, rows[i].part
+        print(f"{rows[i].name} · {heads[part][j + 1]}: {text}", flush=True)
+        lines = [f"| {' | '.join(heads[part])} |", "|---" * len(heads[part]) + "|"]
+        for number, row in enumerate(rows):
+            if row.part == part:
+                lines.append(f"| {row.name} | {' | '.join(said[number, k] for k in range(len(row.cells)))} |")
+        Table(part, card, quick).write(lines)
     if arguments.only in (None, "profile"):
         parts["profile"] = profile(device, quick, seconds, how, atari)
     if arguments.pong is not None:
         parts["pong"] = pong(device, arguments.pong, how)
-    for part, lines in parts.items():
-        table = Table(part, card, quick)
-        for line in lines:
-            table.add(line)
+    for part, made in parts.items():
+        lines = []
+        for line in made:
+            print(line, flush=True)
+            lines.append(line)
+            Table(part, card, quick).write(lines)
 
 
 if __name__ == "__main__":

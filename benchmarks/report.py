@@ -81,7 +81,7 @@ beside the replay.""",
     ),
     (
         "On a GPU: Pong",
-        "Seconds of training until the last 20 games reach it.",
+        "Seconds of training until the mean of the last 20 games reaches it.",
         "gpu_pong",
         "python benchmarks/gpu.py --pong 18",
     ),
