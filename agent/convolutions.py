@@ -201,11 +201,12 @@ class Impala(nn.Module):
             self.stages.append(nn.Sequential(entry, nn.MaxPool2d(3, 2, 1), *blocks))
             channels, sides = outputs, [(side + 1) // 2 for side in sides]
         self.features = channels * (sides[0] * sides[1] if pool is None else pool * pool)
+        blocks = [module for module in self.modules() if isinstance(module, Residual)]
+        self._normed = [layer for block in blocks for layer in (block.first, block.second)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images [B, channels, H, W] to features [B, features]."""
-        residuals = [module for module in self.modules() if isinstance(module, Residual)]
-        norms = iter(spectral_norms([layer for block in residuals for layer in (block.first, block.second)]))
+        norms = iter(spectral_norms(self._normed))
         x = laid_out(x)
         for stage in self.stages:
             for part in stage.children():

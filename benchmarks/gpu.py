@@ -338,7 +338,7 @@ def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]
 
 
 class Table:
-    """Lines that are written at once, but for a quick test: the machine may be lent for minutes."""
+    """Lines that are written at once, but for a quick test: the machine may be there for minutes only."""
 
     def __init__(self, part: str, device: str, quick: bool) -> None:
         self.path = None if quick else reporting.RESULTS / f"gpu_{part}.md"

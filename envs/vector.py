@@ -14,6 +14,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector.async_vector_env import _async_worker
 
 from agent.errors import UserError
 from envs.atari import is_played_as_in_the_papers
@@ -108,6 +109,12 @@ class _Maker:
         return make_single(self.spec, self.task.kwargs, checked=False, time_limit=self.task.time_limit)
 
 
+def _work(*arguments: Any) -> None:
+    """Gymnasium's worker; where the trainer is gone, there is nobody to tell of the pipe that broke."""
+    with suppress(BrokenPipeError):
+        _async_worker(*arguments)
+
+
 class Processes(AsyncVectorEnv):
     """A process for each copy. It ends in one sentence when one of them dies, and leaves none of them behind.
 
@@ -124,7 +131,8 @@ class Processes(AsyncVectorEnv):
         context = "fork" if sys.platform == "linux" else "spawn"  # a fork does not import everything again
         atexit.register(self.close)  # before the exit handler of multiprocessing, which would wait for them for ever
         with self._deaths():
-            super().__init__([maker] * num_envs, copy=False, context=context, autoreset_mode=AutoresetMode.NEXT_STEP)
+            options: dict[str, Any] = {"context": context, "worker": _work, "autoreset_mode": AutoresetMode.NEXT_STEP}
+            super().__init__([maker] * num_envs, copy=False, **options)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets all environments, the i-th with seed + i."""

@@ -215,6 +215,7 @@ def test_a_trainer_that_is_killed_takes_its_processes_with_it(programs: Programs
     while not gone(workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert gone(workers)
+    assert "Traceback" not in run.stream("err")  # nor do they complain
 
 
 def test_a_worker_that_is_killed_ends_the_run_in_one_sentence(programs: Programs, tmp_path: Path) -> None:
