@@ -120,6 +120,8 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
     if on_numpy := device.type == "cpu" and NumpyNetwork.fits(network):
         threads_for_numpy(config.threads)
     speed = choose_speed(config, on_numpy, device, sum(parameter.numel() for parameter in network.parameters()))
+    if speed.compiled:
+        torch.compiler.reset()  # the jobs of a sweep share a process, which compiles a function eight times at most
     return DQN(network, config.agent, task.actions, config.seed, device, speed)
 
 

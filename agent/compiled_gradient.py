@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class CompiledGradient:
-    """See AutogradGradient, as for its arguments; compiled at its first call, which takes 10 to 60 s.
+    """See AutogradGradient, as for its arguments; compiled at its first call, which takes 10 to 90 s.
 
     Raises:
         UserError: at the first call, where it cannot be compiled.
@@ -39,7 +39,7 @@ class CompiledGradient:
         self.network, self.target, self.config = network, target, config
         self._parameters, self._flat, self._speed = parameters, parameters.grad, speed
         self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-        self._compiled = Compiled(self.pure)
+        self._compiled = Compiled(self.pure, speed.strict)
 
     def __call__(
         self, batch: Batch, draws: Tensor | None, levels: Levels | None = None, weight: Tensor | None = None

@@ -86,7 +86,7 @@ def largest_singular_values(weights: Tensor) -> Tensor:
     """Of weights [n, q, …] as n matrices W [q, p]: [n], exact up to rounding, with their gradients uvᵀ.
 
     (W·Wᵀ)^128 by seven squarings is u·uᵀ but for a factor, unless two singular values agree within a per cent or so,
-    when the error is of the order of their difference squared. Nothing of it is computed in fewer bits.
+    when the error is of the order of their difference squared. Nothing of it is computed in bfloat16.
     """
     with torch.autocast(weights.device.type, enabled=False):
         matrices = weights.flatten(2)

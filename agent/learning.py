@@ -33,7 +33,7 @@ class Learner:
             self.generator = torch_generator(seed, "replay", device=replay.device)
         self._beta = torch.zeros((), device=replay.device)
         if agent.speed.compiled and not replay.by_numpy:
-            replay.compile(agent.config.batch_size)
+            replay.compile(agent.config.batch_size, agent.speed.strict)
         self._work: Callable[[], Tensor] = self._step
         if agent.speed.graphs:
             assert isinstance(self.generator, torch.Generator)

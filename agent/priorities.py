@@ -58,10 +58,11 @@ class PrioritisedReplay(Replay):
         #: The largest p^α that was ever stored: of one element, so that a device never has to be asked.
         self._largest: Any = np.ones(1) if self.by_numpy else torch.ones(1, dtype=torch.float64, device=self.device)
 
-    def compile(self, size: int) -> None:
-        """See Replay; of what finds them by priority and stores the new ones, too."""
-        self._chosen = Compiled(self._chosen, size)  # type: ignore[method-assign, assignment]
-        self._store = Compiled(self._store, size)  # type: ignore[method-assign, assignment]
+    def compile(self, size: int, strict: bool) -> None:
+        """See Replay; of what finds them by priority, too. Compiled writes to the tree would copy it as a whole."""
+        if not isinstance(self._chosen, Compiled):
+            self._chosen = Compiled(self._chosen, strict, size)  # type: ignore[method-assign, assignment]
+            self._raised = Compiled(self._raised, strict, size)  # type: ignore[method-assign, assignment]
 
     def sample_prioritised(
         self, size: int, beta: float | Tensor, generator: Generator | None = None, arrays: bool = False
@@ -118,10 +119,6 @@ class PrioritisedReplay(Replay):
 
         One that is not a number counts as the largest seen: the run is about to be stopped, and must get there.
         """
-        self._store(rows, priority)
-
-    def _store(self, rows: Any, priority: Any) -> None:
-        """The same by what the replay computes by."""
         self._tree.put(rows, self._raised_on_cpu(priority) if self.by_numpy else self._raised(priority))
 
     def _raised_on_cpu(self, priority: Any) -> np.ndarray:

@@ -137,9 +137,13 @@ class Replay:
         self._advance()
         self.begin(observation)
 
-    def compile(self, size: int) -> None:
-        """Has torch.compile make one function of all that gathers batches of `size`, for a replay on a device."""
-        self._gather = Compiled(self._gather, size)  # type: ignore[method-assign, assignment]
+    def compile(self, size: int, strict: bool) -> None:
+        """Has torch.compile make one function of all that gathers batches of `size`; for a replay on a device.
+
+        `strict` and what it raises: see Compiled.
+        """
+        if not isinstance(self._gather, Compiled):
+            self._gather = Compiled(self._gather, strict, size)  # type: ignore[method-assign, assignment]
 
     def sample(self, size: int, generator: Generator | None = None, arrays: bool = False) -> Batch:
         """Draws `size` transitions uniformly, with replacement, from all starts.

@@ -2,6 +2,7 @@
 
 None of it belongs to the algorithm: a saved agent knows nothing of it, and a run may be resumed with other ones. What
 is chosen depends on the config and the machine alone, never on how long something took: the same run is the same again.
+(What compiled kernels on CUDA round is not: their compiler times several of a kind and keeps the fastest.)
 """
 
 import os
@@ -26,6 +27,10 @@ COMPILE_FROM = {"cpu": 100_000, "cuda": 100_000}
 COMPILE_UP_TO = 1_000_000
 
 
+#: The least compute capability of a GPU for which torch.compile makes kernels.
+TRITON = (7, 0)
+
+
 @dataclass(frozen=True)
 class Speed:
     """What was chosen, and a line that says so."""
@@ -35,6 +40,7 @@ class Speed:
     overlap: bool = False
     tf32: bool = False
     autocast: bool = False
+    strict: bool = False  # whether to end where something cannot be compiled
     line: str = ""
 
 
@@ -66,7 +72,8 @@ def choose_speed(config: TrainConfig, on_numpy: bool, device: torch.device, para
     tf32, bf16 = config.autocast != "none", config.autocast == "bf16"
     parts += ["TF32"] if tf32 else []
     parts += ["bfloat16 in the encoder"] if bf16 else []
-    return Speed(compiled, graphs, overlap, tf32, bf16, "updates: " + ", ".join(filter(None, parts)))
+    line = "updates: " + ", ".join(filter(None, parts))
+    return Speed(compiled, graphs, overlap, tf32, bf16, config.compile == "on", line)
 
 
 def updates_of(config: TrainConfig) -> int:
@@ -77,7 +84,7 @@ def updates_of(config: TrainConfig) -> int:
 
 def _compiled(config: TrainConfig, on_numpy: bool, device: torch.device, parameters: int) -> tuple[bool, str]:
     """Whether to compile, and in words."""
-    compiled = "compiled at the first one, which takes up to a minute"
+    compiled = "compiled at the first one, which takes a minute or so"
     if config.compile == "on":
         if missing := _missing_compiler(device):
             raise UserError(f"compile=on needs {missing}, and there is none: install it, or use compile=off")
@@ -104,6 +111,8 @@ def _missing_compiler(device: torch.device) -> str:
         kind, variable, default = "C", "CC", "gcc"
         if find_spec("triton") is None:
             return "the package triton"
+        if torch.cuda.is_available() and torch.cuda.get_device_capability(device) < TRITON:
+            return "a GPU of compute capability 7.0 or more"
     if shutil.which(os.environ.get(variable, default)) is None:
         return f"a {kind} compiler ({default}, or another one named by {variable})"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():

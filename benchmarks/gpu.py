@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py                         # all of it; writes docs/performance/gpu_<part>.md line by line
     python benchmarks/gpu.py --only updates --agents rainbow --ways eager,graph   # a part of it
-    python benchmarks/gpu.py --only training         # another; or: profile
+    python benchmarks/gpu.py --only training         # another; or: profile, both of the first two, none
     python benchmarks/gpu.py --pong 18               # and how long Pong takes to an average return of 18
     python benchmarks/gpu.py --device cpu --quick    # a test of this script, not of anything's speed
 
@@ -11,8 +11,7 @@ drawn from a replay on the device. Each is run as it is (eager), with CUDA graph
 encoder and without. The first updates (compiling, recording) are left out; what is timed ends with a synchronisation.
 The median of several blocks, and the most memory that torch held until then beside the replay. TF32 goes with bf16.
 
-Profile: what the device does in a graphed update, kernel by kernel, and where the time of a training step goes on the
-host.
+Profile: what the device does in an update, kernel by kernel, and where the time of a training step goes on the host.
 
 Training: Pong with 16, 64 and 128 environments, at the presets' replay ratios; four frames are a step. Nothing is
 evaluated, logged or saved. It needs the extra `atari`.
@@ -27,11 +26,11 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from threading import BrokenBarrierError
 from typing import Any
 
 import numpy as np
@@ -111,7 +110,8 @@ def finish(device: torch.device) -> None:
 
 def filled(config: TrainConfig, device: torch.device, rows: int) -> Replay:
     """A replay of `rows` vector steps, with an ending now and then."""
-    agent, sizes = config.agent, (rows * ENVS, ENVS, FRAMES)
+    capacity = config.agent.replay_size if device.type == "cuda" else rows * ENVS  # sums of priorities are of all of it
+    agent, sizes = config.agent, (capacity, ENVS, FRAMES)
     options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": device}
     if agent.priority.enabled:
         replay: Replay = PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
@@ -206,8 +206,7 @@ def prepare_training(
 ) -> Cell:
     """Training until there have been a few updates; what is returned measures emulator frames per second, and says the
     memory in MiB."""
-    words = [word for word in TRAINING[way] if device.type == "cuda" or "=off" in word]
-    config = preset(name, *words, f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
+    config = preset(name, *TRAINING[way], f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
     size = 8 if quick else config.agent.batch_size
     agent = replace(config.agent, batch_size=size, learning_starts=40 * count)
     config = replace(config, agent=agent, env=replace(config.env, vectorization=vectorization))
@@ -236,10 +235,10 @@ def prepare_training(
 # ---- where the time goes
 
 
-def kernels(config: TrainConfig, device: torch.device, count: int = 20) -> Iterator[str]:
-    """What the device does in a graphed update: its kernels by the time they take, and how long it is busy."""
-    learner, agent = learning(config, Speed(graphs=True), device, filled(config, device, 200))
-    learn(learner, agent, 20)
+def kernels(config: TrainConfig, speed: Speed, device: torch.device, count: int = 20) -> Iterator[str]:
+    """What the device does in an update: its kernels by the time they take, and how long it is busy."""
+    learner, agent = learning(config, speed, device, filled(config, device, 200))
+    learn(learner, agent, 100)
     began = time.perf_counter()
     learn(learner, agent, count)
     finish(device)
@@ -293,18 +292,21 @@ def host(config: TrainConfig, device: torch.device, seconds: float) -> Iterator[
         yield f"| {name} | {1e6 * part.seconds / count:,.0f} µs |"
 
 
-def profile(device: torch.device, quick: bool, seconds: float, how: str, agents: Sequence[str]) -> Iterator[str]:
+def profile(
+    device: torch.device, quick: bool, seconds: float, how: str, agents: Sequence[str], ways: Sequence[str]
+) -> Iterator[str]:
     for name in agents:
         config = preset(name)
-        if device.type == "cuda":
-            yield f"| {name}, {config.agent.batch_size} in a batch: kernel | calls | µs |"
+        for way in ways if device.type == "cuda" else ():
+            yield f"| {name}, {config.agent.batch_size} in a batch, {way}: kernel | calls | µs |"
             yield "|---|---|---|"
-            yield from kernels(config, device)
+            yield from kernels(config, WAYS[way], device)
             yield ""
-        config = preset(name, "num_envs=2" if quick else f"num_envs={ENVS}", "compile=off", "steps=10000000")
+        words = ["compile=on"] if device.type == "cuda" else []
+        config = preset(name, "num_envs=2" if quick else f"num_envs={ENVS}", "steps=10000000", *words)
         size = 8 if quick else config.agent.batch_size
         agent = replace(config.agent, batch_size=size, replay_size=10_000, learning_starts=40 * config.num_envs)
-        yield f"| {name}, training | host |"
+        yield f"| {name}, training{', compiled' if words else ''} | host |"
         yield "|---|---|"
         yield from host(replace(config, agent=agent, env=replace(config.env, vectorization=how)), device, seconds / 2)
         yield ""
@@ -326,11 +328,11 @@ def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]
     began, told, reached = time.perf_counter(), 0, False
     while not reached:
         trainer.iterate()
-        seconds, mean = time.perf_counter() - began, np.mean(returns[-20:] or [-21.0])
+        seconds, mean = time.perf_counter() - began, np.mean(returns[-20:]) if returns else np.nan
         reached = len(returns) >= 20 and mean >= goal
         if seconds >= told or reached:
             told += 30
-            yield f"| {seconds:,.0f} | {4 * trainer.step:,} | {mean:.1f} |"
+            yield f"| {seconds:,.0f} | {4 * trainer.step:,} | {f'{mean:.1f}' if returns else '–'} |"
     trainer.envs.close()
 
 
@@ -341,7 +343,7 @@ class Table:
     """Lines that are written at once, but for a quick test: the machine may be there for minutes only."""
 
     def __init__(self, part: str, device: str, quick: bool) -> None:
-        self.path = None if quick else reporting.RESULTS / f"gpu_{part}.md"
+        self.path = None if quick or device == "CPU" else reporting.RESULTS / f"gpu_{part}.md"
         self.head = [f"`{reporting.command()}`, on {device}, torch {torch.__version__}.", ""]
 
     def write(self, lines: Sequence[str]) -> None:
@@ -370,38 +372,47 @@ def one_by_one(rows: Sequence[Row]) -> Iterator[tuple[int, int, str]]:
     """Row, cell and what it says, each measured as soon as it is prepared."""
     for i, row in enumerate(rows):
         for j, prepare in enumerate(row.cells):
-            yield i, j, prepared(prepare)()
+            yield i, j, said_by(lambda prepare=prepare: prepared(prepare)())  # type: ignore[misc]
 
 
 def together(rows: Sequence[Row]) -> Iterator[tuple[int, int, str]]:
     """The same, where all are prepared at once, in processes of their own, and then measured one after the other."""
-    context = multiprocessing.get_context("spawn")
-    places = [(i, j) for i, row in enumerate(rows) for j in range(len(row.cells))]
-    everyone, turn, results = context.Barrier(len(places) + 1), context.Lock(), context.Queue()
-    for i, j in places:
-        work = (i, j), rows[i].cells[j], everyone, turn, results
-        context.Process(target=take_part, args=work, daemon=True).start()
-    try:
-        everyone.wait()
-    except BrokenBarrierError:
-        sys.exit("one of the processes failed, for the reason above: nothing was measured")
+    context, children = multiprocessing.get_context("spawn"), []
+    for i, row in enumerate(rows):
+        for j, prepare in enumerate(row.cells):
+            ours, theirs = context.Pipe()
+            context.Process(target=take_part, args=(prepare, theirs), daemon=True).start()
+            theirs.close()
+            children.append((i, j, ours))
+    for _, _, pipe in children:
+        with suppress(EOFError):  # it died
+            pipe.recv()
     print("all are prepared", file=sys.stderr, flush=True)
-    for _ in places:
-        yield results.get()
+    for i, j, pipe in children:
+        try:
+            pipe.send("go on")
+            yield i, j, pipe.recv()
+        except (EOFError, OSError):
+            yield i, j, "its process died"
 
 
-def take_part(place: tuple[int, int], prepare: Callable[[], Cell], everyone: Any, turn: Any, results: Any) -> None:
+def take_part(prepare: Callable[[], Cell], pipe: Any) -> None:
+    """What one process does: prepares, says so, waits for its turn, and says what it measured."""
     try:
         cell = prepared(prepare)
-    except BaseException:
-        everyone.abort()
-        raise
-    everyone.wait()
-    with turn:
-        try:
-            results.put((*place, cell()))
-        except Exception as error:
-            results.put((*place, f"{type(error).__name__}: {error}"))
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        cell = lambda: message  # noqa: E731
+    pipe.send("prepared")
+    pipe.recv()
+    pipe.send(said_by(cell))
+
+
+def said_by(cell: Cell) -> str:
+    try:
+        return cell()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def main() -> None:
@@ -415,7 +426,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of training")
     parser.add_argument("--vectorization", default="auto", help="how the environments of training run")
     parser.add_argument("--envs", default="16,64,128", help="of training")
-    parser.add_argument("--together", action="store_true", help="prepare all rows at once, in as many processes")
+    parser.add_argument("--together", action="store_true", help="prepare all numbers at once, in as many processes")
     parser.add_argument("--pong", type=float, metavar="RETURN")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -429,7 +440,9 @@ def main() -> None:
     for what, given, known in (("agents", agents, PRESETS), ("ways", ways, WAYS)):
         if unknown := set(given) - set(known):
             parser.error(f"unknown {what} {', '.join(sorted(unknown))}: choose of {', '.join(known)}")
-    ways = [way for way in ways if device.type == "cuda" or WAYS[way] == Speed()]
+    training = [*TRAINING]
+    if device.type != "cuda":
+        ways, training = [way for way in ways if WAYS[way] == Speed()], training[:1]
     atari = [name for name in agents if name != "noisy_dqn"]
     rows, parts = [], dict[str, Iterator[str]]()
     if arguments.only in (None, "updates", "both"):
@@ -440,12 +453,16 @@ def main() -> None:
     if arguments.only in (None, "training", "both"):
         for name in atari:
             for count in (2,) if quick else map(int, arguments.envs.split(",")):
-                cells = (partial(prepare_training, name, count, way, device, quick, seconds, how) for way in TRAINING)
+                cells = (partial(prepare_training, name, count, way, device, quick, seconds, how) for way in training)
                 rows.append(Row("training", f"{name}, {count}", tuple(cells)))
     heads = {
         "updates": ["agent, batch", *(f"{way}: updates/s (MiB)" for way in ways)],
-        "training": ["agent, environments", *(f"{way}: frames/s (MiB)" for way in TRAINING)],
+        "training": ["agent, environments", *(f"{way}: frames/s (MiB)" for way in training)],
     }
+    if not any(row.cells for row in rows) and arguments.only in ("updates", "training", "both"):
+        parser.error(f"nothing is measured of agents={arguments.agents}, ways={arguments.ways} on {device}")
+    if arguments.together and how == "async":
+        parser.error("--together does not go with --vectorization async: its processes start none of their own")
     said = {(i, j): "" for i, row in enumerate(rows) for j in range(len(row.cells))}
     for i, j, text in (together if arguments.together else one_by_one)(rows):
         said[i, j], part = text, rows[i].part
@@ -456,7 +473,7 @@ def main() -> None:
                 lines.append(f"| {row.name} | {' | '.join(said[number, k] for k in range(len(row.cells)))} |")
         Table(part, card, quick).write(lines)
     if arguments.only in (None, "profile"):
-        parts["profile"] = profile(device, quick, seconds, how, atari)
+        parts["profile"] = profile(device, quick, seconds, how, atari, ways)
     if arguments.pong is not None:
         parts["pong"] = pong(device, arguments.pong, how)
     for part, made in parts.items():

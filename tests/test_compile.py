@@ -15,17 +15,22 @@ from test_graphs import AGENTS, IMPLICIT, PLAIN, World
 
 from agent.compiled import Compiled
 from agent.compiled_gradient import CompiledGradient
-from agent.config import AgentConfig, NetworkConfig
+from agent.config import AgentConfig, ImpalaConfig, NetworkConfig, TrainConfig
 from agent.dqn import DQN
 from agent.errors import UserError
 from agent.gradients import AutogradGradient, NumpyGradient
 from agent.network import build_network
 from agent.numpy_network import NumpyNetwork
+from agent.options import parse
 from agent.seeding import restore, state_of, torch_generator
 from agent.speed import Speed
+from envs.make import load_task
+from train import build_agent
 
 COMPILED = Speed(compiled=True)
+WIDE = NetworkConfig((6,), encoder="impala", impala=ImpalaConfig(1, 2, spectral_norm=True), dueling=True)
 CASES: dict[str, AgentConfig] = {
+    "a residual trunk with spectral norms": replace(IMPLICIT, network=WIDE),
     "uniform": PLAIN,
     "implicit quantiles, Munchausen, priorities": IMPLICIT,
     "quantiles, a draw for each row": replace(
@@ -63,13 +68,16 @@ def test_a_replay_on_a_device_is_traced_as_well(name: str, traced: None, monkeyp
     parts = (
         compiled.replay._gather,
         getattr(compiled.replay, "_chosen", None),
-        getattr(compiled.replay, "_store", None),
+        getattr(compiled.replay, "_raised", None),
     )
     assert sum(isinstance(part, Compiled) for part in parts) == (2 if AGENTS[name].priority.enabled else 1)
     close(compiled.run(25), eager.run(25), 1e-4)
     assert torch.allclose(compiled.agent.parameters, eager.agent.parameters, rtol=1e-4, atol=1e-6)
     if AGENTS[name].priority.enabled:
         assert torch.allclose(compiled.replay._tree.leaves, eager.replay._tree.leaves, rtol=1e-4)  # type: ignore[attr-defined]
+    for part in parts:
+        if isinstance(part, Compiled):
+            part._compiled = None  # type: ignore[assignment]  # it would fail
     assert len(compiled.replay.sample(5, torch.Generator().manual_seed(0)).action) == 5
 
 
@@ -81,7 +89,9 @@ def test_a_network_for_numpy_is_compiled_where_asked_and_still_acts_by_numpy(tra
     assert agent._numpy is not None
 
 
-def test_what_cannot_be_compiled_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_compiled_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         def fail(*_: Any) -> Any:
             raise RuntimeError("the compiler\nhas lost its way")
@@ -90,7 +100,28 @@ def test_what_cannot_be_compiled_is_one_sentence(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("agent.compiled.torch.compile", broken)
     with pytest.raises(UserError, match=r"could not be compiled \(RuntimeError: the compiler\): use compile=off"):
-        World(PLAIN, COMPILED, tensors=False).run(10)
+        World(PLAIN, Speed(compiled=True, strict=True), tensors=False).run(10)
+    assert not capsys.readouterr().err
+    expected = World(PLAIN, tensors=False).run(10)  # and where nobody asked for it, it is not compiled
+    close(World(PLAIN, COMPILED, tensors=False).run(10), expected, 1e-4)
+    assert "could not be compiled, and is not (RuntimeError: the compiler)" in capsys.readouterr().err
+
+
+def test_what_cannot_be_followed_is_named(traced: None) -> None:
+    def branches(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x
+
+    with pytest.raises(UserError, match=r"Data-dependent.*File .*test_compile.py"):
+        Compiled(branches, strict=True)(torch.ones(2))
+
+
+def test_a_full_device_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("agent.compiled.torch.compile", lambda *_, **__: full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Compiled(full, strict=False)(torch.ones(2))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
@@ -136,3 +167,12 @@ def test_bfloat16_in_the_encoder_is_close_and_the_head_stays_exact() -> None:
     assert float(torch.cosine_similarity(exact, rough, dim=0)) > 0.98
     values = agent.network(batch.observation, None, autocast=True)
     assert values.q_values.dtype == torch.float32
+
+
+def test_each_job_of_a_sweep_compiles_anew(monkeypatch: pytest.MonkeyPatch, traced: None) -> None:
+    """They share a process, in which torch compiles one function for eight configurations at most."""
+    resets: list[None] = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(None))
+    for word, count in (("off", 0), ("on", 1)):
+        build_agent(parse(TrainConfig, {"compile": word}), load_task("CartPole-v1"), torch.device("cpu"))
+        assert len(resets) == count

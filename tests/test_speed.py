@@ -50,7 +50,7 @@ def test_auto_compiles_where_the_run_is_long_enough_and_says_so() -> None:
     long, short = (choose_speed(long_enough(extra), False, CPU) for extra in (0, -1))
     assert long.compiled
     assert not short.compiled
-    assert long.line == "updates: compiled at the first one, which takes up to a minute"
+    assert long.line == "updates: compiled at the first one, which takes a minute or so"
     assert short.line == "updates: autograd (to compile pays from 100,000 updates on, and this run has 99,999)"
 
 
@@ -118,6 +118,20 @@ def test_triton_is_what_cuda_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="compile=on needs the package triton"):
         choose_speed(config(compile="on"), False, CUDA)
     assert choose_speed(config(compile="on"), False, CPU).compiled
+
+
+def test_an_old_gpu_is_left_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, compiled in (((6, 1), False), ((7, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        speed = choose_speed(long_enough(0), False, CUDA)
+        assert speed.compiled is compiled
+        assert ("compute capability 7.0" in speed.line) is not compiled
+        assert not speed.strict
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    with pytest.raises(UserError, match="compile=on needs a GPU of compute capability 7"):
+        choose_speed(config(compile="on"), False, CUDA)
+    assert choose_speed(config(compile="on"), False, CPU).strict
 
 
 def test_auto_uses_graphs_and_overlaps_on_cuda_alone() -> None:
