@@ -174,5 +174,5 @@ def test_each_job_of_a_sweep_compiles_anew(monkeypatch: pytest.MonkeyPatch, trac
     resets: list[None] = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(None))
     for word, count in (("off", 0), ("on", 1)):
-        build_agent(parse(TrainConfig, {"compile": word}), load_task("CartPole-v1"), torch.device("cpu"))
+        build_agent(parse(TrainConfig, {"compile": word}), load_task("CartPole-v1", {}), torch.device("cpu"))
         assert len(resets) == count
