@@ -29,7 +29,7 @@ class CompiledGradient:
     """See AutogradGradient, as for its arguments; compiled at its first call, which takes 10 to 90 s.
 
     Raises:
-        UserError: at the first call, where it cannot be compiled.
+        UserError: at the first call, where it cannot be compiled and `speed.strict` says that it has to be.
     """
 
     def __init__(
