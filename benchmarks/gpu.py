@@ -133,12 +133,15 @@ def learning(config: TrainConfig, speed: Speed, device: torch.device, replay: Re
     return Learner(agent, replay, 0), agent
 
 
-def learn(learner: Learner, agent: DQN, count: int) -> None:
-    """`count` updates."""
+def seconds_of(learner: Learner, agent: DQN, count: int) -> float:
+    """How long `count` updates take, until the device has done them."""
+    began = time.perf_counter()
     config, updates = agent.config, agent.updates + count
     ratio = config.replay_ratio
     for _ in learner(config.learning_starts - (-updates * ratio.denominator // ratio.numerator)):
         pass
+    finish(agent.device)
+    return time.perf_counter() - began
 
 
 def prepare_update(name: str, batch: int, way: str, device: torch.device, quick: bool) -> Cell:
@@ -147,14 +150,7 @@ def prepare_update(name: str, batch: int, way: str, device: torch.device, quick:
     config, speed = preset(name, f"agent.batch_size={batch}"), WAYS[way]
     replay = filled(config, device, 20 if quick else 500)
     memory, held = Memory(device), torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    learner, agent = learning(config, speed, device, replay)
-
-    def seconds(count: int) -> float:
-        began = time.perf_counter()
-        learn(learner, agent, count)
-        finish(device)
-        return time.perf_counter() - began
-
+    seconds = partial(seconds_of, *learning(config, speed, device, replay))
     seconds(1 if quick else 20)
     used = memory.peak() - held / 2**20
 
@@ -201,33 +197,46 @@ def trainer_of(config: TrainConfig, device: torch.device, tracker: Silent) -> An
     return trainer
 
 
+def warm_trainer(
+    name: str, words: Sequence[str], count: int, device: torch.device, quick: bool, vectorization: str
+) -> Any:
+    """A trainer of `count` environments that has begun to learn, which is soon."""
+    config = preset(name, *words, f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
+    size = 8 if quick else config.agent.batch_size
+    agent = replace(config.agent, batch_size=size, learning_starts=40 * count)
+    config = replace(config, agent=agent, env=replace(config.env, vectorization=vectorization))
+    trainer = trainer_of(config, device, Silent())
+    while trainer.agent.updates < 10:
+        trainer.iterate()
+    finish(device)
+    return trainer
+
+
+def iterate(trainer: Any, device: torch.device, seconds: float) -> tuple[int, float]:
+    """Trains for some seconds: how many vector steps that were, and how long they took with all that they began."""
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        trainer.iterate()
+        count += 1
+    finish(device)
+    return count, time.perf_counter() - began
+
+
 def prepare_training(
     name: str, count: int, way: str, device: torch.device, quick: bool, seconds: float, vectorization: str
 ) -> Cell:
     """Training until there have been a few updates; what is returned measures emulator frames per second, and says the
     memory in MiB."""
-    config = preset(name, *TRAINING[way], f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
-    size = 8 if quick else config.agent.batch_size
-    agent = replace(config.agent, batch_size=size, learning_starts=40 * count)
-    config = replace(config, agent=agent, env=replace(config.env, vectorization=vectorization))
     memory = Memory(device)
-    trainer = trainer_of(config, device, Silent())
-    while trainer.agent.updates < 10:
-        trainer.iterate()
-    finish(device)
+    trainer = warm_trainer(name, TRAINING[way], count, device, quick, vectorization)
     used = memory.peak()
 
     def measure() -> str:
-        for _ in range(10):
-            trainer.iterate()
-        finish(device)
-        first, began = trainer.step, time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            trainer.iterate()
-        finish(device)
-        rate = 4 * (trainer.step - first) / (time.perf_counter() - began)
+        iterate(trainer, device, seconds / 10)
+        first = trainer.step
+        _, taken = iterate(trainer, device, seconds)
         trainer.envs.close()
-        return f"{rate:,.0f} ({used:,.0f})"
+        return f"{4 * (trainer.step - first) / taken:,.0f} ({used:,.0f})"
 
     return measure
 
@@ -237,15 +246,11 @@ def prepare_training(
 
 def kernels(config: TrainConfig, speed: Speed, device: torch.device, count: int = 20) -> Iterator[str]:
     """What the device does in an update: its kernels by the time they take, and how long it is busy."""
-    learner, agent = learning(config, speed, device, filled(config, device, 200))
-    learn(learner, agent, 100)
-    began = time.perf_counter()
-    learn(learner, agent, count)
-    finish(device)
-    wall = (time.perf_counter() - began) / count
+    seconds = partial(seconds_of, *learning(config, speed, device, filled(config, device, 200)))
+    seconds(100)
+    wall = seconds(count) / count
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        learn(learner, agent, count)
-        finish(device)
+        seconds(count)
     found = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
     busy, calls = sum(event.self_device_time_total for event in found), sum(event.count for event in found)
     yield f"| all | {calls / count:,.0f} | {busy / count:,.1f} of {1e6 * wall:,.1f} µs an update |"
@@ -268,26 +273,17 @@ class Watch:
         return result
 
 
-def host(config: TrainConfig, device: torch.device, seconds: float) -> Iterator[str]:
+def host(trainer: Any, device: torch.device, seconds: float) -> Iterator[str]:
     """Where the time of a training step goes on the host."""
-    trainer = trainer_of(config, device, Silent())
-    while trainer.agent.updates < 10:
-        trainer.iterate()
     parts = {
         "acting, which waits for the updates before it": Watch(trainer.agent, "act"),
         "waiting for the environments": Watch(trainer.envs, "step_wait"),
         "the replay": Watch(trainer.replay, "add"),
         "launching the updates": Watch(trainer, "_learn"),
     }
-    finish(device)
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        trainer.iterate()
-        count += 1
-    finish(device)
-    whole = time.perf_counter() - began
+    count, whole = iterate(trainer, device, seconds)
     trainer.envs.close()
-    yield f"| a step of {config.num_envs} environments | {1e6 * whole / count:,.0f} µs |"
+    yield f"| a step of {trainer.config.num_envs} environments | {1e6 * whole / count:,.0f} µs |"
     for name, part in parts.items():
         yield f"| {name} | {1e6 * part.seconds / count:,.0f} µs |"
 
@@ -303,12 +299,10 @@ def profile(
             yield from kernels(config, WAYS[way], device)
             yield ""
         words = ["compile=on"] if device.type == "cuda" else []
-        config = preset(name, "num_envs=2" if quick else f"num_envs={ENVS}", "steps=10000000", *words)
-        size = 8 if quick else config.agent.batch_size
-        agent = replace(config.agent, batch_size=size, replay_size=10_000, learning_starts=40 * config.num_envs)
         yield f"| {name}, training{', compiled' if words else ''} | host |"
         yield "|---|---|"
-        yield from host(replace(config, agent=agent, env=replace(config.env, vectorization=how)), device, seconds / 2)
+        trainer = warm_trainer(name, words, 2 if quick else ENVS, device, quick, how)
+        yield from host(trainer, device, seconds / 2)
         yield ""
 
 
@@ -339,18 +333,11 @@ def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]
 # ---- tables
 
 
-class Table:
-    """Lines that are written at once, but for a quick test: the machine may be there for minutes only."""
-
-    def __init__(self, part: str, device: str, quick: bool) -> None:
-        self.path = None if quick or device == "CPU" else reporting.RESULTS / f"gpu_{part}.md"
-        self.head = [f"`{reporting.command()}`, on {device}, torch {torch.__version__}.", ""]
-
-    def write(self, lines: Sequence[str]) -> None:
-        """The whole table as it stands."""
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("\n".join([*self.head, *lines]) + "\n", encoding="utf-8")
+def write_table(part: str, card: str, lines: Sequence[str]) -> None:
+    """The table as it stands, at once: the machine may be there for minutes only."""
+    head = [f"`{reporting.command()}`, on {card}, torch {torch.__version__}.", ""]
+    reporting.RESULTS.mkdir(parents=True, exist_ok=True)
+    (reporting.RESULTS / f"gpu_{part}.md").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -401,8 +388,7 @@ def take_part(prepare: Callable[[], Cell], pipe: Any) -> None:
     try:
         cell = prepared(prepare)
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        cell = lambda: message  # noqa: E731
+        cell = partial(failure, error)
     pipe.send("prepared")
     pipe.recv()
     pipe.send(said_by(cell))
@@ -412,7 +398,11 @@ def said_by(cell: Cell) -> str:
     try:
         return cell()
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return failure(error)
+
+
+def failure(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def main() -> None:
@@ -434,6 +424,7 @@ def main() -> None:
     device = resolve_device(arguments.device)
     prepare_cpu(1)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    kept = device.type == "cuda" and not arguments.quick
     quick, seconds = arguments.quick, 1.0 if arguments.quick else arguments.seconds
     agents, how = arguments.agents.split(","), arguments.vectorization
     ways, batches = arguments.ways.split(","), [*map(int, arguments.batches.split(","))]
@@ -471,7 +462,8 @@ def main() -> None:
         for number, row in enumerate(rows):
             if row.part == part:
                 lines.append(f"| {row.name} | {' | '.join(said[number, k] for k in range(len(row.cells)))} |")
-        Table(part, card, quick).write(lines)
+        if kept:
+            write_table(part, card, lines)
     if arguments.only in (None, "profile"):
         parts["profile"] = profile(device, quick, seconds, how, atari, ways)
     if arguments.pong is not None:
@@ -481,7 +473,8 @@ def main() -> None:
         for line in made:
             print(line, flush=True)
             lines.append(line)
-            Table(part, card, quick).write(lines)
+            if kept:
+                write_table(part, card, lines)
 
 
 if __name__ == "__main__":
