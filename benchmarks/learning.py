@@ -50,7 +50,8 @@ def run_ours(study: Study, label: str, seed: int, folder: Path) -> dict[str, Any
         *("wandb.mode=disabled", "eval.video=false", "eval.noisy=false", "log.progress=false"),
         *(f"hydra.run.dir={run}", *study.variants[label]),
     ]
-    evaluate = ("evaluate.py", f"checkpoint={run}", "which=last", "episodes=100")
+    imports = [word for word in study.variants[label] if word.startswith("imports=")]
+    evaluate = ("evaluate.py", f"checkpoint={run}", "which=last", "episodes=100", *imports)
     for command in (train, evaluate):
         subprocess.run([sys.executable, *command], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

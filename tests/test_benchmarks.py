@@ -11,8 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from agent import encoders
+from agent.config import AgentConfig, NetworkConfig, TrainConfig
+from agent.network import build_network
+from agent.observation import ObservationSpec
+from agent.options import parse
 from tests.test_imports import ROOT
+from train import presets
 
 FOLDERS = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "peers")]
 
@@ -190,3 +198,27 @@ def test_what_is_kept_of_an_earlier_table_is_workloads_that_were_not_measured_ag
         ("a", 2, "ours", 3, "1"),
         ("c32", 1, "ours", 1, "1"),
     ]
+
+
+def test_every_run_of_the_evidence_has_options_that_there_are(load: Any) -> None:
+    tasks = load("results").TASKS
+    presets([f"env={task.env}" for task in tasks])
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for task in tasks:
+            for options in task.agents.values():
+                words = [f"env={task.env}", f"env.id={task.env}", f"steps={task.steps}", *options]
+                tree: Any = OmegaConf.to_container(compose("train", overrides=words))
+                known = {key: value for key, value in tree.items() if key not in ("resume", "imports", "hydra")}
+                assert parse(TrainConfig, known).steps == task.steps
+                ours = [name for name in tree["imports"] if name.startswith("benchmarks.")]
+                assert all((ROOT / f"{name.replace('.', '/')}.py").exists() for name in ours)
+
+
+def test_the_convolutions_of_2013(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_FACTORIES", dict(encoders._FACTORIES))
+    monkeypatch.delitem(sys.modules, "benchmarks.mnih2013", raising=False)
+    importlib.import_module("benchmarks.mnih2013")
+    config = AgentConfig(network=NetworkConfig(encoder="mnih2013", hidden=(256,)))
+    network = build_network(config, ObservationSpec((4, 84, 84), "uint8", 255.0, 4), 6)
+    shapes = {tuple(parameter.shape) for parameter in network.parameters()}
+    assert {(16, 4, 8, 8), (32, 16, 4, 4), (256, 32 * 9 * 9)} <= shapes
