@@ -35,7 +35,7 @@ from agent.files import (
 )
 
 FORMAT = "noisy-dqn-checkpoint"
-VERSION = 1
+VERSION = 2
 _TENSORS, _STATE, _LATEST = "tensors.safetensors", "state.json", "latest"
 _REPLACED = ".old"
 _STEP_FOLDER = re.compile(r"step_([0-9]{12,})")

@@ -39,6 +39,7 @@ class CompiledGradient:
         self.network, self.target, self.config = network, target, config
         self._parameters, self._flat, self._speed = parameters, parameters.grad, speed
         self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+        self._fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         self._compiled = Compiled(self.pure, speed.strict)
 
     def __call__(
@@ -70,6 +71,8 @@ class CompiledGradient:
         gradients, (value, priority) = grad_and_value(loss, has_aux=True)(
             {name: part.view(shape) for (name, shape), part in parts}
         )
+        for name in self._fixed:
+            gradients[name] = torch.zeros_like(gradients[name])
         gradient = torch.cat([gradients[name].reshape(-1) for name in self._shapes])
         norm = torch.linalg.vector_norm(gradient)
         return gradient / (norm / self.config.max_grad_norm).clamp(min=1.0), value, norm, *priority

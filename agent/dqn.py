@@ -20,7 +20,7 @@ from agent.config import AgentConfig
 from agent.exploration import ActingNoise
 from agent.gradients import Levels, NumpyGradient
 from agent.graphs import GraphedFunction
-from agent.network import QNetwork, flatten_parameters, noise_model
+from agent.network import QNetwork, flatten_parameters, noise_model, persistent_buffers
 from agent.noise import noise_stream
 from agent.numpy_network import NumpyNetwork
 from agent.optimiser import Adam
@@ -30,6 +30,10 @@ from agent.speed import EAGER, Speed
 
 if TYPE_CHECKING:
     from agent.batch import Batch
+
+
+#: Numbers of noise at most that the diagnostics draw: of independent noise each row takes as many as there are weights.
+DIAGNOSED = 2**24
 
 
 class UpdateMetrics(NamedTuple):
@@ -74,6 +78,7 @@ class DQN:
         self.noise = noise_model(config, network)
         self.parameters = flatten_parameters(self.network)
         self._target_parameters = flatten_parameters(self.target)
+        self._buffers = [persistent_buffers(net) for net in (self.network, self.target)]
         on_numpy = NumpyNetwork.fits(self.network)
         self._numpy = NumpyNetwork(self.network) if on_numpy else None
         self._policy = GraphedFunction(self._greedy, "acting") if speed.graphs else self._greedy
@@ -161,6 +166,8 @@ class DQN:
         if self.updates % self.config.target_every == 0:
             with torch.no_grad():
                 self._target_parameters.lerp_(self.parameters, self.config.tau)  # τ = 1: a copy
+                for name, value in self._buffers[1].items():  # what an encoder keeps beside its parameters
+                    value.copy_(self._buffers[0][name])
 
     def generators(self) -> list[torch.Generator]:
         """Those on the device that `learn` draws from."""
@@ -191,12 +198,13 @@ class DQN:
         with torch.inference_mode():
             q_values = self.network(batch.observation, None).q_values
             result = {"q/mean": q_values.mean(), "q/max": q_values.max()}
-            noise = self.noise.draw(len(batch.action), generator=generator, device=self.device)
+            rows = min(len(batch.action), max(DIAGNOSED // max(self.noise.size, 1), 1))
+            noise = self.noise.draw(rows, generator=generator, device=self.device)
             if noise is not None:
-                noisy = self.network(batch.observation, noise).q_values
-                changed = targets.greedy(noisy) != targets.greedy(q_values)
+                noisy, mean = self.network(batch.observation[:rows], noise).q_values, q_values[:rows]
+                changed = targets.greedy(noisy) != targets.greedy(mean)
                 result["noise/action_change"] = changed.float().mean()
-                result["noise/q_std"] = (noisy - q_values).std()
+                result["noise/q_std"] = (noisy - mean).std()
             for name, layer in self.network.noisy_layers().items():
                 result[f"sigma/{name}"] = layer.mean_sigma()
         return result
@@ -208,7 +216,7 @@ class DQN:
         return {
             "parameters": self.parameters,
             "target_parameters": self._target_parameters,
-            "prior": None if self.network.prior is None else self.network.prior.state_dict(),
+            "buffers": self._buffers,
             "adam": dict(self._adam.state),
             "updates": self.updates,
             "acting": self.acting_noise.state(),
@@ -230,9 +238,9 @@ class DQN:
             self._target_parameters.copy_(state["target_parameters"])
             for name, value in self._adam.state.items():
                 value.copy_(state["adam"][name])
-        for prior in (self.network.prior, self.target.prior):
-            if prior is not None:
-                prior.load_state_dict(state["prior"])
+            for ours, given in zip(self._buffers, state["buffers"], strict=True):
+                for name, value in ours.items():
+                    value.copy_(given[name])
         self.updates = state["updates"]
         self.acting_noise.load_state(state["acting"])
         self._update.load_state(state["update"])

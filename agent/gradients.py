@@ -159,7 +159,10 @@ class AutogradGradient:
     ) -> None:
         self.network, self.target, self.config, self._tf32 = network, target, config, speed.tf32
         assert parameters.grad is not None
-        self._leaves, self._flat = list(network.parameters()), parameters.grad
+        self._flat, everything = parameters.grad, list(network.parameters())
+        self._leaves = [parameter for parameter in everything if parameter.requires_grad]
+        # What an encoder keeps fixed has a gradient of 0, which Adam leaves where it is.
+        self._fixed = {i: torch.zeros_like(p).view(-1) for i, p in enumerate(everything) if not p.requires_grad}
         self._heads = network.head, target.head
         self._online, self._following = (partial(net, autocast=speed.autocast) for net in (network, target))
 
@@ -170,8 +173,11 @@ class AutogradGradient:
         networks = self._online, self._following
         with products(self._tf32):
             loss, priority = loss_on(self.config, *networks, self._heads, batch, draws, levels, weight)
-            gradients = torch.autograd.grad(loss, self._leaves)
-        torch.cat([gradient.reshape(-1) for gradient in gradients], out=self._flat)
+            gradients = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
+        parts = [gradient.reshape(-1) for gradient in gradients]
+        for place, zeros in self._fixed.items():
+            parts.insert(place, zeros)
+        torch.cat(parts, out=self._flat)
         norm = torch.linalg.vector_norm(self._flat)
         self._flat /= (norm / self.config.max_grad_norm).clamp_(min=1.0)
         return Result(loss.detach(), norm, priority)

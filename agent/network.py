@@ -160,3 +160,9 @@ def flatten_parameters(module: nn.Module) -> Tensor:
         parameter.grad = flat.grad[part].view_as(parameter)
         start += parameter.numel()
     return flat
+
+
+def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """What `module` saves beside its parameters, by name; they share its memory."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return {name: value for name, value in module.state_dict().items() if name not in parameters}

@@ -95,7 +95,8 @@ def project(masses: Array, positions: Array, atoms: Array) -> Array:
     last = len(atoms) - 1
     place = (positions - atoms[0]) * np.float32(last / (atoms[-1] - atoms[0]))
     np.clip(place, 0.0, last, out=place)
-    low = np.minimum(place.astype(np.int64), last - 1)  # the upper neighbour of the last atom would be outside
+    # The upper neighbour of the last atom would be outside. And fmin makes a place of what is no number.
+    low = np.fmin(place, np.float32(last - 1)).astype(np.int64)
     above = (place - low) * masses
     low += np.arange(0, low.size, last + 1)[:, None]
     index = low.reshape(-1)

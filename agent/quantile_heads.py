@@ -77,8 +77,8 @@ class ImplicitQuantileHead(SampledHead):
     (eq. 4); the streams then see [..., K, p]. Without levels of its own a row is asked at fixed, evenly spaced ones:
     acting and evaluation do so, and are a function of the observation.
 
-    Deviation: the next action is chosen by the mean of the very quantiles that make up the target, where the paper
-    draws other levels for it.
+    Deviation: the next action is chosen by the mean of the very quantiles that make up the target (with double
+    Q-learning by the online network at the fixed levels), where the paper draws other levels for it.
 
     Args:
         sizes: of the streams; the embedding's layer is of the same kind.

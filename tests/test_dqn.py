@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from agent import encoders
+from agent.compiled_gradient import CompiledGradient
 from agent.components import CategoricalConfig, ImplicitQuantileConfig, MunchausenConfig, QuantileConfig
 from agent.config import AgentConfig, EpsilonConfig, NetworkConfig, NoiseConfig
 from agent.dqn import DQN
@@ -700,6 +702,71 @@ def test_a_state_goes_from_the_cpu_to_any_device(device: torch.device) -> None:
     assert other.is_finite()
 
 
+class Centred(nn.Module):
+    """An encoder of one's own that keeps something beside its parameters: a running mean, which it takes away."""
+
+    features = INPUTS
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(INPUTS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.lerp_(x.mean(dim=0), 0.1)
+        return x - self.mean
+
+
+class Frozen(nn.Module):
+    """One that has a layer that stays as it is, and one that it does not use."""
+
+    features = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fixed, self.unused = nn.Linear(INPUTS, 5).requires_grad_(False), nn.Linear(INPUTS, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.fixed(x))
+
+
+@pytest.fixture
+def own_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_FACTORIES", dict(encoders._FACTORIES))
+    encoders.register_encoder("centred", lambda parts: encoders.TrunkEncoder(Centred(), parts))
+    encoders.register_encoder("frozen", lambda parts: encoders.TrunkEncoder(Frozen(), parts))
+
+
+@pytest.mark.usefixtures("own_encoders")
+def test_what_an_encoder_keeps_is_saved_and_reaches_the_target() -> None:
+    config = replace(with_network(SMALL, encoder="centred"), target_every=4)
+    agent, other = make(config, 1), make(config, 2)
+    live(agent, 6)  # three updates
+    other.load_state(copy.deepcopy(agent.state()))
+    means = [net.get_buffer("encoder.trunk.mean") for net in (agent.network, agent.target)]
+    assert not torch.equal(*means)
+    assert live(agent, 2, start=6) == live(other, 2, start=6)  # the fourth
+    assert torch.equal(*means)
+    assert float(means[0].norm()) > 0.0
+    live(agent, 9, start=8)
+    live(other, 9, start=8)
+    assert same(parameters(agent), parameters(other))
+    assert same(target_parameters(agent), target_parameters(other))
+
+
+@pytest.mark.usefixtures("own_encoders")
+@pytest.mark.parametrize("kind", [AutogradGradient, CompiledGradient])
+def test_what_an_encoder_fixes_or_leaves_out_stays(kind: type) -> None:
+    agent = make(with_network(SMALL, encoder="frozen"))
+    agent._gradient = kind(agent.network, agent.target, agent.parameters, agent.config)
+    if isinstance(agent._gradient, CompiledGradient):
+        agent._gradient._compiled = agent._gradient.pure  # type: ignore[assignment]
+    before = parameters(agent)
+    live(agent, 6)
+    changed = {name for name, value in parameters(agent).items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if "trunk" not in name and "_scale" not in name}
+
+
 def test_loading_is_not_sharing() -> None:
     agent, other = make(SMALL, 1), make(SMALL, 2)
     live(agent, 4)
@@ -742,6 +809,21 @@ def test_diagnostics_say_what_they_are_named() -> None:
     silent = make(with_noise(SMALL, sigma0=0.0)).diagnostics(batch, torch.Generator().manual_seed(0))
     assert float(silent["noise/action_change"]) == 0.0
     assert set(make(PLAIN).diagnostics(batch, torch.Generator())) == {"q/mean", "q/max"}
+
+
+def test_diagnostics_draw_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Independent noise takes as many numbers as there are weights, and an image has millions."""
+    agent, batch = make(with_noise(SMALL, form="independent")), make_batch(200)
+    monkeypatch.setattr("agent.dqn.DIAGNOSED", 7 * agent.noise.size + 1)
+    seen = agent.diagnostics(batch, torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        mean = agent.network(batch.observation, None).q_values
+        noise = agent.noise.draw(7, generator=torch.Generator().manual_seed(3))
+        noisy = agent.network(batch.observation[:7], noise).q_values
+    assert float(seen["q/mean"]) == pytest.approx(float(mean.mean()), abs=1e-6)
+    assert float(seen["noise/q_std"]) == pytest.approx(float((noisy - mean[:7]).std()), abs=1e-6)
+    monkeypatch.setattr("agent.dqn.DIAGNOSED", 1)  # one row at least
+    assert "noise/q_std" in agent.diagnostics(batch, torch.Generator())
 
 
 def test_metrics_are_detached_numbers_of_their_own() -> None:

@@ -27,6 +27,16 @@ def test_masses_move_as_by_torch(count: int) -> None:
         assert moved.dtype == np.float32
 
 
+def test_what_is_no_number_stays_in_its_row() -> None:
+    """A reward that is none is found by the check of the loss, which the run has to reach."""
+    masses, places = np.full((3, 4), 0.25, np.float32), np.tile(np.arange(4, dtype=np.float32), (3, 1))
+    wanted = project(masses, places, places[0])
+    places[1] = np.nan, np.inf, -np.inf, 1.0
+    moved = project(masses, places, places[0])
+    assert np.isnan(moved[1]).any()
+    np.testing.assert_array_equal(moved[::2], wanted[::2])
+
+
 def test_a_mass_between_two_atoms_is_shared() -> None:
     """By hand: 0.8 at 1.25 of the atoms 0, 1, 2 is 0.6 at 1 and 0.2 at 2; 0.2 beyond the last is at the last."""
     masses, places = np.array([[0.8, 0.2, 0.0]], np.float32), np.array([[1.25, 9.0, 0.5]], np.float32)
