@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import hydra
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +34,7 @@ from agent.plots import plot_learning_curve
 from agent.priorities import PrioritisedReplay, prioritised_bytes
 from agent.replay import Replay, required_bytes
 from agent.resources import check_replay_memory, prepare_cpu, resolve_device, threads_for_numpy
-from agent.run_folder import merge_resumed, occupied, open_run, run_folder, write_config
+from agent.run_folder import merge_resumed, occupied, open_run, run_folder, task_folder, write_config
 from agent.saved_agent import check_env, load_agent
 from agent.seeding import torch_generator
 from agent.speed import choose_speed
@@ -42,6 +44,7 @@ from envs.make import Task, load_saved_task, load_task
 from envs.vector import make_vector
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+OmegaConf.register_new_resolver("task_folder", task_folder, replace=True)
 
 
 #: What `cli` needs to put errors into words: Hydra's exceptions, and every option that a person may misspell.
@@ -57,8 +60,7 @@ def presets(options: Sequence[str]) -> None:
     """
     folder = Path(__file__).parent / "conf" / "env"
     known = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
-    asked = {env_id for option in options if option.startswith("env=") for env_id in option[4:].split(",")}
-    for env_id in asked.difference(known):
+    for env_id in set(_asked(options)).difference(known):
         versions = [name for name in known if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
         node: dict[str, Any] = {}
         if versions:
@@ -72,6 +74,18 @@ def presets(options: Sequence[str]) -> None:
         if node:
             group, _, name = f"env/{env_id}".rpartition("/")
             ConfigStore.instance().store(name, node, group, "_global_")
+
+
+def _asked(options: Sequence[str]) -> Iterator[str]:
+    """The ids that `env=…` names, by Hydra's own grammar: in quotes, as a list for a sweep, in choice(…)."""
+    for option in options:
+        if not re.match(r"\+*env=", option):
+            continue
+        try:
+            value = OverridesParser.create().parse_override(option).value()
+        except HydraException:  # Hydra says what is wrong with it
+            continue
+        yield from map(str, value.list if isinstance(value, ChoiceSweep) else [value])
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -155,6 +169,8 @@ def train(
     """
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
+    if begun is not None:  # before anything that it names is made: it may be a stranger's
+        check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
     make_task = load_task if begun is None else load_saved_task
     task = make_task(config.env.id, config.env.kwargs, config.env.time_limit)
     try:
@@ -180,7 +196,7 @@ def train(
         write_config(folder, to_plain(config))  # from here on it holds a run
         trainer = Trainer(config, task, envs, agent, replay, tracker, folder)
         if begun is not None:
-            trainer.load_state(step, state)
+            load_state(trainer, step, state)
         with Interrupt() as interrupt:
             outcome = trainer.run(interrupt)
             console.close()
@@ -195,6 +211,21 @@ def train(
     return outcome
 
 
+def load_state(trainer: Trainer, step: int, state: dict[str, Any]) -> None:
+    """Takes over a checkpoint's state.
+
+    Raises:
+        UserError: where it is of other observations or actions than the environment has now.
+    """
+    try:
+        trainer.load_state(step, state)
+    except ValueError as error:
+        raise UserError(
+            f"{trainer.run_dir} cannot be resumed: what it saved does not fit {trainer.task.id} ({error}), which must "
+            "be the version that it began with"
+        ) from error
+
+
 def report(
     outcome: Outcome, config: TrainConfig, task: Task, folder: Path, tracker: Tracker, imports: Sequence[str]
 ) -> None:
@@ -207,7 +238,7 @@ def report(
         tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
     say = tracker.console.line
     if outcome.step < config.steps:
-        command = shlex.join([f"resume={folder}", *imports])
+        command = shlex.join([cli.word("resume", folder), *imports])
         say(f"stopped at step {outcome.step} and saved; go on with: python train.py {command}")
     elif outcome.evaluation is not None:
         mean = outcome.evaluation.statistics()["return_mean"]
@@ -215,7 +246,7 @@ def report(
     say(f"agents:    {' and '.join(str(path.parent) for path in agents.values())}")
     say(f"curve:     {curve}")
     say(f"dashboard: {tracker.dashboard}")
-    words = [f"checkpoint={folder}", *([] if "best" in agents else ["which=last"]), *imports]
+    words = [cli.word("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
     say(f"evaluate:  python evaluate.py {shlex.join(words)}")
 
 

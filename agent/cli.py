@@ -134,6 +134,13 @@ def _config_sentence(error: Exception, options: Sequence[str]) -> str:
     return f"{message.partition('See https://')[0].strip()}; options are written name=value{quoted}, see --help"
 
 
+def word(name: str, value: object) -> str:
+    """name=value as Hydra reads it: a value in quotes where it would be taken for something else."""
+    text = str(value)
+    plain = re.fullmatch(r"[A-Za-z0-9_./:+@%-]*", text)
+    return f"{name}={text}" if plain else f"{name}='{text.replace(chr(39), chr(92) + chr(39))}'"
+
+
 def _nearest(name: str, options: Sequence[str]) -> str:
     """The options that are spelt like `name`, that end in it, or that other libraries call by it."""
     close = [option for option in options if option.endswith(f".{name}") or option == ELSEWHERE.get(name)]

@@ -15,7 +15,7 @@ from agent.components import (
 )
 from agent.errors import UserError
 from agent.noise import Distribution
-from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
+from agent.options import AT_LEAST_ONE, COUNTED, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
 from agent.targets import Loss
 
 WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
@@ -155,7 +155,7 @@ class EnvConfig:
     id: str = "CartPole-v1"
     kwargs: dict[str, Any] = field(default_factory=dict)
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
-    time_limit: Annotated[int | None, AT_LEAST_ONE] = None
+    time_limit: Annotated[int | None, COUNTED] = None
     clip_rewards: bool = False
     life_loss: bool = False
 

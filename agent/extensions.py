@@ -57,5 +57,5 @@ def import_module(name: str, option: str) -> None:
         missing = error.name or name
         what = "there is no such module" if name.split(".")[0] == missing or name == missing else f"it needs {missing}"
         raise UserError(f"{option}: {what}; it must be installed, or lie in {here}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end the program by itself
         raise UserError(f"{option}: importing it failed: {type(error).__name__}: {error}") from error

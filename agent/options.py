@@ -24,6 +24,7 @@ class Range:
 
 POSITIVE = Range("greater than 0", lambda x: x > 0)
 NOT_NEGATIVE = Range("at least 0", lambda x: x >= 0)
+COUNTED = Range("at least 1 and below 2³¹", lambda x: 1 <= x < 2**31)
 AT_LEAST_ONE = Range("at least 1", lambda x: x >= 1)
 UNIT = Range("between 0 and 1", lambda x: 0 <= x <= 1)
 POSITIVE_UNIT = Range("greater than 0 and at most 1", lambda x: 0 < x <= 1)
@@ -101,10 +102,10 @@ def _plain(hint: Any, value: Any, key: str) -> Any:
         return dict(value)
     if hint is Fraction:
         return _fraction(value, key)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e6 is a float to YAML and a whole number to people
     if isinstance(value, int) and abs(value) >= 2**63:
         raise UserError(f"{key} is far too large")
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # 1e6 is a float to YAML and a whole number to people
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

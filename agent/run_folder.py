@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.errors import UserError
@@ -20,16 +21,18 @@ if sys.platform != "win32":
 
 SPEED = ("compile", "cuda_graphs", "overlap", "autocast")
 RUNS, CONFIG = Path("runs"), "config.yaml"
+#: What else a run writes to its folder.
+WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
 #: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
 FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
 
 #: What the names of Hydra's groups stand for in a config, where that is not what is spelt like them.
-GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise")}
+GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",), "sizes": ("agent",)}
 
 
 def run_folder(resume: str | None, env_id: str, seed: int) -> str:
     """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
-    env_id = env_id.rpartition(":")[2]  # without the module that it comes from
+    env_id = task_folder(env_id)
     if resume == "auto":
         found = _newest(RUNS / env_id, seed)
         if found is not None:
@@ -37,6 +40,11 @@ def run_folder(resume: str | None, env_id: str, seed: int) -> str:
     elif resume:
         return resume
     return str(_new_folder(RUNS / env_id / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
+
+
+def task_folder(env_id: str) -> str:
+    """The folder below runs/ of a task: its id, without the module that it comes from."""
+    return env_id.rpartition(":")[2]
 
 
 def _new_folder(path: Path) -> Path:
@@ -128,8 +136,14 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
         raise UserError(f"resume={named}: there is {what}; name another one, or start a new run without resume")
     if resume is None and latest is not None:
         raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another hydra.run.dir")
-    if resume is None and (folder / CONFIG).exists():
-        raise UserError(f"{folder} holds a run without a checkpoint: delete it, or choose another hydra.run.dir")
+    there = [name for name in (CONFIG, *WRITTEN) if (folder / name).exists()]
+    if there and (resume is None or CONFIG not in there):
+        raise UserError(f"{folder} holds {there[0]}, which a new run would replace: choose another hydra.run.dir")
+    if "last" in there and not (folder / "checkpoints").exists():
+        raise UserError(
+            f"{folder} holds the agents of a run without its checkpoints, and cannot be resumed: start a new run "
+            "without resume, in another folder"
+        )
     return None
 
 
@@ -168,7 +182,8 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         path = GROUPS.get(key) or tuple(key.split("."))
         if path[0] in FREE:
-            _assign(merged, path, _select(asked, path))
+            for leaf in _leaves(path, override):
+                _assign(merged, leaf, _select(asked, leaf))
             continue
         difference = first_difference(_select(saved, path), _select(asked, path), ".".join(path))
         if difference is not None:
@@ -180,6 +195,18 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
             )
     merged.pop("resume", None)
     return merged
+
+
+def _leaves(path: tuple[str, ...], override: str) -> list[tuple[str, ...]]:
+    """The options that a word of the command line names: one, or those in braces, as in eval={every:100}."""
+    value = OverridesParser.create().parse_override(override).value()
+
+    def below(node: Any, name: tuple[str, ...]) -> list[tuple[str, ...]]:
+        if not isinstance(node, dict):
+            return [name]
+        return [leaf for key, part in node.items() for leaf in below(part, (*name, str(key)))]
+
+    return below(value, path)
 
 
 def first_difference(saved: Any, asked: Any, name: str) -> tuple[str, Any, Any] | None:

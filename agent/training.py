@@ -64,6 +64,7 @@ class Trainer:
         self._evaluation: Evaluation | None = None
         self._evaluated_at = self._evaluations = 0
         self._saved_at = -1  # step of the last checkpoint
+        self._told = False  # that nobody tells of lost lives
         self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
         self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
         self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
@@ -117,11 +118,19 @@ class Trainer:
         following, reward, terminated, truncated, info = step_result()
         self._observation = self.task.observe(following)
         learned = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
-        life_lost = info.get("life_lost") if self.config.env.life_loss else None
+        life_lost = self._life_lost(info) if self.config.env.life_loss else None
         self.replay.add(action, learned, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
         self._learn(self.step)
         self._seconds += time.perf_counter() - began
+
+    def _life_lost(self, info: dict[str, Any]) -> np.ndarray | None:
+        """Who lost a life; says once where the environment does not tell."""
+        lost: np.ndarray | None = info.get("life_lost")
+        if lost is None and not self._told:
+            self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} does not tell of lost lives")
+            self._told = True
+        return lost
 
     def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
         """Counts real transitions and finishes episodes; the step after an ending only resets."""
@@ -214,6 +223,7 @@ class Trainer:
         """Cuts the episodes, saves everything and the last agent."""
         self._monitor.check_finite()
         self.replay.cut(self._reset_environments())
+        (self.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)  # before `last`: see open_run
         self._save_agent("last")
         save_checkpoint(self.run_dir, self.step, self.state(), self.config.checkpoint.keep)
         self._saved_at = self.step

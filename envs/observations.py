@@ -7,6 +7,7 @@ is a vector.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +22,9 @@ from agent.observation import ObservationSpec
 SMALLEST_SIDE = 3
 #: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.
 WIDEST_RANGE = 2.0**16
+
+#: Numbers of which a saved agent holds a list; a description has its limits.
+LISTED = 10_000
 
 _ONE_HOT = (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
@@ -54,8 +58,11 @@ class Observer:
         return concatenate(self.space, observations, empty)
 
     def description(self) -> dict[str, Any]:
-        """What a saved agent says of its observations, as plain data."""
-        plain = [None if x is None else x.tolist() for x in (self.shift, self.scale)]
+        """What a saved agent says of its observations, as plain data: of very long vectors a checksum."""
+        plain = [
+            None if x is None else x.tolist() if x.size <= LISTED else sha256(x.tobytes()).hexdigest()
+            for x in (self.shift, self.scale)
+        ]
         spec = self.spec
         return {"shape": list(spec.shape), "dtype": spec.dtype, "high": spec.high, "shift": plain[0], "scale": plain[1]}
 

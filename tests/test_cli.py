@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import matplotlib
 import pytest
 import torch
 import yaml
-from helpers import Process, Programs, Result
+from helpers import ROOT, Process, Programs, Result, plain_environment
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -193,6 +194,27 @@ def test_a_new_run_does_not_write_into_an_old_one(programs: Programs, home: Path
     sentence = one_sentence(programs.run("train", *SMALL, "hydra.run.dir=plain", cwd=home))
     assert "plain holds a run already: go on with resume=plain" in sentence
     assert contents(home / "plain") == before
+
+
+def test_a_new_run_does_not_write_into_what_is_not_its_own(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "metrics.jsonl").write_text('{"loss": 2}\n')
+    for options in ((), ("resume=auto",)):
+        sentence = one_sentence(programs.run("train", *SMALL, *options, "hydra.run.dir=other", cwd=tmp_path))
+        assert "other holds metrics.jsonl, which a new run would replace" in sentence
+    assert contents(tmp_path / "other") == {"metrics.jsonl": b'{"loss": 2}\n'}
+
+
+def test_whoever_reads_what_it_prints_may_go(tmp_path: Path) -> None:
+    """As in `2>&1 | head -1`: the run goes on, and ends as always."""
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "steps=300", "eval.every=20", "hydra.run.dir=run"]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=plain_environment())
+    assert run.stderr
+    run.stderr.readline()
+    run.stderr.close()
+    assert run.wait(90) == 0
+    assert (tmp_path / "run" / "last" / "agent.safetensors").exists()
+    assert (tmp_path / "run" / "learning_curve.png").exists()
 
 
 def test_two_processes_do_not_share_a_folder(programs: Programs, tmp_path: Path) -> None:

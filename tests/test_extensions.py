@@ -97,6 +97,9 @@ def test_a_run_is_filed_under_the_id_alone(programs: Programs, tmp_path: Path) -
     result = programs.run("train", *QUIET, "env=my_game:Game-v0", "num_envs=2", cwd=tmp_path)
     assert result.code == 0, result.err
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["Game-v0"]
+    result = programs.run("train", "-m", *QUIET, "env=my_game:Game-v0", "num_envs=2", "seed=1", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"Game-v0", "multirun"}
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,7 @@ def test_a_run_is_filed_under_the_id_alone(programs: Programs, tmp_path: Path) -
     [
         ("import nowhere_at_all", "it needs nowhere_at_all"),
         ("1 / 0", "importing it failed: ZeroDivisionError"),
+        ("import sys; sys.exit(0)", "importing it failed: SystemExit"),
         ("from agent.encoders import register_encoder; register_encoder('mlp', None)", "ValueError: 'mlp'"),
     ],
 )

@@ -76,6 +76,9 @@ def test_every_kind_of_value() -> None:
 def test_whole_numbers_may_be_written_with_an_exponent() -> None:
     count = parse(Outer, {"count": 1e6}).count
     assert (count, type(count)) == (1_000_000, int)
+    for large in (1e20, 10**20, 2.0**63):  # what a file of it could not be read back
+        with pytest.raises(UserError, match="count is far too large"):
+            parse(Outer, {"count": large})
 
 
 @pytest.mark.parametrize(
@@ -421,6 +424,20 @@ def test_an_id_without_its_version_is_the_newest_with_a_preset() -> None:
         one, other = composed("train", f"env={short}"), composed("train", f"env={whole}", f"env.id={whole}")
         assert OmegaConf.select(one, "env.id") == whole
         assert one == other
+
+
+@pytest.mark.parametrize("word", ["'{}'", " {}", "choice({},Acrobot-v1)", "Acrobot-v1,{}"])
+def test_an_id_has_its_preset_however_hydra_is_told(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: list[Any] = []
+    monkeypatch.setattr(ConfigStore, "store", lambda self, name, *node: stored.append(name))
+    presets([f"env={word.format('ALE/Pong-v5')}", f"env={word.format('CartPole')}"])
+    assert stored == ["Pong-v5", "CartPole"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "noise").glob("*.yaml")))
+def test_every_variant_of_the_noise_goes_with_every_agent(name: str) -> None:
+    for path in (CONF / "agent").glob("*.yaml"):
+        parse(TrainConfig, train_mapping("env=DeepSea-v0", f"agent={path.stem}", f"noise={name}"))
 
 
 def test_what_is_no_game_and_has_no_preset_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:

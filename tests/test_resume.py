@@ -23,7 +23,7 @@ import yaml
 from helpers import ROOT, Programs, Result
 
 from agent import run_folder
-from agent.checkpoint import latest_checkpoint, load_checkpoint
+from agent.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.config import TrainConfig
 from agent.errors import UserError
 from agent.options import parse
@@ -369,6 +369,7 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
         ("steps=100", "at step 50. already, and steps=100 was asked"),
         ("hydra.run.dir=elsewhere", "does not go with hydra.run.dir=elsewhere"),
         ("agent.lr=-1", r"agent\.lr is -1"),
+        ("task=atari", r"was asked by task=atari: leave task=atari out"),
     ):
         assert re.search(difference, refused(programs.run(*words, *options.split(), cwd=home)))
     same(loaded(run), loaded(run_of(home, 0)))
@@ -376,13 +377,79 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
     finished = programs.run(*words, cwd=home)
     assert (finished.code, finished.err) == (0, "")
     assert "is complete at step 50" in finished.out
-    options = ("steps=900", "eval.every=100", "agent.lr=0.001", "checkpoint.keep=5", "log.every=50", "env=CartPole-v1")
+    options = (
+        "steps=900",
+        "eval={every:100}",
+        "agent.lr=0.001",
+        "checkpoint.keep=5",
+        "log.every=50",
+        "env=CartPole-v1",
+    )
     result = programs.run(*words, *options, cwd=home)
     assert result.code == 0, result.err
     written = yaml.safe_load((run / "config.yaml").read_text())
     assert (written["steps"], written["eval"]["every"], written["eval"]["episodes"]) == (900, 100, 2)
     evaluated = [row["global_step"] for row in metrics(run) if "eval/return_mean" in row]
     assert [step // 100 for step in evaluated] == [3, 5, 6, 7, 8, 9]
+
+
+def test_agents_whose_checkpoints_are_gone_are_kept(programs: Programs, home: Path) -> None:
+    run = run_of(home, 0)
+    shutil.rmtree(run / "checkpoints")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = (*QUIET, "resume=auto", f"hydra.run.dir={run.relative_to(home)}", "steps=100")
+    assert "agents of a run without its checkpoints" in refused(programs.run("train", *words, cwd=home))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    shutil.rmtree(run / "last")  # stopped before its first checkpoint: the job is done again
+    assert programs.run("train", *words, cwd=home).code == 0
+    assert reached(run) >= 100
+
+
+CHANGES = """
+import os
+import gymnasium as gym
+import numpy as np
+
+
+class Game(gym.Env):
+    def __init__(self):
+        self.observation_space = gym.spaces.Box(-1, 1, (int(os.environ.get("INPUTS", 3)),), np.float32)
+        self.action_space = gym.spaces.Discrete(int(os.environ.get("ACTIONS", 2)))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample() * 0, {}
+
+    def step(self, action):
+        return self.observation_space.sample() * 0, 0.0, False, False, {}
+
+
+gym.register("Game-v0", entry_point=Game, max_episode_steps=20)
+"""
+
+
+def test_an_environment_that_has_changed_is_named(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "changes.py").write_text(CHANGES)
+    words = (*QUIET, "env=changes:Game-v0", "num_envs=2", "eval.episodes=1")
+    assert programs.run("train", *words, "steps=200", "hydra.run.dir=run", cwd=tmp_path).code == 0
+    for changed in ({"INPUTS": "4"}, {"ACTIONS": "3"}):
+        result = programs.run("train", *words, "resume=run", "steps=300", cwd=tmp_path, **changed)
+        assert result.code == 2
+        assert re.search("error: run cannot be resumed: what it saved does not fit Game-v0", result.err)
+        assert "Traceback" not in result.err
+
+
+def test_a_strangers_run_imports_nothing(programs: Programs, home: Path) -> None:
+    """Its checkpoint names a module, as `env=module:Id` does on the command line."""
+    (home / "harm.py").write_text("open('harmed', 'w').close()\n")
+    run = run_of(home, 0)
+    step, state = loaded(run)
+    state["config"]["env"]["id"] = "harm:CartPole-v1"
+    shutil.rmtree(run / "checkpoints")
+    save_checkpoint(run, step, state, 1)
+    sentence = refused(programs.run("train", f"resume={run.relative_to(home)}", "steps=900", cwd=home))
+    assert "harm:CartPole-v1" in sentence
+    assert not (home / "harmed").exists()
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_named(programs: Programs, home: Path) -> None:

@@ -356,6 +356,29 @@ def test_a_console_without_progress_prints_lines_only() -> None:
     assert stream.getvalue() == "x\n"
 
 
+class Gone(Terminal):
+    """Its reader has gone away after a while, as `tee` does at Ctrl-C."""
+
+    left = 3
+
+    def write(self, text: str) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nobody_has_to_listen(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gone, "isatty", lambda self: terminal)
+    console = Console(1000, stream=Gone())
+    for step in range(0, 1000, 100):
+        console.update(step, eval_return=float(step))
+        console.line("a line")
+    console.close()
+    console.line("after")
+
+
 def test_update_is_cheap() -> None:
     console = Console(10**9, stream=Terminal())
     start = time.perf_counter()
