@@ -24,6 +24,9 @@ from envs.make import Task, load_saved_task, make_single
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
 
+#: Of the bootstrap: resampled numbers at a time, of which there are an index and a value (64 MiB).
+MAX_PICKS = 1 << 22
+
 Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 
 
@@ -62,8 +65,12 @@ def interquartile_mean(values: np.ndarray) -> float:
 def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int = 2_000) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of values [n] (Efron 1979), always drawn from the same stream."""
     generator = np.random.Generator(np.random.PCG64(0))
-    picks = generator.integers(len(values), size=(resamples, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    n, means = len(values), np.empty(resamples)
+    rows = max(1, MAX_PICKS // n)
+    for start in range(0, resamples, rows):
+        chunk = means[start : start + rows]
+        chunk[:] = values[generator.integers(n, size=(len(chunk), n))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

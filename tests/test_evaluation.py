@@ -5,6 +5,7 @@ import json
 import random
 import resource
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,24 @@ def test_bootstrap_interval_covers_the_mean_about_19_times_in_20() -> None:
         low, high = bootstrap_interval(rng.exponential(size=40) - 1.0)
         hits += low < 0 < high
     assert 0.88 <= hits / 400 <= 0.98
+
+
+@pytest.mark.parametrize("n", [1, 7, 100, 2_097, 2_098, 5_000])
+def test_bootstrap_interval_is_that_of_all_resamples_at_once(n: int) -> None:
+    values = np.random.Generator(np.random.PCG64(n)).standard_normal(n)
+    picks = np.random.Generator(np.random.PCG64(0)).integers(n, size=(2_000, n))
+    assert bootstrap_interval(values) == tuple(np.quantile(values[picks].mean(axis=1), [(1 - 0.95) / 2, 1.95 / 2]))
+
+
+def test_bootstrap_interval_of_many_episodes_takes_little_memory() -> None:
+    """All resamples of 50 000 at once, an index and a value each, take 400 MB for 500 of them."""
+    values = np.random.Generator(np.random.PCG64(0)).standard_normal(50_000)
+    tracemalloc.start()
+    try:
+        bootstrap_interval(values, resamples=500)
+        assert tracemalloc.get_traced_memory()[1] < 80 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # ---- saved agents
