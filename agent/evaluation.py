@@ -1,7 +1,6 @@
 """The only evaluation in the repository: fresh environments, seeds of its own, one seed per episode."""
 
 import copy
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ def play(
     policy: Policy,
     seeds: Sequence[int],
     task: Task,
-    on_frame: Callable[[Any], None] | None = None,
+    look: Callable[[gym.Env[Any, Any]], None] | None = None,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
 
@@ -126,7 +125,7 @@ def play(
         policy: actions for observations [n, *shape] of the episodes with given indices.
         seeds: one per episode.
         task: what the environments are.
-        on_frame: called with what the first environment's render gives after every reset and step.
+        look: called with the first environment after each of its resets and steps.
     """
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     waiting = iter(range(len(seeds)))
@@ -140,8 +139,8 @@ def play(
             if episode is not None:
                 running[slot] = episode
                 observations[slot], _ = envs[slot].reset(seed=seeds[episode])
-                if slot == 0 and on_frame is not None:
-                    on_frame(envs[0].render())
+                if slot == 0 and look is not None:
+                    look(envs[0])
 
     begin(range(len(envs)))
     while running:
@@ -152,8 +151,8 @@ def play(
             observations[slot], reward, terminated, truncated, _ = envs[slot].step(action + task.first_action)
             returns[episode] += float(reward)
             lengths[episode] += 1
-            if slot == 0 and on_frame is not None:
-                on_frame(envs[0].render())
+            if slot == 0 and look is not None:
+                look(envs[0])
             if terminated or truncated or lengths[episode] >= EPISODE_CAP:
                 ended.append(slot)
         begin(ended)
@@ -170,34 +169,6 @@ def evaluate(
     finally:
         for env in envs:
             env.close()
-
-
-def record(
-    task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None
-) -> tuple[list[np.ndarray], Evaluation]:
-    """Plays the episodes of `seeds` one after the other and returns their frames (uint8 [H, W, 3]) and results."""
-    frames: list[np.ndarray] = []
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory; without it, it asks for a screen
-    env = make_single(task.id, task.kwargs, render_mode="rgb_array", checked=False, time_limit=task.time_limit)
-    try:
-        policy = EvaluationPolicy(network, noise, seeds)
-        result = play([env], policy, seeds, task, lambda frame: frames.append(np.asarray(frame)))
-    finally:
-        env.close()
-    return frames, result
-
-
-def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None) -> Evaluation:
-    """Plays the episodes of `seeds` one after the other in a window.
-
-    Raises:
-        UserError: where the task cannot be shown, or there is no screen.
-    """
-    env = make_single(task.id, task.kwargs, render_mode="human", checked=False, time_limit=task.time_limit)
-    try:
-        return play([env], EvaluationPolicy(network, noise, seeds), seeds, task)
-    finally:
-        env.close()
 
 
 @dataclass(frozen=True)

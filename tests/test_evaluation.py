@@ -26,7 +26,6 @@ from agent.evaluation import (
     interquartile_mean,
     load_player,
     play,
-    record,
 )
 from agent.network import QNetwork, build_network, noise_model
 from agent.options import parse, to_plain
@@ -179,17 +178,6 @@ def test_every_episode_gets_its_own_observations_and_only_running_ones_are_asked
             assert np.array_equal(row, task.observe(observation[None])[0])
             observation, *_ = env.step(episode % 2)
         assert len(seen[episode]) == result.lengths[episode]
-
-
-def test_every_frame_of_a_recording() -> None:
-    """One frame for the reset and one a step; and it is the episode that evaluate plays."""
-    task = load_task("CartPole-v1", {})
-    _, network = agent_of(task)
-    frames, result = record(task, network, SEEDS[:2])
-    assert result == evaluate(task, network, SEEDS[:2])
-    assert len(frames) == sum(result.lengths) + 2
-    assert all(frame.shape == (400, 600, 3) and frame.dtype == np.uint8 for frame in frames)
-    assert not np.array_equal(frames[0], frames[8])
 
 
 # ---- nothing else changes
