@@ -13,14 +13,15 @@ from omegaconf.errors import OmegaConfBaseException
 from agent import cli
 from agent.config import EvaluateConfig
 from agent.errors import UserError
-from agent.evaluation import Player, evaluate, load_player, record, watch
+from agent.evaluation import Player, evaluate, load_player
 from agent.extensions import import_asked
 from agent.files import atomic_write_text
 from agent.options import leaf_names, parse
 from agent.plots import plot_evaluation
 from agent.resources import prepare_cpu, resolve_device
-from agent.saved_agent import find_agent, newest_run
+from agent.saved_agent import FILE_NAME, find_agent, newest_run
 from agent.seeding import environment_seeds
+from agent.showing import record, watch
 from envs.video import write_video
 
 #: What `cli` needs to put errors into words.
@@ -47,16 +48,22 @@ def run(cfg: DictConfig) -> None:
     players = [load_player(file, resolve_device(config.device)) for file in files]
     for player in players:  # before hundreds of episodes are played
         check(player, config)
-    results = [evaluate_agent(player, config) for player in players]
-    print(table(results))
-    for result in results:
-        if "human_normalised" in result:
-            print(f"human-normalised score of {result['label']}: {100 * result['human_normalised']:.1f} %")
-    for player, result in zip(players, results, strict=True):
-        write(player, config, result)
+    results: list[dict[str, Any]] = []
+    try:
+        for player in players:
+            results.append(evaluate_agent(player, config))
+            write(player.path, results[-1])
+    finally:  # what was played is told, even where the rest cannot be played or nothing be written
+        if results:
+            show(results)
+    for file in files:
+        print(f"wrote {beside(file)}.json and {beside(file)}.png")
     if len(results) > 1:
         plot_evaluation(results, files[0].parent / "comparison.png")
         print(f"compared in {files[0].parent / 'comparison.png'}")
+    if config.video:
+        for player in players:
+            film(player, config)
 
 
 def newest(config: EvaluateConfig) -> str:
@@ -89,7 +96,7 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
     else:
         outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
     return {
-        "label": str(player.path.parent),
+        "label": label(player.path),
         "agent": str(player.path),
         "env": player.task.id,
         "env_kwargs": player.task.kwargs,
@@ -103,16 +110,37 @@ def evaluate_agent(player: Player, config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def write(player: Player, config: EvaluateConfig, result: dict[str, Any]) -> None:
-    """Writes evaluation.json, evaluation.png and the video, if one was asked for, beside the agent."""
-    folder = player.path.parent
-    atomic_write_text(folder / "evaluation.json", json.dumps(result, indent=1))
-    plot_evaluation([result], folder / "evaluation.png")
-    print(f"wrote {folder / 'evaluation.json'} and {folder / 'evaluation.png'}")
-    if config.video:
-        seeds = environment_seeds(config.seed, "test", 1)
-        frames, _ = record(player.task, player.network, seeds, player.noise if config.noise else None)
-        print(f"wrote {write_video(frames, folder / 'evaluation', player.task.fps)}")
+def label(file: Path) -> str:
+    """An agent's name in the table: its folder's, or the file's own where it is not called agent.safetensors."""
+    return str(file.parent) if file.name == FILE_NAME else str(file).removesuffix(".safetensors")
+
+
+def beside(file: Path) -> Path:
+    """Where an agent's results go, without the suffix; a file with a name of its own has results of its own."""
+    return file.with_name("evaluation" if file.name == FILE_NAME else f"{Path(label(file)).name}_evaluation")
+
+
+def write(file: Path, result: dict[str, Any]) -> None:
+    """Writes the results as JSON and as a picture beside the agent's file."""
+    atomic_write_text(Path(f"{beside(file)}.json"), json.dumps(result, indent=1))
+    plot_evaluation([result], Path(f"{beside(file)}.png"))
+
+
+def film(player: Player, config: EvaluateConfig) -> None:
+    """Writes a video of the first episode beside the agent."""
+    seeds = environment_seeds(config.seed, "test", 1)
+    frames, outcome = record(player.task, player.network, seeds, player.noise if config.noise else None)
+    path = write_video(frames, beside(player.path), player.task.fps)
+    cut = f": the first {len(frames)} frames" if len(frames) <= outcome.lengths[0] else ""
+    print(f"wrote {path}{cut}")
+
+
+def show(results: Sequence[dict[str, Any]]) -> None:
+    """Prints the table, and scores beside it where the papers have them."""
+    print(table(results))
+    for result in results:
+        if "human_normalised" in result:
+            print(f"human-normalised score of {result['label']}: {100 * result['human_normalised']:.1f} %")
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """How the two programs end: one clear sentence and a non-zero exit for whatever a person can mend."""
 
 import difflib
+import io
 import os
 import re
 import sys
@@ -47,6 +48,9 @@ def run(main: Callable[[], object], config_errors: tuple[type[Exception], ...], 
         options: all options by their full names, to find the nearest to a misspelt one.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on, and we word them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # results are not lost for an … that a Latin-1 terminal has not
     with sentences(config_errors, options):
         main()
     if _failed:

@@ -1,7 +1,6 @@
 """The only evaluation in the repository: fresh environments, seeds of its own, one seed per episode."""
 
 import copy
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,9 @@ from envs.make import Task, load_saved_task, make_single
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
+
+#: Of the bootstrap: resampled numbers at a time, of which there are an index and a value (64 MiB).
+MAX_PICKS = 1 << 22
 
 Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 
@@ -62,8 +64,12 @@ def interquartile_mean(values: np.ndarray) -> float:
 def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int = 2_000) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of values [n] (Efron 1979), always drawn from the same stream."""
     generator = np.random.Generator(np.random.PCG64(0))
-    picks = generator.integers(len(values), size=(resamples, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    n, means = len(values), np.empty(resamples)
+    rows = max(1, MAX_PICKS // n)
+    for start in range(0, resamples, rows):
+        chunk = means[start : start + rows]
+        chunk[:] = values[generator.integers(n, size=(len(chunk), n))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -107,7 +113,7 @@ def play(
     policy: Policy,
     seeds: Sequence[int],
     task: Task,
-    on_frame: Callable[[Any], None] | None = None,
+    look: Callable[[gym.Env[Any, Any]], None] | None = None,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
 
@@ -119,7 +125,7 @@ def play(
         policy: actions for observations [n, *shape] of the episodes with given indices.
         seeds: one per episode.
         task: what the environments are.
-        on_frame: called with what the first environment's render gives after every reset and step.
+        look: called with the first environment after each of its resets and steps.
     """
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     waiting = iter(range(len(seeds)))
@@ -133,8 +139,8 @@ def play(
             if episode is not None:
                 running[slot] = episode
                 observations[slot], _ = envs[slot].reset(seed=seeds[episode])
-                if slot == 0 and on_frame is not None:
-                    on_frame(envs[0].render())
+                if slot == 0 and look is not None:
+                    look(envs[0])
 
     begin(range(len(envs)))
     while running:
@@ -145,8 +151,8 @@ def play(
             observations[slot], reward, terminated, truncated, _ = envs[slot].step(action + task.first_action)
             returns[episode] += float(reward)
             lengths[episode] += 1
-            if slot == 0 and on_frame is not None:
-                on_frame(envs[0].render())
+            if slot == 0 and look is not None:
+                look(envs[0])
             if terminated or truncated or lengths[episode] >= EPISODE_CAP:
                 ended.append(slot)
         begin(ended)
@@ -163,34 +169,6 @@ def evaluate(
     finally:
         for env in envs:
             env.close()
-
-
-def record(
-    task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None
-) -> tuple[list[np.ndarray], Evaluation]:
-    """Plays the episodes of `seeds` one after the other and returns their frames (uint8 [H, W, 3]) and results."""
-    frames: list[np.ndarray] = []
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory; without it, it asks for a screen
-    env = make_single(task.id, task.kwargs, render_mode="rgb_array", checked=False, time_limit=task.time_limit)
-    try:
-        policy = EvaluationPolicy(network, noise, seeds)
-        result = play([env], policy, seeds, task, lambda frame: frames.append(np.asarray(frame)))
-    finally:
-        env.close()
-    return frames, result
-
-
-def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None) -> Evaluation:
-    """Plays the episodes of `seeds` one after the other in a window.
-
-    Raises:
-        UserError: where the task cannot be shown, or there is no screen.
-    """
-    env = make_single(task.id, task.kwargs, render_mode="human", checked=False, time_limit=task.time_limit)
-    try:
-        return play([env], EvaluationPolicy(network, noise, seeds), seeds, task)
-    finally:
-        env.close()
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agent.files import atomic_write_bytes
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import: only when a picture is drawn
     from matplotlib.axes import Axes
@@ -34,6 +37,9 @@ def plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: fl
         out: the PNG to write.
         title: shown above the curve.
         threshold: the return that counts as solved, drawn as a line; None for no line.
+
+    Raises:
+        UserError: the disk refuses; an old picture is intact.
     """
     rows = list(_rows(metrics_path))
     figure, axes = _figure(title, 8.0, 4.6)
@@ -58,6 +64,9 @@ def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
         results: one mapping per agent with `label`, `returns` (a list), `return_mean`, `return_iqm` and
             `return_ci95` (low, high): the 95 % interval of the mean.
         out: the PNG to write.
+
+    Raises:
+        UserError: the disk refuses; an old picture is intact.
     """
     figure, axes = _figure("Evaluation: return of each episode", 8.0, 1.7 + 0.95 * max(1, len(results)))
     for row, result in enumerate(results):
@@ -94,8 +103,9 @@ def _finish(figure: Figure, axes: Axes, out: Path) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, format="png")
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    atomic_write_bytes(out, picture.getvalue())
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

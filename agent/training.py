@@ -12,7 +12,7 @@ from agent.checkpoint import latest_checkpoint, save_checkpoint
 from agent.config import TrainConfig
 from agent.dqn import DQN
 from agent.errors import UserError
-from agent.evaluation import Evaluation, evaluate, record
+from agent.evaluation import Evaluation, evaluate
 from agent.interrupt import Interrupt
 from agent.learning import Learner
 from agent.monitor import Monitor, NotFiniteError
@@ -21,6 +21,7 @@ from agent.replay import Replay
 from agent.saved_agent import save_agent
 from agent.schedule import Every
 from agent.seeding import environment_seeds, restore, state_of
+from agent.showing import record
 from agent.tracking import Tracker
 from envs.make import Task
 from envs.vector import begin_step
@@ -88,10 +89,12 @@ class Trainer:
                 saving = checkpoint(self.step) or complete
                 if log(self.step) or saving:  # a kill would lose what waits to be logged
                     self._monitor.log(self.step, self._seconds)
-                if evaluation(self.step) or complete:
-                    self._evaluate(complete)
+                if evaluated := evaluation(self.step) or complete:
+                    self._evaluate()
                 if saving:
                     self._checkpoint()
+                if evaluated:  # last: it takes the most memory, and what is saved is saved
+                    self._video(complete)
             if interrupt and self._saved_at != self.step:
                 self._checkpoint()
         except NotFiniteError as error:
@@ -167,13 +170,12 @@ class Trainer:
             "a lower agent.lr or agent.max_grad_norm often helps"
         ) from error
 
-    def _evaluate(self, last: bool) -> None:
+    def _evaluate(self) -> None:
         """Evaluates the mean network, and the noisy one beside it; keeps the best agent so far."""
         self._monitor.check_finite()
         config, network = self.config.eval, self.agent.network
-        result = evaluate(self.task, network, self._eval_seeds)
-        self._evaluation, self._evaluated_at = result, self.step
-        self._evaluations += 1
+        result = self._evaluation = evaluate(self.task, network, self._eval_seeds)
+        self._evaluated_at, self._evaluations = self.step, self._evaluations + 1
         statistics = result.statistics(self.task.id)
         low, high = statistics.pop("return_ci95")
         metrics = {f"eval/{name}": value for name, value in statistics.items()}
@@ -186,17 +188,19 @@ class Trainer:
         if statistics["return_mean"] >= self.best_return:
             self.best_return = statistics["return_mean"]
             self._save_agent("best")
-        due = last or (config.video_every and self._evaluations % config.video_every == 0)
-        if config.video and due and self.task.renders:
-            self._video()
 
-    def _video(self) -> None:
-        """Records the first evaluation episode; a machine that cannot render still finishes its run."""
+    def _video(self, last: bool) -> None:
+        """Films the first evaluation episode, if due; a machine that cannot render still finishes its run."""
+        every = self.config.eval.video_every
+        due = last or (every and self._evaluations % every == 0)
+        if not (self.config.eval.video and due and self.task.renders):
+            return
         try:
             frames, _ = record(self.task, self.agent.network, self._eval_seeds[:1])
             path = write_video(frames, self.run_dir / "videos" / f"step_{self.step:012d}", self.task.fps)
         except Exception as error:
-            self.tracker.console.line(f"no video: {type(error).__name__}: {error}")
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            self.tracker.console.line(f"no video: {kind}{error}")
             return
         self.tracker.video(self.step, path)
 

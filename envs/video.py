@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,32 @@ from agent.errors import UserError
 
 GIF_MAX_FPS = 25  # beyond it a GIF only grows: viewers slow very short delays down
 GIF_COLORS = 128
+MAX_BYTES = 512 << 20  # of a film: frames lie in memory until they are written; of 600 × 400 pixels these are 746
 TINY, WIDTH = 32, 160  # pixels: what is smaller than the one, as MinAtar's 10 × 10, is enlarged to the other
 
 Frame = NDArray[np.uint8]
+
+
+class Film:
+    """Frames uint8 [H, W, 3] of what is played, until a video is made of them; `full` from `MAX_BYTES` on."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more frames should be added: an episode may be long, and memory is not."""
+        return self._bytes >= MAX_BYTES
+
+    def add(self, image: object) -> None:
+        """Adds `as_frame` of a rendered image.
+
+        Raises:
+            UserError: it is no picture.
+        """
+        self.frames.append(as_frame(image))
+        self._bytes += self.frames[-1].nbytes
 
 
 def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) -> Path:
@@ -33,30 +56,44 @@ def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) ->
         The path of the file written.
 
     Raises:
-        UserError: there is no frame.
-        ValueError: frames of another type or of several sizes.
+        UserError: there is no frame, one is no picture or of another size, or the disk refuses; then no file is left.
     """
     if len(frames) == 0:
         raise UserError("There is no frame to make a video of; use an environment that can render rgb_array.")
     frames = [as_frame(frame) for frame in frames]
-    shape = frames[0].shape
-    if any(f.shape != shape or f.dtype != np.uint8 or f.ndim != 3 or f.shape[2] != 3 for f in frames):
-        raise ValueError("frames must be uint8 arrays of one shape [H, W, 3]")
-    path_without_suffix.parent.mkdir(parents=True, exist_ok=True)
+    if len(shapes := {frame.shape for frame in frames}) > 1:
+        raise UserError(f"the frames of a video must have one shape, not {' and '.join(map(str, sorted(shapes)))}")
     write, suffix = (_write_mp4, ".mp4") if _has_ffmpeg() else (_write_gif, ".gif")
     path = path_without_suffix.with_name(path_without_suffix.name + suffix)
-    write(frames, path, fps)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(frames, path, fps)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        why = error.strerror or str(error).partition("\n")[0]
+        hint = "free some space or check the folder's permissions"
+        raise UserError(f"could not write {path} ({why}): {hint}.") from error
     return path
 
 
-def as_frame(image: NDArray[Any]) -> Frame:
-    """A rendered image [H, W, 3] as bytes: numbers from 0 to 1 are brightness, and a tiny one is enlarged."""
-    if np.issubdtype(image.dtype, np.floating) and image.size and image.min() >= 0.0 and image.max() <= 1.0:
-        image = (image * 255.0).round().astype(np.uint8)
-    if max(image.shape[:2]) >= TINY:
-        return image
-    times = WIDTH // max(image.shape[:2])
-    return image.repeat(times, axis=0).repeat(times, axis=1)
+def as_frame(image: object) -> Frame:
+    """A rendered image [H, W, 3] as bytes: numbers from 0 to 1 are brightness, and a tiny one is enlarged.
+
+    Raises:
+        UserError: it is something else.
+    """
+    array = np.asarray(image)
+    frame = array
+    if np.issubdtype(array.dtype, np.floating) and array.size and array.min() >= 0.0 and array.max() <= 1.0:
+        frame = (array * 255.0).round().astype(np.uint8)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        found = "nothing" if image is None else f"{list(array.shape)} of {array.dtype}"
+        raise UserError(f"a frame must be a picture [height, width, 3] of uint8, not {found}")
+    if max(frame.shape[:2]) >= TINY:
+        return frame
+    times = WIDTH // max(frame.shape[:2])
+    return frame.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _has_ffmpeg() -> bool:
@@ -91,8 +128,9 @@ def _write_gif(frames: Sequence[Frame], path: Path, fps: int) -> None:
     # One palette, of pixels from all over the video: no flicker, and five times as fast as one per frame.
     sample = np.concatenate([frame[::2, ::2] for frame in frames[:: -(-len(frames) // 16)]])
     palette = Image.fromarray(sample).quantize(GIF_COLORS)
-    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames[::stride]]
+    shown = frames[::stride]
+    images = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in shown)
     # Delays are whole centiseconds, so each is the distance between rounded times: the error never adds up.
-    times = [round(100 * stride * i / fps) for i in range(len(images) + 1)]
+    times = [round(100 * stride * i / fps) for i in range(len(shown) + 1)]
     delays = [10 * (end - start) for start, end in pairwise(times)]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=delays, loop=0)
+    next(images).save(path, save_all=True, append_images=images, duration=delays, loop=0)

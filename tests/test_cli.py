@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +24,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import evaluate
 from agent.checkpoint import latest_checkpoint, load_checkpoint
+from agent.config import EvaluateConfig
+from agent.evaluation import load_player
 from agent.saved_agent import load_agent
 
 QUIET = ("wandb.mode=disabled", "eval.video=false")
@@ -435,6 +439,78 @@ def test_a_video_can_be_played(programs: Programs, home: Path) -> None:
         assert reader(str(film))[0] == frames
     else:
         assert Image.open(film).n_frames == pytest.approx(frames / 2, abs=1)  # at 25 frames per second
+
+
+def test_a_long_video_has_the_first_frames_and_says_so(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = copied(home, tmp_path)
+    monkeypatch.setattr("envs.video.MAX_BYTES", 5 * 400 * 600 * 3)
+    evaluate.film(load_player(file), EvaluateConfig())
+    (film,) = tmp_path.glob("evaluation.[mg][pi]*")
+    assert capsys.readouterr().out == f"wrote {film}: the first 5 frames\n"
+
+
+def copied(home: Path, folder: Path, name: str = "agent.safetensors", of: str = NOISY) -> Path:
+    """A trained agent under another name."""
+    return shutil.copy(home / of / "best" / "agent.safetensors", folder / name)
+
+
+@pytest.mark.parametrize("option", ["video=true", "render=human"])
+def test_a_machine_that_cannot_draw_says_so_in_one_sentence(
+    programs: Programs, home: Path, tmp_path: Path, option: str
+) -> None:
+    """The video comes last: what was played is told and written before."""
+    copied(home, tmp_path)
+    words = ("checkpoint=agent.safetensors", "episodes=2", option)
+    result = programs.run("evaluate", *words, cwd=tmp_path, SDL_VIDEODRIVER="nowhere")
+    sentence = one_sentence(result._replace(out=""))
+    assert re.match(r"CartPole-v1 cannot be (filmed|shown) \(.*nowhere not available\): leave .* out", sentence)
+    played = option == "video=true"
+    assert ("SDL_VIDEODRIVER" in sentence) == ("CartPole-v1  " in result.out) == played
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "agent.safetensors",
+        *(("evaluation.json", "evaluation.png") if played else ()),
+    }
+
+
+def test_agents_in_one_folder_have_names_and_results_of_their_own(
+    programs: Programs, home: Path, tmp_path: Path
+) -> None:
+    files = {"one": NOISY, "two.v1": "plain"}
+    for name, of in files.items():
+        copied(home, tmp_path, f"{name}.safetensors", of)
+    asked = ",".join(f"{name}.safetensors" for name in files)
+    result = programs.run("evaluate", f"checkpoint=[{asked}]", "episodes=2", "video=true", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert [line.split()[0] for line in result.out.splitlines() if "CartPole-v1  " in line] == list(files)
+    for name in files:
+        written = json.loads((tmp_path / f"{name}_evaluation.json").read_text())
+        assert (written["label"], written["agent"]) == (name, f"{name}.safetensors")
+        Image.open(tmp_path / f"{name}_evaluation.png").verify()
+        assert len(list(tmp_path.glob(f"{name}_evaluation.[mg][pi]*"))) == 1
+        assert all(f"{name}_evaluation.{suffix}" in result.out for suffix in ("json", "png"))
+    assert not list(tmp_path.glob("evaluation.*"))
+
+
+def test_a_disk_that_is_full_for_pictures(programs: Programs, home: Path, tmp_path: Path) -> None:
+    """The results are told and written, and the file that cannot be written is named and not half there."""
+    copied(home, tmp_path)
+    words = ("checkpoint=agent.safetensors", "episodes=2")
+    result = programs.run("evaluate", *words, cwd=tmp_path, file_limit=8_000)
+    assert re.match(r"could not write evaluation\.png \(File too large\)", one_sentence(result._replace(out="")))
+    assert "CartPole-v1  " in result.out
+    assert evaluation(tmp_path)["episodes"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"agent.safetensors", "evaluation.json"}
+
+
+def test_a_terminal_with_few_characters_shows_the_results(programs: Programs, home: Path, tmp_path: Path) -> None:
+    copied(home, tmp_path)
+    words = ("checkpoint=agent.safetensors", "episodes=2")
+    result = programs.run("evaluate", *words, cwd=tmp_path, real=True, PYTHONIOENCODING="ascii")
+    assert result.code == 0, result.err
+    assert re.search(r"CartPole-v1 .* \d+\.\d \? \d+\.\d ", result.out)
+    assert evaluation(tmp_path)["episodes"] == 2
 
 
 def forge(source: Path, target: Path, **changes: Any) -> None:

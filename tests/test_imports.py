@@ -58,16 +58,17 @@ ALLOWED: dict[str, str] = {
     "agent.run_folder": "checkpoint errors files",
     "agent.console": "errors",
     "agent.tracking": "config console errors",
-    "agent.plots": "",
+    "agent.plots": "files",
     "agent.interrupt": "",
     "agent.resources": "errors",
     "agent.cli": "errors",
     "agent.monitor": "dqn priorities replay seeding tracking",
     # what plays
     "agent.evaluation": "config errors network noise options saved_agent targets envs.atari envs.make",
+    "agent.showing": "errors evaluation network noise envs.make envs.video",
     "agent.training": (
         "checkpoint config dqn errors evaluation interrupt learning monitor options replay saved_agent schedule "
-        "seeding tracking envs.make envs.vector envs.video"
+        "seeding showing tracking envs.make envs.vector envs.video"
     ),
     "envs.observations": "errors observation",
     "envs.deep_sea": "",
@@ -86,7 +87,7 @@ RESERVED: dict[str, set[str]] = {
     "hydra": {"train", "evaluate"},
     "omegaconf": {"train", "evaluate"},
     "gymnasium": {
-        *("agent.evaluation", "agent.training"),
+        *("agent.evaluation", "agent.showing", "agent.training"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
         "envs.serial",
         "envs.vector",

@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+import agent.files
 import agent.plots
+from agent.errors import UserError
 from agent.plots import plot_evaluation, plot_learning_curve
 
 
@@ -148,6 +150,23 @@ def test_equal_returns_and_many_agents(tmp_path: Path, drawn: list[Axes]) -> Non
     (axes, *_) = drawn
     assert len({round(float(y), 3) for y in np.asarray(axes.get_lines()[0].get_ydata())}) > 90  # seen apart
     assert is_picture(tmp_path / "evaluation.png")
+
+
+def test_a_full_disk_leaves_the_old_picture_and_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:100])
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "evaluation.png"
+    plot_evaluation([result("a", [1.0])], path)
+    before = path.read_bytes()
+    monkeypatch.setattr(agent.files, "write_synced", full)
+    with pytest.raises(UserError, match=r"evaluation\.png \(No space left on device\)"):
+        plot_evaluation([result("b", [2.0])], path)
+    with pytest.raises(UserError, match=r"evaluation\.png \(No space left on device\)"):
+        plot_learning_curve(tmp_path / "none", path, "x", None)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_drawing_uses_no_global_state_and_importing_no_matplotlib(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import agent.training
+from agent.checkpoint import latest_checkpoint, load_checkpoint
 from agent.config import TrainConfig
 from agent.dqn import DQN
 from agent.errors import UserError
@@ -412,6 +413,23 @@ def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypat
     run = setup(tmp_path, steps=50, **changes)
     assert run.run().exit_code == 0
     assert any("no screen" in line for line in run.tracker.lines)
+
+
+def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video takes much memory: the checkpoint of its step is there before."""
+
+    def killed(*_: Any) -> None:
+        raise SystemExit(137)
+
+    monkeypatch.setattr(agent.training, "record", killed)
+    changes: Any = {"eval.video": True}
+    run = setup(tmp_path, steps=50, **changes)
+    with pytest.raises(SystemExit):
+        run.run()
+    step, state = load_checkpoint(latest_checkpoint(tmp_path) or tmp_path)
+    assert step == run.trainer.step >= 50
+    assert same(state["agent"], run.trainer.state()["agent"])
+    assert load_player(tmp_path / "last" / "agent.safetensors").description["global_step"] == step
 
 
 # ---- evaluation and saving

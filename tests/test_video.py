@@ -91,9 +91,24 @@ def test_bad_frames_are_refused(tmp_path: Path) -> None:
         write_video([], tmp_path / "v", 30)
     frames = moving_square(3, 40, 60)
     for bad in (frames[0].astype(np.float32), frames[0][..., 0], frames[0][:30]):
-        with pytest.raises(ValueError, match="one shape"):
+        with pytest.raises(UserError, match=r"picture|one shape"):
             write_video([frames[0], bad], tmp_path / "v", 30)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ffmpeg", [True, False])
+def test_a_full_disk_is_told_with_the_name_of_the_file(
+    ffmpeg: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(frames: object, path: Path, fps: int) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(envs.video, "_has_ffmpeg", lambda: ffmpeg)
+    monkeypatch.setattr(envs.video, "_write_mp4" if ffmpeg else "_write_gif", write)
+    with pytest.raises(UserError, match=r"could not write .*/v\.(mp4|gif) \(No space left on device\)"):
+        write_video(moving_square(3, 40, 60), tmp_path / "new" / "v", 30)
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_brightness_becomes_bytes_and_a_tiny_picture_is_enlarged() -> None:

@@ -1,0 +1,143 @@
+"""Episodes to look at: every frame, in bounded memory; one sentence where a task cannot be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import envs.video
+from agent.config import AgentConfig
+from agent.errors import UserError
+from agent.evaluation import evaluate
+from agent.network import QNetwork, build_network
+from agent.options import parse
+from agent.seeding import environment_seeds
+from agent.showing import record, watch
+from envs.make import Task, load_task
+
+SEEDS = environment_seeds(0, "evaluation", 2)
+
+
+def raising(error: Exception) -> Callable[[], Any]:
+    def draw() -> Any:
+        raise error
+
+    return draw
+
+
+#: What an environment's render may do.
+DRAWINGS: dict[str, Callable[[], Any]] = {
+    "picture": lambda: np.zeros((40, 50, 3), np.uint8),
+    "brightness": lambda: np.full((10, 10, 3), 0.5),
+    "nothing": lambda: None,
+    "grey": lambda: np.zeros((40, 50), np.uint8),
+    "float": lambda: np.full((40, 50, 3), 200.0),
+    "empty": lambda: np.zeros((0, 0, 3), np.uint8),
+    "alpha": lambda: np.zeros((40, 50, 4), np.uint8),
+    "text": lambda: "a picture",
+    "no package": raising(gym.error.DependencyNotInstalled("pygame is not installed, run `pip install x`")),
+    "no screen": raising(RuntimeError("x11 not available")),
+}
+
+
+class Canvas(gym.Env[np.ndarray, np.int64]):
+    """Ten steps; draws as it is told, by itself where it is shown to people."""
+
+    metadata = {"render_modes": ["rgb_array", "human"]}  # noqa: RUF012
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, drawing: str = "picture", render_mode: str | None = None) -> None:
+        self.drawing, self.render_mode, self.time, self.drawn = drawing, render_mode, 0, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return self.seen(), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        return self.seen(), 1.0, self.time == 10, False, {}
+
+    def seen(self) -> np.ndarray:
+        if self.render_mode == "human":
+            self.render()
+        return np.array([self.time, 0.0])
+
+    def render(self) -> Any:
+        self.drawn += 1
+        return DRAWINGS[self.drawing]()
+
+
+@pytest.fixture
+def canvas() -> Iterator[Callable[[str], Task]]:
+    entry_point: Any = Canvas
+    gym.register("Test/Canvas-v0", entry_point=entry_point)
+    yield lambda drawing: load_task("Test/Canvas-v0", {"drawing": drawing})
+    gym.registry.pop("Test/Canvas-v0")
+
+
+def network_of(task: Task) -> QNetwork:
+    config = parse(AgentConfig, {"network": {"hidden": [8]}})
+    return build_network(config, task.observation, task.actions, torch.Generator().manual_seed(0))
+
+
+def test_every_frame_of_a_recording() -> None:
+    """One frame for the reset and one a step; and it is the episode that evaluate plays."""
+    task = load_task("CartPole-v1", {})
+    network = network_of(task)
+    frames, result = record(task, network, SEEDS)
+    assert result == evaluate(task, network, SEEDS)
+    assert len(frames) == sum(result.lengths) + 2
+    assert all(frame.shape == (400, 600, 3) and frame.dtype == np.uint8 for frame in frames)
+    assert not np.array_equal(frames[0], frames[8])
+
+
+@pytest.mark.parametrize(("drawing", "size"), [("picture", 40 * 50 * 3), ("brightness", 160 * 160 * 3)])
+def test_a_film_that_is_full_takes_no_more_frames(
+    canvas: Callable[[str], Task], drawing: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as fit, as large as they are kept; the episodes are played to their ends."""
+    drawn = []
+    monkeypatch.setattr(Canvas, "close", lambda env: drawn.append(env.drawn))
+    task = canvas(drawing)
+    monkeypatch.setattr(envs.video, "MAX_BYTES", 13 * size)
+    frames, result = record(task, network_of(task), SEEDS)
+    assert len(frames) == drawn[-1] == 13
+    assert result.lengths == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("drawing", "reason"),
+    [
+        ("nothing", "not nothing"),
+        ("grey", "[40, 50] of uint8"),
+        ("float", "[40, 50, 3] of float64"),
+        ("empty", "[0, 0, 3] of uint8"),
+        ("alpha", "[40, 50, 4] of uint8"),
+        ("text", "[] of <U9"),
+        ("no package", "pygame is not installed"),
+        ("no screen", "RuntimeError: x11 not available"),
+    ],
+)
+def test_what_draws_no_pictures_is_not_filmed(canvas: Callable[[str], Task], drawing: str, reason: str) -> None:
+    task = canvas(drawing)
+    with pytest.raises(UserError) as caught:
+        record(task, network_of(task), SEEDS)
+    assert str(caught.value).startswith("Test/Canvas-v0 cannot be filmed (")
+    assert reason in str(caught.value)
+    assert "leave the video out" in str(caught.value)
+
+
+@pytest.mark.parametrize(("drawing", "reason"), [("no package", "pygame is not installed"), ("no screen", "x11")])
+def test_where_there_is_no_screen_there_is_no_window(canvas: Callable[[str], Task], drawing: str, reason: str) -> None:
+    shown = canvas("nothing")  # a window gives no frames
+    assert watch(shown, network_of(shown), SEEDS) == evaluate(shown, network_of(shown), SEEDS)
+    task = canvas(drawing)
+    with pytest.raises(UserError, match=f"Test/Canvas-v0 cannot be shown .*{reason}.*leave render=human out"):
+        watch(task, network_of(task), SEEDS)
