@@ -1,5 +1,10 @@
 """Plays saved agents: python evaluate.py checkpoint=runs/CartPole-v1/<run> (--help for more)."""
 
+from agent.interrupt import quit_at_once
+
+if __name__ == "__main__":
+    quit_at_once()  # first: the imports take a second
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

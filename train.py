@@ -1,5 +1,10 @@
 """Trains a DQN that explores by learned noise: python train.py env=CartPole-v1 (--help for more)."""
 
+from agent.interrupt import quit_at_once
+
+if __name__ == "__main__":
+    quit_at_once()  # first: the imports take a second
+
 import os
 import re
 import shlex
@@ -115,7 +120,7 @@ def run(cfg: DictConfig, folder: Path) -> None:
     begun = open_run(folder, None if resume is None else str(resume))
     if begun is not None:
         step, saved = begun[0], begun[1]["config"]
-        config = parse(TrainConfig, merge_resumed(saved, to_plain(config), overrides))
+        config = parse(TrainConfig, merge_resumed(saved, to_plain(config), unfolded(overrides)))
         if step >= config.steps:
             if config.steps < saved["steps"]:
                 raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
@@ -124,6 +129,22 @@ def run(cfg: DictConfig, folder: Path) -> None:
     outcome = train(config, folder, begun, imports)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
+
+
+def unfolded(overrides: Sequence[str]) -> Iterator[str]:
+    """The words of the command line, where one for each option is made of those in braces, as eval={every:100}."""
+
+    def below(key: str, node: Any, word: str) -> Iterator[str]:
+        if isinstance(node, dict) and node:
+            for name, value in node.items():
+                yield from below(f"{key}.{name}", value, f"{key}.{name}={value}")
+        else:
+            yield word
+
+    for override in overrides:
+        yield from below(
+            override.partition("=")[0], OverridesParser.create().parse_override(override).value(), override
+        )
 
 
 def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:

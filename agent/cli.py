@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from agent.errors import UserError
+from agent.interrupt import quit_by_exception
 
 #: What Stable-Baselines3, CleanRL, Tianshou or Dopamine call our options.
 ELSEWHERE = {
@@ -52,6 +53,7 @@ def run(main: Callable[[], object], config_errors: tuple[type[Exception], ...], 
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # results are not lost for an … that a Latin-1 terminal has not
     with sentences(config_errors, options):
+        quit_by_exception()
         main()
     if _failed:
         print(f"error: {len(_failed)} of the jobs failed: {'; '.join(_failed)}", file=sys.stderr)
@@ -141,8 +143,11 @@ def _config_sentence(error: Exception, options: Sequence[str]) -> str:
 def word(name: str, value: object) -> str:
     """name=value as Hydra reads it: a value in quotes where it would be taken for something else."""
     text = str(value)
-    plain = re.fullmatch(r"[A-Za-z0-9_./:+@%-]*", text)
-    return f"{name}={text}" if plain else f"{name}='{text.replace(chr(39), chr(92) + chr(39))}'"
+    if re.fullmatch(r"[A-Za-z0-9_./:+@%-]+", text):
+        return f"{name}={text}"
+    # Its grammar: a quote inside gets a backslash, and so do the backslashes before a quote, which the last one is too.
+    quoted = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"{name}='{quoted}'"
 
 
 def _nearest(name: str, options: Sequence[str]) -> str:

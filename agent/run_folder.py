@@ -3,14 +3,13 @@
 import copy
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.errors import UserError
@@ -136,8 +135,11 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
         raise UserError(f"resume={named}: there is {what}; name another one, or start a new run without resume")
     if resume is None and latest is not None:
         raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another hydra.run.dir")
-    there = [name for name in (CONFIG, *WRITTEN) if (folder / name).exists()]
-    if there and (resume is None or CONFIG not in there):
+    begun = (folder / CONFIG).exists()
+    if resume is None and begun:
+        raise UserError(f"{folder} holds a run without a checkpoint: choose another hydra.run.dir")
+    there = [name for name in WRITTEN if _holds_anything(folder / name)]
+    if there and not begun:
         raise UserError(f"{folder} holds {there[0]}, which a new run would replace: choose another hydra.run.dir")
     if "last" in there and not (folder / "checkpoints").exists():
         raise UserError(
@@ -145,6 +147,11 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
             "without resume, in another folder"
         )
     return None
+
+
+def _holds_anything(path: Path) -> bool:
+    """Whether a folder or file is there; not a file that a run opened that then could not begin."""
+    return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
 def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
@@ -166,13 +173,13 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     atomic_write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
 
-def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """The config of a resumed run: the saved one, with what was asked on the command line and may change.
 
     Args:
         saved: the config in the checkpoint.
         asked: the config that the command line composed.
-        overrides: the command line's own words, `key=value`.
+        overrides: the command line's own words, `key=value`, one for each option.
 
     Raises:
         UserError: where an option was asked that differs from the run's and changes what is learned.
@@ -182,8 +189,7 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         path = GROUPS.get(key) or tuple(key.split("."))
         if path[0] in FREE:
-            for leaf in _leaves(path, override):
-                _assign(merged, leaf, _select(asked, leaf))
+            _assign(merged, path, _select(asked, path))
             continue
         difference = first_difference(_select(saved, path), _select(asked, path), ".".join(path))
         if difference is not None:
@@ -195,18 +201,6 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
             )
     merged.pop("resume", None)
     return merged
-
-
-def _leaves(path: tuple[str, ...], override: str) -> list[tuple[str, ...]]:
-    """The options that a word of the command line names: one, or those in braces, as in eval={every:100}."""
-    value = OverridesParser.create().parse_override(override).value()
-
-    def below(node: Any, name: tuple[str, ...]) -> list[tuple[str, ...]]:
-        if not isinstance(node, dict):
-            return [name]
-        return [leaf for key, part in node.items() for leaf in below(part, (*name, str(key)))]
-
-    return below(value, path)
 
 
 def first_difference(saved: Any, asked: Any, name: str) -> tuple[str, Any, Any] | None:

@@ -20,12 +20,14 @@ import pytest
 import torch
 import yaml
 from helpers import ROOT, Process, Programs, Result, plain_environment
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import evaluate
 from agent.checkpoint import latest_checkpoint, load_checkpoint
+from agent.cli import word
 from agent.config import EvaluateConfig
 from agent.evaluation import load_player
 from agent.saved_agent import load_agent
@@ -219,6 +221,34 @@ def test_whoever_reads_what_it_prints_may_go(tmp_path: Path) -> None:
     assert run.wait(90) == 0
     assert (tmp_path / "run" / "last" / "agent.safetensors").exists()
     assert (tmp_path / "run" / "learning_curve.png").exists()
+
+
+def test_a_path_that_is_shown_is_read_as_it_was() -> None:
+    for path in (
+        "runs/CartPole-v1/x_seed0",
+        "a=b",
+        "it's",
+        "x,y",
+        "a b",
+        "ünder",
+        "back\\slash\\",
+        "\\'",
+        "",
+        "{}",
+        "[1]",
+    ):
+        assert OverridesParser.create().parse_override(word("checkpoint", path)).value() == path
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate"])
+def test_ctrl_c_while_it_imports_shows_no_traceback(program: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", str(ROOT / f"{program}.py")]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=plain_environment())
+    assert run.stderr
+    next(line for line in run.stderr if "hydra" in line or "numpy" in line)
+    run.send_signal(signal.SIGINT)
+    assert "Traceback" not in run.stderr.read()
+    assert run.wait(90) == 130
 
 
 def test_two_processes_do_not_share_a_folder(programs: Programs, tmp_path: Path) -> None:
