@@ -61,7 +61,7 @@ ALLOWED: dict[str, str] = {
     "agent.plots": "files",
     "agent.interrupt": "",
     "agent.resources": "errors",
-    "agent.cli": "errors",
+    "agent.cli": "errors interrupt",
     "agent.monitor": "dqn priorities replay seeding tracking",
     # what plays
     "agent.evaluation": "config errors network noise options saved_agent targets envs.atari envs.make",
