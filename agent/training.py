@@ -130,7 +130,7 @@ class Trainer:
     def _life_lost(self, info: dict[str, Any]) -> np.ndarray | None:
         """Who lost a life; says once where the environment does not tell."""
         lost: np.ndarray | None = info.get("life_lost")
-        if lost is None and not self._told:
+        if lost is None and not self._told and not self._resets.all():  # a reset tells nothing
             self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} does not tell of lost lives")
             self._told = True
         return lost

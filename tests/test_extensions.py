@@ -92,6 +92,38 @@ def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path:
     assert result.code == 0, result.err
 
 
+LIVES = """
+import gymnasium as gym
+import numpy as np
+
+
+class Lives(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+
+    def __init__(self, tells=True):
+        self.tells = tells
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(3, np.float32), 0.0, False, False, {"life_lost": False} if self.tells else {}
+
+
+gym.register("Lives-v0", entry_point=Lives, max_episode_steps=7)
+"""
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_lives_that_nobody_tells_of_are_said_once(programs: Programs, tmp_path: Path, tells: bool) -> None:
+    (tmp_path / "lives.py").write_text(LIVES)
+    words = ("env=lives:Lives-v0", f"+env.kwargs.tells={tells}", "env.life_loss=true", "num_envs=1")
+    result = programs.run("train", *QUIET, *words, "eval.every=0", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert result.err.count("Lives-v0 does not tell of lost lives") == (not tells)
+
+
 def test_a_run_is_filed_under_the_id_alone(programs: Programs, tmp_path: Path) -> None:
     (tmp_path / "my_game.py").write_text(GAME)
     result = programs.run("train", *QUIET, "env=my_game:Game-v0", "num_envs=2", cwd=tmp_path)
