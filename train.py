@@ -65,7 +65,9 @@ def presets(options: Sequence[str]) -> None:
     """
     folder = Path(__file__).parent / "conf" / "env"
     known = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
-    for env_id in set(_asked(options)).difference(known):
+    for env_id in dict.fromkeys(_asked(options)):
+        if env_id in known:
+            continue
         versions = [name for name in known if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
         node: dict[str, Any] = {}
         if versions:
