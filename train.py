@@ -85,11 +85,12 @@ def presets(options: Sequence[str]) -> None:
 
 def _asked(options: Sequence[str]) -> Iterator[str]:
     """The ids that `env=…` names, by Hydra's own grammar: in quotes, as a list for a sweep, in choice(…)."""
+    parser = OverridesParser.create()
     for option in options:
         if not re.match(r"\+*env=", option):
             continue
         try:
-            value = OverridesParser.create().parse_override(option).value()
+            value = parser.parse_override(option).value()
         except HydraException:  # Hydra says what is wrong with it
             continue
         yield from map(str, value.list if isinstance(value, ChoiceSweep) else [value])
@@ -143,10 +144,9 @@ def unfolded(overrides: Sequence[str]) -> Iterator[str]:
         else:
             yield word
 
+    parser = OverridesParser.create()
     for override in overrides:
-        yield from below(
-            override.partition("=")[0], OverridesParser.create().parse_override(override).value(), override
-        )
+        yield from below(override.partition("=")[0], parser.parse_override(override).value(), override)
 
 
 def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:

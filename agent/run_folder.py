@@ -29,21 +29,21 @@ FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wand
 GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",), "sizes": ("agent",)}
 
 
-def run_folder(resume: str | None, env_id: str, seed: int) -> str:
+def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
     """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
-    env_id = task_folder(env_id)
+    tasks_runs = RUNS / task_folder(env_id)
     if resume == "auto":
-        found = _newest(RUNS / env_id, seed)
+        found = _newest(tasks_runs, seed)
         if found is not None:
             return str(found)
     elif resume:
         return resume
-    return str(_new_folder(RUNS / env_id / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
+    return str(_new_folder(tasks_runs / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
 
 
-def task_folder(env_id: str) -> str:
+def task_folder(env_id: str | None) -> str:
     """The folder below runs/ of a task: its id, without the module that it comes from."""
-    return env_id.rpartition(":")[2]
+    return (env_id or "").rpartition(":")[2]
 
 
 def _new_folder(path: Path) -> Path:

@@ -123,9 +123,7 @@ def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
         (line,) = axes.plot(grid[: values.shape[1]], values.mean(axis=0), label=f"{label} ({len(mine)} seeds)")
         axes.fill_between(grid[: values.shape[1]], *intervals.T, alpha=0.2, color=line.get_color(), linewidth=0)
     axes.axhline(study.threshold, color="0.5", linewidth=0.8, linestyle=":")
-    axes.set(
-        xlabel="environment steps", ylabel="greedy return, 20 episodes", title=f"{study.env}: mean and 95 % interval"
-    )
+    axes.set(xlabel="environment steps", ylabel="greedy return", title=f"{study.env}: mean and 95 % interval")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
@@ -149,7 +147,9 @@ def main() -> None:
     parser.add_argument("--seeds", help="first-last; default: the study's own")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; 1 for timings")
     parser.add_argument("--only", help="variants, separated by commas")
-    parser.add_argument("--publish", action="store_true", help="write the table to docs/performance too")
+    parser.add_argument(
+        "--publish", action="store_true", help="write the table to docs/performance, the picture to docs/figures"
+    )
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
     if arguments.only:
@@ -162,7 +162,8 @@ def main() -> None:
     about["versions"] = reporting.versions("torch", "gymnasium", "numpy")
     results = run_study(arguments.study, study, seeds, arguments.jobs)
     (RESULTS / f"{arguments.study}.json").write_text(json.dumps(results, indent=1))
-    plot(study, results, RESULTS / f"{arguments.study}.png")
+    picture = reporting.FIGURES if arguments.publish else RESULTS
+    plot(study, results, picture / f"{arguments.study}.png")
     (RESULTS / f"{arguments.study}.md").write_text(table(study, results) + "\n")
     if arguments.publish:
         reporting.save(f"learning_{arguments.study}", {**about, "results": results}, table(study, results))

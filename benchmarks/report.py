@@ -4,11 +4,10 @@ Each table is written by the command in its first line; nothing in the document 
 """
 
 import argparse
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-TABLES = ROOT / "docs" / "performance"
-FIGURES = ROOT / "docs" / "figures"
+from reporting import FIGURES, ROOT
+from reporting import RESULTS as TABLES
+
 DOCUMENT = ROOT / "docs" / "PERFORMANCE.md"
 
 #: (title, what to know when reading it, the table, the command that makes it)

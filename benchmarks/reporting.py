@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "performance"
+RESULTS, FIGURES = ROOT / "docs" / "performance", ROOT / "docs" / "figures"
 
 
 def machine() -> dict[str, Any]:

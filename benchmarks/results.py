@@ -23,12 +23,12 @@ import matplotlib
 import numpy as np
 from cycler import cycler
 from learning import RESULTS, ROOT, Study, plot, run_ours
+from reporting import FIGURES
 
 from agent.evaluation import bootstrap_interval, interquartile_mean
 from agent.plots import PALETTE
 
 KEPT = ROOT / "docs" / "results"
-FIGURES = ROOT / "docs" / "figures"
 SEEDS = range(100, 105)
 
 
@@ -206,7 +206,7 @@ below `docs/results` and writes this page. Each run is `train.py` with one seed 
 agent: its mean network plays 100 episodes of seeds of its own, greedily. Settings were chosen on other seeds than those
 reported; where a reported seed had a say, the task tells.
 Intervals are 95 % bootstrap intervals of the mean over seeds; IQM is the interquartile mean over seeds. Curves are
-greedy evaluations over 20 episodes while training.
+greedy evaluations over 20 episodes (of Atari's games 10) while training.
 
 The figures of others, in italics, are those of their own tables, by their own protocols; steps are named where they
 differ from ours.

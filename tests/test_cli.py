@@ -105,6 +105,7 @@ BAD_TRAINING = {
     "an unknown option of a node": ("agent.gama=1", r"unknown option agent\.gama.*agent\.gamma"),
     "an unknown option that is added": ("+agent.gama=1", r"unknown option agent\.gama.*gamma"),
     "an id by its option": ("env.id=Acrobot-v1", "write env=<id>"),
+    "no preset": ("~env", "env.id is None: it must be a word"),
     "no id": ("env=", "env= names no environment: write env=<id>"),
     "a name of another library's": ("learning_rate=1e-3", r"unknown option learning_rate; did you mean agent\.lr\?"),
     "a word for a list of words": ("wandb.tags=a", r"wandb\.tags is 'a': it must be a list, such as \[a,b\]"),
