@@ -4,8 +4,8 @@
     python benchmarks/learning.py cartpole --seeds 0-1  # a smaller one
 
 Ours run as a person runs them, by train.py and evaluate.py in processes of their own. Training seconds exclude
-evaluation for everybody. Results go to benchmarks/results/<study>.json, .md
-and .png. Stable-Baselines3 needs the extra `bench`.
+evaluation for everybody. Results go to benchmarks/results/<study>.json, .md and .png; with --publish table and figure
+go below docs. Stable-Baselines3 needs the extra `bench`.
 """
 
 import argparse
@@ -116,14 +116,18 @@ def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     grid = np.arange(study.eval_every, study.steps + 1, study.eval_every)
+    one = all([result["label"] for result in results].count(label) == 1 for label in study.variants)
     for label in study.variants:
         mine = [result["curve"] for result in results if result["label"] == label]
         values = np.array([[value for _, value, _ in curve][: len(grid)] for curve in mine])
         intervals = np.array([bootstrap_interval(column) for column in values.T])
-        (line,) = axes.plot(grid[: values.shape[1]], values.mean(axis=0), label=f"{label} ({len(mine)} seeds)")
+        (line,) = axes.plot(
+            grid[: values.shape[1]], values.mean(axis=0), label=f"{label} ({len(mine)} seed{'s' * (len(mine) > 1)})"
+        )
         axes.fill_between(grid[: values.shape[1]], *intervals.T, alpha=0.2, color=line.get_color(), linewidth=0)
     axes.axhline(study.threshold, color="0.5", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="environment steps", ylabel="greedy return", title=f"{study.env}: mean and 95 % interval")
+    title = f"{study.env}, {study.steps:,} steps" + (": mean and 95 % interval" if not one else "")
+    axes.set(xlabel="environment steps", ylabel="greedy return", title=title)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
@@ -135,7 +139,7 @@ STUDIES = {
         "CartPole-v1",
         50_000,
         475.0,
-        "100-109",
+        "200-209",
         {"per_row": ["agent.noise.draws=0"], "shared": ["agent.noise.draws=1"], "dqn": ["agent=dqn"], "sb3": []},
     ),
 }

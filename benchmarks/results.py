@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Task:
         agents: label → overrides of train.py.
         seeds: of the runs.
         eval_every: environment steps between the evaluations that make the curve.
-        solved: a line in the figure.
+        solved: a line in the figure; nan: none.
         references: what others report, label → return, and by which protocol.
         note: what a reader has to know.
     """
@@ -54,7 +55,7 @@ class Task:
     agents: Mapping[str, Sequence[str]]
     seeds: Sequence[int] = SEEDS
     eval_every: int = 5_000
-    solved: float = 0.0
+    solved: float = nan
     references: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
@@ -208,8 +209,10 @@ reported; where a reported seed had a say, the task tells.
 Intervals are 95 % bootstrap intervals of the mean over seeds; IQM is the interquartile mean over seeds. Curves are
 greedy evaluations over 20 episodes (of Atari's games 10) while training.
 
-The figures of others, in italics, are those of their own tables, by their own protocols; steps are named where they
-differ from ours.
+Runs are kept as they were made, over many versions of the code: today's may end elsewhere on the same seed.
+
+The figures of others, in italics, are those of their own tables, by their own protocols: of SB3's zoo one trained agent
+each, of CleanRL and SLM-Lab averages of returns while training. Steps are named where they differ from ours.
 """
 ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration; all else (double Q-learning,
 3-step returns, layer normalisation, widths, batch, learning rate, replay) is the same. Losses count like wins."""
@@ -248,14 +251,17 @@ TASKS = (
         "CartPole-v1",
         50_000,
         CONTROL,
+        range(200, 205),
         eval_every=2_500,
         solved=475.0,
         references={
             "SB3 zoo DQN": "500",
             "SB3 zoo QR-DQN": "500",
             "CleanRL DQN, 500k steps": "488.7",
-            "SLM-Lab": "451.5",
+            "SLM-Lab DDQN+PER, 200k steps": "451.5",
         },
+        note="The preset's draw for each row was chosen by ten runs, which may have been those of seeds 100–109: hence "
+        "other ones here.",
     ),
     Task(
         "Acrobot-v1",
@@ -266,8 +272,8 @@ TASKS = (
         references={
             "SB3 zoo DQN": "−76.6",
             "SB3 zoo QR-DQN": "−69.1",
-            "CleanRL DQN, 500k": "−91.5",
-            "SLM-Lab": "−83.9",
+            "CleanRL DQN, 500k steps": "−91.5",
+            "SLM-Lab DDQN+PER, 300k steps": "−83.9",
         },
     ),
     Task(
@@ -276,7 +282,7 @@ TASKS = (
         120_000,
         CONTROL,
         solved=-110.0,
-        references={"SB3 zoo DQN": "−100.8", "SB3 zoo QR-DQN": "−106.0", "CleanRL DQN, 500k": "−195"},
+        references={"SB3 zoo DQN": "−100.8", "SB3 zoo QR-DQN": "−106.0", "CleanRL DQN, 500k steps": "−195"},
         note="σ0 = 0.25 was chosen on seeds 0–5, after one run on seed 101 with 0.5 had never found the hill.",
     ),
     Task(
@@ -287,7 +293,7 @@ TASKS = (
         LANDED,
         eval_every=10_000,
         solved=200.0,
-        references={"SB3 zoo DQN": "154", "SB3 zoo QR-DQN": "70"},
+        references={"SB3 zoo DQN, LunarLander-v2": "154", "SB3 zoo QR-DQN, LunarLander-v2": "70"},
         note="Chosen on seeds 20–22: step size, updates per step, width, ε on top of the noise in the preset; n = 7 "
         "and what else it has of its own for Rainbow, Munchausen targets for the best of ε-greedy.",
     ),
