@@ -75,7 +75,7 @@ class PriorityConfig:
 
 @dataclass(frozen=True)
 class EpsilonConfig:
-    """ε-greedy: from `start` to `end`, linearly, over `steps` environment steps. All 0 for a noisy agent."""
+    """ε-greedy: from `start` to `end`, linearly, over `steps` environment steps. Both 0: none."""
 
     start: Annotated[float, UNIT] = 0.0
     end: Annotated[float, UNIT] = 0.0

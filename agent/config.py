@@ -45,7 +45,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """Learned noise. See agent/noise.py and agent/layers.py for the meaning of each word."""
+    """Learned noise. Each word is explained in conf/agent/noisy_dqn.yaml and where it is read, agent/noise.py first."""
 
     enabled: bool = True
     form: Literal["factorised", "independent", "index"] = "factorised"

@@ -149,8 +149,10 @@ class Convolutions(nn.Module):
 
 #: (outputs, kernel, stride): the one convolution of Young & Tian (2019) for images of 10×10, …
 MINATAR = ((16, 3, 1),)
-#: … and the three of Mnih et al. (2015) for images of 84×84.
+#: … the three of Mnih et al. (2015) for images of 84×84, …
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+#: … and the two of van Hasselt et al. (2019) where data are scarce.
+DATA_EFFICIENT = ((32, 5, 5), (64, 5, 5))
 
 
 class Residual(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.config import NetworkConfig
-from agent.convolutions import MINATAR, NATURE, Convolutions, Impala
+from agent.convolutions import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
 from agent.errors import UserError
 from agent.layers import LinearFactory
 from agent.noise import LayerNoise, NoiseSizes
@@ -142,6 +142,7 @@ _FACTORIES: dict[str, EncoderFactory] = {
     "mlp": _mlp,
     "minatar": _convolutions(MINATAR),
     "nature": _convolutions(NATURE),
+    "data_efficient": _convolutions(DATA_EFFICIENT),
     "impala": _impala,
 }
 

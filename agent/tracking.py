@@ -84,12 +84,8 @@ class Tracker:
         self._sink.video(step, path)
 
     def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
-        """Log a saved agent (a file or a folder of files) as a version of the artifact agent-<run_id>."""
+        """Log a saved agent's file as a version of the artifact agent-<run_id>."""
         self._sink.save_agent(path, aliases, metadata)
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Set the run's final figures."""
-        self._sink.summary(values)
 
     def finish(self, exit_code: int = 0) -> None:
         """Close everything; calling it again does nothing."""
@@ -109,7 +105,6 @@ class _Sink:
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def video(self, step: int, path: Path) -> None: ...
     def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, Any]) -> None: ...
-    def summary(self, values: Mapping[str, Any]) -> None: ...
     def finish(self, exit_code: int) -> None: ...
 
 
@@ -141,13 +136,9 @@ class _WandbSink(_Sink):
         (self._folder / "agents").mkdir(exist_ok=True)
         copy = Path(tempfile.mkdtemp(prefix="", dir=self._folder / "agents"))
         artifact = self._wandb.Artifact(f"agent-{self.run_id}", type="model", metadata=metadata)
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            shutil.copyfile(file, copy / file.name)
-            artifact.add_file(str(copy / file.name), policy="immutable", skip_cache=True)
+        shutil.copyfile(path, copy / path.name)
+        artifact.add_file(str(copy / path.name), policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact, aliases=aliases)
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        self._try(lambda: self._run.summary.update(dict(values)))
 
     def finish(self, exit_code: int) -> None:
         try:

@@ -154,9 +154,9 @@ def document(found: dict[str, tuple[str, str]]) -> str:
         "# Environments",
         "",
         f"Every id that Gymnasium knows with these packages installed: {installed}. Each with Discrete actions was",
-        f"trained on for {STEPS} steps and 50 updates by `env=<id>`, shortened, evaluated and saved; Atari's were",
-        "constructed, played at random, learned from for 8 updates and played by the policy. Made by",
-        "`python benchmarks/environments.py`.",
+        f"trained on for {STEPS} steps and 25 to 100 updates (its preset's ratio) by `env=<id>`, shortened, evaluated",
+        "and saved; Atari's were constructed, played at random, learned from for 8 updates and played by the policy.",
+        "Made by `python benchmarks/environments.py`.",
         "",
     ]
     titles = {

@@ -121,9 +121,8 @@ def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
         mine = [result["curve"] for result in results if result["label"] == label]
         values = np.array([[value for _, value, _ in curve][: len(grid)] for curve in mine])
         intervals = np.array([bootstrap_interval(column) for column in values.T])
-        (line,) = axes.plot(
-            grid[: values.shape[1]], values.mean(axis=0), label=f"{label} ({len(mine)} seed{'s' * (len(mine) > 1)})"
-        )
+        seeds = f"{len(mine)} seed{'s' * (len(mine) > 1)}"
+        (line,) = axes.plot(grid[: values.shape[1]], values.mean(axis=0), label=f"{label} ({seeds})")
         axes.fill_between(grid[: values.shape[1]], *intervals.T, alpha=0.2, color=line.get_color(), linewidth=0)
     axes.axhline(study.threshold, color="0.5", linewidth=0.8, linestyle=":")
     title = f"{study.env}, {study.steps:,} steps" + (": mean and 95 % interval" if not one else "")

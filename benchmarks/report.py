@@ -81,7 +81,7 @@ beside the replay.""",
     (
         "On a GPU: Pong",
         """How long Rainbow trains until the mean of its last 20 games is 18: 32 environments, batches of 128, steps
-of 2e-4, a target network every 500 updates, else as its preset.""",
+of 2e-4, a target network every 500 updates, a replay of 500,000 transitions, else as its preset.""",
         "gpu_pong",
         "python benchmarks/gpu.py --pong 18",
     ),
@@ -93,9 +93,9 @@ def document() -> str:
     parts = [
         "# Performance",
         "Made by `python benchmarks/report.py` from the tables that the commands below write to `docs/performance/`. "
-        "Every number stands under the command that makes it and the machine that it comes from. The load in that line "
-        "is the machine's average over the minute before the command began: what ran until then counts, even where it "
-        "was stopped for the measurement.",
+        "Every number, but for trials that say so, stands under the command that makes it and the machine that it "
+        "comes from. The load in that line is the machine's average over the minute before the command began: what ran "
+        "until then counts, even where it was stopped for the measurement.",
     ]
     for title, prose, name, command in SECTIONS:
         path = TABLES / f"{name}.md"

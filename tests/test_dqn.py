@@ -48,7 +48,6 @@ def with_network(config: AgentConfig, **changes: Any) -> AgentConfig:
 
 
 PLAIN = with_noise(SMALL, enabled=False)
-FROZEN = replace(SMALL, lr=1e-30)  # updates that leave the parameters where they are
 
 
 def make(

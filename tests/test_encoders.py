@@ -70,8 +70,9 @@ def test_the_observation_chooses_its_encoder(spec: ObservationSpec, kernels: lis
 
 
 def test_sizes_are_the_papers() -> None:
-    """3 136 features of 84×84 (Mnih et al. 2015); 1 024 of 10×10 (Young & Tian 2019); 3 872 of IMPALA (2018)."""
+    """Features of 84×84: 3 136 (Mnih et al. 2015), 576 (van Hasselt 2019), 3 872 (IMPALA); of 10×10 1 024 (MinAtar)."""
     assert [build(spec).encoder.features for spec in (ATARI, MINATAR)] == [64 * 7 * 7, 16 * 8 * 8]
+    assert build(ATARI, encoder="data_efficient").encoder.features == 64 * 3 * 3
     shapes = [tuple(p.shape) for p in build(ATARI).encoder.parameters() if p.dim() == 4]
     assert shapes == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3)]
     trunk = Impala((4, 84, 84))

@@ -411,6 +411,16 @@ def test_agents_of_papers_have_their_papers_sizes_on_atari_alone() -> None:
     assert [atari[name] for name in sizes] == [said[name] for name in sizes]
     assert [small[name] for name in sizes] == [noisy[name] for name in sizes]
     assert train_mapping("env=NoPreset-v0", "task=atari", "agent=c51")["agent"] == atari
+    encoders = [
+        train_mapping(f"env={env}", "agent=der")["agent"]["network"]["encoder"] for env in ("ALE/Pong-v5", "X-v0")
+    ]
+    assert encoders == ["data_efficient", "auto"]
+
+
+@pytest.mark.parametrize("agent", sorted(path.stem for path in (CONF / "agent").glob("*.yaml")))
+def test_every_agent_has_small_sizes_where_no_preset_knows_better(agent: str) -> None:
+    config = train_mapping("env=NoPreset-v0", f"agent={agent}")["agent"]
+    assert [config[name] for name in ("lr", "replay_size", "learning_starts")] == [1e-3, 100_000, 1_000]
 
 
 def test_an_id_without_its_version_is_the_newest_with_a_preset() -> None:

@@ -122,7 +122,7 @@ def test_disabled_imports_no_wandb_and_keeps_the_run_id(
 for mode, environment in (("disabled", ""), ("auto", "disabled")):
     import os; os.environ["WANDB_MODE"] = environment
     t = tracker(mode, run_id="abc")
-    t.log(1, {"a": 1.0}); t.video(1, Path("x.mp4")); t.save_agent(Path("x"), ["best"], {}); t.summary({})
+    t.log(1, {"a": 1.0}); t.video(1, Path("x.mp4")); t.save_agent(Path("x"), ["best"], {})
     t.finish(); t.finish()
     assert t.run_id == "abc" and "disabled" in t.dashboard
 assert not {"wandb", "matplotlib"} & set(sys.modules)
@@ -141,9 +141,9 @@ for i in range(400):
     t.log(10 * i, {"train/episode_return": float(i), "loss": 1 / (i + 1)})
 t.log(4000, {"eval/return_mean": 500.0, "bad": float("nan")})
 t.video(4000, Path("v.gif"))
-t.save_agent(Path("best"), ["best", "last"], {"global_step": 4000}); t.save_agent(Path("v.gif"), ["x"], {})
+t.save_agent(Path("best/agent.safetensors"), ["best", "last"], {"global_step": 4000})
+t.save_agent(Path("v.gif"), ["x"], {})
 shutil.rmtree("best")
-t.summary({"final": 500.0})
 t.finish(); t.finish()
 print(t.run_id, t.dashboard)
 """
@@ -156,8 +156,8 @@ print(t.run_id, t.dashboard)
     assert found["name"] == "run"
     assert found["tags"] == ["x", "y"]
     assert found["state"] == "finished"
-    last = {name: found["summary"][name] for name in ("global_step", "loss", "eval/return_mean", "final")}
-    assert last == {"global_step": 4000, "loss": 1 / 400, "eval/return_mean": 500.0, "final": 500.0}
+    last = {name: found["summary"][name] for name in ("global_step", "loss", "eval/return_mean")}
+    assert last == {"global_step": 4000, "loss": 1 / 400, "eval/return_mean": 500.0}
     assert found["summary"]["eval/video"]["path"].endswith(".gif")
     records = [json.loads(line) for line in read_back(folder, summary=False).splitlines()]
     rows = [record["history"]["item"] for record in records if record["type"] == "history"]
@@ -285,7 +285,7 @@ def broken(*args, **kwargs): raise ConnectionResetError("gone")
 t._sink._run = type("Run", (), {"log": broken, "log_artifact": broken, "finish": broken, "dir": "run/wandb/r/files"})()
 for i in range(5):
     t.log(i, {"a": 1.0})
-t.video(1, Path("missing.gif")); t.save_agent(Path("missing"), [], {}); t.summary({"a": 1})
+t.video(1, Path("missing.gif")); t.save_agent(Path("missing"), [], {})
 t.finish()
 """
     _, err = finish(run_script(code))
@@ -334,14 +334,16 @@ def test_plain_lines_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_gets_a_bar_that_lines_do_not_break() -> None:
     stream = Terminal()
     console = Console(1000, stream=stream)
+    began = time.monotonic()
     for step in range(0, 1000, 5):
         console.update(step, episode_return=7.0)
         time.sleep(0.002)
+    seconds = time.monotonic() - began  # 0.4, or more on a busy machine
     console.line("hello")
     console.close()
     console.line("after")
     drawn = stream.getvalue()
-    assert 2 < drawn.count("steps") < 20  # 0.4 s at 10 a second, and tqdm's own
+    assert 2 < drawn.count("steps") < 12 + 20 * seconds  # 10 a second, and tqdm's own; not all 200
     assert "return 7.0" in drawn
     assert "\rhello\n" in drawn  # the bar was wiped first
     assert drawn.endswith("after\n")
