@@ -56,6 +56,8 @@ OmegaConf.register_new_resolver("task_folder", task_folder, replace=True)
 OPTIONS = [*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir"]
 OPTIONS.remove("env.id")  # env= names it
 WORDS = (HydraException, OmegaConfBaseException), OPTIONS
+#: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
+LARGE_SIGMA = 0.05
 
 
 def presets(options: Sequence[str]) -> None:
@@ -212,6 +214,12 @@ def train(
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
     console.line(agent.speed.line)
+    noise = config.agent.noise
+    if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
+        console.line(
+            f"agent.noise.sigma0={noise.sigma0:g} is σ itself in the independent form, where the paper has 0.017: "
+            "agent.noise.sigma0=null takes that"
+        )
     if config.agent.learning_starts >= config.steps:
         console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
     tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))

@@ -195,6 +195,7 @@ class DQN:
 
     def diagnostics(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars that describe the agent on a batch; neither the agent nor its random streams change."""
+        kept = {name: value.clone() for name, value in self._buffers[0].items()}  # an encoder may count what it sees
         with torch.inference_mode():
             q_values = self.network(batch.observation, None).q_values
             result = {"q/mean": q_values.mean(), "q/max": q_values.max()}
@@ -207,6 +208,8 @@ class DQN:
                 result["noise/q_std"] = (noisy - mean).std()
             for name, layer in self.network.noisy_layers().items():
                 result[f"sigma/{name}"] = layer.mean_sigma()
+            for name, value in kept.items():
+                self._buffers[0][name].copy_(value)
         return result
 
     # ---- saving it

@@ -145,6 +145,7 @@ _FACTORIES: dict[str, EncoderFactory] = {
     "data_efficient": _convolutions(DATA_EFFICIENT),
     "impala": _impala,
 }
+BUILT_IN = ("auto", *_FACTORIES)
 
 
 def register_encoder(name: str, factory: EncoderFactory) -> None:
@@ -155,7 +156,7 @@ def register_encoder(name: str, factory: EncoderFactory) -> None:
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
         raise ValueError(f"{name!r} is no name for an encoder: it must be a word of letters, digits, _ and -")
-    if name in ("auto", "mlp", "minatar", "nature", "impala"):
+    if name in BUILT_IN:
         raise ValueError(f"{name!r} is the name of an encoder that is here already")
     _FACTORIES[name] = factory
 

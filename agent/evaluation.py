@@ -104,8 +104,8 @@ class EvaluationPolicy:
 
 
 def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:
-    with torch.no_grad():
-        return copy.deepcopy(network).to(device=device, dtype=torch.float64)
+    with torch.no_grad():  # in evaluation mode: an encoder of one's own may hold what has one
+        return copy.deepcopy(network).to(device=device, dtype=torch.float64).eval()
 
 
 def play(

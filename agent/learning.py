@@ -11,6 +11,9 @@ from agent.priorities import PrioritisedReplay
 from agent.replay import Replay
 from agent.seeding import Generator, numpy_generator, torch_generator
 
+#: Bytes of the batches that are gathered from a replay in one piece.
+AT_ONCE = 64 * 2**20
+
 
 class Learner:
     """Draws batches and updates the agent by them.
@@ -56,8 +59,12 @@ class Learner:
         if isinstance(replay, PrioritisedReplay):
             beta = config.priority.beta_at(step)
             yield from replay.learn(due, config.batch_size, beta, agent.update, self.generator, agent.takes_arrays)
-        else:
-            yield from map(agent.update, replay.sample_many(due, config.batch_size, self.generator, agent.takes_arrays))
+            return
+        at_once = max(AT_ONCE // (config.batch_size * replay.transition_bytes), 1)
+        while due > 0:
+            batches = replay.sample_many(min(due, at_once), config.batch_size, self.generator, agent.takes_arrays)
+            yield from map(agent.update, batches)
+            due -= at_once
 
     def _on_device(self, due: int, step: int) -> Iterator[UpdateMetrics]:
         self._beta.fill_(self._config.priority.beta_at(step))

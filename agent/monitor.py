@@ -33,6 +33,8 @@ class Monitor:
 
     def report(self, metrics: UpdateMetrics) -> None:
         """Takes what one update saw."""
+        if metrics.priority is not None:  # of the rows of a batch only the mean is logged
+            metrics = metrics._replace(priority=metrics.priority.mean())
         self._reported.append(metrics)
 
     def log(self, step: int, seconds: float) -> None:

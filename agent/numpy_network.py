@@ -9,8 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from agent.encoders import MLPEncoder, TrunkEncoder
+from agent.encoders import Encoder, MLPEncoder, TrunkEncoder
 from agent.heads import CategoricalHead, ExpectedHead, Stream
 from agent.layers import NoisyLinear
 from agent.network import QNetwork
@@ -64,12 +65,13 @@ class NumpyNetwork:
 
     @staticmethod
     def fits(network: QNetwork) -> bool:
-        """Whether `network` is on the CPU and all its parts are known here: no other noise, no other encoder."""
-        layers = [module for module in network.modules() if isinstance(module, NoisyLinear)]
-        known = type(network.encoder) is MLPEncoder or PatchConvolution.fits(network.encoder)
+        """Whether `network` is on the CPU, all its parts are known here and none is frozen, as an encoder's may be."""
+        encoder, layers = network.encoder, [module for module in network.modules() if isinstance(module, NoisyLinear)]
+        known = type(encoder) is MLPEncoder or PatchConvolution.fits(encoder)
         on_cpu = next(network.parameters()).device.type == "cpu"
         plain = not network.index and all(layer.factorised for layer in layers)
-        return known and plain and type(network.head) in Q_VALUES and on_cpu
+        learns = all(parameter.requires_grad for parameter in network.parameters())
+        return known and _norms_fit(encoder) and plain and learns and type(network.head) in Q_VALUES and on_cpu
 
     def __call__(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         """q_values [B, A] of observations [B, *shape] under noise [N, size], where N divides B; None: the mean network.
@@ -130,6 +132,14 @@ class NumpyNetwork:
         outputs: np.ndarray = value.reshape(-1, 1, *self._shape[2:]) + advantage
         outputs -= mean
         return outputs
+
+
+def _norms_fit(encoder: Encoder) -> bool:
+    """Whether what stands between its linear layers is known here: layer normalisation or nothing."""
+    mlp = encoder.mlp if isinstance(encoder, TrunkEncoder) else encoder
+    assert isinstance(mlp, MLPEncoder)
+    norms = [norm for norm in mlp.norms if type(norm) is not nn.Identity]
+    return all(type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None for norm in norms)
 
 
 def _stream(stream: Stream, first: bool) -> list[Layer]:

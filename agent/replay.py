@@ -77,6 +77,8 @@ class Replay:
         self.by_numpy = self.device.type == "cpu" and not tensors
         view = as_array if self.by_numpy else Tensor.detach
         self._size = size = self.rows * num_envs
+        #: Of the two observations of a transition, as they are handed out.
+        self.transition_bytes = 2 * spec.size * np.dtype(spec.dtype).itemsize
         self._frames = Frames(spec, self.rows, num_envs, self.device, view)
         self.scalars = torch.zeros((size, 4), device=self.device)
         self.starts = torch.zeros(size, dtype=torch.int64, device=self.device)

@@ -133,7 +133,7 @@ class Trainer:
         if lost is None and not self._told and not self._resets.all():  # a reset tells nothing
             self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} does not tell of lost lives")
             self._told = True
-        return lost
+        return None if lost is None else lost.astype(bool)  # None, from environments that said nothing this time: False
 
     def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
         """Counts real transitions and finishes episodes; the step after an ending only resets."""

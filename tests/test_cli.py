@@ -658,3 +658,16 @@ def test_a_run_that_ends_before_it_learns_says_so(programs: Programs, tmp_path: 
     assert late.code == 0
     assert "it will not learn: agent.learning_starts=64" in late.err
     assert "it will not learn" not in programs.run("train", *SMALL, "steps=66", cwd=tmp_path).err
+
+
+def test_a_sigma_of_another_form_is_told(programs: Programs, tmp_path: Path) -> None:
+    """MountainCar's σ0 is of the factorised form; as σ itself it would be nothing but noise."""
+    words = ("train", *SMALL, "agent.noise.form=independent", "steps=66")
+    loud = programs.run(*words, "env=MountainCar-v0", cwd=tmp_path)
+    assert "agent.noise.sigma0=0.25 is σ itself in the independent form" in loud.err
+    for fine in (
+        ("env=CartPole-v1",),
+        ("env=CartPole-v1", "agent=rainbow"),
+        ("env=MountainCar-v0", "noise=independent"),
+    ):
+        assert "σ itself" not in programs.run(*words, *fine, cwd=tmp_path).err

@@ -784,7 +784,10 @@ def test_a_state_of_another_network_is_refused() -> None:
         make(SMALL).load_state(make(with_network(SMALL, hidden=(6, 6))).state())
 
 
-@pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["noisy", "plain"])
+@pytest.mark.usefixtures("own_encoders")
+@pytest.mark.parametrize(
+    "config", [SMALL, PLAIN, with_network(SMALL, encoder="centred")], ids=["noisy", "plain", "with a running mean"]
+)
 def test_looking_changes_nothing(config: AgentConfig) -> None:
     looked, other = make(config), make(config)
     for start in range(0, 9, 3):

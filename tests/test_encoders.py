@@ -276,7 +276,9 @@ def test_an_encoder_of_ones_own_by_one_line() -> None:
 
 
 @pytest.mark.usefixtures("registry")
-@pytest.mark.parametrize("name", ["auto", "mlp", "impala", "", "os:system", "a b", "x" * 65, "\x1b[2J"])
+@pytest.mark.parametrize(
+    "name", ["auto", "mlp", "impala", "data_efficient", "", "os:system", "a b", "x" * 65, "\x1b[2J"]
+)
 def test_names_that_cannot_be_registered(name: str) -> None:
     with pytest.raises(ValueError, match=r"name"):
         register_encoder(name, lambda parts: MLPEncoder(1, (), parts.linear))

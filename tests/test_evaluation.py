@@ -146,6 +146,16 @@ def test_every_episode_has_noise_of_its_own() -> None:
     assert len({tuple(column) for column in coins.T}) == 6
 
 
+def test_the_policy_is_of_a_copy_in_evaluation_mode() -> None:
+    """An encoder of one's own may drop features at random while it learns."""
+    network = agent_of(load_task("CartPole-v1", {}))[1]
+    network.encoder.norms[0] = torch.nn.Dropout(0.9)
+    policy = EvaluationPolicy(network, None, SEEDS[:1])
+    values = [policy._network(torch.ones(1, 4, dtype=torch.float64), None).q_values for _ in range(2)]
+    assert torch.equal(*values)
+    assert network.training
+
+
 @pytest.mark.parametrize("num_envs", [1, 3, 8, 30])
 @pytest.mark.parametrize("truncates", [False, True])
 @pytest.mark.usefixtures("seed_length")

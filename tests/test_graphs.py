@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,25 @@ def as_on_cuda(world: World) -> World:
     agent.acting_noise._stream = DeviceNoise(agent.noise, seed_sequence(0, "acting"), "cpu")
     world.learner = Learner(agent, world.replay, 0)
     return world
+
+
+def test_batches_of_much_data_are_gathered_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one batch at a time are those of all at once."""
+    config = replace(AGENTS["uniform"], replay_ratio=Fraction(5, 3))
+    whole, pieces = World(config, tensors=False), World(config, tensors=False)
+    gathered: list[int] = []
+    sample_many = pieces.replay.sample_many
+
+    def seen(count: int, *args: Any) -> Any:
+        gathered.append(count)
+        return sample_many(count, *args)
+
+    monkeypatch.setattr(pieces.replay, "sample_many", seen)
+    expected = whole.run(10)
+    monkeypatch.setattr("agent.learning.AT_ONCE", 2 * config.batch_size * 2 * IMAGES.size)  # bytes of two batches
+    assert pieces.run(10) == expected
+    assert len(expected) == sum(gathered) > 20
+    assert set(gathered) == {1, 2}
 
 
 @pytest.mark.parametrize("name", AGENTS)

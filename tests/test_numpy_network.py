@@ -235,6 +235,22 @@ def test_what_it_does_not_know_is_left_to_torch() -> None:
     assert not NumpyNetwork.fits(build(config_of({"hidden": [8, 6]}, head="implicit_quantile"))[0])
 
 
+@pytest.mark.parametrize("norm", [torch.nn.RMSNorm(8), torch.nn.LayerNorm(8, bias=False), torch.nn.Tanh()], ids=str)
+def test_a_norm_that_it_does_not_know_is_left_to_torch(norm: torch.nn.Module) -> None:
+    """An encoder of one's own may be an MLPEncoder with other parts."""
+    module, _ = build(config_of({"hidden": [8, 6]}))
+    module.encoder.norms[0] = norm
+    assert not NumpyNetwork.fits(module)
+
+
+@pytest.mark.parametrize("frozen", ["encoder.layers.0.weight", "encoder.norms.0", "head"])
+def test_what_is_frozen_is_left_to_torch(frozen: str) -> None:
+    module, _ = build(config_of({"hidden": [8, 6]}))
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen))
+    assert not NumpyNetwork.fits(module)
+
+
 @pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("count", [1, 0, 4])
 def test_an_agent_learns_the_same_with_both(monkeypatch: pytest.MonkeyPatch, double: bool, count: int) -> None:
