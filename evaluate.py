@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from agent import cli
 from agent.config import EvaluateConfig
+from agent.console import shown
 from agent.errors import UserError
 from agent.evaluation import Player, evaluate, load_player
 from agent.extensions import import_asked
@@ -167,12 +168,12 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     lines = [header]
     for result in results:
         low, high = result["return_ci95"]
-        numbers = [f"{result[name]:.1f}" for name in COLUMNS]
+        numbers = [shown(result[name]) for name in COLUMNS]
         lines.append(
             [
                 *(str(result[name]) for name in ("label", "env", "global_step", "episodes")),
                 *numbers,
-                f"{low:.1f} … {high:.1f}",
+                f"{shown(low)} … {shown(high)}",
                 f"{result['length_mean']:.1f}",
             ]
         )

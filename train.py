@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from agent import cli
-from agent.config import TrainConfig
-from agent.console import Console
+from agent.config import TrainConfig, without_effect
+from agent.console import Console, shown
 from agent.dqn import DQN
 from agent.errors import UserError
 from agent.extensions import import_asked
@@ -39,17 +39,19 @@ from agent.plots import plot_learning_curve
 from agent.priorities import PrioritisedReplay, prioritised_bytes
 from agent.replay import Replay, required_bytes
 from agent.resources import check_replay_memory, prepare_cpu, resolve_device, threads_for_numpy
-from agent.run_folder import merge_resumed, occupied, open_run, run_folder, task_folder, write_config
+from agent.run_folder import folder_of_runs, merge_resumed, occupied, open_run, run_folder, task_folder, write_config
 from agent.saved_agent import check_env, load_agent
 from agent.seeding import torch_generator
 from agent.speed import choose_speed
 from agent.tracking import Tracker
 from agent.training import Outcome, Trainer
 from envs.make import Task, load_saved_task, load_task
+from envs.packages import is_atari_game
 from envs.vector import make_vector
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("task_folder", task_folder, replace=True)
+OmegaConf.register_new_resolver("folder_of_runs", folder_of_runs, replace=True)
 
 
 #: What `cli` needs to put errors into words: Hydra's exceptions, and every option that a person may misspell.
@@ -75,10 +77,14 @@ def presets(options: Sequence[str]) -> None:
         if versions:
             newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
             node = {"defaults": [f"/env/{newest}@_global_"], "env": {"id": newest}}
-        elif game := re.fullmatch(r"ALE/\w+?(-v\d+)?|\w+NoFrameskip(-v[04])", env_id):
+        elif game := re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip|Deterministic)?(-v\d+)?", env_id):
+            _, name, kind, version = game.groups()
+            played = game[1] or (kind == "NoFrameskip" and version) or is_atari_game(name)
+            if not played or (kind and not version):
+                continue
             # Sticky actions (Machado et al. 2018); the ids -v4 stand for the older protocol.
-            kwargs = {"repeat_action_probability": 0.0 if game[2] == "-v4" else 0.25}
-            env = {"kwargs": kwargs} if game[1] or game[2] else {"kwargs": kwargs, "id": f"{env_id}-v5"}
+            kwargs = {"repeat_action_probability": 0.0 if version == "-v4" else 0.25}
+            env = {"kwargs": kwargs} if version else {"kwargs": kwargs, "id": f"ALE/{name}-v5"}
             node = {"defaults": [{"override /task": "atari"}], "env": env}
         if node:
             group, _, name = f"env/{env_id}".rpartition("/")
@@ -107,9 +113,14 @@ def main(cfg: DictConfig) -> None:
     with cli.sentences(*WORDS):
         if sweep and cfg.resume is not None:
             raise UserError("resume does not go with -m: resume the runs one by one")
+        if sweep and any(word.startswith("hydra.run.dir=") for word in hydra_config.overrides.hydra):
+            raise UserError("hydra.run.dir is of a single run: with -m name the folder of all by hydra.sweep.dir")
         if folder == Path():
             raise UserError("hydra.run.dir is the folder that this was started in: name another one, or leave it out")
-    with cli.job(" ".join(hydra_config.overrides.task) if sweep else None), cli.sentences(*WORDS), occupied(folder):
+    words = " ".join(hydra_config.overrides.task) if sweep else None
+    if words is not None:
+        print(f"job {hydra_config.job.num}: {words}", file=sys.stderr)
+    with cli.job(words), cli.sentences(*WORDS), occupied(folder):
         run(cfg, folder)
 
 
@@ -131,7 +142,10 @@ def run(cfg: DictConfig, folder: Path) -> None:
                 raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
             print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
             return
-    outcome = train(config, folder, begun, imports)
+    words = list(unfolded(overrides))
+    for sentence in without_effect(config, words):
+        print(sentence, file=sys.stderr)
+    outcome = train(config, folder, begun, imports, overrides)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
 
@@ -183,6 +197,7 @@ def train(
     folder: Path,
     begun: tuple[int, dict[str, Any]] | None = None,
     imports: Sequence[str] = (),
+    words: Sequence[str] = (),
 ) -> Outcome:
     """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are.
 
@@ -191,6 +206,7 @@ def train(
         folder: of the run.
         begun: step and state of the checkpoint to go on from.
         imports: the options that name modules of one's own, for the commands that are shown at the end.
+        words: of the command line, for the head of config.yaml.
     """
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
@@ -224,7 +240,7 @@ def train(
         console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
     tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
-        write_config(folder, to_plain(config))  # from here on it holds a run
+        write_config(folder, to_plain(config), words)  # from here on it holds a run
         trainer = Trainer(config, task, envs, agent, replay, tracker, folder)
         if begun is not None:
             load_state(trainer, step, state)
@@ -273,7 +289,7 @@ def report(
         say(f"stopped at step {outcome.step} and saved; go on with: python train.py {command}")
     elif outcome.evaluation is not None:
         mean = outcome.evaluation.statistics()["return_mean"]
-        say(f"done: evaluation return {mean:.1f} over {len(outcome.evaluation.returns)} episodes")
+        say(f"done: evaluation return {shown(mean)} over {len(outcome.evaluation.returns)} episodes")
     say(f"agents:    {' and '.join(str(path.parent) for path in agents.values())}")
     say(f"curve:     {curve}")
     say(f"dashboard: {tracker.dashboard}")

@@ -135,9 +135,11 @@ def _config_sentence(error: Exception, options: Sequence[str]) -> str:
     choices = r"Could not find '(.+?)/(.+?)'\s+Available options in '.+?':(.*?)Config search"
     if found := re.search(choices, message, re.DOTALL):
         return f"there is no {found[1]}={found[2]}: it must be one of {', '.join(found[3].split())}"
-    odd = re.search("mismatched input|no viable alternative|extraneous input", message)
-    quoted = ", one with spaces, commas, brackets or = in quotes: 'name=\"a = b\"'" if odd else ""
-    return f"{message.partition('See https://')[0].strip()}; options are written name=value{quoted}, see --help"
+    odd = re.search("mismatched input|no viable alternative|extraneous input|LexerNoViableAlt", message)
+    quoted = ", one with spaces, commas, brackets, ~ or = in quotes: 'name=\"a = b\"'" if odd else ""
+    such = "such as checkpoint=<run folder>" if "which" in options else "such as env=CartPole-v1"
+    said = message.partition("See https://")[0].strip()
+    return f"{said}; options are written name=value, {such}{quoted}, see --help"
 
 
 def word(name: str, value: object) -> str:
@@ -152,6 +154,8 @@ def word(name: str, value: object) -> str:
 
 def _nearest(name: str, options: Sequence[str]) -> str:
     """The options that are spelt like `name`, that end in it, or that other libraries call by it."""
-    close = [option for option in options if option.endswith(f".{name}") or option == ELSEWHERE.get(name)]
+    close = [
+        option for option in options if option.endswith(f".{name}") or option == ELSEWHERE.get(name.rpartition(".")[2])
+    ]
     close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)
     return f"; did you mean {', '.join(close)}?" if close else "; see --help"

@@ -150,9 +150,9 @@ class Console:
     def _status(self) -> str:
         parts = [f"{self._step:,}/{self._total:,} steps"]
         if self._returns:
-            parts.append(f"return {sum(self._returns) / len(self._returns):.1f}")
+            parts.append(f"return {shown(sum(self._returns) / len(self._returns))}")
         if self._eval_return is not None:
-            parts.append(f"eval {self._eval_return:.1f}")
+            parts.append(f"eval {shown(self._eval_return)}")
         rate = self._rate()
         if rate > 0.0:
             parts += [f"{rate:,.0f} steps/s", f"{_clock((self._total - self._step) / rate)} left"]
@@ -162,6 +162,11 @@ class Console:
         """Environment steps per second over the last drawings."""
         (start, first), (end, last) = self._marks[0], self._marks[-1]
         return (last - first) / (end - start) if end > start else 0.0
+
+
+def shown(value: float) -> str:
+    """A return with one decimal, or with three digits where it is small: -20.8, 0.993, -0.006."""
+    return f"{value:.1f}" if abs(value) >= 1.0 or value == 0.0 else f"{value:.3g}"
 
 
 def _clock(seconds: float) -> str:

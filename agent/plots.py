@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.console import shown
 from agent.files import atomic_write_bytes
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import: only when a picture is drawn
@@ -174,8 +175,8 @@ def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, fir
 
 def _label(result: Mapping[str, Any]) -> str:
     low, high = result["return_ci95"]
-    mean = f"mean {result['return_mean']:.1f} [{low:.1f}, {high:.1f}]"
-    return f"{result['label']}\n{mean}\nIQM {result['return_iqm']:.1f}"
+    mean = f"mean {shown(result['return_mean'])} [{shown(low)}, {shown(high)}]"
+    return f"{result['label']}\n{mean}\nIQM {shown(result['return_iqm'])}"
 
 
 def _thousands(value: float, _position: float) -> str:

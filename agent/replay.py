@@ -212,6 +212,12 @@ class Replay:
         following = self._frames.take(after)
         return Batch(self._frames.take(start), integer(first[:, ACTION]), reward, discount, following)
 
+    def not_finite(self) -> str:
+        """What of what is stored is no finite number: rewards, observations, or nothing, ""."""
+        stored = {"rewards": self.scalars[:, REWARD], "observations": self._frames.observations}
+        floats = {name: values for name, values in stored.items() if values.is_floating_point()}
+        return " and ".join(name for name, values in floats.items() if not torch.isfinite(values).all())
+
     def _push_starts(self) -> None:
         """Appends the waiting row's starts to the queue: all environments but those that are being reset."""
         flat = self._fresh.nonzero()[0] + self.head * self.num_envs

@@ -2,10 +2,13 @@
 
 import copy
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,11 @@ def task_folder(env_id: str | None) -> str:
     return (env_id or "").rpartition(":")[2]
 
 
+def folder_of_runs(sweep: str) -> str:
+    """Where a sweep's runs lie, seen from its folder: beside all others, or in the folder that a person named."""
+    return "../.." if Path(sweep).parent == RUNS / "multirun" else "."
+
+
 def _new_folder(path: Path) -> Path:
     """Makes a folder, with a number behind its name where that is taken: runs may start in the same second."""
     folder, number = path, 1
@@ -64,7 +72,12 @@ def _new_folder(path: Path) -> Path:
 def _newest(folder: Path, seed: int) -> Path | None:
     """The newest run of a seed that has a checkpoint; run folders sort by their time."""
     named = [*folder.glob(f"*_seed{seed}"), *folder.glob(f"*_seed{seed}_*")]
-    return next((path for path in sorted(named, reverse=True) if has_checkpoint(path)), None)
+    return next((path for path in sorted(named, key=_in_time, reverse=True) if has_checkpoint(path)), None)
+
+
+def _in_time(path: Path) -> list[int | str]:
+    """Sorts run folders by their time, and jobs of one sweep by their number: 10 after 9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
 @contextmanager
@@ -164,13 +177,18 @@ def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
         raise UserError(f"{error} To go on from {earlier[-1]} instead, delete {checkpoint}.") from error
 
 
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes the resolved config beside the run.
+def write_config(folder: Path, config: Mapping[str, Any], words: Sequence[str] = ()) -> None:
+    """Writes the resolved config beside the run, with the words of the command line on top, those of earlier ones too.
 
     Raises:
         UserError: where the folder cannot be written.
     """
-    atomic_write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    path, head = folder / CONFIG, ""
+    if path.exists():
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+        head = "".join(takewhile(lambda line: line.startswith("# "), lines))
+    head += f"# {shlex.join(('python', 'train.py', *words))}\n".replace("\n", " ").rstrip() + "\n"
+    atomic_write_text(path, head + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
 
 def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from agent.checkpoint import latest_checkpoint, save_checkpoint
 from agent.config import TrainConfig
 from agent.dqn import DQN
 from agent.errors import UserError
-from agent.evaluation import Evaluation, evaluate
+from agent.evaluation import EPISODE_CAP, Evaluation, evaluate
 from agent.interrupt import Interrupt
 from agent.learning import Learner
 from agent.monitor import Monitor, NotFiniteError
@@ -65,7 +65,7 @@ class Trainer:
         self._evaluation: Evaluation | None = None
         self._evaluated_at = self._evaluations = 0
         self._saved_at = -1  # step of the last checkpoint
-        self._told = False  # that nobody tells of lost lives
+        self._told = self._cut_told = False  # that nobody tells of lost lives, that episodes are cut
         self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
         self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
         self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
@@ -165,6 +165,11 @@ class Trainer:
     def _stop(self, error: NotFiniteError) -> NoReturn:
         good = latest_checkpoint(self.run_dir)
         where = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        if what := self.replay.not_finite():
+            raise UserError(
+                f"training stopped at step {self.step} because {what} that {self.task.id} gave are NaN or infinite: "
+                f"mend the environment; {where}"
+            ) from error
         raise UserError(
             f"training stopped at step {self.step} because {error}; {where}; "
             "a lower agent.lr or agent.max_grad_norm often helps"
@@ -185,6 +190,12 @@ class Trainer:
             noisy = evaluate(self.task, network, self._eval_seeds, self.agent.noise).statistics()
             metrics |= {f"eval_noisy/{name}": noisy[name] for name in ("return_mean", "return_std")}
         self.tracker.log(self.step, metrics)
+        if (cut := sum(length >= EPISODE_CAP for length in result.lengths)) and not self._cut_told:
+            self._cut_told = True
+            self.tracker.console.line(
+                f"{cut} of {len(result.lengths)} episodes of the evaluation were cut after {EPISODE_CAP:,} steps: "
+                "env.time_limit=<steps> cuts them earlier"
+            )
         if statistics["return_mean"] >= self.best_return:
             self.best_return = statistics["return_mean"]
             self._save_agent("best")

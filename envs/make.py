@@ -61,7 +61,7 @@ def load_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = N
         if not isinstance(actions, gym.spaces.Discrete):
             raise UserError(
                 f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
-                "for continuous ones use a policy-gradient or actor-critic library"
+                "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
             )
         spec = env.spec
         return Task(

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -59,6 +60,14 @@ def register(env_id: str) -> None:
             package.register()
     if "/" not in env_id and env_id not in gym.registry and is_installed("ale_py"):
         _atari()  # it has ids of its own without a name in front, such as Pong-v4
+
+
+def is_atari_game(name: str) -> bool:
+    """Whether ale-py is here and has a game of this name, such as SpaceInvaders; by its files, without importing it."""
+    found = importlib.util.find_spec("ale_py")
+    if found is None or found.origin is None:
+        return False
+    return name.lower() in {path.stem.replace("_", "") for path in (Path(found.origin).parent / "roms").glob("*.bin")}
 
 
 def is_installed(module: str) -> bool:

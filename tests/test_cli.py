@@ -107,6 +107,8 @@ BAD_TRAINING = {
     "an id by its option": ("env.id=Acrobot-v1", "write env=<id>"),
     "no preset": ("~env", "env.id is None: it must be a word"),
     "no id": ("env=", "env= names no environment: write env=<id>"),
+    "a name of another library's, one level down": ("agent.buffer_size=9", r"did you mean agent\.replay_size\?"),
+    "a value with a mark of Hydra's": ("hydra.run.dir=~/run", "such as env=CartPole-v1, one with spaces, .* ~ or = in"),
     "a name of another library's": ("learning_rate=1e-3", r"unknown option learning_rate; did you mean agent\.lr\?"),
     "a word for a list of words": ("wandb.tags=a", r"wandb\.tags is 'a': it must be a list, such as \[a,b\]"),
     "no run to resume": ("resume=", "resume= names no run"),
@@ -373,9 +375,74 @@ def test_multirun_makes_a_folder_for_each_job(programs: Programs, tmp_path: Path
         *(("MountainCar-v0", 0, 0.01), ("MountainCar-v0", 0, 0.1)),
     ]
     assert all(run.parent.name == config["env"]["id"] for run, config in zip(runs, configs, strict=True))
+    head = (runs[0] / "config.yaml").read_text().splitlines()[0]
+    assert head.startswith("# python train.py ")
+    assert f"seed={configs[0]['seed']}" in head or f"agent.lr={configs[0]['agent']['lr']}" in head
     sentence = one_sentence(programs.run("train", "-m", "seed=0,1", "resume=auto", cwd=tmp_path))
     assert "resume" in sentence
     assert "-m" in sentence
+
+
+def test_a_sweep_has_a_folder_of_its_own_where_one_is_named(programs: Programs, tmp_path: Path) -> None:
+    words = ("train", "-m", *SMALL, "steps=100", "seed=3,4")
+    result = programs.run(*words, "hydra.sweep.dir=study/one", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert {path.name for path in tmp_path.iterdir()} == {"study"}
+    assert {path.name for path in (tmp_path / "study" / "one").iterdir()} == {"CartPole-v1", "multirun.yaml"}
+    assert len(list((tmp_path / "study" / "one" / "CartPole-v1").glob("*/last/agent.safetensors"))) == 2
+    told = [line for line in result.err.splitlines() if line.startswith("job ")]
+    assert [line.partition(":")[0] for line in told] == ["job 0", "job 1"]
+    assert [line.split()[-1] for line in told] == ["seed=3", "seed=4"]
+    assert "hydra.sweep.dir" in one_sentence(programs.run(*words, "hydra.run.dir=elsewhere", cwd=tmp_path))
+
+
+NOT_NUMBERS = """
+import gymnasium as gym
+import numpy as np
+
+
+class Broken(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+
+    def __init__(self, what="rewards"):
+        self.what, self.steps = what, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        observation, reward = np.zeros(3, np.float32), 0.0
+        if self.steps > 90:
+            reward, observation[1] = (np.nan, 0.0) if self.what == "rewards" else (0.0, np.inf)
+        return observation, reward, False, False, {}
+
+
+gym.register("Broken-v0", entry_point=Broken, max_episode_steps=9)
+"""
+
+
+@pytest.mark.parametrize("what", ["rewards", "observations"])
+def test_an_environment_that_gives_no_numbers_is_to_blame(programs: Programs, tmp_path: Path, what: str) -> None:
+    (tmp_path / "broken.py").write_text(NOT_NUMBERS)
+    words = ("env=broken:Broken-v0", f"+env.kwargs.what={what}", "steps=600", "log.every=200", "eval.every=0")
+    result = programs.run("train", *SMALL, *words, cwd=tmp_path)
+    assert result.code == 2
+    sentence = result.err.splitlines()[-1]
+    assert f"because {what} that Broken-v0 gave are NaN or infinite: mend the environment" in sentence, sentence
+
+
+def test_what_has_no_effect_is_told(programs: Programs, tmp_path: Path) -> None:
+    words = ("train", *SMALL, "steps=100", "agent=dqn", "agent.noise.draws=1", "noise=shared", "agent.gamma=0.9")
+    result = programs.run(*words, "agent.priority={beta:0.5}", cwd=tmp_path)
+    assert result.code == 0, result.err
+    told = [line for line in result.err.splitlines() if "does nothing" in line]
+    assert told == [
+        "agent.noise.draws=1 does nothing: agent.noise.enabled is false",
+        "noise=shared does nothing: agent.noise.enabled is false",
+        "agent.priority.beta=0.5 does nothing: agent.priority.enabled is false",
+    ]
 
 
 def test_a_sweep_goes_on_after_a_job_that_fails(programs: Programs, tmp_path: Path) -> None:

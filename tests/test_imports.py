@@ -58,7 +58,7 @@ ALLOWED: dict[str, str] = {
     "agent.run_folder": "checkpoint errors files",
     "agent.console": "errors",
     "agent.tracking": "config console errors",
-    "agent.plots": "files",
+    "agent.plots": "console files",
     "agent.interrupt": "",
     "agent.resources": "errors",
     "agent.cli": "errors interrupt",

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from agent.config import AgentConfig, EvaluateConfig, NetworkConfig, NoiseConfig, TrainConfig
+from agent.config import AgentConfig, EvaluateConfig, NetworkConfig, NoiseConfig, TrainConfig, without_effect
 from agent.errors import UserError
 from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, leaf_names, nearest, parse, to_plain
 from train import presets
@@ -442,6 +442,54 @@ def test_an_id_has_its_preset_however_hydra_is_told(word: str, monkeypatch: pyte
     monkeypatch.setattr(ConfigStore, "store", lambda self, name, *node: stored.append(name))
     presets([f"env={word.format('ALE/Pong-v5')}", f"env={word.format('CartPole')}"])
     assert stored == ["Pong-v5", "CartPole"]
+
+
+GAMES = {"Pong": 0.25, "Pong-v4": 0.0, "PongDeterministic-v0": 0.25, "PongNoFrameskip-v4": 0.0, "ALE/Pong": 0.25}
+
+
+@pytest.mark.parametrize("env_id", [*GAMES, "Gong-v4", "Gong"])
+def test_a_game_is_played_as_in_the_papers_by_each_of_its_names(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.is_atari_game", lambda name: name == "Pong")
+    presets([f"env={env_id}"])
+    short = env_id in GAMES and "-v" not in env_id
+    config = composed("train", f"env={env_id}", *([] if short else [f"env.id={env_id}"]))
+    assert OmegaConf.select(config, "env.clip_rewards") == (env_id in GAMES)
+    assert OmegaConf.select(config, "env.kwargs.repeat_action_probability") == GAMES.get(env_id)
+    if short:
+        assert OmegaConf.select(config, "env.id") == "ALE/Pong-v5"
+
+
+EFFECTS = [
+    ("agent=dqn", "agent.noise.sigma0=0.3", "agent.noise.enabled is false"),
+    ("agent=noisy_dqn", "agent.noise.index=3", "agent.noise.form is factorised"),
+    ("agent=index_dqn", "agent.noise.index=3", ""),
+    ("agent=c51", "agent.quantile.count=20", "agent.head is categorical"),
+    ("agent=c51", "agent.categorical.atoms=21", ""),
+    ("agent=c51", "agent.huber_threshold=2", "agent.head is categorical"),
+    ("agent=iqn", "agent.implicit_quantile.samples=4", ""),
+    ("agent=qr_dqn", "agent.quantile.count=20", ""),
+    ("agent=noisy_dqn", "agent.huber_threshold=2", ""),
+    ("agent.loss=squared", "agent.huber_threshold=2", "agent.loss is squared"),
+    ("agent=noisy_dqn", "agent.munchausen.alpha=0.5", "agent.munchausen.enabled is false"),
+    ("agent=munchausen_dqn", "agent.munchausen.alpha=0.5", ""),
+    ("agent=dqn", "agent.munchausen.enabled=false", ""),
+    ("agent=dqn", "agent.noise.enabled=false", ""),
+    ("agent=rainbow", "agent.priority.exponent=0.6", ""),
+    ("agent=noisy_dqn", "++agent.network.impala.width=4", "agent.network.encoder is auto"),
+    ("agent.network.encoder=impala", "agent.network.impala.width=4", ""),
+    ("agent.lr_end=null", "agent.lr_updates=5", "agent.lr_end is null"),
+    ("agent.lr_end=1e-5", "agent.lr_updates=5", ""),
+    ("agent=noisy_dqn", "agent.epsilon.steps=5", "ε is 0 all along"),
+    ("agent=dqn", "agent.epsilon.steps=5", ""),
+    ("eval.video=false", "eval.video_every=1", "eval.video is false"),
+    ("agent=noisy_dqn", "agent.lr=0.5", ""),
+]
+
+
+@pytest.mark.parametrize(("base", "word", "why"), EFFECTS)
+def test_what_nothing_reads_is_named(base: str, word: str, why: str) -> None:
+    config = parse(TrainConfig, train_mapping(base, word))
+    assert list(without_effect(config, [base, word])) == ([f"{word} does nothing: {why}"] if why else [])
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "noise").glob("*.yaml")))

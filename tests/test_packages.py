@@ -1,5 +1,7 @@
 """Environments of other packages: what is said where one is missing, and that they play where it is there."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,3 +73,15 @@ def test_lunar_lander() -> None:
     frame: Any = env.render()
     assert frame.dtype == np.uint8
     env.close()
+
+
+def test_games_are_known_by_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ale_py" / "roms").mkdir(parents=True)
+    (tmp_path / "ale_py" / "__init__.py").write_text("raise ImportError('it is not to be imported')")
+    (tmp_path / "ale_py" / "roms" / "space_invaders.bin").touch()
+    monkeypatch.delitem(sys.modules, "ale_py", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert packages.is_atari_game("SpaceInvaders")
+    assert not packages.is_atari_game("CartPole")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not packages.is_atari_game("SpaceInvaders")

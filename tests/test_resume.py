@@ -511,6 +511,17 @@ def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert run_folder.run_folder("some/where", "CartPole-v1", 3) == "some/where"
 
 
+def test_the_newest_job_of_a_sweep_is_the_one_of_the_greatest_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folder, "has_checkpoint", lambda path: True)
+    names = ["2026-01-02_00-00-00_seed0_job10", "2026-01-02_00-00-00_seed0_job9", "2026-01-01_00-00-00_seed0_11"]
+    for name in names:
+        (tmp_path / "runs" / "CartPole-v1" / name).mkdir(parents=True)
+    assert run_folder.run_folder("auto", "CartPole-v1", 0) == f"runs/CartPole-v1/{names[0]}"
+
+
 def test_what_a_container_leaves_of_the_memory(tmp_path: Path) -> None:
     assert left_by_group(tmp_path) == float("inf")
     (tmp_path / "memory.max").write_text("1000\n")

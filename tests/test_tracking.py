@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import WandbConfig
-from agent.console import Console, JsonlSink
+from agent.console import Console, JsonlSink, shown
 from agent.errors import UserError
 from agent.tracking import RUN_SETTINGS, Tracker
 
@@ -356,6 +356,14 @@ def test_a_console_without_progress_prints_lines_only() -> None:
     console.line("x")
     console.close()
     assert stream.getvalue() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-20.81, "-20.8"), (500.0, "500.0"), (1.0, "1.0"), (0.0, "0.0"), (-0.006, "-0.006"), (0.99312, "0.993")],
+)
+def test_small_returns_are_not_rounded_away(value: float, text: str) -> None:
+    assert shown(value) == text
 
 
 class Gone(Terminal):

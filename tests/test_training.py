@@ -435,6 +435,18 @@ def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monke
 # ---- evaluation and saving
 
 
+def test_episodes_that_the_evaluation_cuts_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("evaluation", "training"):
+        monkeypatch.setattr(f"agent.{module}.EPISODE_CAP", 5)
+    world = setup(tmp_path, **{"eval.every": 40})
+    world.run()
+    assert len(world.tracker.series("eval/return_mean")) > 1
+    told = [line for line in world.tracker.lines if "were cut" in line]
+    assert told == [
+        "2 of 2 episodes of the evaluation were cut after 5 steps: env.time_limit=<steps> cuts them earlier"
+    ]
+
+
 def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of equals the later; every evaluation plays the same seeds."""
     values, seeds = iter([1.0, 5.0, 3.0, 5.0, 4.0]), []
