@@ -139,7 +139,7 @@ class Console:
         self._last_shown = (self._step, self._eval_return)
         if self._bar is None:
             print(
-                f"{100 * self._step / max(1, self._total):3.0f}% {self._status()}",
+                f"{100 * min(self._step / max(1, self._total), 1.0):3.0f}% {self._status()}",
                 file=self._stream,
                 flush=True,
             )
