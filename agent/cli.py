@@ -154,8 +154,7 @@ def word(name: str, value: object) -> str:
 
 def _nearest(name: str, options: Sequence[str]) -> str:
     """The options that are spelt like `name`, that end in it, or that other libraries call by it."""
-    close = [
-        option for option in options if option.endswith(f".{name}") or option == ELSEWHERE.get(name.rpartition(".")[2])
-    ]
+    elsewhere = ELSEWHERE.get(name.removeprefix("agent."))
+    close = [option for option in options if option.endswith(f".{name}") or option == elsewhere]
     close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)
     return f"; did you mean {', '.join(close)}?" if close else "; see --help"
