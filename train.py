@@ -132,17 +132,16 @@ def run(cfg: DictConfig, folder: Path) -> None:
         raise UserError("env.id is not to be set: write env=<id>, which brings the preset of the task as well")
     imports = import_asked(asked)
     resume = asked.pop("resume")
-    config = parse(TrainConfig, asked)
+    config, words = parse(TrainConfig, asked), list(unfolded(overrides))
     begun = open_run(folder, None if resume is None else str(resume))
     if begun is not None:
         step, saved = begun[0], begun[1]["config"]
-        config = parse(TrainConfig, merge_resumed(saved, to_plain(config), unfolded(overrides)))
+        config = parse(TrainConfig, merge_resumed(saved, to_plain(config), words))
         if step >= config.steps:
             if config.steps < saved["steps"]:
                 raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
             print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
             return
-    words = list(unfolded(overrides))
     for sentence in without_effect(config, words):
         print(sentence, file=sys.stderr)
     outcome = train(config, folder, begun, imports, overrides)

@@ -187,8 +187,8 @@ def write_config(folder: Path, config: Mapping[str, Any], words: Sequence[str] =
     if path.exists():
         lines = path.read_text(errors="replace").splitlines(keepends=True)
         head = "".join(takewhile(lambda line: line.startswith("# "), lines))
-    head += f"# {shlex.join(('python', 'train.py', *words))}\n".replace("\n", " ").rstrip() + "\n"
-    atomic_write_text(path, head + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    command = shlex.join(("python", "train.py", *words)).replace("\n", " ")  # a comment is one line
+    atomic_write_text(path, f"{head}# {command}\n" + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
 
 def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

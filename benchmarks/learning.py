@@ -116,7 +116,6 @@ def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     grid = np.arange(study.eval_every, study.steps + 1, study.eval_every)
-    one = all([result["label"] for result in results].count(label) == 1 for label in study.variants)
     for label in study.variants:
         mine = [result["curve"] for result in results if result["label"] == label]
         values = np.array([[value for _, value, _ in curve][: len(grid)] for curve in mine])
@@ -125,7 +124,8 @@ def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
         (line,) = axes.plot(grid[: values.shape[1]], values.mean(axis=0), label=f"{label} ({seeds})")
         axes.fill_between(grid[: values.shape[1]], *intervals.T, alpha=0.2, color=line.get_color(), linewidth=0)
     axes.axhline(study.threshold, color="0.5", linewidth=0.8, linestyle=":")
-    title = f"{study.env}, {study.steps:,} steps" + (": mean and 95 % interval" if not one else "")
+    what = ": mean and 95 % interval" if len(results) > len(study.variants) else ""
+    title = f"{study.env}, {study.steps:,} steps{what}"
     axes.set(xlabel="environment steps", ylabel="greedy return", title=title)
     axes.legend()
     axes.grid(alpha=0.3)
