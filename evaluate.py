@@ -1,6 +1,6 @@
 """Plays saved agents: python evaluate.py checkpoint=runs/CartPole-v1/<run> (--help for more)."""
 
-from agent.interrupt import quit_at_once
+from agent.common.interrupt import quit_at_once
 
 if __name__ == "__main__":
     quit_at_once()  # first: the imports take a second
@@ -15,19 +15,20 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from agent import cli
-from agent.config import EvaluateConfig
-from agent.console import shown
-from agent.errors import UserError
-from agent.evaluation import Player, evaluate, load_player
-from agent.extensions import import_asked
-from agent.files import atomic_write_text
-from agent.options import leaf_names, parse
-from agent.plots import plot_evaluation
-from agent.resources import prepare_cpu, resolve_device
-from agent.saved_agent import FILE_NAME, find_agent, newest_run
-from agent.seeding import environment_seeds
-from agent.showing import record, watch
+from agent.command import errors as cli
+from agent.command.imports import import_asked
+from agent.common.errors import UserError
+from agent.common.files import atomic_write_text
+from agent.common.seeding import environment_seeds
+from agent.config.parsing import leaf_names, parse
+from agent.config.run import EvaluateConfig
+from agent.records.console import shown
+from agent.records.plots import plot_evaluation
+from agent.records.saved_agent import FILE_NAME, find_agent, newest_run
+from agent.running.evaluation import evaluate
+from agent.running.filming import record, watch
+from agent.running.player import Player, load_player
+from agent.running.resources import prepare_cpu, resolve_device
 from envs.video import write_video
 
 #: What `cli` needs to put errors into words.

@@ -1,6 +1,6 @@
 """Trains a DQN that explores by learned noise: python train.py env=CartPole-v1 (--help for more)."""
 
-from agent.interrupt import quit_at_once
+from agent.common.interrupt import quit_at_once
 
 if __name__ == "__main__":
     quit_at_once()  # first: the imports take a second
@@ -24,27 +24,37 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from agent import cli
-from agent.config import TrainConfig, without_effect
-from agent.console import Console, shown
-from agent.dqn import DQN
-from agent.errors import UserError
-from agent.extensions import import_asked
-from agent.files import truncate_jsonl
-from agent.interrupt import Interrupt
-from agent.network import build_network
-from agent.numpy_network import NumpyNetwork
-from agent.options import leaf_names, parse, to_plain
-from agent.plots import plot_learning_curve
-from agent.priorities import PrioritisedReplay, prioritised_bytes
-from agent.replay import Replay, required_bytes
-from agent.resources import check_replay_memory, prepare_cpu, resolve_device, threads_for_numpy
-from agent.run_folder import folder_of_runs, merge_resumed, occupied, open_run, run_folder, task_folder, write_config
-from agent.saved_agent import check_env, load_agent
-from agent.seeding import torch_generator
-from agent.speed import choose_speed
-from agent.tracking import Tracker
-from agent.training import Outcome, Trainer
+from agent.command import errors as cli
+from agent.command.imports import import_asked
+from agent.command.overrides import word
+from agent.common.errors import UserError
+from agent.common.files import truncate_jsonl
+from agent.common.interrupt import Interrupt
+from agent.common.seeding import torch_generator
+from agent.compute.numpy.network import NumpyNetwork
+from agent.compute.plan import choose_speed
+from agent.config.checks import without_effect
+from agent.config.parsing import leaf_names, parse, to_plain
+from agent.config.run import TrainConfig
+from agent.learning.dqn import DQN
+from agent.networks.build import build_network
+from agent.records.console import Console, shown
+from agent.records.plots import plot_learning_curve
+from agent.records.run_folder import (
+    folder_of_runs,
+    merge_resumed,
+    occupied,
+    open_run,
+    run_folder,
+    task_folder,
+    write_config,
+)
+from agent.records.saved_agent import check_env, load_agent
+from agent.records.tracking import Tracker
+from agent.replay.prioritised import PrioritisedReplay, prioritised_bytes
+from agent.replay.ring import Replay, required_bytes
+from agent.running.resources import check_replay_memory, prepare_cpu, resolve_device, threads_for_numpy
+from agent.running.trainer import Outcome, Trainer
 from envs.make import Task, load_saved_task, load_task
 from envs.packages import is_atari_game
 from envs.vector import make_vector
@@ -284,7 +294,7 @@ def report(
         tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
     say = tracker.console.line
     if outcome.step < config.steps:
-        command = shlex.join([cli.word("resume", folder), *imports])
+        command = shlex.join([word("resume", folder), *imports])
         say(f"stopped at step {outcome.step} and saved; go on with: python train.py {command}")
     elif outcome.evaluation is not None:
         mean = outcome.evaluation.statistics()["return_mean"]
@@ -292,7 +302,7 @@ def report(
     say(f"agents:    {' and '.join(str(path.parent) for path in agents.values())}")
     say(f"curve:     {curve}")
     say(f"dashboard: {tracker.dashboard}")
-    words = [cli.word("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
+    words = [word("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
     say(f"evaluate:  python evaluate.py {shlex.join(words)}")
 
 

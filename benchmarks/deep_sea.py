@@ -27,14 +27,14 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train
-from agent.config import TrainConfig
-from agent.console import Console
-from agent.files import atomic_write_bytes
-from agent.interrupt import Interrupt
-from agent.options import parse
-from agent.plots import PALETTE
-from agent.resources import prepare_cpu
-from agent.training import Trainer
+from agent.common.files import atomic_write_bytes
+from agent.common.interrupt import Interrupt
+from agent.config.parsing import parse
+from agent.config.run import TrainConfig
+from agent.records.console import Console
+from agent.records.plots import PALETTE
+from agent.running.resources import prepare_cpu
+from agent.running.trainer import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
 

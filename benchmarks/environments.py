@@ -63,7 +63,7 @@ def is_atari(env_id: str) -> bool:
 def attempt(env_id: str, answers: Any) -> None:
     """Loads the task and learns from it; answers (group, what it observes or why not)."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    from agent.errors import UserError
+    from agent.common.errors import UserError
     from envs.make import load_task
 
     try:
@@ -89,8 +89,8 @@ def trained(env_id: str, folder: Path) -> Any:
 
     import agent.evaluation
     import train
-    from agent.config import TrainConfig
-    from agent.options import parse
+    from agent.config.parsing import parse
+    from agent.config.run import TrainConfig
     from envs.make import load_task
 
     agent.evaluation.EPISODE_CAP = EPISODE_CAP
@@ -107,12 +107,12 @@ def trained(env_id: str, folder: Path) -> Any:
 def play(env_id: str, folder: Path) -> Any:
     """The task, after random play, a few updates and steps by the policy."""
     import train
-    from agent.config import TrainConfig
-    from agent.console import Console
-    from agent.options import parse, to_plain
-    from agent.resources import prepare_cpu, resolve_device
-    from agent.tracking import Tracker
-    from agent.training import Trainer
+    from agent.config.parsing import parse, to_plain
+    from agent.config.run import TrainConfig
+    from agent.records.console import Console
+    from agent.records.tracking import Tracker
+    from agent.running.resources import prepare_cpu, resolve_device
+    from agent.running.trainer import Trainer
     from envs.make import load_task
     from envs.vector import make_vector
 

@@ -42,17 +42,17 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agent.config import TrainConfig  # noqa: E402
-from agent.dqn import DQN  # noqa: E402
-from agent.learning import Learner  # noqa: E402
-from agent.network import build_network  # noqa: E402
-from agent.observation import ObservationSpec  # noqa: E402
-from agent.options import parse  # noqa: E402
-from agent.priorities import PrioritisedReplay  # noqa: E402
-from agent.replay import Replay  # noqa: E402
-from agent.resources import prepare_cpu, resolve_device  # noqa: E402
-from agent.seeding import torch_generator  # noqa: E402
-from agent.speed import Speed  # noqa: E402
+from agent.common.observation import ObservationSpec  # noqa: E402
+from agent.common.seeding import torch_generator  # noqa: E402
+from agent.compute.plan import Speed  # noqa: E402
+from agent.config.parsing import parse  # noqa: E402
+from agent.config.run import TrainConfig  # noqa: E402
+from agent.learning.dqn import DQN  # noqa: E402
+from agent.learning.learner import Learner  # noqa: E402
+from agent.networks.build import build_network  # noqa: E402
+from agent.replay.prioritised import PrioritisedReplay  # noqa: E402
+from agent.replay.ring import Replay  # noqa: E402
+from agent.running.resources import prepare_cpu, resolve_device  # noqa: E402
 from train import presets  # noqa: E402
 
 FRAMES, ACTIONS, ENVS = ObservationSpec((4, 84, 84), "uint8", 255.0, 4), 6, 64
@@ -183,7 +183,7 @@ class Silent:
 
 
 def trainer_of(config: TrainConfig, device: torch.device, tracker: Silent) -> Any:
-    from agent.training import Trainer
+    from agent.running.trainer import Trainer
     from envs.make import load_task
     from envs.vector import make_vector
     from train import build_agent, build_replay

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reporting
 
-from agent.evaluation import bootstrap_interval, interquartile_mean
+from agent.records.statistics import bootstrap_interval, interquartile_mean
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

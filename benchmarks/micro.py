@@ -21,11 +21,11 @@ import reporting
 import torch
 from parts import NOISES, build, by_autograd, fill
 
-from agent.errors import UserError
-from agent.priorities import PrioritisedReplay
-from agent.replay import Replay
-from agent.resources import prepare_cpu
-from agent.seeding import numpy_generator, torch_generator
+from agent.common.errors import UserError
+from agent.common.seeding import numpy_generator, torch_generator
+from agent.replay.prioritised import PrioritisedReplay
+from agent.replay.ring import Replay
+from agent.running.resources import prepare_cpu
 from envs.make import load_task
 from envs.vector import make_vector
 

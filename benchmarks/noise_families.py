@@ -15,8 +15,8 @@ import matplotlib
 from cycler import cycler
 from learning import RESULTS, ROOT, Study, plot, run_study, table
 
-from agent.noise import QUANTILES
-from agent.plots import PALETTE
+from agent.noise.distributions import QUANTILES
+from agent.records.plots import PALETTE
 
 
 def study(steps: int) -> Study:

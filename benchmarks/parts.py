@@ -13,12 +13,12 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agent.config import TrainConfig  # noqa: E402
-from agent.dqn import DQN  # noqa: E402
-from agent.numpy_losses import LOSSES  # noqa: E402
-from agent.numpy_network import NumpyNetwork  # noqa: E402
-from agent.options import parse  # noqa: E402
-from agent.replay import Replay  # noqa: E402
+from agent.compute.numpy.losses import LOSSES  # noqa: E402
+from agent.compute.numpy.network import NumpyNetwork  # noqa: E402
+from agent.config.parsing import parse  # noqa: E402
+from agent.config.run import TrainConfig  # noqa: E402
+from agent.learning.dqn import DQN  # noqa: E402
+from agent.replay.ring import Replay  # noqa: E402
 from envs.make import Task, load_task  # noqa: E402
 from train import build_agent, build_replay  # noqa: E402
 

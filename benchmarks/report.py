@@ -26,7 +26,7 @@ target network changes when it is copied); both act by what the last update drew
 for the prediction, one for the target, with double Q-learning one for the selection, and a new one for
 every acting step. Peak memory is of the whole process, its imports included; of an Atari transition
 Stable-Baselines3 and TorchRL keep two stacks of frames, Tianshou one, this project one frame. This
-project's process is set up as `train.py` sets it up (agent/resources.py: numbers below 1e-38 are 0, freed
+project's process is set up as `train.py` sets it up (agent/running/resources.py: numbers below 1e-38 are 0, freed
 memory is kept), the others' as they come.""",
         "peers",
         "python benchmarks/peers.py",

@@ -26,8 +26,8 @@ from cycler import cycler
 from learning import RESULTS, ROOT, Study, plot, run_ours
 from reporting import FIGURES
 
-from agent.evaluation import bootstrap_interval, interquartile_mean
-from agent.plots import PALETTE
+from agent.records.plots import PALETTE
+from agent.records.statistics import bootstrap_interval, interquartile_mean
 
 KEPT = ROOT / "docs" / "results"
 SEEDS = range(100, 105)

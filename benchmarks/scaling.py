@@ -18,14 +18,15 @@ import reporting
 import torch
 from parts import PER_ROW, PLAIN, SHARED, Parts, build, by_autograd, fill, losses_by_torch
 
-from agent.layers import NoisyLinear
-from agent.learning import Learner
-from agent.noise import NoiseModel, noise_stream
-from agent.numpy_layers import product
-from agent.optimiser import Adam
-from agent.replay import Replay
-from agent.resources import prepare_cpu
-from agent.seeding import numpy_generator, seed_sequence, torch_generator
+from agent.common.seeding import numpy_generator, seed_sequence, torch_generator
+from agent.compute.numpy.layers import product
+from agent.learning.adam import Adam
+from agent.learning.learner import Learner
+from agent.noise.distributions import NoiseModel
+from agent.noise.layers import NoisyLinear
+from agent.noise.streams import noise_stream
+from agent.replay.ring import Replay
+from agent.running.resources import prepare_cpu
 from envs.make import load_task
 from envs.vector import make_vector
 

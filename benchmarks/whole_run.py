@@ -62,15 +62,16 @@ def instrument(clock: Clock) -> Callable[..., Any]:
     """Puts the clock around the pieces of a run; gives train.train, with it around what is left."""
     from gymnasium.vector import SyncVectorEnv
 
-    import agent.training as training
+    import agent.running.trainer as training
     import train
-    from agent.dqn import DQN
-    from agent.gradients import AutogradGradient, NumpyGradient
-    from agent.monitor import Monitor
-    from agent.noise import TableNoise
-    from agent.optimiser import Adam
-    from agent.priorities import PrioritisedReplay
-    from agent.replay import Replay
+    from agent.compute.numpy.gradient import NumpyGradient
+    from agent.learning.adam import Adam
+    from agent.learning.dqn import DQN
+    from agent.learning.gradient import AutogradGradient
+    from agent.noise.streams import TableNoise
+    from agent.replay.prioritised import PrioritisedReplay
+    from agent.replay.ring import Replay
+    from agent.running.monitor import Monitor
 
     made = train.make_vector
 
@@ -113,8 +114,8 @@ def main() -> None:
     asked = [option for option in sys.argv[1:] if option != "--cpu-time"]
     clock = Clock(time.perf_counter if len(asked) == len(sys.argv) - 1 else time.process_time)
     train = instrument(clock)
-    from agent.config import TrainConfig
-    from agent.options import parse
+    from agent.config.parsing import parse
+    from agent.config.run import TrainConfig
 
     env_id = next((option[4:] for option in asked if option.startswith("env=")), "CartPole-v1")
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):

@@ -8,8 +8,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from agent.errors import UserError
-from agent.observation import ObservationSpec
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
 from envs.observations import Observer, observer_of
 from envs.packages import register

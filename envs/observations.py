@@ -15,8 +15,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from agent.errors import UserError
-from agent.observation import ObservationSpec
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
 
 #: The smallest height and width of an image: below, there is nothing to convolve.
 SMALLEST_SIDE = 3

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import gymnasium as gym
 
-from agent.errors import UserError
+from agent.common.errors import UserError
 from envs import deep_sea
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
-from agent.errors import UserError
+from agent.common.errors import UserError
 from envs.atari import is_played_as_in_the_papers
 from envs.atari_vector import KNOWN, AtariVector
 from envs.make import Task, make_single

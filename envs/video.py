@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.errors import UserError
+from agent.common.errors import UserError
 
 GIF_MAX_FPS = 25  # beyond it a GIF only grows: viewers slow very short delays down
 GIF_COLORS = 128

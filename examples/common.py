@@ -20,8 +20,8 @@ from PIL import Image  # matplotlib's own dependency
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from agent.errors import UserError
-from agent.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, RED
+from agent.common.errors import UserError
+from agent.records.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, RED
 
 __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PALETTE", "RED"]
 

@@ -17,7 +17,7 @@ from common import BLUE, GREEN, GREY, LOG_DENSITIES, ORANGE, Function, Options, 
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from agent.noise import Distribution, sample
+from agent.noise.distributions import Distribution, sample
 
 SCORE, BASELINE = "score function", "… with baseline E f"
 EULER = 0.5772156649015329

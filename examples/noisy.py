@@ -15,8 +15,8 @@ from common import BLUE, GREEN, GREY, ORANGE, PALETTE, Options, figure, generato
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from agent.layers import NoisyLinear
-from agent.noise import LayerNoise
+from agent.noise.distributions import LayerNoise
+from agent.noise.layers import NoisyLinear
 
 FACTOR = sqrt(2.0 / pi)  # E f(ε)² = E|ε| of normal ε, f(ε) = sgn(ε)·√|ε|
 INPUT_SIZES = (1.0, 0.5, 0.25, 0.0)  # standard deviations of the inputs of the learning task

@@ -20,8 +20,8 @@ from common import BLUE, GREY, ORANGE, PALETTE, Options, figure, generator, run,
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
-from agent.layers import Linear
-from agent.noise import sample
+from agent.noise.distributions import sample
+from agent.noise.layers import Linear
 
 END = 4.0 * pi
 MEAN_SPREAD = 0.2  # of s(x) over [0, 4π]

@@ -28,7 +28,7 @@ from common import (
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from agent.noise import QUANTILES, sample
+from agent.noise.distributions import QUANTILES, sample
 
 TARGETS = ((0.0, 1.0), (-6.0, 2.0), (3.0, 0.6), (10.0, 5.0))  # μ and σ
 

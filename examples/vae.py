@@ -15,9 +15,9 @@ from common import BLUE, GREY, ORANGE, Options, figure, generator, run, save, st
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
-from agent.errors import UserError
-from agent.layers import Linear
-from agent.noise import quantile, sample
+from agent.common.errors import UserError
+from agent.noise.distributions import quantile, sample
+from agent.noise.layers import Linear
 
 LATENT = 2  # a plane, which can be drawn
 LEVELS = 16.0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agent.resources import prepare_cpu
+from agent.running.resources import prepare_cpu
 
 
 @pytest.fixture(scope="session", autouse=True)

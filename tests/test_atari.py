@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_training import setup
 
-from agent.evaluation import Evaluation
-from agent.replay import REWARD, TERMINATED
+from agent.replay.ring import REWARD, TERMINATED
+from agent.running.evaluation import Evaluation
 from envs.atari import SCORES, Atari, area_weights, frame_stack, human_normalised
 from envs.make import load_task, make_single
 from envs.vector import make_vector

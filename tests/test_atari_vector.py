@@ -8,8 +8,8 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from agent.errors import UserError
-from agent.frames import Frames
+from agent.common.errors import UserError
+from agent.replay.frames import Frames
 from envs.atari import EMULATOR, Atari
 from envs.make import load_task
 from envs.vector import ATARI_FROM, make_vector

@@ -14,11 +14,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from agent import encoders
-from agent.config import AgentConfig, NetworkConfig, TrainConfig
-from agent.network import build_network
-from agent.observation import ObservationSpec
-from agent.options import parse
+from agent.common.observation import ObservationSpec
+from agent.config.algorithm import AgentConfig, NetworkConfig
+from agent.config.parsing import parse
+from agent.config.run import TrainConfig
+from agent.networks import encoders
+from agent.networks.build import build_network
 from tests.test_imports import ROOT
 from train import presets
 

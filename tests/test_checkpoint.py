@@ -21,9 +21,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agent.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.errors import UserError
-from agent.files import atomic_write_bytes, atomic_write_text, truncate_jsonl
+from agent.common.errors import UserError
+from agent.common.files import atomic_write_bytes, atomic_write_text, truncate_jsonl
+from agent.records.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ def test_what_cannot_come_back_exactly_is_not_saved(tmp_path: Path, leaf: Any) -
 
 def test_large_tensors_are_not_copied(tmp_path: Path) -> None:
     run = f"""
-import resource, torch; from pathlib import Path; from agent.checkpoint import save_checkpoint
+import resource, torch; from pathlib import Path; from agent.records.checkpoint import save_checkpoint
 state = {{"replay": torch.zeros(100 << 20, dtype=torch.uint8)}}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 save_checkpoint(Path({str(tmp_path)!r}), 1, state, 1)

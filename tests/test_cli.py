@@ -26,11 +26,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import evaluate
-from agent.checkpoint import latest_checkpoint, load_checkpoint
-from agent.cli import word
-from agent.config import EvaluateConfig
-from agent.evaluation import load_player
-from agent.saved_agent import load_agent
+from agent.command.overrides import word
+from agent.config.run import EvaluateConfig
+from agent.records.checkpoint import latest_checkpoint, load_checkpoint
+from agent.records.saved_agent import load_agent
+from agent.running.player import load_player
 
 QUIET = ("wandb.mode=disabled", "eval.video=false")
 SMALL = (

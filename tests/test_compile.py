@@ -13,17 +13,19 @@ import pytest
 import torch
 from test_graphs import AGENTS, IMPLICIT, PLAIN, World
 
-from agent.compiled import Compiled
-from agent.compiled_gradient import CompiledGradient
-from agent.config import AgentConfig, ImpalaConfig, NetworkConfig, TrainConfig
-from agent.dqn import DQN
-from agent.errors import UserError
-from agent.gradients import AutogradGradient, NumpyGradient
-from agent.network import build_network
-from agent.numpy_network import NumpyNetwork
-from agent.options import parse
-from agent.seeding import restore, state_of, torch_generator
-from agent.speed import Speed
+from agent.common.errors import UserError
+from agent.common.seeding import restore, state_of, torch_generator
+from agent.compute.compiled import Compiled
+from agent.compute.compiled_gradient import CompiledGradient
+from agent.compute.numpy.gradient import NumpyGradient
+from agent.compute.numpy.network import NumpyNetwork
+from agent.compute.plan import Speed
+from agent.config.algorithm import AgentConfig, ImpalaConfig, NetworkConfig
+from agent.config.parsing import parse
+from agent.config.run import TrainConfig
+from agent.learning.dqn import DQN
+from agent.learning.gradient import AutogradGradient
+from agent.networks.build import build_network
 from envs.make import load_task
 from train import build_agent
 
@@ -42,7 +44,7 @@ CASES: dict[str, AgentConfig] = {
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """torch.compile without its last step: the same operations, run by torch itself."""
-    monkeypatch.setattr("agent.compiled.torch.compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr("agent.compute.compiled.torch.compile", partial(torch.compile, backend="aot_eager"))
     yield
     torch.compiler.reset()
 
@@ -98,7 +100,7 @@ def test_what_cannot_be_compiled_is_one_sentence(
 
         return fail
 
-    monkeypatch.setattr("agent.compiled.torch.compile", broken)
+    monkeypatch.setattr("agent.compute.compiled.torch.compile", broken)
     with pytest.raises(UserError, match=r"could not be compiled \(RuntimeError: the compiler\): use compile=off"):
         World(PLAIN, Speed(compiled=True, strict=True), tensors=False).run(10)
     assert not capsys.readouterr().err
@@ -119,7 +121,7 @@ def test_a_full_device_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPat
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("agent.compiled.torch.compile", lambda *_, **__: full)
+    monkeypatch.setattr("agent.compute.compiled.torch.compile", lambda *_, **__: full)
     with pytest.raises(torch.OutOfMemoryError):
         Compiled(full, strict=False)(torch.ones(2))
 

@@ -12,16 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agent import encoders
-from agent.compiled_gradient import CompiledGradient
-from agent.components import CategoricalConfig, ImplicitQuantileConfig, MunchausenConfig, QuantileConfig
-from agent.config import AgentConfig, EpsilonConfig, NetworkConfig, NoiseConfig
-from agent.dqn import DQN
-from agent.gradients import AutogradGradient, Levels
-from agent.network import build_network
-from agent.noise import DeviceNoise, TableNoise
-from agent.replay import Batch, Replay
-from agent.seeding import torch_generator
+from agent.common.seeding import torch_generator
+from agent.compute.compiled_gradient import CompiledGradient
+from agent.config.algorithm import (
+    AgentConfig,
+    CategoricalConfig,
+    EpsilonConfig,
+    ImplicitQuantileConfig,
+    MunchausenConfig,
+    NetworkConfig,
+    NoiseConfig,
+    QuantileConfig,
+)
+from agent.learning.dqn import DQN
+from agent.learning.gradient import AutogradGradient
+from agent.learning.loss import Levels
+from agent.networks import encoders
+from agent.networks.build import build_network
+from agent.noise.streams import DeviceNoise, TableNoise
+from agent.replay.ring import Batch, Replay
 
 INPUTS, ACTIONS, ROWS = 3, 4, 8
 SMALL = AgentConfig(
@@ -816,7 +825,7 @@ def test_diagnostics_say_what_they_are_named() -> None:
 def test_diagnostics_draw_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Independent noise takes as many numbers as there are weights, and an image has millions."""
     agent, batch = make(with_noise(SMALL, form="independent")), make_batch(200)
-    monkeypatch.setattr("agent.dqn.DIAGNOSED", 7 * agent.noise.size + 1)
+    monkeypatch.setattr("agent.learning.dqn.DIAGNOSED", 7 * agent.noise.size + 1)
     seen = agent.diagnostics(batch, torch.Generator().manual_seed(3))
     with torch.no_grad():
         mean = agent.network(batch.observation, None).q_values
@@ -824,7 +833,7 @@ def test_diagnostics_draw_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> 
         noisy = agent.network(batch.observation[:7], noise).q_values
     assert float(seen["q/mean"]) == pytest.approx(float(mean.mean()), abs=1e-6)
     assert float(seen["noise/q_std"]) == pytest.approx(float((noisy - mean[:7]).std()), abs=1e-6)
-    monkeypatch.setattr("agent.dqn.DIAGNOSED", 1)  # one row at least
+    monkeypatch.setattr("agent.learning.dqn.DIAGNOSED", 1)  # one row at least
     assert "noise/q_std" in agent.diagnostics(batch, torch.Generator())
 
 

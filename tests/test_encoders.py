@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent import encoders
-from agent.config import AgentConfig
-from agent.convolutions import Convolution, Impala, largest_singular_values, spectral_norms
-from agent.dqn import DQN
-from agent.encoders import EncoderParts, MLPEncoder, TrunkEncoder, register_encoder
-from agent.errors import UserError
-from agent.layers import Linear
-from agent.network import QNetwork, build_network, noise_model
-from agent.numpy_network import NumpyNetwork
-from agent.observation import ObservationSpec
-from agent.options import parse
-from agent.replay import Batch
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
+from agent.compute.numpy.network import NumpyNetwork
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse
+from agent.learning.dqn import DQN
+from agent.networks import encoders
+from agent.networks.build import build_network, noise_model
+from agent.networks.encoders import EncoderParts, MLPEncoder, TrunkEncoder, register_encoder
+from agent.networks.q_network import QNetwork
+from agent.networks.trunks import Convolution, Impala, largest_singular_values, spectral_norms
+from agent.noise.layers import Linear
+from agent.replay.ring import Batch
 
 ATARI = ObservationSpec((4, 84, 84), "uint8", 255.0)
 MINATAR = ObservationSpec((4, 10, 10), "bool")

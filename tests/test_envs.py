@@ -10,7 +10,7 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from agent.errors import UserError
+from agent.common.errors import UserError
 from envs.make import load_task, make_single
 from envs.vector import NATIVE_FROM, Processes, make_vector
 

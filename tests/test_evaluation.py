@@ -16,21 +16,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from agent.config import AgentConfig
-from agent.errors import UserError
-from agent.evaluation import (
-    Evaluation,
-    EvaluationPolicy,
-    bootstrap_interval,
-    evaluate,
-    interquartile_mean,
-    load_player,
-    play,
-)
-from agent.network import QNetwork, build_network, noise_model
-from agent.options import parse, to_plain
-from agent.saved_agent import FILE_NAME, save_agent
-from agent.seeding import environment_seeds
+from agent.common.errors import UserError
+from agent.common.seeding import environment_seeds
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse, to_plain
+from agent.networks.build import build_network, noise_model
+from agent.networks.q_network import QNetwork
+from agent.records.saved_agent import FILE_NAME, save_agent
+from agent.records.statistics import bootstrap_interval, interquartile_mean
+from agent.running.evaluation import Evaluation, EvaluationPolicy, evaluate, play
+from agent.running.player import load_player
 from envs.make import Task, load_task, make_single
 
 SEEDS = environment_seeds(0, "evaluation", 30)

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.layers import NoisyLinear
-from agent.noise import QUANTILES, Distribution, sample
+from agent.noise.distributions import QUANTILES, Distribution, sample
+from agent.noise.layers import NoisyLinear
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))  # where programs of this folder look
 import common

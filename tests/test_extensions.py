@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, Programs, Result
 
-from agent.errors import UserError
-from agent.extensions import import_asked
+from agent.command.imports import import_asked
+from agent.common.errors import UserError
 
 QUIET = (
     "wandb.mode=disabled",
@@ -151,7 +151,7 @@ def test_a_run_is_filed_under_the_id_alone(programs: Programs, tmp_path: Path) -
         ("import nowhere_at_all", "it needs nowhere_at_all"),
         ("1 / 0", "importing it failed: ZeroDivisionError"),
         ("import sys; sys.exit(0)", "importing it failed: SystemExit"),
-        ("from agent.encoders import register_encoder; register_encoder('mlp', None)", "ValueError: 'mlp'"),
+        ("from agent.networks.encoders import register_encoder; register_encoder('mlp', None)", "ValueError: 'mlp'"),
     ],
 )
 def test_a_module_that_fails_is_one_sentence(

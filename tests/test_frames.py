@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent.checkpoint import load_checkpoint, save_checkpoint
-from agent.observation import ObservationSpec
-from agent.replay import Replay, required_bytes
+from agent.common.observation import ObservationSpec
+from agent.records.checkpoint import load_checkpoint, save_checkpoint
+from agent.replay.ring import Replay, required_bytes
 
 
 class Shown:

@@ -21,21 +21,27 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agent.components import ImplicitQuantileConfig, MunchausenConfig, PriorityConfig
-from agent.config import AgentConfig, NetworkConfig, NoiseConfig
-from agent.convolutions import Impala
-from agent.dqn import DQN
-from agent.errors import UserError
-from agent.graphs import WARM_UP, Graph
-from agent.learning import Learner
-from agent.network import build_network
-from agent.noise import DeviceNoise
-from agent.numpy_network import NumpyNetwork
-from agent.observation import ObservationSpec
-from agent.priorities import PrioritisedReplay
-from agent.replay import Replay
-from agent.seeding import seed_sequence, torch_generator
-from agent.speed import EAGER, Speed
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
+from agent.common.seeding import seed_sequence, torch_generator
+from agent.compute.cuda_graphs import WARM_UP, Graph
+from agent.compute.numpy.network import NumpyNetwork
+from agent.compute.plan import EAGER, Speed
+from agent.config.algorithm import (
+    AgentConfig,
+    ImplicitQuantileConfig,
+    MunchausenConfig,
+    NetworkConfig,
+    NoiseConfig,
+    PriorityConfig,
+)
+from agent.learning.dqn import DQN
+from agent.learning.learner import Learner
+from agent.networks.build import build_network
+from agent.networks.trunks import Impala
+from agent.noise.streams import DeviceNoise
+from agent.replay.prioritised import PrioritisedReplay
+from agent.replay.ring import Replay
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 ENVS, ACTIONS, ROWS = 3, 4, 8
@@ -116,7 +122,7 @@ class World:
 
 
 class Recording(TorchDispatchMode):
-    """The interface of agent.graphs.Graph: recorded at the first call, replayed at every other."""
+    """The interface of agent.compute.cuda_graphs.Graph: recorded at the first call, replayed at every other."""
 
     #: What waits for the device, or depends on what is there.
     ASKS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2")
@@ -158,8 +164,8 @@ class Recording(TorchDispatchMode):
 @contextmanager
 def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Speed]:
     """Recordings instead of graphs, and on the CPU what CUDA has: draws by torch, a step size that is a tensor."""
-    monkeypatch.setattr("agent.learning.Graph", Recording)
-    monkeypatch.setattr("agent.graphs.Graph", Recording)
+    monkeypatch.setattr("agent.learning.learner.Graph", Recording)
+    monkeypatch.setattr("agent.compute.cuda_graphs.Graph", Recording)
     yield Speed(graphs=True)
 
 
@@ -186,7 +192,9 @@ def test_batches_of_much_data_are_gathered_piece_by_piece(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pieces.replay, "sample_many", seen)
     expected = whole.run(10)
-    monkeypatch.setattr("agent.learning.AT_ONCE", 2 * config.batch_size * 2 * IMAGES.size)  # bytes of two batches
+    monkeypatch.setattr(
+        "agent.learning.learner.AT_ONCE", 2 * config.batch_size * 2 * IMAGES.size
+    )  # bytes of two batches
     assert pieces.run(10) == expected
     assert len(expected) == sum(gathered) > 20
     assert set(gathered) == {1, 2}
@@ -318,7 +326,7 @@ def test_what_asks_the_device_is_refused_in_one_sentence(cuda: torch.device) -> 
     """In a process of its own: after a recording that failed, torch 2.11 records no more."""
     code = f"""
 import torch
-from agent.graphs import Graph
+from agent.compute.cuda_graphs import Graph
 graph = Graph(lambda: torch.ones(2, device="{cuda}").sum().item(), (), "the update")
 for _ in range({WARM_UP + 1}):
     graph()

@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agent import targets
-from agent.config import AgentConfig
-from agent.heads import CategoricalHead, Sizes
-from agent.layers import Linear, NoisyLinear
-from agent.network import QNetwork, build_network, noise_model
-from agent.options import parse
-from agent.quantile_heads import ImplicitQuantileHead, QuantileHead, midpoints
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse
+from agent.learning import targets
+from agent.networks.build import build_network, noise_model
+from agent.networks.heads.base import Sizes
+from agent.networks.heads.categorical import CategoricalHead
+from agent.networks.heads.implicit_quantile import ImplicitQuantileHead
+from agent.networks.heads.quantile import QuantileHead, midpoints
+from agent.networks.q_network import QNetwork
+from agent.noise.layers import Linear, NoisyLinear
 
 INPUTS, ACTIONS = 3, 4
 HEADS: dict[str, dict[str, Any]] = {

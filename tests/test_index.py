@@ -11,17 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.config import AgentConfig
-from agent.dqn import DQN
-from agent.errors import UserError
-from agent.index import IndexLinear, Prior, along
-from agent.layers import Linear
-from agent.network import build_network, flatten_parameters, noise_model
-from agent.noise import LayerNoise
-from agent.observation import ObservationSpec, as_spec
-from agent.options import parse
-from agent.replay import Batch
-from agent.saved_agent import load_agent, save_agent
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec, as_spec
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse
+from agent.learning.dqn import DQN
+from agent.networks.build import build_network, noise_model
+from agent.networks.q_network import flatten_parameters
+from agent.noise.distributions import LayerNoise
+from agent.noise.index_layer import IndexLinear, Prior, along
+from agent.noise.layers import Linear
+from agent.records.saved_agent import load_agent, save_agent
+from agent.replay.ring import Batch
 
 P, Q, D, ROWS, INPUTS, ACTIONS = 5, 3, 4, 6, 7, 2
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agent.layers import FACTORISED_SIGMA0, INDEPENDENT_SIGMA, Linear, NoisyLinear
-from agent.noise import LayerNoise
+from agent.noise.distributions import LayerNoise
+from agent.noise.layers import FACTORISED_SIGMA0, INDEPENDENT_SIGMA, Linear, NoisyLinear
 
 FORMS = pytest.mark.parametrize("factorised", [True, False], ids=["factorised", "independent"])
 BIAS = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agent.config import AgentConfig, NetworkConfig, NoiseConfig
-from agent.encoders import MLPEncoder
-from agent.heads import ExpectedHead, Sizes
-from agent.layers import Linear, NoisyLinear
-from agent.network import QNetwork, build_network, flatten_parameters, noise_model
-from agent.noise import LayerNoise, split
-from agent.targets import gather_actions
+from agent.config.algorithm import AgentConfig, NetworkConfig, NoiseConfig
+from agent.learning.targets import gather_actions
+from agent.networks.build import build_network, noise_model
+from agent.networks.encoders import MLPEncoder
+from agent.networks.heads.base import Sizes
+from agent.networks.heads.expected import ExpectedHead
+from agent.networks.q_network import QNetwork, flatten_parameters
+from agent.noise.distributions import LayerNoise, split
+from agent.noise.layers import Linear, NoisyLinear
 
 INPUTS, ACTIONS = 3, 4
 Form = Literal["factorised", "independent"]

@@ -12,19 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.noise import (
-    QUANTILES,
-    DeviceNoise,
-    Distribution,
-    NoiseModel,
-    NoiseStream,
-    TableNoise,
-    noise_stream,
-    quantile,
-    sample,
-    signed_sqrt,
-    split,
-)
+from agent.noise.distributions import QUANTILES, Distribution, NoiseModel, quantile, sample, signed_sqrt, split
+from agent.noise.streams import DeviceNoise, NoiseStream, TableNoise, noise_stream
 
 DISTRIBUTIONS: tuple[Distribution, ...] = ("normal", "uniform", "laplace", "logistic")
 N = 400_000

@@ -7,17 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.config import AgentConfig
-from agent.convolutions import Convolution, Convolutions
-from agent.dqn import DQN
-from agent.encoders import TrunkEncoder
-from agent.gradients import AutogradGradient, NumpyGradient
-from agent.network import QNetwork, build_network, flatten_parameters
-from agent.numpy_convolution import PatchConvolution, patch_index
-from agent.numpy_network import NumpyNetwork
-from agent.observation import ObservationSpec
-from agent.options import parse
-from agent.replay import Batch
+from agent.common.observation import ObservationSpec
+from agent.compute.numpy.convolution import PatchConvolution, patch_index
+from agent.compute.numpy.gradient import NumpyGradient
+from agent.compute.numpy.network import NumpyNetwork
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse
+from agent.learning.dqn import DQN
+from agent.learning.gradient import AutogradGradient
+from agent.networks.build import build_network
+from agent.networks.encoders import TrunkEncoder
+from agent.networks.q_network import QNetwork, flatten_parameters
+from agent.networks.trunks import Convolution, Convolutions
+from agent.replay.ring import Batch
 
 ROWS, ACTIONS = 6, 3
 IMAGES = {

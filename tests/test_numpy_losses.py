@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from agent import targets
-from agent.numpy_losses import project
+from agent.compute.numpy.losses import project
+from agent.learning import targets
 
 
 @pytest.mark.parametrize("count", [2, 3, 51])

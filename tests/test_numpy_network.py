@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.config import AgentConfig
-from agent.dqn import DQN
-from agent.gradients import AutogradGradient, NumpyGradient
-from agent.network import QNetwork, build_network, flatten_parameters
-from agent.numpy_network import NumpyNetwork
-from agent.options import parse
-from agent.replay import Batch
+from agent.compute.numpy.gradient import NumpyGradient
+from agent.compute.numpy.network import NumpyNetwork
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse
+from agent.learning.dqn import DQN
+from agent.learning.gradient import AutogradGradient
+from agent.networks.build import build_network
+from agent.networks.q_network import QNetwork, flatten_parameters
+from agent.replay.ring import Batch
 
 INPUTS, ACTIONS, ROWS = 5, 3, 12
 NETWORKS: dict[str, dict[str, Any]] = {

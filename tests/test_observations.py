@@ -11,9 +11,9 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from agent.errors import UserError
-from agent.observation import ObservationSpec, as_spec
-from agent.replay import Replay, required_bytes
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec, as_spec
+from agent.replay.ring import Replay, required_bytes
 from envs.observations import observer_of
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)

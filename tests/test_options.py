@@ -15,9 +15,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from agent.config import AgentConfig, EvaluateConfig, NetworkConfig, NoiseConfig, TrainConfig, without_effect
-from agent.errors import UserError
-from agent.options import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, leaf_names, nearest, parse, to_plain
+from agent.common.errors import UserError
+from agent.config.algorithm import AgentConfig, NetworkConfig, NoiseConfig
+from agent.config.checks import without_effect
+from agent.config.parsing import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, leaf_names, nearest, parse, to_plain
+from agent.config.run import EvaluateConfig, TrainConfig
 from train import presets
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -181,7 +183,7 @@ def test_a_number_of_absurd_size_costs_nothing() -> None:
     """A stranger's saved agent may hold one: it is refused, or read as 0, at once (in a process, to be sure)."""
     program = (
         "import sys\nfrom dataclasses import dataclass\nfrom fractions import Fraction\n"
-        "from agent.errors import UserError\nfrom agent.options import parse\n"
+        "from agent.common.errors import UserError\nfrom agent.config.parsing import parse\n"
         "@dataclass\nclass Config:\n    ratio: Fraction = Fraction(1)\n"
         "for text in sys.argv[1:]:\n"
         "    try: parse(Config, {'ratio': text})\n"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.errors import UserError
+from agent.common.errors import UserError
 from envs import packages
 from envs.make import load_task, make_single
 from envs.vector import make_vector

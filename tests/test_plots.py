@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-import agent.files
-import agent.plots
-from agent.errors import UserError
-from agent.plots import plot_evaluation, plot_learning_curve
+import agent.common.files
+import agent.records.plots
+from agent.common.errors import UserError
+from agent.records.plots import plot_evaluation, plot_learning_curve
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_long_run_is_drawn_with_few_dots(tmp_path: Path, drawn: list[Axes]) ->
     rows = [{"global_step": i, "train/episode_return": 1.0} for i in range(20_001)]
     plot_learning_curve(metrics(tmp_path, rows), tmp_path / "curve.png", "x", None)
     dots = max(len(np.asarray(item.get_xdata())) for item in drawn[0].get_lines() if item.get_marker() == ".")
-    assert 1000 < dots <= agent.plots.MAX_DOTS
+    assert 1000 < dots <= agent.records.plots.MAX_DOTS
 
 
 def result(label: str, returns: list[float]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def test_a_full_disk_leaves_the_old_picture_and_names_the_file(tmp_path: Path, m
     path = tmp_path / "evaluation.png"
     plot_evaluation([result("a", [1.0])], path)
     before = path.read_bytes()
-    monkeypatch.setattr(agent.files, "write_synced", full)
+    monkeypatch.setattr(agent.common.files, "write_synced", full)
     with pytest.raises(UserError, match=r"evaluation\.png \(No space left on device\)"):
         plot_evaluation([result("b", [2.0])], path)
     with pytest.raises(UserError, match=r"evaluation\.png \(No space left on device\)"):
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_old_picture_and_names_the_file(tmp_path: Path, m
 
 def test_drawing_uses_no_global_state_and_importing_no_matplotlib(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from agent.plots import plot_learning_curve\n"
+        "import sys; from pathlib import Path; from agent.records.plots import plot_learning_curve\n"
         "assert 'matplotlib' not in sys.modules\n"
         "plot_learning_curve(Path('none'), Path(sys.argv[1]), 'x', None)\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from test_replay import World, all_starts, rows_of
 
-from agent.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.components import PriorityConfig
-from agent.priorities import LEAST, PrioritisedReplay, prioritised_bytes
-from agent.replay import Replay, required_bytes
-from agent.sum_tree import DeviceSumTree
+from agent.config.algorithm import PriorityConfig
+from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from agent.replay.prioritised import LEAST, PrioritisedReplay, prioritised_bytes
+from agent.replay.ring import Replay, required_bytes
+from agent.replay.sum_tree import DeviceSumTree
 
 ALPHA = 0.6
 

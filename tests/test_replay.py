@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from agent.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.replay import Batch, Replay, required_bytes
+from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from agent.replay.ring import Batch, Replay, required_bytes
 
 GAMMA = 0.5
 Row = tuple[tuple[float, ...], int, float, float, tuple[float, ...]]  # s, a, R, discount, s'

@@ -9,13 +9,13 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from agent.resources import prepare_cpu, threads_for_numpy
+from agent.running.resources import prepare_cpu, threads_for_numpy
 
 #: Page faults of a round of large arrays, after two others, in a process that was set up or was not.
 FAULTS = """
 import resource, sys
 import numpy as np
-from agent.resources import prepare_cpu
+from agent.running.resources import prepare_cpu
 if sys.argv[1] == "prepared":
     prepare_cpu(1)
 for _ in range(3):

@@ -22,15 +22,15 @@ import torch
 import yaml
 from helpers import ROOT, Programs, Result
 
-from agent import run_folder
-from agent.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.config import TrainConfig
-from agent.errors import UserError
-from agent.options import parse
-from agent.resources import left_by_group
-from agent.run_folder import first_difference, merge_resumed
-from agent.saved_agent import load_agent
-from agent.training import Trainer
+from agent.common.errors import UserError
+from agent.config.parsing import parse
+from agent.config.run import TrainConfig
+from agent.records import run_folder
+from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from agent.records.run_folder import first_difference, merge_resumed
+from agent.records.saved_agent import load_agent
+from agent.running.resources import left_by_group
+from agent.running.trainer import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
 

@@ -12,8 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from agent.errors import UserError
-from agent.saved_agent import (
+from agent.common.errors import UserError
+from agent.records.saved_agent import (
     FILE_NAME,
     check_env,
     check_tensors,

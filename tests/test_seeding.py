@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.seeding import (
+from agent.common.seeding import (
     STREAMS,
     environment_seeds,
     numpy_generator,

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import envs.video
-from agent.config import AgentConfig
-from agent.errors import UserError
-from agent.evaluation import evaluate
-from agent.network import QNetwork, build_network
-from agent.options import parse
-from agent.seeding import environment_seeds
-from agent.showing import record, watch
+from agent.common.errors import UserError
+from agent.common.seeding import environment_seeds
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse
+from agent.networks.build import build_network
+from agent.networks.q_network import QNetwork
+from agent.running.evaluation import evaluate
+from agent.running.filming import record, watch
 from envs.make import Task, load_task
 
 SEEDS = environment_seeds(0, "evaluation", 2)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from agent.config import TrainConfig
-from agent.errors import UserError
-from agent.gradients import products
-from agent.options import parse, to_plain
-from agent.run_folder import merge_resumed
-from agent.speed import COMPILE_FROM, COMPILE_UP_TO, choose_speed, updates_of
+from agent.common.errors import UserError
+from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, choose_speed, updates_of
+from agent.config.parsing import parse, to_plain
+from agent.config.run import TrainConfig
+from agent.learning.gradient import products
+from agent.records.run_folder import merge_resumed
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -24,9 +24,9 @@ def config(steps: int = 50_000, agent: dict[str, Any] | None = None, **options: 
 def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine with a compiler, Python's headers and triton, whatever this one has."""
     (tmp_path / "Python.h").touch()
-    monkeypatch.setattr("agent.speed.sysconfig.get_path", lambda _: str(tmp_path))
-    monkeypatch.setattr("agent.speed.shutil.which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr("agent.speed.find_spec", lambda name: name)
+    monkeypatch.setattr("agent.compute.plan.sysconfig.get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr("agent.compute.plan.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("agent.compute.plan.find_spec", lambda name: name)
     return tmp_path
 
 
@@ -98,8 +98,8 @@ def test_on_and_off_are_one_word() -> None:
 
 
 MISSING = {
-    "agent.speed.shutil.which": r"a C\+\+ compiler \(g\+\+|clang",
-    "agent.speed.sysconfig.get_path": "Python's header files",
+    "agent.compute.plan.shutil.which": r"a C\+\+ compiler \(g\+\+|clang",
+    "agent.compute.plan.sysconfig.get_path": "Python's header files",
 }
 
 
@@ -114,7 +114,7 @@ def test_without_a_compiler_auto_stays_eager_and_on_is_one_sentence(what: str, m
 
 
 def test_triton_is_what_cuda_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.speed.find_spec", lambda _: None)
+    monkeypatch.setattr("agent.compute.plan.find_spec", lambda _: None)
     with pytest.raises(UserError, match="compile=on needs the package triton"):
         choose_speed(config(compile="on"), False, CUDA)
     assert choose_speed(config(compile="on"), False, CPU).compiled

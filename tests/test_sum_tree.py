@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.sum_tree import FAN, DeviceSumTree, SumTree, level_sizes
+from agent.replay.sum_tree import FAN, DeviceSumTree, SumTree, level_sizes
 
 SIZES = [1, 2, 15, 16, 17, 255, 256, 257, 4096, 4097]
 sizes = pytest.mark.parametrize("size", SIZES)

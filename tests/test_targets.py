@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.targets import bellman_target, gather_actions, greedy, td_loss
+from agent.learning.targets import bellman_target, gather_actions, greedy, td_loss
 
 
 def test_greedy_is_the_best_action_and_the_first_of_equals() -> None:

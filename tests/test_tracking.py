@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import WandbConfig
-from agent.console import Console, JsonlSink, shown
-from agent.errors import UserError
-from agent.tracking import RUN_SETTINGS, Tracker
+from agent.common.errors import UserError
+from agent.config.run import WandbConfig
+from agent.records.console import Console, JsonlSink, shown
+from agent.records.tracking import RUN_SETTINGS, Tracker
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_ACCOUNT = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_DIR")
@@ -60,14 +60,14 @@ def run_script(home: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str
 PREAMBLE = """
 import sys, time, json
 from pathlib import Path
-from agent.console import Console
+from agent.records.console import Console
 from types import SimpleNamespace
-from agent.tracking import Tracker
-import agent.tracking
+from agent.records.tracking import Tracker
+import agent.records.tracking
 console = Console(100000)
 def tracker(mode="auto", run_id=None, **options):
     config = {"env": "CartPole-v1", "agent": {"lr": 0.001, "net": [256, 256]}}
-    # Stands in for agent.config.WandbConfig, which would take the time to import torch in each of these processes.
+    # Stands in for agent.config.run.WandbConfig, which would take the time to import torch in each of these processes.
     node = dict(mode=mode, project="p", entity=None, group=None, name=None, tags=()) | options
     return Tracker(Path("run"), config, SimpleNamespace(**node), console, run_id)
 Path("run").mkdir(exist_ok=True)
@@ -205,7 +205,7 @@ def test_auto_falls_back_to_offline_when_the_network_is_away(
     key: str, run_script: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     code = """
-agent.tracking.RUN_SETTINGS["init_timeout"] = 2.0
+agent.records.tracking.RUN_SETTINGS["init_timeout"] = 2.0
 start = time.monotonic()
 t = tracker()
 assert time.monotonic() - start < 10
@@ -238,7 +238,7 @@ def test_online_without_an_account_is_a_clear_error(
     key: str, said: str, run_script: Callable[..., subprocess.Popen[str]]
 ) -> None:
     code = """
-from agent.errors import UserError
+from agent.common.errors import UserError
 try:
     tracker("online")
 except UserError as error:
@@ -399,5 +399,5 @@ def test_update_is_cheap() -> None:
 
 
 def test_wandb_is_named_by_one_file_of_the_agent() -> None:
-    naming = [path.name for path in (ROOT / "agent").glob("*.py") if "import wandb" in path.read_text()]
+    naming = [path.name for path in (ROOT / "agent").rglob("*.py") if "import wandb" in path.read_text()]
     assert naming == ["tracking.py"]

@@ -13,20 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-import agent.training
-from agent.checkpoint import latest_checkpoint, load_checkpoint
-from agent.config import TrainConfig
-from agent.dqn import DQN
-from agent.errors import UserError
-from agent.evaluation import Evaluation, load_player
-from agent.interrupt import Interrupt
-from agent.network import build_network
-from agent.options import parse
-from agent.priorities import PrioritisedReplay
-from agent.schedule import Every
-from agent.seeding import environment_seeds, torch_generator
-from agent.speed import choose_speed
-from agent.training import Outcome, Trainer
+import agent.running.trainer
+from agent.common.errors import UserError
+from agent.common.interrupt import Interrupt
+from agent.common.schedule import Every
+from agent.common.seeding import environment_seeds, torch_generator
+from agent.compute.plan import choose_speed
+from agent.config.parsing import parse
+from agent.config.run import TrainConfig
+from agent.learning.dqn import DQN
+from agent.networks.build import build_network
+from agent.records.checkpoint import latest_checkpoint, load_checkpoint
+from agent.replay.prioritised import PrioritisedReplay
+from agent.running.evaluation import Evaluation
+from agent.running.player import load_player
+from agent.running.trainer import Outcome, Trainer
 from envs.make import load_task
 from envs.vector import make_vector
 from train import build_replay
@@ -408,7 +409,7 @@ def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypat
     def broken(*_: Any) -> None:
         raise RuntimeError("no screen")
 
-    monkeypatch.setattr(agent.training, "record", broken)
+    monkeypatch.setattr(agent.running.trainer, "record", broken)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
     assert run.run().exit_code == 0
@@ -421,7 +422,7 @@ def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monke
     def killed(*_: Any) -> None:
         raise SystemExit(137)
 
-    monkeypatch.setattr(agent.training, "record", killed)
+    monkeypatch.setattr(agent.running.trainer, "record", killed)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
     with pytest.raises(SystemExit):
@@ -436,8 +437,8 @@ def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monke
 
 
 def test_episodes_that_the_evaluation_cuts_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("evaluation", "training"):
-        monkeypatch.setattr(f"agent.{module}.EPISODE_CAP", 5)
+    for module in ("evaluation", "trainer"):
+        monkeypatch.setattr(f"agent.running.{module}.EPISODE_CAP", 5)
     world = setup(tmp_path, **{"eval.every": 40})
     world.run()
     assert len(world.tracker.series("eval/return_mean")) > 1
@@ -460,7 +461,7 @@ def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatc
         value = next(values)
         return Evaluation((value, value), (1, 1))
 
-    monkeypatch.setattr(agent.training, "evaluate", evaluated)
+    monkeypatch.setattr(agent.running.trainer, "evaluate", evaluated)
     changes: Any = {"eval.every": 60}
     run = setup(tmp_path, steps=300, num_envs=1, **changes)
     outcome = run.run()

@@ -15,7 +15,7 @@ from gymnasium.vector import SyncVectorEnv
 from helpers import Programs
 from test_observations import FLAT, Sampler
 
-from agent.errors import UserError
+from agent.common.errors import UserError
 from envs.make import Task, load_task
 from envs.vector import Processes, make_vector
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 import envs.video
-from agent.errors import UserError
+from agent.common.errors import UserError
 from envs.video import Frame, as_frame, write_video
 
 

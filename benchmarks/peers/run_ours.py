@@ -30,10 +30,10 @@ class Ours:
     def __init__(self, workload: Workload, variant: str) -> None:
         import torch
 
-        from agent.config import TrainConfig
-        from agent.options import parse
-        from agent.resources import prepare_cpu
-        from agent.training import Trainer
+        from agent.config.parsing import parse
+        from agent.config.run import TrainConfig
+        from agent.running.resources import prepare_cpu
+        from agent.running.trainer import Trainer
         from envs.make import load_task
         from envs.vector import make_vector
         from train import build_agent, build_replay

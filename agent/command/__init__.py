@@ -1,0 +1,1 @@
+"""Everything that concerns a command line."""

@@ -1,0 +1,153 @@
+"""How the two programs end: one clear sentence and a non-zero exit for whatever a person can mend."""
+
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from agent.common.errors import UserError
+from agent.common.interrupt import quit_by_exception
+
+#: What Stable-Baselines3, CleanRL, Tianshou or Dopamine call our options.
+ELSEWHERE = {
+    **dict.fromkeys(("learning_rate", "alpha"), "agent.lr"),
+    **dict.fromkeys(("buffer_size", "replay_capacity", "memory_size"), "agent.replay_size"),
+    **dict.fromkeys(("total_timesteps", "timesteps", "max_steps", "num_steps"), "steps"),
+    **dict.fromkeys(("train_freq", "train_frequency", "gradient_steps", "update_period"), "agent.replay_ratio"),
+    **dict.fromkeys(
+        ("target_update_interval", "target_network_frequency", "target_update_freq", "target_update_period"),
+        "agent.target_every",
+    ),
+    **dict.fromkeys(("min_replay_history", "start_size"), "agent.learning_starts"),
+    **dict.fromkeys(("exploration_fraction", "epsilon_decay_period"), "agent.epsilon.steps"),
+    **dict.fromkeys(("exploration_final_eps", "end_e", "epsilon_train"), "agent.epsilon.end"),
+    **dict.fromkeys(("exploration_initial_eps", "start_e"), "agent.epsilon.start"),
+    **dict.fromkeys(("n_envs", "training_num"), "num_envs"),
+    **dict.fromkeys(("env_id", "gym_id", "game_name"), "env"),
+    **dict.fromkeys(("std_init", "sigma", "noisy_std"), "agent.noise.sigma0"),
+    "update_horizon": "agent.n_step",
+    "v_min": "agent.categorical.v_min",
+    "v_max": "agent.categorical.v_max",
+    "n_atoms": "agent.categorical.atoms",
+    "n_quantiles": "agent.quantile.count",
+}
+
+
+#: Exit code of a run that ended for a reason that a person can mend.
+FAILED = 2
+
+
+INTERRUPTED = 130
+
+
+def run(main: Callable[[], object], config_errors: tuple[type[Exception], ...], options: Sequence[str]) -> None:
+    """Runs a Hydra program; ends the process with 2 and one sentence where the fault is not in the code.
+
+    Args:
+        main: the function that Hydra made of the program.
+        config_errors: what Hydra raises for a config that it cannot compose.
+        options: all options by their full names, to find the nearest to a misspelt one.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on, and we word them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # results are not lost for an … that a Latin-1 terminal has not
+    with sentences(config_errors, options):
+        quit_by_exception()
+        main()
+    if _failed:
+        print(f"error: {len(_failed)} of the jobs failed: {'; '.join(_failed)}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+#: Names of the jobs of a sweep that ended with an error.
+_failed: list[str] = []
+
+
+@contextmanager
+def job(name: str | None) -> Iterator[None]:
+    """Lets a sweep go on after one of its jobs has ended with an error; None: there is no sweep.
+
+    What a person or the system asked to stop (an exit code above 128) stops the sweep as well.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if name is None or not isinstance(end.code, int) or end.code == 0 or end.code > 128:
+            raise
+        _failed.append(name)
+
+
+@contextmanager
+def sentences(config_errors: tuple[type[Exception], ...], options: Sequence[str]) -> Iterator[None]:
+    """Ends the process as `run` says. Inside the function that Hydra calls, too: Hydra has words of its own for errors.
+
+    What is not for a person to mend is a defect, and keeps its traceback.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        sentence = _config_sentence(error, options) if isinstance(error, config_errors) else _sentence(error)
+        if sentence is None:
+            raise
+        print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What happened and what to do about it; None for a defect."""
+    text = str(error).partition("\n")[0]
+    match error:
+        case UserError():
+            return str(error)
+        case FileExistsError() if error.filename:
+            return f"cannot use {error.filename}: it is not a folder"
+        case OSError():
+            return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
+        case ValueError() if "Config group override" in text:  # Hydra's, for env= and agent=1
+            return "env, agent and noise take a name, such as env=CartPole-v1 or agent=dqn; see --help"
+        case MemoryError():
+            return f"the memory is full ({text}); lower agent.network.hidden, agent.batch_size or num_envs"
+        case RuntimeError():
+            return _torch_sentence(error, text)
+    return None
+
+
+def _torch_sentence(error: RuntimeError, text: str) -> str | None:
+    """What to do about memory that is full or a device that is gone; None where the error is of another kind."""
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        advice = "lower agent.network.hidden or agent.batch_size, or try another device"
+        return f"the memory of the device is full ({text}); {advice}"
+    if "CUDA error" in text or "MPS" in text:
+        return f"the device failed ({text}); go on with resume=<run folder>, on another one with device=cpu"
+    return None
+
+
+def _config_sentence(error: Exception, options: Sequence[str]) -> str:
+    """Hydra's message in one sentence, with the nearest option where a name is unknown."""
+    message = str(error)
+    if found := re.search(r"Could not override '(env\.kwargs\.[^']+)'", message):
+        return f"{found[1]} is no argument that the preset knows: write +{found[1]}=… to hand it to the environment"
+    if found := re.search(r"Could not override '([^']+)'", message):
+        return f"unknown option {found[1]}{_nearest(found[1], options)}"
+    choices = r"Could not find '(.+?)/(.+?)'\s+Available options in '.+?':(.*?)Config search"
+    if found := re.search(choices, message, re.DOTALL):
+        return f"there is no {found[1]}={found[2]}: it must be one of {', '.join(found[3].split())}"
+    odd = re.search("mismatched input|no viable alternative|extraneous input|LexerNoViableAlt", message)
+    quoted = ", one with spaces, commas, brackets, ~ or = in quotes: 'name=\"a = b\"'" if odd else ""
+    such = "such as checkpoint=<run folder>" if "which" in options else "such as env=CartPole-v1"
+    said = message.partition("See https://")[0].strip()
+    return f"{said}; options are written name=value, {such}{quoted}, see --help"
+
+
+def _nearest(name: str, options: Sequence[str]) -> str:
+    """The options that are spelt like `name`, that end in it, or that other libraries call by it."""
+    elsewhere = ELSEWHERE.get(name.removeprefix("agent."))
+    close = [option for option in options if option.endswith(f".{name}") or option == elsewhere]
+    close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)
+    return f"; did you mean {', '.join(close)}?" if close else "; see --help"

@@ -1,0 +1,1 @@
+"""Everything that every package may need; imports nothing of this project."""

@@ -1,0 +1,56 @@
+"""Functions that torch.compile makes a few kernels of, where they are hundreds."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from agent.common.errors import UserError
+
+
+class Compiled:
+    """A function of tensors, compiled at its first call.
+
+    Args:
+        function: whose first argument has as many rows as the batch.
+        strict: whether it has to be compiled. Else what cannot be is called as it is, and a line says so.
+        size: of the batches for which it is compiled: others are computed as they would be without.
+
+    Raises:
+        UserError: at the first call, where it has to be compiled and cannot be.
+    """
+
+    def __init__(self, function: Callable[..., Any], strict: bool, size: int | None = None) -> None:
+        self._function, self._strict, self._size = function, strict, size
+        self._compiled: Callable[..., Any] = torch.compile(function, fullgraph=True, dynamic=False)
+        self._first = True
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns."""
+        if self._size is not None and len(arguments[0]) != self._size:
+            return self._function(*arguments)
+        if not self._first:
+            return self._compiled(*arguments)
+        self._first = False
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the compiler's own, and that there is TF32, which is an option
+                return self._compiled(*arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {reason_of(error):.300}"
+            if self._strict:
+                raise UserError(f"the update could not be compiled ({reason}): use compile=off") from error
+            print(f"\nthe update could not be compiled, and is not ({reason})", file=sys.stderr, flush=True)
+            self._compiled = self._function
+            return self._function(*arguments)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what the compiler says, and the line of the program that it could not follow."""
+    lines = str(error).strip().splitlines() or [""]
+    place = [line.strip() for line in lines if line.strip().startswith("File ") and "site-packages" not in line]
+    return ", ".join([lines[0], *place[-1:]])

@@ -1,0 +1,97 @@
+"""CUDA graphs: work on the device that is recorded once and launched as one piece, whatever the number of its kernels.
+
+What is recorded are kernels and addresses, not Python. A function that is to be recorded therefore reads and writes
+tensors that stay where they are, asks the device nothing, does nothing on the host that has to happen again, and draws
+from the generators that it names: each replay then draws on from where they stand, as the function itself would.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agent.common.errors import UserError
+
+#: Calls before the recording, in which libraries choose their kernels and allocate what they need. They are real ones.
+WARM_UP = 3
+
+
+class Graph:
+    """A function without arguments: called as it is at first, on a stream of its own, then recorded, then replayed.
+
+    What it returns lies in one place and is overwritten by the next call.
+
+    Args:
+        function: see above.
+        generators: that it draws from.
+        name: what it is, for people.
+
+    Raises:
+        UserError: at the call that records it, where it cannot be recorded.
+    """
+
+    def __init__(self, function: Callable[[], Any], generators: Sequence[torch.Generator], name: str) -> None:
+        self._function, self._generators, self._name = function, generators, name
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._result: Any = None
+        self._calls = 0
+
+    def __call__(self) -> Any:
+        """What the function returns."""
+        self._calls += 1
+        if self._calls <= WARM_UP:
+            return self._warm_up()
+        if self._graph is None:
+            self._graph = self._record()
+        self._graph.replay()
+        return self._result
+
+    def _warm_up(self) -> Any:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            result = self._function()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return result
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions of torch find the generators by themselves
+            for generator in self._generators:
+                graph.register_generator_state(generator)
+        try:
+            # The outer stream is left again even where the recording fails.
+            with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
+                self._result = self._function()
+        except RuntimeError as error:
+            # What ends the recording fails as well, after what made it fail.
+            reason = str(error.__context__ or error).partition("\n")[0]
+            raise UserError(f"{self._name} could not be recorded ({reason:.300}): use cuda_graphs=off") from error
+        return graph
+
+
+class GraphedFunction:
+    """A function of tensors that draws nothing, as a graph: its arguments are copied to where the graph reads them.
+
+    Arguments of other shapes, or None where there was a tensor, are recorded anew.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._function, self._name = function, name
+        self._kinds: tuple[Any, ...] | None = None
+        self._read: list[Tensor | None] = []
+
+    def __call__(self, *arguments: Tensor | None) -> Any:
+        """What the function returns of the arguments; overwritten by the next call."""
+        kinds = tuple(None if a is None else (a.shape, a.dtype) for a in arguments)
+        if kinds != self._kinds:
+            self._kinds, self._read = kinds, [None if a is None else a.clone() for a in arguments]
+            self._graph = Graph(lambda: self._function(*self._read), (), self._name)
+        else:
+            for place, argument in zip(self._read, arguments, strict=True):
+                if place is not None and argument is not None:
+                    place.copy_(argument)
+        return self._graph()

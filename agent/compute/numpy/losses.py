@@ -1,0 +1,114 @@
+"""Losses on a CPU by NumPy, with their derivatives by the streams' outputs by hand. Tests hold them to autograd's.
+
+A loss is made for a config and a head, and takes what the streams put out, [B, A] or [B, A, K]: `outputs` of the online
+network at s, `following` of the target network at s', and `selection`, which chooses the next action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent.compute.numpy.network import Q_VALUES
+from agent.config.algorithm import AgentConfig
+from agent.networks.heads.base import Head
+from agent.networks.heads.categorical import CategoricalHead
+from agent.networks.heads.expected import ExpectedHead
+
+if TYPE_CHECKING:
+    from agent.replay.batch import Batch
+
+Array = np.ndarray
+#: (batch, outputs, following, selection, weight [B] or None) → loss, its gradient by `outputs`, priorities [B] or None.
+Loss = Callable[["Batch", Array, Array, Array, Array | None], tuple[Any, Array, Array | None]]
+
+TINY = np.float32(np.finfo(np.float32).tiny)
+
+
+def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
+    """Huber's or the squared loss of one number per action: targets.td_loss."""
+    bound, squared, limits = config.huber_threshold, config.loss == "squared", config.target_range
+    starts = np.arange(config.batch_size) * head.shape[0]  # where a row of values [B, A] begins
+
+    def loss(
+        batch: Batch, outputs: Array, following: Array, selection: Array, weight: Array | None
+    ) -> tuple[Any, Array, Array | None]:
+        rows = starts if len(outputs) == len(starts) else np.arange(0, outputs.size, outputs.shape[1])
+        chosen = rows + batch.action
+        target = following.take(rows + selection.argmax(axis=1))
+        target *= batch.discount
+        target += batch.reward
+        if limits is not None:
+            target = target.clip(*limits)
+        error = outputs.take(chosen)
+        error -= target
+        slope = error if squared else np.maximum(np.minimum(error, bound), -bound)
+        weighted = slope if weight is None else slope * weight
+        mean = np.dot(weighted, error - 0.5 * slope) / len(rows)  # Huber: of error e, clipped to [e], [e]·(e − ½[e])
+        gradient = np.zeros(outputs.shape, np.float32)  # half the time of zeros_like
+        gradient.reshape(-1)[chosen] = weighted / np.float32(len(rows))
+        return mean, gradient, None if weight is None else np.abs(error)
+
+    return loss
+
+
+def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
+    """KL(target ‖ prediction) of masses on atoms: targets.categorical_loss on targets.project."""
+    atoms, limits, q_values = head.atoms.numpy(), config.target_range, Q_VALUES[CategoricalHead](head)
+
+    def loss(
+        batch: Batch, outputs: Array, following: Array, selection: Array, weight: Array | None
+    ) -> tuple[Any, Array, Array | None]:
+        rows = np.arange(len(outputs))
+        masses = np.exp(_log_softmax(following[rows, q_values(selection).argmax(axis=1)]))
+        positions = np.multiply.outer(batch.discount, atoms)
+        positions += batch.reward[:, None]
+        target = project(masses, positions if limits is None else positions.clip(*limits), atoms)
+        action = batch.action
+        log_masses = _log_softmax(outputs[rows, action])
+        # The divergence, with 0·ln 0 = 0, and its derivative by the logits, softmax·Σ target − target.
+        losses = np.einsum("bk,bk->b", target, np.log(np.maximum(target, TINY)) - log_masses)
+        slope = np.exp(log_masses)
+        slope *= target.sum(axis=1, keepdims=True)
+        slope -= target
+        weighted = losses if weight is None else losses * weight
+        slope *= (np.float32(1.0) if weight is None else weight[:, None]) / np.float32(len(rows))
+        gradient = np.zeros_like(outputs)
+        gradient[rows, action] = slope
+        return weighted.mean(), gradient, None if weight is None else losses
+
+    return loss
+
+
+#: The heads whose loss is known here.
+LOSSES: dict[type[Head], Callable[[AgentConfig, Any], Loss]] = {
+    ExpectedHead: expected_loss,
+    CategoricalHead: categorical_loss,
+}
+
+
+def project(masses: Array, positions: Array, atoms: Array) -> Array:
+    """targets.project of masses and positions [B, K], K of evenly spaced atoms [K]: each mass to its two neighbours.
+
+    The work of B·K masses, where a device, on which sums to the same place come in any order, does that of B·K·K.
+    """
+    last = len(atoms) - 1
+    place = (positions - atoms[0]) * np.float32(last / (atoms[-1] - atoms[0]))
+    np.clip(place, 0.0, last, out=place)
+    # The upper neighbour of the last atom would be outside. And fmin makes a place of what is no number.
+    low = np.fmin(place, np.float32(last - 1)).astype(np.int64)
+    above = (place - low) * masses
+    low += np.arange(0, low.size, last + 1)[:, None]
+    index = low.reshape(-1)
+    moved = np.bincount(index, (masses - above).reshape(-1), minlength=low.size)
+    moved[1:] += np.bincount(index, above.reshape(-1), minlength=low.size)[:-1]
+    return moved.astype(np.float32).reshape(low.shape)
+
+
+def _log_softmax(logits: Array) -> Array:
+    """ln softmax of logits [B, K], over K."""
+    shifted: Array = logits - logits.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted

@@ -1,0 +1,1 @@
+"""The options, typed and checked."""

@@ -1,0 +1,228 @@
+"""Options of the parts that the algorithm is put together from: heads, targets, priorities. Nodes of AgentConfig."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from agent.common.errors import UserError
+from agent.common.schedule import linear
+from agent.config.parsing import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
+from agent.learning.targets import Loss
+from agent.noise.distributions import Distribution
+
+HeadName = Literal["expected", "categorical", "quantile", "implicit_quantile"]
+
+
+#: A file from a stranger may name these numbers, so that they bound what is allocated.
+COUNT = Range("between 1 and 1024", lambda x: 1 <= x <= 1024)
+
+
+SEVERAL = Range("between 2 and 1024", lambda x: 2 <= x <= 1024)
+
+
+NOT_POSITIVE = Range("at most 0", lambda x: x <= 0)
+
+
+@dataclass(frozen=True)
+class CategoricalConfig:
+    """C51: the value's distribution over `atoms` values, evenly spaced from v_min to v_max."""
+
+    atoms: Annotated[int, SEVERAL] = 51
+    v_min: float = -10.0
+    v_max: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.v_min >= self.v_max:
+            raise UserError(
+                f"agent.categorical.v_min is {self.v_min}: it must be below agent.categorical.v_max ({self.v_max})"
+            )
+
+
+@dataclass(frozen=True)
+class QuantileConfig:
+    """QR-DQN: `count` quantiles of the value at fixed levels; `kappa` is the threshold of the quantile Huber loss."""
+
+    count: Annotated[int, COUNT] = 200
+    kappa: Annotated[float, NOT_NEGATIVE] = 1.0
+
+
+@dataclass(frozen=True)
+class ImplicitQuantileConfig:
+    """IQN: levels τ are drawn, so many for prediction and for target; the actor's are fixed and evenly spaced."""
+
+    samples: Annotated[int, COUNT] = 64
+    target_samples: Annotated[int, COUNT] = 64
+    acting: Annotated[int, COUNT] = 32
+    cosines: Annotated[int, COUNT] = 64
+    kappa: Annotated[float, NOT_NEGATIVE] = 1.0
+
+
+@dataclass(frozen=True)
+class MunchausenConfig:
+    """Munchausen targets: a soft policy of this temperature, whose scaled log-probability is added to the reward."""
+
+    enabled: bool = False
+    alpha: Annotated[float, UNIT] = 0.9
+    temperature: Annotated[float, POSITIVE] = 0.03
+    clip: Annotated[float, NOT_POSITIVE] = -1.0
+
+
+@dataclass(frozen=True)
+class PriorityConfig:
+    """Proportional prioritised replay: P(i) ∝ priority^exponent; β rises from `beta` to 1 over `beta_steps` steps."""
+
+    enabled: bool = False
+    exponent: Annotated[float, UNIT] = 0.5
+    beta: Annotated[float, UNIT] = 0.4
+    beta_steps: Annotated[int, AT_LEAST_ONE] = 50_000
+
+    def beta_at(self, step: int) -> float:
+        """β after `step` environment steps: it never passes 1 (Schaul et al. 2016, §3.4)."""
+        return linear(self.beta, 1.0, step, self.beta_steps)
+
+
+@dataclass(frozen=True)
+class EpsilonConfig:
+    """ε-greedy: from `start` to `end`, linearly, over `steps` environment steps. Both 0: none."""
+
+    start: Annotated[float, UNIT] = 0.0
+    end: Annotated[float, UNIT] = 0.0
+    steps: Annotated[int, AT_LEAST_ONE] = 8_000
+
+    def at(self, step: int) -> float:
+        """ε after `step` environment steps."""
+        return linear(self.start, self.end, step, self.steps)
+
+
+WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
+
+
+DIMENSIONS = Range("between 1 and 256", lambda x: 1 <= x <= 256)
+
+
+SIDE = Range("between 1 and 64", lambda x: 1 <= x <= 64)
+
+
+@dataclass(frozen=True)
+class ImpalaConfig:
+    """The IMPALA trunk, where `encoder` is impala. See agent/convolutions.py."""
+
+    width: Annotated[int, SIDE] = 1
+    pool: Annotated[int | None, SIDE] = 6
+    spectral_norm: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network. `hidden` are the widths of the hidden layers; dueling gives each stream its own last one."""
+
+    hidden: Annotated[tuple[int, ...], WIDTH] = (128, 128)
+    dueling: bool = False
+    layer_norm: bool = True
+    encoder: str = "auto"
+    impala: ImpalaConfig = field(default_factory=ImpalaConfig)
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Learned noise. Each word is explained in conf/agent/noisy_dqn.yaml and where it is read, agent/noise.py first."""
+
+    enabled: bool = True
+    form: Literal["factorised", "independent", "index"] = "factorised"
+    index: Annotated[int, DIMENSIONS] = 8
+    prior: Annotated[float, NOT_NEGATIVE] = 0.0
+    sigma0: Annotated[float | None, NOT_NEGATIVE] = None
+    distribution: Distribution = "normal"
+    draws: Annotated[int, NOT_NEGATIVE] = 1
+    repeat: Annotated[int, DIMENSIONS] = 1
+    share: bool = False
+    hold: Literal["step", "update", "episode"] = "step"
+    mean_envs: Annotated[int, NOT_NEGATIVE] = 4
+    mean_rows: Annotated[float, UNIT] = 0.5
+
+    def __post_init__(self) -> None:
+        indexed = self.enabled and self.form == "index"
+        for name, asked in (("prior", self.prior > 0.0), ("repeat", self.repeat > 1)):
+            if asked and not indexed:
+                raise UserError(
+                    f"agent.noise.{name}={getattr(self, name)} needs an index: set agent.noise.enabled=true and "
+                    "agent.noise.form=index, or leave it out"
+                )
+        if self.share and not self.enabled:
+            raise UserError(
+                "agent.noise.share=true has no draw to share: set agent.noise.enabled=true, or leave it out"
+            )
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The algorithm. The defaults are the noisy DQN of conf/agent/noisy_dqn.yaml."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    epsilon: EpsilonConfig = field(default_factory=EpsilonConfig)
+    head: HeadName = "expected"
+    categorical: CategoricalConfig = field(default_factory=CategoricalConfig)
+    quantile: QuantileConfig = field(default_factory=QuantileConfig)
+    implicit_quantile: ImplicitQuantileConfig = field(default_factory=ImplicitQuantileConfig)
+    double: bool = True
+    munchausen: MunchausenConfig = field(default_factory=MunchausenConfig)
+    priority: PriorityConfig = field(default_factory=PriorityConfig)
+    loss: Loss = "huber"
+    huber_threshold: Annotated[float, POSITIVE] = 1.0
+    gamma: Annotated[float, UNIT] = 0.99
+    n_step: Annotated[int, AT_LEAST_ONE] = 3
+    lr: Annotated[float, POSITIVE] = 1e-3
+    lr_end: Annotated[float | None, NOT_NEGATIVE] = None
+    lr_updates: Annotated[int, AT_LEAST_ONE] = 25_000
+    adam_eps: Annotated[float, POSITIVE] = 1e-8
+    target_range: tuple[float, ...] | None = None
+    max_grad_norm: Annotated[float, POSITIVE] = 10.0
+    batch_size: Annotated[int, AT_LEAST_ONE] = 64
+    replay_ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
+    target_every: Annotated[int, AT_LEAST_ONE] = 32
+    tau: Annotated[float, POSITIVE_UNIT] = 1.0
+    replay_size: Annotated[int, AT_LEAST_ONE] = 100_000
+    replay_device: Literal["auto", "cpu"] = "auto"
+    learning_starts: Annotated[int, NOT_NEGATIVE] = 1_000
+    warmup: Literal["random", "policy"] = "random"
+
+    def __post_init__(self) -> None:
+        if not self.network.hidden:
+            raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
+        if self.target_range is not None and (
+            len(self.target_range) != 2 or self.target_range[0] >= self.target_range[1]
+        ):
+            raise UserError(f"agent.target_range is {list(self.target_range)}: it must be null or two rising numbers")
+        if self.double and self.munchausen.enabled:
+            raise UserError(
+                "agent.double does not go with agent.munchausen.enabled, whose soft policy takes no greatest value: "
+                "set agent.double=false"
+            )
+        if self.head != "expected" and self.loss != "huber":
+            raise UserError(
+                f"agent.loss={self.loss} does not go with agent.head={self.head}, which has a loss of its own: "
+                "leave agent.loss at huber"
+            )
+        if self.noise.prior > 0.0 and self.head != "expected":
+            raise UserError(
+                f"agent.noise.prior does not go with agent.head={self.head}: it is added to action values, which that "
+                "head does not learn as such; set agent.noise.prior=0"
+            )
+        if self.noise.repeat > 1 and self.head == "implicit_quantile":
+            raise UserError(
+                "agent.noise.repeat does not go with agent.head=implicit_quantile, which has several levels for each "
+                "row already: set agent.noise.repeat=1"
+            )
+        if self.epsilon.end > self.epsilon.start:
+            raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
+        if self.noise.draws and self.batch_size % self.noise.draws:
+            raise UserError(
+                f"agent.noise.draws is {self.noise.draws}: it must divide agent.batch_size ({self.batch_size}), "
+                "or be 0 for one draw per row"
+            )
+        if self.learning_starts < self.batch_size and self.replay_ratio > 0:
+            raise UserError(
+                f"agent.learning_starts is {self.learning_starts}: it must be at least agent.batch_size "
+                f"({self.batch_size}), so that the first batch can be filled"
+            )

@@ -1,0 +1,38 @@
+"""Options that a person sets and that nothing reads."""
+
+from collections.abc import Iterable, Iterator
+
+from agent.config.run import TrainConfig
+
+
+def without_effect(config: TrainConfig, words: Iterable[str]) -> Iterator[str]:
+    """A sentence for each word of the command line, `key=value`, that names what nothing reads as the others stand."""
+    agent, idle = config.agent, {}
+    for head in ("categorical", "quantile", "implicit_quantile"):
+        if agent.head != head:
+            idle[f"agent.{head}"] = f"agent.head is {agent.head}"
+    for part in ("munchausen", "priority", "noise"):
+        if not getattr(agent, part).enabled:
+            idle[f"agent.{part}"] = f"agent.{part}.enabled is false"
+    if agent.noise.form != "index":
+        idle["agent.noise.index"] = f"agent.noise.form is {agent.noise.form}"
+    if agent.network.encoder != "impala":
+        idle["agent.network.impala"] = f"agent.network.encoder is {agent.network.encoder}"
+    if agent.head != "expected":
+        idle |= dict.fromkeys(("agent.loss", "agent.huber_threshold"), f"agent.head is {agent.head}")
+    elif agent.loss != "huber":
+        idle["agent.huber_threshold"] = f"agent.loss is {agent.loss}"
+    if agent.lr_end is None:
+        idle["agent.lr_updates"] = "agent.lr_end is null"
+    if agent.epsilon.start == agent.epsilon.end:
+        idle["agent.epsilon.steps"] = f"ε is {agent.epsilon.end:g} all along"
+    if not config.eval.video:
+        idle["eval.video_every"] = "eval.video is false"
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "noise" and value not in ("preset", "none"):  # the group: a variant of agent.noise
+            key = "agent.noise"
+        for name, why in idle.items():
+            if (key == name or key.startswith(f"{name}.")) and not why.startswith(f"{key} "):
+                yield f"{word} does nothing: {why}"
+                break

@@ -1,0 +1,139 @@
+"""From a plain mapping (YAML, JSON, Hydra) to frozen dataclasses, with one clear sentence for each mistake."""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from agent.common.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """A bound on a number, written for people and checked by machine; used in Annotated types."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+POSITIVE = Range("greater than 0", lambda x: x > 0)
+NOT_NEGATIVE = Range("at least 0", lambda x: x >= 0)
+COUNTED = Range("at least 1 and below 2³¹", lambda x: 1 <= x < 2**31)
+AT_LEAST_ONE = Range("at least 1", lambda x: x >= 1)
+UNIT = Range("between 0 and 1", lambda x: 0 <= x <= 1)
+POSITIVE_UNIT = Range("greater than 0 and at most 1", lambda x: 0 < x <= 1)
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """'; did you mean a, b?' with the words most like `word`, or nothing where none is."""
+    close = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def parse(cls: type[T], mapping: Mapping[str, Any], prefix: str = "") -> T:
+    """Builds the dataclass `cls` from `mapping`, checking every key, type and range.
+
+    Raises:
+        UserError: for an unknown key, a value of the wrong type or out of its range, naming key, value and range.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    unknown = [key for key in mapping if key not in hints]
+    if unknown:
+        known = ", ".join(hints)
+        raise UserError(f"unknown option {prefix}{unknown[0]}{nearest(unknown[0], list(hints))} (known here: {known})")
+    return cls(**{key: _value(hints[key], value, f"{prefix}{key}") for key, value in mapping.items()})
+
+
+def to_plain(config: Any) -> Any:
+    """The mapping that `parse` would read back to an equal config: JSON types only."""
+    if dataclasses.is_dataclass(config):
+        return {field.name: to_plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, Fraction):
+        return config.numerator if config.denominator == 1 else str(config)
+    if isinstance(config, Mapping):
+        return {key: to_plain(value) for key, value in config.items()}
+    return [to_plain(item) for item in config] if isinstance(config, tuple) else config
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the annotated type `hint`, or a UserError that names `key`."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} is {value!r}: it takes options of its own, such as {_example(hint, key)}")
+        return parse(hint, value, f"{key}.")
+    bounds: tuple[Range, ...] = ()
+    if get_origin(hint) is typing.Annotated:
+        hint, *rest = get_args(hint)
+        bounds = tuple(rest)
+    if isinstance(hint, types.UnionType):
+        if value is None and type(None) in get_args(hint):
+            return None
+        (hint,) = (option for option in get_args(hint) if option is not type(None))
+    result = _plain(hint, value, key)
+    for bound in bounds:
+        for number in result if isinstance(result, tuple) else (result,):
+            if not bound.holds(number):
+                raise UserError(f"{key} is {value}: it must be {bound.text}")
+    return result
+
+
+def _plain(hint: Any, value: Any, key: str) -> Any:
+    """`value` as one of the leaf types."""
+    if get_origin(hint) is Literal:
+        if isinstance(value, bool) and "on" in get_args(hint):
+            value = "on" if value else "off"  # YAML takes these words for truth values
+        if value not in get_args(hint):
+            raise UserError(f"{key} is {value!r}: it must be one of {', '.join(map(str, get_args(hint)))}")
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            example = "a,b" if get_args(hint)[0] is str else "256,256"
+            raise UserError(f"{key} is {value!r}: it must be a list, such as [{example}]")
+        return tuple(_plain(get_args(hint)[0], item, key) for item in value)
+    if get_origin(hint) is dict or hint is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} is {value!r}: it must be a mapping, such as {{name: value}}")
+        return dict(value)
+    if hint is Fraction:
+        return _fraction(value, key)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e6 is a float to YAML and a whole number to people
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{key} is far too large")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+        raise UserError(f"{key} is {value!r}: it must be {names[hint]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key} is {value}: it must be a finite number")
+    return value
+
+
+def _fraction(value: Any, key: str) -> Fraction:
+    """An exact fraction: 0.1 means 1/10, not the nearest double."""
+    try:
+        text = str(value)  # a float first, so that 1e999999999 is refused instead of computed
+        return Fraction(text if "/" in text else repr(float(text)))
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"{key} is {value!r}: it must be a number or a fraction such as 1/4") from None
+
+
+def _example(cls: Any, key: str) -> str:
+    return f"{key}.{next(iter(get_type_hints(cls)))}=…"
+
+
+def leaf_names(cls: type[Any], prefix: str = "") -> list[str]:
+    """The full names of all options below a dataclass, nodes included: agent, agent.lr, …"""
+    names = []
+    for key, hint in get_type_hints(cls).items():
+        names.append(f"{prefix}{key}")
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            names += leaf_names(hint, f"{prefix}{key}.")
+    return names

@@ -1,0 +1,108 @@
+"""A run and an evaluation: every config node beside the algorithm, as a frozen dataclass. conf/ holds the presets."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from agent.common.errors import UserError
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import AT_LEAST_ONE, COUNTED, NOT_NEGATIVE, POSITIVE
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The task: a Gymnasium id, the keyword arguments of its constructor, and how copies of it run side by side."""
+
+    id: str = "CartPole-v1"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    vectorization: Literal["auto", "sync", "async", "native"] = "auto"
+    time_limit: Annotated[int | None, COUNTED] = None
+    clip_rewards: bool = False
+    life_loss: bool = False
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation while training: every `every` environment steps (0: only at the end), `episodes` episodes each."""
+
+    every: Annotated[int, NOT_NEGATIVE] = 2_500
+    episodes: Annotated[int, AT_LEAST_ONE] = 20
+    noisy: bool = True
+    video: bool = True
+    video_every: Annotated[int, NOT_NEGATIVE] = 0
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints: every `every` environment steps (0: only at the end), the last `keep` of them are kept."""
+
+    every: Annotated[int, NOT_NEGATIVE] = 10_000
+    keep: Annotated[int, AT_LEAST_ONE] = 2
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Metrics are averaged and written every `every` environment steps; `progress` shows the bar."""
+
+    every: Annotated[int, AT_LEAST_ONE] = 1_000
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases. `auto` is online where the user is logged in and offline everywhere else."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "noisy-dqn"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The root of conf/train.yaml."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    seed: Annotated[int, NOT_NEGATIVE] = 0
+    steps: Annotated[int, AT_LEAST_ONE] = 50_000
+    num_envs: Annotated[int, AT_LEAST_ONE] = 8
+    device: str = "auto"
+    threads: Annotated[int, AT_LEAST_ONE] = 1
+    compile: Literal["auto", "off", "on"] = "auto"
+    cuda_graphs: Literal["auto", "off", "on"] = "auto"
+    overlap: Literal["auto", "off", "on"] = "auto"
+    autocast: Literal["none", "tf32", "bf16"] = "none"
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        needed = max(self.agent.n_step, 2) * self.num_envs
+        if self.agent.replay_size < needed:
+            raise UserError(
+                f"agent.replay_size is {self.agent.replay_size}: it must be at least {needed}, "
+                "n_step (or 2) transitions of each of the num_envs environments"
+            )
+        if self.agent.replay_size < self.agent.batch_size:
+            raise UserError(
+                f"agent.batch_size is {self.agent.batch_size}: it must be at most agent.replay_size "
+                f"({self.agent.replay_size})"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The root of conf/evaluate/evaluate.yaml. `checkpoint` is one path or several; none means the newest run."""
+
+    checkpoint: tuple[str, ...] = ()
+    which: Literal["best", "last"] = "best"
+    episodes: Annotated[int, AT_LEAST_ONE] = 100
+    num_envs: Annotated[int, POSITIVE] = 20
+    seed: Annotated[int, NOT_NEGATIVE] = 0
+    noise: bool = False
+    video: bool = False
+    render: Literal["none", "human"] = "none"
+    device: str = "cpu"

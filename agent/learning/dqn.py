@@ -1,0 +1,257 @@
+"""The agent: act, update, and everything that a checkpoint needs of it.
+
+DQN (Mnih et al. 2015) with double Q-learning (van Hasselt et al. 2016) and noisy networks (Fortunato et al. 2018).
+Plain DQN is the same code with plain linear layers and an ε-greedy schedule; C51, QR-DQN and IQN are other heads.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.common.arrays import expand, upload
+from agent.common.schedule import linear
+from agent.common.seeding import numpy_generator, restore, seed_sequence, state_of, torch_generator
+from agent.compute.compiled_gradient import gradient_of
+from agent.compute.cuda_graphs import GraphedFunction
+from agent.compute.numpy.gradient import NumpyGradient
+from agent.compute.numpy.network import NumpyNetwork
+from agent.compute.plan import EAGER, Speed
+from agent.config.algorithm import AgentConfig
+from agent.learning import targets
+from agent.learning.adam import Adam
+from agent.learning.loss import Levels
+from agent.networks.build import noise_model
+from agent.networks.q_network import QNetwork, flatten_parameters, persistent_buffers
+from agent.noise.acting_noise import ActingNoise
+from agent.noise.streams import noise_stream
+
+if TYPE_CHECKING:
+    from agent.replay.batch import Batch
+
+
+#: Numbers of noise at most that the diagnostics draw: of independent noise each row takes as many as there are weights.
+DIAGNOSED = 2**24
+
+
+class UpdateMetrics(NamedTuple):
+    """What one update saw, on the device, turned into floats once per logging interval.
+
+    Scalars, and where the batch had weights the new priorities [B] of its rows.
+    """
+
+    loss: Any
+    grad_norm: Any
+    priority: Any = None
+
+
+class DQN:
+    """A value-based agent that explores by the noise of its own network.
+
+    Three independent draws per update: prediction, target, and action selection where double Q-learning is on; or one
+    that they share (see `agent.noise.share`). A new draw for each acting step, and one row of it for each environment
+    (see `agent.noise.hold`).
+
+    Args:
+        network: the action values, on the CPU; the agent takes it over and moves it to `device`.
+        config: the algorithm.
+        actions: how many actions there are.
+        seed: of the acting, update and exploration streams.
+        device: where the agent acts and learns.
+        speed: how it is computed.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        config: AgentConfig,
+        actions: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        speed: Speed = EAGER,
+    ) -> None:
+        self.config, self.actions, self.device, self.speed = config, actions, torch.device(device), speed
+        self.network = network.to(self.device)
+        self.target = copy.deepcopy(self.network).requires_grad_(False)
+        self.noise = noise_model(config, network)
+        self.parameters = flatten_parameters(self.network)
+        self._target_parameters = flatten_parameters(self.target)
+        self._buffers = [persistent_buffers(net) for net in (self.network, self.target)]
+        on_numpy = NumpyNetwork.fits(self.network)
+        self._numpy = NumpyNetwork(self.network) if on_numpy else None
+        self._policy = GraphedFunction(self._greedy, "acting") if speed.graphs else self._greedy
+        self._gradient = gradient_of(self.network, self.target, self.parameters, config, on_numpy, speed)
+        #: Whether it learns by NumPy, and saves a conversion where batches and weights are arrays.
+        self.takes_arrays = isinstance(self._gradient, NumpyGradient)
+        self._adam = Adam(self.parameters, config.adam_eps)
+        self.acting_noise = ActingNoise(self.noise, config.noise, seed_sequence(seed, "acting"), self.device)
+        self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
+        self._explore = numpy_generator(seed, "exploration")
+        self._quantiles = torch_generator(seed, "quantiles", device=self.device)
+        self.updates = 0
+
+    # ---- acting
+
+    def act(self, observation: np.ndarray, begins: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
+        """Chooses an action [E] for observations [E, *shape], as they are stored.
+
+        Args:
+            observation: one row per environment; each explores with a draw of its own.
+            begins: bool [E], which environments begin an episode with this observation.
+            epsilon: chance of a uniform action, one coin per environment.
+        """
+        noise = self.acting_noise(begins, self.updates)
+        if self._numpy is not None:
+            action: np.ndarray = self._numpy(observation, noise).argmax(axis=1)
+        else:
+            noise = None if noise is None else torch.as_tensor(noise)
+            action = self._policy(upload(observation, self.device), noise).cpu().numpy()
+        if epsilon > 0.0:
+            coins = self._explore.random(len(action)) < epsilon
+            action = np.where(coins, self._explore.integers(self.actions, size=len(action)), action)
+        return action
+
+    @torch.inference_mode()
+    def _greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
+        """The greedy actions [E] at observations [E, *shape] under noise [E, size]."""
+        return targets.greedy(self.network(observation, noise).q_values)
+
+    def random_actions(self, count: int) -> np.ndarray:
+        """Uniform actions [count] for the warm-up."""
+        return self._explore.integers(self.actions, size=count)
+
+    # ---- learning
+
+    def update(self, batch: Batch, weight: Any = None) -> UpdateMetrics:
+        """One gradient step on a batch, and the target network's part of it.
+
+        Args:
+            batch: B transitions, arrays only where the agent `takes_arrays`.
+            weight: [B], how much each row's loss counts; then the metrics have priorities.
+        """
+        self.before_update()
+        metrics = self.learn(batch, weight)
+        self.after_update()
+        return metrics
+
+    def before_update(self) -> None:
+        """What the host has to say before `learn`: the step size."""
+        self._adam.set_rate(self.learning_rate())
+
+    def learn(self, batch: Batch, weight: Any = None) -> UpdateMetrics:
+        """The device's part of an update, from the draws to the optimiser: a CUDA graph can hold it."""
+        draws = self._update_noise(len(batch.action))
+        loss, norm, priority = self._gradient(batch, draws, self._levels(len(batch.action)), weight)
+        self._adam.step()
+        return UpdateMetrics(loss, norm, priority)
+
+    def _update_noise(self, rows: int) -> Any:
+        """The noise of an update [2 or 3, N, size] or [2 or 3, N, M, size], as `agent.noise` says."""
+        noise, uses = self.config.noise, 3 if self.config.double else 2
+        groups = noise.draws or rows
+        repeat = (noise.repeat,) if noise.repeat > 1 else ()
+        draw: Any = self._update.draw_array if self.takes_arrays else self._update.draw
+        draws = draw(1 if noise.share else uses, groups, *repeat)
+        if draws is None:
+            return None
+        if mean_rows := int(groups * noise.mean_rows):
+            draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
+        return expand(draws, uses) if noise.share else draws
+
+    def after_update(self) -> None:
+        """Counts the update, and lets the target network follow where that is due."""
+        self.updates += 1
+        if self.updates % self.config.target_every == 0:
+            with torch.no_grad():
+                self._target_parameters.lerp_(self.parameters, self.config.tau)  # τ = 1: a copy
+                for name, value in self._buffers[1].items():  # what an encoder keeps beside its parameters
+                    value.copy_(self._buffers[0][name])
+
+    def generators(self) -> list[torch.Generator]:
+        """Those on the device that `learn` draws from."""
+        return [*self._update.generators(), self._quantiles]
+
+    def _levels(self, rows: int) -> Levels | None:
+        """Fresh levels τ ~ U(0, 1) for each row's prediction and target, where the head takes any."""
+        if (counts := self.network.head.taus) is None:
+            return None
+        drawn = torch.rand(rows, sum(counts), generator=self._quantiles, device=self.device)
+        return Levels(drawn[:, : counts[0]], drawn[:, counts[0] :])
+
+    def learning_rate(self) -> float:
+        """Adam's step size at this update: constant, or linearly from lr to lr_end over lr_updates."""
+        config = self.config
+        if config.lr_end is None:
+            return config.lr
+        return linear(config.lr, config.lr_end, self.updates, config.lr_updates)
+
+    # ---- looking at it
+
+    def is_finite(self) -> bool:
+        """Whether every parameter is a number; waits for the device."""
+        return bool(torch.isfinite(self.parameters).all())
+
+    def diagnostics(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars that describe the agent on a batch; neither the agent nor its random streams change."""
+        kept = {name: value.clone() for name, value in self._buffers[0].items()}  # an encoder may count what it sees
+        with torch.inference_mode():
+            q_values = self.network(batch.observation, None).q_values
+            result = {"q/mean": q_values.mean(), "q/max": q_values.max()}
+            rows = min(len(batch.action), max(DIAGNOSED // max(self.noise.size, 1), 1))
+            noise = self.noise.draw(rows, generator=generator, device=self.device)
+            if noise is not None:
+                noisy, mean = self.network(batch.observation[:rows], noise).q_values, q_values[:rows]
+                changed = targets.greedy(noisy) != targets.greedy(mean)
+                result["noise/action_change"] = changed.float().mean()
+                result["noise/q_std"] = (noisy - mean).std()
+            for name, layer in self.network.noisy_layers().items():
+                result[f"sigma/{name}"] = layer.mean_sigma()
+            for name, value in kept.items():
+                self._buffers[0][name].copy_(value)
+        return result
+
+    # ---- saving it
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a checkpoint has to hold, as tensors and plain values."""
+        return {
+            "parameters": self.parameters,
+            "target_parameters": self._target_parameters,
+            "buffers": self._buffers,
+            "adam": dict(self._adam.state),
+            "updates": self.updates,
+            "acting": self.acting_noise.state(),
+            "update": self._update.state(),
+            "explore_generator": state_of(self._explore),
+            "quantiles_generator": state_of(self._quantiles),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `state` gave, on whatever device this agent is.
+
+        Raises:
+            ValueError: where it belongs to a network of another size.
+        """
+        if state["parameters"].shape != self.parameters.shape:
+            raise ValueError(f"{state['parameters'].numel()} parameters, expected {self.parameters.numel()}")
+        with torch.no_grad():
+            self.parameters.copy_(state["parameters"])
+            self._target_parameters.copy_(state["target_parameters"])
+            for name, value in self._adam.state.items():
+                value.copy_(state["adam"][name])
+            for ours, given in zip(self._buffers, state["buffers"], strict=True):
+                for name, value in ours.items():
+                    value.copy_(given[name])
+        self.updates = state["updates"]
+        self.acting_noise.load_state(state["acting"])
+        self._update.load_state(state["update"])
+        restore(self._explore, state["explore_generator"])
+        restore(self._quantiles, state["quantiles_generator"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The network's parameters by name, as a saved agent holds them."""
+        return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}

@@ -1,0 +1,184 @@
+"""Observation → features, by an encoder that is chosen by the observation or by its registered name.
+
+An encoder of one's own needs one line, in any module that is imported before the agent is built::
+
+    register_encoder("mine", lambda parts: TrunkEncoder(MyTrunk(parts.observation.shape), parts))
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
+from agent.config.algorithm import NetworkConfig
+from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
+from agent.noise.distributions import LayerNoise, NoiseSizes
+from agent.noise.layers import LinearFactory
+
+#: From this height and width on, three convolutions fit, and one would leave too many features.
+NATURE_FROM = 36
+
+
+def normalisation(width: int, layer_norm: bool) -> nn.Module:
+    """What stands between a linear layer and its ReLU: layer normalisation (Ba et al. 2016) or nothing."""
+    return nn.LayerNorm(width) if layer_norm else nn.Identity()
+
+
+class Encoder(nn.Module):
+    """What every encoder has: the length of its features, and the sizes of its noisy layers' noise.
+
+    Shapes: observation [..., *spec.shape] and one noise per noisy layer → features [..., self.features].
+    """
+
+    features: int
+    noise_sizes: tuple[NoiseSizes, ...]
+
+
+class MLPEncoder(Encoder):
+    """A stack of linear layers, each followed by a ReLU; without hidden layers, the observation itself.
+
+    Shapes: observation [..., inputs], floats or truth values → features [..., self.features].
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], linear: LinearFactory, layer_norm: bool = False) -> None:
+        super().__init__()
+        sizes = (inputs, *hidden)
+        layers = [linear(p, q) for p, q in pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
+        self.norms = nn.ModuleList(normalisation(layer.out_features, layer_norm) for layer in layers)
+        self.features = sizes[-1]
+        self.noise_sizes = tuple(layer.noise_sizes for layer in layers)
+
+    def forward(self, observation: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
+        """Maps observations [..., inputs] to features [..., self.features]."""
+        x = observation if observation.is_floating_point() else observation.float()
+        for layer, norm, layer_noise in zip(self.layers, self.norms, noise, strict=True):
+            x = torch.relu(norm(layer(x, layer_noise)))
+        return x
+
+
+@dataclass(frozen=True)
+class EncoderParts:
+    """What an encoder is built of."""
+
+    observation: ObservationSpec
+    hidden: tuple[int, ...]  # widths of its linear layers; the head has another one of its own
+    linear: LinearFactory  # makes a layer of p inputs and q outputs, noisy where noise is on
+    network: NetworkConfig
+    generator: torch.Generator | None  # draws the initial parameters
+
+
+class TrunkEncoder(Encoder):
+    """Any module without noise that has `features`, followed by the linear layers: [..., *shape] → [..., features].
+
+    The trunk is given floats [B, *shape], images in [0, 1], and gives [B, trunk.features].
+    """
+
+    def __init__(self, trunk: nn.Module, parts: EncoderParts) -> None:
+        super().__init__()
+        self.trunk, self.shape, self.scale = trunk, parts.observation.shape, 1.0 / parts.observation.high
+        self.mlp = MLPEncoder(int(trunk.features), parts.hidden, parts.linear, parts.network.layer_norm)  # type: ignore[arg-type]
+        self.features, self.noise_sizes = self.mlp.features, self.mlp.noise_sizes
+        self.register_buffer("_scale", torch.tensor(self.scale), persistent=False)
+
+    def forward(self, observation: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
+        """Maps observations [..., *shape] to features [..., self.features]."""
+        scale: Tensor = self._scale  # type: ignore[assignment]
+        leading = observation.shape[: -len(self.shape)]
+        x = observation.reshape(-1, *self.shape).to(scale.dtype) * scale
+        return self.mlp(self.trunk(x).view(*leading, -1), noise)  # type: ignore[no-any-return]
+
+
+class Flatten(nn.Module):
+    """Images as vectors: the trunk of an MLP on images."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.features = prod(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, *shape] → [B, features]."""
+        return x.flatten(1)
+
+
+EncoderFactory = Callable[[EncoderParts], Encoder]
+
+
+def _mlp(parts: EncoderParts) -> Encoder:
+    if parts.observation.is_image:
+        return TrunkEncoder(Flatten(parts.observation.shape), parts)
+    return MLPEncoder(parts.observation.size, parts.hidden, parts.linear, parts.network.layer_norm)
+
+
+def _convolutions(layers: Sequence[tuple[int, int, int]]) -> EncoderFactory:
+    return lambda parts: TrunkEncoder(Convolutions(image(parts), layers, parts.generator), parts)
+
+
+def _impala(parts: EncoderParts) -> Encoder:
+    options = parts.network.impala
+    trunk = Impala(image(parts), options.width, options.pool, options.spectral_norm, parts.generator)
+    return TrunkEncoder(trunk, parts)
+
+
+def image(parts: EncoderParts) -> tuple[int, ...]:
+    """[channels, height, width] of the observations, for an encoder that needs images.
+
+    Raises:
+        UserError: where they are none.
+    """
+    if not parts.observation.is_image:
+        name = parts.network.encoder
+        raise UserError(f"agent.network.encoder={name} takes images, and the observations are {parts.observation}")
+    return parts.observation.shape
+
+
+_FACTORIES: dict[str, EncoderFactory] = {
+    "mlp": _mlp,
+    "minatar": _convolutions(MINATAR),
+    "nature": _convolutions(NATURE),
+    "data_efficient": _convolutions(DATA_EFFICIENT),
+    "impala": _impala,
+}
+BUILT_IN = ("auto", *_FACTORIES)
+
+
+def register_encoder(name: str, factory: EncoderFactory) -> None:
+    """Makes `agent.network.encoder=<name>` build `factory(parts)`; the same name may be registered again.
+
+    Raises:
+        ValueError: for a name that is no plain word, or that is one of this module's own.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError(f"{name!r} is no name for an encoder: it must be a word of letters, digits, _ and -")
+    if name in BUILT_IN:
+        raise ValueError(f"{name!r} is the name of an encoder that is here already")
+    _FACTORIES[name] = factory
+
+
+def build_encoder(parts: EncoderParts) -> Encoder:
+    """The encoder that the config names; `auto` is the one for the kind and size of the observations.
+
+    Raises:
+        UserError: for a name that nobody registered, or an encoder that does not take these observations.
+    """
+    name = parts.network.encoder
+    if name == "auto":
+        name = _automatic(parts.observation)
+    if name not in _FACTORIES:
+        raise UserError(
+            f"agent.network.encoder is {name!r:.80}: there is no encoder of this name (there are auto, "
+            f"{', '.join(_FACTORIES)}); one of your own is registered by the module that you name with imports="
+        )
+    return _FACTORIES[name](parts)
+
+
+def _automatic(observation: ObservationSpec) -> str:
+    if not observation.is_image:
+        return "mlp"
+    return "nature" if min(observation.shape[1:]) >= NATURE_FROM else "minatar"

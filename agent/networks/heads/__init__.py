@@ -1,0 +1,1 @@
+"""Features → values: one file a head."""

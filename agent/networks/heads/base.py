@@ -1,0 +1,135 @@
+"""Features → values. Every head returns a typed tuple that carries q_values [..., A].
+
+A head is made of streams, whose outputs are one number or K numbers per action; `values` makes the typed tuple of them,
+`target` the learning target of what the next state's tuple says, `loss` the unreduced loss. Quantile heads are in
+agent/quantile_heads.py. Shapes: [...] are the rows of a batch, A actions, K atoms or quantiles.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from agent.networks.encoders import normalisation
+from agent.noise.distributions import LayerNoise, NoiseSizes
+from agent.noise.layers import LinearFactory
+
+Limits = Sequence[float] | None
+
+
+class Values(Protocol):
+    """What a head says of a batch."""
+
+    @property
+    def q_values(self) -> Tensor:
+        """The expected return of every action [..., A]."""
+
+    @property
+    def outcomes(self) -> Tensor:
+        """What a target is made of, for every action: values [..., A], or masses or quantiles [..., A, K]."""
+
+
+class Stream(nn.Module):
+    """One hidden layer with ReLU, then a linear output: features [..., p] → [..., outputs]."""
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        outputs: int,
+        linear: LinearFactory,
+        layer_norm: bool = False,
+        output: LinearFactory | None = None,
+    ) -> None:
+        """`linear` makes the layers, `output` (None: linear) the output layer."""
+        super().__init__()
+        self.hidden = linear(features, hidden)
+        self.norm = normalisation(hidden, layer_norm)
+        self.output = (output or linear)(hidden, outputs)
+        self.noise_sizes: tuple[NoiseSizes, ...] = (self.hidden.noise_sizes, self.output.noise_sizes)
+
+    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
+        """Maps features [..., p] to [..., outputs]."""
+        output: Tensor = self.output(torch.relu(self.norm(self.hidden(features, noise[0]))), noise[1])
+        return output
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What every head is built from.
+
+    Attributes:
+        features: p.
+        hidden: width of each stream's hidden layer.
+        actions: A.
+        linear: makes the layers.
+        dueling: whether there is a value stream.
+        layer_norm: whether the hidden layers are normalised.
+        output: makes the output layers; None: `linear` does.
+    """
+
+    features: int
+    hidden: int
+    actions: int
+    linear: LinearFactory
+    dueling: bool = False
+    layer_norm: bool = False
+    output: LinearFactory | None = None
+
+    def stream(self, outputs: int) -> Stream:
+        """One stream with so many outputs."""
+        return Stream(self.features, self.hidden, outputs, self.linear, self.layer_norm, self.output)
+
+
+class Head(nn.Module):
+    """What all heads share: one stream, or dueling streams, with one number or K numbers per action.
+
+    Dueling (Wang et al. 2016, eq. 9): v + a − mean(a), each stream with a hidden layer of its own. With K numbers per
+    action the streams are combined for each of them, before any softmax (Hessel et al. 2018).
+
+    Args:
+        sizes: of the streams.
+        atoms: K; None for one number per action without a dimension of its own.
+    """
+
+    #: How many levels τ a forward pass takes for prediction and for target: only implicit quantiles take any.
+    taus: tuple[int, int] | None = None
+
+    def __init__(self, sizes: Sizes, atoms: int | None = None) -> None:
+        super().__init__()
+        count = 1 if atoms is None else atoms
+        self.shape = (sizes.actions,) if atoms is None else (sizes.actions, atoms)
+        self.advantage = sizes.stream(sizes.actions * count)
+        self.value = sizes.stream(count) if sizes.dueling else None
+        value_sizes = self.value.noise_sizes if self.value is not None else ()
+        self.noise_sizes: tuple[NoiseSizes, ...] = self.advantage.noise_sizes + value_sizes
+
+    def outputs(self, features: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
+        """Maps features [..., p] to the combined streams [..., A] or [..., A, K]."""
+        advantage: Tensor = self.advantage(features, noise[:2]).unflatten(-1, self.shape)
+        if self.value is None:
+            return advantage
+        value: Tensor = self.value(features, noise[2:]).unflatten(-1, (1, *self.shape[1:]))
+        return value + advantage - advantage.mean(dim=-len(self.shape), keepdim=True)
+
+    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None], tau: Tensor | None = None) -> Any:
+        """Maps features [..., p] to values of every action. `tau` is for implicit quantiles alone."""
+        return self.values(self.outputs(features, noise))
+
+    def values(self, outputs: Tensor) -> Any:
+        """The typed tuple of what the combined streams put out."""
+        raise NotImplementedError
+
+    def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
+        """The learning target: the next state's outcome, discounted, the reward added, clipped to the limits."""
+        raise NotImplementedError
+
+    def loss(self, prediction: Any, action: Tensor, target: Tensor) -> Tensor:
+        """The unreduced loss [...] of what is predicted for the actions against the target."""
+        raise NotImplementedError
+
+    def priority(self, prediction: Any, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
+        """How much there is to learn from each row [...]: its loss, as in Rainbow, unless a head knows better."""
+        return loss

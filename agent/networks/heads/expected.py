@@ -1,0 +1,46 @@
+"""One number per action: the expected return (Mnih et al. 2015)."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from agent.learning import targets
+from agent.networks.heads.base import Head, Limits, Sizes
+
+
+class ExpectedValues(NamedTuple):
+    """What the expected-value head says of a batch: q_values [..., A]."""
+
+    q_values: Tensor
+
+    @property
+    def outcomes(self) -> Tensor:
+        """The values themselves [..., A]."""
+        return self.q_values
+
+
+class ExpectedHead(Head):
+    """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's with its threshold, or the squared one."""
+
+    def __init__(self, sizes: Sizes, loss: targets.Loss = "huber", threshold: float = 1.0) -> None:
+        super().__init__(sizes)
+        self.loss_name: targets.Loss = loss
+        self.threshold = threshold
+
+    def values(self, outputs: Tensor) -> ExpectedValues:
+        """The values of outputs [..., A], which they are."""
+        return ExpectedValues(outputs)
+
+    def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
+        """The target [...] of an outcome [...], the value of what follows."""
+        target = targets.bellman_target(reward, discount, outcome)
+        return target if limits is None else target.clamp(*limits)
+
+    def loss(self, prediction: ExpectedValues, action: Tensor, target: Tensor) -> Tensor:
+        """The unreduced loss [...] of q(s, a) against target [...]."""
+        value = targets.gather_actions(prediction.q_values, action)
+        return targets.td_loss(value, target, self.loss_name, self.threshold)
+
+    def priority(self, prediction: ExpectedValues, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
+        """|δ| [...], the size of the error (Schaul et al. 2016, §3.3)."""
+        return (targets.gather_actions(prediction.q_values.detach(), action) - target).abs()

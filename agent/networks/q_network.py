@@ -1,0 +1,91 @@
+"""QNetwork = encoder + head; and its parameters as one flat vector."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from agent.networks.encoders import Encoder
+from agent.networks.heads.base import Head, Values
+from agent.networks.heads.expected import ExpectedValues
+from agent.noise.distributions import LayerNoise, split
+from agent.noise.index_layer import IndexLinear, Prior
+from agent.noise.layers import NoisyLinear
+
+
+class QNetwork(nn.Module):
+    """Action values as a pure function of observation, noise and parameters.
+
+    Shapes: observation [B, *shape]; noise [N, noise_size] with N = 1 (shared by the batch) or N = B (per row), or
+    None for the mean network; tau [B, K], levels for a head of implicit quantiles, or None for its fixed ones.
+
+    Args:
+        encoder: observation → features.
+        head: features → values.
+        index: d, where the noise is an index ξ ∈ R^d that all layers share; noise [N, M, d] then gives each row M
+            values, [B, M, A]. 0 where every layer has noise of its own.
+        prior: added to the action values of the expected head, where there is noise.
+    """
+
+    def __init__(self, encoder: Encoder, head: Head, index: int = 0, prior: Prior | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.prior, self.index = prior, index
+        self.noise_sizes = encoder.noise_sizes + head.noise_sizes
+        self.noise_size = index or sum(a + b for a, b in self.noise_sizes)
+
+    def forward(
+        self, observation: Tensor, noise: Tensor | None, tau: Tensor | None = None, *, autocast: bool = False
+    ) -> Values:
+        """Values of every action at each observation, in the typed tuple of the head.
+
+        With autocast the encoder computes in bfloat16; the head, whose values have to be told apart, never does.
+        """
+        layers = self._layer_noise(noise)
+        depth = len(self.encoder.noise_sizes)
+        if not autocast:
+            features = self.encoder(observation, layers[:depth])
+        else:
+            with torch.autocast(observation.device.type, torch.bfloat16):
+                features = self.encoder(observation, layers[:depth]).float()
+        values: Values = self.head(features, layers[depth:], tau)
+        if self.prior is None or noise is None:
+            return values
+        return ExpectedValues(values.q_values + self.prior(observation, noise))
+
+    def _layer_noise(self, noise: Tensor | None) -> Sequence[LayerNoise | None]:
+        """Each layer's own part of the noise, or the index that they share."""
+        if noise is None:
+            return [None] * len(self.noise_sizes)
+        if self.index:
+            return [LayerNoise(noise, noise)] * len(self.noise_sizes)
+        return split(noise, self.noise_sizes)
+
+    def noisy_layers(self) -> dict[str, NoisyLinear | IndexLinear]:
+        """The noisy layers by name, in the order of their noise."""
+        return {name: layer for name, layer in self.named_modules() if isinstance(layer, NoisyLinear | IndexLinear)}
+
+
+def flatten_parameters(module: nn.Module) -> Tensor:
+    """Moves all parameters of `module` into one vector [P] and their gradients into its gradient; they stay as views.
+
+    One optimiser step, one target copy and one gradient norm are then one kernel each, whatever the depth. Moving the
+    module to another device or dtype afterwards would break the tie.
+    """
+    parameters = list(module.parameters())
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    flat.grad = torch.zeros_like(flat)
+    start = 0
+    for parameter in parameters:
+        part = slice(start, start + parameter.numel())
+        parameter.data = flat[part].view_as(parameter)
+        parameter.grad = flat.grad[part].view_as(parameter)
+        start += parameter.numel()
+    return flat
+
+
+def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """What `module` saves beside its parameters, by name; they share its memory."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return {name: value for name, value in module.state_dict().items() if name not in parameters}

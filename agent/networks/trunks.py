@@ -1,0 +1,217 @@
+"""Convolutional trunks: images → features. Plain, without noise: a noisy network's noise is in its linear layers.
+
+A trunk is a module with `features`, the length of what it gives for one image.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agent.common.errors import UserError
+
+
+class Convolution(nn.Module):
+    """A 2-D convolution drawn from U[±1/√fan-in] by a generator of the caller's.
+
+    Shapes: x [B, inputs, H, W] → [B, outputs, H', W'].
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        kernel: side of the square window.
+        stride: step of the window.
+        padding: zeros around the image.
+        spectral_norm: divide the weight by its largest singular value (Miyato et al. 2018), here the exact one: it is
+            a function of the weight alone, with no estimate to carry along, save and keep in step.
+        generator: draws the initial parameters.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        spectral_norm: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.outputs, self.kernel, self.stride, self.padding = outputs, kernel, stride, padding
+        self.spectral_norm = spectral_norm
+        bound = 1.0 / sqrt(inputs * kernel * kernel)
+        with torch.no_grad():
+            self.weight = nn.Parameter(
+                torch.empty(outputs, inputs, kernel, kernel).uniform_(-bound, bound, generator=generator)
+            )
+            self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound, generator=generator))
+
+    def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
+        """Maps x [B, inputs, H, W] to [B, outputs, H', W']; `norm` is the spectral one where it is at hand already."""
+        if self.spectral_norm and norm is None:
+            (norm,) = spectral_norms([self])
+        weight = self.weight if norm is None else self.weight / norm
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+    def side(self, length: int) -> int:
+        """H' of H, or W' of W."""
+        return (length + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows of this layer."""
+        spectral = ", spectral norm" if self.spectral_norm else ""
+        sizes = f"{self.weight.shape[1]}, {self.outputs}, kernel={self.kernel}"
+        return f"{sizes}, stride={self.stride}, padding={self.padding}{spectral}"
+
+
+def spectral_norms(layers: Sequence[Convolution]) -> list[Tensor | None]:
+    """The spectral norms of the layers' weights, None for layers without; those of one shape are computed at once."""
+    norms: list[Tensor | None] = [None] * len(layers)
+    of_shape: dict[torch.Size, list[int]] = {}
+    for place, layer in enumerate(layers):
+        if layer.spectral_norm:
+            of_shape.setdefault(layer.weight.shape, []).append(place)
+    for places in of_shape.values():
+        values = largest_singular_values(torch.stack([layers[place].weight for place in places]))
+        for place, value in zip(places, values.unbind(), strict=True):
+            norms[place] = value
+    return norms
+
+
+def largest_singular_values(weights: Tensor) -> Tensor:
+    """Of weights [n, q, …] as n matrices W [q, p]: [n], exact up to rounding, with their gradients uvᵀ.
+
+    (W·Wᵀ)^128 by seven squarings is u·uᵀ but for a factor, unless two singular values agree within a per cent or so,
+    when the error is of the order of their difference squared. Nothing of it is computed in bfloat16.
+    """
+    with torch.autocast(weights.device.type, enabled=False):
+        matrices = weights.flatten(2)
+        with torch.no_grad():
+            power = matrices @ matrices.mT
+            for squaring in range(7):
+                if squaring % 3 == 0:  # in between, the largest of q rows stays above q⁻⁴
+                    power = power / power.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)
+                power = power @ power
+            longest = power.diagonal(dim1=1, dim2=2).argmax(dim=1).view(-1, 1, 1).expand(-1, 1, power.shape[2])
+            u = power.gather(1, longest)  # [n, 1, q]: a row, as power is symmetric
+            u = u / u.norm(dim=2, keepdim=True).clamp(min=1e-30)
+        values: Tensor = (u @ matrices).norm(dim=(1, 2)).clamp(min=1e-12)
+        return values
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """Images [B, channels, H, W] as many convolutions want them: on CUDA with the channels of a pixel side by side.
+
+    cuDNN turns its inputs and outputs round otherwise, which takes an eighth of a residual trunk's update; for three
+    convolutions it does not pay. The numbers and their order, for `flatten`, are the same.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
+
+
+class Convolutions(nn.Module):
+    """Convolutions, each followed by a ReLU, then flattened: images [B, channels, H, W] → [B, features].
+
+    Args:
+        shape: [channels, H, W] of the images.
+        layers: (outputs, kernel, stride) of each.
+        generator: draws the initial parameters.
+
+    Raises:
+        UserError: where the images are too small.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], layers: Sequence[tuple[int, int, int]], generator: torch.Generator | None
+    ) -> None:
+        super().__init__()
+        channels, *sides = shape
+        self.layers = nn.ModuleList()
+        for outputs, kernel, stride in layers:
+            if min(sides) < kernel:
+                raise UserError(
+                    f"images of {list(shape)} are too small for this encoder: choose another agent.network.encoder"
+                )
+            layer = Convolution(channels, outputs, kernel, stride, generator=generator)
+            channels, sides = outputs, [layer.side(side) for side in sides]
+            self.layers.append(layer)
+        self.features = channels * sides[0] * sides[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images [B, channels, H, W] to features [B, features]."""
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x.flatten(1)
+
+
+#: (outputs, kernel, stride): the one convolution of Young & Tian (2019) for images of 10×10, …
+MINATAR = ((16, 3, 1),)
+#: … the three of Mnih et al. (2015) for images of 84×84, …
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+#: … and the two of van Hasselt et al. (2019) where data are scarce.
+DATA_EFFICIENT = ((32, 5, 5), (64, 5, 5))
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))), of one shape all along."""
+
+    def __init__(self, channels: int, spectral_norm: bool, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.first, self.second = (
+            Convolution(channels, channels, 3, 1, 1, spectral_norm=spectral_norm, generator=generator) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, norms: Iterator[Tensor | None]) -> Tensor:
+        """Maps x [B, channels, H, W] to the same shape; its convolutions' spectral norms come next in `norms`."""
+        y = self.first(torch.relu(x), next(norms))
+        y = self.second(torch.relu(y), next(norms))
+        return torch.add(x, y)
+
+
+class Impala(nn.Module):
+    """The residual trunk of Espeholt et al. (2018), as wide and regularised as in Beyond the Rainbow (2024).
+
+    Three stages: a 3×3 convolution, a 3×3 max-pool of stride 2, two residual blocks. At the end an adaptive max-pool
+    to `pool`×`pool`, whatever the size of the images; then they are flattened.
+
+    Args:
+        shape: [channels, H, W] of the images.
+        width: multiplies the channels, 16, 32, 32.
+        pool: side after the adaptive max-pool; None leaves it out.
+        spectral_norm: of the convolutions in the residual blocks.
+        generator: draws the initial parameters.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        width: int = 1,
+        pool: int | None = None,
+        spectral_norm: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        channels, *sides = shape
+        self.pool = pool
+        self.stages = nn.ModuleList()
+        for outputs in (16 * width, 32 * width, 32 * width):
+            entry = Convolution(channels, outputs, 3, 1, 1, generator=generator)
+            blocks = [Residual(outputs, spectral_norm, generator) for _ in range(2)]
+            self.stages.append(nn.Sequential(entry, nn.MaxPool2d(3, 2, 1), *blocks))
+            channels, sides = outputs, [(side + 1) // 2 for side in sides]
+        self.features = channels * (sides[0] * sides[1] if pool is None else pool * pool)
+        blocks = [module for module in self.modules() if isinstance(module, Residual)]
+        self._normed = [layer for block in blocks for layer in (block.first, block.second)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images [B, channels, H, W] to features [B, features]."""
+        norms = iter(spectral_norms(self._normed))
+        x = laid_out(x)
+        for stage in self.stages:
+            for part in stage.children():
+                x = part(x, norms) if isinstance(part, Residual) else part(x)
+        x = torch.relu(x)
+        return (x if self.pool is None else F.adaptive_max_pool2d(x, self.pool)).flatten(1)

@@ -1,0 +1,1 @@
+"""The reparameterisation trick: draws, and layers that take them as an argument."""

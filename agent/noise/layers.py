@@ -1,0 +1,186 @@
+"""Linear layers that take their noise as an argument.
+
+`NoisyLinear` is useful by itself, as a drop-in for `torch.nn.Linear`::
+
+    layer = NoisyLinear(64, 32)
+    y = layer(x)                             # the mean layer, as nn.Linear
+    y = layer(x, layer.draw(1))              # one draw for the whole batch
+    y = layer(x, layer.draw(len(x)))         # one draw per row
+"""
+
+from collections.abc import Callable
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agent.noise.distributions import Distribution, LayerNoise, NoiseModel, NoiseSizes, split
+
+#: σ of the independent variant (Fortunato et al. 2018, §3.2); it does not depend on the layer's size.
+INDEPENDENT_SIGMA = 0.017
+#: σ0 of the factorised variant; σ = σ0/√p (§3.2).
+FACTORISED_SIGMA0 = 0.5
+
+
+class Linear(nn.Module):
+    """y = x·Wᵀ + b, drawn from U[±1/√p] by a generator of the caller's; takes a noise argument and ignores it.
+
+    Shapes: x [..., p], weight [q, p], bias [q], result [..., q].
+    """
+
+    noise_sizes: NoiseSizes = (0, 0)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ValueError(f"a layer needs at least one input and one output, not {in_features} and {out_features}")
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
+        self._fill_uniform(1.0 / sqrt(in_features), generator)
+
+    def _fill_uniform(self, bound: float, generator: torch.Generator | None) -> None:
+        with torch.no_grad():
+            for parameter in (self.weight, self.bias):
+                if parameter is not None:
+                    parameter.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, x: Tensor, noise: LayerNoise | None = None) -> Tensor:
+        """Maps x [..., p] to [..., q]."""
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows of this layer."""
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class NoisyLinear(Linear):
+    """A linear layer whose weights and biases are μ + σ·ε (Fortunato et al. 2018, eq. 9), ε given by the caller.
+
+    Factorised (the default): ε_w = f(ε_out)·f(ε_in)ᵀ and ε_b = f(ε_out) (eq. 10, 11), μ ~ U[±1/√p], σ = σ0/√p for
+    weights and biases. Independent: one ε for each weight and bias, μ ~ U[±√(3/p)], σ = 0.017.
+
+    The state_dict holds μ as `weight` and `bias`, as nn.Linear does, and σ as `sigma_weight` and `sigma_bias`; noise
+    is never stored.
+
+    Args:
+        in_features: p.
+        out_features: q.
+        bias: whether there is a bias, noisy like the weights.
+        sigma0: σ0 of the factorised form (None: 0.5); σ itself of the independent form (None: 0.017).
+        factorised: the form of the noise.
+        generator: draws the initial μ (None: torch's default generator).
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: for sizes below 1 or a negative sigma0.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        sigma0: float | None = None,
+        factorised: bool = True,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, generator=generator, device=device, dtype=dtype)
+        if sigma0 is not None and sigma0 < 0:
+            raise ValueError(f"sigma0 is {sigma0}: it must be at least 0")
+        self.factorised = factorised
+        if factorised:
+            self.noise_sizes = (in_features, out_features)
+            sigma = (FACTORISED_SIGMA0 if sigma0 is None else sigma0) / sqrt(in_features)
+        else:
+            self.noise_sizes = (out_features * in_features, out_features)
+            sigma = INDEPENDENT_SIGMA if sigma0 is None else sigma0
+            self._fill_uniform(sqrt(3.0 / in_features), generator)
+        self.sigma_weight = nn.Parameter(torch.full_like(self.weight, sigma))
+        self.sigma_bias = nn.Parameter(torch.full_like(self.bias, sigma)) if self.bias is not None else None
+
+    def draw(
+        self,
+        rows: int = 1,
+        distribution: Distribution = "normal",
+        *,
+        generator: torch.Generator | None = None,
+    ) -> LayerNoise:
+        """Draws the layer's own noise for `rows` rows (1: shared by the whole batch), on the layer's device."""
+        model = NoiseModel(sum(self.noise_sizes), self.factorised, distribution)
+        flat = model.draw(rows, generator=generator, device=self.weight.device)
+        assert flat is not None
+        return split(flat.to(self.weight.dtype), [self.noise_sizes])[0]
+
+    def forward(self, x: Tensor, noise: LayerNoise | None = None) -> Tensor:
+        """Maps x [..., p] to [..., q]; x [B, ..., p] where the noise has one draw per row, N = B.
+
+        Raises:
+            ValueError: where the noise has neither one draw nor one per row of x.
+        """
+        if noise is None:
+            return F.linear(x, self.weight, self.bias)
+        rows = noise.output.shape[0]
+        if rows != 1 and (x.dim() < 2 or rows != x.shape[0]):
+            raise ValueError(f"noise of {rows} draws does not fit an input of shape {tuple(x.shape)}")
+        if rows == 1 and x.numel() > self.in_features:
+            return F.linear(x, *self._sampled(noise))  # one matrix for a whole batch: form it once
+        if not self.factorised:
+            return self._independent_rows(x, noise)
+        return self._factorised_rows(x, noise)
+
+    def _sampled(self, noise: LayerNoise) -> tuple[Tensor, Tensor | None]:
+        """The one noisy matrix [q, p] and bias [q] of a shared draw."""
+        if self.factorised:
+            scale = noise.output.mT * noise.input
+        else:
+            scale = noise.input.view_as(self.weight)
+        weight = torch.addcmul(self.weight, self.sigma_weight, scale)
+        if self.bias is None or self.sigma_bias is None:
+            return weight, None
+        return weight, torch.addcmul(self.bias, self.sigma_bias, noise.output[0])
+
+    def _factorised_rows(self, x: Tensor, noise: LayerNoise) -> Tensor:
+        """x·μᵀ + b_μ + e_out ⊙ ((x ⊙ e_in)·σᵀ + b_σ): a noisy matrix of each row's own, never formed."""
+        inner = (1,) * (x.dim() - 2)  # noise is per row; dimensions between row and features share it
+        e_in = noise.input.view(-1, *inner, self.in_features) if x.dim() > 1 else noise.input[0]
+        e_out = noise.output.view(-1, *inner, self.out_features) if x.dim() > 1 else noise.output[0]
+        spread = F.linear(x * e_in, self.sigma_weight, self.sigma_bias)
+        return torch.addcmul(F.linear(x, self.weight, self.bias), e_out, spread)
+
+    def _independent_rows(self, x: Tensor, noise: LayerNoise) -> Tensor:
+        """The same for independent noise, where each row's matrix [q, p] has to be formed."""
+        spread = self.sigma_weight * noise.input.view(-1, self.out_features, self.in_features)
+        rows = x.reshape(spread.shape[0], -1, self.in_features)
+        y = torch.bmm(rows, spread.mT).reshape(*x.shape[:-1], self.out_features)
+        y = y + F.linear(x, self.weight, self.bias)
+        if self.sigma_bias is None:
+            return y
+        shift = self.sigma_bias * noise.output
+        return y + (shift.view(-1, *(1,) * (x.dim() - 2), self.out_features) if x.dim() > 1 else shift[0])
+
+    def mean_sigma(self) -> Tensor:
+        """Mean |σ_w|·√p, a scalar without gradient: the paper's Σ̄ (§4), comparable across layers and to σ0."""
+        return self.sigma_weight.detach().abs().mean() * sqrt(self.in_features)
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows of this layer."""
+        return f"{super().extra_repr()}, {'factorised' if self.factorised else 'independent'}"
+
+
+#: Makes a layer of p inputs and q outputs: the one place where noisy or plain is chosen.
+LinearFactory = Callable[[int, int], Linear]

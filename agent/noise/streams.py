@@ -1,0 +1,102 @@
+"""Streams of draws: on an accelerator by its own generator, on the CPU from a table of quantiles."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.noise.distributions import NoiseModel, quantile, signed_sqrt
+
+
+class DeviceNoise:
+    """A stream of draws made on an accelerator, by its own generator."""
+
+    def __init__(self, model: NoiseModel, seed: np.random.SeedSequence, device: torch.device | str) -> None:
+        self.model, self._device = model, torch.device(device)
+        self._generator = torch.Generator(device=self._device)
+        self._generator.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+
+    def draw(self, *shape: int) -> Tensor | None:
+        """The next draw [*shape, model.size]; None where there is nothing to draw."""
+        return self.model.draw(*shape, generator=self._generator, device=self._device)
+
+    draw_array = draw  # there are arrays on the CPU alone
+
+    def generators(self) -> list[torch.Generator]:
+        """What it draws from on the device."""
+        return [self._generator]
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return {"kind": self._device.type, "generator": self._generator.get_state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` stood; a state of another kind of device starts the stream anew from its seed."""
+        if state["kind"] == self._device.type:
+            self._generator.set_state(state["generator"])
+
+
+class TableNoise:
+    """A stream of draws on the CPU, several times as fast as torch's: 16 random bits pick one of 2¹⁶ quantiles.
+
+    The values are the quantiles at (i + ½)/2¹⁶, scaled to variance 1, with f applied beforehand: no draw differs
+    from the continuous distribution's by more than 2⁻¹⁵ in probability (Kolmogorov's distance).
+    """
+
+    SIZE = 2**16
+    BLOCK = 2**14  # numbers that are drawn ahead: small draws are then slices
+
+    def __init__(self, model: NoiseModel, seed: np.random.SeedSequence) -> None:
+        self.model = model
+        self._bits = np.random.SFC64(seed)
+        self._before = self._bits.state  # of the block
+        self._block, self._taken = np.empty(0, dtype=np.float32), 0
+        middles = (torch.arange(self.SIZE, dtype=torch.float64) + 0.5) / self.SIZE
+        values = quantile(middles, model.distribution)
+        values /= values.square().mean().sqrt()
+        self._table = (signed_sqrt(values) if model.factorised else values).float().numpy()
+
+    def draw(self, *shape: int) -> Tensor | None:
+        """The next draw [*shape, model.size]; None where there is nothing to draw."""
+        drawn = self.draw_array(*shape)
+        return None if drawn is None else torch.from_numpy(drawn)
+
+    def draw_array(self, *shape: int) -> np.ndarray | None:
+        """The same as an array."""
+        count = prod(shape) * self.model.size
+        if count == 0:
+            return None
+        if self._taken + count > len(self._block):
+            self._draw_block(self.BLOCK if 4 * count < self.BLOCK else count)
+        self._taken += count
+        return self._block[self._taken - count : self._taken].reshape(*shape, self.model.size)
+
+    def _draw_block(self, count: int) -> None:
+        self._before = self._bits.state
+        picks = self._bits.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four to a 64-bit word
+        self._block, self._taken = self._table.take(picks, mode="wrap"), 0  # no pick is outside; this mode is faster
+
+    def generators(self) -> list[torch.Generator]:
+        """None of torch's."""
+        return []
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return {"kind": "table", "bits": self._before, "block": len(self._block), "taken": self._taken}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` stood; a state of an accelerator's stream starts this one anew from its seed."""
+        if state["kind"] == "table":
+            self._bits.state = state["bits"]
+            self._draw_block(state["block"])
+            self._taken = state["taken"]
+
+
+NoiseStream = DeviceNoise | TableNoise
+
+
+def noise_stream(model: NoiseModel, seed: np.random.SeedSequence, device: torch.device | str) -> NoiseStream:
+    """The fastest stream of draws for a device."""
+    return TableNoise(model, seed) if torch.device(device).type == "cpu" else DeviceNoise(model, seed, device)

@@ -1,0 +1,1 @@
+"""Everything that stays on disk and on dashboards."""

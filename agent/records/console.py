@@ -1,0 +1,212 @@
+"""What a run tells by itself: progress for people (a bar, or lines in a log file), metrics.jsonl for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from agent.common.errors import UserError
+
+REDRAW_SECONDS = 0.1
+LINE_SECONDS = 10.0
+RETURNS_SHOWN = 20  # the episode return shown is the mean of this many last episodes
+RATE_WINDOW = 50  # drawings over which steps/s is measured: 5 s of a bar
+
+
+class _Bar(tqdm):  # type: ignore[misc, unused-ignore]
+    """A tqdm bar without tqdm's watchdog thread, which would be copied into forked environments."""
+
+    monitor_interval = 0
+
+
+class _Tolerant:
+    """A stream whose reader may go away, as `| tee log` does at Ctrl-C: no more is printed, and the run goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return self._silence()
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._silence()
+
+    def _silence(self) -> int:
+        """Lets what is still in the stream's buffer, and whatever else the process prints there, go nowhere."""
+        with suppress(OSError, ValueError):  # a stream without a descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        self._stream = io.StringIO()
+        return 0
+
+
+class Console:
+    """Shows step, episode return, evaluation return, steps/s and the time left.
+
+    Args:
+        total_steps: environment steps of the whole run.
+        initial_step: the step a resumed run starts from.
+        enabled: False shows no progress; `line` still prints.
+        stream: where to print; standard error by default. On a terminal a bar, otherwise a plain line every
+            10 s and at each evaluation.
+    """
+
+    def __init__(
+        self, total_steps: int, initial_step: int = 0, enabled: bool = True, stream: TextIO | None = None
+    ) -> None:
+        self._total = total_steps
+        self._stream = _Tolerant(sys.stderr if stream is None else stream)
+        self._enabled = enabled
+        self._step = initial_step
+        self._returns: deque[float] = deque(maxlen=RETURNS_SHOWN)
+        self._eval_return: float | None = None
+        self._marks = deque([(time.monotonic(), initial_step)], maxlen=RATE_WINDOW)
+        self._bar: Any = self._open_bar() if enabled and self._stream.isatty() else None
+        self._period = REDRAW_SECONDS if self._bar is not None else LINE_SECONDS
+        self._due = time.monotonic() + self._period if enabled else float("inf")
+        self._last_shown: tuple[int, float | None] | None = None
+
+    def _open_bar(self) -> _Bar:
+        return _Bar(
+            total=self._total,
+            initial=self._step,
+            file=self._stream,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {desc}",
+        )
+
+    def update(self, step: int, **values: float) -> None:
+        """Tell where the run is; cheap enough to call at every iteration.
+
+        Args:
+            step: environment steps so far.
+            **values: `episode_return` of an episode that ended, `eval_return` of an evaluation.
+        """
+        self._step = step
+        if values:
+            self._record(**values)
+        if time.monotonic() >= self._due:
+            self._show()
+
+    def _record(self, episode_return: float | None = None, eval_return: float | None = None) -> None:
+        if episode_return is not None:
+            self._returns.append(episode_return)
+        if eval_return is not None:
+            self._eval_return = eval_return
+            self._due = min(self._due, 0.0) if self._enabled else self._due
+
+    def line(self, text: str) -> None:
+        """Print a line (or several) without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Draw the last state and leave the bar where it is; later lines are still printed."""
+        if self._enabled and self._last_shown != (self._step, self._eval_return):
+            self._show()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._due = float("inf")
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        self._marks.append((now, self._step))
+        self._due = now + self._period
+        self._last_shown = (self._step, self._eval_return)
+        if self._bar is None:
+            print(
+                f"{100 * min(self._step / max(1, self._total), 1.0):3.0f}% {self._status()}",
+                file=self._stream,
+                flush=True,
+            )
+            return
+        self._bar.n = min(self._step, self._total)
+        self._bar.set_description_str(self._status())
+
+    def _status(self) -> str:
+        parts = [f"{self._step:,}/{self._total:,} steps"]
+        if self._returns:
+            parts.append(f"return {shown(sum(self._returns) / len(self._returns))}")
+        if self._eval_return is not None:
+            parts.append(f"eval {shown(self._eval_return)}")
+        rate = self._rate()
+        if rate > 0.0:
+            parts += [f"{rate:,.0f} steps/s", f"{_clock((self._total - self._step) / rate)} left"]
+        return " · ".join(parts)
+
+    def _rate(self) -> float:
+        """Environment steps per second over the last drawings."""
+        (start, first), (end, last) = self._marks[0], self._marks[-1]
+        return (last - first) / (end - start) if end > start else 0.0
+
+
+def shown(value: float) -> str:
+    """A return with one decimal, or with three digits where it is small: -20.8, 0.993, -0.006."""
+    return f"{value:.1f}" if abs(value) >= 1.0 or value == 0.0 else f"{value:.3g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class JsonlSink:
+    """The file metrics.jsonl: a JSON object per line, {"global_step": 1000, "loss": 0.5}, readable at any time.
+
+    NaN and infinities are null, since JSON has no word for them. Lines are added to a file that is there.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("ab+", buffering=0)
+            self._repair()
+        except OSError as error:
+            raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+    def _repair(self) -> None:
+        """End the half line of a run that was killed while it wrote, so that it does not swallow the next."""
+        if self._file.tell() > 0:
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append {"global_step": step, **metrics}."""
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        try:
+            self._file.write(json.dumps({"global_step": step, **finite}).encode() + b"\n")
+        except OSError as error:
+            raise UserError(f"Cannot write {self._path}: {error.strerror}; free some disk space.") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

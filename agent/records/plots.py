@@ -1,0 +1,183 @@
+"""Pictures of a run: the learning curve, and the returns of evaluated agents.
+
+Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.common.files import atomic_write_bytes
+from agent.records.console import shown
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import: only when a picture is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GREY, BLUE, ORANGE, GREEN, RED = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#d55e00"
+PALETTE = (BLUE, ORANGE, GREEN, "#cc79a7", "#56b4e9", RED)
+ROLLING_EPISODES = 20
+MARKS = ("middle half and median", "95 % interval of the mean", "mean", "interquartile mean")
+MAX_DOTS = 5000  # more episodes than this are thinned, evenly, for drawing
+
+Curve = NDArray[np.float64]
+
+
+def plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: float | None) -> None:
+    """Draw training and evaluation returns against environment steps.
+
+    Args:
+        metrics_path: a run's metrics.jsonl; missing files, torn lines and rows without returns are fine.
+        out: the PNG to write.
+        title: shown above the curve.
+        threshold: the return that counts as solved, drawn as a line; None for no line.
+
+    Raises:
+        UserError: the disk refuses; an old picture is intact.
+    """
+    rows = list(_rows(metrics_path))
+    figure, axes = _figure(title, 8.0, 4.6)
+    _draw_training(axes, *_series(rows, "train/episode_return"))
+    _draw_evaluation(axes, rows, "eval_noisy", ORANGE, "evaluation with noise")
+    _draw_evaluation(axes, rows, "eval", BLUE, "evaluation (mean network)")
+    if not axes.has_data():
+        axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", color=GREY)
+        axes.set(xticks=[], yticks=[])
+    if threshold is not None:
+        axes.axhline(threshold, color=GREEN, linestyle="--", linewidth=1.2, label=f"solved: {threshold:g}")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return per episode")
+    axes.xaxis.set_major_formatter(_thousands)
+    _finish(figure, axes, out)
+
+
+def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Draw the returns of one or several evaluated agents: every episode, the quartiles, mean and IQM.
+
+    Args:
+        results: one mapping per agent with `label`, `returns` (a list), `return_mean`, `return_iqm` and
+            `return_ci95` (low, high): the 95 % interval of the mean.
+        out: the PNG to write.
+
+    Raises:
+        UserError: the disk refuses; an old picture is intact.
+    """
+    figure, axes = _figure("Evaluation: return of each episode", 8.0, 1.7 + 0.95 * max(1, len(results)))
+    for row, result in enumerate(results):
+        _draw_agent(axes, row, result, PALETTE[row % len(PALETTE)], first=row == 0)
+    axes.set_yticks(range(len(results)), [_label(result) for result in results])
+    axes.set_ylim(len(results) - 0.45, -0.55)  # the first agent on top
+    axes.use_sticky_edges = False  # a box that ends at the highest return would sit on the frame
+    axes.margins(x=0.05)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("return per episode")
+    _finish(figure, axes, out)
+
+
+def _figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty drawing in the style of all pictures; never pyplot, whose state is global."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=10)
+    axes.grid(color="#e6e8eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    axes.tick_params(color=GREY, labelsize=9)
+    return figure, axes
+
+
+def _finish(figure: Figure, axes: Axes, out: Path) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    atomic_write_bytes(out, picture.getvalue())
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a metrics file; a line torn by a kill is skipped."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("global_step"), int):
+                yield row
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[Curve, Curve]:
+    """Steps [n] and values [n] of a metric, in order of steps."""
+    pairs = [(row["global_step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+    table = np.array(sorted(pairs), dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _draw_training(axes: Axes, steps: Curve, returns: Curve) -> None:
+    if len(steps) == 0:
+        return
+    thin = slice(None, None, -(-len(steps) // MAX_DOTS))
+    axes.plot(steps[thin], returns[thin], ".", color=GREY, alpha=0.4, markersize=3.5, markeredgewidth=0, zorder=1)
+    label = f"training (mean of {ROLLING_EPISODES} episodes)"
+    axes.plot(steps, _rolling_mean(returns), color=GREY, linewidth=1.4, label=label, zorder=2)
+
+
+def _rolling_mean(values: Curve) -> Curve:
+    """Mean of the last `ROLLING_EPISODES` values at each place; of fewer at the start."""
+    total = np.concatenate(([0.0], np.cumsum(values)))
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(0, end - ROLLING_EPISODES)
+    return (total[end] - total[start]) / (end - start)
+
+
+def _draw_evaluation(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, color: str, label: str) -> None:
+    steps, means = _series([row for row in rows if f"{name}/return_mean" in row], f"{name}/return_mean")
+    if len(steps) == 0:
+        return
+    axes.plot(steps, means, "o-", color=color, linewidth=1.8, markersize=3.5, label=label, zorder=4)
+    band_steps, stds = _series(rows, f"{name}/return_std")
+    if np.array_equal(band_steps, steps):
+        axes.fill_between(steps, means - stds, means + stds, color=color, alpha=0.15, linewidth=0, zorder=3)
+
+
+def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, first: bool) -> None:
+    """One horizontal strip: dots, box of the quartiles, and the marks that are compared."""
+    returns = np.asarray(result["returns"], dtype=np.float64)
+    # Evenly spread by the golden ratio, so that equal returns are seen apart and no random number is needed.
+    heights = row + 0.34 * (2.0 * ((np.arange(len(returns)) * 0.618034) % 1.0) - 1.0)
+    axes.plot(returns, heights, ".", color=color, alpha=0.35, markersize=5, markeredgewidth=0, zorder=2)
+    low, median, high = np.percentile(returns, (25, 50, 75))
+    # A label that starts with "_" stays out of the legend, which needs each mark once.
+    box, interval, mean, iqm = MARKS if first else ("_",) * len(MARKS)
+    axes.barh(row, high - low, left=low, height=0.5, color=color, alpha=0.18, label=box, zorder=1)
+    axes.plot((median, median), (row - 0.25, row + 0.25), color=color, linewidth=1.5, zorder=3)
+    axes.plot(result["return_ci95"], (row, row), color="black", linewidth=2.2, label=interval, zorder=4)
+    axes.plot(result["return_mean"], row, "o", color="black", markersize=7, label=mean, zorder=5)
+    axes.plot(result["return_iqm"], row, "D", mfc="white", mec="black", ls="none", label=iqm, zorder=6)
+
+
+def _label(result: Mapping[str, Any]) -> str:
+    low, high = result["return_ci95"]
+    mean = f"mean {shown(result['return_mean'])} [{shown(low)}, {shown(high)}]"
+    return f"{result['label']}\n{mean}\nIQM {shown(result['return_iqm'])}"
+
+
+def _thousands(value: float, _position: float) -> str:
+    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if abs(value) >= 1e3 else f"{value:g}"

@@ -1,0 +1,244 @@
+"""Where a run lives, and whether it may be started, resumed or has to be refused."""
+
+import copy
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.common.errors import UserError
+from agent.common.files import atomic_write_text
+from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
+
+if sys.platform != "win32":
+    import fcntl
+
+SPEED = ("compile", "cuda_graphs", "overlap", "autocast")
+RUNS, CONFIG = Path("runs"), "config.yaml"
+#: What else a run writes to its folder.
+WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
+#: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
+FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
+
+#: What the names of Hydra's groups stand for in a config, where that is not what is spelt like them.
+GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",), "sizes": ("agent",)}
+
+
+def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
+    """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
+    tasks_runs = RUNS / task_folder(env_id)
+    if resume == "auto":
+        found = _newest(tasks_runs, seed)
+        if found is not None:
+            return str(found)
+    elif resume:
+        return resume
+    return str(_new_folder(tasks_runs / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
+
+
+def task_folder(env_id: str | None) -> str:
+    """The folder below runs/ of a task: its id, without the module that it comes from."""
+    return (env_id or "").rpartition(":")[2]
+
+
+def folder_of_runs(sweep: str) -> str:
+    """Where a sweep's runs lie, seen from its folder: beside all others, or in the folder that a person named."""
+    return "../.." if Path(sweep).parent == RUNS / "multirun" else "."
+
+
+def _new_folder(path: Path) -> Path:
+    """Makes a folder, with a number behind its name where that is taken: runs may start in the same second."""
+    folder, number = path, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = path.with_name(f"{path.name}_{number}")
+        except OSError:  # Hydra finds the same, and says so
+            return folder
+        else:
+            return folder
+
+
+def _newest(folder: Path, seed: int) -> Path | None:
+    """The newest run of a seed that has a checkpoint; run folders sort by their time."""
+    named = [*folder.glob(f"*_seed{seed}"), *folder.glob(f"*_seed{seed}_*")]
+    return next((path for path in sorted(named, key=_in_time, reverse=True) if has_checkpoint(path)), None)
+
+
+def _in_time(path: Path) -> list[int | str]:
+    """Sorts run folders by their time, and jobs of one sweep by their number: 10 after 9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder, and takes it away again where nothing was written to it.
+
+    Hydra makes the folder before anything is checked. The lock goes with the process, however that ends.
+
+    Raises:
+        UserError: where another process trains in it.
+    """
+    with _locked(folder):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+                if folder.parent.parent == RUNS:
+                    folder.parent.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir") from error
+    except OSError:
+        pass  # a network folder that knows no locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
+    """The checkpoint to go on from, or None for a new run.
+
+    With resume=auto a run without a checkpoint starts again in its folder: a job may be repeated until it is done.
+
+    Raises:
+        UserError: where `resume` names a folder without a checkpoint, where its checkpoint is damaged, or where a new
+            run would write into an old one.
+    """
+    named = resume if resume != "auto" else None
+    if named and Path(named).resolve() != folder.resolve():
+        raise UserError(f"resume={named} does not go with hydra.run.dir={folder} or -m: leave one of them out")
+    if resume == "":
+        raise UserError("resume= names no run: write resume=<run folder>, or leave it out")
+    latest = latest_checkpoint(folder)
+    damaged = damaged_checkpoints(folder)
+    if resume and latest is not None:
+        if damaged:
+            print(f"{damaged[0]} is not a whole checkpoint: going on from {latest.name}", file=sys.stderr)
+        return _load(latest)
+    if resume and damaged:
+        raise UserError(
+            f"{folder} cannot be resumed: {', '.join(path.name for path in damaged)} in it is not a whole checkpoint; "
+            "start a new run without resume"
+        )
+    if named:
+        what = "no checkpoint in it" if folder.is_dir() and any(folder.iterdir()) else "no such run"
+        raise UserError(f"resume={named}: there is {what}; name another one, or start a new run without resume")
+    if resume is None and latest is not None:
+        raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another hydra.run.dir")
+    begun = (folder / CONFIG).exists()
+    if resume is None and begun:
+        raise UserError(f"{folder} holds a run without a checkpoint: choose another hydra.run.dir")
+    there = [name for name in WRITTEN if _holds_anything(folder / name)]
+    if there and not begun:
+        raise UserError(f"{folder} holds {there[0]}, which a new run would replace: choose another hydra.run.dir")
+    if "last" in there and not (folder / "checkpoints").exists():
+        raise UserError(
+            f"{folder} holds the agents of a run without its checkpoints, and cannot be resumed: start a new run "
+            "without resume, in another folder"
+        )
+    return None
+
+
+def _holds_anything(path: Path) -> bool:
+    """Whether a folder or file is there; not a file that a run opened that then could not begin."""
+    return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
+
+
+def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
+    try:
+        return load_checkpoint(checkpoint)
+    except UserError as error:
+        earlier = sorted(path.name for path in checkpoint.parent.glob("step_*") if path != checkpoint)
+        if not earlier:
+            raise
+        raise UserError(f"{error} To go on from {earlier[-1]} instead, delete {checkpoint}.") from error
+
+
+def write_config(folder: Path, config: Mapping[str, Any], words: Sequence[str] = ()) -> None:
+    """Writes the resolved config beside the run, with the words of the command line on top, those of earlier ones too.
+
+    Raises:
+        UserError: where the folder cannot be written.
+    """
+    path, head = folder / CONFIG, ""
+    if path.exists():
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+        head = "".join(takewhile(lambda line: line.startswith("# "), lines))
+    command = shlex.join(("python", "train.py", *words)).replace("\n", " ")  # a comment is one line
+    atomic_write_text(path, f"{head}# {command}\n" + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The config of a resumed run: the saved one, with what was asked on the command line and may change.
+
+    Args:
+        saved: the config in the checkpoint.
+        asked: the config that the command line composed.
+        overrides: the command line's own words, `key=value`, one for each option.
+
+    Raises:
+        UserError: where an option was asked that differs from the run's and changes what is learned.
+    """
+    merged = copy.deepcopy(dict(saved))
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        path = GROUPS.get(key) or tuple(key.split("."))
+        if path[0] in FREE:
+            _assign(merged, path, _select(asked, path))
+            continue
+        difference = first_difference(_select(saved, path), _select(asked, path), ".".join(path))
+        if difference is not None:
+            name, was, now = difference
+            by = "" if key == name else f" by {override}"
+            raise UserError(
+                f"the run to resume has {name}={was}, and {name}={now} was asked{by}: "
+                f"leave {override} out, or start a new run without resume"
+            )
+    merged.pop("resume", None)
+    return merged
+
+
+def first_difference(saved: Any, asked: Any, name: str) -> tuple[str, Any, Any] | None:
+    """Name and both values of the first leaf in which two configs differ; None where they agree."""
+    if isinstance(saved, Mapping) and isinstance(asked, Mapping):
+        for key in [*saved, *(key for key in asked if key not in saved)]:
+            difference = first_difference(saved.get(key), asked.get(key), f"{name}.{key}")
+            if difference is not None:
+                return difference
+        return None
+    return None if saved == asked else (name, saved, asked)
+
+
+def _assign(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
+
+
+def _select(tree: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree

@@ -1,0 +1,144 @@
+"""The only evaluation in the repository: fresh environments, seeds of its own, one seed per episode."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from agent.learning.targets import greedy
+from agent.networks.q_network import QNetwork
+from agent.noise.distributions import NoiseModel
+from agent.records.statistics import bootstrap_interval, interquartile_mean
+from envs.atari import human_normalised
+from envs.make import Task, make_single
+
+#: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
+EPISODE_CAP = 27_000
+
+
+Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns and lengths of the episodes, in the order of their seeds."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    def statistics(self, env_id: str = "") -> dict[str, Any]:
+        """Mean, spread, IQM, a 95 % bootstrap interval of the mean return; length; human-normalised score."""
+        returns, human = np.array(self.returns), human_normalised(env_id, float(np.mean(self.returns)))
+        return {
+            "return_mean": float(returns.mean()),
+            "return_std": float(returns.std()),
+            "return_median": float(np.median(returns)),
+            "return_min": float(returns.min()),
+            "return_max": float(returns.max()),
+            "return_iqm": interquartile_mean(returns),
+            "return_ci95": list(bootstrap_interval(returns)),
+            "length_mean": float(np.mean(self.lengths)),
+            **({} if human is None else {"human_normalised": human}),
+        }
+
+
+class EvaluationPolicy:
+    """The greedy policy of the mean network, or of a fresh draw at every step of every episode.
+
+    It computes in double precision: how many episodes are played side by side changes the rounding of a matrix
+    product, and in single precision that could change an action.
+
+    Args:
+        network: is copied; later training does not change this policy.
+        noise: how to draw, or None for the mean network.
+        seeds: one per episode, of its noise.
+    """
+
+    def __init__(self, network: QNetwork, noise: NoiseModel | None, seeds: Sequence[int]) -> None:
+        device = next(network.parameters()).device
+        self._device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        self._network = _double_copy(network, self._device)
+        self._noise = noise if noise is not None and noise.size else None
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds] if self._noise is not None else []
+
+    def __call__(self, observation: np.ndarray, episodes: Sequence[int]) -> np.ndarray:
+        """Actions [n] for observations [n, *shape] of the episodes with these indices."""
+        with torch.inference_mode():
+            x = torch.from_numpy(observation).to(self._device, torch.float64)
+            noise = None
+            if self._noise is not None:
+                draws = [self._noise.draw(generator=self._generators[episode]) for episode in episodes]
+                noise = torch.stack([draw for draw in draws if draw is not None]).to(x)
+            return greedy(self._network(x, noise).q_values).cpu().numpy()
+
+
+def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:
+    with torch.no_grad():  # in evaluation mode: an encoder of one's own may hold what has one
+        return copy.deepcopy(network).to(device=device, dtype=torch.float64).eval()
+
+
+def play(
+    envs: Sequence[gym.Env[Any, Any]],
+    policy: Policy,
+    seeds: Sequence[int],
+    task: Task,
+    look: Callable[[gym.Env[Any, Any]], None] | None = None,
+) -> Evaluation:
+    """Plays one whole episode for each seed, len(envs) of them side by side.
+
+    Exactly these episodes count, so that short ones are not favoured; each begins with its own seed, so that the
+    result does not depend on how many run side by side.
+
+    Args:
+        envs: environments of one task, free to be reset.
+        policy: actions for observations [n, *shape] of the episodes with given indices.
+        seeds: one per episode.
+        task: what the environments are.
+        look: called with the first environment after each of its resets and steps.
+    """
+    returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
+    waiting = iter(range(len(seeds)))
+    running: dict[int, int] = {}  # environment → episode
+    observations: dict[int, Any] = {}
+
+    def begin(slots: Iterable[int]) -> None:
+        for slot in slots:
+            episode = next(waiting, None)
+            running.pop(slot, None)
+            if episode is not None:
+                running[slot] = episode
+                observations[slot], _ = envs[slot].reset(seed=seeds[episode])
+                if slot == 0 and look is not None:
+                    look(envs[0])
+
+    begin(range(len(envs)))
+    while running:
+        slots, episodes = list(running), list(running.values())
+        actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
+        ended = []
+        for slot, episode, action in zip(slots, episodes, actions.tolist(), strict=True):
+            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action + task.first_action)
+            returns[episode] += float(reward)
+            lengths[episode] += 1
+            if slot == 0 and look is not None:
+                look(envs[0])
+            if terminated or truncated or lengths[episode] >= EPISODE_CAP:
+                ended.append(slot)
+        begin(ended)
+    return Evaluation(tuple(returns), tuple(lengths))
+
+
+def evaluate(
+    task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None, num_envs: int = 20
+) -> Evaluation:
+    """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step."""
+    envs = [make_single(task.id, task.kwargs, None, False, task.time_limit) for _ in range(min(num_envs, len(seeds)))]
+    try:
+        return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task)
+    finally:
+        for env in envs:
+            env.close()

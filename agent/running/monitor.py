@@ -1,0 +1,94 @@
+"""What a run logs of its learning: tensors are gathered on the device and become floats once per interval."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.common.seeding import restore, torch_generator
+from agent.learning.dqn import DQN, UpdateMetrics
+from agent.records.tracking import Tracker
+from agent.replay.prioritised import PrioritisedReplay
+from agent.replay.ring import Replay
+
+ROWS = 512  # transitions on which Q values and the effect of the noise are measured
+
+
+class NotFiniteError(Exception):
+    """A loss or a parameter is not a number any more; says what was seen."""
+
+
+class Monitor:
+    """Averages what the updates report, measures the agent on a batch, and watches for what is not finite.
+
+    It draws from a random stream of its own, so that looking changes nothing.
+    """
+
+    def __init__(self, agent: DQN, replay: Replay, tracker: Tracker, seed: int) -> None:
+        self._agent, self._replay, self._tracker = agent, replay, tracker
+        self._batches = torch_generator(seed, "diagnostics", 0, device=replay.device)
+        self._noise = torch_generator(seed, "diagnostics", 1, device=agent.device)
+        self._reported: list[UpdateMetrics] = []
+        self._last = (0, 0, 0.0)  # step, updates and training seconds at the last log
+
+    def report(self, metrics: UpdateMetrics) -> None:
+        """Takes what one update saw."""
+        if metrics.priority is not None:  # of the rows of a batch only the mean is logged
+            metrics = metrics._replace(priority=metrics.priority.mean())
+        self._reported.append(metrics)
+
+    def log(self, step: int, seconds: float) -> None:
+        """Logs the interval that ends at `step`, after `seconds` of training.
+
+        Raises:
+            NotFiniteError: before anything that is not a number could be saved.
+        """
+        agent, (last_step, last_updates, last_seconds) = self._agent, self._last
+        elapsed = max(seconds - last_seconds, 1e-9)
+        metrics: dict[str, float] = {
+            "replay/size": len(self._replay),
+            "train/epsilon": agent.config.epsilon.at(step),
+            "train/learning_rate": agent.learning_rate(),
+            "train/updates": agent.updates,
+            "speed/env_steps_per_second": (step - last_step) / elapsed,
+            "speed/updates_per_second": (agent.updates - last_updates) / elapsed,
+            "time/train_seconds": seconds,
+        }
+        if isinstance(self._replay, PrioritisedReplay):
+            metrics |= self._replay.priority_metrics()
+            metrics["replay/beta"] = agent.config.priority.beta_at(step)
+        seen = self._look() if self._reported else {}
+        self._reported.clear()
+        self._last = (step, agent.updates, seconds)
+        self._tracker.log(step, metrics | seen)
+        self.check_finite(seen)
+
+    def check_finite(self, seen: dict[str, float] | None = None) -> None:
+        """Raises NotFiniteError where a value seen or a parameter is not finite."""
+        bad = [f"{name} is {value}" for name, value in (seen or {}).items() if not np.isfinite(value)]
+        if bad:
+            raise NotFiniteError(", ".join(bad))
+        if not self._agent.is_finite():
+            raise NotFiniteError("a parameter is not finite")
+
+    def _look(self) -> dict[str, float]:
+        """The interval's means, and the agent's diagnostics on a batch."""
+        columns = zip(UpdateMetrics._fields, zip(*self._reported, strict=True), strict=True)
+        seen = {
+            f"train/{name}": torch.stack([*map(torch.as_tensor, values)]).mean()
+            for name, values in columns
+            if values[0] is not None  # priorities, where there are none
+        }
+        batch = self._replay.sample(ROWS, self._batches)
+        seen |= self._agent.diagnostics(batch, self._noise)
+        return dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True))  # one wait for the device
+
+    def state(self) -> dict[str, Any]:
+        """Where its random streams stand."""
+        return {"batches": self._batches.get_state(), "noise": self._noise.get_state()}
+
+    def load_state(self, state: dict[str, Any], step: int, seconds: float) -> None:
+        """Goes on from a checkpoint at `step`, after `seconds` of training."""
+        restore(self._batches, state["batches"])
+        restore(self._noise, state["noise"])
+        self._last = (step, self._agent.updates, seconds)

@@ -1,0 +1,124 @@
+"""What the machine has: devices and memory, checked before anything is allocated."""
+
+import ctypes
+import re
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+from threadpoolctl import threadpool_limits
+
+from agent.common.errors import UserError
+
+#: Names of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of `auto`, `cpu`, `cuda`, `cuda:1`, `mps`: auto is CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: for a device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
+        raise UserError(f"device is {name!r}: it must be one of auto, cpu, cuda, mps (or cuda:1, …)")
+    kind, _, index = name.partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps is not there: this machine has no Apple GPU; use device=cpu or device=auto")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device={name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use device=cpu or device=auto"
+        )
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # streams, graphs and pinned memory belong to the current one
+    return device
+
+
+def prepare_cpu(count: int) -> None:
+    """Sets up this process for speed on a CPU. What is computed differs by rounding at most.
+
+    Torch uses `count` threads and NumPy one, see `threads_for_numpy`. This thread takes numbers below 1e-38 for 0:
+    where a gradient stays 0, as behind a ReLU that is off, Adam's averages of it fade to such and never reach 0, and a
+    processor takes several times as long over them. Memory that is freed is kept.
+    """
+    torch.set_num_threads(count)
+    threadpool_limits(1, user_api="blas")
+    torch.set_flush_denormal(True)
+    _keep_freed_memory()
+
+
+def threads_for_numpy(count: int) -> None:
+    """Gives the threads to NumPy's matrix products instead, and torch one: for a network that NumPy computes.
+
+    Only one of the two may have several: the threads of both wait in loops, on the cores that the other's need, and an
+    update took ten times as long with two threads each.
+    """
+    torch.set_num_threads(1)
+    threadpool_limits(count, user_api="blas")
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc keep freed blocks of up to 32 MiB, half a GiB in all, for the next ones.
+
+    It would hand those of a large layer's gradient back to the system at every update, and fetch them page by page.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return
+    mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that it takes
+    mallopt(M_TRIM_THRESHOLD, 512 * 2**20)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free memory of a device; of the machine, or of what a container leaves of it, for the CPU and Apple's GPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = psutil.virtual_memory().available
+    return max(0, int(min([free, *(left_by_group(group) for group in _control_groups())])))
+
+
+def _control_groups() -> list[Path]:
+    """The folders of this process's control groups (version 2), which containers and batch systems limit."""
+    try:
+        path = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+    except OSError:  # not Linux
+        return []
+    group = Path("/sys/fs/cgroup") / path
+    return [group, *group.parents]
+
+
+def left_by_group(group: Path) -> float:
+    """Bytes that a control group leaves, what it caches of files included; infinity where it sets no limit."""
+    try:
+        limit, used = (float((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such group, or the limit is "max"
+        return float("inf")
+    return limit - used + float(statistics.get("inactive_file", 0))
+
+
+def check_replay_memory(needed: int, device: torch.device) -> None:
+    """Refuses a replay that does not fit.
+
+    Raises:
+        UserError: naming what is needed, what there is, and the options to turn.
+    """
+    free = available_bytes(device)
+    if needed > free:
+        move = "" if device.type == "cpu" else ", or keep it in the machine's memory with agent.replay_device=cpu"
+        raise UserError(
+            f"the replay needs {_gigabytes(needed)} on {device} and {_gigabytes(free)} are free: "
+            f"lower agent.replay_size{move}"
+        )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB ({count} bytes)"
