@@ -23,7 +23,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
 #: What still stands on the wrong floor.
 MISPLACED = {
-    ("agent.config.algorithm", "agent.learning.targets"),
     ("agent.learning.dqn", "agent.compute.compiled_gradient"),
     ("agent.learning.dqn", "agent.compute.cuda_graphs"),
     ("agent.learning.dqn", "agent.compute.numpy.gradient"),

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from agent.common.errors import UserError
 from agent.common.schedule import linear
 from agent.config.parsing import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
-from agent.learning.targets import Loss
 from agent.noise.distributions import Distribution
 
 HeadName = Literal["expected", "categorical", "quantile", "implicit_quantile"]
+Loss = Literal["huber", "squared"]
 
 
 #: A file from a stranger may name these numbers, so that they bound what is allocated.

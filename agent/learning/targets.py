@@ -6,13 +6,11 @@ Names carry the time index of their transition s, a → R, discount, s': a bare 
 Shapes: [...] are the rows of a batch, in one dimension or in groups of rows; A actions, K atoms or quantiles.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Literal["huber", "squared"]
+from agent.config.algorithm import Loss
 
 #: Pairs of quantiles that a CPU goes through at once: their numbers stay in its cache, twice as fast.
 PAIRS = 2**18

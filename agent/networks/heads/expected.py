@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from agent.config.algorithm import Loss
 from agent.learning import targets
 from agent.networks.heads.base import Head, Limits, Sizes
 
@@ -22,9 +23,9 @@ class ExpectedValues(NamedTuple):
 class ExpectedHead(Head):
     """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's with its threshold, or the squared one."""
 
-    def __init__(self, sizes: Sizes, loss: targets.Loss = "huber", threshold: float = 1.0) -> None:
+    def __init__(self, sizes: Sizes, loss: Loss = "huber", threshold: float = 1.0) -> None:
         super().__init__(sizes)
-        self.loss_name: targets.Loss = loss
+        self.loss_name: Loss = loss
         self.threshold = threshold
 
     def values(self, outputs: Tensor) -> ExpectedValues:
