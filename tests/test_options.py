@@ -1,5 +1,7 @@
 """From mappings to dataclasses: every mistake has one clear sentence, and conf/ says what the dataclasses say."""
 
+import functools
+import hashlib
 import json
 import subprocess
 import sys
@@ -277,12 +279,18 @@ def composed(name: str, *overrides: str, folder: Path = CONF) -> DictConfig:
 
 def train_mapping(*overrides: str) -> dict[str, Any]:
     """What train.py parses, but for `env.id`, which only a running Hydra knows."""
+    mapping: dict[str, Any] = json.loads(_train_json(overrides))
+    return mapping
+
+
+@functools.cache
+def _train_json(overrides: tuple[str, ...]) -> str:
     presets(overrides)
     cfg = composed("train", *overrides, "env.id=CartPole-v1")
     mapping: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     assert mapping.pop("resume") is None
     assert mapping.pop("imports") == []
-    return mapping
+    return json.dumps(mapping)
 
 
 def keys(mapping: Any, prefix: str = "") -> set[str]:
@@ -363,6 +371,37 @@ def test_every_env_preset_goes_with_every_agent(name: str) -> None:
             assert config.agent.epsilon.steps <= config.steps / 4
             assert config.agent.priority.beta_steps <= config.steps
             assert config.agent.quantile.count <= 50
+
+
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every option that is no node of others, by its full name."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        node = isinstance(value, dict) and key != "kwargs"
+        found |= leaves(value, f"{prefix}{key}.") if node else {f"{prefix}{key}": value}
+    return found
+
+
+def not_default(*overrides: str) -> dict[str, Any]:
+    """The options that the presets give another value than the dataclasses."""
+    default = leaves(to_plain(TrainConfig()))
+    options = leaves(to_plain(parse(TrainConfig, train_mapping(*overrides))))
+    return {name: options[name] for name in sorted(options) if options[name] != default[name]}
+
+
+def digest(options: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]
+
+
+#: For each task and agent the digest of `not_default`: whoever changes a preset on purpose writes the new ones down.
+COMPOSED: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "composed.json").read_text())
+
+
+@pytest.mark.parametrize("env", [*ENV_PRESETS, "ALE/Pong-v5", "PongNoFrameskip-v4", "NoPreset-v0"])
+def test_every_agent_on_every_task_is_composed_as_ever(env: str) -> None:
+    for path in (CONF / "agent").glob("*.yaml"):
+        options = not_default(f"env={env}", f"agent={path.stem}")
+        assert digest(options) == COMPOSED[env][path.stem], f"agent={path.stem} env={env}: {options}"
 
 
 def test_presets_are_their_papers_components() -> None:
