@@ -444,8 +444,8 @@ def test_every_atari_game_is_played_as_in_the_papers(game: str, agent: str) -> N
 
 
 def test_agents_of_papers_have_their_papers_sizes_on_atari_alone() -> None:
-    """What conf/agent says of C51 holds there; elsewhere the sizes of the noisy DQN do."""
-    said = yaml.safe_load((CONF / "agent" / "c51.yaml").read_text())
+    """What conf/sizes says of C51 holds there; elsewhere the sizes of the noisy DQN do."""
+    said = yaml.safe_load((CONF / "sizes" / "atari_c51.yaml").read_text())
     atari, small = (train_mapping(f"env={env}", "agent=c51")["agent"] for env in ("ALE/Pong-v5", "NoPreset-v0"))
     noisy = train_mapping("env=NoPreset-v0")["agent"]
     sizes = ("lr", "batch_size", "replay_ratio", "target_every", "replay_size", "learning_starts")
