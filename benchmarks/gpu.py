@@ -235,7 +235,7 @@ def prepare_training(
         iterate(trainer, device, seconds / 10)
         first = trainer.step
         _, taken = iterate(trainer, device, seconds)
-        trainer.envs.close()
+        trainer.collector.envs.close()
         return f"{4 * (trainer.step - first) / taken:,.0f} ({used:,.0f})"
 
     return measure
@@ -277,12 +277,12 @@ def host(trainer: Any, device: torch.device, seconds: float) -> Iterator[str]:
     """Where the time of a training step goes on the host."""
     parts = {
         "acting, which waits for the updates before it": Watch(trainer.agent, "act"),
-        "waiting for the environments": Watch(trainer.envs, "step_wait"),
+        "waiting for the environments": Watch(trainer.collector.envs, "step_wait"),
         "the replay": Watch(trainer.replay, "add"),
         "launching the updates": Watch(trainer, "_learn"),
     }
     count, whole = iterate(trainer, device, seconds)
-    trainer.envs.close()
+    trainer.collector.envs.close()
     yield f"| a step of {trainer.config.num_envs} environments | {1e6 * whole / count:,.0f} µs |"
     for name, part in parts.items():
         yield f"| {name} | {1e6 * part.seconds / count:,.0f} µs |"
@@ -327,7 +327,7 @@ def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]
         if seconds >= told or reached:
             told += 30
             yield f"| {seconds:,.0f} | {4 * trainer.step:,} | {f'{mean:.1f}' if returns else '–'} |"
-    trainer.envs.close()
+    trainer.collector.envs.close()
 
 
 # ---- tables

@@ -44,7 +44,7 @@ RESERVED: dict[str, set[str]] = {
     "hydra": {"train", "evaluate"},
     "omegaconf": {"train", "evaluate"},
     "gymnasium": {
-        *("agent.running.evaluation", "agent.running.filming", "agent.running.trainer"),
+        *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
         "envs.serial",
         "envs.vector",

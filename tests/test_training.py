@@ -86,7 +86,7 @@ class Setup(NamedTuple):
 
     def run(self) -> Outcome:
         outcome = self.trainer.run(Interrupt())
-        self.trainer.envs.close()
+        self.trainer.collector.envs.close()
         return outcome
 
     def learned(self) -> dict[str, Any]:
@@ -499,7 +499,7 @@ class Watched:
 
     def __init__(self, trainer: Trainer) -> None:
         self.events: list[str] = []
-        for owner, name in ((trainer.envs, "step_async"), (trainer.envs, "step_wait"), (trainer.agent, "update")):
+        for owner, name in ((trainer.collector.envs, "step_async"), (trainer.collector.envs, "step_wait"), (trainer.agent, "update")):
             setattr(owner, name, self.noted(name, getattr(owner, name)))
         replay, add = trainer.replay, trainer.replay.add
 
@@ -523,7 +523,7 @@ def test_updates_happen_while_the_step_is_under_way(tmp_path: Path) -> None:
     watched = Watched(trainer)
     for _ in range(30):
         trainer.iterate()
-    trainer.envs.close()
+    trainer.collector.envs.close()
     rounds = " ".join(watched.events).split("step_async ")[1:]
     assert {words.strip() for words in rounds} == {"step_wait add", "update step_wait add"}  # 2 environments, ratio 1/2
 

@@ -20,11 +20,11 @@ from agent.records.checkpoint import latest_checkpoint, save_checkpoint
 from agent.records.saved_agent import save_agent
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
+from agent.running.collector import Collector
 from agent.running.evaluation import EPISODE_CAP, Evaluation, evaluate
 from agent.running.filming import record
 from agent.running.monitor import Monitor, NotFiniteError
 from envs.make import Task
-from envs.vector import begin_step
 from envs.video import write_video
 
 
@@ -55,9 +55,10 @@ class Trainer:
         tracker: Tracker,
         run_dir: Path,
     ) -> None:
-        self.config, self.task, self.envs = config, task, envs
+        self.config, self.task = config, task
         self.agent, self.replay, self.tracker, self.run_dir = agent, replay, tracker, run_dir
-        self.step, self.best_return = 0, -float("inf")
+        self.best_return = -float("inf")
+        self.collector = Collector(config, task, envs, agent, replay, tracker)
         self._learner = Learner(agent, replay, config.seed)
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._eval_seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
@@ -65,12 +66,7 @@ class Trainer:
         self._evaluation: Evaluation | None = None
         self._evaluated_at = self._evaluations = 0
         self._saved_at = -1  # step of the last checkpoint
-        self._told = self._cut_told = False  # that nobody tells of lost lives, that episodes are cut
-        self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
-        self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
-        self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
-        self._returns = np.zeros(envs.num_envs)
-        self._lengths = np.zeros(envs.num_envs, dtype=np.int64)
+        self._cut_told = False  # that evaluations cut episodes
 
     # ---- the loop
 
@@ -101,64 +97,28 @@ class Trainer:
             self._stop(error)
         return Outcome(self.step, interrupt.exit_code, self._evaluation)
 
+    @property
+    def step(self) -> int:
+        """Environment steps so far."""
+        return self.collector.step
+
     def begin(self) -> None:
         """Resets the environments for the first step, or for the first after a checkpoint."""
-        observation = self._reset_environments()
-        if self.step == 0:
-            self.replay.begin(observation)  # a checkpoint's replay holds it already, from the cut
+        self.collector.begin()
 
     def iterate(self) -> None:
         """One vector step, and the updates that are due after it."""
         began = time.perf_counter()
-        observation, begins = self._observation, self._begins
-        if self.step < self.config.agent.learning_starts and self.config.agent.warmup == "random":
-            action = self.agent.random_actions(len(begins))
-        else:
-            action = self.agent.act(observation, begins, self.config.agent.epsilon.at(self.step))
-        step_result = begin_step(self.envs, action + self.task.first_action)
-        if self.agent.speed.overlap:  # the updates that this step makes due, from what was there before it
-            self._learn(self.step + len(begins) - int(np.count_nonzero(self._resets)))
-        following, reward, terminated, truncated, info = step_result()
-        self._observation = self.task.observe(following)
-        learned = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
-        life_lost = self._life_lost(info) if self.config.env.life_loss else None
-        self.replay.add(action, learned, terminated, truncated, self._observation, life_lost)
-        self._count(reward, terminated | truncated)
+        coming = self.collector.send()
+        if self.agent.speed.overlap:  # the updates that this step makes due, from the transitions before it
+            self._learn(coming)
+        self.collector.receive()
         self._learn(self.step)
         self._seconds += time.perf_counter() - began
-
-    def _life_lost(self, info: dict[str, Any]) -> np.ndarray | None:
-        """Who lost a life; says once where the environment does not tell."""
-        lost: np.ndarray | None = info.get("life_lost")
-        if lost is None and not self._told and not self._resets.all():  # a reset tells nothing
-            self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} does not tell of lost lives")
-            self._told = True
-        return None if lost is None else lost.astype(bool)  # None, from environments that said nothing this time: False
-
-    def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Counts real transitions and finishes episodes; the step after an ending only resets."""
-        resets = self._resets
-        self.step += len(ended) - int(np.count_nonzero(resets))
-        self._returns += reward  # 0 in a reset row
-        self._lengths += 1
-        for i in ended.nonzero()[0]:
-            episode = {"train/episode_return": float(self._returns[i]), "train/episode_length": int(self._lengths[i])}
-            self.tracker.log(self.step, episode)
-            self._returns[i], self._lengths[i] = 0.0, -1  # the next step, which only resets, makes it 0
-        self._begins, self._resets = resets, ended
 
     def _learn(self, step: int) -> None:
         for metrics in self._learner(step):
             self._monitor.report(metrics)
-
-    def _reset_environments(self) -> np.ndarray:
-        """Resets all environments with seeds from (seed, step); what comes depends on nothing else."""
-        (seed,) = environment_seeds(self.config.seed, "environments", 1, self.step)
-        observation, _ = self.envs.reset(seed=seed)
-        self._observation = self.task.observe(observation)
-        self._begins[:], self._resets[:] = True, False
-        self._returns[:], self._lengths[:] = 0, 0
-        return self._observation
 
     # ---- what is seen
 
@@ -237,7 +197,7 @@ class Trainer:
     def _checkpoint(self) -> None:
         """Cuts the episodes, saves everything and the last agent."""
         self._monitor.check_finite()
-        self.replay.cut(self._reset_environments())
+        self.replay.cut(self.collector.reset())
         (self.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)  # before `last`: see open_run
         self._save_agent("last")
         save_checkpoint(self.run_dir, self.step, self.state(), self.config.checkpoint.keep)
@@ -260,7 +220,7 @@ class Trainer:
 
     def load_state(self, step: int, state: dict[str, Any]) -> None:
         """Takes over a checkpoint's state at `step`."""
-        self.step = self._saved_at = step
+        self.collector.step = self._saved_at = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         restore(self._learner.generator, state["sampling_generator"])
