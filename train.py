@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,14 +29,9 @@ from agent.command.overrides import word
 from agent.common.errors import UserError
 from agent.common.files import truncate_jsonl
 from agent.common.interrupt import Interrupt
-from agent.common.seeding import torch_generator
-from agent.compute.numpy.network import NumpyNetwork
-from agent.compute.plan import choose_speed
 from agent.config.checks import without_effect
 from agent.config.parsing import leaf_names, parse, to_plain
 from agent.config.run import TrainConfig
-from agent.learning.dqn import DQN
-from agent.networks.build import build_network
 from agent.records.console import Console, shown
 from agent.records.plots import plot_learning_curve
 from agent.records.run_folder import (
@@ -51,9 +45,8 @@ from agent.records.run_folder import (
 )
 from agent.records.saved_agent import check_env, load_agent
 from agent.records.tracking import Tracker
-from agent.replay.prioritised import PrioritisedReplay, prioritised_bytes
-from agent.replay.ring import Replay, required_bytes
-from agent.running.resources import check_replay_memory, prepare_cpu, resolve_device, threads_for_numpy
+from agent.running.build import build_agent, build_replay
+from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.trainer import Outcome, Trainer
 from envs.make import Task, load_saved_task, load_task
 from envs.packages import is_atari_game
@@ -174,33 +167,6 @@ def unfolded(overrides: Sequence[str]) -> Iterator[str]:
         yield from below(override.partition("=")[0], parser.parse_override(override).value(), override)
 
 
-def build_agent(config: TrainConfig, task: Task, device: torch.device) -> DQN:
-    """The agent with its first parameters."""
-    network = build_network(
-        config.agent, task.observation, task.actions, torch_generator(config.seed, "initialisation")
-    )
-    if on_numpy := device.type == "cpu" and NumpyNetwork.fits(network):
-        threads_for_numpy(config.threads)
-    speed = choose_speed(config, on_numpy, device, sum(parameter.numel() for parameter in network.parameters()))
-    if speed.compiled:
-        torch.compiler.reset()  # the jobs of a sweep share a process, which compiles a function eight times at most
-    return DQN(network, config.agent, task.actions, config.seed, device, speed)
-
-
-def build_replay(config: TrainConfig, task: Task, device: torch.device) -> Replay:
-    """The replay, where the config puts it, if it fits."""
-    agent, sizes = config.agent, (config.agent.replay_size, config.num_envs, task.observation)
-    where = device if agent.replay_device == "auto" else torch.device("cpu")
-    if agent.priority.enabled and where.type == "mps":
-        where = torch.device("cpu")  # priorities are float64, which Apple's GPU does not have
-    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": where, "batch_device": device}
-    if agent.priority.enabled:
-        check_replay_memory(prioritised_bytes(*sizes), where)
-        return PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
-    check_replay_memory(required_bytes(*sizes), where)
-    return Replay(*sizes, **options)
-
-
 def train(
     config: TrainConfig,
     folder: Path,
@@ -230,7 +196,8 @@ def train(
             f"env.kwargs={task.kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
             "or short words, and arguments of the environment itself, not of gymnasium.make"
         ) from error
-    agent, replay = build_agent(config, task, device), build_replay(config, task, device)
+    agent, plan = build_agent(config, task, device)
+    replay = build_replay(config, task, device, plan)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     folder.mkdir(parents=True, exist_ok=True)
     step, state = begun if begun is not None else (0, {})
@@ -238,7 +205,7 @@ def train(
     console = Console(config.steps, step, enabled=config.log.progress)
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
-    console.line(agent.speed.line)
+    console.line(plan.line)
     noise = config.agent.noise
     if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
         console.line(
@@ -250,7 +217,7 @@ def train(
     tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
         write_config(folder, to_plain(config), words)  # from here on it holds a run
-        trainer = Trainer(config, task, envs, agent, replay, tracker, folder)
+        trainer = Trainer(config, task, envs, agent, replay, tracker, folder, plan)
         if begun is not None:
             load_state(trainer, step, state)
         with Interrupt() as interrupt:

@@ -106,11 +106,11 @@ def trained(env_id: str, folder: Path) -> Any:
 
 def play(env_id: str, folder: Path) -> Any:
     """The task, after random play, a few updates and steps by the policy."""
-    import train
     from agent.config.parsing import parse, to_plain
     from agent.config.run import TrainConfig
     from agent.records.console import Console
     from agent.records.tracking import Tracker
+    from agent.running.build import build_agent, build_replay
     from agent.running.resources import prepare_cpu, resolve_device
     from agent.running.trainer import Trainer
     from envs.make import load_task
@@ -121,8 +121,9 @@ def play(env_id: str, folder: Path) -> Any:
     device, task = resolve_device("cpu"), load_task(env_id, {})
     folder.mkdir()
     tracker = Tracker(folder, to_plain(config), config.wandb, Console(config.steps, 0, enabled=False))
-    parts = train.build_agent(config, task, device), train.build_replay(config, task, device), tracker
-    trainer = Trainer(config, task, make_vector(task, config.num_envs), *parts, folder)
+    agent, plan = build_agent(config, task, device)
+    parts = agent, build_replay(config, task, device, plan), tracker, folder, plan
+    trainer = Trainer(config, task, make_vector(task, config.num_envs), *parts)
     trainer.begin()
     while trainer.step < config.steps:
         trainer.iterate()

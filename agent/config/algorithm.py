@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from agent.common.errors import UserError
 from agent.common.schedule import linear
 from agent.config.parsing import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
-from agent.learning.targets import Loss
 from agent.noise.distributions import Distribution
 
+Loss = Literal["huber", "squared"]
 HeadName = Literal["expected", "categorical", "quantile", "implicit_quantile"]
 
 

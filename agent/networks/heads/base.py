@@ -133,3 +133,18 @@ class Head(nn.Module):
     def priority(self, prediction: Any, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
         """How much there is to learn from each row [...]: its loss, as in Rainbow, unless a head knows better."""
         return loss
+
+
+def gather_actions(values: Tensor, action: Tensor) -> Tensor:
+    """What values [..., A] or [..., A, K] say of action [...]: [...] or [..., K]."""
+    rows = action.dim()
+    index = action.reshape(*action.shape, *(1,) * (values.dim() - rows))
+    return torch.take_along_dim(values, index, dim=rows).squeeze(rows)
+
+
+def bellman_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
+    """R + γ^k·(1 − terminated)·v(s'), each [...] (Sutton & Barto 2018, eq. 7.1 for k steps).
+
+    For quantiles or atoms at s', reward and discount are [..., 1] and next_value is [..., K].
+    """
+    return reward + discount * next_value
