@@ -2,23 +2,31 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from making import make_agent
 from torch import Tensor, nn
 
-from agent.config.algorithm import AgentConfig
+from agent.common.errors import UserError
+from agent.config.algorithm import AgentConfig, NetworkConfig
 from agent.config.parsing import parse
 from agent.learning import targets
+from agent.learning.gradient import AutogradGradient
 from agent.networks.build import build_network, noise_model
+from agent.networks.heads import registry
 from agent.networks.heads.base import Sizes, gather_actions
 from agent.networks.heads.categorical import CategoricalHead, project
+from agent.networks.heads.expected import ExpectedHead, ExpectedValues
 from agent.networks.heads.implicit_quantile import ImplicitQuantileHead
 from agent.networks.heads.quantile import QuantileHead, midpoints, quantile_loss
 from agent.networks.q_network import QNetwork
 from agent.noise.layers import Linear, NoisyLinear
+from agent.replay.batch import Batch
 
 INPUTS, ACTIONS = 3, 4
 HEADS: dict[str, dict[str, Any]] = {
@@ -185,7 +193,7 @@ def test_quantile_regression_finds_the_quantiles() -> None:
 def test_levels_are_the_middles_of_equal_parts() -> None:
     assert midpoints(4).tolist() == [0.125, 0.375, 0.625, 0.875]
     network = build(config_of("quantile"))
-    assert network(normal(2, INPUTS), None).tau.tolist() == midpoints(5).tolist()  # type: ignore[attr-defined]
+    assert network(normal(2, INPUTS), None).levels.tolist() == midpoints(5).tolist()  # type: ignore[attr-defined]
 
 
 def test_quantile_values_and_target_by_hand() -> None:
@@ -385,3 +393,57 @@ def test_a_plain_network_has_every_head_too() -> None:
         assert network.noise_size == 0
         assert not any(isinstance(module, NoisyLinear) for module in network.modules())
         assert network(normal(6, INPUTS), None).q_values.shape == (6, ACTIONS)
+
+
+# ---- heads of one's own
+
+
+class Scaled(ExpectedHead):
+    """Values times a number."""
+
+    def __init__(self, sizes: Sizes, scale: float = 1.0) -> None:
+        super().__init__(sizes)
+        self.scale = scale
+
+    def values(self, outputs: Tensor) -> ExpectedValues:
+        return ExpectedValues(outputs * self.scale)
+
+
+@pytest.fixture
+def scaled() -> Iterator[None]:
+    registry.register_head("scaled", lambda parts: Scaled(parts.sizes, **parts.options))
+    yield
+    del registry._FACTORIES["scaled"]
+
+
+def of_my_own(**options: Any) -> AgentConfig:
+    return AgentConfig(NetworkConfig((8,)), head="scaled", head_options=options, loss="huber")
+
+
+def test_a_head_of_ones_own_is_built_with_its_options_and_learns(scaled: None) -> None:
+    config, plain = of_my_own(scale=3.0), AgentConfig(NetworkConfig((8,)))
+    networks = [build_network(c, 4, 2, torch.Generator().manual_seed(0)) for c in (config, plain)]
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    mine, theirs = (network(x, None).q_values for network in networks)
+    torch.testing.assert_close(mine, 3.0 * theirs)
+    agent = make_agent(networks[0], config, 2, seed=0)
+    assert isinstance(agent._gradient, AutogradGradient)  # NumPy knows nothing of it
+    before = agent.parameters.clone()
+    rows = torch.Generator().manual_seed(2)
+    ones, actions = torch.ones(64), torch.randint(2, (64,), generator=rows)
+    agent.update(Batch(torch.randn(64, 4, generator=rows), actions, ones, ones, torch.randn(64, 4, generator=rows)))
+    assert not torch.equal(agent.parameters, before)
+
+
+def test_a_head_of_ones_own_is_kept_apart(scaled: None) -> None:
+    for name in ("expected", "categorical", "no name", ""):
+        with pytest.raises(ValueError):
+            registry.register_head(name, lambda parts: Scaled(parts.sizes))
+    with pytest.raises(UserError, match=r"agent\.head_options=\{'size': 2\} do not go with agent\.head=scaled.*size"):
+        build_network(of_my_own(size=2), 4, 2)
+    with pytest.raises(UserError, match=r"agent\.head is 'unknown': it must be one of expected, .*scaled.*imports="):
+        build_network(replace(of_my_own(), head="unknown"), 4, 2)
+    with pytest.raises(UserError, match=r"leave agent\.head_options out"):
+        AgentConfig(head_options={"scale": 1.0})
+    with pytest.raises(UserError, match=r"agent\.head_options\.scale must be a number"):
+        of_my_own(scale=[1.0])

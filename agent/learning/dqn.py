@@ -159,7 +159,7 @@ class DQN:
 
     def _levels(self, rows: int) -> Levels:
         """Fresh levels τ ~ U(0, 1) for each row's prediction and target, where the head takes any."""
-        if (counts := self.network.head.taus) is None:
+        if (counts := self.network.head.level_counts) is None:
             return Levels()
         drawn = torch.rand(rows, sum(counts), generator=self._quantiles, device=self.device)
         return Levels(drawn[:, : counts[0]], drawn[:, counts[0] :])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agent.networks.heads.base import Head, Limits, Sizes, bellman_target, gather_actions
+from agent.networks.heads.base import Head, HeadParts, Limits, Sizes, bellman_target, gather_actions
 
 
 class CategoricalValues(NamedTuple):
@@ -77,3 +77,9 @@ def categorical_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
     where nothing is left to learn, is also Rainbow's priority (Hessel et al. 2018, "Integrated agent").
     """
     return (torch.xlogy(target, target) - target * log_probabilities).sum(dim=-1)
+
+
+def build(parts: HeadParts) -> CategoricalHead:
+    """The head that `agent.categorical` describes."""
+    options = parts.config.categorical
+    return CategoricalHead(parts.sizes, options.atoms, options.v_min, options.v_max)

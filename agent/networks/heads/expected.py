@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agent.config.algorithm import Loss
-from agent.networks.heads.base import Head, Limits, Sizes, bellman_target, gather_actions
+from agent.networks.heads.base import Head, HeadParts, Limits, Sizes, bellman_target, gather_actions
 
 
 class ExpectedValues(NamedTuple):
@@ -56,3 +56,8 @@ def td_loss(value: Tensor, target: Tensor, loss: Loss, threshold: float = 1.0) -
     if loss == "huber":
         return F.huber_loss(value, target, reduction="none", delta=threshold)
     return 0.5 * F.mse_loss(value, target, reduction="none")
+
+
+def build(parts: HeadParts) -> ExpectedHead:
+    """The head that the config describes."""
+    return ExpectedHead(parts.sizes, parts.config.loss, parts.config.huber_threshold)
