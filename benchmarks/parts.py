@@ -19,8 +19,8 @@ from agent.config.parsing import parse  # noqa: E402
 from agent.config.run import TrainConfig  # noqa: E402
 from agent.learning.dqn import DQN  # noqa: E402
 from agent.replay.ring import Replay  # noqa: E402
+from agent.running.build import build_agent, build_replay  # noqa: E402
 from envs.make import Task, load_task  # noqa: E402
-from train import build_agent, build_replay  # noqa: E402
 
 #: What the tables are about, unless they say otherwise: the peers' workloads, with noise and nothing else on top.
 BASIC: dict[str, Any] = {

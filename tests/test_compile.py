@@ -26,8 +26,8 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.learning.gradient import AutogradGradient
 from agent.networks.build import build_network
+from agent.running.build import build_agent
 from envs.make import load_task
-from train import build_agent
 
 COMPILED = Speed(compiled=True)
 WIDE = NetworkConfig((6,), encoder="impala", impala=ImpalaConfig(1, 2, spectral_norm=True), dueling=True)

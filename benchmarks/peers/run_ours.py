@@ -32,11 +32,11 @@ class Ours:
 
         from agent.config.parsing import parse
         from agent.config.run import TrainConfig
+        from agent.running.build import build_agent, build_replay
         from agent.running.resources import prepare_cpu
         from agent.running.trainer import Trainer
         from envs.make import load_task
         from envs.vector import make_vector
-        from train import build_agent, build_replay
 
         config = parse(TrainConfig, {**settings(workload, variant), "threads": torch.get_num_threads()})
         prepare_cpu(config.threads)
