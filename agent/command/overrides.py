@@ -1,13 +1,21 @@
 """Overrides of the command line: name=value in Hydra's grammar."""
 
-import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
-def word(name: str, value: object) -> str:
-    """name=value as Hydra reads it: a value in quotes where it would be taken for something else."""
-    text = str(value)
-    if re.fullmatch(r"[A-Za-z0-9_./:+@%-]+", text):
-        return f"{name}={text}"
-    # Its grammar: a quote inside gets a backslash, and so do the backslashes before a quote, which the last one is too.
-    quoted = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"{name}='{quoted}'"
+def unfold(overrides: Sequence[str]) -> Iterator[str]:
+    """The overrides, with one for each option in place of those in braces, such as eval={every:100}."""
+    parser = OverridesParser.create()
+    for override in overrides:
+        yield from _below(override.partition("=")[0], parser.parse_override(override).value(), override)
+
+
+def _below(key: str, node: Any, override: str) -> Iterator[str]:
+    if isinstance(node, dict) and node:
+        for name, value in node.items():
+            yield from _below(f"{key}.{name}", value, f"{key}.{name}={value}")
+    else:
+        yield override
