@@ -44,17 +44,7 @@ def train(
     """
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
-    if begun is not None:  # before anything that it names is made: it may be a stranger's
-        check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
-    make_task = load_task if begun is None else load_saved_task
-    task = make_task(config.env.id, config.env.kwargs, config.env.time_limit)
-    try:
-        check_env({"id": task.id, "kwargs": task.kwargs}, folder)
-    except UserError as error:  # now, not when the first agent is saved
-        raise UserError(
-            f"env.kwargs={task.kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
-            "or short words, and arguments of the environment itself, not of gymnasium.make"
-        ) from error
+    task = task_of(config, folder, resumed=begun is not None)
     agent, plan = build_agent(config, task, device)
     replay = build_replay(config, task, device, plan)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
@@ -65,14 +55,7 @@ def train(
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
     console.line(plan.line)
-    noise = config.agent.noise
-    if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
-        console.line(
-            f"agent.noise.sigma0={noise.sigma0:g} is σ itself in the independent form, where the paper has 0.017: "
-            "agent.noise.sigma0=null takes that"
-        )
-    if config.agent.learning_starts >= config.steps:
-        console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
+    warn(config, console)
     tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
         write_config(folder, to_plain(config), overrides)  # from here on it holds a run
@@ -91,6 +74,39 @@ def train(
         envs.close()
         console.close()
     return outcome
+
+
+def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
+    """The task of a run, which must be one that can be saved with its agents.
+
+    Raises:
+        UserError: where there is no such task, or where no file may hold its arguments.
+    """
+    if not resumed:
+        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
+    else:  # it may be a stranger's: checked before anything that it names is made
+        check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
+        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit)
+    try:
+        check_env({"id": task.id, "kwargs": task.kwargs}, folder)
+    except UserError as error:  # now, not when the first agent is saved
+        raise UserError(
+            f"env.kwargs={task.kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
+            "or short words, and arguments of the environment itself, not of gymnasium.make"
+        ) from error
+    return task
+
+
+def warn(config: TrainConfig, console: Console) -> None:
+    """Tells of options that are allowed and hardly meant."""
+    noise = config.agent.noise
+    if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
+        console.line(
+            f"agent.noise.sigma0={noise.sigma0:g} is σ itself in the independent form, where the paper has 0.017: "
+            "agent.noise.sigma0=null takes that"
+        )
+    if config.agent.learning_starts >= config.steps:
+        console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
 
 
 def load_state(trainer: Trainer, step: int, state: dict[str, Any]) -> None:
@@ -119,14 +135,21 @@ def report(
     for which, path in agents.items():
         tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
     say = tracker.console.line
-    if outcome.step < config.steps:
-        command = shlex.join([quote_override("resume", folder), *imports])
-        say(f"stopped at step {outcome.step} and saved; go on with: python train.py {command}")
-    elif outcome.evaluation is not None:
-        mean = outcome.evaluation.statistics()["return_mean"]
-        say(f"done: evaluation return {shown(mean)} over {len(outcome.evaluation.returns)} episodes")
+    if (ending := _ending(outcome, config, folder, imports)) is not None:
+        say(ending)
     say(f"agents:    {' and '.join(str(path.parent) for path in agents.values())}")
     say(f"curve:     {curve}")
     say(f"dashboard: {tracker.dashboard}")
     overrides = [quote_override("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
     say(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
+
+
+def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequence[str]) -> str | None:
+    """How the run ended: with its last evaluation, or with the command that goes on."""
+    if outcome.step < config.steps:
+        command = shlex.join([quote_override("resume", folder), *imports])
+        return f"stopped at step {outcome.step} and saved; go on with: python train.py {command}"
+    if outcome.evaluation is None:
+        return None
+    mean = outcome.evaluation.statistics()["return_mean"]
+    return f"done: evaluation return {shown(mean)} over {len(outcome.evaluation.returns)} episodes"
