@@ -45,7 +45,7 @@ def build_network(
 
 
 def linear_factories(noise: NoiseConfig, generator: torch.Generator | None) -> tuple[LinearFactory, LinearFactory]:
-    """The factory of the hidden layers and that of the output layers; in the index form only output layers are noisy."""
+    """The factories of hidden layers and of output layers; in the index form only output layers are noisy."""
 
     def plain(p: int, q: int) -> Linear:
         return Linear(p, q, generator=generator)

@@ -25,8 +25,8 @@ class PrioritisedReplay(Replay):
     """A Replay whose starts have priorities as well: `sample` draws uniformly, `sample_to_learn` by priority.
 
     Priorities p^α are float64, raised to α when they are stored and never again. Rows that may not be sampled have
-    priority 0 and are never drawn: the waiting row, reset rows, overwritten ones. A new start gets the largest priority seen so
-    far, 1 before any; a transition that is named twice in one call gets the larger.
+    priority 0 and are never drawn: the waiting row, reset rows, overwritten ones. A new start
+    gets the largest priority so far, 1 before any; a transition that is named twice in one call gets the larger one.
 
     Args:
         capacity: see Replay, as for all others but these.

@@ -29,7 +29,7 @@ class Values(Protocol):
 
     @property
     def outcomes(self) -> Tensor:
-        """For every action, the numbers that a target is made from: values [..., A], masses or quantiles [..., A, K]."""
+        """For every action, the numbers that make a target: values [..., A], masses or quantiles [..., A, K]."""
 
 
 class Stream(nn.Module):
