@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from agent.command import errors
-from agent.command.composing import plan_evaluation, to_options
+from agent.command.composing import evaluation_request, to_options
 from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
 from agent.config.parsing import leaf_names
@@ -31,7 +31,7 @@ OPTIONS = [*leaf_names(EvaluateConfig), "imports"]
 def main(cfg: DictConfig) -> None:
     """Evaluates every agent asked for, and compares them where there are several."""
     with errors.sentences(OPTIONS):
-        run(plan_evaluation(to_options(cfg)))
+        run(evaluation_request(to_options(cfg)))
 
 
 def run(config: EvaluateConfig) -> None:

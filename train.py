@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from agent.command import errors
-from agent.command.composing import checked_folder, plan_training, register_resolvers, to_options
+from agent.command.composing import checked_folder, register_resolvers, to_options, training_request
 from agent.command.presets import register_presets
 from agent.config.checks import without_effect
 from agent.config.parsing import leaf_names
@@ -43,12 +43,12 @@ def main(cfg: DictConfig) -> None:
 
 def run(cfg: DictConfig, overrides: list[str], folder: Path) -> None:
     """Trains, and ends the process with the code of the signal that stopped it."""
-    plan = plan_training(to_options(cfg), overrides, folder)
-    if plan is None:
+    request = training_request(to_options(cfg), overrides, folder)
+    if request is None:
         return
-    for sentence in without_effect(plan.config, plan.overrides):
+    for sentence in without_effect(request.config, request.overrides):
         print(sentence, file=sys.stderr)
-    outcome = train(plan.config, folder, plan.begun, plan.imports, overrides)
+    outcome = train(request.config, folder, request.begun, request.imports, overrides)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
 

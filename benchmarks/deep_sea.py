@@ -118,11 +118,12 @@ def run(agent: str, size: int, seed: int) -> dict[str, Any]:
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
     task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
-    learner, replay = build_agent(config, task, device), build_replay(config, task, device)
+    learner, plan = build_agent(config, task, device)
+    replay = build_replay(config, task, device, plan)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     recorder = Recorder(Console(config.steps, enabled=False))
     with tempfile.TemporaryDirectory() as folder, Interrupt() as interrupt:
-        trainer = Trainer(config, task, envs, learner, replay, recorder, Path(folder))  # type: ignore[arg-type]
+        trainer = Trainer(config, task, envs, learner, replay, recorder, Path(folder), plan)  # type: ignore[arg-type]
         try:
             trainer.run(interrupt)
         except Finished:

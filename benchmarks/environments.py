@@ -122,8 +122,9 @@ def play(env_id: str, folder: Path) -> Any:
     device, task = resolve_device("cpu"), load_task(env_id, {})
     folder.mkdir()
     tracker = Tracker(folder, to_plain(config), config.wandb, Console(config.steps, 0, enabled=False))
-    parts = build_agent(config, task, device), build_replay(config, task, device), tracker
-    trainer = Trainer(config, task, make_vector(task, config.num_envs), *parts, folder)
+    agent, plan = build_agent(config, task, device)
+    parts = agent, build_replay(config, task, device, plan), tracker, folder, plan
+    trainer = Trainer(config, task, make_vector(task, config.num_envs), *parts)
     trainer.begin()
     while trainer.step < config.steps:
         trainer.iterate()

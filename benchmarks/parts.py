@@ -55,7 +55,8 @@ def build(settings: dict[str, Any] | None = None, num_envs: int = 8, env_id: str
     """Task, agent and empty replay of BASIC and further settings of the agent's config."""
     config = parse(TrainConfig, {"agent": merged(BASIC, settings or {}), "num_envs": num_envs, "env": {"id": env_id}})
     task, device = load_task(env_id, {}), torch.device("cpu")
-    return Parts(config, task, build_agent(config, task, device), build_replay(config, task, device))
+    agent, plan = build_agent(config, task, device)
+    return Parts(config, task, agent, build_replay(config, task, device, plan))
 
 
 def fill(replay: Replay, task: Task, steps: int) -> None:

@@ -219,7 +219,6 @@ def test_the_nearest_words() -> None:
         ({"gamma": 1.5}, ["agent.gamma", "1.5", "between 0 and 1"]),
         ({"n_step": 0}, ["agent.n_step", "0", "at least 1"]),
         ({"replay_ratio": "-1/2"}, ["agent.replay_ratio", "-1/2", "at least 0"]),
-        ({"head": "c51"}, ["agent.head", "c51", "categorical", "implicit_quantile"]),
         ({"munchausen": {"enabled": True}}, ["agent.double", "agent.munchausen.enabled"]),
         ({"head": "quantile", "loss": "squared"}, ["agent.loss=squared", "agent.head=quantile"]),
         ({"head": "categorical", "loss": "squared"}, ["agent.loss=squared", "agent.head=categorical"]),

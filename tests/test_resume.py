@@ -55,11 +55,11 @@ AGENTS = {
         "agent.learning_starts=65",
     ),
     "noisy, rate that falls, native environments": ("num_envs=4", "agent.lr_end=0", "agent.lr_updates=900"),
-    # Runs of different lengths, of which compile=auto compiles the longest: equal to float precision only.
-    "index": ("num_envs=4", "agent=index_dqn", "compile=off"),
+    # Runs of different lengths, of which backend=auto compiles the longest: equal to float precision only.
+    "index": ("num_envs=4", "agent=index_dqn", "backend=torch"),
     "plain": ("num_envs=1", *PLAIN),
     "C51, priorities": ("num_envs=4", "agent.head=categorical", "agent.priority.enabled=true"),
-    "BTR": ("num_envs=4", "agent=btr", "agent.noise.draws=4", "agent.noise.mean_rows=0.5", "compile=off"),
+    "BTR": ("num_envs=4", "agent=btr", "agent.noise.draws=4", "agent.noise.mean_rows=0.5", "backend=torch"),
     "noisy, learning while processes step": ("num_envs=2", "env.vectorization=async", "overlap=on"),
     "plain, 4 environments": ("num_envs=4", *PLAIN, "env.vectorization=sync"),
 }
@@ -234,8 +234,9 @@ def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
     def build() -> Trainer:
         envs.append(make_vector(task, 2))
-        agent, replay = build_agent(config, task, device), build_replay(config, task, device)
-        return Trainer(config, task, envs[-1], agent, replay, tracker, tmp_path)  # type: ignore[arg-type]
+        agent, plan = build_agent(config, task, device)
+        replay = build_replay(config, task, device, plan)
+        return Trainer(config, task, envs[-1], agent, replay, tracker, tmp_path, plan)  # type: ignore[arg-type]
 
     yield build
     for env in envs:

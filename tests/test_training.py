@@ -18,7 +18,8 @@ from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.schedule import Every
 from agent.common.seeding import environment_seeds, torch_generator
-from agent.compute.plan import choose_speed
+from agent.compute.numpy.network import NumpyNetwork
+from agent.compute.plan import choose_plan
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
@@ -106,11 +107,11 @@ def setup(folder: Path, **changes: Any) -> Setup:
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
-    speed = choose_speed(config, True, torch.device("cpu"))
-    dqn = DQN(network, options, task.actions, config.seed, speed=speed)
-    replay = build_replay(config, task, torch.device("cpu"))
+    plan = choose_plan(config, NumpyNetwork.fits(network), torch.device("cpu"))
+    dqn = DQN(network, options, task.actions, config.seed, "cpu", plan.policy, plan.gradient)
+    replay = build_replay(config, task, torch.device("cpu"), plan)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
-    return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder), tracker)  # type: ignore[arg-type]
+    return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder, plan), tracker)  # type: ignore[arg-type]
 
 
 def same(one: Any, two: Any) -> bool:
@@ -293,7 +294,7 @@ def test_warm_up_ends_where_learning_starts(tmp_path: Path, warmup: str) -> None
         calls.append(("random", trainer.step))
         return random_actions(count)
 
-    def learning(batch: Any) -> Any:
+    def learning(batch: Any, weight: None) -> Any:
         assert trainer.step > 100
         if not dqn.updates:
             assert torch.equal(dqn.parameters, initial)
@@ -349,16 +350,16 @@ def test_priorities_are_written_back_and_logged(tmp_path: Path, head: str) -> No
     replay = one.trainer.replay
     assert isinstance(replay, PrioritisedReplay)
     written: list[float] = []
-    kept = replay.reprioritise
+    kept = replay.learned
 
-    def reprioritise(rows: Any, priority: Any) -> None:
+    def learned(rows: Any, priority: Any) -> None:
         kept(rows, priority)
         leaves, given = replay._tree.leaves[rows], (np.asarray(priority, dtype=float).clip(0) + 1e-6) ** 0.5
         assert (leaves >= given * (1 - 1e-9)).all()  # the greatest of several
         assert np.isclose(leaves, given, rtol=1e-9).sum() >= len(set(rows.tolist()))
         written.append(float(given.mean()))
 
-    replay.reprioritise = reprioritise  # type: ignore[method-assign]
+    replay.learned = learned  # type: ignore[method-assign]
     one.run()
     assert len(written) == one.trainer.agent.updates == 140
     assert sum(value for _, value in one.tracker.series("train/priority")) > 0
@@ -499,7 +500,11 @@ class Watched:
 
     def __init__(self, trainer: Trainer) -> None:
         self.events: list[str] = []
-        for owner, name in ((trainer.collector.envs, "step_async"), (trainer.collector.envs, "step_wait"), (trainer.agent, "update")):
+        for owner, name in (
+            (trainer.collector.envs, "step_async"),
+            (trainer.collector.envs, "step_wait"),
+            (trainer.agent, "update"),
+        ):
             setattr(owner, name, self.noted(name, getattr(owner, name)))
         replay, add = trainer.replay, trainer.replay.add
 

@@ -19,8 +19,8 @@ from agent.records.run_folder import folder_of_runs, merge_resumed, open_run, ru
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run that is to be trained.
+class Request:
+    """A run that a command line asks for.
 
     Attributes:
         config: of the run, with what its earlier parts were trained with where it is resumed.
@@ -64,7 +64,7 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
     return folder
 
 
-def plan_training(options: dict[str, Any], overrides: list[str], folder: Path) -> Plan | None:
+def training_request(options: dict[str, Any], overrides: list[str], folder: Path) -> Request | None:
     """The run that the options ask for, with those of the run to resume where there is one; None if it is complete.
 
     Args:
@@ -82,18 +82,18 @@ def plan_training(options: dict[str, Any], overrides: list[str], folder: Path) -
     config, unfolded = parse(TrainConfig, options), list(unfold(overrides))
     begun = open_run(folder, None if resume is None else str(resume))
     if begun is None:
-        return Plan(config, unfolded, imports, None)
+        return Request(config, unfolded, imports, None)
     step, saved = begun[0], begun[1]["config"]
     config = parse(TrainConfig, merge_resumed(saved, to_plain(config), unfolded))
     if step < config.steps:
-        return Plan(config, unfolded, imports, begun)
+        return Request(config, unfolded, imports, begun)
     if config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
     print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
     return None
 
 
-def plan_evaluation(options: dict[str, Any]) -> EvaluateConfig:
+def evaluation_request(options: dict[str, Any]) -> EvaluateConfig:
     """The evaluation that the options ask for.
 
     Raises:

@@ -32,6 +32,7 @@ ELSEWHERE = {
     **dict.fromkeys(("env_id", "gym_id", "game_name"), "env"),
     **dict.fromkeys(("std_init", "sigma", "noisy_std"), "agent.noise.sigma0"),
     "update_horizon": "agent.n_step",
+    "compile": "backend",
     "v_min": "agent.categorical.v_min",
     "v_max": "agent.categorical.v_max",
     "n_atoms": "agent.categorical.atoms",

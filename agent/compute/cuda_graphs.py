@@ -6,13 +6,18 @@ from the generators that it names: each replay then draws on from where they sta
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from agent.common.errors import UserError
+from agent.learning.dqn import DQN, UpdateMetrics
+from agent.learning.learner import Learner
+from agent.learning.policy import TorchPolicy
+from agent.networks.q_network import QNetwork
+from agent.replay.ring import Replay
 
 #: Calls before the recording, in which libraries choose their kernels and allocate what they need. They are real ones.
 WARM_UP = 3
@@ -95,3 +100,46 @@ class GraphedFunction:
                 if place is not None and argument is not None:
                     place.copy_(argument)
         return self._graph()
+
+
+class GraphedPolicy(TorchPolicy):
+    """A policy whose forward pass is one CUDA graph."""
+
+    def __init__(self, network: QNetwork) -> None:
+        super().__init__(network)
+        self._graphed = GraphedFunction(super().greedy, "acting")
+
+    def greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
+        """See TorchPolicy."""
+        action: Tensor = self._graphed(observation, noise)
+        return action
+
+
+class GraphedLearner(Learner):
+    """A learner of which a whole update, from the draw of a batch to its new priorities, is one CUDA graph.
+
+    The graph reads what changes between updates (the step size, β, the number of transitions) from the device.
+    """
+
+    def __init__(self, agent: DQN, replay: Replay, seed: int) -> None:
+        super().__init__(agent, replay, seed)
+        assert isinstance(self.generator, torch.Generator)
+        self._beta = torch.zeros((), dtype=torch.float64, device=replay.place.device)
+        self._update = Graph(self._device_update, [self.generator, *agent.generators()], "the update")
+
+    def _updates(self, count: int, beta: float) -> Iterator[UpdateMetrics]:
+        self._beta.fill_(beta)
+        for _ in range(count):
+            self._agent.before_update()
+            metrics = self._update().clone()  # the next replay of the graph writes over it
+            self._agent.after_update()
+            yield UpdateMetrics(*metrics)
+
+    def _device_update(self) -> Tensor:
+        """The device's part of an update: loss, norm and, for weighted rows, mean priority, as one tensor [2 or 3]."""
+        batch, weight, rows = self._replay.sample_to_learn(self._config.batch_size, self._beta, self.generator)
+        loss, norm, priority = self._agent.learn(batch, weight)
+        self._replay.learned(rows, priority)
+        return torch.stack(
+            [torch.as_tensor(x) for x in (loss, norm, *(() if priority is None else (priority.mean(),)))]
+        )

@@ -1,13 +1,10 @@
 """The observations of a ring replay, each frame stored once: stacks are put together when they are sampled."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from agent.common.arrays import as_array, take_round, write
+from agent.common.arrays import Array, Place, restore_array, take_round, write
 from agent.common.observation import ObservationSpec
 
 
@@ -22,26 +19,17 @@ class Frames:
         spec: what an observation is.
         rows: of the ring.
         num_envs: E.
-        device: where they lie.
-        view: how they are worked on: as they are, or on the CPU as arrays.
+        place: where they lie.
     """
 
-    def __init__(
-        self,
-        spec: ObservationSpec,
-        rows: int,
-        num_envs: int,
-        device: torch.device,
-        view: Callable[[Tensor], Any] = as_array,
-    ) -> None:
+    def __init__(self, spec: ObservationSpec, rows: int, num_envs: int, place: Place) -> None:
         self.stack, self.num_envs = spec.stack, num_envs
         self._channels = spec.stored_shape[0]
         size = rows * num_envs
-        self.observations = torch.zeros((size, *spec.stored_shape), dtype=getattr(torch, spec.dtype), device=device)
-        self.ages = torch.zeros(size if spec.stack > 1 else 0, dtype=torch.uint8, device=device)
-        self._observations, self._ages = view(self.observations), view(self.ages)
+        self.observations = place.zeros((size, *spec.stored_shape), spec.dtype)
+        self.ages = place.zeros(size if spec.stack > 1 else 0, "uint8")
         self._newest = np.zeros(num_envs, dtype=np.uint8)  # ages of the row that was written last
-        self._back = view(torch.arange(spec.stack - 1, -1, -1, device=device))  # k − 1 … 0
+        self._back = place.put(np.arange(spec.stack - 1, -1, -1))  # k − 1 … 0
 
     def put(self, row: int, observation: np.ndarray, begins: np.ndarray) -> None:
         """Writes a row: observations [E, *shape], and which of them [E] are the first of an episode."""
@@ -49,17 +37,17 @@ class Frames:
         if self.stack > 1:
             observation = observation[:, -self._channels :]
             self._newest = np.where(begins, 0, np.minimum(self._newest + 1, self.stack - 1)).astype(np.uint8)
-            write(self._ages, where, self._newest)
-        write(self._observations, where, observation)
+            write(self.ages, where, self._newest)
+        write(self.observations, where, observation)
 
-    def take(self, index: Any) -> Any:
+    def take(self, index: Array) -> Array:
         """The observations [B, *shape] at the flat rows `index` [B], counted round the ring."""
         if self.stack == 1:
-            return take_round(self._observations, index)
-        age = take_round(self._ages, index)[:, None]
+            return take_round(self.observations, index)
+        age = take_round(self.ages, index)[:, None]
         back = self._back - (self._back - age).clip(0)  # the smaller of the two
         frames = index[:, None] - back * self.num_envs  # [B, k]
-        taken = take_round(self._observations, frames.reshape(-1))
+        taken = take_round(self.observations, frames.reshape(-1))
         return taken.reshape(len(index), -1, *taken.shape[2:])
 
     def state(self) -> dict[str, Any]:
@@ -72,10 +60,6 @@ class Frames:
         Raises:
             ValueError: where it is of another shape or dtype.
         """
-        for name, target in (("observations", self.observations), ("ages", self.ages)):
-            source = state[name]
-            if (target.shape, target.dtype) != (source.shape, source.dtype):
-                found, expected = (f"{tuple(x.shape)} of {x.dtype}" for x in (source, target))
-                raise ValueError(f"replay {name} are {found}, expected {expected}")
-            target.copy_(source)
+        restore_array(self.observations, state["observations"], "observations")
+        restore_array(self.ages, state["ages"], "ages")
         self._newest = np.array(state["newest_ages"], dtype=np.uint8)

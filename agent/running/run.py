@@ -45,7 +45,8 @@ def train(
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
     task = task_of(config, folder, resumed=begun is not None)
-    agent, replay = build_agent(config, task, device), build_replay(config, task, device)
+    agent, plan = build_agent(config, task, device)
+    replay = build_replay(config, task, device, plan)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     folder.mkdir(parents=True, exist_ok=True)
     step, state = begun if begun is not None else (0, {})
@@ -53,12 +54,12 @@ def train(
     console = Console(config.steps, step, enabled=config.log.progress)
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
-    console.line(agent.speed.line)
+    console.line(plan.line)
     warn(config, console)
     tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
         write_config(folder, to_plain(config), overrides)  # from here on it holds a run
-        trainer = Trainer(config, task, envs, agent, replay, tracker, folder)
+        trainer = Trainer(config, task, envs, agent, replay, tracker, folder, plan)
         if begun is not None:
             load_state(trainer, step, state)
         with Interrupt() as interrupt:

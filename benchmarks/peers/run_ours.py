@@ -42,9 +42,10 @@ class Ours:
         prepare_cpu(config.threads)
         task = load_task(workload.env_id, dict(workload.kwargs))
         device = torch.device("cpu")
-        self.agent = build_agent(config, task, device)
-        envs, replay = make_vector(task, workload.num_envs), build_replay(config, task, device)
-        self.trainer = Trainer(config, task, envs, self.agent, replay, NoTracker(), Path(os.devnull))  # type: ignore[arg-type]
+        self.agent, plan = build_agent(config, task, device)
+        envs, replay = make_vector(task, workload.num_envs), build_replay(config, task, device, plan)
+        parts = self.agent, replay, NoTracker(), Path(os.devnull), plan
+        self.trainer = Trainer(config, task, envs, *parts)  # type: ignore[arg-type]
         self.trainer.begin()
         self.advance(workload.starts)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from agent.common.arrays import Array, as_array
 from agent.compute.numpy.convolution import PatchConvolution
 from agent.compute.numpy.layers import Layer, Noise, Pullback, chain, run
 from agent.networks.encoders import Encoder, MLPEncoder, TrunkEncoder
@@ -146,3 +147,15 @@ def _norms_fit(encoder: Encoder) -> bool:
 
 def _stream(stream: Stream, first: bool) -> list[Layer]:
     return [Layer(stream.hidden, stream.norm, first), Layer(stream.output, None, False)]
+
+
+class NumpyPolicy:
+    """A Policy of a network for which NumpyNetwork.fits."""
+
+    def __init__(self, network: QNetwork) -> None:
+        self._network = NumpyNetwork(network)
+
+    def __call__(self, observation: np.ndarray, noise: Array | None) -> np.ndarray:
+        """See agent.learning.policy.Policy."""
+        action: np.ndarray = self._network(observation, None if noise is None else as_array(noise)).argmax(axis=1)
+        return action

@@ -5,13 +5,14 @@ A head is made of streams, whose outputs are one number or K numbers per action;
 agent/quantile_heads.py. Shapes: [...] are the rows of a batch, A actions, K atoms or quantiles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from agent.config.algorithm import AgentConfig
 from agent.networks.encoders import normalisation
 from agent.noise.distributions import LayerNoise, NoiseSizes
 from agent.noise.layers import LinearFactory
@@ -95,7 +96,7 @@ class Head(nn.Module):
     """
 
     #: How many levels τ a forward pass takes for prediction and for target: only implicit quantiles take any.
-    taus: tuple[int, int] | None = None
+    level_counts: tuple[int, int] | None = None
 
     def __init__(self, sizes: Sizes, atoms: int | None = None) -> None:
         super().__init__()
@@ -114,8 +115,8 @@ class Head(nn.Module):
         value: Tensor = self.value(features, noise[2:]).unflatten(-1, (1, *self.shape[1:]))
         return value + advantage - advantage.mean(dim=-len(self.shape), keepdim=True)
 
-    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None], tau: Tensor | None = None) -> Any:
-        """Maps features [..., p] to values of every action. `tau` is for implicit quantiles alone."""
+    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None], levels: Tensor | None = None) -> Any:
+        """Maps features [..., p] to values of every action. `levels` is for implicit quantiles alone."""
         return self.values(self.outputs(features, noise))
 
     def values(self, outputs: Tensor) -> Any:
@@ -133,3 +134,36 @@ class Head(nn.Module):
     def priority(self, prediction: Any, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
         """How much there is to learn from each row [...]: its loss, as in Rainbow, unless a head knows better."""
         return loss
+
+
+@dataclass(frozen=True)
+class HeadParts:
+    """What a head is built of.
+
+    Attributes:
+        sizes: of its streams.
+        config: the algorithm, of which a head of this package reads its own node.
+        options: `agent.head_options`, for heads of one's own.
+    """
+
+    sizes: Sizes
+    config: AgentConfig
+    options: Mapping[str, Any]
+
+
+HeadFactory = Callable[[HeadParts], Head]
+
+
+def gather_actions(values: Tensor, action: Tensor) -> Tensor:
+    """What values [..., A] or [..., A, K] say of action [...]: [...] or [..., K]."""
+    rows = action.dim()
+    index = action.reshape(*action.shape, *(1,) * (values.dim() - rows))
+    return torch.take_along_dim(values, index, dim=rows).squeeze(rows)
+
+
+def bellman_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
+    """R + γ^k·(1 − terminated)·v(s'), each [...] (Sutton & Barto 2018, eq. 7.1 for k steps).
+
+    For quantiles or atoms at s', reward and discount are [..., 1] and next_value is [..., K].
+    """
+    return reward + discount * next_value

@@ -6,7 +6,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from agent.networks.heads.base import Sizes
+from agent.networks.heads.base import HeadParts, Sizes
 from agent.networks.heads.quantile import QuantileValues, SampledHead, midpoints
 from agent.noise.distributions import LayerNoise
 
@@ -29,26 +29,35 @@ class ImplicitQuantileHead(SampledHead):
         kappa: threshold of the quantile Huber loss.
     """
 
-    tau: Tensor
+    levels: Tensor
     frequencies: Tensor
-    taus: tuple[int, int]
+    level_counts: tuple[int, int]
 
     def __init__(self, sizes: Sizes, acting: int, samples: tuple[int, int], cosines: int, kappa: float) -> None:
         super().__init__(sizes)
-        self.taus, self.kappa = samples, kappa
+        self.level_counts, self.kappa = samples, kappa
         self.embedding = sizes.linear(cosines, sizes.features)
-        self.register_buffer("tau", midpoints(acting), persistent=False)
+        self.register_buffer("levels", midpoints(acting), persistent=False)
         self.register_buffer("frequencies", pi * torch.arange(cosines), persistent=False)
         self.noise_sizes = (*self.noise_sizes, self.embedding.noise_sizes)
 
     def forward(
-        self, features: Tensor, noise: Sequence[LayerNoise | None], tau: Tensor | None = None
+        self, features: Tensor, noise: Sequence[LayerNoise | None], levels: Tensor | None = None
     ) -> QuantileValues:
-        """Maps features [..., p] to values of every action, at levels tau [..., K] or at the fixed ones."""
+        """Maps features [..., p] to values of every action, at levels [..., K] or at the fixed ones."""
         *stream_noise, embedding_noise = noise
-        if tau is None:
+        if levels is None:
             rows = 1 if embedding_noise is None else len(embedding_noise.output)
-            tau = self.tau.expand(rows, *(1,) * (features.dim() - 2), -1)  # an embedding for each draw, not each row
-        embedded = torch.relu(self.embedding(torch.cos(tau.unsqueeze(-1) * self.frequencies), embedding_noise))
+            levels = self.levels.expand(
+                rows, *(1,) * (features.dim() - 2), -1
+            )  # an embedding for each draw, not each row
+        embedded = torch.relu(self.embedding(torch.cos(levels.unsqueeze(-1) * self.frequencies), embedding_noise))
         quantiles = self.outputs(features.unsqueeze(-2) * embedded, stream_noise).mT  # [..., A, K]
-        return QuantileValues(quantiles.mean(dim=-1), quantiles, tau)
+        return QuantileValues(quantiles.mean(dim=-1), quantiles, levels)
+
+
+def build(parts: HeadParts) -> ImplicitQuantileHead:
+    """The head that `agent.implicit_quantile` describes."""
+    options = parts.config.implicit_quantile
+    samples = options.samples, options.target_samples
+    return ImplicitQuantileHead(parts.sizes, options.acting, samples, options.cosines, options.kappa)
