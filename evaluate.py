@@ -12,10 +12,9 @@ import hydra
 from omegaconf import DictConfig
 
 from agent.command import errors
-from agent.command.composing import evaluation_request, to_options
+from agent.command.composing import EVALUATE_OPTIONS, evaluation_request, to_options
 from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
-from agent.config.parsing import leaf_names
 from agent.config.run import EvaluateConfig
 from agent.records.plots import plot_evaluation
 from agent.records.saved_agent import find_agent, newest_run
@@ -23,14 +22,11 @@ from agent.running.player import Player, load_player
 from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.results import beside, check_player, evaluate_player, film, write_result
 
-#: Every option that a person may misspell.
-OPTIONS = [*leaf_names(EvaluateConfig), "imports"]
-
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluates every agent asked for, and compares them where there are several."""
-    with errors.sentences(OPTIONS):
+    with errors.sentences(EVALUATE_OPTIONS):
         run(evaluation_request(to_options(cfg)))
 
 
@@ -75,4 +71,4 @@ def newest(config: EvaluateConfig) -> str:
 
 
 if __name__ == "__main__":
-    errors.run(main, OPTIONS)
+    errors.run(main, EVALUATE_OPTIONS)

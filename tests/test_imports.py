@@ -33,7 +33,7 @@ RESERVED: dict[str, set[str]] = {
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
-        "envs.serial",
+        *("envs.batches", "envs.serial"),
         "envs.vector",
     },
     "matplotlib": {"agent.records.plots"},
@@ -196,7 +196,10 @@ def test_nothing_runs_code_from_data(name: str) -> None:
 
 def test_only_the_command_line_imports_by_name() -> None:
     assert {name for name in FILES if "agent.command.imports" in edges(name)} == {"agent.command.composing"}
-    assert {name for name in FILES if "agent.command.composing" in edges(name)} <= PROGRAMS
+    assert {name for name in FILES if "agent.command.composing" in edges(name)} <= {
+        *PROGRAMS,
+        "agent.command.functions",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))

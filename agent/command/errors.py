@@ -94,15 +94,33 @@ def sentences(options: Sequence[str]) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        sentence = _config_sentence(error, options) if isinstance(error, CONFIG_ERRORS) else _sentence(error)
+        sentence = sentence_of(error, options)
         if sentence is None:
             raise
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
         sys.exit(FAILED)
 
 
-def _sentence(error: Exception) -> str | None:
+@contextmanager
+def as_user_errors(options: Sequence[str]) -> Iterator[None]:
+    """Makes a UserError of each error that has a sentence: for those who call a program as a function."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        sentence = sentence_of(error, options)
+        if sentence is None:
+            raise
+        raise UserError(" ".join(sentence.split())) from error
+
+
+def sentence_of(error: Exception, options: Sequence[str]) -> str | None:
     """What happened and what to do about it; None for a defect."""
+    return _config_sentence(error, options) if isinstance(error, CONFIG_ERRORS) else _sentence(error)
+
+
+def _sentence(error: Exception) -> str | None:
     text = str(error).partition("\n")[0]
     match error:
         case UserError():
