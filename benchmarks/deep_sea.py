@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import train
 from agent.common.files import atomic_write_bytes
 from agent.common.interrupt import Interrupt
 from agent.config.parsing import parse
@@ -34,7 +33,7 @@ from agent.config.run import TrainConfig
 from agent.records.console import Console
 from agent.records.plots import PALETTE
 from agent.running.build import build_agent, build_replay
-from agent.running.resources import prepare_cpu
+from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.trainer import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
@@ -117,7 +116,7 @@ def run(agent: str, size: int, seed: int) -> dict[str, Any]:
     chosen = options(agent, size, seed)
     config = configure(chosen)
     prepare_cpu(config.threads)
-    device = train.resolve_device(config.device)
+    device = resolve_device(config.device)
     task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
     learner, plan = build_agent(config, task, device)
     replay = build_replay(config, task, device, plan)

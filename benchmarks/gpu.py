@@ -42,6 +42,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from agent.command.presets import register_presets  # noqa: E402
 from agent.common.observation import ObservationSpec  # noqa: E402
 from agent.common.seeding import torch_generator  # noqa: E402
 from agent.compute.plan import Plan  # noqa: E402
@@ -53,7 +54,6 @@ from agent.networks.build import build_network  # noqa: E402
 from agent.replay.prioritised import PrioritisedReplay  # noqa: E402
 from agent.replay.ring import Replay  # noqa: E402
 from agent.running.resources import prepare_cpu, resolve_device  # noqa: E402
-from train import presets  # noqa: E402
 
 FRAMES, ACTIONS, ENVS = ObservationSpec((4, 84, 84), "uint8", 255.0, 4), 6, 64
 PRESETS = ("noisy_dqn", "rainbow", "btr")
@@ -79,7 +79,7 @@ Cell = Callable[[], str]
 
 def preset(name: str, *options: str) -> TrainConfig:
     """The config of Pong with an agent's preset."""
-    presets(["env=ALE/Pong-v5"])
+    register_presets(["env=ALE/Pong-v5"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         words = ["env=ALE/Pong-v5", f"agent={name}", *options]
         tree: Any = OmegaConf.to_container(compose("train", overrides=[*words, "env.id=ALE/Pong-v5"]))

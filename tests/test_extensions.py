@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, Programs, Result
 
-from agent.command.imports import import_asked
+from agent.command.imports import import_named
 from agent.common.errors import UserError
 
 QUIET = (
@@ -161,10 +161,10 @@ def test_a_module_that_fails_is_one_sentence(
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "my_broken.py").write_text(content)
     with pytest.raises(UserError, match=expected):
-        import_asked({"imports": "my_broken"})
+        import_named({"imports": "my_broken"})
 
 
 def test_what_names_a_module_is_taken_out() -> None:
     asked = {"imports": ["json"], "env": {"id": "json:Foo/Bar-v0"}, "seed": 0}
-    import_asked(asked)
+    import_named(asked)
     assert asked == {"env": {"id": "Foo/Bar-v0"}, "seed": 0}

@@ -26,12 +26,12 @@ from agent.learning.dqn import DQN
 from agent.networks.build import build_network
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.replay.prioritised import PrioritisedReplay
+from agent.running.build import build_replay
 from agent.running.evaluation import Evaluation
 from agent.running.player import load_player
 from agent.running.trainer import Outcome, Trainer
 from envs.make import load_task
 from envs.vector import make_vector
-from train import build_replay
 
 SMALL: dict[str, Any] = {
     "env.id": "CartPole-v1",

@@ -62,5 +62,5 @@ def numpy_generator(seed: int, stream: str) -> np.random.Generator:
 
 def environment_seeds(seed: int, stream: str, count: int, *key: int) -> list[int]:
     """`count` seeds for Gymnasium's reset, below 2³¹; the first n do not depend on count."""
-    words = seed_sequence(seed, stream, *key).generate_state(count, np.uint32)
-    return [int(word) & 0x7FFF_FFFF for word in words]
+    numbers = seed_sequence(seed, stream, *key).generate_state(count, np.uint32)
+    return [int(number) & 0x7FFF_FFFF for number in numbers]

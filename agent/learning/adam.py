@@ -13,7 +13,7 @@ class Adam:
     network, and its constructor a second, since it loads torch's compiler.
 
     Args:
-        parameters: the vector [P] to step, of which torch keeps no graph; its `grad` is what it steps by.
+        parameters: the vector [P], which needs no graph; its `grad` holds the gradient.
         eps: the paper's ε.
     """
 

@@ -56,8 +56,8 @@ class DQN:
         actions: how many actions there are.
         seed: of the acting, update and exploration streams.
         device: where the agent acts and learns.
-        policy: makes what acts greedily by the network.
-        gradient: makes what computes the gradient.
+        policy: makes the greedy policy of the network.
+        gradient: makes the function that computes the gradient.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class DQN:
         if self.updates % self.config.target_every == 0:
             with torch.no_grad():
                 self._target_parameters.lerp_(self.parameters, self.config.tau)  # τ = 1: a copy
-                for name, value in self._buffers[1].items():  # what an encoder keeps beside its parameters
+                for name, value in self._buffers[1].items():  # the buffers of an encoder
                     value.copy_(self._buffers[0][name])
 
     def generators(self) -> list[torch.Generator]:
@@ -180,7 +180,7 @@ class DQN:
     def diagnostics(self, batch: Batch[Array], generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars that describe the agent on a batch; neither the agent nor its random streams change."""
         observation = as_tensor(batch.observation, self.device)
-        kept = {name: value.clone() for name, value in self._buffers[0].items()}  # an encoder may count what it sees
+        kept = {name: value.clone() for name, value in self._buffers[0].items()}  # an encoder may count its inputs
         with torch.inference_mode():
             q_values = self.network(observation, None).q_values
             result = {"q/mean": q_values.mean(), "q/max": q_values.max()}
@@ -214,7 +214,7 @@ class DQN:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave, on whatever device this agent is.
+        """Goes on from `state`, which may come from another device.
 
         Raises:
             ValueError: where it belongs to a network of another size.

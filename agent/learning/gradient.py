@@ -37,10 +37,10 @@ class Gradient(Protocol):
 
 
 class MakeGradient(Protocol):
-    """Makes what computes the gradient of an agent's networks."""
+    """Makes the Gradient of an agent's networks."""
 
     def __call__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> Gradient:
-        """`parameters` is the online network's flat vector [P]; its gradient is what is filled."""
+        """`parameters` is the online network's flat vector [P]; the Gradient fills its `grad`."""
 
 
 class AutogradGradient:
@@ -69,7 +69,7 @@ class AutogradGradient:
         assert parameters.grad is not None
         self._flat, everything = parameters.grad, list(network.parameters())
         self._leaves = [parameter for parameter in everything if parameter.requires_grad]
-        # The gradient of what an encoder keeps fixed is 0, and Adam leaves it where it is.
+        # The gradient of fixed parameters of an encoder is 0, and Adam leaves them where they are.
         self._fixed = {i: torch.zeros_like(p).view(-1) for i, p in enumerate(everything) if not p.requires_grad}
         self._networks = partial(network, autocast=autocast), partial(target, autocast=autocast)
 

@@ -1,6 +1,6 @@
 """One update, on one screen: batch and noise → loss. For every network, device and way of computing but NumPy's.
 
-Everything here is a pure function: of the networks' parameters, a batch, the noise and the quantile levels.
+Every function of this file is pure, a function of the networks' parameters, a batch, the noise and the quantile levels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Losses on a CPU by NumPy, with their derivatives by the streams' outputs by hand. Tests hold them to autograd's.
 
-A loss is made for a config and a head, and takes what the streams put out, [B, A] or [B, A, K]: `outputs` of the online
-network at s, `next_outputs` of the target network at s', and `selector`, which chooses the next action.
+A loss is made for a config and a head, and takes outputs of the streams, [B, A] or [B, A, K]: `outputs` of the online
+network at s, `next_outputs` of the target network at s', and `selector`, by which the next action is selected.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
     return loss
 
 
-#: The heads whose loss is known here.
+#: The heads whose loss NumPy computes.
 LOSSES: dict[type[Head], Callable[[AgentConfig, Any], Loss]] = {
     ExpectedHead: expected_loss,
     CategoricalHead: categorical_loss,
@@ -94,7 +94,7 @@ def project(masses: Array, positions: Array, atoms: Array) -> Array:
     last = len(atoms) - 1
     place = (positions - atoms[0]) * np.float32(last / (atoms[-1] - atoms[0]))
     np.clip(place, 0.0, last, out=place)
-    # The upper neighbour of the last atom would be outside. And fmin makes a place of what is no number.
+    # The upper neighbour of the last atom would be outside; fmin turns NaN into a valid place.
     low = np.fmin(place, np.float32(last - 1)).astype(np.int64)
     above = (place - low) * masses
     low += np.arange(0, low.size, last + 1)[:, None]
