@@ -13,18 +13,15 @@ from typing import Any
 import pytest
 from helpers import ROOT, Programs, plain_environment
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
-import train
+from agent.command.composing import compose_training, evaluation_request, to_options
 from agent.config.parsing import parse
-from agent.config.run import EvaluateConfig, TrainConfig
+from agent.config.run import TrainConfig
 
 README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "EXTENDING.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAMS = {"train": (ROOT / "conf", TrainConfig), "evaluate": (ROOT / "conf" / "evaluate", EvaluateConfig)}
 #: A run of a second.
 SHORT = {
     "train": (
@@ -100,9 +97,22 @@ def test_returns_are_those_of_the_page_of_results(path: Path) -> None:
     assert [value for value in found if value not in results] == []
 
 
-@pytest.mark.parametrize("number", range(len(blocks(README.read_text(), "python"))))
-def test_python_of_the_readme_runs(number: int, tmp_path: Path) -> None:
-    code = blocks(README.read_text(), "python")[number]
+#: What runs before an example: its runs are short, whatever length it gives them.
+SHORT_RUNS = """
+import agent
+in_full = agent.train
+agent.train = lambda *overrides, **options: in_full(*overrides, **options | {
+    "steps": 300, "wandb": {"mode": "disabled"}, "eval": {"video": False, "episodes": 2},
+    "agent": {**options.get("agent", {}), "learning_starts": 128}})
+"""
+
+
+@pytest.mark.parametrize("path", [README, ROOT / "docs" / "RUNS.md"], ids=label)
+def test_python_runs(path: Path, tmp_path: Path) -> None:
+    """All blocks of a document, in its order, in one fresh interpreter and one fresh folder."""
+    found = blocks(path.read_text(), "python")
+    assert found
+    code = SHORT_RUNS + "\n".join(found)
     environment = plain_environment() | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -142,15 +152,24 @@ def newest_run(option: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(("path", "options"), every_command("train.py"), ids=label)
-def test_a_training_command_composes(path: Path, options: list[str]) -> None:
+def test_a_training_command_composes(
+    path: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the folder of the run is made
     for overrides in sweep(options):
-        composed("train", overrides)
+        composed, _ = compose_training(overrides)
+        del composed["imports"], composed["resume"]
+        composed["env"]["id"] = composed["env"]["id"].rpartition(":")[2]
+        parse(TrainConfig, composed)
 
 
 @pytest.mark.parametrize(("path", "options"), every_command("evaluate.py"), ids=label)
 def test_an_evaluation_command_composes(path: Path, options: list[str]) -> None:
     for overrides in sweep(options):
-        composed("evaluate", overrides)
+        with initialize_config_dir(str(ROOT / "conf" / "evaluate"), version_base="1.3"):
+            cfg = compose("evaluate", overrides)
+        cfg.imports = []
+        evaluation_request(to_options(cfg))
 
 
 def test_commands_are_found() -> None:
@@ -176,26 +195,6 @@ def sweep(options: list[str]) -> Iterator[list[str]]:
 def filled(option: str) -> str:
     """An option with something in the place of what a reader has to fill in."""
     return re.sub(r"<\w+>", "x", re.sub(r"<(id|env)>", "CartPole-v1", option))
-
-
-def composed(program: str, overrides: list[str]) -> TrainConfig | EvaluateConfig:
-    """The options as the program reads them; nothing is imported or started."""
-    folder, kind = PROGRAMS[program]
-    overrides = [filled(option) for option in overrides]
-    train.presets(overrides)
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        cfg = compose(program, overrides, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        try:
-            names = [name for name in cfg if name not in ("hydra", "imports", "resume")]
-            options: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, names), resolve=True)
-        finally:
-            HydraConfig.instance().cfg = None
-    if program == "train":
-        options["env"]["id"] = options["env"]["id"].rpartition(":")[2]
-    else:
-        options["checkpoint"] = list(options["checkpoint"] or ())
-    return parse(kind, options)
 
 
 @pytest.mark.parametrize("script", sorted(ROOT.glob("benchmarks/*.py")), ids=label)
