@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from agent.common.seeding import EpisodeSeeds
+from agent.common.seeds import EpisodeSeeds
 from envs.atari import NOOP_MAX, SIDE, SKIP, STACK
 from envs.episodes import ActionLog, Stretch
 

@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from agent.common.seeding import EpisodeSeeds, environment_seeds
+from agent.common.seeds import EpisodeSeeds, environment_seeds
 
 #: The attributes that are the whole state, beside `np_random`, of vector classes that do not name them themselves.
 STATE_ATTRIBUTES = {"gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv": ("state", "steps", "prev_done")}
