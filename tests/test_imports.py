@@ -46,7 +46,7 @@ RESERVED: dict[str, set[str]] = {
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
-        "envs.episodes",
+        *("envs.episodes", "envs.minatar"),
         "envs.serial",
         "envs.vector",
     },
