@@ -67,7 +67,7 @@ def replays() -> Works:
     for size in (10**3, 10**4, 10**5, 10**6):
         replay = Replay(size, 8, 4, n_step=3)
         fill(replay, task, size + 100)
-        works[f"{size}"] = lambda r=replay: r.sample(128, generator, arrays=True)
+        works[f"{size}"] = lambda r=replay: r.sample(128, generator)
     return works
 
 
@@ -75,7 +75,7 @@ def updates(settings: dict[str, Any]) -> Callable[[], object]:
     """One gradient step on a batch at hand."""
     made = build(settings)
     fill(made.replay, made.task, 2_000)
-    batch = made.replay.sample(made.config.agent.batch_size, numpy_generator(0, "replay"), made.agent.takes_arrays)
+    batch = made.replay.sample(made.config.agent.batch_size, numpy_generator(0, "replay"))
     return lambda: made.agent.update(batch)
 
 
@@ -186,11 +186,13 @@ def no_torch_between() -> Pair:
         for _ in range(10_000):
             collect()
         if not by_numpy:
-            made.agent.takes_arrays, learner.generator = False, torch_generator(0, "replay")
+            learner.generator = torch_generator(0, "replay")
+            gradient, cpu = made.agent._gradient, torch.device("cpu")
+            made.agent._gradient = lambda batch, noise, *rest: gradient(batch.tensors(cpu), noise.tensors(cpu), *rest)
 
         def step() -> None:
             collect()
-            for _ in learner._on_host(1, 0):
+            for _ in learner._updates(1, 0.0):
                 pass
 
         return step
@@ -203,8 +205,8 @@ def batches_at_once() -> Pair:
     replay, generator = Replay(10**5, 8, 4, n_step=3), numpy_generator(0, "replay")
     fill(replay, load_task("CartPole-v1", {}), 10**5)
     return (
-        lambda: replay.sample_many(8, 128, generator, arrays=True),
-        lambda: [replay.sample(128, generator, arrays=True) for _ in range(8)],
+        lambda: replay.sample_many(8, 128, generator),
+        lambda: [replay.sample(128, generator) for _ in range(8)],
     )
 
 

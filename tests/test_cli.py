@@ -25,12 +25,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import evaluate
-from agent.command.overrides import word
+from agent.common.quoting import quote_override
 from agent.config.run import EvaluateConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.saved_agent import load_agent
 from agent.running.player import load_player
+from agent.running.results import film
 
 QUIET = ("wandb.mode=disabled", "eval.video=false")
 SMALL = (
@@ -240,7 +240,7 @@ def test_a_path_that_is_shown_is_read_as_it_was() -> None:
         "{}",
         "[1]",
     ):
-        assert OverridesParser.create().parse_override(word("checkpoint", path)).value() == path
+        assert OverridesParser.create().parse_override(quote_override("checkpoint", path)).value() == path
 
 
 @pytest.mark.parametrize("program", ["train", "evaluate"])
@@ -544,9 +544,9 @@ def test_a_long_video_has_the_first_frames_and_says_so(
 ) -> None:
     file = copied(home, tmp_path)
     monkeypatch.setattr("envs.video.MAX_BYTES", 5 * 400 * 600 * 3)
-    evaluate.film(load_player(file), EvaluateConfig())
-    (film,) = tmp_path.glob("evaluation.[mg][pi]*")
-    assert capsys.readouterr().out == f"wrote {film}: the first 5 frames\n"
+    film(load_player(file), EvaluateConfig())
+    (path,) = tmp_path.glob("evaluation.[mg][pi]*")
+    assert capsys.readouterr().out == f"wrote {path}: the first 5 frames\n"
 
 
 def copied(home: Path, folder: Path, name: str = "agent.safetensors", of: str = NOISY) -> Path:

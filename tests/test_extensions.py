@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, Programs, Result
 
-from agent.command.imports import import_asked
+from agent.command.imports import import_named
 from agent.common.errors import UserError
 
 QUIET = (
@@ -50,9 +50,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     started.close()
 
 
-def readme_encoder() -> str:
-    """The module that the README shows."""
-    found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def shown_encoder() -> str:
+    """The module that docs/EXTENDING.md shows."""
+    found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "docs/EXTENDING.md").read_text(), re.DOTALL)
     assert found
     return found[1]
 
@@ -63,8 +63,8 @@ def sentence(result: Result) -> str:
 
 
 def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path: Path) -> None:
-    """The README's encoder, on an environment in another file; its agent needs both named, and names neither."""
-    (tmp_path / "my_encoder.py").write_text(readme_encoder())
+    """The documents' encoder, on an environment in another file; its agent needs both named, and names neither."""
+    (tmp_path / "my_encoder.py").write_text(shown_encoder())
     (tmp_path / "my_game.py").write_text(GAME)
     named = ("env=my_game:Game-v0", "imports=my_encoder", "agent.network.encoder=tiny")
     options = (*QUIET, "hydra.run.dir=run", "num_envs=2")
@@ -161,10 +161,10 @@ def test_a_module_that_fails_is_one_sentence(
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "my_broken.py").write_text(content)
     with pytest.raises(UserError, match=expected):
-        import_asked({"imports": "my_broken"})
+        import_named({"imports": "my_broken"})
 
 
 def test_what_names_a_module_is_taken_out() -> None:
     asked = {"imports": ["json"], "env": {"id": "json:Foo/Bar-v0"}, "seed": 0}
-    import_asked(asked)
+    import_named(asked)
     assert asked == {"env": {"id": "Foo/Bar-v0"}, "seed": 0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 import re
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import ROOT, Programs, Result
+from helpers import Programs, Result
 
 from agent.common.errors import UserError
 from agent.config.parsing import parse
@@ -29,6 +28,7 @@ from agent.records import run_folder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.records.run_folder import first_difference, merge_resumed
 from agent.records.saved_agent import load_agent
+from agent.running.build import build_agent, build_replay
 from agent.running.resources import left_by_group
 from agent.running.trainer import Trainer
 from envs.make import load_task
@@ -55,11 +55,11 @@ AGENTS = {
         "agent.learning_starts=65",
     ),
     "noisy, rate that falls, native environments": ("num_envs=4", "agent.lr_end=0", "agent.lr_updates=900"),
-    # Runs of different lengths, of which compile=auto compiles the longest: equal to float precision only.
-    "index": ("num_envs=4", "agent=index_dqn", "compile=off"),
+    # Runs of different lengths, of which backend=auto compiles the longest: equal to float precision only.
+    "index": ("num_envs=4", "agent=index_dqn", "backend=torch"),
     "plain": ("num_envs=1", *PLAIN),
     "C51, priorities": ("num_envs=4", "agent.head=categorical", "agent.priority.enabled=true"),
-    "BTR": ("num_envs=4", "agent=btr", "agent.noise.draws=4", "agent.noise.mean_rows=0.5", "compile=off"),
+    "BTR": ("num_envs=4", "agent=btr", "agent.noise.draws=4", "agent.noise.mean_rows=0.5", "backend=torch"),
     "noisy, learning while processes step": ("num_envs=2", "env.vectorization=async", "overlap=on"),
     "plain, 4 environments": ("num_envs=4", *PLAIN, "env.vectorization=sync"),
     "windows of 5 steps, priorities, a time limit": (
@@ -252,8 +252,6 @@ class LooksLater:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], Trainer]]:
     """Builds small trainers of one run, as train.py does."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    train = importlib.import_module("train")
     small = {"network": {"hidden": [8]}, "learning_starts": 64, "replay_size": 200}
     often = {"eval": {"every": 100, "video": False}, "log": {"every": 3}}
     config = parse(TrainConfig, {"num_envs": 2, "steps": 150, "agent": small, **often})
@@ -263,8 +261,9 @@ def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
     def build() -> Trainer:
         envs.append(make_vector(task, 2))
-        agent, replay = train.build_agent(config, task, device), train.build_replay(config, task, device)
-        return Trainer(config, task, envs[-1], agent, replay, tracker, tmp_path)  # type: ignore[arg-type]
+        agent, plan = build_agent(config, task, device)
+        replay = build_replay(config, task, device, plan)
+        return Trainer(config, task, envs[-1], agent, replay, tracker, tmp_path, plan)  # type: ignore[arg-type]
 
     yield build
     for env in envs:

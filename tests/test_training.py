@@ -18,19 +18,20 @@ from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.schedule import Every
 from agent.common.seeding import environment_seeds, state_of, torch_generator
-from agent.compute.plan import choose_speed
+from agent.compute.numpy.network import NumpyNetwork
+from agent.compute.plan import choose_plan
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.build import build_network
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.replay.prioritised import PrioritisedReplay
+from agent.running.build import build_replay
 from agent.running.evaluation import Evaluation
 from agent.running.player import load_player
 from agent.running.trainer import Outcome, Trainer
 from envs.make import load_task
 from envs.vector import make_vector
-from train import build_replay
 
 SMALL: dict[str, Any] = {
     "env.id": "CartPole-v1",
@@ -107,11 +108,11 @@ def setup(folder: Path, **changes: Any) -> Setup:
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
-    speed = choose_speed(config, True, torch.device("cpu"))
-    dqn = DQN(network, options, task.actions, config.seed, speed=speed)
-    replay = build_replay(config, task, torch.device("cpu"))
+    plan = choose_plan(config, NumpyNetwork.fits(network), torch.device("cpu"))
+    dqn = DQN(network, options, task.actions, config.seed, "cpu", plan.policy, plan.gradient)
+    replay = build_replay(config, task, torch.device("cpu"), plan)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
-    return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder), tracker)  # type: ignore[arg-type]
+    return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder, plan), tracker)  # type: ignore[arg-type]
 
 
 def same(one: Any, two: Any) -> bool:
@@ -294,7 +295,7 @@ def test_warm_up_ends_where_learning_starts(tmp_path: Path, warmup: str) -> None
         calls.append(("random", trainer.step))
         return random_actions(count)
 
-    def learning(batch: Any) -> Any:
+    def learning(batch: Any, weight: None) -> Any:
         assert trainer.step > 100
         if not dqn.updates:
             assert torch.equal(dqn.parameters, initial)
@@ -350,16 +351,16 @@ def test_priorities_are_written_back_and_logged(tmp_path: Path, head: str) -> No
     replay = one.trainer.replay
     assert isinstance(replay, PrioritisedReplay)
     written: list[float] = []
-    kept = replay.reprioritise
+    kept = replay.learned
 
-    def reprioritise(rows: Any, priority: Any) -> None:
+    def learned(rows: Any, priority: Any) -> None:
         kept(rows, priority)
         leaves, given = replay._tree.leaves[rows], (np.asarray(priority, dtype=float).clip(0) + 1e-6) ** 0.5
         assert (leaves >= given * (1 - 1e-9)).all()  # the greatest of several
         assert np.isclose(leaves, given, rtol=1e-9).sum() >= len(set(rows.tolist()))
         written.append(float(given.mean()))
 
-    replay.reprioritise = reprioritise  # type: ignore[method-assign]
+    replay.learned = learned  # type: ignore[method-assign]
     one.run()
     assert len(written) == one.trainer.agent.updates == 140
     assert sum(value for _, value in one.tracker.series("train/priority")) > 0

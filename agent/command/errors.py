@@ -8,6 +8,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from agent.command.arguments import install_parser
 from agent.common.errors import UserError
 from agent.common.interrupt import quit_by_exception
 
@@ -29,6 +33,7 @@ ELSEWHERE = {
     **dict.fromkeys(("env_id", "gym_id", "game_name"), "env"),
     **dict.fromkeys(("std_init", "sigma", "noisy_std"), "agent.noise.sigma0"),
     "update_horizon": "agent.n_step",
+    "compile": "backend",
     "v_min": "agent.categorical.v_min",
     "v_max": "agent.categorical.v_max",
     "n_atoms": "agent.categorical.atoms",
@@ -36,26 +41,25 @@ ELSEWHERE = {
 }
 
 
-#: Exit code of a run that ended for a reason that a person can mend.
-FAILED = 2
+#: Raised for a config that cannot be composed.
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
+#: Exit code of a program that ended for a reason that a person can mend, and of one that Ctrl-C ended.
+FAILED, INTERRUPTED = 2, 130
 
 
-INTERRUPTED = 130
-
-
-def run(main: Callable[[], object], config_errors: tuple[type[Exception], ...], options: Sequence[str]) -> None:
+def run(main: Callable[[], object], options: Sequence[str]) -> None:
     """Runs a Hydra program; ends the process with 2 and one sentence where the fault is not in the code.
 
     Args:
         main: the function that Hydra made of the program.
-        config_errors: what Hydra raises for a config that it cannot compose.
         options: all options by their full names, to find the nearest to a misspelt one.
     """
+    install_parser()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on, and we word them
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # results are not lost for an … that a Latin-1 terminal has not
-    with sentences(config_errors, options):
+    with sentences(options):
         quit_by_exception()
         main()
     if _failed:
@@ -82,8 +86,8 @@ def job(name: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def sentences(config_errors: tuple[type[Exception], ...], options: Sequence[str]) -> Iterator[None]:
-    """Ends the process as `run` says. Inside the function that Hydra calls, too: Hydra has words of its own for errors.
+def sentences(options: Sequence[str]) -> Iterator[None]:
+    """Ends the process as `run` says; the function that Hydra calls uses it too, as Hydra words errors otherwise.
 
     What is not for a person to mend is a defect, and keeps its traceback.
     """
@@ -92,15 +96,33 @@ def sentences(config_errors: tuple[type[Exception], ...], options: Sequence[str]
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        sentence = _config_sentence(error, options) if isinstance(error, config_errors) else _sentence(error)
+        sentence = sentence_of(error, options)
         if sentence is None:
             raise
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
         sys.exit(FAILED)
 
 
-def _sentence(error: Exception) -> str | None:
+@contextmanager
+def as_user_errors(options: Sequence[str]) -> Iterator[None]:
+    """Makes a UserError of each error that has a sentence: for those who call a program as a function."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        sentence = sentence_of(error, options)
+        if sentence is None:
+            raise
+        raise UserError(" ".join(sentence.split())) from error
+
+
+def sentence_of(error: Exception, options: Sequence[str]) -> str | None:
     """What happened and what to do about it; None for a defect."""
+    return _config_sentence(error, options) if isinstance(error, CONFIG_ERRORS) else _sentence(error)
+
+
+def _sentence(error: Exception) -> str | None:
     text = str(error).partition("\n")[0]
     match error:
         case UserError():

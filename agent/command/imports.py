@@ -16,8 +16,8 @@ from agent.common.errors import UserError
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
-def import_asked(asked: dict[str, Any]) -> list[str]:
-    """Imports what `imports` names, and the module of an `env` that is written module:Id; takes both out of `asked`.
+def import_named(options: dict[str, Any]) -> list[str]:
+    """Imports what `imports` names, and the module of an `env` that is written module:Id; takes both out of `options`.
 
     Returns:
         The options that name them again, for commands that are shown: none, or imports=….
@@ -25,7 +25,7 @@ def import_asked(asked: dict[str, Any]) -> list[str]:
     Raises:
         UserError: where there is no such module, or it fails.
     """
-    names = asked.pop("imports")
+    names = options.pop("imports")
     if isinstance(names, str):
         names = [names]
     if names is not None and (not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names)):
@@ -33,9 +33,9 @@ def import_asked(asked: dict[str, Any]) -> list[str]:
     named = list(names or ())
     for name in named:
         import_module(name, f"imports={name}")
-    if "env" in asked and ":" in str(asked["env"]["id"]):
-        module, _, asked["env"]["id"] = str(asked["env"]["id"]).partition(":")
-        import_module(module, f"env={module}:{asked['env']['id']}")
+    if "env" in options and ":" in str(options["env"]["id"]):
+        module, _, options["env"]["id"] = str(options["env"]["id"]).partition(":")
+        import_module(module, f"env={module}:{options['env']['id']}")
         named.append(module)
     return [f"imports=[{','.join(dict.fromkeys(named))}]"] if named else []
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn, Self
@@ -25,7 +26,7 @@ def quit_by_exception() -> None:
 
 
 class Interrupt:
-    """A context in which the first SIGINT or SIGTERM only sets `signum`.
+    """A context in which the first SIGINT or SIGTERM only sets `signum`; outside the main thread none comes.
 
     The conventional exit code of a process that a signal ended is 128 + its number.
     """
@@ -37,7 +38,8 @@ class Interrupt:
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # Python lets no other one handle signals
+            self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -26,8 +26,8 @@ def seed_sequence(seed: int, stream: str, *key: int) -> np.random.SeedSequence:
 
 def environment_seeds(seed: int, stream: str, count: int, *key: int) -> list[int]:
     """`count` seeds for Gymnasium's reset, below 2³¹; the first n do not depend on count."""
-    words = seed_sequence(seed, stream, *key).generate_state(count, np.uint32)
-    return [int(word) & 0x7FFF_FFFF for word in words]
+    numbers = seed_sequence(seed, stream, *key).generate_state(count, np.uint32)
+    return [int(number) & 0x7FFF_FFFF for number in numbers]
 
 
 class EpisodeSeeds:

@@ -1,5 +1,6 @@
 """A run and an evaluation: every config node beside the algorithm, as a frozen dataclass. conf/ holds the presets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -70,7 +71,7 @@ class TrainConfig:
     num_envs: Annotated[int, AT_LEAST_ONE] = 8
     device: str = "auto"
     threads: Annotated[int, AT_LEAST_ONE] = 1
-    compile: Literal["auto", "off", "on"] = "auto"
+    backend: Literal["auto", "torch", "numpy", "compiled"] = "auto"
     cuda_graphs: Literal["auto", "off", "on"] = "auto"
     overlap: Literal["auto", "off", "on"] = "auto"
     autocast: Literal["none", "tf32", "bf16"] = "none"
@@ -106,3 +107,11 @@ class EvaluateConfig:
     video: bool = False
     render: Literal["none", "human"] = "none"
     device: str = "cpu"
+
+
+def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A TrainConfig's mapping that an earlier release saved, in today's options."""
+    config = dict(saved)
+    if "compile" in config:  # until 0.1: on | off | auto
+        config["backend"] = {"on": "compiled", "off": "torch"}.get(config.pop("compile"), "auto")
+    return config

@@ -16,12 +16,13 @@ import yaml
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text
+from agent.config.run import upgraded
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 
 if sys.platform != "win32":
     import fcntl
 
-SPEED = ("compile", "cuda_graphs", "overlap", "autocast")
+SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
 RUNS, CONFIG = Path("runs"), "config.yaml"
 #: What else a run writes to its folder.
 WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
@@ -202,7 +203,8 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
     Raises:
         UserError: where an option was asked that differs from the run's and changes what is learned.
     """
-    merged = copy.deepcopy(dict(saved))
+    saved = upgraded(saved)
+    merged = copy.deepcopy(saved)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         path = GROUPS.get(key) or tuple(key.split("."))

@@ -67,13 +67,18 @@ class EvaluationPolicy:
 
     def __call__(self, observation: np.ndarray, episodes: Sequence[int]) -> np.ndarray:
         """Actions [n] for observations [n, *shape] of the episodes with these indices."""
+        return greedy(self.q_values(observation, episodes)).cpu().numpy()
+
+    def q_values(self, observation: np.ndarray, episodes: Sequence[int]) -> torch.Tensor:
+        """The values float64 [n, actions] of every action, with one draw of the noise for each observation."""
         with torch.inference_mode():
             x = torch.from_numpy(observation).to(self._device, torch.float64)
             noise = None
             if self._noise is not None:
                 draws = [self._noise.draw(generator=self._generators[episode]) for episode in episodes]
                 noise = torch.stack([draw for draw in draws if draw is not None]).to(x)
-            return greedy(self._network(x, noise).q_values).cpu().numpy()
+            values: torch.Tensor = self._network(x, noise).q_values
+            return values
 
 
 def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:

@@ -27,7 +27,7 @@ class Monitor:
 
     def __init__(self, agent: DQN, replay: Replay, tracker: Tracker, seed: int) -> None:
         self._agent, self._replay, self._tracker = agent, replay, tracker
-        self._batches = torch_generator(seed, "diagnostics", 0, device=replay.device)
+        self._batches = torch_generator(seed, "diagnostics", 0, device=replay.place.device)
         self._noise = torch_generator(seed, "diagnostics", 1, device=agent.device)
         self._reported: list[UpdateMetrics] = []
         self._last = (0, 0, 0.0)  # step, updates and training seconds at the last log

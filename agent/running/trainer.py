@@ -12,10 +12,10 @@ from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.schedule import Every
 from agent.common.seeding import environment_seeds, restore, state_of
+from agent.compute.plan import TORCH, Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.learning.learner import Learner
 from agent.records.checkpoint import latest_checkpoint, save_checkpoint
 from agent.records.saved_agent import save_agent
 from agent.records.tracking import Tracker
@@ -53,12 +53,14 @@ class Trainer:
         replay: Replay,
         tracker: Tracker,
         run_dir: Path,
+        plan: Plan = TORCH,
     ) -> None:
         self.config, self.task = config, task
         self.agent, self.replay, self.tracker, self.run_dir = agent, replay, tracker, run_dir
         self.best_return = -float("inf")
         self.collector = Collector(config, task, envs, agent, replay, tracker)
-        self._learner = Learner(agent, replay, config.seed)
+        self._learner = plan.learner(agent, replay, config.seed)
+        self._overlap = plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._eval_seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
         self._seconds = 0.0  # spent in collecting and learning alone
@@ -109,7 +111,7 @@ class Trainer:
         """One vector step, and the updates that are due after it."""
         began = time.perf_counter()
         coming = self.collector.send()
-        if self.agent.speed.overlap:  # the updates that this step makes due, from the transitions before it
+        if self._overlap:  # the updates that this step makes due, from the transitions before it
             self._learn(coming)
         self.collector.receive()
         self._learn(self.step)

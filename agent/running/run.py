@@ -1,0 +1,155 @@
+"""A run, from its config to what it leaves in its folder."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.common.errors import UserError
+from agent.common.files import truncate_jsonl
+from agent.common.interrupt import Interrupt
+from agent.common.quoting import quote_override
+from agent.config.parsing import to_plain
+from agent.config.run import TrainConfig
+from agent.records.console import Console, shown
+from agent.records.plots import plot_learning_curve
+from agent.records.run_folder import write_config
+from agent.records.saved_agent import check_env, load_agent
+from agent.records.tracking import Tracker
+from agent.running.build import build_agent, build_replay
+from agent.running.resources import prepare_cpu, resolve_device
+from agent.running.trainer import Outcome, Trainer
+from envs.make import Task, load_saved_task, load_task
+from envs.vector import make_vector
+
+#: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
+LARGE_SIGMA = 0.05
+
+
+def train(
+    config: TrainConfig,
+    folder: Path,
+    begun: tuple[int, dict[str, Any]] | None = None,
+    imports: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> Outcome:
+    """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        begun: step and state of the checkpoint to go on from.
+        imports: the options that name modules of one's own, for the commands that are shown at the end.
+        overrides: of the command line, for the head of config.yaml.
+    """
+    prepare_cpu(config.threads)
+    device = resolve_device(config.device)
+    task = task_of(config, folder, resumed=begun is not None)
+    agent, plan = build_agent(config, task, device)
+    replay = build_replay(config, task, device, plan)
+    envs = make_vector(task, config.num_envs, config.env.vectorization)
+    folder.mkdir(parents=True, exist_ok=True)
+    step, state = begun if begun is not None else (0, {})
+    truncate_jsonl(folder / "metrics.jsonl", step)
+    console = Console(config.steps, step, enabled=config.log.progress)
+    console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
+    console.line(str(agent.network))
+    console.line(plan.line)
+    warn(config, console)
+    tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
+    try:
+        write_config(folder, to_plain(config), overrides)  # from here on it holds a run
+        trainer = Trainer(config, task, envs, agent, replay, tracker, folder, plan)
+        if begun is not None:
+            load_state(trainer, step, state)
+        with Interrupt() as interrupt:
+            outcome = trainer.run(interrupt)
+            console.close()
+            report(outcome, config, task, folder, tracker, imports)
+            tracker.finish(outcome.exit_code)
+    except BaseException:
+        tracker.finish(1)
+        raise
+    finally:
+        envs.close()
+        console.close()
+    return outcome
+
+
+def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
+    """The task of a run, which must be one that can be saved with its agents.
+
+    Raises:
+        UserError: where there is no such task, or where no file may hold its arguments.
+    """
+    if not resumed:
+        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
+    else:  # it may be a stranger's: checked before anything that it names is made
+        check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
+        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit)
+    try:
+        check_env({"id": task.id, "kwargs": task.kwargs}, folder)
+    except UserError as error:  # now, not when the first agent is saved
+        raise UserError(
+            f"env.kwargs={task.kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
+            "or short words, and arguments of the environment itself, not of gymnasium.make"
+        ) from error
+    return task
+
+
+def warn(config: TrainConfig, console: Console) -> None:
+    """Tells of options that are allowed and hardly meant."""
+    noise = config.agent.noise
+    if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
+        console.line(
+            f"agent.noise.sigma0={noise.sigma0:g} is σ itself in the independent form, where the paper has 0.017: "
+            "agent.noise.sigma0=null takes that"
+        )
+    if config.agent.learning_starts >= config.steps:
+        console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
+
+
+def load_state(trainer: Trainer, step: int, state: dict[str, Any]) -> None:
+    """Takes over a checkpoint's state.
+
+    Raises:
+        UserError: where it is of other observations or actions than the environment has now.
+    """
+    try:
+        trainer.load_state(step, state)
+    except ValueError as error:
+        raise UserError(
+            f"{trainer.run_dir} cannot be resumed: what it saved does not fit {trainer.task.id} ({error}), which must "
+            "be the version that it began with"
+        ) from error
+
+
+def report(
+    outcome: Outcome, config: TrainConfig, task: Task, folder: Path, tracker: Tracker, imports: Sequence[str]
+) -> None:
+    """Draws the learning curve, hands the agents to the tracker and says where everything is."""
+    curve = folder / "learning_curve.png"
+    plot_learning_curve(folder / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
+    agents = {which: folder / which / "agent.safetensors" for which in ("best", "last")}
+    agents = {which: path for which, path in agents.items() if path.exists()}
+    for which, path in agents.items():
+        tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
+    say = tracker.console.line
+    if (ending := _ending(outcome, config, folder, imports)) is not None:
+        say(ending)
+    say(f"agents:    {' and '.join(str(path.parent) for path in agents.values())}")
+    say(f"curve:     {curve}")
+    say(f"dashboard: {tracker.dashboard}")
+    overrides = [quote_override("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
+    say(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
+
+
+def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequence[str]) -> str | None:
+    """How the run ended: with its last evaluation, or with the command that goes on."""
+    if outcome.step < config.steps:
+        command = shlex.join([quote_override("resume", folder), *imports])
+        return f"stopped at step {outcome.step} and saved; go on with: python train.py {command}"
+    if outcome.evaluation is None:
+        return None
+    mean = outcome.evaluation.statistics()["return_mean"]
+    return f"done: evaluation return {shown(mean)} over {len(outcome.evaluation.returns)} episodes"
