@@ -11,6 +11,7 @@ import gymnasium as gym
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
+from envs.minatar import MinAtar, is_minatar
 from envs.observations import Observer, observer_of
 from envs.packages import register
 
@@ -113,6 +114,8 @@ def make_single(
             if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
                 made.close()
                 made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
+            elif is_minatar(made.spec):
+                made = MinAtar(made)
             return made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
