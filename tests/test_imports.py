@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
 PROGRAMS = {"train", "evaluate"}
 #: Of the package that concerns the command line, who knows Hydra.
-COMMAND = {f"agent.command.{name}" for name in ("composing", "errors", "overrides", "presets")}
+COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "errors", "overrides", "presets")}
 #: The only files that may import these, anywhere in them.
 RESERVED: dict[str, set[str]] = {
     "wandb": {"agent.records.tracking"},
