@@ -15,6 +15,7 @@ from helpers import ROOT, Programs, plain_environment
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from agent.command.comparing import comparison_request, paths_to_override
 from agent.command.composing import compose_training, evaluation_request, to_options
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
@@ -172,9 +173,18 @@ def test_an_evaluation_command_composes(path: Path, options: list[str]) -> None:
         evaluation_request(to_options(cfg))
 
 
+@pytest.mark.parametrize(("path", "options"), every_command("compare.py"), ids=label)
+def test_a_comparing_command_composes(path: Path, options: list[str]) -> None:
+    for overrides in sweep(paths_to_override(options)):
+        with initialize_config_dir(str(ROOT / "conf" / "compare"), version_base="1.3"):
+            cfg = compose("compare", overrides)
+        assert comparison_request(to_options(cfg)).runs
+
+
 def test_commands_are_found() -> None:
     assert len(every_command("train.py")) > 50
     assert len(every_command("evaluate.py")) > 5
+    assert len(every_command("compare.py")) > 5
 
 
 def sweep(options: list[str]) -> Iterator[list[str]]:
