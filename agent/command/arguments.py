@@ -25,14 +25,14 @@ class Program:
         name: of its file.
         options: the full names of all that it reads, to find the nearest to a misspelt one.
         example: of an option.
-        sweeps: whether -m makes several runs.
+        several: how it is told of several things at once; empty where -m makes several runs.
         foreign: what to do instead of an option of the other program, by its name.
     """
 
     name: str
     options: Sequence[str]
     example: str
-    sweeps: bool
+    several: str = ""
     foreign: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -135,8 +135,8 @@ def check_flags(flags: Namespace, program: Program) -> None:
     several = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     if not several and any(override.startswith("hydra.sweep.") for override in flags.overrides):
         raise UserError("hydra.sweep is of several runs: add -m, or name the folder of a single one by hydra.run.dir")
-    if flags.multirun and not program.sweeps:
-        raise UserError(f"-m is of train.py: {program.name} takes several agents by checkpoint=[runs/a,runs/b]")
+    if flags.multirun and program.several:
+        raise UserError(f"-m is of train.py: {program.name} takes {program.several}")
     if flags.shell_completion and not re.search(r"\b(install|uninstall|query)=", " ".join(flags.overrides)):
         raise UserError("--shell-completion takes install=bash or uninstall=bash, or the same of zsh or fish")
     if flags.hydra_help:
@@ -155,8 +155,8 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
         root = name.split(".")[0]
         if name in _REFUSED and value.lower() not in ("false", "null"):
             raise UserError(f"{name} does not work here: {_REFUSED[name]}")
-        if root == "hydra" and not program.sweeps and re.match(r"hydra\.(run|sweep|mode|launcher|sweeper)\b", name):
-            raise UserError(f"{name} is of train.py: {program.name} writes beside the agents; leave it out")
+        if root == "hydra" and program.several and re.match(r"hydra\.(run|sweep|mode|launcher|sweeper)\b", name):
+            raise UserError(f"{name} is of train.py; leave it out")
         if name in program.foreign or (root in program.foreign and root not in own):
             advice = program.foreign.get(name) or program.foreign[root]
             raise UserError(f"{override} is not for {program.name}: {advice.format(value=value)}")

@@ -1,4 +1,4 @@
-"""The two programs: what their command lines may hold, and how they begin and end."""
+"""The programs: what their command lines may hold, and how they begin and end."""
 
 import io
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from agent.command import errors
 from agent.command.arguments import Program, install_parser
 from agent.common.interrupt import quit_by_exception
+from agent.config.compare import CompareConfig
 from agent.config.parsing import leaf_names
 from agent.config.run import EvaluateConfig, TrainConfig
 
@@ -16,7 +17,6 @@ TRAIN = Program(
     name="train.py",
     options=[name for name in _TRAINED if name != "env.id"],  # env= names it
     example="env=CartPole-v1",
-    sweeps=True,
     foreign={
         "checkpoint": "a run goes on by resume={value}, and evaluate.py plays agents",
         "episodes": "its evaluations have eval.episodes={value}",
@@ -32,7 +32,7 @@ EVALUATE = Program(
     name="evaluate.py",
     options=_PLAYED,
     example="checkpoint=<run folder>",
-    sweeps=False,
+    several="several agents by checkpoint=[runs/a,runs/b]",
     foreign={
         **dict.fromkeys(_OF_TRAINING, "it is an option of train.py; leave it out"),
         "env": "an agent plays in the environment that it was trained in, which its file names; leave it out",
@@ -40,6 +40,13 @@ EVALUATE = Program(
         "eval": "its options are episodes, num_envs, seed, noise, video and render",
         "resume": "it plays the agent of a run by checkpoint={value}",
     },
+)
+
+COMPARE = Program(
+    name="compare.py",
+    options=leaf_names(CompareConfig),
+    example="runs=[runs/a,runs/b]",
+    several="several runs by their folders: python compare.py runs/a runs/b",
 )
 
 
