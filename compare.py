@@ -13,23 +13,21 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from agent.command import errors
+from agent.command import errors, program
 from agent.command.comparing import comparison_request, folder_of, paths_to_override, show_comparison
 from agent.command.composing import to_options
+from agent.command.program import COMPARE
 from agent.config.compare import CompareConfig
-from agent.config.parsing import leaf_names
 from agent.records.comparison.comparing import compare, read_runs
 from agent.records.comparison.finding import find_runs
 from agent.records.comparison.reading import stamp
 from agent.records.comparison.writing import write_comparison
 
-OPTIONS = leaf_names(CompareConfig)
-
 
 @hydra.main(version_base="1.3", config_path="conf/compare", config_name="compare")
 def main(cfg: DictConfig) -> None:
     """Compares once, or again and again."""
-    with errors.sentences(OPTIONS):
+    with errors.sentences(COMPARE):
         run(comparison_request(to_options(cfg)))
 
 
@@ -61,9 +59,9 @@ def write(config: CompareConfig, folders: Sequence[Path], folder: Path, quiet: b
 
 def start() -> None:
     """What the command line says, as Hydra reads it."""
-    with errors.sentences(OPTIONS):
+    with errors.sentences(COMPARE):
         sys.argv[1:] = paths_to_override(sys.argv[1:])
-    errors.run(main, OPTIONS)
+    program.run(main, COMPARE)
 
 
 if __name__ == "__main__":
