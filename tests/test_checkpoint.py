@@ -22,8 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agent.common.errors import UserError
-from agent.common.files import atomic_write_bytes, atomic_write_text, truncate_jsonl
+from agent.common.files import atomic_write_bytes, atomic_write_text
 from agent.records.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from agent.records.metrics import truncate_jsonl
 
 
 @pytest.fixture(autouse=True)

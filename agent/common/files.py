@@ -1,28 +1,16 @@
-"""Files that are whole or not there: atomic replacement, forced to disk, and tensors streamed in safetensors form."""
+"""Files that are whole or not there: atomic replacement, forced to disk."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import math
 import os
-import zlib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-import torch
+from typing import IO
 
 from agent.common.errors import UserError
 
 TEMPORARY = ".tmp-"
-_CHUNK = 16 << 20
-DTYPES = {
-    **{"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"},
-    **{f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)},
-}
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -44,72 +32,6 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
-def truncate_jsonl(path: Path, step: int) -> None:
-    """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
-
-    Raises:
-        UserError: the file cannot be read or written.
-    """
-    if not path.exists():
-        return
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({why(error)}): check its permissions.") from error
-    atomic_write_bytes(path, b"".join(line + b"\n" for line in lines if _logged_step(line) <= step))
-
-
-def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any, Any]]) -> tuple[int, int]:
-    """Writes a safetensors file; returns its size and CRC-32.
-
-    Streamed by hand (8 bytes of header length, JSON header, raw data) because a replay may be several GB: no
-    copy of a contiguous CPU tensor is made, and the checksum is taken on the way. CRC-32, not SHA-256: it has
-    to find damage, not forgery, and runs at several GB/s, well above the disk.
-    """
-    # Widest items first: every tensor then starts at a multiple of its item size.
-    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
-    header, end = {}, 0
-    for name, array in ordered:
-        offsets = [end, end + array.nbytes]
-        header[name] = {
-            "dtype": DTYPES[dtype_name(array)],
-            "shape": list(array.shape),
-            "data_offsets": offsets,
-        }
-        end = offsets[1]
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    checksum = 0
-    with path.open("wb") as file:
-        for chunk in _chunks(len(text).to_bytes(8, "little") + text, [array for _, array in ordered]):
-            file.write(chunk)
-            checksum = zlib.crc32(chunk, checksum)
-        _sync_file(file)
-    return 8 + len(text) + end, checksum
-
-
-def _chunks(head: bytes, arrays: list[Any]) -> Iterator[bytes | memoryview]:
-    yield head
-    for array in arrays:
-        host = array.detach().cpu().contiguous().numpy() if isinstance(array, torch.Tensor) else array
-        flat = np.ascontiguousarray(host).reshape(-1).view(np.uint8).data
-        yield from (flat[start : start + _CHUNK] for start in range(0, len(flat), _CHUNK))
-
-
-def dtype_name(value: torch.Tensor | np.ndarray[Any, Any]) -> str:
-    """The dtype as NumPy spells it; `DTYPES` says which can be written."""
-    return str(value.dtype).removeprefix("torch.")
-
-
-def file_crc32(path: Path) -> int:
-    """CRC-32 of a file of any size."""
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
 def replace_file(path: Path, data: bytes) -> None:
     """`atomic_write_bytes` into an existing folder; raises OSError."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
@@ -127,10 +49,11 @@ def write_synced(path: Path, data: bytes) -> None:
     """Writes a file and forces it to disk; not atomic, raises OSError."""
     with path.open("wb") as file:
         file.write(data)
-        _sync_file(file)
+        sync_file(file)
 
 
-def _sync_file(file: IO[bytes]) -> None:
+def sync_file(file: IO[bytes]) -> None:
+    """Forces what was written to disk."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -147,15 +70,6 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _logged_step(line: bytes) -> float:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return math.inf
-    step = entry.get("global_step") if isinstance(entry, dict) else None
-    return step if isinstance(step, int | float) else math.inf
 
 
 def why(error: BaseException) -> str:

@@ -22,17 +22,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from agent.common.errors import UserError
-from agent.common.files import (
-    DTYPES,
-    TEMPORARY,
-    dtype_name,
-    file_crc32,
-    replace_file,
-    sync_folder,
-    why,
-    write_synced,
-    write_tensors,
-)
+from agent.common.files import TEMPORARY, replace_file, sync_folder, why, write_synced
+from agent.common.tensor_file import DTYPES, dtype_name, file_crc32, write_tensors
 
 FORMAT = "noisy-dqn-checkpoint"
 VERSION = 3
