@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.common.files import sync_file
+from agent.common.files import open_plain, sync_file
 
 _CHUNK = 16 << 20
 DTYPES = {
@@ -21,7 +21,7 @@ DTYPES = {
 
 
 def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any, Any]]) -> tuple[int, int]:
-    """Writes a safetensors file; returns its size and CRC-32.
+    """Writes a safetensors file that is not there yet; returns its size and CRC-32.
 
     Streamed by hand (8 bytes of header length, JSON header, raw data) because a replay may be several GB: no
     copy of a contiguous CPU tensor is made, and the checksum is taken on the way. CRC-32, not SHA-256: it has
@@ -41,7 +41,7 @@ def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     checksum = 0
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         for chunk in _chunks(len(text).to_bytes(8, "little") + text, [array for _, array in ordered]):
             file.write(chunk)
             checksum = zlib.crc32(chunk, checksum)
@@ -63,9 +63,9 @@ def dtype_name(value: torch.Tensor | np.ndarray[Any, Any]) -> str:
 
 
 def file_crc32(path: Path) -> int:
-    """CRC-32 of a file of any size."""
+    """CRC-32 of a plain file of any size; raises OSError."""
     checksum = 0
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         while chunk := file.read(_CHUNK):
             checksum = zlib.crc32(chunk, checksum)
     return checksum
