@@ -142,7 +142,7 @@ SWITCHES = re.compile(
 )
 #: Where such a question belongs, or is of something else: saved files, seeds, and the plan's own construction.
 MAY_SWITCH = {
-    *("agent.common.arrays", "agent.common.files", "agent.common.seeding", "agent.records.checkpoint"),
+    *("agent.common.arrays", "agent.common.tensor_file", "agent.common.seeding", "agent.records.encoding"),
     "agent.running.build",
 }
 
