@@ -24,6 +24,7 @@ from agent.common.errors import UserError
 from agent.config.parsing import leaf_names, parse, to_plain
 from agent.config.run import EvaluateConfig, TrainConfig
 from agent.records.run_folder import folder_of_runs, merge_resumed, open_run, run_folder, task_folder
+from agent.running.progress import nothing_left, with_evaluation
 
 #: Every option that a person may misspell; env= stands for env.id.
 TRAIN_OPTIONS = [name for name in (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir") if name != "env.id"]
@@ -132,12 +133,18 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
         return Request(config, unfolded, imports, None)
     step, saved = begun[0], begun[1]["config"]
     config = parse(TrainConfig, merge_resumed(saved, to_plain(config), unfolded))
-    if step < config.steps:
-        return Request(config, unfolded, imports, begun)
-    if config.steps < saved["steps"]:
+    state = with_evaluation(folder, *begun)
+    left = nothing_left(config, step, state)
+    if left == "solved":
+        reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
+        print(f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null, or a higher return")
+        return None
+    if step >= config.steps and config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
-    print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
-    return None
+    if left == "complete":
+        print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
+        return None
+    return Request(config, unfolded, imports, (step, state))
 
 
 def evaluation_request(options: dict[str, Any]) -> EvaluateConfig:

@@ -62,7 +62,7 @@ def train(*overrides: str, **options: Any) -> Run:
         with occupied(folder), cpu_restored():
             request = training_request(composed, words, folder)
             if request is None:
-                raise UserError(f"{folder} is complete: ask for more with steps=<more than it has>")
+                raise UserError(f"{folder} has nothing left to do: ask for more with steps=…, or eval.stop_at=null")
             return _train(request, folder, words)
 
 

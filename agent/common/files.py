@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -44,8 +43,13 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
-def truncate_jsonl(path: Path, step: int) -> None:
+def truncate_jsonl(path: Path, step: int, again: str | None = None) -> None:
     """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
+
+    Args:
+        path: of the file; where there is none, there is nothing to do.
+        step: at which the run goes on.
+        again: of this very step, lines with names that begin so go as well: they will be written again.
 
     Raises:
         UserError: the file cannot be read or written.
@@ -56,7 +60,8 @@ def truncate_jsonl(path: Path, step: int) -> None:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise UserError(f"cannot read {path} ({why(error)}): check its permissions.") from error
-    atomic_write_bytes(path, b"".join(line + b"\n" for line in lines if _logged_step(line) <= step))
+    kept = [line for line in lines if _is_kept(line, step, again)]
+    atomic_write_bytes(path, b"".join(line + b"\n" for line in kept))
 
 
 def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any, Any]]) -> tuple[int, int]:
@@ -149,13 +154,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _logged_step(line: bytes) -> float:
+def _is_kept(line: bytes, step: int, again: str | None) -> bool:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
-        return math.inf
-    step = entry.get("global_step") if isinstance(entry, dict) else None
-    return step if isinstance(step, int | float) else math.inf
+        return False
+    logged = entry.get("global_step") if isinstance(entry, dict) else None
+    if not isinstance(logged, int | float) or not logged <= step:
+        return False
+    return logged < step or again is None or not any(name.startswith(again) for name in entry)
 
 
 def why(error: BaseException) -> str:
