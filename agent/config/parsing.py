@@ -75,7 +75,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     if get_origin(hint) is typing.Annotated:
         hint, *rest = get_args(hint)
         bounds = tuple(rest)
-    if isinstance(hint, types.UnionType) or get_origin(hint) is typing.Union:  # one with Literal is the latter
+    if get_origin(hint) in (types.UnionType, typing.Union):
         if value is None and type(None) in get_args(hint):
             return None
         options = [option for option in get_args(hint) if option is not type(None)]

@@ -151,6 +151,6 @@ def _notes(runs: Sequence[Run], with_metric: Sequence[Run], found: Comparison) -
                 notes.append(f"{group.name} has several runs of one seed on {task.name}: they are not independent.")
     if len(found.tasks) > 1 and len(found.shared) < len(found.tasks):
         notes.append(
-            f"Numbers over tasks are of {len(found.shared)} of {len(found.tasks)} tasks: those of which all groups have runs."
+            f"Numbers over tasks are of {len(found.shared)} of {len(found.tasks)} tasks, in which every group has runs."
         )
     return notes
