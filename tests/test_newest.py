@@ -27,11 +27,13 @@ def test_it_is_the_one_saved_last_at_any_depth(tmp_path: Path) -> None:
         ("ALE/Pong-v5/b", BEST, 2_000),
         ("CartPole-v1/z", BEST, 1_000),
         ("CartPole-v1/a", BEST, 3_000),
+        ("CartPole-v1/y", BEST, 3_400),  # its checkpoints are older
+        ("CartPole-v1/y", CHECKPOINTS, 100),
         ("CartPole-v1/z", CHECKPOINTS, 3_500),  # its best agent is older, and it was saved later
     ):
         saved(tmp_path / run, name, seconds)
     assert newest_run(tmp_path, lambda run: True) == tmp_path / "CartPole-v1/z"
-    assert newest_run(tmp_path, lambda run: run.name != "z") == tmp_path / "CartPole-v1/a"
+    assert newest_run(tmp_path, lambda run: run.name != "z") == tmp_path / "CartPole-v1/y"
     assert newest_run(tmp_path / "ALE", lambda run: True) == tmp_path / "ALE/Pong-v5/b"
     assert newest_run(tmp_path, lambda run: False) is None
 
