@@ -11,8 +11,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from agent.command import errors
-from agent.command.composing import EVALUATE_OPTIONS, evaluation_request, to_options
+from agent.command import errors, program
+from agent.command.composing import evaluation_request, to_options
+from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
@@ -26,7 +27,7 @@ from agent.running.results import beside, check_player, evaluate_player, film, w
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluates every agent asked for, and compares them where there are several."""
-    with errors.sentences(EVALUATE_OPTIONS):
+    with errors.sentences(EVALUATE):
         run(evaluation_request(to_options(cfg)))
 
 
@@ -71,4 +72,4 @@ def newest(config: EvaluateConfig) -> str:
 
 
 if __name__ == "__main__":
-    errors.run(main, EVALUATE_OPTIONS)
+    program.run(main, EVALUATE)

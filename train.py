@@ -13,9 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from agent.command import errors
-from agent.command.composing import TRAIN_OPTIONS, checked_folder, register_resolvers, to_options, training_request
+from agent.command import errors, program
+from agent.command.composing import checked_folder, register_resolvers, to_options, training_request
 from agent.command.presets import register_presets
+from agent.command.program import TRAIN
 from agent.config.checks import without_effect
 from agent.records.run_folder import occupied
 from agent.running.run import train
@@ -27,12 +28,12 @@ register_resolvers()
 def main(cfg: DictConfig) -> None:
     """One run: a new one, or the rest of one that was stopped."""
     composed = HydraConfig.get()
-    with errors.sentences(TRAIN_OPTIONS):
+    with errors.sentences(TRAIN):
         folder = checked_folder(composed, cfg.resume)
     job = " ".join(composed.overrides.task) if composed.mode is RunMode.MULTIRUN else None
     if job is not None:
         print(f"job {composed.job.num}: {job}", file=sys.stderr)
-    with errors.job(job), errors.sentences(TRAIN_OPTIONS), occupied(folder):
+    with errors.job(job), errors.sentences(TRAIN), occupied(folder):
         run(cfg, list(composed.overrides.task), folder)
 
 
@@ -50,4 +51,4 @@ def run(cfg: DictConfig, overrides: list[str], folder: Path) -> None:
 
 if __name__ == "__main__":
     register_presets(sys.argv[1:])
-    errors.run(main, TRAIN_OPTIONS)
+    program.run(main, TRAIN)

@@ -17,17 +17,15 @@ from hydra.core.singleton import Singleton
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from agent.command.arguments import check_overrides
 from agent.command.imports import import_named
 from agent.command.overrides import unfold
 from agent.command.presets import CONF, register_presets
+from agent.command.program import TRAIN
 from agent.common.errors import UserError
-from agent.config.parsing import leaf_names, parse, to_plain
+from agent.config.parsing import parse, to_plain
 from agent.config.run import EvaluateConfig, TrainConfig
 from agent.records.run_folder import folder_of_runs, merge_resumed, open_run, run_folder, task_folder
-
-#: Every option that a person may misspell; env= stands for env.id.
-TRAIN_OPTIONS = [name for name in (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir") if name != "env.id"]
-EVALUATE_OPTIONS = [*leaf_names(EvaluateConfig), "imports"]
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
 
@@ -65,8 +63,9 @@ def compose_training(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
     """The options of a run and its folder, as train.py has them; Hydra's own state is left as it was.
 
     Raises:
-        HydraException, OmegaConfBaseException: for overrides that cannot be composed.
+        UserError, HydraException, OmegaConfBaseException: for overrides that cannot be composed.
     """
+    check_overrides(overrides, TRAIN)
     with _lock, _hydra_restored():
         register_resolvers()
         register_presets(overrides)
@@ -95,6 +94,9 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
     Raises:
         UserError: where the options of Hydra name none that a run can have.
     """
+    if composed.job.chdir or composed.output_subdir is not None:  # by a config file of one's own
+        name = "hydra.job.chdir" if composed.job.chdir else "hydra.output_subdir"
+        raise UserError(f"{name} does not work here: leave it out of the config")
     if composed.mode is RunMode.MULTIRUN:
         if resume is not None:
             raise UserError("resume does not go with -m: resume the runs one by one")

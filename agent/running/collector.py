@@ -66,7 +66,7 @@ class Collector:
             self._action = self.agent.random_actions(len(begins))
         else:
             self._action = self.agent.act(self._observation, begins, agent.epsilon.at(self.step))
-        self._result = begin_step(self.envs, self._action + self.task.first_action)
+        self._result = begin_step(self.envs, self.task.to_environment(self._action))
         return self.step + len(begins) - int(np.count_nonzero(self._resets))
 
     def receive(self) -> None:

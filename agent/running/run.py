@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.common.errors import UserError
-from agent.common.files import truncate_jsonl
 from agent.common.interrupt import Interrupt
 from agent.common.quoting import quote_override
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.records.console import Console, shown
+from agent.records.metrics import truncate_jsonl
 from agent.records.plots import plot_learning_curve
 from agent.records.run_folder import write_config
 from agent.records.saved_agent import check_env, load_agent
