@@ -52,10 +52,10 @@ class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
         self._seeds: EpisodeSeeds | None = None
         self._before(0)
 
-    def begin_episodes(self, seed: int, copy: int) -> None:
-        """The next reset begins the first episode of copy number `copy` of a run with this seed."""
+    def begin_episodes(self, seed: int, copy: int, number: int = 0) -> None:
+        """The next reset begins stretch `number` of copy number `copy` of a run with this seed."""
         self._seeds = EpisodeSeeds(seed, copy)
-        self._before(0)
+        self._before(number)
 
     def _before(self, number: int) -> None:
         """Stands before the reset that begins stretch `number`."""
@@ -176,8 +176,8 @@ class ActionLog:
 class Repeats(Protocol):
     """What a vector class offers whose copies can be brought back to where they were."""
 
-    def begin_episodes(self, seed: int) -> None:
-        """The next reset begins every copy's first episode."""
+    def begin_episodes(self, seed: int, number: int = 0) -> None:
+        """The next reset begins stretch `number` of every copy."""
 
     def stretches(self) -> list[Stretch]:
         """Where each copy stands."""
@@ -195,9 +195,9 @@ class RepeatableCopies:
         """What a method of every copy gives for arguments of its own."""
         raise NotImplementedError
 
-    def begin_episodes(self, seed: int) -> None:
+    def begin_episodes(self, seed: int, number: int = 0) -> None:
         """See Repeats."""
-        self.call_each("begin_episodes", [(seed, copy) for copy in range(self.num_envs)])
+        self.call_each("begin_episodes", [(seed, copy, number) for copy in range(self.num_envs)])
 
     def stretches(self) -> list[Stretch]:
         """See Repeats."""
@@ -211,7 +211,7 @@ class RepeatableCopies:
 def begin(envs: VectorEnv[Any, Any, Any], seed: int, step: int = 0) -> Any:
     """The first observations of a run with this seed, or of new episodes with which one goes on at `step`."""
     if isinstance(envs, Repeats):
-        envs.begin_episodes(seed)
+        envs.begin_episodes(seed, step)  # no copy has begun as many
         return envs.reset()[0]
     (first,) = environment_seeds(seed, "environments", 1, step)
     return envs.reset(seed=first)[0]

@@ -56,7 +56,7 @@ class Task:
         return PlainActions(env) if self.plain_actions else env
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The agent's actions [n], which count from 0, as its action space samples them."""
+        """The agent's actions [n], which count from 0, as the numbers that its action space samples."""
         return (actions + self.first_action).astype(self.action_dtype, copy=False)
 
     @property

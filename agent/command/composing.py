@@ -27,6 +27,7 @@ from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import EvaluateConfig, TrainConfig
 from agent.records.run_folder import folder_of_runs, merge_resumed, open_run, run_folder, task_folder
+from agent.running.progress import nothing_left, with_evaluation
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
 
@@ -137,12 +138,17 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
         return Request(config, unfolded, imports, None)
     step, saved = begun[0], begun[1]["config"]
     config = parse(TrainConfig, merge_resumed(saved, to_plain(config), unfolded))
-    if step < config.steps:
-        return Request(config, unfolded, imports, begun)
-    if config.steps < saved["steps"]:
+    state = with_evaluation(folder, *begun)
+    left = nothing_left(config, step, state)
+    if left == "solved":
+        reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
+        raise UserError(f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one")
+    if step >= config.steps and config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
-    advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
-    raise UserError(f"{folder} is complete at step {step}: {advice}")
+    if left == "complete":
+        advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
+        raise UserError(f"{folder} is complete at step {step}: {advice}")
+    return Request(config, unfolded, imports, (step, state))
 
 
 def _taken(folder: Path, config: TrainConfig, step: int | None) -> str:
