@@ -26,14 +26,14 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import train
 from agent.common.files import atomic_write_bytes
 from agent.common.interrupt import Interrupt
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.records.console import Console
 from agent.records.plots import PALETTE
-from agent.running.resources import prepare_cpu
+from agent.running.build import build_agent, build_replay
+from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.trainer import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
@@ -116,13 +116,14 @@ def run(agent: str, size: int, seed: int) -> dict[str, Any]:
     chosen = options(agent, size, seed)
     config = configure(chosen)
     prepare_cpu(config.threads)
-    device = train.resolve_device(config.device)
+    device = resolve_device(config.device)
     task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
-    learner, replay = train.build_agent(config, task, device), train.build_replay(config, task, device)
+    learner, plan = build_agent(config, task, device)
+    replay = build_replay(config, task, device, plan)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
     recorder = Recorder(Console(config.steps, enabled=False))
     with tempfile.TemporaryDirectory() as folder, Interrupt() as interrupt:
-        trainer = Trainer(config, task, envs, learner, replay, recorder, Path(folder))  # type: ignore[arg-type]
+        trainer = Trainer(config, task, envs, learner, replay, recorder, Path(folder), plan)  # type: ignore[arg-type]
         try:
             trainer.run(interrupt)
         except Finished:
@@ -173,10 +174,10 @@ def report(seeds: Iterable[int]) -> None:
     lines = [
         "# DeepSea: episodes until solved",
         "",
-        "`python benchmarks/deep_sea.py` makes the runs that are missing and writes this page. Solved as in bsuite:",
-        f"fewer than 90 % of the episodes so far missed the treasure; a run ends there or after {EPISODES} episodes.",
-        "What the actions mean differs from seed to seed. Network, batch, updates per step and target period are the",
-        "same for all agents.",
+        "`python benchmarks/deep_sea.py` makes the runs that are missing and writes this page. As in bsuite, an agent",
+        "has solved the task when fewer than 90 % of its episodes so far missed the treasure. A run ends there, or",
+        f"after {EPISODES} episodes. The meaning of the actions differs from seed to seed. All agents have the same",
+        "network, batch, updates per step and target period.",
         "",
         "| agent | size | median | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
         "|---|---|---|" + "---|" * len(list(seeds)),

@@ -87,30 +87,31 @@ def trained(env_id: str, folder: Path) -> Any:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    import agent.evaluation
-    import train
+    import agent.running.evaluation
+    from agent.command.presets import register_presets
     from agent.config.parsing import parse
     from agent.config.run import TrainConfig
+    from agent.running.run import train
     from envs.make import load_task
 
-    agent.evaluation.EPISODE_CAP = EPISODE_CAP
-    train.presets([f"env={env_id}"])
+    agent.running.evaluation.EPISODE_CAP = EPISODE_CAP
+    register_presets([f"env={env_id}"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"env={env_id}", f"env.id={env_id}", *SHORT])
     asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     config = parse(TrainConfig, {key: value for key, value in asked.items() if key not in ("imports", "resume")})
     task = load_task(env_id, config.env.kwargs, config.env.time_limit)
-    train.train(config, folder)
+    train(config, folder)
     return task
 
 
 def play(env_id: str, folder: Path) -> Any:
     """The task, after random play, a few updates and steps by the policy."""
-    import train
     from agent.config.parsing import parse, to_plain
     from agent.config.run import TrainConfig
     from agent.records.console import Console
     from agent.records.tracking import Tracker
+    from agent.running.build import build_agent, build_replay
     from agent.running.resources import prepare_cpu, resolve_device
     from agent.running.trainer import Trainer
     from envs.make import load_task
@@ -121,8 +122,9 @@ def play(env_id: str, folder: Path) -> Any:
     device, task = resolve_device("cpu"), load_task(env_id, {})
     folder.mkdir()
     tracker = Tracker(folder, to_plain(config), config.wandb, Console(config.steps, 0, enabled=False))
-    parts = train.build_agent(config, task, device), train.build_replay(config, task, device), tracker
-    trainer = Trainer(config, task, make_vector(task, config.num_envs), *parts, folder)
+    agent, plan = build_agent(config, task, device)
+    parts = agent, build_replay(config, task, device, plan), tracker, folder, plan
+    trainer = Trainer(config, task, make_vector(task, config.num_envs), *parts)
     trainer.begin()
     while trainer.step < config.steps:
         trainer.iterate()
@@ -194,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--match", default=".*", help="only ids that match; then nothing is written")
     options = parser.parse_args()
-    import train  # noqa: F401 (imported once, for all the forks)
+    import agent.running.run  # noqa: F401 (imported once, for all the forks)
 
     found = {}
     for env_id in known_ids():

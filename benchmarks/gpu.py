@@ -1,4 +1,4 @@
-"""Speed on a GPU: updates per second, frames per second of whole Atari training, and memory.
+"""Plan on a GPU: updates per second, frames per second of whole Atari training, and memory.
 
     python benchmarks/gpu.py                         # all of it; writes docs/performance/gpu_<part>.md line by line
     python benchmarks/gpu.py --only updates --agents rainbow --ways eager,graph   # a part of it
@@ -42,9 +42,10 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from agent.command.presets import register_presets  # noqa: E402
 from agent.common.observation import ObservationSpec  # noqa: E402
 from agent.common.seeding import torch_generator  # noqa: E402
-from agent.compute.plan import Speed  # noqa: E402
+from agent.compute.plan import Plan  # noqa: E402
 from agent.config.parsing import parse  # noqa: E402
 from agent.config.run import TrainConfig  # noqa: E402
 from agent.learning.dqn import DQN  # noqa: E402
@@ -53,19 +54,18 @@ from agent.networks.build import build_network  # noqa: E402
 from agent.replay.prioritised import PrioritisedReplay  # noqa: E402
 from agent.replay.ring import Replay  # noqa: E402
 from agent.running.resources import prepare_cpu, resolve_device  # noqa: E402
-from train import presets  # noqa: E402
 
 FRAMES, ACTIONS, ENVS = ObservationSpec((4, 84, 84), "uint8", 255.0, 4), 6, 64
 PRESETS = ("noisy_dqn", "rainbow", "btr")
 #: Ways to compute an update.
 WAYS = {
-    "eager": Speed(),
-    "graph": Speed(graphs=True),
-    "graph+bf16": Speed(graphs=True, tf32=True, autocast=True),
-    "compiled": Speed(compiled=True),
-    "compiled+graph": Speed(compiled=True, graphs=True),
-    "compiled+graph+tf32": Speed(compiled=True, graphs=True, tf32=True),
-    "compiled+graph+bf16": Speed(compiled=True, graphs=True, tf32=True, autocast=True),
+    "eager": Plan(),
+    "graph": Plan(graphs=True),
+    "graph+bf16": Plan(graphs=True, tf32=True, autocast=True),
+    "compiled": Plan("compiled"),
+    "compiled+graph": Plan("compiled", graphs=True),
+    "compiled+graph+tf32": Plan("compiled", graphs=True, tf32=True),
+    "compiled+graph+bf16": Plan("compiled", graphs=True, tf32=True, autocast=True),
 }
 #: And to train.
 TRAINING = {
@@ -79,7 +79,7 @@ Cell = Callable[[], str]
 
 def preset(name: str, *options: str) -> TrainConfig:
     """The config of Pong with an agent's preset."""
-    presets(["env=ALE/Pong-v5"])
+    register_presets(["env=ALE/Pong-v5"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         words = ["env=ALE/Pong-v5", f"agent={name}", *options]
         tree: Any = OmegaConf.to_container(compose("train", overrides=[*words, "env.id=ALE/Pong-v5"]))
@@ -108,11 +108,12 @@ def finish(device: torch.device) -> None:
 # ---- updates
 
 
-def filled(config: TrainConfig, device: torch.device, rows: int) -> Replay:
+def filled(config: TrainConfig, device: torch.device, rows: int, plan: Plan) -> Replay:
     """A replay of `rows` vector steps, with an ending now and then."""
     capacity = config.agent.replay_size if device.type == "cuda" else rows * ENVS  # sums of priorities are of all of it
     agent, sizes = config.agent, (capacity, ENVS, FRAMES)
     options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": device}
+    options["compiled"] = plan.compile(agent.batch_size, device)
     if agent.priority.enabled:
         replay: Replay = PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
     else:
@@ -126,11 +127,11 @@ def filled(config: TrainConfig, device: torch.device, rows: int) -> Replay:
     return replay
 
 
-def learning(config: TrainConfig, speed: Speed, device: torch.device, replay: Replay) -> tuple[Learner, DQN]:
+def learning(config: TrainConfig, plan: Plan, device: torch.device, replay: Replay) -> tuple[Learner, DQN]:
     """An agent that learns from a replay."""
     network = build_network(config.agent, FRAMES, ACTIONS, torch_generator(0, "initialisation"))
-    agent = DQN(network, config.agent, ACTIONS, 0, device, speed)
-    return Learner(agent, replay, 0), agent
+    agent = DQN(network, config.agent, ACTIONS, 0, device, plan.policy, plan.gradient)
+    return plan.learner(agent, replay, 0), agent
 
 
 def seconds_of(learner: Learner, agent: DQN, count: int) -> float:
@@ -147,10 +148,10 @@ def seconds_of(learner: Learner, agent: DQN, count: int) -> float:
 def prepare_update(name: str, batch: int, way: str, device: torch.device, quick: bool) -> Cell:
     """Everything up to the first updates; what is returned measures updates per second, and says the memory beside
     the replay in MiB."""
-    config, speed = preset(name, f"agent.batch_size={batch}"), WAYS[way]
-    replay = filled(config, device, 20 if quick else 500)
+    config, plan = preset(name, f"agent.batch_size={batch}"), WAYS[way]
+    replay = filled(config, device, 20 if quick else 500, plan)
     memory, held = Memory(device), torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    seconds = partial(seconds_of, *learning(config, speed, device, replay))
+    seconds = partial(seconds_of, *learning(config, plan, device, replay))
     seconds(1 if quick else 20)
     used = memory.peak() - held / 2**20
 
@@ -183,15 +184,16 @@ class Silent:
 
 
 def trainer_of(config: TrainConfig, device: torch.device, tracker: Silent) -> Any:
+    from agent.running.build import build_agent, build_replay
     from agent.running.trainer import Trainer
     from envs.make import load_task
     from envs.vector import make_vector
-    from train import build_agent, build_replay
 
     task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
-    agent, replay = build_agent(config, task, device), build_replay(config, task, device)
-    trainer = Trainer(config, task, envs, agent, replay, tracker, Path("/dev/null"))  # type: ignore[arg-type]
+    agent, plan = build_agent(config, task, device)
+    replay = build_replay(config, task, device, plan)
+    trainer = Trainer(config, task, envs, agent, replay, tracker, Path("/dev/null"), plan)  # type: ignore[arg-type]
     trainer._monitor.report = lambda metrics: None  # nothing is logged, which would drop what is reported
     trainer.begin()
     return trainer
@@ -235,7 +237,7 @@ def prepare_training(
         iterate(trainer, device, seconds / 10)
         first = trainer.step
         _, taken = iterate(trainer, device, seconds)
-        trainer.envs.close()
+        trainer.collector.envs.close()
         return f"{4 * (trainer.step - first) / taken:,.0f} ({used:,.0f})"
 
     return measure
@@ -244,9 +246,9 @@ def prepare_training(
 # ---- where the time goes
 
 
-def kernels(config: TrainConfig, speed: Speed, device: torch.device, count: int = 20) -> Iterator[str]:
+def kernels(config: TrainConfig, plan: Plan, device: torch.device, count: int = 20) -> Iterator[str]:
     """What the device does in an update: its kernels by the time they take, and how long it is busy."""
-    seconds = partial(seconds_of, *learning(config, speed, device, filled(config, device, 200)))
+    seconds = partial(seconds_of, *learning(config, plan, device, filled(config, device, 200, plan)))
     seconds(100)
     wall = seconds(count) / count
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
@@ -277,12 +279,12 @@ def host(trainer: Any, device: torch.device, seconds: float) -> Iterator[str]:
     """Where the time of a training step goes on the host."""
     parts = {
         "acting, which waits for the updates before it": Watch(trainer.agent, "act"),
-        "waiting for the environments": Watch(trainer.envs, "step_wait"),
+        "waiting for the environments": Watch(trainer.collector.envs, "step_wait"),
         "the replay": Watch(trainer.replay, "add"),
         "launching the updates": Watch(trainer, "_learn"),
     }
     count, whole = iterate(trainer, device, seconds)
-    trainer.envs.close()
+    trainer.collector.envs.close()
     yield f"| a step of {trainer.config.num_envs} environments | {1e6 * whole / count:,.0f} µs |"
     for name, part in parts.items():
         yield f"| {name} | {1e6 * part.seconds / count:,.0f} µs |"
@@ -327,7 +329,7 @@ def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]
         if seconds >= told or reached:
             told += 30
             yield f"| {seconds:,.0f} | {4 * trainer.step:,} | {f'{mean:.1f}' if returns else '–'} |"
-    trainer.envs.close()
+    trainer.collector.envs.close()
 
 
 # ---- tables
@@ -433,7 +435,7 @@ def main() -> None:
             parser.error(f"unknown {what} {', '.join(sorted(unknown))}: choose of {', '.join(known)}")
     training = [*TRAINING]
     if device.type != "cuda":
-        ways, training = [way for way in ways if WAYS[way] == Speed()], training[:1]
+        ways, training = [way for way in ways if WAYS[way] == Plan()], training[:1]
     atari = [name for name in agents if name != "noisy_dqn"]
     rows, parts = [], dict[str, Iterator[str]]()
     if arguments.only in (None, "updates", "both"):

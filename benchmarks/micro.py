@@ -82,16 +82,16 @@ def replay(arguments: argparse.Namespace) -> Works:
         errors = torch.rand(batch, generator=torch.Generator(device).manual_seed(0), device=device)
         given = errors.numpy() if on_cpu else errors
         for _ in range(min(rows, 10**5) // batch):  # priorities of all sizes
-            prioritised.reprioritise(prioritised.sample_prioritised(batch, 0.4, generator).rows, given)
-        drawn = prioritised.sample_prioritised(batch, 0.4, generator)
+            prioritised.learned(prioritised.sample_to_learn(batch, 0.4, generator).rows, given)
+        drawn = prioritised.sample_to_learn(batch, 0.4, generator)
         works |= {
-            f"uniform, sample {batch}": lambda b=batch: (uniform.sample(b, generator, on_cpu), wait()),
+            f"uniform, sample {batch}": lambda b=batch: (uniform.sample(b, generator), wait()),
             f"prioritised, sample {batch}": lambda b=batch: (
-                prioritised.sample_prioritised(b, 0.4, generator, on_cpu),
+                prioritised.sample_to_learn(b, 0.4, generator),
                 wait(),
             ),
             f"prioritised, write {batch} priorities": lambda d=drawn, g=given: (
-                prioritised.reprioritise(d.rows, g),
+                prioritised.learned(d.rows, g),
                 wait(),
             ),
         }
@@ -119,8 +119,8 @@ def products() -> Callable[[], object]:
 
 
 def update(_: argparse.Namespace) -> Works:
-    """One gradient step on a batch at hand: target, loss, gradient, Adam."""
-    works: Works = {"the matrix products of expected, plain, alone": products()}
+    """One gradient step on a given batch: target, loss, gradient, Adam."""
+    works: Works = {"expected, plain, its matrix products alone": products()}
     for head, settings in HEADS.items():
         for noise, values in NOISES.items():
             both = parts.merged(settings, {"noise": values})
@@ -129,18 +129,17 @@ def update(_: argparse.Namespace) -> Works:
                 eager = build(both)
             same = type(by_hand.agent._gradient) is type(eager.agent._gradient)
             fill(by_hand.replay, by_hand.task, 2_000)
-            batch = by_hand.replay.sample(128, arrays=by_hand.agent.takes_arrays)
+            batch = by_hand.replay.sample(128)
             works[f"{head}, {noise}{', autograd' if same else ', NumPy'}"] = lambda a=by_hand.agent, b=batch: a.update(
                 b
             )
             if not same:
-                tensors = batch.tensors()
-                works[f"{head}, {noise}, autograd"] = lambda a=eager.agent, b=tensors: a.update(b)
+                works[f"{head}, {noise}, autograd"] = lambda a=eager.agent, b=batch: a.update(b)
     return works
 
 
 def environment(_: argparse.Namespace) -> Works:
-    """A vector step with random actions, of all environments together."""
+    """One vector step of all environments, with random actions."""
     cases = [("CartPole-v1", "sync", 1), ("CartPole-v1", "sync", 8), ("CartPole-v1", "native", 8)]
     cases += [("CartPole-v1", "native", 32), ("MinAtar/Breakout-v1", "sync", 1), ("ALE/Pong-v5", "sync", 1)]
     works: Works = {}

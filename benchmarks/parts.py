@@ -19,8 +19,8 @@ from agent.config.parsing import parse  # noqa: E402
 from agent.config.run import TrainConfig  # noqa: E402
 from agent.learning.dqn import DQN  # noqa: E402
 from agent.replay.ring import Replay  # noqa: E402
+from agent.running.build import build_agent, build_replay  # noqa: E402
 from envs.make import Task, load_task  # noqa: E402
-from train import build_agent, build_replay  # noqa: E402
 
 #: What the tables are about, unless they say otherwise: the peers' workloads, with noise and nothing else on top.
 BASIC: dict[str, Any] = {
@@ -55,7 +55,8 @@ def build(settings: dict[str, Any] | None = None, num_envs: int = 8, env_id: str
     """Task, agent and empty replay of BASIC and further settings of the agent's config."""
     config = parse(TrainConfig, {"agent": merged(BASIC, settings or {}), "num_envs": num_envs, "env": {"id": env_id}})
     task, device = load_task(env_id, {}), torch.device("cpu")
-    return Parts(config, task, build_agent(config, task, device), build_replay(config, task, device))
+    agent, plan = build_agent(config, task, device)
+    return Parts(config, task, agent, build_replay(config, task, device, plan))
 
 
 def fill(replay: Replay, task: Task, steps: int) -> None:

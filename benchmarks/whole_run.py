@@ -59,11 +59,11 @@ class Clock:
 
 
 def instrument(clock: Clock) -> Callable[..., Any]:
-    """Puts the clock around the pieces of a run; gives train.train, with it around what is left."""
+    """Puts the clock around the pieces of a run; gives the function that trains, with it around what is left."""
     from gymnasium.vector import SyncVectorEnv
 
+    import agent.running.run as running
     import agent.running.trainer as training
-    import train
     from agent.compute.numpy.gradient import NumpyGradient
     from agent.learning.adam import Adam
     from agent.learning.dqn import DQN
@@ -73,7 +73,7 @@ def instrument(clock: Clock) -> Callable[..., Any]:
     from agent.replay.ring import Replay
     from agent.running.monitor import Monitor
 
-    made = train.make_vector
+    made = running.make_vector
 
     def make_vector(*arguments: Any) -> Any:
         envs = made(*arguments)
@@ -81,16 +81,16 @@ def instrument(clock: Clock) -> Callable[..., Any]:
         clock.around(kind, "step", "environments")
         return envs
 
-    train.make_vector = make_vector
+    running.make_vector = make_vector
     for owner, name, piece in (
-        (train, "train", "start, and what is left"),
+        (running, "train", "start, and everything else"),
         (DQN, "act", "act: network"),
-        (TableNoise, "draw_array", "noise, of acting and updates"),
+        (TableNoise, "draw", "noise, of acting and updates"),
         (Replay, "add", "replay: add"),
         (Replay, "sample_many", "replay: sample"),
-        (PrioritisedReplay, "sample_prioritised", "replay: sample"),
-        (PrioritisedReplay, "reprioritise", "replay: priorities"),
-        (DQN, "update", "update: what is left"),
+        (PrioritisedReplay, "sample_to_learn", "replay: sample"),
+        (PrioritisedReplay, "learned", "replay: priorities"),
+        (DQN, "update", "update: everything else"),
         (AutogradGradient, "__call__", "update: forward, loss and backward"),
         (NumpyGradient, "__call__", "update: forward, loss and backward"),
         (Adam, "step", "update: Adam"),
@@ -101,7 +101,7 @@ def instrument(clock: Clock) -> Callable[..., Any]:
         (training, "save_checkpoint", "saving"),
     ):
         clock.around(owner, name, piece)
-    return train.train
+    return running.train
 
 
 def main() -> None:

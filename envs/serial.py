@@ -8,8 +8,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 
+from envs.episodes import RepeatableCopies
 
-class Serial(SyncVectorEnv):
+
+class Serial(RepeatableCopies, SyncVectorEnv):
     """A SyncVectorEnv with NEXT_STEP autoreset, which gives the same for actions that are numbers [E].
 
     Observations are a buffer that the next step overwrites.
@@ -32,6 +34,10 @@ class Serial(SyncVectorEnv):
                 infos = self._add_info(infos, info, i)
         self._autoreset_envs = terminations | truncations
         return self._batch(), rewards, terminations, truncations, infos
+
+    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What a method of every copy gives for arguments of its own."""
+        return [getattr(env, name)(*given) for env, given in zip(self.envs, arguments, strict=True)]
 
     def _batch(self) -> Any:
         """The environments' observations side by side."""

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,9 @@ from gymnasium.vector.async_vector_env import _async_worker
 
 from agent.common.errors import UserError
 from envs.atari import is_played_as_in_the_papers
-from envs.atari_vector import KNOWN, AtariVector
-from envs.make import Task, make_single
+from envs.atari_vector import KNOWN, STRETCH, AtariVector
+from envs.episodes import Repeatable, RepeatableCopies
+from envs.make import Task
 from envs.serial import Serial
 
 Vectorization = Literal["auto", "sync", "async", "native"]
@@ -52,8 +53,7 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
     elif vectorization == "async":
         envs = Processes(task, num_envs)
     else:
-        makers = [lambda: make_single(task.id, task.kwargs, checked=False, time_limit=task.time_limit)] * num_envs
-        envs = Serial(makers)
+        envs = Serial([partial(_make_copy, task)] * num_envs)
     mode = envs.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         envs.close()
@@ -106,7 +106,14 @@ class _Maker:
         if os.getpid() != self.trainer:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
-        return make_single(self.spec, self.task.kwargs, checked=False, time_limit=self.task.time_limit)
+        return _make_copy(self.task, self.spec)
+
+
+def _make_copy(task: Task, spec: gym.envs.registration.EnvSpec | None = None) -> Repeatable:
+    """A copy of the task, made by its id or by its spec, which can be brought back to where it was."""
+    made = task.make(spec=spec)
+    emulator = made.spec is not None and str(made.spec.entry_point).startswith("ale_py")
+    return Repeatable(made, STRETCH if emulator else 0)
 
 
 def _work(*arguments: Any) -> None:
@@ -115,7 +122,7 @@ def _work(*arguments: Any) -> None:
         _async_worker(*arguments)
 
 
-class Processes(AsyncVectorEnv):
+class Processes(RepeatableCopies, AsyncVectorEnv):
     """A process for each copy. It ends in one sentence when one of them dies, and leaves none of them behind.
 
     Signals are the trainer's: a first Ctrl-C lets it finish the step and save. However it ends, the processes end with
@@ -148,6 +155,15 @@ class Processes(AsyncVectorEnv):
         """What that step gave."""
         with self._deaths():
             return super().step_wait(timeout)
+
+    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What a method of every copy gives for arguments of its own; all work at the same time."""
+        with self._deaths():
+            for pipe, given in zip(self.parent_pipes, arguments, strict=True):
+                pipe.send(("_call", (name, given, {})))
+            results, successes = zip(*[pipe.recv() for pipe in self.parent_pipes], strict=True)
+            self._raise_if_errors(successes)
+        return list(results)
 
     @contextmanager
     def _deaths(self) -> Iterator[None]:

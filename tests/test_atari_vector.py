@@ -5,9 +5,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from agent.common.arrays import Place
 from agent.common.errors import UserError
 from agent.replay.frames import Frames
 from envs.atari import EMULATOR, Atari
@@ -76,7 +76,7 @@ def test_whole_games_are_those_of_the_wrapper(monkeypatch: pytest.MonkeyPatch) -
 
 def test_stored_frames_make_the_stacks_that_were_shown() -> None:
     envs = native(3, time_limit=11)
-    frames = Frames(load_task(GAME, {}).observation, 60, 3, torch.device("cpu"))
+    frames = Frames(load_task(GAME, {}).observation, 60, 3, Place("cpu"))
     begins, shown = np.ones(3, dtype=bool), [envs.reset(seed=1)[0]]
     frames.put(0, shown[0], begins)
     ended = np.zeros(3, dtype=bool)

@@ -14,6 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from agent.command.presets import register_presets
 from agent.common.observation import ObservationSpec
 from agent.config.algorithm import AgentConfig, NetworkConfig
 from agent.config.parsing import parse
@@ -21,7 +22,6 @@ from agent.config.run import TrainConfig
 from agent.networks import encoders
 from agent.networks.build import build_network
 from tests.test_imports import ROOT
-from train import presets
 
 FOLDERS = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "peers")]
 
@@ -203,7 +203,7 @@ def test_what_is_kept_of_an_earlier_table_is_workloads_that_were_not_measured_ag
 
 def test_every_run_of_the_evidence_has_options_that_there_are(load: Any) -> None:
     tasks = load("results").TASKS
-    presets([f"env={task.env}" for task in tasks])
+    register_presets([f"env={task.env}" for task in tasks])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for task in tasks:
             for options in task.agents.values():

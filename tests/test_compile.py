@@ -14,22 +14,21 @@ import torch
 from test_graphs import AGENTS, IMPLICIT, PLAIN, World
 
 from agent.common.errors import UserError
-from agent.common.seeding import restore, state_of, torch_generator
+from agent.common.seeding import restore, state_of
 from agent.compute.compiled import Compiled
 from agent.compute.compiled_gradient import CompiledGradient
 from agent.compute.numpy.gradient import NumpyGradient
-from agent.compute.numpy.network import NumpyNetwork
-from agent.compute.plan import Speed
+from agent.compute.numpy.network import NumpyPolicy
+from agent.compute.plan import Plan
 from agent.config.algorithm import AgentConfig, ImpalaConfig, NetworkConfig
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
-from agent.learning.dqn import DQN
 from agent.learning.gradient import AutogradGradient
-from agent.networks.build import build_network
+from agent.running.build import build_agent
 from envs.make import load_task
-from train import build_agent
 
-COMPILED = Speed(compiled=True)
+COMPILED = Plan("compiled")
+BY_NUMPY = Plan("numpy", numpy_policy=True)
 WIDE = NetworkConfig((6,), encoder="impala", impala=ImpalaConfig(1, 2, spectral_norm=True), dueling=True)
 CASES: dict[str, AgentConfig] = {
     "a residual trunk with spectral norms": replace(IMPLICIT, network=WIDE),
@@ -63,9 +62,8 @@ def test_traced_updates_are_the_eager_ones(name: str, traced: None) -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_a_replay_on_a_device_is_traced_as_well(name: str, traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_on_a_device_is_traced_as_well(name: str, traced: None) -> None:
     """All that an update does there but its draws; a batch of another size, as diagnostics take, is not compiled."""
-    monkeypatch.setattr(NumpyNetwork, "fits", staticmethod(lambda network: False))
     eager, compiled = World(AGENTS[name]), World(AGENTS[name], COMPILED)
     parts = (
         compiled.replay._gather,
@@ -84,11 +82,11 @@ def test_a_replay_on_a_device_is_traced_as_well(name: str, traced: None, monkeyp
 
 
 def test_a_network_for_numpy_is_compiled_where_asked_and_still_acts_by_numpy(traced: None) -> None:
-    network = build_network(PLAIN, 3, 2, torch_generator(0, "initialisation"))
-    assert isinstance(DQN(network, PLAIN, 2, 0)._gradient, NumpyGradient)
-    agent = DQN(network, PLAIN, 2, 0, speed=COMPILED)
-    assert isinstance(agent._gradient, CompiledGradient)
-    assert agent._numpy is not None
+    for backend, kind in (("auto", NumpyGradient), ("compiled", CompiledGradient)):
+        config = parse(TrainConfig, {"backend": backend})
+        agent, _ = build_agent(config, load_task("CartPole-v1", {}), torch.device("cpu"))
+        assert isinstance(agent._gradient, kind)
+        assert isinstance(agent._policy, NumpyPolicy)
 
 
 def test_what_cannot_be_compiled_is_one_sentence(
@@ -101,8 +99,8 @@ def test_what_cannot_be_compiled_is_one_sentence(
         return fail
 
     monkeypatch.setattr("agent.compute.compiled.torch.compile", broken)
-    with pytest.raises(UserError, match=r"could not be compiled \(RuntimeError: the compiler\): use compile=off"):
-        World(PLAIN, Speed(compiled=True, strict=True), tensors=False).run(10)
+    with pytest.raises(UserError, match=r"could not be compiled \(RuntimeError: the compiler\): use backend=torch"):
+        World(PLAIN, Plan("compiled", strict=True), tensors=False).run(10)
     assert not capsys.readouterr().err
     expected = World(PLAIN, tensors=False).run(10)  # and where nobody asked for it, it is not compiled
     close(World(PLAIN, COMPILED, tensors=False).run(10), expected, 1e-4)
@@ -130,7 +128,7 @@ def test_a_full_device_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPat
 def test_compiled_updates_agree_draw_anew_and_share_checkpoints_with_eager_ones() -> None:
     """All of it in one test, since to compile is what takes long."""
     config = PLAIN
-    eager, compiled = World(config, tensors=False), World(config, COMPILED, tensors=False)
+    eager, compiled = World(config, BY_NUMPY, tensors=False), World(config, COMPILED, tensors=False)
     close(compiled.run(20), eager.run(20), 1e-3)
     assert torch.allclose(compiled.agent.parameters, eager.agent.parameters, rtol=1e-3, atol=1e-5)
     assert isinstance(eager.agent._gradient, NumpyGradient)
@@ -145,7 +143,7 @@ def test_compiled_updates_agree_draw_anew_and_share_checkpoints_with_eager_ones(
     # The same parameters and batch again and again: only the noise is another.
     agent, gradient = compiled.agent, compiled.agent._gradient
     batch = compiled.replay.sample(8, torch.Generator().manual_seed(0))
-    draws = [agent._update.draw(3, 4) for _ in range(6)]
+    draws = [agent.update_noise(8) for _ in range(6)]
     losses = [float(gradient(batch, draw).loss) for draw in draws]
     assert len(set(losses)) == 6
     assert [float(gradient(batch, draw).loss) for draw in draws] == losses  # and a function of it
@@ -156,18 +154,18 @@ def test_bfloat16_in_the_encoder_is_close_and_the_head_stays_exact() -> None:
     world = World(IMPLICIT, tensors=False)
     world.run(5)
     agent = world.agent
-    batch, draws = world.replay.sample(8), agent._update.draw(2, 4)
+    batch, draws = world.replay.sample(8), agent.update_noise(8)
     parts = agent.network, agent.target, agent.parameters, IMPLICIT
     levels = agent._levels(8)
     assert agent.parameters.grad is not None
     gradients = []
     for autocast in (False, True):
-        AutogradGradient(*parts, Speed(autocast=autocast))(batch, draws, levels)
+        AutogradGradient(*parts, autocast=autocast)(batch, draws, levels)
         gradients.append(agent.parameters.grad.clone())
     exact, rough = gradients
     assert not torch.equal(exact, rough)
     assert float(torch.cosine_similarity(exact, rough, dim=0)) > 0.98
-    values = agent.network(batch.observation, None, autocast=True)
+    values = agent.network(torch.as_tensor(batch.observation), None, autocast=True)
     assert values.q_values.dtype == torch.float32
 
 
@@ -175,6 +173,6 @@ def test_each_job_of_a_sweep_compiles_anew(monkeypatch: pytest.MonkeyPatch, trac
     """They share a process, in which torch compiles one function for eight configurations at most."""
     resets: list[None] = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(None))
-    for word, count in (("off", 0), ("on", 1)):
-        build_agent(parse(TrainConfig, {"compile": word}), load_task("CartPole-v1", {}), torch.device("cpu"))
+    for backend, count in (("torch", 0), ("compiled", 1)):
+        build_agent(parse(TrainConfig, {"backend": backend}), load_task("CartPole-v1", {}), torch.device("cpu"))
         assert len(resets) == count

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from making import make_agent, update_noise
 from torch import Tensor, nn
 
 from agent.common.seeding import torch_generator
@@ -68,7 +69,7 @@ def make(
     device: torch.device | str = "cpu",
 ) -> DQN:
     network = build_network(config, inputs, actions, torch_generator(seed, "initialisation"))
-    return DQN(network, config, actions, seed, device)
+    return make_agent(network, config, actions, seed, device)
 
 
 def make_batch(rows: int = ROWS, seed: int = 0, device: torch.device | str = "cpu") -> Batch:
@@ -181,7 +182,7 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.drawn: list[Tensor] = []
-        monkeypatch.setattr(TableNoise, "draw_array", self._wrap(TableNoise.draw_array))  # which its `draw` calls
+        monkeypatch.setattr(TableNoise, "draw", self._wrap(TableNoise.draw))
         monkeypatch.setattr(DeviceNoise, "draw", self._wrap(DeviceNoise.draw))
 
     def _wrap(self, draw: Any) -> Any:
@@ -682,7 +683,7 @@ def test_other_seeds_other_runs() -> None:
     firsts = [parameters(make(SMALL, seed)) for seed in range(4)]
     assert not any(same(a, b) for a, b in combinations(firsts, 2))
     agent = fingerprints(SMALL)
-    other = DQN(copy.deepcopy(agent.network), agent.config, agent.actions, 17)
+    other = make_agent(copy.deepcopy(agent.network), agent.config, agent.actions, 17)
     assert acts(agent) != acts(other)  # the same parameters, another seed of the agent
 
 
@@ -1012,13 +1013,13 @@ def test_grouped_draws_are_the_rows_draws(head: str, target: str, count: int) ->
     draws = torch.randn(3 if target == "double" else 2, count, agent.noise.size, generator=g)
     levels = Levels(torch.rand(ROWS, 3, generator=g), torch.rand(ROWS, 2, generator=g))
     weight = torch.rand(ROWS, generator=g)
-    levels_of = (lambda part: Levels(*(tau[part] for tau in levels))) if head == "implicit_quantile" else lambda _: None
-    whole = gradient(batch, draws, levels_of(slice(None)), weight)
+    levels_of = lambda part: Levels(*(tau[part] for tau in levels)) if head == "implicit_quantile" else Levels()  # noqa: E731
+    whole = gradient(batch, update_noise(draws), levels_of(slice(None)), weight)
     size, losses, priorities = ROWS // count, [], []
     for group in range(count):
         part = slice(group * size, (group + 1) * size)
         rows = Batch(*(field[part] for field in batch))
-        one = gradient(rows, draws[:, group : group + 1], levels_of(part), weight[part])
+        one = gradient(rows, update_noise(draws[:, group : group + 1]), levels_of(part), weight[part])
         losses.append(float(one.loss))
         priorities += one.priority.tolist()
     assert float(whole.loss) == pytest.approx(float(np.mean(losses)), rel=1e-4)
@@ -1045,7 +1046,8 @@ def test_munchausen_targets_against_a_twin() -> None:
         cut += float(log_here[action]) < -1.0
         target = float(batch.reward[row]) + bonus + float(batch.discount[row]) * soft
         errors.append(abs(float(value[row, action]) - target))
-    assert gradient(batch, draws, None, torch.ones(ROWS)).priority.tolist() == pytest.approx(errors, rel=1e-4)
+    priority = gradient(batch, update_noise(draws), weight=torch.ones(ROWS)).priority
+    assert priority.tolist() == pytest.approx(errors, rel=1e-4)
 
 
 def test_levels_are_drawn_from_a_stream_of_their_own_and_saved() -> None:
@@ -1063,7 +1065,7 @@ def test_levels_are_drawn_from_a_stream_of_their_own_and_saved() -> None:
         metrics = [agent.update(make_batch(), torch.ones(ROWS)) for agent in (one, third)]
         assert torch.equal(metrics[0].priority, metrics[1].priority)
     assert same(parameters(one), parameters(third))
-    assert make(member("quantile"))._levels(ROWS) is None
+    assert make(member("quantile"))._levels(ROWS) == Levels()
 
 
 @family

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making import make_agent
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +15,7 @@ from agent.common.observation import ObservationSpec
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
-from agent.learning.dqn import DQN
+from agent.learning.loss import Levels, arranged
 from agent.networks import encoders
 from agent.networks.build import build_network, noise_model
 from agent.networks.encoders import EncoderParts, MLPEncoder, TrunkEncoder, register_encoder
@@ -188,7 +189,8 @@ def test_groups_of_rows_share_a_draw(spec: ObservationSpec, groups: int) -> None
     noise = noise_model(config, network).draw(groups, generator=generator())
     assert noise is not None
     images = observations(spec, 6)
-    batch = Batch(images, *(torch.zeros(6) for _ in range(3)), images).grouped(groups)
+    rows = Batch(images, *(torch.zeros(6) for _ in range(3)), images)
+    batch, _ = arranged(rows, Levels(), noise)
     found = network(batch.observation, noise).q_values.reshape(6, 3)
     parts = zip(images.split(6 // groups), noise.split(1), strict=True)
     torch.testing.assert_close(found, torch.cat([network(*part).q_values for part in parts]))
@@ -231,7 +233,7 @@ def test_an_agent_learns_from_stored_observations(spec: ObservationSpec, encoder
     if encoder == "impala" and not spec.is_image:
         return
     config = parse(AgentConfig, {"network": {"hidden": [24], "encoder": encoder}, "batch_size": 6, "gamma": 0.0})
-    agent = DQN(build_network(config, spec, 3, generator()), config, 3, seed=0)
+    agent = make_agent(build_network(config, spec, 3, generator()), config, 3, seed=0)
     x, before = observations(spec, 6), agent.parameters.clone()
     batch = Batch(x, torch.arange(6) % 3, torch.arange(6.0), torch.zeros(6), x)
     losses = [float(agent.update(batch).loss) for _ in range(20)]

@@ -62,26 +62,26 @@ def test_what_is_sampled_is_what_was_shown(
             replay.add(action, reward, terminated, truncated, world.show(), died)
         resetting = terminated | truncated
         if rng.random() < 0.05:
-            for e in range(num_envs):
-                world.reset(e)
+            copies = rng.random(num_envs) < 0.7
             for replay in replays:
-                replay.cut(world.show())
-            resetting[:] = False
+                replay.cut(copies)
+            resetting = resetting | copies
         if t % 7 == 0 or t > 5 * capacity // num_envs:
             batches = [replay.gather(starts(replay)) for replay in replays]
             for one, two in zip(*batches, strict=True):
-                assert torch.equal(one, two)
+                np.testing.assert_array_equal(torch.as_tensor(one).cpu(), torch.as_tensor(two).cpu())
             assert batches[0].observation.shape[1:] == shape
 
 
 def starts(replay: Replay) -> torch.Tensor:
-    return replay.starts[(replay.first + torch.arange(len(replay), device=replay.device)) % len(replay.starts)]
+    return replay.starts[(replay.first + replay.place.put(np.arange(len(replay)))) % len(replay.starts)]
 
 
 def test_a_frame_is_stored_once() -> None:
     spec = ObservationSpec((4, 84, 84), "uint8", 255.0, 4)
     replay = Replay(1000, 2, spec)
-    held = sum(x.nbytes for x in replay.state().values() if isinstance(x, torch.Tensor)) + 8 * replay.rows
+    held = sum(x.nbytes for x in replay.state().values() if isinstance(x, np.ndarray) and len(x) > replay.rows)
+    held += replay._starts_of_row.nbytes
     assert required_bytes(1000, 2, spec) == held
     assert (
         required_bytes(1_000_000, 8, spec) < 7.1e9 < required_bytes(1_000_000, 8, ObservationSpec((4, 84, 84), "uint8"))
@@ -103,7 +103,7 @@ def test_stacks_survive_a_checkpoint(tmp_path: Path) -> None:
         for replay in (one, two)[: 1 + (t >= 20)]:
             replay.add(np.zeros(2), np.zeros(2), no, no, world.show())
     for left, right in zip(one.gather(starts(one)), two.gather(starts(two)), strict=True):
-        assert torch.equal(left, right)
+        np.testing.assert_array_equal(left, right)
 
 
 def test_a_lost_life_ends_the_return_and_not_the_game() -> None:

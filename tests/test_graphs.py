@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
+from making import make_agent
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -24,9 +25,8 @@ from torch.utils._pytree import tree_leaves
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
 from agent.common.seeding import seed_sequence, torch_generator
-from agent.compute.cuda_graphs import WARM_UP, Graph
-from agent.compute.numpy.network import NumpyNetwork
-from agent.compute.plan import EAGER, Speed
+from agent.compute.cuda_graphs import WARM_UP, Graph, GraphedLearner
+from agent.compute.plan import TORCH, Plan
 from agent.config.algorithm import (
     AgentConfig,
     ImplicitQuantileConfig,
@@ -35,11 +35,10 @@ from agent.config.algorithm import (
     NoiseConfig,
     PriorityConfig,
 )
-from agent.learning.dqn import DQN
-from agent.learning.learner import Learner
 from agent.networks.build import build_network
 from agent.networks.trunks import Impala
 from agent.noise.streams import DeviceNoise
+from agent.replay.batch import Sample
 from agent.replay.prioritised import PrioritisedReplay
 from agent.replay.ring import Replay
 
@@ -74,27 +73,22 @@ AGENTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def autograd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU, too, the network acts and learns by torch."""
-    monkeypatch.setattr(NumpyNetwork, "fits", staticmethod(lambda network: False))
-
-
 class World:
     """An agent, its replay and what environments that never rest tell it; the same for the same seed."""
 
     def __init__(
-        self, config: AgentConfig, speed: Speed = EAGER, device: torch.device | str = "cpu", tensors: bool = True
+        self, config: AgentConfig, plan: Plan = TORCH, device: torch.device | str = "cpu", tensors: bool = True
     ) -> None:
         network = build_network(config, IMAGES, ACTIONS, torch_generator(0, "initialisation"))
-        self.agent = DQN(network, config, ACTIONS, 0, device, speed)
+        self.agent, self.plan = make_agent(network, config, ACTIONS, 0, device, plan), plan
         sizes = 60, ENVS, IMAGES
         options: dict[str, Any] = {"n_step": config.n_step, "gamma": 0.9, "device": device, "tensors": tensors}
+        options["compiled"] = plan.compile(ROWS, torch.device("cuda" if tensors else "cpu"))  # as on a device
         if config.priority.enabled:
             self.replay: Replay = PrioritisedReplay(*sizes, exponent=config.priority.exponent, **options)
         else:
             self.replay = Replay(*sizes, **options)
-        self.learner = Learner(self.agent, self.replay, 0)
+        self.learner = plan.learner(self.agent, self.replay, 0)
         self.rng, self.step = np.random.Generator(np.random.PCG64(0)), 0
         self.replay.begin(self.observe())
         self.resetting = np.zeros(ENVS, dtype=bool)
@@ -162,20 +156,19 @@ class Recording(TorchDispatchMode):
 
 
 @contextmanager
-def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Speed]:
+def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]:
     """Recordings instead of graphs, and on the CPU what CUDA has: draws by torch, a step size that is a tensor."""
-    monkeypatch.setattr("agent.learning.learner.Graph", Recording)
     monkeypatch.setattr("agent.compute.cuda_graphs.Graph", Recording)
-    yield Speed(graphs=True)
+    yield Plan(graphs=True)
 
 
 def as_on_cuda(world: World) -> World:
     agent = world.agent
-    agent._adam._lr = torch.zeros(())
+    agent._adam._lr_on_device = torch.zeros(())
     agent._adam._steps = agent._adam.state["step"]
     agent._update = DeviceNoise(agent.noise, seed_sequence(0, "update"), "cpu")
     agent.acting_noise._stream = DeviceNoise(agent.noise, seed_sequence(0, "acting"), "cpu")
-    world.learner = Learner(agent, world.replay, 0)
+    world.learner = world.plan.learner(agent, world.replay, 0)
     return world
 
 
@@ -192,9 +185,7 @@ def test_batches_of_much_data_are_gathered_piece_by_piece(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pieces.replay, "sample_many", seen)
     expected = whole.run(10)
-    monkeypatch.setattr(
-        "agent.learning.learner.AT_ONCE", 2 * config.batch_size * 2 * IMAGES.size
-    )  # bytes of two batches
+    monkeypatch.setattr("agent.replay.ring.AT_ONCE", 2 * config.batch_size * 2 * IMAGES.size)  # bytes of two batches
     assert pieces.run(10) == expected
     assert len(expected) == sum(gathered) > 20
     assert set(gathered) == {1, 2}
@@ -206,23 +197,24 @@ def test_a_recorded_update_is_the_update(name: str, monkeypatch: pytest.MonkeyPa
     eager = as_on_cuda(World(AGENTS[name]))
     expected = eager.run(60)
     assert len(expected) > 60
-    with recordings(monkeypatch) as speed:
-        recorded = as_on_cuda(World(AGENTS[name], speed))
+    with recordings(monkeypatch) as plan:
+        recorded = as_on_cuda(World(AGENTS[name], plan))
         assert recorded.run(60) == expected
     assert torch.equal(recorded.agent.parameters, eager.agent.parameters)
     assert torch.equal(recorded.agent._target_parameters, eager.agent._target_parameters)
-    assert isinstance(recorded.learner._work, Recording)
-    assert len(recorded.learner._work.operations) > 100
+    assert isinstance(recorded.learner, GraphedLearner)
+    assert isinstance(recorded.learner._update, Recording)
+    assert len(recorded.learner._update.operations) > 100
 
 
 def test_every_replay_of_an_update_draws_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     still = replace(PLAIN, lr=1e-30, lr_end=None, target_every=10_000)
-    with recordings(monkeypatch) as speed:
-        world = as_on_cuda(World(still, speed))
+    with recordings(monkeypatch) as plan:
+        world = as_on_cuda(World(still, plan))
         for _ in range(10):
             world.play()
         world.learner._replay = OneBatch(world.replay)  # type: ignore[assignment]
-        losses = [float(world.learner._work()[0]) for _ in range(8)]
+        losses = [float(world.learner._update()[0]) for _ in range(8)]
     assert len(set(losses)) == 8  # the same rows and parameters: only the noise is another
 
 
@@ -232,16 +224,18 @@ class OneBatch:
     def __init__(self, replay: Replay) -> None:
         self.batch = replay.sample(ROWS, torch.Generator().manual_seed(0))
 
-    def sample(self, size: int, generator: torch.Generator) -> Any:
-        return self.batch
+    def sample_to_learn(self, size: int, beta: Tensor, generator: torch.Generator) -> Sample:
+        return Sample(self.batch)
+
+    def learned(self, rows: None, priority: None) -> None: ...
 
 
 @pytest.mark.parametrize("noise", [True, False])
 def test_recorded_acting_is_acting(noise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(IMPLICIT, noise=replace(IMPLICIT.noise, enabled=noise))
     eager = as_on_cuda(World(config))
-    with recordings(monkeypatch) as speed:
-        recorded = as_on_cuda(World(config, speed))
+    with recordings(monkeypatch) as plan:
+        recorded = as_on_cuda(World(config, plan))
         begins = np.zeros(ENVS, dtype=bool)
         chosen = []
         for _ in range(25):
@@ -282,7 +276,7 @@ def test_a_device_learns_what_the_host_learns(name: str) -> None:
 
 def test_a_step_size_on_the_device_is_the_step_size() -> None:
     a, b = World(PLAIN), World(PLAIN)
-    b.agent._adam._lr = torch.zeros(())
+    b.agent._adam._lr_on_device = torch.zeros(())
     assert np.allclose(a.run(30), b.run(30), rtol=1e-5)
     assert torch.allclose(a.agent.parameters, b.agent.parameters, rtol=1e-5, atol=1e-7)
 
@@ -303,7 +297,7 @@ def cuda() -> torch.device:
     return torch.device("cuda")
 
 
-GRAPHS = Speed(graphs=True)
+GRAPHS = Plan(graphs=True)
 
 
 @needs_cuda
@@ -431,13 +425,13 @@ def test_graphs_act_as_the_same_work_acts_without(noise: bool, cuda: torch.devic
 @pytest.mark.parametrize("name", ["uniform", "priorities"])
 def test_a_graph_holds_a_compiled_update(name: str, cuda: torch.device) -> None:
     eager = World(AGENTS[name], device=cuda)
-    both = World(AGENTS[name], Speed(compiled=True, graphs=True), cuda)
+    both = World(AGENTS[name], Plan("compiled", graphs=True), cuda)
     assert np.allclose(eager.run(20), both.run(20), rtol=1e-2, atol=1e-3)
 
 
 @needs_cuda
 def test_tf32_rounds_what_updates_multiply_and_nothing_else(cuda: torch.device) -> None:
-    exact, rounded = World(PLAIN, device=cuda), World(PLAIN, Speed(tf32=True), cuda)
+    exact, rounded = World(PLAIN, device=cuda), World(PLAIN, Plan(tf32=True), cuda)
     a, b = exact.run(12), rounded.run(12)
     assert a != b
     assert np.allclose(a, b, rtol=0.05, atol=1e-2)

@@ -2,23 +2,31 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from making import make_agent
 from torch import Tensor, nn
 
-from agent.config.algorithm import AgentConfig
+from agent.common.errors import UserError
+from agent.config.algorithm import AgentConfig, NetworkConfig
 from agent.config.parsing import parse
 from agent.learning import targets
+from agent.learning.gradient import AutogradGradient
 from agent.networks.build import build_network, noise_model
-from agent.networks.heads.base import Sizes
-from agent.networks.heads.categorical import CategoricalHead
+from agent.networks.heads import registry
+from agent.networks.heads.base import Sizes, gather_actions
+from agent.networks.heads.categorical import CategoricalHead, project
+from agent.networks.heads.expected import ExpectedHead, ExpectedValues
 from agent.networks.heads.implicit_quantile import ImplicitQuantileHead
-from agent.networks.heads.quantile import QuantileHead, midpoints
+from agent.networks.heads.quantile import QuantileHead, midpoints, quantile_loss
 from agent.networks.q_network import QNetwork
 from agent.noise.layers import Linear, NoisyLinear
+from agent.replay.batch import Batch
 
 INPUTS, ACTIONS = 3, 4
 HEADS: dict[str, dict[str, Any]] = {
@@ -75,9 +83,7 @@ def projected_by_loops(probabilities: list[float], positions: list[float], atoms
 
 def test_projection_by_hand() -> None:
     """Atoms 0, 1, 2, 3: ¼ at 0.25 is shared 3:1, ½ on an atom stays, ⅛ below and ⅛ above go to the ends."""
-    masses = targets.project(
-        torch.tensor([0.25, 0.5, 0.125, 0.125]), torch.tensor([0.25, 2.0, -5.0, 9.0]), torch.arange(4.0)
-    )
+    masses = project(torch.tensor([0.25, 0.5, 0.125, 0.125]), torch.tensor([0.25, 2.0, -5.0, 9.0]), torch.arange(4.0))
     torch.testing.assert_close(masses, torch.tensor([0.1875 + 0.125, 0.0625, 0.5, 0.125]))
 
 
@@ -89,19 +95,19 @@ def test_projection_agrees_with_loops(low: float, high: float, count: int) -> No
     probabilities = torch.softmax(normal(40, count).double(), dim=-1)
     positions = normal(40, 1, seed=2).double() * (high - low) / 2 + uniform(40, 1, seed=3).double() * atoms
     positions[0], positions[1], positions[2] = atoms, low - 1.0, high
-    seen = targets.project(probabilities, positions, atoms)
+    seen = project(probabilities, positions, atoms)
     rows = zip(probabilities.tolist(), positions.tolist(), strict=True)
     expected = [projected_by_loops(p, x, atoms.tolist()) for p, x in rows]
     torch.testing.assert_close(seen, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
     torch.testing.assert_close(seen.sum(dim=-1), torch.ones(40, dtype=torch.float64))
-    grouped = targets.project(probabilities.view(4, 10, -1), positions.view(4, 10, -1), atoms)
+    grouped = project(probabilities.view(4, 10, -1), positions.view(4, 10, -1), atoms)
     assert torch.equal(grouped.view(40, -1), seen)
 
 
 def test_the_mean_survives_the_projection_inside_the_support() -> None:
     atoms = torch.linspace(-10, 10, 51, dtype=torch.float64)
     probabilities, positions = torch.softmax(normal(30, 51).double(), -1), 9.9 * (2 * uniform(30, 51).double() - 1)
-    seen = targets.project(probabilities, positions, atoms)
+    seen = project(probabilities, positions, atoms)
     torch.testing.assert_close(seen @ atoms, (probabilities * positions).sum(-1))
 
 
@@ -161,17 +167,17 @@ def quantile_loss_by_loops(quantiles: list[float], tau: list[float], target: lis
 @pytest.mark.parametrize(("count", "samples"), [(1, 1), (5, 5), (4, 9)])
 def test_quantile_loss_agrees_with_loops(kappa: float, count: int, samples: int) -> None:
     quantiles, target, tau = normal(20, count), 2 * normal(20, samples, seed=2), uniform(20, count)
-    seen = targets.quantile_loss(quantiles, tau, target, kappa)
+    seen = quantile_loss(quantiles, tau, target, kappa)
     rows = zip(quantiles.tolist(), tau.tolist(), target.tolist(), strict=True)
     torch.testing.assert_close(seen, torch.tensor([quantile_loss_by_loops(*row, kappa) for row in rows]))
-    grouped = targets.quantile_loss(*(x.view(4, 5, -1) for x in (quantiles, tau, target)), kappa)
+    grouped = quantile_loss(*(x.view(4, 5, -1) for x in (quantiles, tau, target)), kappa)
     torch.testing.assert_close(grouped.flatten(), seen)
 
 
 def test_quantile_loss_by_hand() -> None:
     """τ = ¼: an error of +3 costs ¼·2½, one of −3 costs ¾·2½, one of ½ costs ¼·⅛."""
     tau, target = torch.tensor([[0.25]]), torch.tensor([[3.0], [-3.0], [0.5]])
-    assert targets.quantile_loss(torch.zeros(3, 1), tau, target, 1.0).tolist() == [0.625, 1.875, 0.03125]
+    assert quantile_loss(torch.zeros(3, 1), tau, target, 1.0).tolist() == [0.625, 1.875, 0.03125]
 
 
 def test_quantile_regression_finds_the_quantiles() -> None:
@@ -179,7 +185,7 @@ def test_quantile_regression_finds_the_quantiles() -> None:
     tau, samples = midpoints(5), normal(1, 4001)
     quantiles = torch.zeros(1, 5, requires_grad=True)
     for i in range(300):
-        (gradient,) = torch.autograd.grad(targets.quantile_loss(quantiles, tau, samples, 0.0).sum(), quantiles)
+        (gradient,) = torch.autograd.grad(quantile_loss(quantiles, tau, samples, 0.0).sum(), quantiles)
         quantiles = (quantiles - 2.0 * 0.98**i * gradient).detach().requires_grad_()
     torch.testing.assert_close(quantiles.detach()[0], torch.quantile(samples[0], tau), rtol=0, atol=0.02)
 
@@ -187,14 +193,14 @@ def test_quantile_regression_finds_the_quantiles() -> None:
 def test_levels_are_the_middles_of_equal_parts() -> None:
     assert midpoints(4).tolist() == [0.125, 0.375, 0.625, 0.875]
     network = build(config_of("quantile"))
-    assert network(normal(2, INPUTS), None).tau.tolist() == midpoints(5).tolist()  # type: ignore[attr-defined]
+    assert network(normal(2, INPUTS), None).levels.tolist() == midpoints(5).tolist()  # type: ignore[attr-defined]
 
 
 def test_quantile_values_and_target_by_hand() -> None:
     head = QuantileHead(Sizes(2, 3, 2, Linear), 3, 1.0)
     values = head.values(torch.tensor([[[0.0, 1.0, 5.0], [1.0, 1.0, 1.0]]]))
     assert values.q_values.tolist() == [[2.0, 1.0]]
-    outcome = targets.gather_actions(values.outcomes, torch.tensor([0]))
+    outcome = gather_actions(values.outcomes, torch.tensor([0]))
     target = head.target(outcome, torch.tensor([1.0]), torch.tensor([0.5]))
     assert target.tolist() == [[1.0, 1.5, 3.5]]
     assert head.target(outcome, torch.tensor([1.0]), torch.zeros(1), [-1.0, 0.5]).tolist() == [[0.5, 0.5, 0.5]]
@@ -348,7 +354,7 @@ def test_gradients_are_finite_differences(name: str, dueling: bool, form: str, r
     noise, x = draw(config, network, rows).double(), normal(6, INPUTS).double()
     tau = uniform(6, 4).double() if name == "implicit_quantile" else None
     action = torch.arange(6) % ACTIONS
-    outcome = targets.gather_actions(network(x, None).outcomes.detach(), action).roll(1, 0)
+    outcome = gather_actions(network(x, None).outcomes.detach(), action).roll(1, 0)
     target = network.head.target(outcome, normal(6, seed=5).double(), torch.full((6,), 0.9).double())
 
     def loss() -> Tensor:
@@ -387,3 +393,57 @@ def test_a_plain_network_has_every_head_too() -> None:
         assert network.noise_size == 0
         assert not any(isinstance(module, NoisyLinear) for module in network.modules())
         assert network(normal(6, INPUTS), None).q_values.shape == (6, ACTIONS)
+
+
+# ---- heads of one's own
+
+
+class Scaled(ExpectedHead):
+    """Values times a number."""
+
+    def __init__(self, sizes: Sizes, scale: float = 1.0) -> None:
+        super().__init__(sizes)
+        self.scale = scale
+
+    def values(self, outputs: Tensor) -> ExpectedValues:
+        return ExpectedValues(outputs * self.scale)
+
+
+@pytest.fixture
+def scaled() -> Iterator[None]:
+    registry.register_head("scaled", lambda parts: Scaled(parts.sizes, **parts.options))
+    yield
+    del registry._FACTORIES["scaled"]
+
+
+def of_my_own(**options: Any) -> AgentConfig:
+    return AgentConfig(NetworkConfig((8,)), head="scaled", head_options=options, loss="huber")
+
+
+def test_a_head_of_ones_own_is_built_with_its_options_and_learns(scaled: None) -> None:
+    config, plain = of_my_own(scale=3.0), AgentConfig(NetworkConfig((8,)))
+    networks = [build_network(c, 4, 2, torch.Generator().manual_seed(0)) for c in (config, plain)]
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    mine, theirs = (network(x, None).q_values for network in networks)
+    torch.testing.assert_close(mine, 3.0 * theirs)
+    agent = make_agent(networks[0], config, 2, seed=0)
+    assert isinstance(agent._gradient, AutogradGradient)  # NumPy knows nothing of it
+    before = agent.parameters.clone()
+    rows = torch.Generator().manual_seed(2)
+    ones, actions = torch.ones(64), torch.randint(2, (64,), generator=rows)
+    agent.update(Batch(torch.randn(64, 4, generator=rows), actions, ones, ones, torch.randn(64, 4, generator=rows)))
+    assert not torch.equal(agent.parameters, before)
+
+
+def test_a_head_of_ones_own_is_kept_apart(scaled: None) -> None:
+    for name in ("expected", "categorical", "no name", ""):
+        with pytest.raises(ValueError):
+            registry.register_head(name, lambda parts: Scaled(parts.sizes))
+    with pytest.raises(UserError, match=r"agent\.head_options=\{'size': 2\} do not go with agent\.head=scaled.*size"):
+        build_network(of_my_own(size=2), 4, 2)
+    with pytest.raises(UserError, match=r"agent\.head is 'unknown': it must be one of expected, .*scaled.*imports="):
+        build_network(replace(of_my_own(), head="unknown"), 4, 2)
+    with pytest.raises(UserError, match=r"leave agent\.head_options out"):
+        AgentConfig(head_options={"scale": 1.0})
+    with pytest.raises(UserError, match=r"agent\.head_options\.scale must be a number"):
+        of_my_own(scale=[1.0])

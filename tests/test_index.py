@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making import make_agent
 from torch import Tensor
 
 from agent.common.errors import UserError
@@ -16,6 +17,7 @@ from agent.common.observation import ObservationSpec, as_spec
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.learning.dqn import DQN
+from agent.learning.loss import UpdateNoise
 from agent.networks.build import build_network, noise_model
 from agent.networks.q_network import flatten_parameters
 from agent.noise.distributions import LayerNoise
@@ -50,7 +52,7 @@ def config_of(noise: dict[str, Any] | None = None, **agent: Any) -> AgentConfig:
 
 
 def make(config: AgentConfig, seed: int = 0) -> DQN:
-    return DQN(build_network(config, INPUTS, ACTIONS, generator(seed)), config, ACTIONS, seed)
+    return make_agent(build_network(config, INPUTS, ACTIONS, generator(seed)), config, ACTIONS, seed)
 
 
 def batch_of(seed: int = 3) -> Batch:
@@ -218,9 +220,9 @@ def draws_of(agent: DQN, batch: Batch) -> Tensor:
     seen: list[Tensor] = []
     gradient = agent._gradient
 
-    def watched(batch: Batch, draws: Any, *rest: Any) -> Any:
-        seen.append(torch.as_tensor(draws).clone())
-        return gradient(batch, draws, *rest)
+    def watched(batch: Batch[Any], noise: UpdateNoise[Any], *rest: Any) -> Any:
+        seen.append(torch.stack([torch.as_tensor(draw) for draw in noise if draw is not None]))
+        return gradient(batch, noise, *rest)
 
     agent._gradient = watched  # type: ignore[assignment]
     agent.update(batch)
@@ -250,10 +252,10 @@ def test_the_gradient_is_that_of_the_formula_row_by_row(draws: int, repeat: int,
     with torch.no_grad():
         agent._target_parameters.add_(values(len(agent._target_parameters), dtype=torch.float32), alpha=0.1)
     twin = build_network(config, INPUTS, ACTIONS, generator())
-    index = agent._update_noise(ROWS)
-    assert index is not None
-    agent._gradient(batch, index, None, None)
-    shared = index[0].reshape(len(index[0]), -1, D).repeat_interleave(ROWS // len(index[0]), dim=0)  # [B, M, d]
+    noise = agent.update_noise(ROWS)
+    agent._gradient(batch, noise)
+    index = torch.as_tensor(noise.prediction)
+    shared = index.reshape(len(index), -1, D).repeat_interleave(ROWS // len(index), dim=0)  # [B, M, d]
     losses = []
     for row in range(ROWS):
         for member in shared[row]:
@@ -270,12 +272,12 @@ def test_the_gradient_is_that_of_the_formula_row_by_row(draws: int, repeat: int,
 
 def test_priorities_are_the_mean_of_a_rows_errors() -> None:
     agent, weight = make(config_of({"repeat": 4})), torch.linspace(0.5, 1.0, ROWS)
-    index = agent._update_noise(ROWS)
-    assert index is not None
+    noise = agent.update_noise(ROWS)
     batch, single = batch_of(), []
-    several = agent._gradient(batch, index, None, weight)
+    several = agent._gradient(batch, noise, weight=weight)
     for m in range(4):
-        single.append(agent._gradient(batch, index[:, :, m], None, weight))
+        of_one = UpdateNoise(*(draw if draw is None else draw[:, m] for draw in noise))
+        single.append(agent._gradient(batch, of_one, weight=weight))
     torch.testing.assert_close(several.priority, torch.stack([one.priority for one in single]).mean(dim=0))
     torch.testing.assert_close(several.loss, torch.stack([one.loss for one in single]).mean())
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from agent.config.algorithm import AgentConfig, NetworkConfig, NoiseConfig
-from agent.learning.targets import gather_actions
 from agent.networks.build import build_network, noise_model
 from agent.networks.encoders import MLPEncoder
-from agent.networks.heads.base import Sizes
+from agent.networks.heads.base import Sizes, gather_actions
 from agent.networks.heads.expected import ExpectedHead
 from agent.networks.q_network import QNetwork, flatten_parameters
 from agent.noise.distributions import LayerNoise, split

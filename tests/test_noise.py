@@ -35,7 +35,7 @@ def stream_of(kind: str, model: NoiseModel, seed: int = 0) -> NoiseStream:
 
 
 def drawn(stream: NoiseStream | NoiseModel, *shape: int) -> Tensor:
-    result = stream.draw(*shape)
+    result = torch.as_tensor(stream.draw(*shape))
     assert result is not None
     return result
 
@@ -191,7 +191,7 @@ def test_nothing_to_draw_is_the_mean_network() -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 5), (3, 4, 2)])
 def test_shapes(shape: tuple[int, ...], device: torch.device) -> None:
     stream = noise_stream(NoiseModel(7), np.random.SeedSequence(0), device)
-    result = stream.draw(*shape)
+    result = torch.as_tensor(stream.draw(*shape))
     assert result is not None
     assert result.shape == (*shape, 7)
     assert result.device.type == device.type

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making import make_agent, update_noise
 from torch import Tensor
 
 from agent.common.observation import ObservationSpec
@@ -13,7 +14,6 @@ from agent.compute.numpy.gradient import NumpyGradient
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
-from agent.learning.dqn import DQN
 from agent.learning.gradient import AutogradGradient
 from agent.networks.build import build_network
 from agent.networks.encoders import TrunkEncoder
@@ -93,11 +93,11 @@ def test_the_loss_of_a_batch_is_autograds(spec: ObservationSpec, head: str, swit
     reward, discount = torch.randn(ROWS, generator=generator), torch.rand(ROWS, generator=generator)
     batch = Batch(observe(spec, ROWS, 1), action, reward, discount, observe(spec, ROWS, 2))
     noise = torch.randn(2 + config.double, 1, online.noise_size, generator=generator)
-    wanted = AutogradGradient(online, target, flat, config)(batch, noise)
+    wanted = AutogradGradient(online, target, flat, config)(batch, update_noise(noise))
     assert flat.grad is not None
     expected = flat.grad.clone()
     flat.grad.fill_(torch.nan)
-    seen = NumpyGradient(online, target, flat, config)(batch, noise)
+    seen = NumpyGradient(online, target, flat, config)(batch, update_noise(noise))
     assert float(seen.loss) == pytest.approx(float(wanted.loss), rel=1e-4)
     torch.testing.assert_close(flat.grad, expected, rtol=1e-3, atol=1e-5)
 
@@ -113,7 +113,7 @@ def test_patches_are_torchs(stride: int) -> None:
 
 def test_an_agent_acts_by_it() -> None:
     config, spec = config_of({"hidden": [8]}, noise={"mean_envs": 0}), IMAGES["truth values"]
-    agent = DQN(build(config, spec)[0], config, ACTIONS, seed=0)
+    agent = make_agent(build(config, spec)[0], config, ACTIONS, seed=0)
     for rows in (1, 20):
         actions = agent.act(observe(spec, rows).numpy(), np.zeros(rows, dtype=bool))
         with torch.no_grad():

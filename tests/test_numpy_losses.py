@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agent.compute.numpy.losses import project
-from agent.learning import targets
+from agent.networks.heads import categorical
 
 
 @pytest.mark.parametrize("count", [2, 3, 51])
@@ -20,7 +20,7 @@ def test_masses_move_as_by_torch(count: int) -> None:
         places = random.uniform(-5.0, 7.0, (7, count)).astype(np.float32)
         places[:2] = random.choice(atoms.numpy(), (2, count))
         places[2], places[3] = -3.0, 5.0
-        wanted = targets.project(torch.from_numpy(masses), torch.from_numpy(places), atoms).numpy()
+        wanted = categorical.project(torch.from_numpy(masses), torch.from_numpy(places), atoms).numpy()
         moved = project(masses, places, atoms.numpy())
         np.testing.assert_allclose(moved, wanted, atol=2e-6)
         np.testing.assert_allclose(moved.sum(axis=1), 1.0, atol=1e-5)

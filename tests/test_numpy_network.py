@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making import make_agent, update_noise
 from torch import Tensor
 
 from agent.compute.numpy.gradient import NumpyGradient
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
-from agent.learning.dqn import DQN
 from agent.learning.gradient import AutogradGradient
 from agent.networks.build import build_network
 from agent.networks.q_network import QNetwork, flatten_parameters
@@ -124,11 +124,11 @@ def test_the_loss_of_a_batch_is_autograds(
     (online, flat), (target, _) = build(config, 0), build(config, 50)
     noise = torch.randn(3 if double else 2, count, online.noise_size, generator=torch.Generator().manual_seed(1))
     by_torch = noise if count == 1 else noise.repeat_interleave(ROWS // count, dim=1)
-    expected_loss, expected_norm, _ = AutogradGradient(online, target, flat, config)(batch_of(), by_torch)
+    expected_loss, expected_norm, _ = AutogradGradient(online, target, flat, config)(batch_of(), update_noise(by_torch))
     assert flat.grad is not None
     expected = flat.grad.clone()
     flat.grad.fill_(torch.nan)
-    loss_seen, norm_seen, _ = NumpyGradient(online, target, flat, config)(batch_of(), noise)
+    loss_seen, norm_seen, _ = NumpyGradient(online, target, flat, config)(batch_of(), update_noise(noise))
     assert float(loss_seen) == pytest.approx(float(expected_loss), rel=1e-4)
     assert float(norm_seen) == pytest.approx(float(expected_norm), rel=1e-4)
     assert float(flat.grad.norm()) == pytest.approx(min(clip, float(expected_norm)), rel=1e-4)
@@ -155,11 +155,11 @@ def test_the_loss_of_every_head_is_autograds(
         noise = torch.randn(3, count, online.noise_size, generator=torch.Generator().manual_seed(1))
         noise = by_torch = noise[: 2 + config.double]
     weight = torch.rand(ROWS, generator=torch.Generator().manual_seed(2)) if weighted else None
-    expected = AutogradGradient(online, frozen, flat, config)(batch_of(), by_torch, None, weight)
+    expected = AutogradGradient(online, frozen, flat, config)(batch_of(), update_noise(by_torch), weight=weight)
     assert flat.grad is not None
     gradient = flat.grad.clone()
     flat.grad.fill_(torch.nan)
-    seen = NumpyGradient(online, frozen, flat, config)(batch_of(), noise, None, weight)
+    seen = NumpyGradient(online, frozen, flat, config)(batch_of(), update_noise(noise), weight=weight)
     assert float(seen.loss) == pytest.approx(float(expected.loss), rel=1e-4)
     assert float(seen.norm) == pytest.approx(float(expected.norm), rel=1e-3)
     torch.testing.assert_close(flat.grad, gradient, rtol=1e-3, atol=1e-5)
@@ -177,9 +177,9 @@ def test_weights_scale_the_loss_of_their_rows(head: str) -> None:
     assert flat.grad is not None
     seen = []
     for weight in (None, torch.ones(ROWS), torch.tensor([2.0] * 6 + [0.0] * 6)):
-        loss = float(learn(batch, None, None, weight).loss)
+        loss = float(learn(batch, update_noise(None), weight=weight).loss)
         seen.append((loss, flat.grad.clone()))
-    learn(Batch(*(field[:6] for field in batch)), None)
+    learn(Batch(*(field[:6] for field in batch)), update_noise(None))
     seen.append((0.0, flat.grad.clone()))
     assert seen[0][0] == pytest.approx(seen[1][0])
     torch.testing.assert_close(seen[0][1], seen[1][1])
@@ -262,7 +262,7 @@ def test_an_agent_learns_the_same_with_both(monkeypatch: pytest.MonkeyPatch, dou
     for fits in (True, False):
         monkeypatch.setattr(NumpyNetwork, "fits", staticmethod(lambda network, fits=fits: fits))
         network = build_network(config, INPUTS, ACTIONS, torch.Generator().manual_seed(0))
-        agents.append(DQN(network, config, ACTIONS, seed=0))
+        agents.append(make_agent(network, config, ACTIONS, seed=0))
     first = agents[0].parameters.clone()
     for i in range(50):
         batch = batch_of(seed=i)
@@ -283,8 +283,8 @@ def test_an_agent_learns_the_same_from_arrays_as_from_tensors(share: bool, draws
     batch, weight = batch_of(), torch.linspace(0.2, 1.0, ROWS)
     seen = []
     for kind, by_row in ((batch, weight), (batch.arrays(), weight.numpy())):
-        agent = DQN(build(config)[0], config, ACTIONS, 0)
-        assert agent.takes_arrays
+        agent = make_agent(build(config)[0], config, ACTIONS, 0)
+        assert isinstance(agent._gradient, NumpyGradient)
         metrics = [agent.update(kind, by_row) for _ in range(5)]
         seen.append((agent.parameters, [float(m.loss) for m in metrics], metrics[-1].priority.tolist()))
     assert torch.equal(seen[0][0], seen[1][0])

@@ -17,12 +17,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from agent.command.presets import register_presets
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig, NetworkConfig, NoiseConfig
 from agent.config.checks import without_effect
 from agent.config.parsing import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, leaf_names, nearest, parse, to_plain
 from agent.config.run import EvaluateConfig, TrainConfig
-from train import presets
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -46,6 +46,7 @@ class Outer:
     tags: tuple[str, ...] = ()
     ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
     free: dict[str, Any] = field(default_factory=dict)
+    goal: float | Literal["solved"] | None = None
 
 
 # ---- right input
@@ -74,7 +75,11 @@ def test_every_kind_of_value() -> None:
     )
     assert parse(Outer, given) == expected
     assert type(parse(Outer, given).inner.share) is float
-    assert parse(Outer, {"maybe": None, "name": None}) == Outer()
+    assert parse(Outer, {"maybe": None, "name": None, "goal": None}) == Outer()
+    assert parse(Outer, {"goal": "solved"}).goal == "solved"
+    assert parse(Outer, {"goal": 3}).goal == 3.0
+    with pytest.raises(UserError, match="goal is 'lost': it must be a number"):
+        parse(Outer, {"goal": "lost"})
 
 
 def test_whole_numbers_may_be_written_with_an_exponent() -> None:
@@ -221,7 +226,6 @@ def test_the_nearest_words() -> None:
         ({"gamma": 1.5}, ["agent.gamma", "1.5", "between 0 and 1"]),
         ({"n_step": 0}, ["agent.n_step", "0", "at least 1"]),
         ({"replay_ratio": "-1/2"}, ["agent.replay_ratio", "-1/2", "at least 0"]),
-        ({"head": "c51"}, ["agent.head", "c51", "categorical", "implicit_quantile"]),
         ({"munchausen": {"enabled": True}}, ["agent.double", "agent.munchausen.enabled"]),
         ({"head": "quantile", "loss": "squared"}, ["agent.loss=squared", "agent.head=quantile"]),
         ({"head": "categorical", "loss": "squared"}, ["agent.loss=squared", "agent.head=categorical"]),
@@ -285,7 +289,7 @@ def train_mapping(*overrides: str) -> dict[str, Any]:
 
 @functools.cache
 def _train_json(overrides: tuple[str, ...]) -> str:
-    presets(overrides)
+    register_presets(overrides)
     cfg = composed("train", *overrides, "env.id=CartPole-v1")
     mapping: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     assert mapping.pop("resume") is None
@@ -465,7 +469,7 @@ def test_every_agent_has_small_sizes_where_no_preset_knows_better(agent: str) ->
 
 
 def test_an_id_without_its_version_is_the_newest_with_a_preset() -> None:
-    presets(["env=CartPole,MinAtar/Breakout,CliffWalking,DeepSea"])
+    register_presets(["env=CartPole,MinAtar/Breakout,CliffWalking,DeepSea"])
     for short, whole in {
         "CartPole": "CartPole-v1",
         "MinAtar/Breakout": "MinAtar/Breakout-v1",
@@ -481,7 +485,7 @@ def test_an_id_without_its_version_is_the_newest_with_a_preset() -> None:
 def test_an_id_has_its_preset_however_hydra_is_told(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stored: list[Any] = []
     monkeypatch.setattr(ConfigStore, "store", lambda self, name, *node: stored.append(name))
-    presets([f"env={word.format('ALE/Pong-v5')}", f"env={word.format('CartPole')}"])
+    register_presets([f"env={word.format('ALE/Pong-v5')}", f"env={word.format('CartPole')}"])
     assert stored == ["Pong-v5", "CartPole"]
 
 
@@ -490,8 +494,8 @@ GAMES = {"Pong": 0.25, "Pong-v4": 0.0, "PongDeterministic-v0": 0.25, "PongNoFram
 
 @pytest.mark.parametrize("env_id", [*GAMES, "Gong-v4", "Gong"])
 def test_a_game_is_played_as_in_the_papers_by_each_of_its_names(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.is_atari_game", lambda name: name == "Pong")
-    presets([f"env={env_id}"])
+    monkeypatch.setattr("agent.command.presets.is_atari_game", lambda name: name == "Pong")
+    register_presets([f"env={env_id}"])
     short = env_id in GAMES and "-v" not in env_id
     config = composed("train", f"env={env_id}", *([] if short else [f"env.id={env_id}"]))
     assert OmegaConf.select(config, "env.clip_rewards") == (env_id in GAMES)
@@ -543,9 +547,9 @@ def test_what_is_no_game_and_has_no_preset_gets_none(monkeypatch: pytest.MonkeyP
     stored: list[Any] = []
     monkeypatch.setattr(ConfigStore, "store", lambda self, *node: stored.append(node))
     names = ("Cart.*", "NoPreset", "a/b/c-v0", "../CartPole-v1", "x:Cart[Pole", "", "CartPole-v1", "ALE/", "ALE")
-    presets([*(f"env={name}" for name in names), "env", "-m", "envs=CartPole"])
+    register_presets([*(f"env={name}" for name in names), "env", "-m", "envs=CartPole"])
     assert stored == []
-    presets(["env=Nope-v0,CartPole,ALE/Pong-v5"])
+    register_presets(["env=Nope-v0,CartPole,ALE/Pong-v5"])
     assert sorted(node[0] for node in stored) == ["CartPole", "Pong-v5"]
 
 
@@ -589,3 +593,13 @@ def test_defaults_are_the_papers_where_the_paper_has_one() -> None:
     assert (NoiseConfig().form, NoiseConfig().distribution, NoiseConfig().hold) == ("factorised", "normal", "step")
     assert AgentConfig().epsilon.start == AgentConfig().epsilon.end == 0.0
     assert NetworkConfig().hidden
+
+
+def test_the_sizes_of_small_tasks_stand_once() -> None:
+    """conf/sizes/small.yaml has them, and presets of tasks include that file."""
+    shared = yaml.safe_load((CONF / "sizes" / "small.yaml").read_text())
+    assert {"network", "quantile", "implicit_quantile", "epsilon", "priority", "lr", "batch_size"} <= set(shared)
+    for path in CONF.glob("env/**/*.yaml"):
+        agent = yaml.safe_load(path.read_text()).get("agent", {})
+        repeated = [name for name in shared if name in agent and agent[name] == shared[name]]
+        assert not repeated, f"{path.name} repeats {repeated}"

@@ -1,7 +1,6 @@
 """Prioritised replay against a twin that keeps a plain dict of priorities, and its draws against their frequencies."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,9 +40,9 @@ class PrioritisedWorld(World):
 
     def learn(self, size: int) -> None:
         """A batch, and new priorities for it."""
-        sampled = self.memory.sample_prioritised(size, 0.5, torch.Generator(self.device).manual_seed(self.serial))
+        sampled = self.memory.sample_to_learn(size, 0.5, torch.Generator(self.device).manual_seed(self.serial))
         given = self.rng.exponential(3.0, size=size)
-        self.memory.reprioritise(sampled.rows, torch.from_numpy(given).to(self.device))
+        self.memory.learned(sampled.rows, torch.from_numpy(given).to(self.device))
         raised: dict[tuple[float, ...], float] = {}
         for row, priority in zip(rows_of(sampled.batch), given.tolist(), strict=True):
             raised[row[0]] = max(raised.get(row[0], 0.0), (priority + LEAST) ** self.exponent)
@@ -72,7 +71,7 @@ def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bo
         for _ in range(80):
             operation = pick.random()
             if operation < 0.05:
-                world.cut()
+                world.cut(pick.random(num_envs) < 0.7)
             elif operation < 0.08:
                 world.save_and_load()
             elif operation < 0.4 and len(world.replay):
@@ -99,7 +98,7 @@ def filled(device: torch.device | str = "cpu", exponent: float = ALPHA) -> Prior
 
 def frequencies(world: PrioritisedWorld, draws: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
     """How often each row was drawn, and its p^α, for the rows that can be drawn."""
-    rows = world.memory.sample_prioritised(draws, 0.4, torch.Generator(world.device).manual_seed(0)).rows
+    rows = world.memory.sample_to_learn(draws, 0.4, torch.Generator(world.device).manual_seed(0)).rows
     leaves = torch.as_tensor(world.memory._tree.leaves).cpu().numpy()
     counts = np.bincount(torch.as_tensor(rows).cpu().numpy(), minlength=len(leaves))
     assert not counts[leaves == 0].any()  # the waiting row, reset rows, overwritten rows
@@ -125,30 +124,31 @@ def test_an_exponent_of_0_draws_uniformly() -> None:
 def test_weights_are_the_papers(beta: float, device: torch.device) -> None:
     """w = (1/(N·P))^β, divided by the largest of the batch (§3.4, algorithm 1)."""
     world = filled(device)
-    sampled = world.memory.sample_prioritised(50, beta, torch.Generator(device).manual_seed(3))
+    sampled = world.memory.sample_to_learn(50, beta, torch.Generator(device).manual_seed(3))
     leaves = torch.as_tensor(world.memory._tree.leaves).cpu().numpy()
     probability = leaves[torch.as_tensor(sampled.rows).cpu().numpy()] / leaves.sum()
     weights = (1.0 / (len(world.replay) * probability)) ** beta
-    assert sampled.weight.dtype == torch.float32
-    np.testing.assert_allclose(sampled.weight.cpu().numpy(), weights / weights.max(), rtol=1e-5)
-    assert float(sampled.weight.max()) == 1.0
+    found = torch.as_tensor(sampled.weight)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.cpu().numpy(), weights / weights.max(), rtol=1e-5)
+    assert float(found.max()) == 1.0
 
 
 def test_weights_at_beta_1_undo_the_priorities() -> None:
     """The weighted mean of anything over draws by priority is its mean over all starts."""
     world = filled()
-    sampled = world.memory.sample_prioritised(400_000, 1.0, torch.Generator().manual_seed(0))
-    weight, reward = sampled.weight.double(), sampled.batch.reward.double()
-    everything = world.replay.gather(all_starts(world.replay).numpy()).reward.double()
+    sampled = world.memory.sample_to_learn(400_000, 1.0, torch.Generator().manual_seed(0))
+    weight, reward = sampled.weight.astype(np.float64), sampled.batch.reward.astype(np.float64)
+    everything = world.replay.gather(all_starts(world.replay)).reward.astype(np.float64)
     assert float((weight * reward).sum() / weight.sum()) == pytest.approx(float(everything.mean()), abs=0.05)
     assert abs(float(reward.mean() - everything.mean())) > 0.1  # which they change
 
 
 def test_what_is_drawn_are_true_transitions(device: torch.device) -> None:
     world = filled(device)
-    sampled = world.memory.sample_prioritised(5_000, 0.4, torch.Generator(device).manual_seed(0))
+    sampled = world.memory.sample_to_learn(5_000, 0.4, torch.Generator(device).manual_seed(0))
     assert set(rows_of(sampled.batch)) == set(world.twin.transitions())
-    assert sampled.batch.observation.device.type == sampled.weight.device.type == device.type
+    assert all(isinstance(x, np.ndarray if device.type == "cpu" else torch.Tensor) for x in sampled[1:])
 
 
 def test_hand_computed_priorities() -> None:
@@ -158,10 +158,10 @@ def test_hand_computed_priorities() -> None:
         world.step()
     leaves = world.memory._tree.leaves
     assert leaves[:4].tolist() == [1.0, 1.0, 1.0, 0.0]
-    world.memory.reprioritise(np.array([0, 1, 1]), np.array([4.0, 9.0, 0.25]))
+    world.memory.learned(np.array([0, 1, 1]), np.array([4.0, 9.0, 0.25]))
     world.step()
     np.testing.assert_allclose(leaves[:5], [2.0, 3.0, 1.0, 3.0, 0.0], rtol=1e-6)
-    world.memory.reprioritise(np.array([1]), np.array([0.0]))
+    world.memory.learned(np.array([1]), np.array([0.0]))
     world.step()
     np.testing.assert_allclose(leaves[:6], [2.0, LEAST**0.5, 1.0, 3.0, 3.0, 0.0], rtol=1e-6)  # still the largest seen
 
@@ -170,29 +170,24 @@ def test_hand_computed_priorities() -> None:
 def test_what_is_not_a_priority_spoils_nothing(bad: float, device: torch.device) -> None:
     world = filled(device)
     largest = float(world.memory._largest[0])
-    rows = all_starts(world.replay)[:1]
-    index = rows if device.type != "cpu" else rows.numpy()
-    world.memory.reprioritise(index, torch.tensor([bad], device=device))
+    index = all_starts(world.replay)[:1]
+    world.memory.learned(index, torch.tensor([bad], device=device))
     leaf = float(world.memory._tree.leaves[index][0])
     assert leaf == pytest.approx(LEAST**ALPHA if bad < 0 else largest)
     assert float(world.memory._largest[0]) == largest
-    assert torch.isfinite(
-        world.memory.sample_prioritised(100, 0.4, torch.Generator(device).manual_seed(0)).weight
-    ).all()
+    weight = world.memory.sample_to_learn(100, 0.4, torch.Generator(device).manual_seed(0)).weight
+    assert torch.isfinite(torch.as_tensor(weight)).all()
 
 
-def test_each_batch_of_learn_sees_the_priorities_of_the_one_before() -> None:
+def test_each_sample_sees_the_priorities_of_the_one_before() -> None:
     world = PrioritisedWorld(20, 1, 1, exponent=1.0)
     for _ in range(20):
         world.step()
     seen: list[set[float]] = []
-
-    def update(batch: Any, weight: Any) -> Any:
+    for batch, _, rows in world.memory.samples(3, 400, 0.4, torch.Generator().manual_seed(0)):
+        assert len(batch.action) == 400
         seen.append(set(batch.observation[:, 1].tolist()))
-        return SimpleNamespace(priority=1e9 * (batch.observation[:, 1] == min(seen[0])))  # one row alone
-
-    metrics = list(world.memory.learn(3, 400, 0.4, update, torch.Generator().manual_seed(0)))
-    assert [len(metric.priority) for metric in metrics] == [400] * 3
+        world.memory.learned(rows, 1e9 * (batch.observation[:, 1] == min(seen[0])))  # one row alone
     assert len(seen[0]) == 20
     assert seen[1] == seen[2] == {min(seen[0])}
 
@@ -200,7 +195,7 @@ def test_each_batch_of_learn_sees_the_priorities_of_the_one_before() -> None:
 def test_sampling_is_a_function_of_the_generator(device: torch.device) -> None:
     world = filled(device)
     first, second, other = (
-        rows_of(world.memory.sample_prioritised(64, 0.4, torch.Generator(device).manual_seed(seed)).batch)
+        rows_of(world.memory.sample_to_learn(64, 0.4, torch.Generator(device).manual_seed(seed)).batch)
         for seed in (5, 5, 6)
     )
     assert first == second != other
@@ -208,7 +203,7 @@ def test_sampling_is_a_function_of_the_generator(device: torch.device) -> None:
 
 def test_an_empty_replay_refuses_to_sample() -> None:
     with pytest.raises(ValueError, match="no transition"):
-        PrioritisedWorld(10, 1, 1).memory.sample_prioritised(4, 0.4)
+        PrioritisedWorld(10, 1, 1).memory.sample_to_learn(4, 0.4)
 
 
 def test_a_device_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from agent.learning.loss import Levels, arranged
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.replay.ring import Batch, Replay, required_bytes
 
@@ -47,9 +48,9 @@ class Twin:
         for episodes, first in zip(self.episodes, observation.tolist(), strict=True):
             episodes.append(Episode(tuple(first)))
 
-    def cut(self, observation: np.ndarray) -> None:
-        self.tick += 1
-        self.begin(observation)
+    def cut(self, copies: np.ndarray) -> None:
+        for e in copies.nonzero()[0]:
+            self.episodes[e][-1].ended = True
 
     def add(self, action: Any, reward: Any, terminated: Any, truncated: Any, following: np.ndarray) -> None:
         for e, episodes in enumerate(self.episodes):
@@ -121,11 +122,12 @@ class World:
             memory.add(action, reward, terminated, truncated, following)
         self.resetting = terminated | truncated
 
-    def cut(self) -> None:
-        first = self.observe()
-        self.replay.cut(first)
-        self.twin.cut(first)
-        self.resetting[:] = False
+    def cut(self, copies: Any = True) -> None:
+        """Ends the episodes of some environments [E], or of all, from outside: their next step only resets."""
+        copies = np.broadcast_to(copies, self.num_envs)
+        for memory in (self.replay, self.twin):
+            memory.cut(copies)
+        self.resetting = self.resetting | copies
 
     def save_and_load(self) -> None:
         saved = copy.deepcopy(self.replay.state())
@@ -141,7 +143,7 @@ class World:
 
 def all_starts(replay: Replay) -> torch.Tensor:
     """The queue of starts, oldest first."""
-    return replay.starts[(replay.first + torch.arange(len(replay), device=replay.device)) % len(replay.starts)]
+    return replay.starts[(replay.first + replay.place.put(np.arange(len(replay)))) % len(replay.starts)]
 
 
 def rows_of(batch: Batch) -> list[Row]:
@@ -165,7 +167,7 @@ def test_hand_computed_transitions() -> None:
     assert batch.reward.tolist() == pytest.approx([1 + 1.8 + 2.43, 2 + 2.7 + 3.24, 3 + 3.6, 4, 5 + 5.4, 6])
     assert batch.discount.tolist() == pytest.approx([0.729, 0, 0, 0, 0.81, 0.9])
     assert batch.next_observation.flatten().tolist() == [3, 4, 4, 4, 7, 7]
-    assert (batch.observation.dtype, batch.action.dtype) == (torch.float32, torch.int64)
+    assert (batch.observation.dtype, batch.action.dtype) == (np.float32, np.int64)
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 3])
@@ -209,12 +211,12 @@ def test_newest_row_bootstraps_early_and_grows_with_the_next_steps() -> None:
 # ---- cuts
 
 
-def test_cut_is_a_truncation_after_the_newest_step() -> None:
+def test_cut_is_a_truncation_after_the_newest_step_of_that_environment_alone() -> None:
     world = World(capacity=16, num_envs=2, n_step=3)
     for _ in range(3):
         world.step()
-    world.cut()
-    for _ in range(3):
+    world.cut([False, True])
+    for _ in range(4):  # the first of which only resets environment 1
         world.step()
     world.check()
     batch = world.replay.gather(all_starts(world.replay))
@@ -222,13 +224,15 @@ def test_cut_is_a_truncation_after_the_newest_step() -> None:
     assert batch.observation[one, 1].tolist() == [1, 2, 3, 5, 6, 7]
     assert batch.next_observation[one, 1].tolist() == [4, 4, 4, 8, 8, 8]
     assert batch.discount[one].tolist() == [GAMMA**3, GAMMA**2, GAMMA] * 2
+    assert batch.observation[~one, 1].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert batch.next_observation[~one, 1].tolist() == [4, 5, 6, 7, 8, 8, 8]
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("cuts", [1, 2, 3])
 @pytest.mark.parametrize("ending", ["none", "terminated", "truncated", "reset row"])
 def test_cuts_at_every_position_of_the_ring(num_envs: int, cuts: int, ending: str) -> None:
-    """In mid-episode, right after an ending (its reset row never comes) and after a reset row; several in a row."""
+    """In mid-episode, right after an ending (its reset row is yet to come), after a reset row; several in a row."""
     rows = 6
     for position in range(2 * rows):
         world = World(rows * num_envs, num_envs, n_step=3, seed=position)
@@ -238,8 +242,8 @@ def test_cuts_at_every_position_of_the_ring(num_envs: int, cuts: int, ending: st
         world.step(terminated=ends & (ending == "terminated"), truncated=ends & (ending in ("truncated", "reset row")))
         if ending == "reset row":
             world.step()
-        for _ in range(cuts):
-            world.cut()
+        for i in range(cuts):
+            world.cut(np.arange(num_envs) >= i)
             world.check()
         for _ in range(rows):
             world.step()
@@ -249,6 +253,7 @@ def test_cuts_at_every_position_of_the_ring(num_envs: int, cuts: int, ending: st
 def test_cut_before_the_first_step() -> None:
     world = World(capacity=4, num_envs=2, n_step=2)
     world.cut()
+    world.step()
     assert len(world.replay) == 0
     world.step()
     world.check()
@@ -291,7 +296,7 @@ def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bo
         for _ in range(100):
             operation = pick.random()
             if operation < 0.05:
-                world.cut()
+                world.cut(pick.random(num_envs) < 0.7)
             elif operation < 0.08:
                 world.save_and_load()
             else:
@@ -361,15 +366,13 @@ def test_sampling_is_a_function_of_the_generator(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_batches_of_arrays_are_those_of_tensors(count: int) -> None:
-    replay = filled().replay
-    arrays, tensors = (
-        replay.sample_many(count, 8, np.random.Generator(np.random.PCG64(2)), kind) for kind in (True, False)
-    )
-    for one, other in zip(arrays, tensors, strict=True):
-        assert all(isinstance(field, np.ndarray) for field in one)
-        assert all(isinstance(field, torch.Tensor) for field in other)
-        assert rows_of(one.tensors()) == rows_of(other) == rows_of(one.tensors().arrays().tensors())
+def test_batches_are_arrays_on_a_cpu_and_become_tensors_without_a_copy(count: int) -> None:
+    for batch in filled().replay.sample_many(count, 8, np.random.Generator(np.random.PCG64(2))):
+        tensors = batch.tensors(torch.device("cpu"))
+        assert all(isinstance(field, np.ndarray) for field in batch)
+        assert all(isinstance(field, torch.Tensor) for field in tensors)
+        assert rows_of(tensors) == rows_of(batch) == rows_of(tensors.arrays())
+        assert tensors.reward.numpy().ctypes.data == batch.reward.ctypes.data
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 5, 7, 49, 64, 100])
@@ -407,14 +410,15 @@ def test_an_empty_replay_refuses_to_sample() -> None:
         world.replay.sample(1)
     world.step()
     assert len(world.replay.sample(5).action) == 5
-    world.cut()  # takes the only row that is held
+    world.cut()
+    world.step()  # which only resets, and takes the only row that is held
     with pytest.raises(ValueError, match="no transition"):
         world.replay.sample_many(2, 4)
 
 
 def test_grouped_batches_are_views_in_order() -> None:
-    batch = filled().replay.sample(12, torch.Generator().manual_seed(0))
-    grouped = batch.grouped(3)
+    batch = filled().replay.sample(12, torch.Generator().manual_seed(0)).tensors(torch.device("cpu"))
+    grouped, _ = arranged(batch, Levels(), torch.zeros(3, 5))
     assert tuple(grouped.observation.shape) == (3, 4, 2)
     for whole, part in zip(batch, grouped, strict=True):
         assert torch.equal(part.flatten(0, 1), whole)
@@ -435,9 +439,9 @@ def test_observations_and_rewards_are_stored_in_single_precision(dtype: type) ->
     for t in range(3):
         replay.add(np.zeros(2, dtype=np.int64), rewards[t], no, no, observations[t + 1])
     batch = replay.gather(all_starts(replay))
-    assert np.array_equal(batch.observation.numpy(), observations[:3].reshape(6, 3).astype(np.float32))
-    assert np.array_equal(batch.next_observation.numpy(), observations[1:].reshape(6, 3).astype(np.float32))
-    assert np.array_equal(batch.reward.numpy(), rewards.reshape(6).astype(np.float32))
+    assert np.array_equal(batch.observation, observations[:3].reshape(6, 3).astype(np.float32))
+    assert np.array_equal(batch.next_observation, observations[1:].reshape(6, 3).astype(np.float32))
+    assert np.array_equal(batch.reward, rewards.reshape(6).astype(np.float32))
 
 
 def test_what_was_added_may_be_overwritten_by_the_environment() -> None:

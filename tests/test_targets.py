@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.learning.targets import bellman_target, gather_actions, greedy, td_loss
+from agent.learning.targets import greedy
+from agent.networks.heads.base import bellman_target, gather_actions
+from agent.networks.heads.expected import td_loss
 
 
 def test_greedy_is_the_best_action_and_the_first_of_equals() -> None:

@@ -13,24 +13,25 @@ import numpy as np
 import pytest
 import torch
 
-import agent.running.trainer
+import agent.running.evaluator
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.schedule import Every
-from agent.common.seeding import environment_seeds, torch_generator
-from agent.compute.plan import choose_speed
+from agent.common.seeding import environment_seeds, state_of, torch_generator
+from agent.compute.numpy.network import NumpyNetwork
+from agent.compute.plan import choose_plan
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.build import build_network
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.replay.prioritised import PrioritisedReplay
+from agent.running.build import build_replay
 from agent.running.evaluation import Evaluation
 from agent.running.player import load_player
 from agent.running.trainer import Outcome, Trainer
 from envs.make import load_task
 from envs.vector import make_vector
-from train import build_replay
 
 SMALL: dict[str, Any] = {
     "env.id": "CartPole-v1",
@@ -86,13 +87,14 @@ class Setup(NamedTuple):
 
     def run(self) -> Outcome:
         outcome = self.trainer.run(Interrupt())
-        self.trainer.envs.close()
+        self.trainer.collector.envs.close()
         return outcome
 
     def learned(self) -> dict[str, Any]:
         """All that learning consists of: parameters, optimiser, replay and random streams."""
-        state = self.trainer.state()
-        return {name: state[name] for name in ("agent", "replay", "sampling_generator")}
+        trainer = self.trainer  # not its whole state: that asks the environments, which are closed
+        generator = state_of(trainer._learner.generator)
+        return {"agent": trainer.agent.state(), "replay": trainer.replay.state(), "sampling_generator": generator}
 
 
 def setup(folder: Path, **changes: Any) -> Setup:
@@ -105,12 +107,13 @@ def setup(folder: Path, **changes: Any) -> Setup:
         node[last] = value
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
+    Journal.steps.clear()  # of the step by which the task is looked at
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
-    speed = choose_speed(config, True, torch.device("cpu"))
-    dqn = DQN(network, options, task.actions, config.seed, speed=speed)
-    replay = build_replay(config, task, torch.device("cpu"))
+    plan = choose_plan(config, NumpyNetwork.fits(network), torch.device("cpu"))
+    dqn = DQN(network, options, task.actions, config.seed, "cpu", plan.policy, plan.gradient)
+    replay = build_replay(config, task, torch.device("cpu"), plan)
     envs = make_vector(task, config.num_envs, config.env.vectorization)
-    return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder), tracker)  # type: ignore[arg-type]
+    return Setup(Trainer(config, task, envs, dqn, replay, tracker, folder, plan), tracker)  # type: ignore[arg-type]
 
 
 def same(one: Any, two: Any) -> bool:
@@ -204,7 +207,7 @@ def test_steps_are_real_transitions(tmp_path: Path, num_envs: int, longest: int)
 
 
 def test_episodes_are_reported_as_they_were(tmp_path: Path) -> None:
-    """Those that a checkpoint cut short are not: nobody knows how they would have ended."""
+    """Whatever is saved meanwhile."""
     changes: Any = {"checkpoint.every": 40, **JOURNAL}
     run = setup(tmp_path, num_envs=3, **changes)
     seen: list[Step] = []
@@ -229,7 +232,7 @@ def test_episodes_are_reported_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_envs", [1, 4])
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_the_replay_holds_what_happened(tmp_path: Path, num_envs: int, n_step: int) -> None:
-    """Environment to batch, checkpoints' cuts included: every transition follows from the environment's own notes."""
+    """Environment to batch: every transition follows from the environment's own notes."""
     changes: Any = {"agent.n_step": n_step, "agent.gamma": 0.5, "checkpoint.every": 70, **JOURNAL}
     run = setup(tmp_path, num_envs=num_envs, **changes)
     notes: list[Step] = []
@@ -293,7 +296,7 @@ def test_warm_up_ends_where_learning_starts(tmp_path: Path, warmup: str) -> None
         calls.append(("random", trainer.step))
         return random_actions(count)
 
-    def learning(batch: Any) -> Any:
+    def learning(batch: Any, weight: None) -> Any:
         assert trainer.step > 100
         if not dqn.updates:
             assert torch.equal(dqn.parameters, initial)
@@ -349,16 +352,16 @@ def test_priorities_are_written_back_and_logged(tmp_path: Path, head: str) -> No
     replay = one.trainer.replay
     assert isinstance(replay, PrioritisedReplay)
     written: list[float] = []
-    kept = replay.reprioritise
+    kept = replay.learned
 
-    def reprioritise(rows: Any, priority: Any) -> None:
+    def learned(rows: Any, priority: Any) -> None:
         kept(rows, priority)
         leaves, given = replay._tree.leaves[rows], (np.asarray(priority, dtype=float).clip(0) + 1e-6) ** 0.5
         assert (leaves >= given * (1 - 1e-9)).all()  # the greatest of several
         assert np.isclose(leaves, given, rtol=1e-9).sum() >= len(set(rows.tolist()))
         written.append(float(given.mean()))
 
-    replay.reprioritise = reprioritise  # type: ignore[method-assign]
+    replay.learned = learned  # type: ignore[method-assign]
     one.run()
     assert len(written) == one.trainer.agent.updates == 140
     assert sum(value for _, value in one.tracker.series("train/priority")) > 0
@@ -406,10 +409,10 @@ def test_videos_do_not_change_the_agent_and_are_made_when_asked(tmp_path: Path) 
 
 
 def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no screen")
 
-    monkeypatch.setattr(agent.running.trainer, "record", broken)
+    monkeypatch.setattr(agent.running.evaluator, "record", broken)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
     assert run.run().exit_code == 0
@@ -419,13 +422,13 @@ def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypat
 def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A video takes much memory: the checkpoint of its step is there before."""
 
-    def killed(*_: Any) -> None:
-        raise SystemExit(137)
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(agent.running.trainer, "record", killed)
+    monkeypatch.setattr(agent.running.evaluator, "record", killed)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         run.run()
     step, state = load_checkpoint(latest_checkpoint(tmp_path) or tmp_path)
     assert step == run.trainer.step >= 50
@@ -437,7 +440,7 @@ def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monke
 
 
 def test_episodes_that_the_evaluation_cuts_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("evaluation", "trainer"):
+    for module in ("evaluation", "evaluator"):
         monkeypatch.setattr(f"agent.running.{module}.EPISODE_CAP", 5)
     world = setup(tmp_path, **{"eval.every": 40})
     world.run()
@@ -453,7 +456,7 @@ def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatc
     values, seeds = iter([1.0, 5.0, 3.0, 5.0, 4.0]), []
     parameters: dict[int, Any] = {}
 
-    def evaluated(task: Any, network: Any, asked: list[int], noise: Any = None) -> Evaluation:
+    def evaluated(task: Any, network: Any, asked: list[int], noise: Any, *_: Any) -> Evaluation:
         seeds.append(asked)
         if noise is not None:
             return Evaluation((0.0, 0.0), (1, 1))
@@ -461,7 +464,7 @@ def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatc
         value = next(values)
         return Evaluation((value, value), (1, 1))
 
-    monkeypatch.setattr(agent.running.trainer, "evaluate", evaluated)
+    monkeypatch.setattr(agent.running.evaluator, "evaluate", evaluated)
     changes: Any = {"eval.every": 60}
     run = setup(tmp_path, steps=300, num_envs=1, **changes)
     outcome = run.run()
@@ -499,7 +502,11 @@ class Watched:
 
     def __init__(self, trainer: Trainer) -> None:
         self.events: list[str] = []
-        for owner, name in ((trainer.envs, "step_async"), (trainer.envs, "step_wait"), (trainer.agent, "update")):
+        for owner, name in (
+            (trainer.collector.envs, "step_async"),
+            (trainer.collector.envs, "step_wait"),
+            (trainer.agent, "update"),
+        ):
             setattr(owner, name, self.noted(name, getattr(owner, name)))
         replay, add = trainer.replay, trainer.replay.add
 
@@ -523,7 +530,7 @@ def test_updates_happen_while_the_step_is_under_way(tmp_path: Path) -> None:
     watched = Watched(trainer)
     for _ in range(30):
         trainer.iterate()
-    trainer.envs.close()
+    trainer.collector.envs.close()
     rounds = " ".join(watched.events).split("step_async ")[1:]
     assert {words.strip() for words in rounds} == {"step_wait add", "update step_wait add"}  # 2 environments, ratio 1/2
 

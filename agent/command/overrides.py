@@ -1,13 +1,60 @@
 """Overrides of the command line: name=value in Hydra's grammar."""
 
-import re
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from agent.common.quoting import quote
 
 
-def word(name: str, value: object) -> str:
-    """name=value as Hydra reads it: a value in quotes where it would be taken for something else."""
-    text = str(value)
-    if re.fullmatch(r"[A-Za-z0-9_./:+@%-]+", text):
-        return f"{name}={text}"
-    # Its grammar: a quote inside gets a backslash, and so do the backslashes before a quote, which the last one is too.
-    quoted = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"{name}='{quoted}'"
+def unfold(overrides: Sequence[str]) -> Iterator[str]:
+    """The overrides, with one for each option in place of those in braces, such as eval={every:100}."""
+    parser = OverridesParser.create()
+    for override in overrides:
+        yield from _below(override.partition("=")[0], parser.parse_override(override).value(), override)
+
+
+def _below(key: str, node: Any, override: str) -> Iterator[str]:
+    if isinstance(node, dict) and node:
+        for name, value in node.items():
+            yield from _below(f"{key}.{name}", value, f"{key}.{name}={value}")
+    else:
+        yield override
+
+
+def from_python(name: str, value: Any) -> Iterator[str]:
+    """The overrides that give an option a value of Python's; a mapping gives one for each option below it.
+
+    Args:
+        name: of the option, such as agent.lr.
+        value: a number, text, None, a list of such, or a mapping of names to such.
+    """
+    if isinstance(value, Mapping) and value:
+        for key, below in value.items():
+            yield from from_python(f"{name}.{key}", below)
+    elif name.startswith("env.kwargs."):
+        yield f"++{name}={_written(value)}"  # the preset need not know the environment's arguments
+    else:
+        yield f"{'env' if name == 'env.id' else name}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    """A value of Python's in Hydra's grammar."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Integral():
+            return str(int(value))
+        case Real():
+            return str(value)
+        case str():
+            return quote(value)
+        case Mapping():
+            return "{" + ",".join(f"{quote(str(key))}:{_written(below)}" for key, below in value.items()) + "}"
+        case Sequence():
+            return "[" + ",".join(map(_written, value)) + "]"
+    return quote(str(value))

@@ -1,18 +1,89 @@
-"""NumPy arrays on the CPU and tensors elsewhere, by one spelling: a NumPy operation costs a third of torch's there.
+"""NumPy arrays on the CPU and tensors elsewhere, in one notation: a NumPy operation costs a third of torch's there.
 
-What goes to an accelerator goes through pinned memory, and nobody waits for it to arrive.
+Only this module and agent/compute ask whether something is an array or a tensor. An upload to an accelerator goes
+through pinned memory, and nobody waits for it to arrive.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from agent.common.seeding import Generator, numpy_generator, torch_generator
 
-def as_array(values: Any) -> Any:
-    """A tensor on the CPU as a NumPy view of it; an array, and a tensor on another device, as it is."""
-    return values.numpy() if isinstance(values, Tensor) and values.device.type == "cpu" else values
+Array = np.ndarray | Tensor
+T = TypeVar("T")
+
+#: Of a random number that is brought below a count by its remainder: uniform but for one part in 2⁶² / count.
+WIDE = 2**62
+
+
+class Place:
+    """A device and its array library: NumPy on the CPU, torch on any other device.
+
+    Args:
+        device: of the arrays.
+        tensors: True for torch on the CPU, too.
+    """
+
+    def __init__(self, device: torch.device | str, tensors: bool | None = None) -> None:
+        self.device = torch.device(device)
+        self._numpy = self.device.type == "cpu" and not tensors
+
+    def pick(self, on_numpy: T, on_torch: T) -> T:
+        """The one of two things that belongs to this kind of arrays."""
+        return on_numpy if self._numpy else on_torch
+
+    def zeros(self, shape: Sequence[int] | int, dtype: str = "float32") -> Array:
+        """Zeros of a shape."""
+        return np.zeros(shape, dtype) if self._numpy else torch.zeros(shape, dtype=dtype_of(dtype), device=self.device)
+
+    def put(self, values: Array) -> Array:
+        """The same values at this place; a view where they are there already."""
+        if self._numpy:
+            return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+        return as_tensor(values, self.device)
+
+    def generator(self, seed: int, stream: str) -> Generator:
+        """A generator of one stream of a run: NumPy's draws a batch in a third of the time of torch's on the CPU."""
+        return numpy_generator(seed, stream) if self._numpy else torch_generator(seed, stream, device=self.device)
+
+    def uniform(self, size: int, generator: Generator | None) -> Array:
+        """Numbers [size] in [0, 1), float64. None: torch's default generator."""
+        if isinstance(generator, np.random.Generator):
+            return generator.random(size)
+        drawn = torch.rand(size, dtype=torch.float64, generator=generator, device=self.device)
+        return drawn.numpy() if self._numpy else drawn
+
+    def below(self, count: Array, size: int, generator: Generator | None) -> Array:
+        """Whole numbers [size] from 0 to count − 1, int64; `count` is a scalar at this place."""
+        if self._numpy:  # a product of numbers below 1 with a count is below the count, rounded or not
+            shares = self.uniform(size, generator)
+            shares *= count
+            return integer(shares)
+        assert not isinstance(generator, np.random.Generator)
+        wide = WIDE if self.device.type != "mps" else 2**31 - 1  # Apple's GPU draws no more bits
+        return torch.randint(wide, (size,), generator=generator, device=self.device) % count
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """torch's dtype of a name that NumPy spells in the same way, such as float32."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def as_array(values: Array) -> np.ndarray:
+    """A tensor on the CPU as a NumPy view of it; an array as it is."""
+    return values if isinstance(values, np.ndarray) else values.numpy()
+
+
+def as_tensor(values: Array, device: torch.device) -> Tensor:
+    """A tensor as it is; an array as a tensor on `device`: on the CPU a view of it, elsewhere a copy."""
+    if isinstance(values, Tensor):
+        return values
+    return torch.from_numpy(values) if device.type == "cpu" else upload(values, device)
 
 
 def upload(values: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
@@ -23,36 +94,85 @@ def upload(values: np.ndarray, device: torch.device, dtype: torch.dtype | None =
     return tensor.pin_memory().to(device, non_blocking=True)  # the pinned block stays until the copy is done
 
 
-def take(array: Any, index: Any) -> Any:
-    """Rows `index` of a tensor or an array."""
-    return array.take(index, axis=0) if isinstance(array, np.ndarray) else array.index_select(0, index)
+def take(array: Array, index: Array) -> Array:
+    """Rows `index` of an array."""
+    return array.take(index, axis=0) if isinstance(array, np.ndarray) else array.index_select(0, index)  # type: ignore[arg-type]
 
 
-def take_round(ring: Any, index: Any) -> Any:
-    """Rows `index` of a tensor or an array, where counting goes on at its beginning: row len(ring) is row 0."""
+def take_round(ring: Array, index: Array) -> Array:
+    """Rows `index` of an array, where counting goes on at its beginning: row len(ring) is row 0."""
     if isinstance(ring, np.ndarray):
         return ring.take(index, axis=0, mode="wrap")
-    return ring.index_select(0, index % len(ring))
+    return ring.index_select(0, index % len(ring))  # type: ignore[arg-type]
 
 
-def choose(mask: np.ndarray, yes: Any, no: Any) -> Any:
-    """Rows of `yes` where the mask [N] holds, and of `no` elsewhere: two tensors or two arrays [N, ...] of a kind."""
+def choose(mask: np.ndarray, yes: Array, no: Array) -> Array:
+    """Rows of `yes` where the mask [N] holds, and of `no` elsewhere: two arrays [N, ...] of a kind."""
     if isinstance(yes, np.ndarray):
         return np.where(mask[:, None], yes, no)
-    return torch.where(upload(mask, yes.device).unsqueeze(1), yes, no)
+    return torch.where(upload(mask, yes.device).unsqueeze(1), yes, no)  # type: ignore[arg-type]
 
 
-def expand(array: Any, count: int) -> Any:
-    """`array` [1, ...] as [count, ...]: a view of a tensor or an array."""
+def expand(array: Array, count: int) -> Array:
+    """`array` [1, ...] as [count, ...]: a view of it."""
     shape = (count, *array.shape[1:])
     return np.broadcast_to(array, shape) if isinstance(array, np.ndarray) else array.expand(shape)
 
 
-def integer(array: Any) -> Any:
+def integer(array: Array) -> Array:
     """The same numbers as int64."""
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
 
 
-def write(array: Any, where: slice, values: np.ndarray) -> None:
-    """array[where] = values, for a tensor or an array."""
-    array[where] = values if isinstance(array, np.ndarray) else upload(values, array.device, array.dtype)
+def single(array: Array) -> Array:
+    """The same numbers as float32."""
+    return array.astype(np.float32) if isinstance(array, np.ndarray) else array.float()
+
+
+def double(array: Array) -> Array:
+    """The same numbers as float64."""
+    return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
+
+
+def finite_or(array: Array, other: Array) -> Array:
+    """The numbers of `array` that are finite, and `other` in place of those that are not."""
+    if isinstance(array, np.ndarray):
+        return np.where(np.isfinite(array), array, other)
+    return torch.where(torch.isfinite(array), array, other)  # type: ignore[arg-type]
+
+
+def keep_largest(largest: Array, array: Array) -> None:
+    """Raises `largest` [1], in place, to the greatest number of `array`, where that is greater."""
+    if isinstance(largest, np.ndarray):
+        np.maximum(largest, array.max(), out=largest)
+    else:
+        largest.copy_(torch.maximum(largest, array.amax()))  # type: ignore[union-attr]
+
+
+def all_finite(array: Array) -> bool:
+    """Whether no number is NaN or infinite; waits for the device. Whole numbers always are finite."""
+    return bool((np.isfinite(array) if isinstance(array, np.ndarray) else torch.isfinite(array)).all())
+
+
+def write(array: Array, where: slice, values: np.ndarray) -> None:
+    """array[where] = values."""
+    if isinstance(array, np.ndarray):
+        array[where] = values
+    else:
+        array[where] = upload(values, array.device, array.dtype)
+
+
+def restore_array(target: Array, source: Array, name: str) -> None:
+    """Copies a saved array over `target`, whatever kind either is of.
+
+    Raises:
+        ValueError: where it is of another shape or dtype.
+    """
+    kinds = [(tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in (source, target)]
+    if kinds[0] != kinds[1]:
+        found, expected = (f"{shape} of {dtype}" for shape, dtype in kinds)
+        raise ValueError(f"replay {name} are {found}, expected {expected}")
+    if isinstance(target, np.ndarray):
+        target[...] = as_array(source)
+    else:
+        target.copy_(torch.as_tensor(source))

@@ -15,7 +15,8 @@ class Compiled:
 
     Args:
         function: whose first argument has as many rows as the batch.
-        strict: whether it has to be compiled. Else what cannot be is called as it is, and a line says so.
+        strict: whether it must be compiled. Otherwise a function that cannot be compiled is called as it is, and a line
+            says so.
         size: of the batches for which it is compiled: others are computed as they would be without.
 
     Raises:
@@ -28,7 +29,7 @@ class Compiled:
         self._first = True
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns."""
+        """The result of the function."""
         if self._size is not None and len(arguments[0]) != self._size:
             return self._function(*arguments)
         if not self._first:
@@ -43,14 +44,14 @@ class Compiled:
         except Exception as error:
             reason = f"{type(error).__name__}: {reason_of(error):.300}"
             if self._strict:
-                raise UserError(f"the update could not be compiled ({reason}): use compile=off") from error
+                raise UserError(f"the update could not be compiled ({reason}): use backend=torch") from error
             print(f"\nthe update could not be compiled, and is not ({reason})", file=sys.stderr, flush=True)
             self._compiled = self._function
             return self._function(*arguments)
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what the compiler says, and the line of the program that it could not follow."""
+    """The first line of the compiler's message, and the line of the program that it could not compile."""
     lines = str(error).strip().splitlines() or [""]
     place = [line.strip() for line in lines if line.strip().startswith("File ") and "site-packages" not in line]
     return ", ".join([lines[0], *place[-1:]])

@@ -1,8 +1,8 @@
-"""How a run is computed: compiled or not, in CUDA graphs or not, learning while the environments step or after it.
+"""How a run is computed: the backend, CUDA graphs or not, learning while the environments step or after it.
 
-None of it belongs to the algorithm: a saved agent knows nothing of it, and a run may be resumed with other ones. What
-is chosen depends on the config and the machine alone, never on how long something took: the same run is the same again.
-(What compiled kernels on CUDA round is not: their compiler times several of a kind and keeps the fastest.)
+None of this belongs to the algorithm: a saved agent does not record it, and a run may be resumed with another plan. The
+choice depends on the config and the machine alone, never on measured times, so that the same run gives the same result.
+(Compiled CUDA kernels are the exception: their compiler times several variants and keeps the fastest.)
 """
 
 import os
@@ -10,70 +10,127 @@ import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from agent.common.errors import UserError
+from agent.compute.compiled import Compiled
+from agent.compute.compiled_gradient import CompiledGradient
+from agent.compute.cuda_graphs import GraphedLearner, GraphedPolicy
+from agent.compute.numpy.gradient import NumpyGradient
+from agent.compute.numpy.network import NumpyPolicy
+from agent.config.algorithm import AgentConfig
 from agent.config.run import TrainConfig
+from agent.learning.dqn import DQN
+from agent.learning.gradient import AutogradGradient, Gradient
+from agent.learning.learner import Learner
+from agent.learning.policy import Policy, TorchPolicy
+from agent.networks.q_network import QNetwork
+from agent.replay.ring import Compile, Replay, as_it_is
 
-#: From how many updates on a run wins back what compiling takes, where it has been measured. With nothing cached it
-#: takes 10 to 60 s on a CPU, and saves 0.8 of 3.9 ms of an update by MinAtar's convolution; 20 to 90 s on CUDA, and
-#: saves 0.2 to 0.5 ms of one by Atari's three convolutions.
+Backend = Literal["torch", "numpy", "compiled"]
+
+#: The number of updates from which a run wins back the time of compiling, as measured. Without a cache, compiling takes
+#: 10 to 60 s on a CPU and saves 0.8 of 3.9 ms of an update with MinAtar's convolution; on CUDA it takes 20 to 90 s and
+#: saves 0.2 to 0.5 ms of an update with Atari's three convolutions.
 COMPILE_FROM = {"cpu": 100_000, "cuda": 100_000}
-#: Of larger networks large products are most of a CPU's work, and compiled ones are slower: Rainbow on Atari's frames,
-#: 6.9 million parameters, 74 ms against 55.
+#: In larger networks, large matrix products are most of a CPU's work, and compiled ones are slower: Rainbow on Atari's
+#: frames, 6.9 million parameters, 74 ms against 55.
 COMPILE_UP_TO = 1_000_000
 
 
-#: The least compute capability of a GPU for which torch.compile makes kernels.
+#: torch.compile makes kernels for GPUs of this compute capability or more.
 TRITON = (7, 0)
 
 
 @dataclass(frozen=True)
-class Speed:
-    """What was chosen, and a line that says so."""
+class Plan:
+    """How a run is computed, as one value: it makes the policy, the gradient, the learner and compiled functions.
 
-    compiled: bool = False
+    The defaults are plain PyTorch.
+
+    Attributes:
+        backend: of the gradient.
+        numpy_policy: whether NumPy computes the policy.
+        graphs: whether acting and updates are CUDA graphs.
+        overlap: whether the agent learns while the environments step.
+        tf32: whether linear layers round to TF32 on CUDA.
+        autocast: whether encoders compute in bfloat16.
+        strict: whether the run ends where something cannot be compiled.
+        line: says all that to a person.
+    """
+
+    backend: Backend = "torch"
+    numpy_policy: bool = False
     graphs: bool = False
     overlap: bool = False
     tf32: bool = False
     autocast: bool = False
-    strict: bool = False  # whether to end where something cannot be compiled
+    strict: bool = False
     line: str = ""
 
+    def policy(self, network: QNetwork) -> Policy:
+        """Makes the greedy policy of a network."""
+        if self.numpy_policy:
+            return NumpyPolicy(network)
+        return GraphedPolicy(network) if self.graphs else TorchPolicy(network)
 
-#: Nothing of all that.
-EAGER = Speed()
+    def gradient(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> Gradient:
+        """Makes the Gradient of an agent; see AutogradGradient."""
+        agent = network, target, parameters, config
+        match self.backend:
+            case "numpy":
+                return NumpyGradient(*agent)
+            case "compiled":
+                return CompiledGradient(*agent, autocast=self.autocast, tf32=self.tf32, strict=self.strict)
+            case "torch":
+                return AutogradGradient(*agent, autocast=self.autocast, tf32=self.tf32)
+
+    def learner(self, agent: DQN, replay: Replay, seed: int) -> Learner:
+        """Makes the learner, which draws batches and updates the agent."""
+        return GraphedLearner(agent, replay, seed) if self.graphs else Learner(agent, replay, seed)
+
+    def compile(self, batch_size: int, device: torch.device) -> Compile:
+        """The compiler of a replay's functions of `batch_size` rows; on a CPU it leaves them as they are."""
+        if self.backend != "compiled" or device.type == "cpu":
+            return as_it_is
+        return partial(Compiled, strict=self.strict, size=batch_size)
 
 
-def choose_speed(config: TrainConfig, on_numpy: bool, device: torch.device, parameters: int = 0) -> Speed:
-    """What a run will use.
+#: Plain PyTorch: the code that a reader reads is the code that runs.
+TORCH = Plan()
+
+
+def choose_plan(config: TrainConfig, fits_numpy: bool, device: torch.device, parameters: int = 0) -> Plan:
+    """The plan of a run.
 
     Args:
         config: of the run.
-        on_numpy: whether the network is one that NumPy computes faster than any compiled one.
+        fits_numpy: whether the network is one that NumPy computes, faster than any compiled one.
         device: where the agent is.
         parameters: how many the network has.
 
     Raises:
-        UserError: for what this machine does not have, or what does not go together.
+        UserError: where this machine lacks something, or options contradict each other.
     """
     graphs, graphs_line = _graphs(config, device)
-    compiled, compile_line = _compiled(config, on_numpy, device, parameters)
+    backend, backend_line = _backend(config, fits_numpy, device, parameters)
     if config.autocast != "none" and device.type != "cuda":
         raise UserError(
             f"autocast={config.autocast} does not go with device={device}, where it gains nothing: leave it out"
         )
     overlap = config.overlap == "on" or (config.overlap == "auto" and device.type == "cuda")
-    parts = ["NumPy" if on_numpy and not compiled else compile_line, graphs_line]
-    parts += ["while the environments step"] if overlap else []
     tf32, bf16 = config.autocast != "none", config.autocast == "bf16"
-    parts += ["TF32"] if tf32 else []
-    parts += ["bfloat16 in the encoder"] if bf16 else []
+    parts = [backend_line, graphs_line, "while the environments step" if overlap else ""]
+    parts += ["TF32" if tf32 else "", "bfloat16 in the encoder" if bf16 else ""]
+    numpy_policy = fits_numpy and config.backend != "torch"
     line = "updates: " + ", ".join(filter(None, parts))
-    return Speed(compiled, graphs, overlap, tf32, bf16, config.compile == "on", line)
+    return Plan(backend, numpy_policy, graphs, overlap, tf32, bf16, config.backend == "compiled", line)
 
 
 def updates_of(config: TrainConfig) -> int:
@@ -82,29 +139,41 @@ def updates_of(config: TrainConfig) -> int:
     return max(0, steps * ratio.numerator // ratio.denominator)
 
 
-def _compiled(config: TrainConfig, on_numpy: bool, device: torch.device, parameters: int) -> tuple[bool, str]:
-    """Whether to compile, and in words."""
+def _backend(config: TrainConfig, fits_numpy: bool, device: torch.device, parameters: int) -> tuple[Backend, str]:
+    """The backend of the gradient, and a phrase for it."""
     compiled = "compiled at the first one, which takes a minute or so"
-    if config.compile == "on":
+    if config.backend == "numpy" and not fits_numpy:
+        raise UserError(
+            "backend=numpy computes linear layers, behind one small convolution at most, on a CPU, and this network or "
+            "device is another: use backend=auto"
+        )
+    if config.backend == "compiled":
         if missing := _missing_compiler(device):
-            raise UserError(f"compile=on needs {missing}, and there is none: install it, or use compile=off")
-        return True, compiled
-    if config.compile == "off" or on_numpy:
-        return False, "autograd"
+            raise UserError(f"backend=compiled needs {missing}, and there is none: install it, or use backend=auto")
+        return "compiled", compiled
+    if config.backend == "torch":
+        return "torch", "autograd"
+    if fits_numpy:
+        return "numpy", "NumPy"
+    obstacle = _why_not_compiled(config, device, parameters)
+    return ("torch", f"autograd ({obstacle})") if obstacle else ("compiled", compiled)
+
+
+def _why_not_compiled(config: TrainConfig, device: torch.device, parameters: int) -> str:
+    """The reason not to compile with backend=auto; empty where there is none."""
     enough, count = COMPILE_FROM.get(device.type), updates_of(config)
     if enough is None:
-        return False, f"autograd (compile=auto does not compile on {device.type}; compile=on does)"
+        return f"backend=auto does not compile on {device.type}; backend=compiled does"
     if parameters > COMPILE_UP_TO and device.type == "cpu":
-        return False, f"autograd (networks of more than {COMPILE_UP_TO:,} parameters are slower compiled)"
+        return f"networks of more than {COMPILE_UP_TO:,} parameters are slower compiled"
     if count < enough:
-        return False, f"autograd (to compile pays from {enough:,} updates on, and this run has {count:,})"
-    if missing := _missing_compiler(device):
-        return False, f"autograd (to compile would pay, and needs {missing})"
-    return True, compiled
+        return f"to compile pays from {enough:,} updates on, and this run has {count:,}"
+    missing = _missing_compiler(device)
+    return f"to compile would pay, and needs {missing}" if missing else ""
 
 
 def _missing_compiler(device: torch.device) -> str:
-    """What torch.compile needs for a device and this machine lacks, or nothing."""
+    """The tool that torch.compile needs for a device and this machine lacks; empty where nothing is missing."""
     apple = sys.platform == "darwin"
     kind, variable, default = "C++", "CXX", "clang++" if apple else "g++"
     if device.type == "cuda":
@@ -121,7 +190,7 @@ def _missing_compiler(device: torch.device) -> str:
 
 
 def _graphs(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
-    """Whether to use CUDA graphs, and in words."""
+    """Whether to use CUDA graphs, and a phrase for it."""
     on_device = device.type == "cuda" and config.agent.replay_device == "auto"
     if config.cuda_graphs == "on" and device.type != "cuda":
         raise UserError(f"cuda_graphs=on needs a CUDA device, and the device is {device}: leave it out")

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from agent.common.errors import UserError
 from agent.common.schedule import linear
 from agent.config.parsing import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
 from agent.noise.distributions import Distribution
 
-HeadName = Literal["expected", "categorical", "quantile", "implicit_quantile"]
+#: The heads of this package; others are registered by modules of one's own.
+HEADS = ("expected", "categorical", "quantile", "implicit_quantile")
 Loss = Literal["huber", "squared"]
 
 
@@ -161,7 +162,8 @@ class AgentConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     epsilon: EpsilonConfig = field(default_factory=EpsilonConfig)
-    head: HeadName = "expected"
+    head: str = "expected"
+    head_options: dict[str, Any] = field(default_factory=dict, hash=False)
     categorical: CategoricalConfig = field(default_factory=CategoricalConfig)
     quantile: QuantileConfig = field(default_factory=QuantileConfig)
     implicit_quantile: ImplicitQuantileConfig = field(default_factory=ImplicitQuantileConfig)
@@ -203,6 +205,14 @@ class AgentConfig:
             raise UserError(
                 f"agent.loss={self.loss} does not go with agent.head={self.head}, which has a loss of its own: "
                 "leave agent.loss at huber"
+            )
+        for name, value in self.head_options.items():
+            if not isinstance(value, bool | int | float) and not (isinstance(value, str) and len(value) <= 100):
+                raise UserError(f"agent.head_options.{name!s:.80} must be a number, a truth value or a short word")
+        if self.head_options and self.head in HEADS:
+            raise UserError(
+                f"agent.head_options are those of heads of your own, and agent.head={self.head} has options of its own "
+                "name: leave agent.head_options out"
             )
         if self.noise.prior > 0.0 and self.head != "expected":
             raise UserError(

@@ -1,5 +1,6 @@
 """A run and an evaluation: every config node beside the algorithm, as a frozen dataclass. conf/ holds the presets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -25,10 +26,21 @@ class EvalConfig:
     """Evaluation while training: every `every` environment steps (0: only at the end), `episodes` episodes each."""
 
     every: Annotated[int, NOT_NEGATIVE] = 2_500
-    episodes: Annotated[int, AT_LEAST_ONE] = 20
+    episodes: Annotated[int, NOT_NEGATIVE] = 20
+    num_envs: Annotated[int | None, COUNTED] = None
+    share: bool = False
+    stop_at: float | Literal["solved"] | None = None
+    stop_patience: Annotated[int, AT_LEAST_ONE] = 1
     noisy: bool = True
     video: bool = True
     video_every: Annotated[int, NOT_NEGATIVE] = 0
+
+    def __post_init__(self) -> None:
+        if self.stop_at is not None and not (self.every and self.episodes):
+            raise UserError(
+                f"eval.stop_at={self.stop_at} needs evaluations while training: eval.every and eval.episodes must not "
+                "be 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ class TrainConfig:
     num_envs: Annotated[int, AT_LEAST_ONE] = 8
     device: str = "auto"
     threads: Annotated[int, AT_LEAST_ONE] = 1
-    compile: Literal["auto", "off", "on"] = "auto"
+    backend: Literal["auto", "torch", "numpy", "compiled"] = "auto"
     cuda_graphs: Literal["auto", "off", "on"] = "auto"
     overlap: Literal["auto", "off", "on"] = "auto"
     autocast: Literal["none", "tf32", "bf16"] = "none"
@@ -106,3 +118,11 @@ class EvaluateConfig:
     video: bool = False
     render: Literal["none", "human"] = "none"
     device: str = "cpu"
+
+
+def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A TrainConfig's mapping that an earlier release saved, in today's options."""
+    config = dict(saved)
+    if "compile" in config:  # until 0.1: on | off | auto
+        config["backend"] = {"on": "compiled", "off": "torch"}.get(config.pop("compile"), "auto")
+    return config

@@ -13,15 +13,15 @@ class Adam:
     network, and its constructor a second, since it loads torch's compiler.
 
     Args:
-        parameters: the vector [P] to step, of which torch keeps no graph; its `grad` is what it steps by.
+        parameters: the vector [P], which needs no graph; its `grad` holds the gradient.
         eps: the paper's ε.
     """
 
     def __init__(self, parameters: Tensor, eps: float) -> None:
         self.parameters, self.eps = parameters, eps
+        self._lr = 0.0
         # On CUDA the step size is read from the device, where a graph that was recorded finds its next value.
-        on_cuda = parameters.device.type == "cuda"
-        self._lr: float | Tensor = torch.zeros((), device=parameters.device) if on_cuda else 0.0
+        self._lr_on_device = torch.zeros((), device=parameters.device) if parameters.is_cuda else None
         self.state = {name: torch.zeros_like(parameters) for name in ("exp_avg", "exp_avg_sq")}
         self.state["step"] = torch.zeros((), device=parameters.device)
         assert parameters.grad is not None
@@ -31,17 +31,16 @@ class Adam:
 
     def set_rate(self, lr: float) -> None:
         """The size of the steps from now on."""
-        if isinstance(self._lr, Tensor):
-            self._lr.fill_(lr)
-        else:
-            self._lr = lr
+        self._lr = lr
+        if self._lr_on_device is not None:
+            self._lr_on_device.fill_(lr)
 
     def step(self) -> None:
         """One step."""
         self._steps += 1.0
         torch._fused_adam_(
             *self._arguments,
-            lr=self._lr,
+            lr=self._lr if self._lr_on_device is None else self._lr_on_device,
             beta1=0.9,
             beta2=0.999,
             weight_decay=0.0,

@@ -7,46 +7,40 @@ Plain DQN is the same code with plain linear layers and an ε-greedy schedule; C
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agent.common.arrays import expand, upload
+from agent.common.arrays import Array, as_tensor, expand
 from agent.common.schedule import linear
 from agent.common.seeding import numpy_generator, restore, seed_sequence, state_of, torch_generator
-from agent.compute.compiled_gradient import gradient_of
-from agent.compute.cuda_graphs import GraphedFunction
-from agent.compute.numpy.gradient import NumpyGradient
-from agent.compute.numpy.network import NumpyNetwork
-from agent.compute.plan import EAGER, Speed
 from agent.config.algorithm import AgentConfig
 from agent.learning import targets
 from agent.learning.adam import Adam
-from agent.learning.loss import Levels
+from agent.learning.gradient import AutogradGradient, MakeGradient
+from agent.learning.loss import Levels, UpdateNoise
+from agent.learning.policy import MakePolicy, TorchPolicy
 from agent.networks.build import noise_model
 from agent.networks.q_network import QNetwork, flatten_parameters, persistent_buffers
 from agent.noise.acting_noise import ActingNoise
 from agent.noise.streams import noise_stream
-
-if TYPE_CHECKING:
-    from agent.replay.batch import Batch
-
+from agent.replay.batch import Batch
 
 #: Numbers of noise at most that the diagnostics draw: of independent noise each row takes as many as there are weights.
 DIAGNOSED = 2**24
 
 
 class UpdateMetrics(NamedTuple):
-    """What one update saw, on the device, turned into floats once per logging interval.
+    """Loss and gradient norm of one update, scalars; where the batch had weights, the new priorities [B] of its rows.
 
-    Scalars, and where the batch had weights the new priorities [B] of its rows.
+    They stay on the device, and are turned into floats once per logging interval.
     """
 
-    loss: Any
-    grad_norm: Any
-    priority: Any = None
+    loss: Tensor | float
+    grad_norm: Tensor | float
+    priority: Array | None = None
 
 
 class DQN:
@@ -62,7 +56,8 @@ class DQN:
         actions: how many actions there are.
         seed: of the acting, update and exploration streams.
         device: where the agent acts and learns.
-        speed: how it is computed.
+        policy: makes the greedy policy of the network.
+        gradient: makes the function that computes the gradient.
     """
 
     def __init__(
@@ -72,23 +67,21 @@ class DQN:
         actions: int,
         seed: int,
         device: torch.device | str = "cpu",
-        speed: Speed = EAGER,
+        policy: MakePolicy = TorchPolicy,
+        gradient: MakeGradient = AutogradGradient,
     ) -> None:
-        self.config, self.actions, self.device, self.speed = config, actions, torch.device(device), speed
+        self.config, self.actions, self.device = config, actions, torch.device(device)
         self.network = network.to(self.device)
         self.target = copy.deepcopy(self.network).requires_grad_(False)
         self.noise = noise_model(config, network)
         self.parameters = flatten_parameters(self.network)
         self._target_parameters = flatten_parameters(self.target)
         self._buffers = [persistent_buffers(net) for net in (self.network, self.target)]
-        on_numpy = NumpyNetwork.fits(self.network)
-        self._numpy = NumpyNetwork(self.network) if on_numpy else None
-        self._policy = GraphedFunction(self._greedy, "acting") if speed.graphs else self._greedy
-        self._gradient = gradient_of(self.network, self.target, self.parameters, config, on_numpy, speed)
-        #: Whether it learns by NumPy, and saves a conversion where batches and weights are arrays.
-        self.takes_arrays = isinstance(self._gradient, NumpyGradient)
+        self._policy = policy(self.network)
+        self._gradient = gradient(self.network, self.target, self.parameters, config)
         self._adam = Adam(self.parameters, config.adam_eps)
-        self.acting_noise = ActingNoise(self.noise, config.noise, seed_sequence(seed, "acting"), self.device)
+        hold = config.noise.hold, config.noise.mean_envs
+        self.acting_noise = ActingNoise(self.noise, *hold, seed_sequence(seed, "acting"), self.device)
         self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore = numpy_generator(seed, "exploration")
         self._quantiles = torch_generator(seed, "quantiles", device=self.device)
@@ -104,21 +97,11 @@ class DQN:
             begins: bool [E], which environments begin an episode with this observation.
             epsilon: chance of a uniform action, one coin per environment.
         """
-        noise = self.acting_noise(begins, self.updates)
-        if self._numpy is not None:
-            action: np.ndarray = self._numpy(observation, noise).argmax(axis=1)
-        else:
-            noise = None if noise is None else torch.as_tensor(noise)
-            action = self._policy(upload(observation, self.device), noise).cpu().numpy()
+        action = self._policy(observation, self.acting_noise(begins, self.updates))
         if epsilon > 0.0:
             coins = self._explore.random(len(action)) < epsilon
             action = np.where(coins, self._explore.integers(self.actions, size=len(action)), action)
         return action
-
-    @torch.inference_mode()
-    def _greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
-        """The greedy actions [E] at observations [E, *shape] under noise [E, size]."""
-        return targets.greedy(self.network(observation, noise).q_values)
 
     def random_actions(self, count: int) -> np.ndarray:
         """Uniform actions [count] for the warm-up."""
@@ -126,11 +109,11 @@ class DQN:
 
     # ---- learning
 
-    def update(self, batch: Batch, weight: Any = None) -> UpdateMetrics:
+    def update(self, batch: Batch[Array], weight: Array | None = None) -> UpdateMetrics:
         """One gradient step on a batch, and the target network's part of it.
 
         Args:
-            batch: B transitions, arrays only where the agent `takes_arrays`.
+            batch: B transitions.
             weight: [B], how much each row's loss counts; then the metrics have priorities.
         """
         self.before_update()
@@ -139,28 +122,27 @@ class DQN:
         return metrics
 
     def before_update(self) -> None:
-        """What the host has to say before `learn`: the step size."""
+        """The host's part of an update that comes before `learn`: the step size."""
         self._adam.set_rate(self.learning_rate())
 
-    def learn(self, batch: Batch, weight: Any = None) -> UpdateMetrics:
+    def learn(self, batch: Batch[Array], weight: Array | None = None) -> UpdateMetrics:
         """The device's part of an update, from the draws to the optimiser: a CUDA graph can hold it."""
-        draws = self._update_noise(len(batch.action))
-        loss, norm, priority = self._gradient(batch, draws, self._levels(len(batch.action)), weight)
+        rows = len(batch.action)
+        loss, norm, priority = self._gradient(batch, self.update_noise(rows), self._levels(rows), weight)
         self._adam.step()
         return UpdateMetrics(loss, norm, priority)
 
-    def _update_noise(self, rows: int) -> Any:
-        """The noise of an update [2 or 3, N, size] or [2 or 3, N, M, size], as `agent.noise` says."""
+    def update_noise(self, rows: int) -> UpdateNoise[Array]:
+        """The draws of one update of so many rows, as `agent.noise` says."""
         noise, uses = self.config.noise, 3 if self.config.double else 2
         groups = noise.draws or rows
         repeat = (noise.repeat,) if noise.repeat > 1 else ()
-        draw: Any = self._update.draw_array if self.takes_arrays else self._update.draw
-        draws = draw(1 if noise.share else uses, groups, *repeat)
+        draws = self._update.draw(1 if noise.share else uses, groups, *repeat)
         if draws is None:
-            return None
+            return UpdateNoise()
         if mean_rows := int(groups * noise.mean_rows):
             draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
-        return expand(draws, uses) if noise.share else draws
+        return UpdateNoise(*(expand(draws, uses) if noise.share else draws))
 
     def after_update(self) -> None:
         """Counts the update, and lets the target network follow where that is due."""
@@ -168,17 +150,17 @@ class DQN:
         if self.updates % self.config.target_every == 0:
             with torch.no_grad():
                 self._target_parameters.lerp_(self.parameters, self.config.tau)  # τ = 1: a copy
-                for name, value in self._buffers[1].items():  # what an encoder keeps beside its parameters
+                for name, value in self._buffers[1].items():  # the buffers of an encoder
                     value.copy_(self._buffers[0][name])
 
     def generators(self) -> list[torch.Generator]:
         """Those on the device that `learn` draws from."""
         return [*self._update.generators(), self._quantiles]
 
-    def _levels(self, rows: int) -> Levels | None:
+    def _levels(self, rows: int) -> Levels:
         """Fresh levels τ ~ U(0, 1) for each row's prediction and target, where the head takes any."""
-        if (counts := self.network.head.taus) is None:
-            return None
+        if (counts := self.network.head.level_counts) is None:
+            return Levels()
         drawn = torch.rand(rows, sum(counts), generator=self._quantiles, device=self.device)
         return Levels(drawn[:, : counts[0]], drawn[:, counts[0] :])
 
@@ -195,16 +177,17 @@ class DQN:
         """Whether every parameter is a number; waits for the device."""
         return bool(torch.isfinite(self.parameters).all())
 
-    def diagnostics(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def diagnostics(self, batch: Batch[Array], generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars that describe the agent on a batch; neither the agent nor its random streams change."""
-        kept = {name: value.clone() for name, value in self._buffers[0].items()}  # an encoder may count what it sees
+        observation = as_tensor(batch.observation, self.device)
+        kept = {name: value.clone() for name, value in self._buffers[0].items()}  # an encoder may count its inputs
         with torch.inference_mode():
-            q_values = self.network(batch.observation, None).q_values
+            q_values = self.network(observation, None).q_values
             result = {"q/mean": q_values.mean(), "q/max": q_values.max()}
-            rows = min(len(batch.action), max(DIAGNOSED // max(self.noise.size, 1), 1))
+            rows = min(len(observation), max(DIAGNOSED // max(self.noise.size, 1), 1))
             noise = self.noise.draw(rows, generator=generator, device=self.device)
             if noise is not None:
-                noisy, mean = self.network(batch.observation[:rows], noise).q_values, q_values[:rows]
+                noisy, mean = self.network(observation[:rows], noise).q_values, q_values[:rows]
                 changed = targets.greedy(noisy) != targets.greedy(mean)
                 result["noise/action_change"] = changed.float().mean()
                 result["noise/q_std"] = (noisy - mean).std()
@@ -231,7 +214,7 @@ class DQN:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave, on whatever device this agent is.
+        """Goes on from `state`, which may come from another device.
 
         Raises:
             ValueError: where it belongs to a network of another size.

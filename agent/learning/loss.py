@@ -1,109 +1,132 @@
-"""The loss of a batch: a pure function of networks, batch and draws."""
+"""One update, on one screen: batch and noise → loss. For every network, device and way of computing but NumPy's.
+
+Every function of this file is pure, a function of the networks' parameters, a batch, the noise and the quantile levels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Generic, NamedTuple
 
 import torch
 from torch import Tensor
 
+from agent.common.arrays import as_tensor
 from agent.config.algorithm import AgentConfig
 from agent.learning import targets
-from agent.networks.heads.base import Head, Values
+from agent.networks.heads.base import Head, Values, bellman_target, gather_actions
+from agent.replay.batch import A, Batch
 
-if TYPE_CHECKING:
-    from agent.replay.batch import Batch
-
-
-#: Observation, noise and levels → values, as QNetwork's call.
+#: Observation [B, *shape], noise and quantile levels → values, as a call of QNetwork.
 Network = Callable[[Tensor, Tensor | None, Tensor | None], Values]
 
 
+class UpdateNoise(NamedTuple, Generic[A]):
+    """Three independent draws of the network's noise, one for each use in an update (Fortunato et al. 2018, §3).
+
+    Each is [N, size] with one draw for B / N rows, or [N, M, size] where each row is learned under M indices. None
+    stands for the mean network. `selection` is used by double Q-learning alone.
+    """
+
+    prediction: A | None = None
+    target: A | None = None
+    selection: A | None = None
+
+    def tensors(self, device: torch.device) -> UpdateNoise[Tensor]:
+        """The same as tensors on a device."""
+        return UpdateNoise(*(None if draw is None else as_tensor(draw, device) for draw in self))
+
+
 class Levels(NamedTuple):
-    """Levels τ that were drawn for a batch of B rows: prediction [B, K] and target [B, K']."""
+    """Quantile levels in (0, 1) for a batch of B rows: prediction [B, K] and target [B, K']; None: the head's own."""
 
-    prediction: Tensor
-    target: Tensor
-
-    def grouped(self, groups: int) -> Levels:
-        """The same, in as many groups as Batch.grouped makes of the batch."""
-        if groups in (1, len(self.prediction)):
-            return self
-        return Levels(*(tau.view(groups, -1, tau.shape[-1]) for tau in self))
+    prediction: Tensor | None = None
+    target: Tensor | None = None
 
 
-def learning_target(
-    config: AgentConfig, head: Head, batch: Batch, following: Values, selection: Values, here: Values | None
-) -> Tensor:
-    """What the predictions at s, a shall become: see Head.target for its shape.
+def update_loss(
+    config: AgentConfig,
+    online: Network,
+    target: Network,
+    head: Head,
+    batch: Batch[Tensor],
+    noise: UpdateNoise[Tensor],
+    levels: Levels,
+    weight: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The mean loss on a batch, a scalar; and the priorities [B] of its rows where they have weights.
 
     Args:
         config: the algorithm.
-        head: of the target network.
+        online: the network that learns.
+        target: the target network.
+        head: the loss and the target of the values that both networks give.
         batch: B transitions.
-        following: the target network at s'.
-        selection: what chooses the next action: the online network at s' for double Q-learning, else `following`.
-        here: the target network at s, for Munchausen targets.
+        noise: of the three uses of a network.
+        levels: for a head of implicit quantiles.
+        weight: [B], how much each row counts in the mean.
+    """
+    batch, levels = arranged(batch, levels, noise.prediction)
+    with torch.no_grad():
+        next_values = target(batch.next_observation, noise.target, levels.target)
+        selector = online(batch.next_observation, noise.selection, None) if config.double else next_values
+        current = target(batch.observation, noise.target, None) if config.munchausen.enabled else None
+        goal = learning_target(config, head, batch, next_values, selector, current)
+    prediction = online(batch.observation, noise.prediction, levels.prediction)
+    return batch_loss(head, prediction, batch.action, goal, weight)
+
+
+def learning_target(
+    config: AgentConfig, head: Head, batch: Batch[Tensor], next_values: Values, selector: Values, current: Values | None
+) -> Tensor:
+    """The goal of the predictions at s, a; for its shape see Head.target.
+
+    Args:
+        config: the algorithm.
+        head: of the networks.
+        batch: B transitions.
+        next_values: of the target network at s'.
+        selector: of the network that selects the next action: the online one for double Q-learning, else the target's.
+        current: of the target network at s, for Munchausen targets; None for a greedy target.
     """
     reward, soft = batch.reward, config.munchausen
-    if here is None:
-        outcome = targets.gather_actions(following.outcomes, targets.greedy(selection.q_values))
+    if current is None:
+        outcome = gather_actions(next_values.outcomes, targets.greedy(selector.q_values))
     else:
         # Vieillard et al. 2020, eq. 1: the entropy of π(·|s') is part of the value of s'.
-        reward = targets.munchausen_reward(reward, here.q_values, batch.action, soft.alpha, soft.temperature, soft.clip)
-        policy, entropy = targets.soft_policy(following.q_values, soft.temperature)
-        reward = targets.bellman_target(reward, batch.discount, entropy)
-        outcome = targets.mix_actions(following.outcomes, policy)
+        log_policy = soft.alpha, soft.temperature, soft.clip
+        reward = targets.munchausen_reward(reward, current.q_values, batch.action, *log_policy)
+        policy, entropy = targets.soft_policy(next_values.q_values, soft.temperature)
+        reward = bellman_target(reward, batch.discount, entropy)
+        outcome = targets.mix_actions(next_values.outcomes, policy)
     return head.target(outcome, reward, batch.discount, config.target_range)
 
 
 def batch_loss(
-    head: Head, prediction: Values, action: Tensor, target: Tensor, weight: Tensor | None
+    head: Head, prediction: Values, action: Tensor, goal: Tensor, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """The mean of the rows' losses, weighted where there are weights [B], and then also priorities [B]."""
-    losses = head.loss(prediction, action, target)
+    losses = head.loss(prediction, action, goal)
     if weight is None:
         return losses.mean(), None
     rows = losses.reshape(len(weight), -1).mean(dim=1)  # of several predictions for each row, the mean
-    priority = head.priority(prediction, action, target, losses).detach().reshape(len(weight), -1).mean(dim=1)
+    priority = head.priority(prediction, action, goal, losses).detach().reshape(len(weight), -1).mean(dim=1)
     return (rows * weight).mean(), priority
 
 
-def loss_on(
-    config: AgentConfig,
-    online: Network,
-    target: Network,
-    heads: tuple[Head, Head],
-    batch: Batch,
-    draws: Tensor | None,
-    levels: Levels | None,
-    weight: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """The mean loss on a batch, a function of its arguments alone, and priorities [B] where there are weights.
+def arranged(batch: Batch[Tensor], levels: Levels, noise: Tensor | None) -> tuple[Batch[Tensor], Levels]:
+    """Batch and levels as the noise wants them.
 
-    Args:
-        config: the algorithm.
-        online: the network that learns; called as QNetwork is.
-        target: the target network.
-        heads: of both.
-        batch: B transitions.
-        draws: [2 or 3, N, size], for prediction, target and (with double Q-learning) selection; N divides B. Of
-            indices also [2 or 3, N, M, size], M for each row.
-        levels: for a head of implicit quantiles.
-        weight: [B], of the rows' losses in the mean.
+    For N draws [N, size] the rows become N groups [N, B / N, …], but for one draw and for one per row. For M indices of
+    each row, [N, M, size], action, reward and discount become [..., M].
     """
-    if draws is not None:
-        batch = batch.grouped(draws.shape[1])
-        levels = None if levels is None else levels.grouped(draws.shape[1])
-        batch = batch.repeated(draws.shape[2]) if draws.dim() == 4 else batch
-    tau, next_tau = (None, None) if levels is None else levels
-    prediction_noise, target_noise, *selection_noise = (None,) * 3 if draws is None else draws.unbind()
-    with torch.no_grad():
-        following = selection = target(batch.next_observation, target_noise, next_tau)
-        if config.double:
-            selection = online(batch.next_observation, selection_noise[0], None)
-        here = target(batch.observation, target_noise, None) if config.munchausen.enabled else None
-        learned = learning_target(config, heads[1], batch, following, selection, here)
-    prediction = online(batch.observation, prediction_noise, tau)
-    return batch_loss(heads[0], prediction, batch.action, learned, weight)
+    if noise is None:
+        return batch, levels
+    groups = len(noise)
+    if groups not in (1, len(batch.action)):
+        batch = Batch(*(field.view(groups, -1, *field.shape[1:]) for field in batch))
+        levels = Levels(*(None if x is None else x.view(groups, -1, x.shape[-1]) for x in levels))
+    if noise.dim() == 2:
+        return batch, levels
+    action, reward, discount = (x.unsqueeze(-1).expand(*x.shape, noise.shape[1]) for x in batch[1:4])
+    return Batch(batch.observation, action, reward, discount, batch.next_observation), levels

@@ -17,7 +17,7 @@ class QNetwork(nn.Module):
     """Action values as a pure function of observation, noise and parameters.
 
     Shapes: observation [B, *shape]; noise [N, noise_size] with N = 1 (shared by the batch) or N = B (per row), or
-    None for the mean network; tau [B, K], levels for a head of implicit quantiles, or None for its fixed ones.
+    None for the mean network; levels [B, K], for a head of implicit quantiles, or None for its fixed ones.
 
     Args:
         encoder: observation → features.
@@ -36,7 +36,7 @@ class QNetwork(nn.Module):
         self.noise_size = index or sum(a + b for a, b in self.noise_sizes)
 
     def forward(
-        self, observation: Tensor, noise: Tensor | None, tau: Tensor | None = None, *, autocast: bool = False
+        self, observation: Tensor, noise: Tensor | None, levels: Tensor | None = None, *, autocast: bool = False
     ) -> Values:
         """Values of every action at each observation, in the typed tuple of the head.
 
@@ -49,7 +49,7 @@ class QNetwork(nn.Module):
         else:
             with torch.autocast(observation.device.type, torch.bfloat16):
                 features = self.encoder(observation, layers[:depth]).float()
-        values: Values = self.head(features, layers[depth:], tau)
+        values: Values = self.head(features, layers[depth:], levels)
         if self.prior is None or noise is None:
             return values
         return ExpectedValues(values.q_values + self.prior(observation, noise))
@@ -86,6 +86,6 @@ def flatten_parameters(module: nn.Module) -> Tensor:
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """What `module` saves beside its parameters, by name; they share its memory."""
+    """The saved buffers of `module` by name; they share its memory."""
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return {name: value for name, value in module.state_dict().items() if name not in parameters}

@@ -1,14 +1,15 @@
 """The noise that acts: fresh at every step, or held until the next update or the end of an episode."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from agent.common.arrays import as_array, choose
-from agent.config.algorithm import NoiseConfig
+from agent.common.arrays import Array, Place, choose
 from agent.noise.distributions import NoiseModel
 from agent.noise.streams import noise_stream
+
+Hold = Literal["step", "update", "episode"]
 
 
 class ActingNoise:
@@ -16,33 +17,34 @@ class ActingNoise:
 
     Args:
         model: how noise is drawn.
-        config: how long it is held, and who does without.
+        hold: how long a draw is held: one step, until the next update, or an episode.
+        mean_envs: how many environments act by the mean network; at least one always explores.
         seed: of the draws.
         device: where they are made.
     """
 
     def __init__(
-        self, model: NoiseModel, config: NoiseConfig, seed: np.random.SeedSequence, device: torch.device
+        self, model: NoiseModel, hold: Hold, mean_envs: int, seed: np.random.SeedSequence, device: torch.device
     ) -> None:
-        self._config, self._device = config, device
+        self._hold, self._mean_envs, self._place = hold, mean_envs, Place(device)
         self._stream = noise_stream(model, seed, device)
-        self.held: Any = None  # [E, size]; on the CPU an array
+        self.held: Array | None = None  # [E, size]
         self._since = -1  # the number of updates when it was drawn
 
-    def __call__(self, begins: np.ndarray, updates: int) -> Any:
+    def __call__(self, begins: np.ndarray, updates: int) -> Array | None:
         """The noise [E, size] of this step; None where there is none.
 
         Args:
             begins: bool [E], which environments begin an episode.
             updates: how many there have been.
         """
-        hold, held = self._config.hold, self.held
+        hold, held = self._hold, self.held
         if hold == "update" and held is not None and self._since == updates > 0:
             return held
         if hold == "episode" and held is not None and not begins.any():
             return held
-        drawn: Any = self._stream.draw_array(len(begins))
-        mean_envs = min(self._config.mean_envs, len(begins) - 1)  # at least one explores
+        drawn: Array | None = self._stream.draw(len(begins))
+        mean_envs = min(self._mean_envs, len(begins) - 1)
         if drawn is not None and mean_envs:
             drawn[:mean_envs] = 0.0
         if hold == "episode" and held is not None and drawn is not None:
@@ -52,11 +54,10 @@ class ActingNoise:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold."""
-        held = None if self.held is None else torch.as_tensor(self.held)
-        return {"held": held, "since": self._since, "stream": self._stream.state()}
+        return {"held": self.held, "since": self._since, "stream": self._stream.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave, from whatever device."""
-        self.held = None if state["held"] is None else as_array(state["held"].to(self._device))
+        """Goes on from `state`, which may come from another device."""
+        self.held = None if state["held"] is None else self._place.put(state["held"])
         self._since = state["since"]
         self._stream.load_state(state["stream"])

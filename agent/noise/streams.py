@@ -22,10 +22,8 @@ class DeviceNoise:
         """The next draw [*shape, model.size]; None where there is nothing to draw."""
         return self.model.draw(*shape, generator=self._generator, device=self._device)
 
-    draw_array = draw  # there are arrays on the CPU alone
-
     def generators(self) -> list[torch.Generator]:
-        """What it draws from on the device."""
+        """The generators on the device."""
         return [self._generator]
 
     def state(self) -> dict[str, Any]:
@@ -58,13 +56,8 @@ class TableNoise:
         values /= values.square().mean().sqrt()
         self._table = (signed_sqrt(values) if model.factorised else values).float().numpy()
 
-    def draw(self, *shape: int) -> Tensor | None:
+    def draw(self, *shape: int) -> np.ndarray | None:
         """The next draw [*shape, model.size]; None where there is nothing to draw."""
-        drawn = self.draw_array(*shape)
-        return None if drawn is None else torch.from_numpy(drawn)
-
-    def draw_array(self, *shape: int) -> np.ndarray | None:
-        """The same as an array."""
         count = prod(shape) * self.model.size
         if count == 0:
             return None
@@ -79,7 +72,7 @@ class TableNoise:
         self._block, self._taken = self._table.take(picks, mode="wrap"), 0  # no pick is outside; this mode is faster
 
     def generators(self) -> list[torch.Generator]:
-        """None of torch's."""
+        """None: this stream does not draw by torch."""
         return []
 
     def state(self) -> dict[str, Any]:

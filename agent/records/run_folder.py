@@ -2,7 +2,6 @@
 
 import copy
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,12 +15,14 @@ import yaml
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text
+from agent.config.run import upgraded
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
+from agent.records.newest import is_run_of, newest_run
 
 if sys.platform != "win32":
     import fcntl
 
-SPEED = ("compile", "cuda_graphs", "overlap", "autocast")
+SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
 RUNS, CONFIG = Path("runs"), "config.yaml"
 #: What else a run writes to its folder.
 WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
@@ -34,14 +35,14 @@ GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",),
 
 def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
     """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
-    tasks_runs = RUNS / task_folder(env_id)
+    task = task_folder(env_id)
     if resume == "auto":
-        found = _newest(tasks_runs, seed)
+        found = newest_run(RUNS, lambda run: is_run_of(run, task, seed) and has_checkpoint(run))
         if found is not None:
             return str(found)
     elif resume:
         return resume
-    return str(_new_folder(tasks_runs / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
+    return str(_new_folder(RUNS / task / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
 
 
 def task_folder(env_id: str | None) -> str:
@@ -67,17 +68,6 @@ def _new_folder(path: Path) -> Path:
             return folder
         else:
             return folder
-
-
-def _newest(folder: Path, seed: int) -> Path | None:
-    """The newest run of a seed that has a checkpoint; run folders sort by their time."""
-    named = [*folder.glob(f"*_seed{seed}"), *folder.glob(f"*_seed{seed}_*")]
-    return next((path for path in sorted(named, key=_in_time, reverse=True) if has_checkpoint(path)), None)
-
-
-def _in_time(path: Path) -> list[int | str]:
-    """Sorts run folders by their time, and jobs of one sweep by their number: 10 after 9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
 @contextmanager
@@ -202,7 +192,8 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
     Raises:
         UserError: where an option was asked that differs from the run's and changes what is learned.
     """
-    merged = copy.deepcopy(dict(saved))
+    saved = upgraded(saved)
+    merged = copy.deepcopy(saved)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         path = GROUPS.get(key) or tuple(key.split("."))

@@ -1,38 +1,45 @@
-"""What a replay hands out and an update learns from."""
+"""Transitions, as a replay hands them out and an update learns from them."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from agent.common.arrays import Array, as_array, as_tensor
+
+A = TypeVar("A", bound=Array, covariant=True)
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[A]):
     """B transitions s, a → R, discount, s'; `discount` is γ^k·(1 − terminated), R the discounted sum of k rewards.
 
-    All tensors, or all arrays: on a CPU, an agent by NumPy learns from arrays, and saves a dozen conversions an update.
+    All are of the replay's kind: arrays on a CPU, tensors on an accelerator.
     """
 
-    observation: Any  # [B, *shape], in the dtype in which it is stored
-    action: Any  # [B], int64
-    reward: Any  # [B]
-    discount: Any  # [B]
-    next_observation: Any  # [B, *shape]
+    observation: A  # [B, *shape], in the dtype in which it is stored
+    action: A  # [B], int64
+    reward: A  # [B]
+    discount: A  # [B]
+    next_observation: A  # [B, *shape]
 
-    def tensors(self) -> "Batch":
-        """The same as tensors."""
-        return Batch(*map(torch.from_numpy, self)) if isinstance(self.reward, np.ndarray) else self
+    def tensors(self, device: torch.device) -> Batch[Tensor]:
+        """The same as tensors on a device."""
+        return Batch(*(as_tensor(field, device) for field in self))
 
-    def arrays(self) -> "Batch":
+    def arrays(self) -> Batch[np.ndarray]:
         """The same as arrays, of a batch on the CPU."""
-        return self if isinstance(self.reward, np.ndarray) else Batch(*(field.numpy() for field in self))
+        return Batch(*map(as_array, self))
 
-    def grouped(self, groups: int) -> "Batch":
-        """Tensors as views [groups, B / groups, …], one group for each draw of noise; as they are for 1 and B."""
-        if groups in (1, len(self.action)):
-            return self
-        return Batch(*(field.view(groups, -1, *field.shape[1:]) for field in self))
 
-    def repeated(self, times: int) -> "Batch":
-        """Tensors for `times` predictions of each row: action, reward and discount [..., times]."""
-        action, reward, discount = (x.unsqueeze(-1).expand(*x.shape, times) for x in self[1:4])
-        return Batch(self.observation, action, reward, discount, self.next_observation)
+class Sample(NamedTuple):
+    """A batch of B transitions; where they were drawn by priority, the weights [B] of their losses, and their rows [B].
+
+    `rows` are their places in the replay, for `Replay.learned`.
+    """
+
+    batch: Batch[Array]
+    weight: Array | None = None
+    rows: Array | None = None

@@ -5,8 +5,6 @@ and the tree is a function of its leaves. Wide nodes make it shallow: a million 
 costs a few calls whatever the number of draws.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,7 +23,7 @@ def level_sizes(size: int) -> list[int]:
 class SumTree:
     """On the CPU. `leaves` [size] is float64, at least 0, and changed by the methods alone."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
         self._levels = [np.zeros(nodes) for nodes in level_sizes(size)]
         self._families = [level.reshape(-1, FAN) for level in self._levels]
         self.leaves = self._levels[0][:size]
@@ -62,7 +60,7 @@ class SumTree:
         begins = np.arange(len(share)) * (FAN + 1)
         for families in reversed(self._families):
             np.add.accumulate(families.take(node, axis=0), axis=1, out=running[:, 1:])
-            # A sum of sums is rounded: what is left may be at the family's end, or beyond. Just below it, the
+            # A sum of sums is rounded: the remaining value may be at the family's end, or beyond. Just below it, the
             # first child whose running sum passes it is one that adds something.
             value = np.minimum(value, np.nextafter(running[:, FAN], 0.0))
             child = (running[:, 1:] > value[:, None]).argmax(axis=1)
@@ -119,8 +117,3 @@ class DeviceSumTree:
             value = (value - before.squeeze(1)).clamp_(min=0.0)
             node = node * FAN + child.squeeze(1)
         return node
-
-
-def sum_tree(size: int, device: torch.device, by_numpy: bool) -> Any:
-    """The tree of a replay that computes by NumPy, on the CPU, or by torch."""
-    return SumTree(size) if by_numpy else DeviceSumTree(size, device)

@@ -32,19 +32,20 @@ class Ours:
 
         from agent.config.parsing import parse
         from agent.config.run import TrainConfig
+        from agent.running.build import build_agent, build_replay
         from agent.running.resources import prepare_cpu
         from agent.running.trainer import Trainer
         from envs.make import load_task
         from envs.vector import make_vector
-        from train import build_agent, build_replay
 
         config = parse(TrainConfig, {**settings(workload, variant), "threads": torch.get_num_threads()})
         prepare_cpu(config.threads)
         task = load_task(workload.env_id, dict(workload.kwargs))
         device = torch.device("cpu")
-        self.agent = build_agent(config, task, device)
-        envs, replay = make_vector(task, workload.num_envs), build_replay(config, task, device)
-        self.trainer = Trainer(config, task, envs, self.agent, replay, NoTracker(), Path(os.devnull))  # type: ignore[arg-type]
+        self.agent, plan = build_agent(config, task, device)
+        envs, replay = make_vector(task, workload.num_envs), build_replay(config, task, device, plan)
+        parts = self.agent, replay, NoTracker(), Path(os.devnull), plan
+        self.trainer = Trainer(config, task, envs, *parts)  # type: ignore[arg-type]
         self.trainer.begin()
         self.advance(workload.starts)
 

@@ -49,7 +49,7 @@ class PatchConvolution:
         return patches
 
     def vjp(self, patches: np.ndarray) -> tuple[np.ndarray, Pullback]:
-        """The features [B, q·P] of patches, and a pullback that ends here: what it returns means nothing."""
+        """The features [B, q·P] of patches, and their pullback, which ends here: its result has no meaning."""
         y: np.ndarray = self.weight @ patches
         y += self.bias[:, None]
         np.maximum(y, np.zeros_like(y), out=y)  # faster than with a zero

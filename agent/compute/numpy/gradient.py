@@ -1,30 +1,26 @@
 """The gradient of the loss by hand, for small networks on a CPU."""
 
-from __future__ import annotations
-
 from math import sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agent.common.arrays import as_array
+from agent.common.arrays import Array, as_array
 from agent.compute.numpy.losses import LOSSES
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
+from agent.learning.gradient import NO_LEVELS, Result
+from agent.learning.loss import Levels, UpdateNoise, batch_loss, learning_target
 from agent.networks.q_network import QNetwork
-
-if TYPE_CHECKING:
-    from agent.replay.batch import Batch
-from agent.learning.gradient import Result
-from agent.learning.loss import Levels, batch_loss, learning_target
+from agent.replay.batch import Batch
 
 
 class NumpyGradient:
-    """The same for networks of linear layers on a CPU, where NumpyNetwork.fits.
+    """A Gradient for networks on a CPU for which NumpyNetwork.fits; for its arguments see AutogradGradient.
 
-    The losses of agent/numpy_losses.py are differentiated by hand, others by autograd on the streams' outputs alone.
+    The losses of losses.py are differentiated by hand, others by autograd on the streams' outputs alone.
     """
 
     def __init__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> None:
@@ -35,20 +31,22 @@ class NumpyGradient:
         known = None if self._soft else LOSSES.get(type(network.head))
         self._by_hand = None if known is None else known(config, network.head)
 
-    def __call__(self, batch: Batch, draws: Any, levels: Levels | None = None, weight: Any = None) -> Result:
-        """See AutogradGradient; batch, draws and weights may be tensors or arrays."""
-        batch, noise = batch.arrays(), (None,) * 3 if draws is None else as_array(draws)
-        weight = None if weight is None else as_array(weight)
-        observation, next_observation = map(self.network.read, (batch.observation, batch.next_observation))
-        following = selection = self.target.outputs(next_observation, noise[1])
+    def __call__(
+        self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
+    ) -> Result:
+        """See Gradient; everything is on the CPU."""
+        rows, weights = batch.arrays(), None if weight is None else as_array(weight)
+        draws = UpdateNoise(*(None if draw is None else as_array(draw) for draw in noise))
+        observation, next_observation = map(self.network.read, (rows.observation, rows.next_observation))
+        next_outputs = selector = self.target.outputs(next_observation, draws.target)
         if self.config.double:
-            selection = self.network.outputs(next_observation, noise[2])
-        here = self.target.outputs(observation, noise[1]) if self._soft else None
-        outputs, pullback = self.network.vjp(observation, noise[0])
+            selector = self.network.outputs(next_observation, draws.selection)
+        current = self.target.outputs(observation, draws.target) if self._soft else None
+        outputs, pullback = self.network.vjp(observation, draws.prediction)
         if self._by_hand is not None:
-            loss, gradient, priority = self._by_hand(batch, outputs, following, selection, weight)
+            loss, gradient, priority = self._by_hand(rows, outputs, next_outputs, selector, weights)
         else:
-            loss, gradient, priority = self._by_torch(batch, outputs, following, selection, here, weight)
+            loss, gradient, priority = self._by_torch(rows, outputs, next_outputs, selector, current, weights)
         pullback(gradient)
         norm = sqrt(self._flat.dot(self._flat))
         if norm > self.config.max_grad_norm:
@@ -56,18 +54,25 @@ class NumpyGradient:
         return Result(loss, norm, priority)
 
     def _by_torch(
-        self, batch: Batch, outputs: Any, following: Any, selection: Any, here: Any, weight: Any
-    ) -> tuple[Any, Any, Any]:
+        self,
+        batch: Batch[np.ndarray],
+        outputs: np.ndarray,
+        next_outputs: np.ndarray,
+        selector: np.ndarray,
+        current: np.ndarray | None,
+        weight: np.ndarray | None,
+    ) -> tuple[Tensor, np.ndarray, np.ndarray | None]:
         """Loss, its gradient by the streams' outputs [B, A, …], and priorities: for any head."""
-        batch, weight = batch.tensors(), None if weight is None else torch.from_numpy(weight)
-        leaf, values = torch.from_numpy(outputs).requires_grad_(), self._head.values
+        rows, weights = batch.tensors(torch.device("cpu")), None if weight is None else torch.from_numpy(weight)
+        leaf = torch.from_numpy(outputs).requires_grad_()
         with torch.no_grad():
-            after, before = (
-                values(torch.from_numpy(following)),
-                None if here is None else values(torch.from_numpy(here)),
-            )
-            chooser = after if selection is following else values(torch.from_numpy(selection))
-            target = learning_target(self.config, self._head, batch, after, chooser, before)
-        loss, priority = batch_loss(self._head, values(leaf), batch.action, target, weight)
+            next_values = self._values(next_outputs)
+            chooser = next_values if selector is next_outputs else self._values(selector)
+            before = None if current is None else self._values(current)
+            goal = learning_target(self.config, self._head, rows, next_values, chooser, before)
+        loss, priority = batch_loss(self._head, self._head.values(leaf), rows.action, goal, weights)
         (gradient,) = torch.autograd.grad(loss, leaf)
-        return loss.detach(), gradient.numpy(), priority
+        return loss.detach(), gradient.numpy(), None if priority is None else priority.numpy()
+
+    def _values(self, outputs: np.ndarray) -> Any:
+        return self._head.values(torch.from_numpy(outputs))

@@ -17,14 +17,14 @@ Pullback = Callable[[np.ndarray], np.ndarray]
 #: f(ε) of a layer's inputs [N, p] and outputs [N, q], where N divides B; [p] and [q] of one row; None: the mean layer.
 Noise = tuple[np.ndarray, np.ndarray] | None
 
-#: Numbers that a processor's cache holds beside what else a layer works on.
+#: How many numbers of a layer's weights fit in a processor's cache beside its inputs and outputs.
 CACHED = 2**16
 #: Rows up to which a large matrix is faster on the left of a product than on its right.
 FEW = 64
 
 
 def chain(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> tuple[np.ndarray, Pullback]:
-    """What the layers make of x one after the other, and the pullback through all of them."""
+    """The outputs of the layers, one after the other, for x; and the pullback through all of them."""
     pulls = []
     for layer, layer_noise in zip(layers, noise, strict=False):
         x, pull = layer.vjp(x, layer_noise)
@@ -39,7 +39,7 @@ def chain(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> t
 
 
 def run(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> np.ndarray:
-    """What the layers make of one row x [p], under noise of one row."""
+    """The outputs of the layers for one row x [p], under noise of one row."""
     for layer, layer_noise in zip(layers, noise, strict=False):
         x = layer.row(x, layer_noise)
     return x
@@ -49,7 +49,7 @@ class Layer:
     """A linear layer, its normalisation and its ReLU."""
 
     def __init__(self, layer: Linear, norm: nn.Module | None, first: bool) -> None:
-        """norm None: an output layer. first: what it pulls back to is an observation, which needs no gradient."""
+        """norm None: an output layer. first: its input is an observation, which needs no gradient."""
         self.first, self.hidden = first, norm is not None
         (self.mu, self.g_mu), (self.mu_bias, self.g_mu_bias) = views(layer.weight), views(layer.bias)
         self.noisy = isinstance(layer, NoisyLinear)
@@ -103,7 +103,7 @@ class Layer:
         return y, pullback
 
     def _shared(self, x: np.ndarray, e_in: np.ndarray, e_out: np.ndarray) -> tuple[np.ndarray, Pullback]:
-        """x·(μ + σ ⊙ ε)ᵀ with one ε for all rows. What the trick is for: ∂L/∂σ is ∂L/∂μ times ε."""
+        """x·(μ + σ ⊙ ε)ᵀ with one ε for all rows. The reparameterisation trick: ∂L/∂σ is ∂L/∂μ times ε."""
         scale = _outer(e_out[0], e_in[0])
         weight, bias = self.sigma * scale, self.sigma_bias * e_out[0]
         weight += self.mu
@@ -163,7 +163,7 @@ class _Norm:
         self.eps, self.average = np.float32(norm.eps), np.full(len(self.weight), 1.0 / len(self.weight), np.float32)
 
     def normalise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs of x [..., q], which is normalised in place, and what it was multiplied by [..., 1]."""
+        """The outputs of x [..., q], which is normalised in place, and its scale [..., 1]."""
         x -= x.dot(self.average)[..., None]
         scale: np.ndarray = (1.0 / np.sqrt((x * x).dot(self.average) + self.eps))[..., None]
         x *= scale
@@ -172,14 +172,14 @@ class _Norm:
         return y, scale
 
     def vjp(self, x: np.ndarray, pull: Pullback) -> tuple[np.ndarray, Pullback]:
-        """Normalises x [B, q] in place; `pull` is what follows in the pullback."""
+        """Normalises x [B, q] in place; `pull` is the next step of the pullback."""
         y, scale = self.normalise(x)
 
         def pullback(g: np.ndarray) -> np.ndarray:
             total(g, self.g_bias)
             product = g * x
             total(product, self.g_weight)
-            # With d = g ⊙ weight, what falls to x is scale·(d − mean(d) − x·mean(d ⊙ x)).
+            # With d = g ⊙ weight, the gradient by x is scale·(d − mean(d) − x·mean(d ⊙ x)).
             along = product.dot(self.weight * self.average)[:, None]
             g *= self.weight
             g -= g.dot(self.average)[:, None]

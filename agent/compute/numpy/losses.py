@@ -1,13 +1,11 @@
 """Losses on a CPU by NumPy, with their derivatives by the streams' outputs by hand. Tests hold them to autograd's.
 
-A loss is made for a config and a head, and takes what the streams put out, [B, A] or [B, A, K]: `outputs` of the online
-network at s, `following` of the target network at s', and `selection`, which chooses the next action.
+A loss is made for a config and a head, and takes outputs of the streams, [B, A] or [B, A, K]: `outputs` of the online
+network at s, `next_outputs` of the target network at s', and `selector`, by which the next action is selected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,28 +14,26 @@ from agent.config.algorithm import AgentConfig
 from agent.networks.heads.base import Head
 from agent.networks.heads.categorical import CategoricalHead
 from agent.networks.heads.expected import ExpectedHead
-
-if TYPE_CHECKING:
-    from agent.replay.batch import Batch
+from agent.replay.batch import Batch
 
 Array = np.ndarray
-#: (batch, outputs, following, selection, weight [B] or None) → loss, its gradient by `outputs`, priorities [B] or None.
-Loss = Callable[["Batch", Array, Array, Array, Array | None], tuple[Any, Array, Array | None]]
+#: batch, outputs, next_outputs, selector, weight [B] or None → loss, its gradient by `outputs`, priorities [B] or None
+Loss = Callable[[Batch[np.ndarray], Array, Array, Array, Array | None], tuple[Any, Array, Array | None]]
 
 TINY = np.float32(np.finfo(np.float32).tiny)
 
 
 def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
-    """Huber's or the squared loss of one number per action: targets.td_loss."""
+    """Huber's or the squared loss of one number per action: td_loss of agent/networks/heads/expected.py."""
     bound, squared, limits = config.huber_threshold, config.loss == "squared", config.target_range
     starts = np.arange(config.batch_size) * head.shape[0]  # where a row of values [B, A] begins
 
     def loss(
-        batch: Batch, outputs: Array, following: Array, selection: Array, weight: Array | None
+        batch: Batch[np.ndarray], outputs: Array, next_outputs: Array, selector: Array, weight: Array | None
     ) -> tuple[Any, Array, Array | None]:
         rows = starts if len(outputs) == len(starts) else np.arange(0, outputs.size, outputs.shape[1])
         chosen = rows + batch.action
-        target = following.take(rows + selection.argmax(axis=1))
+        target = next_outputs.take(rows + selector.argmax(axis=1))
         target *= batch.discount
         target += batch.reward
         if limits is not None:
@@ -55,14 +51,14 @@ def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
 
 
 def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
-    """KL(target ‖ prediction) of masses on atoms: targets.categorical_loss on targets.project."""
+    """KL(target ‖ prediction) of masses on atoms: see agent/networks/heads/categorical.py."""
     atoms, limits, q_values = head.atoms.numpy(), config.target_range, Q_VALUES[CategoricalHead](head)
 
     def loss(
-        batch: Batch, outputs: Array, following: Array, selection: Array, weight: Array | None
+        batch: Batch[np.ndarray], outputs: Array, next_outputs: Array, selector: Array, weight: Array | None
     ) -> tuple[Any, Array, Array | None]:
         rows = np.arange(len(outputs))
-        masses = np.exp(_log_softmax(following[rows, q_values(selection).argmax(axis=1)]))
+        masses = np.exp(_log_softmax(next_outputs[rows, q_values(selector).argmax(axis=1)]))
         positions = np.multiply.outer(batch.discount, atoms)
         positions += batch.reward[:, None]
         target = project(masses, positions if limits is None else positions.clip(*limits), atoms)
@@ -82,7 +78,7 @@ def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
     return loss
 
 
-#: The heads whose loss is known here.
+#: The heads whose loss NumPy computes.
 LOSSES: dict[type[Head], Callable[[AgentConfig, Any], Loss]] = {
     ExpectedHead: expected_loss,
     CategoricalHead: categorical_loss,
@@ -90,14 +86,15 @@ LOSSES: dict[type[Head], Callable[[AgentConfig, Any], Loss]] = {
 
 
 def project(masses: Array, positions: Array, atoms: Array) -> Array:
-    """targets.project of masses and positions [B, K], K of evenly spaced atoms [K]: each mass to its two neighbours.
+    """Moves masses [B, K] at positions [B, K] to evenly spaced atoms [K]: each to its two neighbours.
 
-    The work of B·K masses, where a device, on which sums to the same place come in any order, does that of B·K·K.
+    It goes through B·K masses. `project` of agent/networks/heads/categorical.py goes through B·K·K pairs, since sums to
+    the same place come in any order on a device.
     """
     last = len(atoms) - 1
     place = (positions - atoms[0]) * np.float32(last / (atoms[-1] - atoms[0]))
     np.clip(place, 0.0, last, out=place)
-    # The upper neighbour of the last atom would be outside. And fmin makes a place of what is no number.
+    # The upper neighbour of the last atom would be outside; fmin turns NaN into a valid place.
     low = np.fmin(place, np.float32(last - 1)).astype(np.int64)
     above = (place - low) * masses
     low += np.arange(0, low.size, last + 1)[:, None]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from agent.common.arrays import Array, as_array
 from agent.compute.numpy.convolution import PatchConvolution
 from agent.compute.numpy.layers import Layer, Noise, Pullback, chain, run
 from agent.networks.encoders import Encoder, MLPEncoder, TrunkEncoder
@@ -34,7 +35,7 @@ def _mean_atom(head: CategoricalHead) -> Callable[[np.ndarray], np.ndarray]:
     return q_values
 
 
-#: The heads that are known here: what makes q_values [B, A] of their streams' outputs [B, A] or [B, A, K].
+#: For each head that NumPy computes: the function from its streams' outputs [B, A] or [B, A, K] to q_values [B, A].
 Q_VALUES: dict[type, Callable[[Any], Callable[[np.ndarray], np.ndarray]]] = {
     ExpectedHead: lambda head: lambda outputs: outputs,
     CategoricalHead: _mean_atom,
@@ -67,7 +68,7 @@ class NumpyNetwork:
 
     @staticmethod
     def fits(network: QNetwork) -> bool:
-        """Whether `network` is on the CPU, all its parts are known here and none is frozen, as an encoder's may be."""
+        """Whether `network` is on the CPU, NumPy can compute all its parts, and no parameter is frozen."""
         encoder, layers = network.encoder, [module for module in network.modules() if isinstance(module, NoisyLinear)]
         known = type(encoder) is MLPEncoder or PatchConvolution.fits(encoder)
         on_cpu = next(network.parameters()).device.type == "cpu"
@@ -93,8 +94,8 @@ class NumpyNetwork:
         if len(inputs) > 1:
             return self.vjp(inputs, noise)[0]
         parts, depth = self._split(None if noise is None else noise[0]), len(self._trunk)
-        seen = inputs if self._convolution is None else self._convolution.vjp(inputs)[0]
-        features = run(self._trunk, seen[0], parts)
+        x = inputs if self._convolution is None else self._convolution.vjp(inputs)[0]
+        features = run(self._trunk, x[0], parts)
         advantage = run(self._advantage, features, parts[depth:]).reshape(self._shape)
         if self._value is None:
             return advantage
@@ -104,9 +105,9 @@ class NumpyNetwork:
         """The outputs, and the pullback of ∂L/∂outputs (which it may overwrite)."""
         if self._convolution is None:
             return self._linear_vjp(inputs, noise)
-        seen, pull_seen = self._convolution.vjp(inputs)
-        outputs, pull = self._linear_vjp(seen, noise)
-        return outputs, lambda g: pull_seen(pull(g))
+        x, pull_x = self._convolution.vjp(inputs)
+        outputs, pull = self._linear_vjp(x, noise)
+        return outputs, lambda g: pull_x(pull(g))
 
     def _linear_vjp(self, inputs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
         parts, depth = self._split(noise), len(self._trunk)
@@ -137,7 +138,7 @@ class NumpyNetwork:
 
 
 def _norms_fit(encoder: Encoder) -> bool:
-    """Whether what stands between its linear layers is known here: layer normalisation or nothing."""
+    """Whether only layer normalisation, or nothing, stands between its linear layers."""
     mlp = encoder.mlp if isinstance(encoder, TrunkEncoder) else encoder
     assert isinstance(mlp, MLPEncoder)
     norms = [norm for norm in mlp.norms if type(norm) is not nn.Identity]
@@ -146,3 +147,15 @@ def _norms_fit(encoder: Encoder) -> bool:
 
 def _stream(stream: Stream, first: bool) -> list[Layer]:
     return [Layer(stream.hidden, stream.norm, first), Layer(stream.output, None, False)]
+
+
+class NumpyPolicy:
+    """A Policy of a network for which NumpyNetwork.fits."""
+
+    def __init__(self, network: QNetwork) -> None:
+        self._network = NumpyNetwork(network)
+
+    def __call__(self, observation: np.ndarray, noise: Array | None) -> np.ndarray:
+        """See agent.learning.policy.Policy."""
+        action: np.ndarray = self._network(observation, None if noise is None else as_array(noise)).argmax(axis=1)
+        return action

@@ -1,17 +1,18 @@
 """Features → values. Every head returns a typed tuple that carries q_values [..., A].
 
 A head is made of streams, whose outputs are one number or K numbers per action; `values` makes the typed tuple of them,
-`target` the learning target of what the next state's tuple says, `loss` the unreduced loss. Quantile heads are in
+`target` makes the learning target of the next state's tuple, `loss` is the unreduced loss. Quantile heads are in
 agent/quantile_heads.py. Shapes: [...] are the rows of a batch, A actions, K atoms or quantiles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from agent.config.algorithm import AgentConfig
 from agent.networks.encoders import normalisation
 from agent.noise.distributions import LayerNoise, NoiseSizes
 from agent.noise.layers import LinearFactory
@@ -20,7 +21,7 @@ Limits = Sequence[float] | None
 
 
 class Values(Protocol):
-    """What a head says of a batch."""
+    """The values that a head gives for a batch."""
 
     @property
     def q_values(self) -> Tensor:
@@ -28,7 +29,7 @@ class Values(Protocol):
 
     @property
     def outcomes(self) -> Tensor:
-        """What a target is made of, for every action: values [..., A], or masses or quantiles [..., A, K]."""
+        """For every action, the numbers that make a target: values [..., A], masses or quantiles [..., A, K]."""
 
 
 class Stream(nn.Module):
@@ -58,7 +59,7 @@ class Stream(nn.Module):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What every head is built from.
+    """The sizes and layers of a head.
 
     Attributes:
         features: p.
@@ -84,7 +85,7 @@ class Sizes:
 
 
 class Head(nn.Module):
-    """What all heads share: one stream, or dueling streams, with one number or K numbers per action.
+    """A head: one stream, or dueling streams, with one number or K numbers per action.
 
     Dueling (Wang et al. 2016, eq. 9): v + a − mean(a), each stream with a hidden layer of its own. With K numbers per
     action the streams are combined for each of them, before any softmax (Hessel et al. 2018).
@@ -95,7 +96,7 @@ class Head(nn.Module):
     """
 
     #: How many levels τ a forward pass takes for prediction and for target: only implicit quantiles take any.
-    taus: tuple[int, int] | None = None
+    level_counts: tuple[int, int] | None = None
 
     def __init__(self, sizes: Sizes, atoms: int | None = None) -> None:
         super().__init__()
@@ -114,12 +115,12 @@ class Head(nn.Module):
         value: Tensor = self.value(features, noise[2:]).unflatten(-1, (1, *self.shape[1:]))
         return value + advantage - advantage.mean(dim=-len(self.shape), keepdim=True)
 
-    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None], tau: Tensor | None = None) -> Any:
-        """Maps features [..., p] to values of every action. `tau` is for implicit quantiles alone."""
+    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None], levels: Tensor | None = None) -> Any:
+        """Maps features [..., p] to values of every action. `levels` is for implicit quantiles alone."""
         return self.values(self.outputs(features, noise))
 
     def values(self, outputs: Tensor) -> Any:
-        """The typed tuple of what the combined streams put out."""
+        """The typed tuple for the outputs of the combined streams."""
         raise NotImplementedError
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
@@ -127,9 +128,42 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(self, prediction: Any, action: Tensor, target: Tensor) -> Tensor:
-        """The unreduced loss [...] of what is predicted for the actions against the target."""
+        """The unreduced loss [...] of the predictions for the actions against the target."""
         raise NotImplementedError
 
     def priority(self, prediction: Any, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
         """How much there is to learn from each row [...]: its loss, as in Rainbow, unless a head knows better."""
         return loss
+
+
+@dataclass(frozen=True)
+class HeadParts:
+    """Everything that a head is built from.
+
+    Attributes:
+        sizes: of its streams.
+        config: the algorithm, of which a head of this package reads its own node.
+        options: `agent.head_options`, for heads of one's own.
+    """
+
+    sizes: Sizes
+    config: AgentConfig
+    options: Mapping[str, Any]
+
+
+HeadFactory = Callable[[HeadParts], Head]
+
+
+def gather_actions(values: Tensor, action: Tensor) -> Tensor:
+    """The entries for action [...] of values [..., A] or [..., A, K]: [...] or [..., K]."""
+    rows = action.dim()
+    index = action.reshape(*action.shape, *(1,) * (values.dim() - rows))
+    return torch.take_along_dim(values, index, dim=rows).squeeze(rows)
+
+
+def bellman_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
+    """R + γ^k·(1 − terminated)·v(s'), each [...] (Sutton & Barto 2018, eq. 7.1 for k steps).
+
+    For quantiles or atoms at s', reward and discount are [..., 1] and next_value is [..., K].
+    """
+    return reward + discount * next_value

@@ -5,12 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agent.learning import targets
-from agent.networks.heads.base import Head, Limits, Sizes
+from agent.networks.heads.base import Head, HeadParts, Limits, Sizes, bellman_target, gather_actions
 
 
 class CategoricalValues(NamedTuple):
-    """What the categorical head says of a batch: q_values [..., A] and logits [..., A, K]."""
+    """The values of the categorical head: q_values [..., A] and logits [..., A, K]."""
 
     q_values: Tensor
     logits: Tensor
@@ -43,10 +42,44 @@ class CategoricalHead(Head):
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
         """The target masses [..., K] of an outcome [..., K]: its atoms, moved, clipped and projected (algorithm 1)."""
-        moved = targets.bellman_target(reward.unsqueeze(-1), discount.unsqueeze(-1), self.atoms)
-        return targets.project(outcome, moved if limits is None else moved.clamp(*limits), self.atoms)
+        moved = bellman_target(reward.unsqueeze(-1), discount.unsqueeze(-1), self.atoms)
+        return project(outcome, moved if limits is None else moved.clamp(*limits), self.atoms)
 
     def loss(self, prediction: CategoricalValues, action: Tensor, target: Tensor) -> Tensor:
         """KL(target ‖ prediction) [...] of target masses [..., K]."""
-        logits = targets.gather_actions(prediction.logits, action)
-        return targets.categorical_loss(torch.log_softmax(logits, dim=-1), target)
+        logits = gather_actions(prediction.logits, action)
+        return categorical_loss(torch.log_softmax(logits, dim=-1), target)
+
+
+def project(probabilities: Tensor, positions: Tensor, atoms: Tensor) -> Tensor:
+    """Moves masses to evenly spaced atoms: each is shared by its two neighbours (Bellemare et al. 2017, eq. 7).
+
+    m_i = Σ_j [1 − |[x_j] − z_i| / Δz] p_j, the inner brackets clipped to [z_1, z_K], the outer to [0, 1]. Written out
+    as it stands: a matrix for each row, and no scatter.
+
+    Args:
+        probabilities: p [..., K'].
+        positions: x [..., K'], where these masses lie.
+        atoms: z [K], rising.
+
+    Returns:
+        m [..., K], of the same total.
+    """
+    width = (atoms[-1] - atoms[0]) / (len(atoms) - 1)
+    distance = (positions.clamp(atoms[0], atoms[-1]).unsqueeze(-2) - atoms.unsqueeze(-1)).abs()
+    return ((1.0 - distance / width).clamp(0.0, 1.0) @ probabilities.unsqueeze(-1)).squeeze(-1)
+
+
+def categorical_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
+    """KL(target ‖ prediction) [...] of log-probabilities and target masses, [..., K].
+
+    Its gradient is that of the cross-entropy (Bellemare et al. 2017, algorithm 1); the divergence itself, which is 0
+    where nothing is left to learn, is also Rainbow's priority (Hessel et al. 2018, "Integrated agent").
+    """
+    return (torch.xlogy(target, target) - target * log_probabilities).sum(dim=-1)
+
+
+def build(parts: HeadParts) -> CategoricalHead:
+    """The head that `agent.categorical` describes."""
+    options = parts.config.categorical
+    return CategoricalHead(parts.sizes, options.atoms, options.v_min, options.v_max)

@@ -2,15 +2,15 @@
 
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from agent.config.algorithm import Loss
-from agent.learning import targets
-from agent.networks.heads.base import Head, Limits, Sizes
+from agent.networks.heads.base import Head, HeadParts, Limits, Sizes, bellman_target, gather_actions
 
 
 class ExpectedValues(NamedTuple):
-    """What the expected-value head says of a batch: q_values [..., A]."""
+    """The values of the expected head: q_values [..., A]."""
 
     q_values: Tensor
 
@@ -33,15 +33,31 @@ class ExpectedHead(Head):
         return ExpectedValues(outputs)
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
-        """The target [...] of an outcome [...], the value of what follows."""
-        target = targets.bellman_target(reward, discount, outcome)
+        """The target [...] of an outcome [...], the value of the next state."""
+        target = bellman_target(reward, discount, outcome)
         return target if limits is None else target.clamp(*limits)
 
     def loss(self, prediction: ExpectedValues, action: Tensor, target: Tensor) -> Tensor:
         """The unreduced loss [...] of q(s, a) against target [...]."""
-        value = targets.gather_actions(prediction.q_values, action)
-        return targets.td_loss(value, target, self.loss_name, self.threshold)
+        value = gather_actions(prediction.q_values, action)
+        return td_loss(value, target, self.loss_name, self.threshold)
 
     def priority(self, prediction: ExpectedValues, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
         """|δ| [...], the size of the error (Schaul et al. 2016, §3.3)."""
-        return (targets.gather_actions(prediction.q_values.detach(), action) - target).abs()
+        return (gather_actions(prediction.q_values.detach(), action) - target).abs()
+
+
+def td_loss(value: Tensor, target: Tensor, loss: Loss, threshold: float = 1.0) -> Tensor:
+    """The unreduced loss [...] of values [...] and targets [...].
+
+    Huber: ½·error² up to `threshold`, a line from there (1: Mnih et al. 2015 clip the error to ±1, the same
+    gradient); or ½·error² everywhere.
+    """
+    if loss == "huber":
+        return F.huber_loss(value, target, reduction="none", delta=threshold)
+    return 0.5 * F.mse_loss(value, target, reduction="none")
+
+
+def build(parts: HeadParts) -> ExpectedHead:
+    """The head that the config describes."""
+    return ExpectedHead(parts.sizes, parts.config.loss, parts.config.huber_threshold)

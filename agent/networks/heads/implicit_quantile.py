@@ -1,4 +1,4 @@
-"""Quantiles of the return at any level that is asked for: IQN (Dabney et al. 2018b)."""
+"""Quantiles of the return at any level that the caller gives: IQN (Dabney et al. 2018b)."""
 
 from collections.abc import Sequence
 from math import pi
@@ -6,7 +6,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from agent.networks.heads.base import Sizes
+from agent.networks.heads.base import HeadParts, Sizes
 from agent.networks.heads.quantile import QuantileValues, SampledHead, midpoints
 from agent.noise.distributions import LayerNoise
 
@@ -15,7 +15,7 @@ class ImplicitQuantileHead(SampledHead):
     """The quantile function itself, at levels τ that come in as an argument: IQN (Dabney et al. 2018b, 1806.06923).
 
     Features ψ(x) [..., p] are multiplied by an embedding of each level, φ(τ) = ReLU(W·cos(πiτ) + b), i = 0 … n − 1
-    (eq. 4); the streams then see [..., K, p]. Without levels of its own a row is asked at fixed, evenly spaced ones:
+    (eq. 4); the streams then see [..., K, p]. Without given levels the head uses fixed, evenly spaced ones:
     acting and evaluation do so, and are a function of the observation.
 
     Deviation: the next action is chosen by the mean of the very quantiles that make up the target (with double
@@ -23,32 +23,41 @@ class ImplicitQuantileHead(SampledHead):
 
     Args:
         sizes: of the streams; the embedding's layer is of the same kind.
-        acting: how many levels are asked where none are given.
+        acting: how many fixed levels there are.
         samples: how many levels are drawn for a row's prediction, and how many for its target.
         cosines: n.
         kappa: threshold of the quantile Huber loss.
     """
 
-    tau: Tensor
+    levels: Tensor
     frequencies: Tensor
-    taus: tuple[int, int]
+    level_counts: tuple[int, int]
 
     def __init__(self, sizes: Sizes, acting: int, samples: tuple[int, int], cosines: int, kappa: float) -> None:
         super().__init__(sizes)
-        self.taus, self.kappa = samples, kappa
+        self.level_counts, self.kappa = samples, kappa
         self.embedding = sizes.linear(cosines, sizes.features)
-        self.register_buffer("tau", midpoints(acting), persistent=False)
+        self.register_buffer("levels", midpoints(acting), persistent=False)
         self.register_buffer("frequencies", pi * torch.arange(cosines), persistent=False)
         self.noise_sizes = (*self.noise_sizes, self.embedding.noise_sizes)
 
     def forward(
-        self, features: Tensor, noise: Sequence[LayerNoise | None], tau: Tensor | None = None
+        self, features: Tensor, noise: Sequence[LayerNoise | None], levels: Tensor | None = None
     ) -> QuantileValues:
-        """Maps features [..., p] to values of every action, at levels tau [..., K] or at the fixed ones."""
+        """Maps features [..., p] to values of every action, at levels [..., K] or at the fixed ones."""
         *stream_noise, embedding_noise = noise
-        if tau is None:
+        if levels is None:
             rows = 1 if embedding_noise is None else len(embedding_noise.output)
-            tau = self.tau.expand(rows, *(1,) * (features.dim() - 2), -1)  # an embedding for each draw, not each row
-        embedded = torch.relu(self.embedding(torch.cos(tau.unsqueeze(-1) * self.frequencies), embedding_noise))
+            levels = self.levels.expand(
+                rows, *(1,) * (features.dim() - 2), -1
+            )  # an embedding for each draw, not each row
+        embedded = torch.relu(self.embedding(torch.cos(levels.unsqueeze(-1) * self.frequencies), embedding_noise))
         quantiles = self.outputs(features.unsqueeze(-2) * embedded, stream_noise).mT  # [..., A, K]
-        return QuantileValues(quantiles.mean(dim=-1), quantiles, tau)
+        return QuantileValues(quantiles.mean(dim=-1), quantiles, levels)
+
+
+def build(parts: HeadParts) -> ImplicitQuantileHead:
+    """The head that `agent.implicit_quantile` describes."""
+    options = parts.config.implicit_quantile
+    samples = options.samples, options.target_samples
+    return ImplicitQuantileHead(parts.sizes, options.acting, samples, options.cosines, options.kappa)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agent.common.errors import UserError
-from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, choose_speed, updates_of
+from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, choose_plan, updates_of
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig
 from agent.learning.gradient import products
@@ -41,30 +41,30 @@ def test_how_many_updates_a_run_has() -> None:
 
 
 def test_auto_never_compiles_what_numpy_computes() -> None:
-    speed = choose_speed(long_enough(0), True, CPU)
-    assert not speed.compiled
-    assert speed.line == "updates: NumPy"
+    plan = choose_plan(long_enough(0), True, CPU)
+    assert plan.backend != "compiled"
+    assert plan.line == "updates: NumPy"
 
 
 def test_auto_compiles_where_the_run_is_long_enough_and_says_so() -> None:
-    long, short = (choose_speed(long_enough(extra), False, CPU) for extra in (0, -1))
-    assert long.compiled
-    assert not short.compiled
+    long, short = (choose_plan(long_enough(extra), False, CPU) for extra in (0, -1))
+    assert long.backend == "compiled"
+    assert short.backend != "compiled"
     assert long.line == "updates: compiled at the first one, which takes a minute or so"
     assert short.line == "updates: autograd (to compile pays from 100,000 updates on, and this run has 99,999)"
 
 
 def test_auto_leaves_large_networks_alone() -> None:
-    small, large = (choose_speed(long_enough(0), False, CPU, COMPILE_UP_TO + extra) for extra in (0, 1))
-    assert small.compiled
-    assert not large.compiled
+    small, large = (choose_plan(long_enough(0), False, CPU, COMPILE_UP_TO + extra) for extra in (0, 1))
+    assert small.backend == "compiled"
+    assert large.backend != "compiled"
     assert "more than 1,000,000 parameters" in large.line
 
-    assert choose_speed(long_enough(0), False, CUDA, COMPILE_UP_TO + 1).compiled  # there they are faster
+    assert choose_plan(long_enough(0), False, CUDA, COMPILE_UP_TO + 1).backend == "compiled"  # there they are faster
 
 
 def test_each_precision_holds_the_one_before() -> None:
-    none, tf32, bf16 = (choose_speed(config(autocast=word), False, CUDA) for word in ("none", "tf32", "bf16"))
+    none, tf32, bf16 = (choose_plan(config(autocast=word), False, CUDA) for word in ("none", "tf32", "bf16"))
     assert (none.tf32, none.autocast) == (False, False)
     assert (tf32.tf32, tf32.autocast) == (True, False)
     assert (bf16.tf32, bf16.autocast) == (True, True)
@@ -85,15 +85,21 @@ def test_tf32_is_for_what_is_computed_within() -> None:
 
 
 def test_auto_compiles_on_no_device_on_which_nobody_measured() -> None:
-    speed = choose_speed(long_enough(0), False, torch.device("mps"))
-    assert not speed.compiled
-    assert "compile=on does" in speed.line
+    plan = choose_plan(long_enough(0), False, torch.device("mps"))
+    assert plan.backend != "compiled"
+    assert "backend=compiled does" in plan.line
 
 
-def test_on_and_off_are_one_word() -> None:
-    assert choose_speed(config(compile="on"), True, CPU).compiled
-    assert not choose_speed(parse(TrainConfig, {**to_plain(long_enough(0)), "compile": "off"}), False, CPU).compiled
-    assert config(compile=False) == config(compile="off")  # as YAML reads the word
+def test_each_backend_by_its_name() -> None:
+    assert choose_plan(config(backend="compiled"), True, CPU).backend == "compiled"
+    plain = parse(TrainConfig, {**to_plain(long_enough(0)), "backend": "torch"})
+    for fits_numpy in (False, True):
+        plan = choose_plan(plain, fits_numpy, CPU)
+        assert (plan.backend, plan.numpy_policy, plan.line) == ("torch", False, "updates: autograd")
+    with pytest.raises(UserError, match=r"backend=numpy computes linear layers.*use backend=auto"):
+        choose_plan(config(backend="numpy"), False, CPU)
+    assert choose_plan(config(backend="numpy"), True, CPU).backend == "numpy"
+    assert config(overlap=False) == config(overlap="off")  # as YAML reads the word
     assert config(overlap=True).overlap == "on"
 
 
@@ -106,51 +112,51 @@ MISSING = {
 @pytest.mark.parametrize("what", MISSING)
 def test_without_a_compiler_auto_stays_eager_and_on_is_one_sentence(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(what, lambda _: "/nowhere" if "get_path" in what else None)
-    speed = choose_speed(long_enough(0), False, CPU)
-    assert not speed.compiled
-    assert "to compile would pay, and needs" in speed.line
+    plan = choose_plan(long_enough(0), False, CPU)
+    assert plan.backend != "compiled"
+    assert "to compile would pay, and needs" in plan.line
     with pytest.raises(UserError, match=MISSING[what]):
-        choose_speed(config(compile="on"), False, CPU)
+        choose_plan(config(backend="compiled"), False, CPU)
 
 
 def test_triton_is_what_cuda_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.compute.plan.find_spec", lambda _: None)
-    with pytest.raises(UserError, match="compile=on needs the package triton"):
-        choose_speed(config(compile="on"), False, CUDA)
-    assert choose_speed(config(compile="on"), False, CPU).compiled
+    with pytest.raises(UserError, match="backend=compiled needs the package triton"):
+        choose_plan(config(backend="compiled"), False, CUDA)
+    assert choose_plan(config(backend="compiled"), False, CPU).backend == "compiled"
 
 
 def test_an_old_gpu_is_left_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for capability, compiled in (((6, 1), False), ((7, 0), True)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
-        speed = choose_speed(long_enough(0), False, CUDA)
-        assert speed.compiled is compiled
-        assert ("compute capability 7.0" in speed.line) is not compiled
-        assert not speed.strict
+        plan = choose_plan(long_enough(0), False, CUDA)
+        assert (plan.backend == "compiled") is compiled
+        assert ("compute capability 7.0" in plan.line) is not compiled
+        assert not plan.strict
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
-    with pytest.raises(UserError, match="compile=on needs a GPU of compute capability 7"):
-        choose_speed(config(compile="on"), False, CUDA)
-    assert choose_speed(config(compile="on"), False, CPU).strict
+    with pytest.raises(UserError, match="backend=compiled needs a GPU of compute capability 7"):
+        choose_plan(config(backend="compiled"), False, CUDA)
+    assert choose_plan(config(backend="compiled"), False, CPU).strict
 
 
 def test_auto_uses_graphs_and_overlaps_on_cuda_alone() -> None:
-    on_cpu, on_cuda = choose_speed(config(), False, CPU), choose_speed(config(), False, CUDA)
+    on_cpu, on_cuda = choose_plan(config(), False, CPU), choose_plan(config(), False, CUDA)
     assert not on_cpu.graphs
     assert not on_cpu.overlap
     assert on_cuda.graphs
     assert on_cuda.overlap
     assert on_cuda.line.endswith("each one CUDA graph, while the environments step")
-    off = choose_speed(config(cuda_graphs="off", overlap="off"), False, CUDA)
+    off = choose_plan(config(cuda_graphs="off", overlap="off"), False, CUDA)
     assert not off.graphs
     assert not off.overlap
-    assert choose_speed(config(overlap="on"), True, CPU).overlap
+    assert choose_plan(config(overlap="on"), True, CPU).overlap
 
 
 def test_a_replay_in_the_machines_memory_goes_without_graphs_and_says_so() -> None:
-    speed = choose_speed(config(agent={"replay_device": "cpu"}), False, CUDA)
-    assert not speed.graphs
-    assert "no CUDA graphs, since agent.replay_device is cpu" in speed.line
+    plan = choose_plan(config(agent={"replay_device": "cpu"}), False, CUDA)
+    assert not plan.graphs
+    assert "no CUDA graphs, since agent.replay_device is cpu" in plan.line
 
 
 @pytest.mark.parametrize(
@@ -164,12 +170,21 @@ def test_a_replay_in_the_machines_memory_goes_without_graphs_and_says_so() -> No
 )
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], device: torch.device, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        choose_speed(config(**options), False, device)
+        choose_plan(config(**options), False, device)
 
 
 def test_a_run_may_be_resumed_with_other_choices() -> None:
-    saved, asked = to_plain(config()), to_plain(config(compile="on", cuda_graphs="off", overlap="on"))
-    words = ["compile=on", "cuda_graphs=off", "overlap=on"]
+    saved, asked = to_plain(config()), to_plain(config(backend="compiled", cuda_graphs="off", overlap="on"))
+    words = ["backend=compiled", "cuda_graphs=off", "overlap=on"]
     assert parse(TrainConfig, merge_resumed(saved, asked, words)) == config(
-        compile="on", cuda_graphs="off", overlap="on"
+        backend="compiled", cuda_graphs="off", overlap="on"
     )
+
+
+@pytest.mark.parametrize(("was", "backend"), [("auto", "auto"), ("off", "torch"), ("on", "compiled")])
+def test_a_run_of_an_earlier_release_resumes(was: str, backend: str) -> None:
+    """Its config has `compile`."""
+    saved = to_plain(config())
+    del saved["backend"]
+    merged = merge_resumed({**saved, "compile": was}, to_plain(config()), [])
+    assert parse(TrainConfig, merged) == config(backend=backend)

@@ -1,0 +1,68 @@
+"""Ids without a preset file of their own, made known to Hydra: `CartPole`, and all of Atari's games."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
+from hydra.errors import HydraException
+
+from envs.packages import is_atari_game
+
+#: The config files of both programs.
+CONF = Path(__file__).parent.parent.parent / "conf"
+
+
+def register_presets(overrides: Sequence[str]) -> None:
+    """Registers a preset for each id that `env=…` names and that has no file in conf/env.
+
+    An id without its version is the newest that has a preset; conf/task/atari.yaml is the one of all of Atari's games.
+    """
+    folder = CONF / "env"
+    known = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+    for env_id in dict.fromkeys(_env_ids(overrides)):
+        if env_id in known:
+            continue
+        if node := _without_version(env_id, known) or _atari_game(env_id):
+            group, _, name = f"env/{env_id}".rpartition("/")
+            ConfigStore.instance().store(name, node, group, "_global_")
+
+
+def _without_version(env_id: str, known: Sequence[str]) -> dict[str, Any] | None:
+    """The preset of the newest version of `env_id` among the ids that have one."""
+    versions = [name for name in known if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
+    if not versions:
+        return None
+    newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
+    return {"defaults": [f"/env/{newest}@_global_"], "env": {"id": newest}}
+
+
+def _atari_game(env_id: str) -> dict[str, Any] | None:
+    """The preset of all of Atari's games, where `env_id` is one of them in any of their spellings."""
+    found = re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip|Deterministic)?(-v\d+)?", env_id)
+    if not found:
+        return None
+    prefix, name, kind, version = found.groups()
+    is_game = prefix or (kind == "NoFrameskip" and version) or is_atari_game(name)
+    if not is_game or (kind and not version):
+        return None
+    # Sticky actions (Machado et al. 2018); the ids -v4 stand for the older protocol.
+    kwargs = {"repeat_action_probability": 0.0 if version == "-v4" else 0.25}
+    env = {"kwargs": kwargs} if version else {"kwargs": kwargs, "id": f"ALE/{name}-v5"}
+    return {"defaults": [{"override /task": "atari"}], "env": env}
+
+
+def _env_ids(overrides: Sequence[str]) -> Iterator[str]:
+    """The ids that `env=…` names, by Hydra's own grammar: in quotes, as a list for a sweep, in choice(…)."""
+    parser = OverridesParser.create()
+    for override in overrides:
+        if not re.match(r"\+*env=", override):
+            continue
+        try:
+            value = parser.parse_override(override).value()
+        except HydraException:  # Hydra says what is wrong with it
+            continue
+        yield from map(str, value.list if isinstance(value, ChoiceSweep) else [value])

@@ -1,0 +1,55 @@
+"""The heads by name, open to heads of one's own.
+
+A head of one's own needs one line, in any module that is imported before the agent is built::
+
+    register_head("mine", lambda parts: MyHead(parts.sizes, **parts.options))
+
+`agent.head=mine` then builds it, and `agent.head_options.<name>=<value>` are its options.
+"""
+
+import re
+
+from agent.common.errors import UserError
+from agent.networks.heads import categorical, expected, implicit_quantile, quantile
+from agent.networks.heads.base import Head, HeadFactory, HeadParts
+
+_FACTORIES: dict[str, HeadFactory] = {
+    "expected": expected.build,
+    "categorical": categorical.build,
+    "quantile": quantile.build,
+    "implicit_quantile": implicit_quantile.build,
+}
+BUILT_IN = tuple(_FACTORIES)
+
+
+def register_head(name: str, factory: HeadFactory) -> None:
+    """Makes `agent.head=<name>` build `factory(parts)`; the same name may be registered again.
+
+    Raises:
+        ValueError: for a name that is not a plain word, or is the name of a built-in head.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError(f"{name!r} cannot name a head: the name must be a word of letters, digits, _ and -")
+    if name in BUILT_IN:
+        raise ValueError(f"{name!r} is the name of a built-in head")
+    _FACTORIES[name] = factory
+
+
+def build_head(parts: HeadParts) -> Head:
+    """The head that `agent.head` names.
+
+    Raises:
+        UserError: for a name that nobody registered, or options that the head does not know.
+    """
+    name = parts.config.head
+    if name not in _FACTORIES:
+        raise UserError(
+            f"agent.head is {name!r:.80}: it must be one of {', '.join(_FACTORIES)}; one of your own is registered by "
+            "the module that you name with imports="
+        )
+    try:
+        return _FACTORIES[name](parts)
+    except TypeError as error:
+        if not parts.options:
+            raise
+        raise UserError(f"agent.head_options={parts.options} do not go with agent.head={name}: {error}") from error

@@ -1,0 +1,80 @@
+"""Results of saved agents: played, written beside their files, filmed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from agent.common.errors import UserError
+from agent.common.files import atomic_write_text
+from agent.common.seeding import environment_seeds
+from agent.config.run import EvaluateConfig
+from agent.records.plots import plot_evaluation
+from agent.records.saved_agent import FILE_NAME
+from agent.running.evaluation import evaluate
+from agent.running.filming import record, watch
+from agent.running.player import Player
+from envs.video import write_video
+
+
+def check_player(player: Player, config: EvaluateConfig) -> None:
+    """Compares an agent with the options, before hundreds of episodes are played.
+
+    Raises:
+        UserError: where the agent or its task cannot do what they ask for.
+    """
+    if config.noise and not player.noise.size:
+        raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
+    for option, given, mode in (
+        ("video=true", config.video, "rgb_array"),
+        ("render=human", config.render == "human", "human"),
+    ):
+        if given and mode not in player.task.render_modes:
+            raise UserError(f"{player.task.id} cannot be shown: leave {option} out")
+
+
+def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
+    """Plays one agent: the settings, the statistics, and every return."""
+    noise = player.noise if config.noise else None
+    seeds = environment_seeds(config.seed, "test", config.episodes)
+    if config.render == "human":
+        outcome = watch(player.task, player.network, seeds, noise)
+    else:
+        outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
+    return {
+        "label": label(player.path),
+        "agent": str(player.path),
+        "env": player.task.id,
+        "env_kwargs": player.task.kwargs,
+        "global_step": player.description["global_step"],
+        "episodes": config.episodes,
+        "seed": config.seed,
+        "noise": config.noise,
+        **outcome.statistics(player.task.id),
+        "returns": list(outcome.returns),
+        "lengths": list(outcome.lengths),
+    }
+
+
+def label(file: Path) -> str:
+    """An agent's name in the table: its folder's, or the file's own where it is not called agent.safetensors."""
+    return str(file.parent) if file.name == FILE_NAME else str(file).removesuffix(".safetensors")
+
+
+def beside(file: Path) -> Path:
+    """Where an agent's results go, without the suffix; a file with a name of its own has results of its own."""
+    return file.with_name("evaluation" if file.name == FILE_NAME else f"{Path(label(file)).name}_evaluation")
+
+
+def write_result(file: Path, result: dict[str, Any]) -> None:
+    """Writes the results as JSON and as a picture beside the agent's file."""
+    atomic_write_text(Path(f"{beside(file)}.json"), json.dumps(result, indent=1))
+    plot_evaluation([result], Path(f"{beside(file)}.png"))
+
+
+def film(player: Player, config: EvaluateConfig) -> None:
+    """Writes a video of the first episode beside the agent."""
+    seeds = environment_seeds(config.seed, "test", 1)
+    frames, outcome = record(player.task, player.network, seeds, player.noise if config.noise else None)
+    path = write_video(frames, beside(player.path), player.task.fps)
+    cut = f": the first {len(frames)} frames" if len(frames) <= outcome.lengths[0] else ""
+    print(f"wrote {path}{cut}")
