@@ -48,10 +48,10 @@ class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
         self._seeds: EpisodeSeeds | None = None
         self._before(0)
 
-    def begin_episodes(self, seed: int, copy: int) -> None:
-        """The next reset begins the first episode of copy number `copy` of a run with this seed."""
+    def begin_episodes(self, seed: int, copy: int, number: int = 0) -> None:
+        """The next reset begins stretch `number` of copy number `copy` of a run with this seed."""
         self._seeds = EpisodeSeeds(seed, copy)
-        self._before(0)
+        self._before(number)
 
     def _before(self, number: int) -> None:
         """Stands before the reset that begins stretch `number`."""
@@ -172,8 +172,8 @@ class ActionLog:
 class Repeats(Protocol):
     """What a vector class offers whose copies can be brought back to where they were."""
 
-    def begin_episodes(self, seed: int) -> None:
-        """The next reset begins every copy's first episode."""
+    def begin_episodes(self, seed: int, number: int = 0) -> None:
+        """The next reset begins stretch `number` of every copy."""
 
     def stretches(self) -> list[Stretch]:
         """Where each copy stands."""
@@ -191,9 +191,9 @@ class RepeatableCopies:
         """What a method of every copy gives for arguments of its own."""
         raise NotImplementedError
 
-    def begin_episodes(self, seed: int) -> None:
+    def begin_episodes(self, seed: int, number: int = 0) -> None:
         """See Repeats."""
-        self.call_each("begin_episodes", [(seed, copy) for copy in range(self.num_envs)])
+        self.call_each("begin_episodes", [(seed, copy, number) for copy in range(self.num_envs)])
 
     def stretches(self) -> list[Stretch]:
         """See Repeats."""

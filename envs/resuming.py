@@ -23,7 +23,7 @@ MOST = 2**40
 def begin(envs: VectorEnv[Any, Any, Any], seed: int, step: int = 0) -> Any:
     """The first observations of a run with this seed, or of new episodes with which one goes on at `step`."""
     if isinstance(envs, Repeats):
-        envs.begin_episodes(seed)
+        envs.begin_episodes(seed, step)  # no copy has begun as many
         return envs.reset()[0]
     (first,) = environment_seeds(seed, "environments", 1, step)
     return envs.reset(seed=first)[0]

@@ -13,6 +13,7 @@ from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
 from envs import resuming
+from envs.episodes import Repeats
 from envs.make import Task
 from envs.vector import begin_step
 
@@ -79,15 +80,19 @@ class Collector:
         self.replay.add(self._action, learned, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
 
-    def state(self) -> dict[str, Any]:
-        """Where the episodes under way stand: everything that a checkpoint has to hold of them."""
+    def state(self, of_episodes: bool = True) -> dict[str, Any]:
+        """Where the episodes under way stand: everything that a checkpoint has to hold of them.
+
+        Args:
+            of_episodes: False where an environment failed in the middle of a step: others are begun then.
+        """
         return {
             "observation": self._observation,
             "begins": self._begins,
             "resets": self._resets,
             "returns": self._returns,
             "lengths": self._lengths,
-            "episodes": resuming.saved(self.envs),
+            "episodes": resuming.saved(self.envs) if of_episodes else None,
         }
 
     def load_state(self, step: int, state: dict[str, Any] | None) -> None:
@@ -130,7 +135,9 @@ class Collector:
         zeros = np.zeros(count)
         self.replay.add(zeros, zeros, zeros > 0, zeros > 0, self._observation)  # the row that only resets
         self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
-        self._tell(count, "its vector class cannot bring them back: env.vectorization=sync or async can")
+        failed = isinstance(self.envs, Repeats)  # which brings back whatever was saved
+        why = "its vector class cannot bring them back: env.vectorization=sync or async can"
+        self._tell(count, "it failed in the middle of them" if failed else why)
 
     def _tell(self, count: int, why: str) -> None:
         self.tracker.console.line(
