@@ -103,6 +103,7 @@ def test_vector_classes_of_numpy_come_back_as_well(env_id: str, kwargs: dict[str
 def test_a_vector_class_of_numpy_knows_how_old_its_episodes_are() -> None:
     one, two = (make_vector(load_task("CartPole-v1", {}), 4, "native") for _ in range(2))
     one.max_episode_steps = two.max_episode_steps = 7  # type: ignore[attr-defined]
+    two = gym.vector.VectorWrapper(two)
     resuming.begin(one, 0)
     for _ in range(5):
         one.step(np.array([0, 1, 0, 1]))
