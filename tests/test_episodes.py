@@ -120,6 +120,21 @@ def test_games_of_minatar_come_back(game: str) -> None:
         Trail(task, 8, "sync", seed).check(37 * seed, more=60)
 
 
+@pytest.mark.parametrize("game", ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"])
+def test_an_episode_of_minatar_is_the_one_of_its_seed_in_a_new_game(game: str) -> None:
+    minatar = pytest.importorskip("minatar.gym")
+    task, rng = load_task(f"MinAtar/{game}-v1", {}), np.random.Generator(np.random.PCG64(0))
+    used = task.make()
+    for seed in range(6):
+        new = minatar.BaseEnv(task.make().spec.kwargs["game"], use_minimal_action_set=True)
+        np.testing.assert_equal(used.reset(seed=seed)[0], new.reset(seed=seed)[0])
+        for action in rng.integers(task.actions, size=80):
+            one, two = used.step(action), new.step(action)
+            np.testing.assert_equal(one[:4], two[:4])
+            if one[2]:
+                break
+
+
 @pytest.mark.parametrize("vectorization", ["native", "sync"])
 def test_games_of_atari_come_back(vectorization: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ale_py")
