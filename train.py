@@ -40,8 +40,6 @@ def main(cfg: DictConfig) -> None:
 def run(cfg: DictConfig, overrides: list[str], folder: Path) -> None:
     """Trains, and ends the process with the code of the signal that stopped it."""
     request = training_request(to_options(cfg), overrides, folder)
-    if request is None:
-        return
     for sentence in without_effect(request.config, request.overrides):
         print(sentence, file=sys.stderr)
     outcome = train(request.config, folder, request.begun, request.imports, overrides)

@@ -35,7 +35,15 @@ RESERVED: dict[str, set[str]] = {
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
-        *("envs.actions", "envs.batches", "envs.closing", "envs.episodes", "envs.minatar", "envs.serial"),
+        *(
+            "envs.actions",
+            "envs.batches",
+            "envs.closing",
+            "envs.episodes",
+            "envs.minatar",
+            "envs.resuming",
+            "envs.serial",
+        ),
         "envs.vector",
     },
     "matplotlib": {"agent.records.plots", *(f"agent.records.comparison.{name}" for name in DRAWING)},

@@ -358,11 +358,11 @@ def run_of(home: Path, seed: int) -> Path:
     return found
 
 
-def refused(result: Result) -> str:
+def refused(result: Result, lines: int = 1) -> str:
     assert result.code == 2, result
     assert result.out == ""
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
+    assert result.err.splitlines()[-1].startswith("error: ")
+    assert result.err.count("\n") == lines
     return result.err
 
 
@@ -372,14 +372,24 @@ def test_auto_finds_the_newest_run_of_its_seed_or_begins_one(programs: Programs,
     shutil.copytree(old, newest)
     shutil.copytree(newest, task / "2999-01-02_00-00-00_seed1")
     shutil.rmtree(task / "2999-01-02_00-00-00_seed1" / "checkpoints")  # nothing to go on from
-    shutil.copytree(newest, task / "2999-01-03_00-00-00_seed11")  # another seed
+    other = shutil.copytree(newest, task / "2999-01-03_00-00-00_seed11")
+    (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("seed: 1", "seed: 11"))
     before = reached(old)
+    said = refused(programs.run("train", "resume=auto", "seed=1", cwd=home), lines=2)
+    taken = f"resume=auto: going on with {newest.relative_to(home)} from step {reached(newest)}\n"
+    assert said.startswith(taken)
+    assert re.search(r"error: .*_seed1 is complete at step 50\d: ask for more with steps=<more than 50\d>", said)
     result = programs.run("train", "resume=auto", "seed=1", "steps=800", cwd=home)
     assert result.code == 0, result.err
+    assert result.err.startswith(taken)
     assert reached(newest) >= 800
     assert reached(old) == before
     folders = set(task.iterdir())
-    assert programs.run("train", *QUIET, "resume=auto", "seed=3", "steps=200", cwd=home).code == 0
+    result = programs.run("train", *QUIET, "resume=auto", "seed=3", "steps=200", cwd=home)
+    assert result.code == 0
+    assert result.err.startswith(
+        "resume=auto: there is no run of CartPole-v1 and seed=3 to go on with; beginning runs/"
+    )
     (new,) = set(task.iterdir()) - folders
     assert new.name.endswith("_seed3")
     assert reached(new) >= 200
@@ -404,9 +414,7 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
         assert re.search(difference, refused(programs.run(*words, *options.split(), cwd=home)))
     same(loaded(run), loaded(run_of(home, 0)))
     assert not (home / "elsewhere").exists()
-    finished = programs.run(*words, cwd=home)
-    assert (finished.code, finished.err) == (0, "")
-    assert "is complete at step 50" in finished.out
+    assert "is complete at step 50" in refused(programs.run(*words, cwd=home))
     options = (
         "steps=900",
         "eval={every:100}",
@@ -539,17 +547,6 @@ def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert len(set(names)) == 5
     assert all(Path(name).is_dir() and "_seed3" in name for name in names)
     assert run_folder.run_folder("some/where", "CartPole-v1", 3) == "some/where"
-
-
-def test_the_newest_job_of_a_sweep_is_the_one_of_the_greatest_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_folder, "has_checkpoint", lambda path: True)
-    names = ["2026-01-02_00-00-00_seed0_job10", "2026-01-02_00-00-00_seed0_job9", "2026-01-01_00-00-00_seed0_11"]
-    for name in names:
-        (tmp_path / "runs" / "CartPole-v1" / name).mkdir(parents=True)
-    assert run_folder.run_folder("auto", "CartPole-v1", 0) == f"runs/CartPole-v1/{names[0]}"
 
 
 def test_what_a_container_leaves_of_the_memory(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -114,8 +115,8 @@ def _seen_from_here(folder: str) -> Path:
     return path
 
 
-def training_request(options: dict[str, Any], overrides: list[str], folder: Path) -> Request | None:
-    """The run that the options ask for, with those of the run to resume where there is one; None if it is complete.
+def training_request(options: dict[str, Any], overrides: list[str], folder: Path) -> Request:
+    """The run that the options ask for, with those of the run to resume where there is one.
 
     Args:
         options: all of them, as Hydra composed them.
@@ -123,7 +124,7 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
         folder: of the run.
 
     Raises:
-        UserError: for options that are wrong, or that do not fit the run to resume.
+        UserError: for options that are wrong, or that do not fit the run to resume; for a run that is complete.
     """
     if any(re.match(r"\+*env\.id=", override) for override in overrides):
         raise UserError("env.id is not to be set: write env=<id>, which brings the preset of the task as well")
@@ -131,6 +132,8 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
     resume = options.pop("resume")
     config, unfolded = parse(TrainConfig, options), list(unfold(overrides))
     begun = open_run(folder, None if resume is None else str(resume))
+    if resume == "auto":
+        print(_taken(folder, config, begun and begun[0]), file=sys.stderr)
     if begun is None:
         return Request(config, unfolded, imports, None)
     step, saved = begun[0], begun[1]["config"]
@@ -139,14 +142,20 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
     left = nothing_left(config, step, state)
     if left == "solved":
         reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
-        print(f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null, or a higher return")
-        return None
+        raise UserError(f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one")
     if step >= config.steps and config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
     if left == "complete":
-        print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
-        return None
+        advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
+        raise UserError(f"{folder} is complete at step {step}: {advice}")
     return Request(config, unfolded, imports, (step, state))
+
+
+def _taken(folder: Path, config: TrainConfig, step: int | None) -> str:
+    """The run that resume=auto has taken."""
+    if step is not None:
+        return f"resume=auto: going on with {folder} from step {step}"
+    return f"resume=auto: there is no run of {config.env.id} and seed={config.seed} to go on with; beginning {folder}"
 
 
 def evaluation_request(options: dict[str, Any]) -> EvaluateConfig:

@@ -11,7 +11,6 @@ from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
 from agent.command.overrides import from_python
 from agent.command.program import TRAIN
-from agent.common.errors import UserError
 from agent.config.checks import without_effect
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig
@@ -62,8 +61,6 @@ def train(*overrides: str, **options: Any) -> Run:
         composed, folder = compose_training(words)
         with occupied(folder), cpu_restored():
             request = training_request(composed, words, folder)
-            if request is None:
-                raise UserError(f"{folder} has nothing left to do: ask for more with steps=…, or eval.stop_at=null")
             return _train(request, folder, words)
 
 

@@ -32,7 +32,7 @@ class Trainer:
     """Trains one agent on one task.
 
     Steps are real transitions: the rows in which an environment resets are not counted. A checkpoint changes nothing
-    of what is learned: a run that is killed and resumed comes back into the middle of its episodes (see envs.episodes).
+    of what is learned: a run that is killed and resumed comes back into the middle of its episodes (see envs.resuming).
     """
 
     def __init__(
