@@ -2,18 +2,22 @@
 
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
+from envs.actions import PlainActions, needs_plain_actions
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
+from envs.closing import guard_close
 from envs.minatar import MinAtar, is_minatar
 from envs.observations import Observer, observer_of
 from envs.packages import register
+from envs.video import frames_per_second
 
 
 class UnknownEnvironmentError(UserError):
@@ -33,6 +37,27 @@ class Task:
     fps: int
     render_modes: tuple[str, ...]  # rgb_array: it gives frames; human: it opens a window
     time_limit: int | None = None  # steps after which an episode is cut, besides the environment's own limit
+    action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
+    plain_actions: bool = False  # it takes Python's own whole numbers alone
+
+    def make(
+        self, render_mode: str | None = None, spec: gym.envs.registration.EnvSpec | None = None
+    ) -> gym.Env[Any, Any]:
+        """One environment, to be stepped with what `to_environment` gives.
+
+        Args:
+            render_mode: None: it draws nothing.
+            spec: of the environment, for a process that knows no registered ids.
+
+        Raises:
+            UserError: where it cannot be made.
+        """
+        env = make_single(self.id if spec is None else spec, self.kwargs, render_mode, False, self.time_limit)
+        return PlainActions(env) if self.plain_actions else env
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The agent's actions [n], which count from 0, as the numbers that its action space samples."""
+        return (actions + self.first_action).astype(self.action_dtype, copy=False)
 
     @property
     def renders(self) -> bool:
@@ -64,7 +89,7 @@ def load_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = N
                 f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
                 "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
             )
-        spec = env.spec
+        spec, metadata = env.spec, env.metadata if isinstance(env.metadata, Mapping) else {}
         return Task(
             id=env_id if spec is None else spec.id,
             kwargs=dict(kwargs),
@@ -72,9 +97,11 @@ def load_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = N
             actions=int(actions.n),
             first_action=int(actions.start),
             threshold=None if spec is None else spec.reward_threshold,
-            fps=int(env.metadata.get("render_fps") or 30),
-            render_modes=tuple(env.metadata.get("render_modes") or ()),
+            fps=frames_per_second(metadata.get("render_fps")),
+            render_modes=_render_modes(metadata.get("render_modes")),
             time_limit=time_limit,
+            action_dtype=actions.dtype,
+            plain_actions=needs_plain_actions(env),
         )
     finally:
         env.close()
@@ -116,7 +143,7 @@ def make_single(
                 made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
             elif is_minatar(made.spec):
                 made = MinAtar(made)
-            return made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
+            return guard_close(made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit), env_id)
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:
@@ -125,6 +152,13 @@ def make_single(
             raise UserError(
                 f"{env_id} could not be made with {dict(kwargs)}: {type(error).__name__}: {error}"
             ) from error
+
+
+def _render_modes(named: Any) -> tuple[str, ...]:
+    """The modes that an environment's metadata names: one, several, or anything else for none."""
+    if isinstance(named, str):
+        return (named,)
+    return tuple(mode for mode in named if isinstance(mode, str)) if isinstance(named, Iterable) else ()
 
 
 def _nearest_ids(env_id: str) -> str:

@@ -20,7 +20,7 @@ from agent.common.errors import UserError
 from envs.atari import is_played_as_in_the_papers
 from envs.atari_vector import KNOWN, STRETCH, AtariVector
 from envs.episodes import Repeatable, RepeatableCopies
-from envs.make import Task, make_single
+from envs.make import Task
 from envs.serial import Serial
 
 Vectorization = Literal["auto", "sync", "async", "native"]
@@ -53,7 +53,7 @@ def make_vector(task: Task, num_envs: int, vectorization: Vectorization = "auto"
     elif vectorization == "async":
         envs = Processes(task, num_envs)
     else:
-        envs = Serial([partial(_make_copy, task, task.id)] * num_envs)
+        envs = Serial([partial(_make_copy, task)] * num_envs)
     mode = envs.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         envs.close()
@@ -109,9 +109,9 @@ class _Maker:
         return _make_copy(self.task, self.spec)
 
 
-def _make_copy(task: Task, env: str | gym.envs.registration.EnvSpec) -> Repeatable:
+def _make_copy(task: Task, spec: gym.envs.registration.EnvSpec | None = None) -> Repeatable:
     """A copy of the task, made by its id or by its spec, which can be brought back to where it was."""
-    made = make_single(env, task.kwargs, checked=False, time_limit=task.time_limit)
+    made = task.make(spec=spec)
     emulator = made.spec is not None and str(made.spec.entry_point).startswith("ale_py")
     return Repeatable(made, STRETCH if emulator else 0)
 

@@ -44,6 +44,7 @@ class Outer:
     tags: tuple[str, ...] = ()
     ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
     free: dict[str, Any] = field(default_factory=dict)
+    goal: float | Literal["solved"] | None = None
 
 
 # ---- right input
@@ -72,7 +73,11 @@ def test_every_kind_of_value() -> None:
     )
     assert parse(Outer, given) == expected
     assert type(parse(Outer, given).inner.share) is float
-    assert parse(Outer, {"maybe": None, "name": None}) == Outer()
+    assert parse(Outer, {"maybe": None, "name": None, "goal": None}) == Outer()
+    assert parse(Outer, {"goal": "solved"}).goal == "solved"
+    assert parse(Outer, {"goal": 3}).goal == 3.0
+    with pytest.raises(UserError, match="goal is 'lost': it must be a number"):
+        parse(Outer, {"goal": "lost"})
 
 
 def test_whole_numbers_may_be_written_with_an_exponent() -> None:
@@ -549,3 +554,14 @@ def test_defaults_are_the_papers_where_the_paper_has_one() -> None:
     assert (NoiseConfig().form, NoiseConfig().distribution, NoiseConfig().hold) == ("factorised", "normal", "step")
     assert AgentConfig().epsilon.start == AgentConfig().epsilon.end == 0.0
     assert NetworkConfig().hidden
+
+
+def test_the_sizes_of_small_tasks_stand_once() -> None:
+    """conf/sizes/small.yaml has them, and presets of tasks name that file."""
+    shared = yaml.safe_load((CONF / "sizes" / "small.yaml").read_text())
+    assert set(shared) == {"quantile", "implicit_quantile", "epsilon"}
+    for path in [*CONF.glob("env/**/*.yaml"), *CONF.glob("sizes/small_*.yaml")]:
+        node = yaml.safe_load(path.read_text()) or {}
+        agent = node.get("agent", {}) if "env" in path.parts else node
+        repeated = [name for name in shared if agent.get(name) == shared[name]]
+        assert not repeated, f"{path.name} repeats {repeated}"

@@ -22,7 +22,6 @@ from agent.records.saved_agent import (
     check_shapes,
     find_agent,
     load_agent,
-    newest_run,
     read_header,
     save_agent,
 )
@@ -384,10 +383,9 @@ def test_a_file_from_before_there_was_a_digest_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digest", [5, True, [], {}, "", "0" * 64])
 def test_a_digest_of_another_form_or_file_is_refused(tmp_path: Path, digest: object) -> None:
-    content = json.loads(wrapped()["noisy-dqn"]) | {"sha256": digest}
-    refused(
-        tmp_path / FILE_NAME, safetensors.torch.save(tensors(), {"noisy-dqn": json.dumps(content)}), "digest|damaged"
-    )
+    content = json.dumps(json.loads(wrapped()["noisy-dqn"]) | {"sha256": digest})
+    data = safetensors.torch.save({"w": torch.ones(2)}, {"noisy-dqn": content})
+    refused(tmp_path / FILE_NAME, data, "digest|damaged")
 
 
 def test_a_description_is_digested_as_it_is_read(tmp_path: Path) -> None:
@@ -410,15 +408,3 @@ def test_a_file_of_absurd_size_is_refused_without_being_read(tmp_path: Path) -> 
     os.truncate(path, path.stat().st_size + (1 << 42))  # a file with a hole, which takes no room
     with pytest.raises(UserError, match=r"bytes, more than the 4,294,967,296"):
         load_agent(path)
-
-
-def test_newest_run_is_the_one_written_last_at_any_depth(tmp_path: Path) -> None:
-    assert newest_run(tmp_path / "absent", "best") is None
-    assert newest_run(tmp_path, "best") is None
-    times = {"ALE/Pong-v5/b": 2_000, "CartPole-v1/z": 1_000, "CartPole-v1/a": 3_000}
-    for run, seconds in times.items():
-        save_agent(tmp_path / run / "best" / FILE_NAME, tensors(), DESCRIPTION)
-        os.utime(tmp_path / run / "best" / FILE_NAME, (seconds, seconds))
-    assert newest_run(tmp_path, "best") == tmp_path / "CartPole-v1/a"
-    assert newest_run(tmp_path / "ALE", "best") == tmp_path / "ALE/Pong-v5/b"
-    assert newest_run(tmp_path, "last") is None

@@ -69,8 +69,13 @@ class JsonlSink:
         self._file.close()
 
 
-def truncate_jsonl(path: Path, step: int) -> None:
+def truncate_jsonl(path: Path, step: int, again: str | None = None) -> None:
     """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
+
+    Args:
+        path: of the file; where there is none, there is nothing to do.
+        step: at which the run goes on.
+        again: lines of this very step with a name that begins so go as well: they will be written again.
 
     Raises:
         UserError: the file cannot be read or written.
@@ -80,7 +85,10 @@ def truncate_jsonl(path: Path, step: int) -> None:
     try:
         with new_file(path) as file:
             for line in _lines(path):
-                if (logged := _step_of(_parse(line))) is not None and logged <= step:
+                row = _parse(line)
+                if (logged := _step_of(row)) is None or logged > step:
+                    continue
+                if logged < step or again is None or not any(name.startswith(again) for name in row):
                     file.write(line.rstrip(b"\r\n") + b"\n")
     except OSError as error:
         raise UserError(f"cannot cut {path} back to step {step} ({why(error)}): move it away, or mend it.") from error

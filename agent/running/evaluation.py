@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +10,24 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from agent.common.interrupt import Stopped
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
-from envs.make import Task, make_single
+from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
 
 
 Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+
+
+def never() -> bool:
+    """Asks nobody to stop."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ def play(
     seeds: Sequence[int],
     task: Task,
     look: Callable[[gym.Env[Any, Any]], None] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
 
@@ -104,6 +112,10 @@ def play(
         seeds: one per episode.
         task: what the environments are.
         look: called with the first environment after each of its resets and steps.
+        stop: asked before each step; True ends it without a result.
+
+    Raises:
+        Stopped: where `stop` said so.
     """
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     waiting = iter(range(len(seeds)))
@@ -122,11 +134,13 @@ def play(
 
     begin(range(len(envs)))
     while running:
+        if stop():
+            raise Stopped
         slots, episodes = list(running), list(running.values())
         actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
         ended = []
-        for slot, episode, action in zip(slots, episodes, actions.tolist(), strict=True):
-            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action + task.first_action)
+        for slot, episode, action in zip(slots, episodes, task.to_environment(actions), strict=True):
+            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action)
             returns[episode] += float(reward)
             lengths[episode] += 1
             if slot == 0 and look is not None:
@@ -138,12 +152,29 @@ def play(
 
 
 def evaluate(
-    task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None, num_envs: int = 20
+    task: Task,
+    network: QNetwork,
+    seeds: Sequence[int],
+    noise: NoiseModel | None = None,
+    num_envs: int = 20,
+    stop: Callable[[], bool] = never,
 ) -> Evaluation:
-    """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step."""
-    envs = [make_single(task.id, task.kwargs, None, False, task.time_limit) for _ in range(min(num_envs, len(seeds)))]
-    try:
-        return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task)
-    finally:
-        for env in envs:
-            env.close()
+    """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step.
+
+    Args:
+        task: what is played.
+        network: of the agent.
+        seeds: one per episode.
+        noise: how to draw, or None for the mean network.
+        num_envs: environments side by side, which do not change the result; never more than there are episodes.
+        stop: see `play`.
+
+    Raises:
+        Stopped: where `stop` said so.
+    """
+    with ExitStack() as opened:
+        envs = []
+        for _ in range(min(num_envs, len(seeds))):
+            envs.append(task.make())
+            opened.callback(envs[-1].close)
+        return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task, stop=stop)

@@ -1,0 +1,109 @@
+"""The command line of compare.py: words that are paths, and the table that is printed."""
+
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from agent.command.tables import aligned
+from agent.common.errors import UserError
+from agent.common.quoting import quote_value
+from agent.config.compare import CompareConfig
+from agent.config.parsing import parse
+from agent.records.comparison.comparing import Comparison, NothingYetError, Reader, compare
+from agent.records.comparison.finding import find_runs
+from agent.records.comparison.numbers import table_rows
+from agent.records.comparison.writing import settle, write_comparison
+from agent.records.run_folder import RUNS
+
+#: Flags of Hydra that take the next word.
+WITH_VALUE = {
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+    *("-i", "--info"),
+}
+#: Names in a printed table are cut to so many characters.
+MAX_NAME = 60
+
+
+def paths_to_override(words: Sequence[str]) -> list[str]:
+    """A command line whose paths, written as words of their own, have become one runs=[…].
+
+    A word is a path where it names something that exists, or where it has no =.
+
+    Raises:
+        UserError: where runs= is there as well.
+    """
+    paths: list[str] = []
+    others: list[str] = []
+    value = False
+    for word in words:
+        is_path = not value and not word.startswith("-") and ("=" not in word or Path(word).exists())
+        value = word in WITH_VALUE
+        (paths if is_path else others).append(word)
+    if not paths:
+        return others
+    if any(re.match(r"\+*runs=", word) for word in others):
+        raise UserError("runs= and paths without it do not go together: write one of them")
+    return [*others, f"runs=[{','.join(quote_value(path) for path in paths)}]"]
+
+
+def comparison_request(options: dict[str, Any]) -> CompareConfig:
+    """The comparison that the options ask for.
+
+    Raises:
+        UserError: for options that are wrong.
+    """
+    for name in ("runs", "by"):
+        value = options[name]
+        values = [] if value is None else value if isinstance(value, list) else [value]
+        options[name] = [str(item) for item in values]
+    return parse(CompareConfig, options)
+
+
+def folder_of(config: CompareConfig) -> Path:
+    """Where the page is written to.
+
+    Raises:
+        UserError: where `out` is a file.
+    """
+    if config.out is None:
+        return RUNS / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = Path(config.out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"out={folder} is a file: name a folder, which the page and its pictures are written to")
+    return folder
+
+
+def write(config: CompareConfig, reader: Reader, folder: Path) -> Comparison:
+    """Compares the runs as they are now and writes the page.
+
+    Raises:
+        UserError: where there is nothing to compare, or the disk refuses.
+    """
+    found = compare(reader(find_runs(config.runs)), config.metric, config.by, config.baseline)
+    write_comparison(found, folder, config.every if config.follow else 0.0)
+    return found
+
+
+def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
+    """Writes the page again whenever a run has written something, until Ctrl-C, after which it stays as it is."""
+    print(f"following {len(find_runs(config.runs))} runs; Ctrl-C ends it", flush=True)
+    try:
+        while True:
+            time.sleep(config.every)
+            if reader.changed(find_runs(config.runs)):
+                with suppress(NothingYetError):
+                    write(config, reader, folder)
+    finally:
+        settle(folder)
+
+
+def show_comparison(found: Comparison) -> None:
+    """Prints the tables, and what a reader has to know."""
+    for title, rows in table_rows(found):
+        print(f"{title}\n{aligned([[cell[:MAX_NAME] for cell in row] for row in rows])}\n")
+    for note in found.notes:
+        print(note)

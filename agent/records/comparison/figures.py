@@ -1,0 +1,139 @@
+"""Pictures of what happened while runs trained: learning curves, and what they logged of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent.records.comparison.canvas import (
+    Canvas,
+    Picture,
+    color,
+    cut,
+    dash,
+    limit,
+    of_group,
+    plain,
+    round_to,
+    short_number,
+)
+from agent.records.comparison.curves import Curve, over_seeds
+from agent.records.comparison.grouping import Group
+from agent.records.comparison.reading import EMPTY, SIGMA, Series
+from agent.records.comparison.scoring import TaskResult
+from agent.records.plots import GREY
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.axes import Axes
+
+#: Layers whose σ is drawn.
+MAX_LAYERS = 8
+
+
+def curves(
+    number: int, result: TaskResult, groups: Sequence[Group], metric: str, robust: bool
+) -> tuple[Picture, dict[str, dict[str, Any]]]:
+    """A metric against steps and against training time; the picture, and its numbers by group and axis."""
+    canvas = Canvas(f"curves_{number}", result.name, 1, 2, 11.0, 4.4)
+    numbers: dict[str, dict[str, Any]] = {}
+    for axes, by_time in zip(canvas.axes, (False, True), strict=True):
+        for index, group in enumerate(groups):
+            runs = [run.series.get(metric, EMPTY) for run in group.runs.get(result.name, ())]
+            curve = over_seeds(runs, by_time, robust)
+            draw_runs(axes, index, runs, by_time, len(groups))
+            if curve is not None:
+                curve = within(curve, result.bounds)
+                draw_curve(canvas, axes, index, group.name, curve)
+                numbers.setdefault(group.name, {})["seconds" if by_time else "steps"] = curve_numbers(curve)
+        axes.set_xlabel("training seconds" if by_time else "environment steps")
+        axes.xaxis.set_major_formatter(short_number)
+        axes.margins(x=0.02)
+        limit(axes, result.bounds)
+        if result.threshold is not None:
+            axes.axhline(result.threshold, color=GREY, linestyle=(0, (6, 3)), linewidth=1.0)
+            axes.annotate("solved", (1.0, result.threshold), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                          textcoords="offset points", ha="right", fontsize=7, color=GREY)  # fmt: skip
+    canvas.axes[0].set_ylabel(plain(metric_label(metric)))
+    band = "IQM over seeds, band: 95 % by a bootstrap" if robust else "mean over seeds, band: 95 % by Student's t"
+    caption = f"{band}; thin: single seeds. A group's line ends where its first run ends. One seed has no band."
+    return canvas.finish(caption, [group.name for group in groups]), numbers
+
+
+def metric_label(metric: str) -> str:
+    """What a metric's axis says."""
+    labels = {"eval/return_mean": "greedy return", "train/episode_return": "return of training episodes"}
+    return labels.get(metric, metric)
+
+
+def draw_runs(axes: Axes, index: int, runs: Sequence[Series], by_time: bool, groups: int) -> None:
+    """Every seed, thin."""
+    with of_group(index) as mark:
+        for run in runs:
+            x = run.seconds if by_time else run.steps
+            mark(*axes.plot(x, run.values, color=color(index), linestyle=dash(index), linewidth=0.6,
+                            alpha=0.35 if groups <= 12 else 0.15, zorder=2))  # fmt: skip
+
+
+def draw_curve(canvas: Canvas, axes: Axes, index: int, name: str, curve: Curve) -> None:
+    """The line over seeds and its band."""
+    with of_group(index) as mark:
+        mark(*axes.plot(curve.x, curve.centre, color=color(index), linestyle=dash(index), linewidth=1.8, zorder=4,
+                        marker="o" if len(curve.x) == 1 else "", markersize=4))  # fmt: skip
+        if curve.low is not None and curve.high is not None:
+            band = axes.fill_between(curve.x, curve.low, curve.high, color=color(index), alpha=0.15, linewidth=0)
+            mark(band)
+    canvas.lines[axes].append({"group": index, "runs": curve.runs, **curve_numbers(curve)})
+
+
+def curve_numbers(curve: Curve) -> dict[str, Any]:
+    """A curve as lists."""
+    found = {"x": curve.x, "centre": curve.centre, "low": curve.low, "high": curve.high}
+    return {"runs": curve.runs, **{name: None if v is None else [round_to(x) for x in v] for name, v in found.items()}}
+
+
+def within(curve: Curve, bounds: tuple[float | None, float | None]) -> Curve:
+    """A curve whose band is not beyond what a return can be: the interval of a mean is as good without it."""
+    if curve.low is None or curve.high is None:
+        return curve
+    low, high = bounds
+    limits = (-np.inf if low is None else low, np.inf if high is None else high)
+    return Curve(curve.x, curve.centre, np.clip(curve.low, *limits), np.clip(curve.high, *limits), curve.runs)
+
+
+def inside(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture | None:
+    """σ of each layer, how often noise changes an action, the loss and the speed; None where nothing was logged."""
+    runs = [run for group in groups for run in group.runs.get(result.name, ())]
+    layers = [name for name in dict.fromkeys(name for run in runs for name in run.series) if name.startswith(SIGMA)]
+    titles = {
+        "noise/action_change": "greedy actions that noise changes",
+        "train/loss": "loss",
+        "speed/env_steps_per_second": "environment steps per second",
+    }
+    shown = [name for name in titles if any(len(run.series.get(name, EMPTY)) for run in runs)]
+    shown = [*layers[:MAX_LAYERS], *shown]
+    if not shown:
+        return None
+    rows = -(-len(shown) // 3)
+    canvas = Canvas(f"inside_{number}", result.name, rows, 3, 11.0, 0.8 + 2.3 * rows)
+    for axes, name in zip(canvas.axes, shown, strict=False):
+        for index, group in enumerate(groups):
+            series = [run.series.get(name, EMPTY) for run in group.runs.get(result.name, ())]
+            draw_runs(axes, index, series, False, len(groups))
+            if (curve := over_seeds(series, False, False)) is not None:
+                draw_curve(canvas, axes, index, group.name, Curve(curve.x, curve.centre, None, None, curve.runs))
+        axes.set_title(plain(titles.get(name, f"mean |σ|·√inputs, {cut(name.removeprefix(SIGMA))}")), loc="left")
+        axes.xaxis.set_major_formatter(short_number)
+        if name == "train/loss":
+            positive(axes)
+    for axes in canvas.axes[len(shown) :]:
+        axes.set_visible(False)
+    return canvas.finish("Against environment steps: mean over seeds, and single seeds thin.", [g.name for g in groups])
+
+
+def positive(axes: Axes) -> None:
+    """A logarithmic axis where all values are above 0."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines] or [np.zeros(1)])
+    if len(values) and values.min() > 0.0:
+        axes.set_yscale("log")

@@ -1,0 +1,51 @@
+"""Compares runs over their seeds: python compare.py runs/CartPole-v1/* (--help for more)."""
+
+from agent.common.interrupt import quit_at_once
+
+if __name__ == "__main__":
+    quit_at_once()  # first: the imports take a second
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from agent.command import errors, program
+from agent.command.comparing import comparison_request, folder_of, follow, paths_to_override, show_comparison, write
+from agent.command.composing import to_options
+from agent.command.program import COMPARE
+from agent.config.compare import CompareConfig
+from agent.records.comparison.comparing import NothingYetError, Reader
+
+
+@hydra.main(version_base="1.3", config_path="conf/compare", config_name="compare")
+def main(cfg: DictConfig) -> None:
+    """Compares once, or again and again."""
+    with errors.sentences(COMPARE):
+        run(comparison_request(to_options(cfg)))
+
+
+def run(config: CompareConfig) -> None:
+    """Prints the table, writes the page and says where it is; then follows the runs, if asked."""
+    folder, reader = folder_of(config), Reader(config.metric)
+    try:
+        found = write(config, reader, folder)
+        show_comparison(found)
+        print("\n".join([*reader.faults, f"wrote {folder / 'comparison.html'}"]), flush=True)
+    except NothingYetError as error:
+        if not config.follow:
+            raise
+        print(error, flush=True)
+    if config.follow:
+        follow(config, reader, folder)
+
+
+def start() -> None:
+    """Puts the paths of the command line into Hydra's form, and runs the program."""
+    with errors.sentences(COMPARE):
+        sys.argv[1:] = paths_to_override(sys.argv[1:])
+    program.run(main, COMPARE)
+
+
+if __name__ == "__main__":
+    start()
