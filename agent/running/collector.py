@@ -13,6 +13,7 @@ from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
 from envs import resuming
+from envs.episodes import Repeats
 from envs.make import Task
 from envs.vector import begin_step
 
@@ -134,7 +135,7 @@ class Collector:
         zeros = np.zeros(count)
         self.replay.add(zeros, zeros, zeros > 0, zeros > 0, self._observation)  # the row that only resets
         self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
-        failed = isinstance(self.envs, episodes.Repeats)  # which brings back whatever was saved
+        failed = isinstance(self.envs, Repeats)  # which brings back whatever was saved
         why = "its vector class cannot bring them back: env.vectorization=sync or async can"
         self._tell(count, "it failed in the middle of them" if failed else why)
 
