@@ -98,6 +98,8 @@ def sentences(options: Sequence[str]) -> Iterator[None]:
         if sentence is None:
             raise
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+        if isinstance(error, UserError) and error.detail:
+            print(error.detail, file=sys.stderr)
         sys.exit(FAILED)
 
 

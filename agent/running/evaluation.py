@@ -13,8 +13,11 @@ from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
+from envs.actions import action_table
 from envs.atari import human_normalised
-from envs.make import Task, make_single
+from envs.global_random import own_global_generators
+from envs.guarded import Guarded, close_all
+from envs.make import Task, make_guarded
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
@@ -105,6 +108,7 @@ def play(
         task: what the environments are.
         look: called with the first environment after each of its resets and steps.
     """
+    given = action_table(task.action_space)
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     waiting = iter(range(len(seeds)))
     running: dict[int, int] = {}  # environment → episode
@@ -126,7 +130,7 @@ def play(
         actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
         ended = []
         for slot, episode, action in zip(slots, episodes, actions.tolist(), strict=True):
-            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action + task.first_action)
+            observations[slot], reward, terminated, truncated, _ = envs[slot].step(given[action + task.first_action])
             returns[episode] += float(reward)
             lengths[episode] += 1
             if slot == 0 and look is not None:
@@ -141,9 +145,10 @@ def evaluate(
     task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None, num_envs: int = 20
 ) -> Evaluation:
     """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step."""
-    envs = [make_single(task.id, task.kwargs, None, False, task.time_limit) for _ in range(min(num_envs, len(seeds)))]
-    try:
-        return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task)
-    finally:
-        for env in envs:
-            env.close()
+    envs: list[Guarded] = []
+    with own_global_generators(seeds[0]):  # of training's own random numbers nothing is used up
+        try:
+            envs.extend(make_guarded(task) for _ in range(min(num_envs, len(seeds))))
+            return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task)
+        finally:
+            close_all([env.env for env in envs], task.id)

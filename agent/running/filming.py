@@ -12,7 +12,8 @@ from agent.common.errors import UserError
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, play
-from envs.make import Task, make_single
+from envs.global_random import own_global_generators
+from envs.make import Task, make_guarded
 from envs.video import Film
 
 
@@ -36,11 +37,12 @@ def record(
             with _refused(f"{task.id} cannot be filmed", advice):
                 film.add(env.render())
 
-    env = make_single(task.id, task.kwargs, render_mode="rgb_array", checked=False, time_limit=task.time_limit)
-    try:
-        result = play([env], EvaluationPolicy(network, noise, seeds), seeds, task, look)
-    finally:
-        env.close()
+    with own_global_generators(seeds[0]):
+        env = make_guarded(task, "rgb_array")
+        try:
+            result = play([env], EvaluationPolicy(network, noise, seeds), seeds, task, look)
+        finally:
+            env.close()
     return film.frames, result
 
 
@@ -50,11 +52,12 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: where the task cannot be shown, or there is no screen.
     """
-    env = make_single(task.id, task.kwargs, render_mode="human", checked=False, time_limit=task.time_limit)
-    try:
-        return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
-    finally:
-        env.close()
+    with own_global_generators(seeds[0]):
+        env = make_guarded(task, "human")
+        try:
+            return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
+        finally:
+            env.close()
 
 
 class _Window(gym.Wrapper[Any, Any, Any, Any]):
@@ -80,4 +83,5 @@ def _refused(what: str, advice: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        raise UserError(f"{what} ({reason}): {advice}") from error
+        detail = error.detail if isinstance(error, UserError) else ""
+        raise UserError(f"{what} ({reason}): {advice}", detail) from error

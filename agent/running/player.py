@@ -57,7 +57,10 @@ def _task(said: dict[str, Any], path: Path) -> Task:
     limit = said.get("time_limit")
     if limit is not None and (type(limit) is not int or not 0 < limit < 2**31):
         raise UserError(f"{path} is damaged: its time limit is {limit!r:.80}")
-    return load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit)
+    channels = said.get("channels", "older")  # the first version saved none, and had a rule of its own
+    if channels not in (None, "first", "last", "older"):
+        raise UserError(f"{path} is damaged: its channels are {channels!r:.80}")
+    return load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels or "auto")
 
 
 def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:
