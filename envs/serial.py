@@ -13,7 +13,7 @@ from envs.actions import action_table
 from envs.failure import RESULT, RuleError, described, failed
 from envs.global_random import seed_global_generators
 from envs.guarded import close_all
-from envs.rules import NUMBERS, TRUTHS, admitted, life_lost, number_of, truth_of
+from envs.rules import NUMBERS, admitted, life_lost, number_of, truth_of
 
 
 class Serial(SyncVectorEnv):
@@ -44,7 +44,10 @@ class Serial(SyncVectorEnv):
             close_all(copies, env_id)
             raise
         self._is_box = isinstance(self.single_observation_space, gym.spaces.Box)
-        self._shape = self.single_observation_space.shape
+        self._shape, buffer = self.single_observation_space.shape, self._observations
+        self._places = (
+            [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
+        )  # [...]: a single number is one
         assert isinstance(self.single_action_space, gym.spaces.Discrete)
         self._actions = action_table(self.single_action_space)
 
@@ -82,13 +85,11 @@ class Serial(SyncVectorEnv):
                     place = "step"
                 else:
                     result = observations[i], reward, terminated, truncated, info = env.step(given[action])
-                    if type(reward) not in NUMBERS:
-                        reward = number_of(reward)
-                    if type(terminated) not in TRUTHS:
-                        terminated = truth_of("terminated", terminated)
-                    if type(truncated) not in TRUTHS:
-                        truncated = truth_of("truncated", truncated)
-                    rewards[i], terminations[i], truncations[i] = reward, terminated, truncated
+                    rewards[i] = reward if type(reward) in NUMBERS else number_of(reward)
+                    if terminated is not False:
+                        terminations[i] = truth_of("terminated", terminated)
+                    if truncated is not False:
+                        truncations[i] = truth_of("truncated", truncated)
                 if info:
                     self._note_life(infos, info, i)
         except KeyboardInterrupt:
@@ -114,10 +115,10 @@ class Serial(SyncVectorEnv):
             if not self._is_box:
                 self._observations = concatenate(self.single_observation_space, observations, self._observations)
                 return self._observations
-            for i, observation in enumerate(observations):  # with [i, ...] a single number is a place too
+            for place_of, observation in zip(self._places, observations, strict=True):
                 if observation.shape != self._shape:
                     break
-                np.copyto(self._observations[i, ...], observation, casting="same_kind")
+                np.copyto(place_of, observation, casting="same_kind")
             else:
                 return self._observations
         except Exception:  # `admitted` finds the reason

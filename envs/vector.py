@@ -54,8 +54,7 @@ def make_vector(
         envs = Processes(task.id, processes, task.observe.space, task.action_space)
     else:
         seed_global_generators(seed)
-        makers = [lambda: make_single(task.id, task.kwargs, checked=False, time_limit=task.time_limit)] * num_envs
-        envs = Serial(makers, task.id)
+        envs = Serial([partial(_make_copy, task)] * num_envs, task.id)
     try:
         check_copies(task.id, envs, task.observe.space, task.action_space)
         mode = (envs.metadata or {}).get("autoreset_mode")
@@ -112,6 +111,16 @@ def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
             authors_lines(error),
         ) from error
     return made if type(made).__module__.startswith(TRUSTED) else GuardedVector(made, task.id)
+
+
+def _make_copy(task: Task) -> gym.Env[Any, Any]:
+    """A copy without the wrapper that looks at each step whether there was a reset: 0.2 µs, and there always was."""
+    made = outer = make_single(task.id, task.kwargs, checked=False, time_limit=task.time_limit)
+    while isinstance(outer, gym.Wrapper):
+        if isinstance(outer.env, gym.wrappers.OrderEnforcing):
+            outer.env = outer.env.env
+        outer = outer.env
+    return made
 
 
 @dataclass(frozen=True)
