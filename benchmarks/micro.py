@@ -119,8 +119,8 @@ def products() -> Callable[[], object]:
 
 
 def update(_: argparse.Namespace) -> Works:
-    """One gradient step on a batch at hand: target, loss, gradient, Adam."""
-    works: Works = {"the matrix products of expected, plain, alone": products()}
+    """One gradient step on a given batch: target, loss, gradient, Adam."""
+    works: Works = {"expected, plain, its matrix products alone": products()}
     for head, settings in HEADS.items():
         for noise, values in NOISES.items():
             both = parts.merged(settings, {"noise": values})
@@ -139,7 +139,7 @@ def update(_: argparse.Namespace) -> Works:
 
 
 def environment(_: argparse.Namespace) -> Works:
-    """A vector step with random actions, of all environments together."""
+    """One vector step of all environments, with random actions."""
     cases = [("CartPole-v1", "sync", 1), ("CartPole-v1", "sync", 8), ("CartPole-v1", "native", 8)]
     cases += [("CartPole-v1", "native", 32), ("MinAtar/Breakout-v1", "sync", 1), ("ALE/Pong-v5", "sync", 1)]
     works: Works = {}

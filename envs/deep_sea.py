@@ -33,6 +33,7 @@ class DeepSeaVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    state_attributes = ("_row", "_column", "_ended")  # all that a checkpoint has to hold, beside np_random
 
     def __init__(self, num_envs: int = 1, size: int = 10, stochastic: bool = False, mapping_seed: int = 0) -> None:
         if not isinstance(size, int | np.integer) or size not in SIZES:

@@ -8,10 +8,10 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, plain, words_of
 
-#: The most characters of a text from elsewhere that a sentence holds, and the most frames that are shown.
-LONGEST, FRAMES = 300, 12
+#: The most frames that are shown.
+FRAMES = 12
 
 _HOUSE = Path(__file__).parent.parent
 _FOLDERS = tuple(f"{folder}/" for folder in (_HOUSE / "agent", _HOUSE / "envs", Path(gym.__file__).parent))
@@ -53,7 +53,11 @@ def failed(env_id: str, place: str, error: BaseException) -> UserError:
         return broken(env_id, error)
     lines = authors_lines(error)
     rule = None if lines else _broken_rule(place, error)
-    return broken(env_id, rule) if rule else EnvironmentFailedError(f"{env_id} failed in {place}: {text(error)}", lines)
+    return (
+        broken(env_id, rule)
+        if rule
+        else EnvironmentFailedError(f"{env_id} failed in {place}: {words_of(error)}", lines)
+    )
 
 
 def broken(env_id: str, error: RuleError) -> UserError:
@@ -95,24 +99,6 @@ def _is_authors(file: str) -> bool:
     if file.startswith(("<frozen", *_FOLDERS)):
         return False
     return not file.startswith(_STANDARD) or any(name in file for name in _PACKAGES)
-
-
-def text(error: BaseException) -> str:
-    """An exception in words: `ValueError: no wheel`."""
-    try:
-        said = str(error)
-    except Exception:  # its author's method
-        said = ""
-    if isinstance(error, SystemExit):
-        return f"it ends the program (SystemExit: {plain(said)})"
-    return f"{plain(type(error).__name__)}: {plain(said)}" if said else plain(type(error).__name__)
-
-
-def plain(words: object, longest: int = LONGEST) -> str:
-    """A text from elsewhere as a part of a sentence: one line, short, and nothing in it that a terminal obeys."""
-    whole = " ".join(str(words)[: 4 * longest].split())
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole)
-    return safe if len(safe) <= longest else f"{safe[:longest]}…"
 
 
 def described(value: object) -> str:

@@ -1,22 +1,13 @@
-"""An environment that does what Gymnasium asks, or ends in one sentence; and closing, which never ends anything."""
+"""An environment that does what Gymnasium asks, or ends in one sentence."""
 
-import signal
-import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import gymnasium as gym
 
-from agent.common.notices import tell_once
-from envs.failure import failed, text
+from envs.failure import failed
 from envs.rules import admitted, number_of, truth_of, unpacked
-
-#: How long environments are given to close, all of one kind together.
-CLOSE_SECONDS = 5.0
-TOO_LONG = f"it takes longer than {CLOSE_SECONDS:.0f} s"
 
 
 class Guarded(gym.Wrapper[Any, Any, Any, Any]):
@@ -50,10 +41,6 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         with guarded(self.env_id, "render"):
             return self.env.render()
 
-    def close(self) -> None:
-        """Closes it, and tells in a line where that fails."""
-        close_all([self.env], self.env_id)
-
 
 @contextmanager
 def guarded(env_id: str, place: str) -> Iterator[None]:
@@ -64,49 +51,3 @@ def guarded(env_id: str, place: str) -> Iterator[None]:
         raise
     except BaseException as error:  # SystemExit too: an environment does not end a run
         raise failed(env_id, place, error) from error
-
-
-def close_all(envs: Iterable[Any], env_id: str) -> None:
-    """Closes environments; those that fail or hang are told of in one line, and nothing ends."""
-    deadline = time.monotonic() + CLOSE_SECONDS
-    for env in envs:
-        if failure := failure_of_closing(env, max(0.05, deadline - time.monotonic())):
-            tell_once(f"{env_id} failed in close: {failure}")
-
-
-def failure_of_closing(env: Any, seconds: float | None = None) -> str | None:
-    """Closes an environment, and says in words what went wrong; it is left alone when the time is up."""
-    try:
-        with _limit(seconds):
-            env.close()
-    except KeyboardInterrupt:
-        raise
-    except _TimeUpError:
-        return TOO_LONG
-    except BaseException as error:
-        return text(error)
-    return None
-
-
-class _TimeUpError(BaseException):
-    """No Exception: an environment that hangs may catch these."""
-
-
-@contextmanager
-def _limit(seconds: float | None) -> Iterator[None]:
-    """Raises an error in what is done inside when it takes too long, where the system has such alarms."""
-    alarms = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if seconds is None or not alarms:
-        yield
-        return
-
-    def ring(signum: int, frame: FrameType | None) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)  # again, should it be caught
-        raise _TimeUpError
-
-    before, left = signal.signal(signal.SIGALRM, ring), signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *left)
-        signal.signal(signal.SIGALRM, before if before is not None else signal.SIG_DFL)

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, words_of
 from agent.common.observation import ObservationSpec
-from envs.actions import action_table
+from envs.actions import PlainActions
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
 from envs.channels import Channels
-from envs.failure import EnvironmentFailedError, authors_lines, text
+from envs.closing import guard_close
+from envs.failure import EnvironmentFailedError, authors_lines
 from envs.global_random import own_global_generators, state_of_global_generators
-from envs.guarded import Guarded, close_all, guarded
+from envs.guarded import Guarded, guarded
+from envs.minatar import MinAtar, is_minatar
 from envs.observations import Observer, observer_of
 from envs.packages import channels_of_package, register
 from envs.rules import check_space
@@ -45,13 +48,37 @@ class Task:
     fps: int
     render_modes: tuple[str, ...]  # rgb_array: it gives frames; human: it opens a window
     time_limit: int | None = None  # steps after which an episode is cut, besides the environment's own limit
+    action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
+    plain_actions: bool = False  # it takes Python's own whole numbers alone
     draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
-    action_dtype: str = "int64"
 
     @property
     def action_space(self) -> gym.spaces.Discrete:
         """Its actions, as a space."""
-        return gym.spaces.Discrete(self.actions, start=self.first_action, dtype=self.action_dtype)
+        return gym.spaces.Discrete(self.actions, start=self.first_action, dtype=self.action_dtype.type)
+
+    def make(
+        self, render_mode: str | None = None, spec: gym.envs.registration.EnvSpec | None = None
+    ) -> gym.Env[Any, Any]:
+        """One environment, to be stepped with what `to_environment` gives.
+
+        Args:
+            render_mode: None: it draws nothing.
+            spec: of the environment, for a process that knows no registered ids.
+
+        Raises:
+            UserError: where it cannot be made.
+        """
+        env = make_single(self.id if spec is None else spec, self.kwargs, render_mode, False, self.time_limit)
+        return PlainActions(env) if self.plain_actions else env
+
+    def make_guarded(self, render_mode: str | None = None) -> Guarded:
+        """`make`, of one that gives what Gymnasium asks for or ends in one sentence."""
+        return Guarded(self.make(render_mode), self.id)
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """The agent's actions [n], counted from 0, as the environment counts them and its action space samples them."""
+        return (actions + self.first_action).astype(self.action_dtype, copy=False)
 
     @property
     def renders(self) -> bool:
@@ -87,7 +114,7 @@ def load_task(
         try:
             return _task(env, env_id, kwargs, time_limit, channels)
         finally:
-            close_all([env], env_id)
+            env.close()
 
 
 def _task(
@@ -105,6 +132,7 @@ def _task(
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
     channels = channels_of_package(env_id) if channels == "auto" else channels
     observe = observer_of(env_id, observed, frame_stack(env), channels)
+    plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
         id=env_id,
@@ -116,8 +144,9 @@ def _task(
         fps=frames_per_second(metadata.get("render_fps")),
         render_modes=_render_modes(metadata.get("render_modes")),
         time_limit=time_limit,
-        action_dtype=str(actions.dtype),
-        draws_globally=_draws_globally(Guarded(env, env_id), observe, actions),
+        action_dtype=np.dtype(actions.dtype),
+        plain_actions=plain_actions,
+        draws_globally=draws_globally,
     )
 
 
@@ -131,14 +160,35 @@ def _spaces(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Space[Any], gym.Sp
     return found["action_space"], found["observation_space"]
 
 
-def _draws_globally(env: Guarded, observe: Observer, actions: gym.spaces.Discrete) -> bool:
-    """Plays a first step, which finds most of what breaks a rule; whether it drew from the global generators."""
+def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete) -> tuple[bool, bool]:
+    """Plays a first step, which finds most of what breaks a rule.
+
+    Returns:
+        Whether the environment takes only Python's own whole numbers as actions, and not NumPy's, which its action
+        space samples; and whether it drew from the global generators.
+    """
     before = state_of_global_generators()
+    action = np.dtype(actions.dtype).type(actions.start)
+    try:
+        _play(env, observe, action)
+        plain_actions = False
+    except UserError:
+        try:
+            _play(env, observe, int(action))
+        except UserError:
+            plain_actions = False
+        else:
+            plain_actions = True
+        if not plain_actions:
+            raise
+    return plain_actions, state_of_global_generators() != before
+
+
+def _play(env: Guarded, observe: Observer, action: Any) -> None:
     observation, _ = env.reset(seed=0)
     observe(observe.stack([observation]))
-    observation, *_ = env.step(action_table(actions)[int(actions.start)])
+    observation, *_ = env.step(action)
     observe(observe.stack([observation]))
-    return state_of_global_generators() != before
 
 
 def _render_modes(modes: Any) -> tuple[str, ...]:
@@ -202,7 +252,9 @@ def make_single(
             if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
                 made.close()
                 made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
-            return made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
+            elif is_minatar(made.spec):
+                made = MinAtar(made)
+            return guard_close(made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit), env_id)
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:
@@ -210,17 +262,8 @@ def make_single(
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too
-            sentence = f"{env_id} could not be made with {dict(kwargs)}: {text(error)}"
+            sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
             raise EnvironmentFailedError(sentence, authors_lines(error)) from error
-
-
-def make_guarded(task: Task, render_mode: str | None = None) -> Guarded:
-    """One environment of a task, which gives what Gymnasium asks for or ends in one sentence.
-
-    Raises:
-        UserError: where it cannot be made.
-    """
-    return Guarded(make_single(task.id, task.kwargs, render_mode, False, task.time_limit), task.id)
 
 
 def _nearest_ids(env_id: str) -> str:

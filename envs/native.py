@@ -6,8 +6,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
+from envs.closing import close_quietly
 from envs.failure import RuleError, broken, described
-from envs.guarded import close_all, guarded
+from envs.guarded import guarded
 from envs.rules import unpacked
 
 
@@ -40,7 +41,7 @@ class GuardedVector(VectorWrapper[Any, Any, Any]):
 
     def close(self, **options: Any) -> None:
         """Closes it, and tells in a line where that fails."""
-        close_all([self.env], self._id)
+        close_quietly(self.env.close, self._id)
 
     def _row(self, name: str, values: Any, kinds: str) -> np.ndarray:
         if not isinstance(values, np.ndarray) or values.shape != (self.num_envs,) or values.dtype.kind not in kinds:

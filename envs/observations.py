@@ -16,10 +16,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, plain
 from agent.common.observation import ObservationSpec
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
-from envs.failure import RuleError, broken, plain
+from envs.failure import RuleError, broken
 from envs.rules import admitted
 
 #: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.

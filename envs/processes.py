@@ -19,13 +19,13 @@ from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_
 
 from agent.common.errors import UserError
 from agent.common.notices import tell_once
-from envs.actions import action_table
+from envs.closing import CLOSE_SECONDS
+from envs.episodes import RepeatableCopies
 from envs.failure import EnvironmentFailedError
-from envs.guarded import CLOSE_SECONDS, TOO_LONG
 from envs.worker import Copy, work
 
 
-class Processes(VectorEnv[Any, Any, Any]):
+class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
     """Copies side by side with NEXT_STEP autoreset. Observations are a buffer that the next step overwrites.
 
     Of infos nothing comes over but `life_lost`. Signals are the trainer's: a first Ctrl-C lets it finish the step and
@@ -53,7 +53,7 @@ class Processes(VectorEnv[Any, Any, Any]):
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.single_observation_space, self.single_action_space = space, actions
         self.observation_space, self.action_space = (batch_space(one, self.num_envs) for one in (space, actions))
-        self._actions, self._resets = action_table(actions), np.zeros(self.num_envs, dtype=bool)
+        self._resets = np.zeros(self.num_envs, dtype=bool)
         self.parent_pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
         atexit.register(self.close)  # before the exit handler of multiprocessing, which would wait for them for ever
@@ -92,9 +92,8 @@ class Processes(VectorEnv[Any, Any, Any]):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Has all environments begin a step."""
-        given = [self._actions[action] for action in actions.tolist()]
         with self._deaths():
-            for pipe, action, resets in zip(self.parent_pipes, given, self._resets.tolist(), strict=True):
+            for pipe, action, resets in zip(self.parent_pipes, actions, self._resets.tolist(), strict=True):
                 pipe.send(("reset", (None, None)) if resets else ("step", (action,)))
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -156,25 +155,23 @@ class Processes(VectorEnv[Any, Any, Any]):
                 pipe.send(("close", ()))
         deadline = time.monotonic() + (0.0 if terminate else CLOSE_SECONDS if timeout is None else timeout)
         for pipe, process in zip(self.parent_pipes, self.processes, strict=False):
-            if failure := _farewell(pipe, process, deadline):
-                tell_once(f"{self._id} failed in close: {failure}")
+            if told := _farewell(pipe, process, deadline):
+                tell_once(told)
         for pipe in self.parent_pipes:
             pipe.close()
 
 
 def _farewell(pipe: Connection, process: BaseProcess, deadline: float) -> str | None:
-    """Waits for a process to end, and kills it when the time is up; says how closing failed."""
-    failure: str | None = None
+    """Waits for a process to end, and kills it when the time is up; gives what it has to tell."""
+    told: str | None = None
     with suppress(EOFError, OSError):
         while pipe.poll(max(0.0, deadline - time.monotonic())):
-            succeeded, answer = pipe.recv()  # what it was doing comes first
-            failure = answer if succeeded and isinstance(answer, str) else None
+            _, told = pipe.recv()  # what it was doing comes first
     process.join(max(0.0, deadline - time.monotonic()))
     if process.is_alive():
         process.kill()
         process.join()
-        failure = TOO_LONG
-    return failure
+    return told if isinstance(told, str) else None
 
 
 def _which(codes: dict[int, int | None]) -> str:

@@ -11,7 +11,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from envs.failure import RESULT, RuleError, described, plain
+from agent.common.errors import plain
+from envs.failure import RESULT, RuleError, described
 
 #: Types that need no closer look.
 NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32})

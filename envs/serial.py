@@ -9,14 +9,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 
 from agent.common.errors import UserError
-from envs.actions import action_table
+from envs.episodes import RepeatableCopies
 from envs.failure import RESULT, RuleError, described, failed
 from envs.global_random import seed_global_generators
-from envs.guarded import close_all
+from envs.guarded import guarded
 from envs.rules import NUMBERS, admitted, life_lost, number_of, truth_of
 
 
-class Serial(SyncVectorEnv):
+class Serial(RepeatableCopies, SyncVectorEnv):
     """A SyncVectorEnv with NEXT_STEP autoreset, which gives the same for actions that are numbers [E].
 
     Observations are a buffer that the next step overwrites. Of infos nothing is kept but `life_lost`, bool [E], in
@@ -41,15 +41,14 @@ class Serial(SyncVectorEnv):
             iterator = iter(copies)
             super().__init__([lambda: next(iterator)] * len(copies), copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
         except BaseException:
-            close_all(copies, env_id)
+            for env in copies:
+                env.close()
             raise
         self._is_box = isinstance(self.single_observation_space, gym.spaces.Box)
         self._shape, buffer = self.single_observation_space.shape, self._observations
         self._places = (
             [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
         )  # [...]: a single number is one
-        assert isinstance(self.single_action_space, gym.spaces.Discrete)
-        self._actions = action_table(self.single_action_space)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -75,16 +74,16 @@ class Serial(SyncVectorEnv):
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
         rewards, infos = np.zeros(self.num_envs), {}  # type: ignore[var-annotated]
         terminations, truncations = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
-        observations, given, resets = self._env_obs, self._actions, self._autoreset_envs.tolist()
+        observations, resets = self._env_obs, self._autoreset_envs.tolist()
         place, result = "step", None  # type: tuple[str, Any]
         try:
-            for i, (env, action) in enumerate(zip(self.envs, actions.tolist(), strict=True)):
+            for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
                 if resets[i]:
                     place = "reset"
                     result = observations[i], info = env.reset()
                     place = "step"
                 else:
-                    result = observations[i], reward, terminated, truncated, info = env.step(given[action])
+                    result = observations[i], reward, terminated, truncated, info = env.step(action)
                     rewards[i] = reward if type(reward) in NUMBERS else number_of(reward)
                     if terminated is not False:
                         terminations[i] = truth_of("terminated", terminated)
@@ -99,9 +98,15 @@ class Serial(SyncVectorEnv):
         self._autoreset_envs = terminations | truncations
         return self._batch("step"), rewards, terminations, truncations, infos
 
-    def close_extras(self, **options: Any) -> None:
-        """Closes every environment, whatever the others do."""
-        close_all(getattr(self, "envs", ()), self._id)
+    def begin_episodes(self, seed: int) -> None:
+        """The next reset begins every copy's first episode; the copies share the global generators."""
+        seed_global_generators(seed)
+        super().begin_episodes(seed)
+
+    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What a method of every copy gives for arguments of its own."""
+        with guarded(self._id, "an episode that is played again"):
+            return [getattr(env, name)(*given) for env, given in zip(self.envs, arguments, strict=True)]
 
     def _note_life(self, infos: dict[str, Any], info: Any, i: int) -> None:
         lost = life_lost(info)

@@ -9,12 +9,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, words_of
 from envs.atari import is_played_as_in_the_papers
-from envs.atari_vector import KNOWN, AtariVector
-from envs.failure import EnvironmentFailedError, authors_lines, text
+from envs.atari_vector import KNOWN, STRETCH, AtariVector
+from envs.episodes import Repeatable
+from envs.failure import EnvironmentFailedError, authors_lines
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
-from envs.make import Task, make_single
+from envs.make import Task
 from envs.native import GuardedVector, check_copies
 from envs.processes import Processes
 from envs.serial import Serial
@@ -106,21 +107,25 @@ def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
         raise
     except BaseException as error:  # SystemExit too
         raise EnvironmentFailedError(
-            f"the vector class of {task.id} could not be made with {task.kwargs}: {text(error)}; "
+            f"the vector class of {task.id} could not be made with {task.kwargs}: {words_of(error)}; "
             "use env.vectorization=sync",
             authors_lines(error),
         ) from error
     return made if type(made).__module__.startswith(TRUSTED) else GuardedVector(made, task.id)
 
 
-def _make_copy(task: Task) -> gym.Env[Any, Any]:
-    """A copy without the wrapper that looks at each step whether there was a reset: 0.2 µs, and there always was."""
-    made = outer = make_single(task.id, task.kwargs, checked=False, time_limit=task.time_limit)
+def _make_copy(task: Task, spec: gym.envs.registration.EnvSpec | None = None, alone: bool = False) -> Repeatable:
+    """A copy of the task, made by its id or by its spec, which can be brought back to where it was.
+
+    It is without Gymnasium's wrapper that looks at each step whether there was a reset: 0.2 µs, and there always was.
+    """
+    made = outer = task.make(spec=spec)
+    emulator = made.spec is not None and str(made.spec.entry_point).startswith("ale_py")
     while isinstance(outer, gym.Wrapper):
         if isinstance(outer.env, gym.wrappers.OrderEnforcing):
             outer.env = outer.env.env
         outer = outer.env
-    return made
+    return Repeatable(SeedsGlobalGenerators(made) if alone else made, STRETCH if emulator else 0)
 
 
 @dataclass(frozen=True)
@@ -134,5 +139,4 @@ class _Maker:
 
     def __call__(self) -> gym.Env[Any, Any]:
         seed_global_generators(self.seed, self.copy)
-        made = make_single(self.spec, self.task.kwargs, checked=False, time_limit=self.task.time_limit)
-        return SeedsGlobalGenerators(made)
+        return _make_copy(self.task, self.spec, alone=True)

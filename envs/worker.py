@@ -15,8 +15,9 @@ import gymnasium as gym
 from gymnasium.vector.utils import write_to_shared_memory
 
 from agent.common.errors import UserError
+from agent.common.notices import tell_through
 from envs.failure import RuleError, broken, failed
-from envs.guarded import Guarded, failure_of_closing, guarded
+from envs.guarded import Guarded, guarded
 from envs.rules import life_lost
 
 #: Of Linux's prctl.h: the signal that a process gets when its parent ends.
@@ -54,7 +55,7 @@ def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer:
         while env is not None:
             command, arguments = pipe.recv()
             if command == "close":
-                pipe.send((True, failure_of_closing(env.env)))
+                pipe.send((True, _closed(env)))
                 return
             _answer(pipe, _COMMANDS[command], copy, env, *arguments)
 
@@ -70,6 +71,14 @@ def _answer(pipe: Connection, call: Callable[..., Any], copy: Copy, *arguments: 
         return None
     pipe.send((True, None if isinstance(result, gym.Env) else result))
     return result
+
+
+def _closed(env: gym.Env[Any, Any]) -> str | None:
+    """Closes the environment, and gives the line that this has to tell; the trainer tells it once for all copies."""
+    lines: list[str] = []
+    tell_through(lines.append)
+    env.close()
+    return lines[0] if lines else None
 
 
 def _made(copy: Copy) -> gym.Env[Any, Any]:

@@ -207,7 +207,7 @@ def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     whole = json.loads((path / "state.json").read_text())
     for change, match in [
         ({"format": "other"}, "another program"),
-        ({"version": 1}, "version 1, this program reads version 2"),
+        ({"version": 1}, "version 1, this program reads versions 2 to 3"),
         ({"step": 2}, "has changed"),
         ({"bytes": 5}, "instead of 5"),
     ]:

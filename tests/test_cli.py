@@ -505,7 +505,7 @@ def test_several_agents_in_one_table(programs: Programs, home: Path) -> None:
     table = [line for line in result.out.splitlines() if "CartPole-v1  " in line]
     assert [line.split()[0] for line in table] == ["plain/last", f"{NOISY}/last"]
     Image.open(home / "plain" / "last" / "comparison.png").verify()
-    assert evaluation(home / "plain" / "last")["global_step"] == 300
+    assert 300 <= evaluation(home / "plain" / "last")["global_step"] < 308
     assert evaluation(home / NOISY / "last")["episodes"] == 3
 
 

@@ -50,9 +50,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     started.close()
 
 
-def readme_encoder() -> str:
-    """The module that the README shows."""
-    found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def shown_encoder() -> str:
+    """The module that docs/EXTENDING.md shows."""
+    found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "docs/EXTENDING.md").read_text(), re.DOTALL)
     assert found
     return found[1]
 
@@ -63,8 +63,8 @@ def sentence(result: Result) -> str:
 
 
 def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path: Path) -> None:
-    """The README's encoder, on an environment in another file; its agent needs both named, and names neither."""
-    (tmp_path / "my_encoder.py").write_text(readme_encoder())
+    """The documents' encoder, on an environment in another file; its agent needs both named, and names neither."""
+    (tmp_path / "my_encoder.py").write_text(shown_encoder())
     (tmp_path / "my_game.py").write_text(GAME)
     named = ("env=my_game:Game-v0", "imports=my_encoder", "agent.network.encoder=tiny")
     options = (*QUIET, "hydra.run.dir=run", "num_envs=2")

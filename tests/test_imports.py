@@ -19,12 +19,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("agent.compute",),
     ("agent.running",),
     ("agent.command",),
-    ("train", "evaluate"),
+    ("train", "evaluate", "compare"),
 )
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
-PROGRAMS = {"train", "evaluate"}
+PROGRAMS = {"train", "evaluate", "compare"}
 #: Of the package that concerns the command line, who knows Hydra.
-COMMAND = {f"agent.command.{name}" for name in ("composing", "errors", "overrides", "presets")}
+COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "errors", "overrides", "presets")}
 #: The only files that may import these, anywhere in them.
 RESERVED: dict[str, set[str]] = {
     "wandb": {"agent.records.tracking"},
@@ -33,10 +33,11 @@ RESERVED: dict[str, set[str]] = {
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
-        *("envs.actions", "envs.batches", "envs.failure", "envs.global_random", "envs.guarded", "envs.native"),
-        *("envs.processes", "envs.rules", "envs.serial", "envs.vector", "envs.worker"),
+        *("envs.actions", "envs.batches", "envs.closing", "envs.episodes", "envs.failure", "envs.global_random"),
+        *("envs.guarded", "envs.minatar", "envs.native", "envs.processes", "envs.rules", "envs.serial"),
+        *("envs.vector", "envs.worker"),
     },
-    "matplotlib": {"agent.records.plots"},
+    "matplotlib": {"agent.records.plots", "agent.records.comparison.figures"},
 }
 
 #: Modules that run code from data, or have a global random state.
@@ -65,7 +66,7 @@ def name_of(path: Path) -> str:
 
 FILES = {
     name_of(path): path
-    for path in [*ROOT.glob("agent/**/*.py"), *ROOT.glob("envs/**/*.py"), ROOT / "train.py", ROOT / "evaluate.py"]
+    for path in [*ROOT.glob("agent/**/*.py"), *ROOT.glob("envs/**/*.py"), *(ROOT / f"{name}.py" for name in PROGRAMS)]
     if path.name != "__init__.py"
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}

@@ -549,3 +549,14 @@ def test_defaults_are_the_papers_where_the_paper_has_one() -> None:
     assert (NoiseConfig().form, NoiseConfig().distribution, NoiseConfig().hold) == ("factorised", "normal", "step")
     assert AgentConfig().epsilon.start == AgentConfig().epsilon.end == 0.0
     assert NetworkConfig().hidden
+
+
+def test_the_sizes_of_small_tasks_stand_once() -> None:
+    """conf/sizes/small.yaml has them, and presets of tasks name that file."""
+    shared = yaml.safe_load((CONF / "sizes" / "small.yaml").read_text())
+    assert set(shared) == {"quantile", "implicit_quantile", "epsilon"}
+    for path in [*CONF.glob("env/**/*.yaml"), *CONF.glob("sizes/small_*.yaml")]:
+        node = yaml.safe_load(path.read_text()) or {}
+        agent = node.get("agent", {}) if "env" in path.parts else node
+        repeated = [name for name in shared if agent.get(name) == shared[name]]
+        assert not repeated, f"{path.name} repeats {repeated}"

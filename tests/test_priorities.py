@@ -71,7 +71,7 @@ def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bo
         for _ in range(80):
             operation = pick.random()
             if operation < 0.05:
-                world.cut()
+                world.cut(pick.random(num_envs) < 0.7)
             elif operation < 0.08:
                 world.save_and_load()
             elif operation < 0.4 and len(world.replay):

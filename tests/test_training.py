@@ -17,7 +17,7 @@ import agent.running.trainer
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.schedule import Every
-from agent.common.seeding import environment_seeds, torch_generator
+from agent.common.seeding import environment_seeds, state_of, torch_generator
 from agent.compute.numpy.network import NumpyNetwork
 from agent.compute.plan import choose_plan
 from agent.config.parsing import parse
@@ -92,8 +92,9 @@ class Setup(NamedTuple):
 
     def learned(self) -> dict[str, Any]:
         """All that learning consists of: parameters, optimiser, replay and random streams."""
-        state = self.trainer.state()
-        return {name: state[name] for name in ("agent", "replay", "sampling_generator")}
+        trainer = self.trainer  # not its whole state: that asks the environments, which are closed
+        generator = state_of(trainer._learner.generator)
+        return {"agent": trainer.agent.state(), "replay": trainer.replay.state(), "sampling_generator": generator}
 
 
 def setup(folder: Path, **changes: Any) -> Setup:
@@ -205,7 +206,7 @@ def test_steps_are_real_transitions(tmp_path: Path, num_envs: int, longest: int)
 
 
 def test_episodes_are_reported_as_they_were(tmp_path: Path) -> None:
-    """Those that a checkpoint cut short are not: nobody knows how they would have ended."""
+    """Whatever is saved meanwhile."""
     changes: Any = {"checkpoint.every": 40, **JOURNAL}
     run = setup(tmp_path, num_envs=3, **changes)
     seen: list[Step] = []
@@ -230,7 +231,7 @@ def test_episodes_are_reported_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_envs", [1, 4])
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_the_replay_holds_what_happened(tmp_path: Path, num_envs: int, n_step: int) -> None:
-    """Environment to batch, checkpoints' cuts included: every transition follows from the environment's own notes."""
+    """Environment to batch: every transition follows from the environment's own notes."""
     changes: Any = {"agent.n_step": n_step, "agent.gamma": 0.5, "checkpoint.every": 70, **JOURNAL}
     run = setup(tmp_path, num_envs=num_envs, **changes)
     notes: list[Step] = []

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from agent.command.arguments import install_parser
 from agent.common.errors import UserError
 from agent.common.interrupt import quit_by_exception
 
@@ -53,6 +54,7 @@ def run(main: Callable[[], object], options: Sequence[str]) -> None:
         main: the function that Hydra made of the program.
         options: all options by their full names, to find the nearest to a misspelt one.
     """
+    install_parser()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on, and we word them
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -35,7 +35,9 @@ from agent.common.files import (
 )
 
 FORMAT = "noisy-dqn-checkpoint"
-VERSION = 2
+VERSION = 3
+#: Versions that can be gone on from. 2 has no episodes under way: they were ended at every checkpoint.
+READABLE = (2, VERSION)
 _TENSORS, _STATE, _LATEST = "tensors.safetensors", "state.json", "latest"
 _REPLACED = ".old"
 _STEP_FOLDER = re.compile(r"step_([0-9]{12,})")
@@ -180,8 +182,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise _damaged(path, why(error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _damaged(path, f"{_STATE} was written by another program")
-    if manifest.get("version") != VERSION:
-        read = f"version {manifest.get('version')!r}, this program reads version {VERSION}"
+    if manifest.get("version") not in READABLE:
+        read = f"version {manifest.get('version')!r}, this program reads versions {READABLE[0]} to {VERSION}"
         raise UserError(f"the checkpoint {path} has {read}: resume it with the release that wrote it.")
     if _json_crc32([manifest.get("step"), manifest.get("state")]) != manifest.get("state_crc32"):
         raise _damaged(path, f"the content of {_STATE} has changed")

@@ -1,22 +1,40 @@
-"""Statistics of returns."""
+"""Statistics of returns: few seeds by Student's t, many values by the bootstrap.
+
+A percentile bootstrap of n normal values covers 75 % (n = 3), 83 % (5) and 89 % (10) where it says 95 %; Student's t
+covers 95 % at every n. Means over seeds therefore have Student's t, and the bootstrap is for a hundred episodes and for
+what has no simpler interval. One value has no interval: None.
+
+Student's distribution is computed here: it is all that SciPy would be needed for, which takes 100 MB.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
+Interval = tuple[float, float]
 #: Of the bootstrap: resampled numbers at a time, of which there are an index and a value (64 MiB).
 MAX_PICKS = 1 << 22
+#: Of the continued fraction of the incomplete beta function: terms, and what is taken for zero.
+_TERMS, _TINY = 10_000, 1e-300
 
 
 def interquartile_mean(values: np.ndarray) -> float:
-    """Mean of the middle half of values [n]; a value on a quartile counts for its part (Agarwal et al. 2021)."""
-    ordered = np.sort(values)
-    n = len(ordered)
-    edges = np.arange(n + 1) / n  # the i-th value stands for the quantiles i/n … (i+1)/n
-    weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0.0, None)
-    return float(weights @ ordered / weights.sum())
+    """Mean of the middle half of values [n] (Agarwal et al. 2021).
+
+    As the field computes it: of each end as many whole values go as a quarter of n holds.
+    """
+    cut = len(values) // 4
+    return float(np.sort(values)[cut : len(values) - cut].mean())
 
 
-def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int = 2_000) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of values [n] (Efron 1979), always drawn from the same stream."""
+def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int = 2_000) -> Interval:
+    """Percentile bootstrap interval of the mean of values [n] (Efron 1979), always drawn from the same stream.
+
+    For many values, such as the returns of a hundred episodes; for few see `mean_interval`.
+    """
     generator = np.random.Generator(np.random.PCG64(0))
     n, means = len(values), np.empty(resamples)
     rows = max(1, MAX_PICKS // n)
@@ -25,3 +43,91 @@ def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int =
         chunk[:] = values[generator.integers(n, size=(len(chunk), n))].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval | None:
+    """Student's t interval of the mean of values [n], such as one return of each seed; None where n < 2."""
+    if len(values) < 2:
+        return None
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = t_quantile((1 + level) / 2, len(values) - 1) * error
+    return mean - half, mean + half
+
+
+class Difference(NamedTuple):
+    """Of two means: the first less the second, its interval, and the p-value of there being none."""
+
+    mean: float
+    interval: Interval
+    p: float
+
+
+def welch(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Difference | None:
+    """The difference of the means of a [m] and b [n], of any variances (Welch 1947); None where m or n < 2."""
+    if min(len(a), len(b)) < 2:
+        return None
+    mean = float(np.mean(a) - np.mean(b))
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in (a, b)]
+    error = math.sqrt(sum(parts))
+    if error == 0.0:  # all runs of each ended alike
+        return Difference(mean, (mean, mean), 1.0 if mean == 0.0 else 0.0)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True))
+    half = t_quantile((1 + level) / 2, freedom) * error
+    return Difference(mean, (mean - half, mean + half), 2 * t_probability(-abs(mean) / error, freedom))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of one table, corrected for their number (Holm 1979): all of it errs with at most the level."""
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def t_probability(t: float, freedom: float) -> float:
+    """P(T ≤ t) of Student's distribution with so many degrees of freedom, which need not be whole."""
+    tail = 0.5 * incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
+    return tail if t < 0.0 else 1.0 - tail
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(p: float, freedom: float) -> float:
+    """The t below which Student's distribution has probability p, 0 < p < 1."""
+    if p < 0.5:
+        return -t_quantile(1.0 - p, freedom)
+    low, high = 0.0, 1.0
+    while t_probability(high, freedom) < p:
+        low, high = high, 2.0 * high
+    while (middle := 0.5 * (low + high)) not in (low, high):
+        low, high = (middle, high) if t_probability(middle, freedom) < p else (low, middle)
+    return high
+
+
+def incomplete_beta(x: float, a: float, b: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), 0 ≤ x ≤ 1 (DLMF 8.17)."""
+    if x in (0.0, 1.0):
+        return x
+    if x > (a + 1) / (a + b + 2):  # where the fraction would converge slowly
+        return 1.0 - incomplete_beta(1.0 - x, b, a)
+    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    front = math.exp(a * math.log(x) + b * math.log1p(-x) - log_beta) / a
+    return front / _beta_fraction(x, a, b)
+
+
+def _beta_fraction(x: float, a: float, b: float) -> float:
+    """1 + d₁/(1 + d₂/(1 + …)) of DLMF 8.17.22, from its front (the modified method of Lentz)."""
+    value = numerator = 1.0
+    denominator = 0.0
+    for term in range(1, _TERMS):
+        m, odd = divmod(term, 2)
+        if odd:
+            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        denominator = 1.0 / ((1.0 + d * denominator) or _TINY)
+        numerator = (1.0 + d / numerator) or _TINY
+        value *= numerator * denominator
+        if abs(numerator * denominator - 1.0) < 1e-15:
+            break
+    return value

@@ -99,7 +99,7 @@ class Replay:
         return self.count
 
     def begin(self, observation: np.ndarray) -> None:
-        """Writes the first observations [E, *shape], of a reset of all environments; in mid-run call `cut`."""
+        """Writes the first observations [E, *shape], of a reset of all environments."""
         self._frames.put(self.head, observation, np.ones(self.num_envs, dtype=bool))
         self._fresh[:] = True
 
@@ -130,15 +130,12 @@ class Replay:
         self._frames.put(self.head, next_observation, ~self._fresh)
         self._fresh = ~ended
 
-    def cut(self, observation: np.ndarray) -> None:
-        """Ends all episodes as truncations and begins new ones: the environments were reset from outside.
+    def cut(self, copies: np.ndarray) -> None:
+        """Ends the episodes of some environments, bool [E], as truncations with their newest transition.
 
-        The waiting row keeps the observation after the newest transition, as after an ending, and the new episodes'
-        observations [E, *shape] go to the row below it.
+        What they show now is the last that is known of these episodes; their next row only resets.
         """
-        self._starts_of_row[self.head] = 0
-        self._advance()
-        self.begin(observation)
+        self._previous_stop[copies], self._fresh[copies] = True, False
 
     def sample(self, size: int, generator: Generator | None = None) -> Batch[Array]:
         """Draws `size` transitions uniformly, with replacement, from all starts.

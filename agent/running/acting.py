@@ -42,7 +42,7 @@ class LoadedAgent:
             ValueError: its shape is neither.
         """
         values, batched = self._values(observation)
-        actions = greedy(values).cpu().numpy() + self._task.first_action
+        actions = self._task.to_environment(greedy(values).cpu().numpy())
         return actions if batched else actions[0]
 
     def q_values(self, observation: Any) -> np.ndarray:

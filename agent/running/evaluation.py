@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,21 +10,25 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from agent.common.interrupt import Stopped
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
-from envs.actions import action_table
 from envs.atari import human_normalised
 from envs.global_random import own_global_generators
-from envs.guarded import Guarded, close_all
-from envs.make import Task, make_guarded
+from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
 
 
 Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+
+
+def never() -> bool:
+    """Asks nobody to stop."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ def play(
     seeds: Sequence[int],
     task: Task,
     look: Callable[[gym.Env[Any, Any]], None] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
 
@@ -107,8 +113,11 @@ def play(
         seeds: one per episode.
         task: what the environments are.
         look: called with the first environment after each of its resets and steps.
+        stop: asked before each step; True ends it without a result.
+
+    Raises:
+        Stopped: where `stop` said so.
     """
-    given = action_table(task.action_space)
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     waiting = iter(range(len(seeds)))
     running: dict[int, int] = {}  # environment → episode
@@ -126,11 +135,13 @@ def play(
 
     begin(range(len(envs)))
     while running:
+        if stop():
+            raise Stopped
         slots, episodes = list(running), list(running.values())
         actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
         ended = []
-        for slot, episode, action in zip(slots, episodes, actions.tolist(), strict=True):
-            observations[slot], reward, terminated, truncated, _ = envs[slot].step(given[action + task.first_action])
+        for slot, episode, action in zip(slots, episodes, task.to_environment(actions), strict=True):
+            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action)
             returns[episode] += float(reward)
             lengths[episode] += 1
             if slot == 0 and look is not None:
@@ -142,13 +153,29 @@ def play(
 
 
 def evaluate(
-    task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None, num_envs: int = 20
+    task: Task,
+    network: QNetwork,
+    seeds: Sequence[int],
+    noise: NoiseModel | None = None,
+    num_envs: int = 20,
+    stop: Callable[[], bool] = never,
 ) -> Evaluation:
-    """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step."""
-    envs: list[Guarded] = []
-    with own_global_generators(seeds[0]):  # of training's own random numbers nothing is used up
-        try:
-            envs.extend(make_guarded(task) for _ in range(min(num_envs, len(seeds))))
-            return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task)
-        finally:
-            close_all([env.env for env in envs], task.id)
+    """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step.
+
+    Args:
+        task: what is played.
+        network: of the agent.
+        seeds: one per episode.
+        noise: how to draw, or None for the mean network.
+        num_envs: environments side by side, which do not change the result; never more than there are episodes.
+        stop: see `play`.
+
+    Raises:
+        Stopped: where `stop` said so.
+    """
+    with own_global_generators(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
+        envs = []
+        for _ in range(min(num_envs, len(seeds))):
+            envs.append(task.make_guarded())
+            opened.callback(envs[-1].close)
+        return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task, stop=stop)

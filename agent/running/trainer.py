@@ -40,9 +40,8 @@ class Outcome:
 class Trainer:
     """Trains one agent on one task.
 
-    Steps are real transitions: the rows in which an environment resets are not counted. At every scheduled
-    checkpoint the environments, whose state cannot be saved, are reset with seeds from (seed, step), and what was
-    going on is stored as a truncation: a run that is killed there and resumed sees exactly the same.
+    Steps are real transitions: the rows in which an environment resets are not counted. A checkpoint changes nothing
+    of what is learned: a run that is killed and resumed comes back into the middle of its episodes (see envs.episodes).
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class Trainer:
         return self.collector.step
 
     def begin(self) -> None:
-        """Resets the environments for the first step, or for the first after a checkpoint."""
+        """Begins the first episodes, where no checkpoint is gone on from."""
         self.collector.begin()
 
     def iterate(self) -> None:
@@ -198,9 +197,8 @@ class Trainer:
         }
 
     def _checkpoint(self) -> None:
-        """Cuts the episodes, saves everything and the last agent."""
+        """Saves everything and the last agent."""
         self._monitor.check_finite()
-        self.replay.cut(self.collector.reset())
         (self.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)  # before `last`: see open_run
         self._save_agent("last")
         save_checkpoint(self.run_dir, self.step, self.state(), self.config.checkpoint.keep)
@@ -212,6 +210,7 @@ class Trainer:
             "config": to_plain(self.config),
             "agent": self.agent.state(),
             "replay": self.replay.state(),
+            "collector": self.collector.state(),
             "sampling_generator": state_of(self._learner.generator),
             "monitor": self._monitor.state(),
             "best_return": self.best_return,
@@ -223,9 +222,10 @@ class Trainer:
 
     def load_state(self, step: int, state: dict[str, Any]) -> None:
         """Takes over a checkpoint's state at `step`."""
-        self.collector.step = self._saved_at = step
+        self._saved_at = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
+        self.collector.load_state(step, state.get("collector"))
         restore(self._learner.generator, state["sampling_generator"])
         names = ("best_return", "evaluations", "seconds")
         self.best_return, self._evaluations, self._seconds = (state[name] for name in names)

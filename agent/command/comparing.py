@@ -1,0 +1,81 @@
+"""The command line of compare.py: words that are paths, and the table that is printed."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agent.command.tables import aligned
+from agent.common.errors import UserError
+from agent.common.quoting import quote_value
+from agent.config.compare import CompareConfig
+from agent.config.parsing import parse
+from agent.records.comparison.comparing import Comparison
+from agent.records.comparison.numbers import table_rows
+from agent.records.run_folder import RUNS
+
+#: Flags of Hydra that take the next word.
+WITH_VALUE = {
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+    *("-i", "--info"),
+}
+#: Names in a printed table are cut to so many characters.
+MAX_NAME = 60
+
+
+def paths_to_override(words: Sequence[str]) -> list[str]:
+    """A command line whose paths, written as words of their own, have become one runs=[…].
+
+    A word is a path where it names something that exists, or where it has no =.
+
+    Raises:
+        UserError: where runs= is there as well.
+    """
+    paths: list[str] = []
+    others: list[str] = []
+    value = False
+    for word in words:
+        is_path = not value and not word.startswith("-") and ("=" not in word or Path(word).exists())
+        value = word in WITH_VALUE
+        (paths if is_path else others).append(word)
+    if not paths:
+        return others
+    if any(re.match(r"\+*runs=", word) for word in others):
+        raise UserError("runs= and paths without it do not go together: write one of them")
+    return [*others, f"runs=[{','.join(quote_value(path) for path in paths)}]"]
+
+
+def comparison_request(options: dict[str, Any]) -> CompareConfig:
+    """The comparison that the options ask for.
+
+    Raises:
+        UserError: for options that are wrong.
+    """
+    for name in ("runs", "by"):
+        value = options[name]
+        values = [] if value is None else value if isinstance(value, list) else [value]
+        options[name] = [str(item) for item in values]
+    return parse(CompareConfig, options)
+
+
+def folder_of(config: CompareConfig) -> Path:
+    """Where the page is written to.
+
+    Raises:
+        UserError: where `out` is a file.
+    """
+    if config.out is None:
+        return RUNS / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = Path(config.out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"out={folder} is a file: name a folder, which the page and its pictures are written to")
+    return folder
+
+
+def show_comparison(found: Comparison) -> None:
+    """Prints the tables, and what a reader has to know."""
+    for title, rows in table_rows(found):
+        print(f"{title}\n{aligned([[cell[:MAX_NAME] for cell in row] for row in rows])}\n")
+    for note in found.notes:
+        print(note)

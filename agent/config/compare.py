@@ -1,0 +1,19 @@
+"""The options of compare.py."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from agent.config.parsing import POSITIVE
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """The root of conf/compare/compare.yaml; `out` None is a new folder below runs/comparisons."""
+
+    runs: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
+    baseline: str | None = None
+    metric: str = "eval/return_mean"
+    out: str | None = None
+    follow: bool = False
+    every: Annotated[float, POSITIVE] = 5.0

@@ -1,0 +1,168 @@
+"""Scores of runs on one or several tasks in one number, with intervals (Agarwal et al. 2021, arXiv 2108.13264).
+
+`Scores` are one array [..., n_t] for each task t, of n_t runs. What comes before the runs are resamples. Point
+estimates are those of rliable where every task has as many runs. Its intervals are stratified percentile bootstraps,
+which cover too little where runs are few; here
+- a mean has Student's t, over several tasks with the degrees of freedom of Satterthwaite (1946);
+- an IQM or median has the *expanded* percentile bootstrap (Hesterberg 2015), from TEN runs on;
+- a probability of improvement has Newcombe's score interval (2006), which is no point where all runs of one group are
+  above all of the other, and a share of runs Wilson's (1927); both over several tasks by MOVER (Zou and Donner 2008).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.records.statistics import Interval, t_probability, t_quantile
+
+Array = NDArray[np.float64]
+Scores = Sequence[Array]
+Statistic = Callable[[Scores], Array]
+#: Runs from which on an IQM or a median has an interval.
+TEN = 10
+RESAMPLES = 2_000
+#: Of the normal distribution, 97.5 %.
+Z = 1.959963984540054
+
+
+def mean(scores: Scores) -> Array:
+    """Mean over tasks of the mean over runs."""
+    return np.asarray(np.mean([values.mean(axis=-1) for values in scores], axis=0))
+
+
+def median(scores: Scores) -> Array:
+    """Median over tasks of the mean over runs; of one task, of its runs."""
+    if len(scores) == 1:
+        return np.asarray(np.median(scores[0], axis=-1))
+    return np.asarray(np.median([values.mean(axis=-1) for values in scores], axis=0))
+
+
+def iqm(scores: Scores) -> Array:
+    """Mean of the middle half of all runs of all tasks, whole runs dropped."""
+    runs = np.sort(np.concatenate(scores, axis=-1), axis=-1)
+    cut = runs.shape[-1] // 4
+    return np.asarray(runs[..., cut : runs.shape[-1] - cut].mean(axis=-1))
+
+
+def optimality_gap(scores: Scores, goal: float = 1.0) -> Array:
+    """How far runs stay below `goal` on average, what is above it counting as the goal."""
+    return goal - mean([np.minimum(values, goal) for values in scores])
+
+
+def profile(scores: Scores, levels: Array) -> Array:
+    """The share of runs above each of the levels [k], averaged over tasks."""
+    return np.asarray(np.mean([(values[:, None] > levels).mean(axis=0) for values in scores], axis=0))
+
+
+def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
+    """How probable it is that a run of ours is better than one of theirs, ties as halves, averaged over tasks."""
+    return float(np.mean([_above(a, b) for a, b in zip(ours, theirs, strict=True)]))
+
+
+def _above(a: Array, b: Array) -> float:
+    return float(np.mean((a[:, None] > b) + 0.5 * (a[:, None] == b)))
+
+
+# ---- intervals of 95 %
+
+
+def mean_interval(scores: Scores) -> Interval | None:
+    """Student's t interval of `mean`; None where a task has fewer than two runs."""
+    if min(len(values) for values in scores) < 2:
+        return None
+    parts = np.array([values.var(ddof=1) / len(values) for values in scores])
+    freedoms = np.array([len(values) - 1 for values in scores])
+    if not parts.any():
+        freedom = float(freedoms.sum())
+    else:
+        freedom = float(parts.sum() ** 2 / (parts**2 / freedoms).sum())
+    half = t_quantile(0.975, freedom) * math.sqrt(parts.sum()) / len(scores)
+    return float(mean(scores)) - half, float(mean(scores)) + half
+
+
+def gap_interval(scores: Scores, goal: float = 1.0) -> Interval | None:
+    """Interval of `optimality_gap`, which is a mean; a gap is not negative."""
+    interval = mean_interval([np.minimum(values, goal) for values in scores])
+    return None if interval is None else (max(0.0, goal - interval[1]), goal - interval[0])
+
+
+def bootstrap(scores: Scores, statistic: Statistic, expanded: bool = True) -> Interval | None:
+    """Stratified bootstrap: runs are drawn within each task. None for fewer than TEN runs or a task with fewer than 3.
+
+    Args:
+        scores: of the runs.
+        statistic: of them.
+        expanded: take the quantiles that make the interval of a mean as wide as Student's t; False: of rliable.
+    """
+    smallest, runs = min(len(values) for values in scores), sum(len(values) for values in scores)
+    if smallest < 3 or runs < TEN:
+        return None
+    generator = np.random.Generator(np.random.PCG64(0))
+    drawn = [values[generator.integers(len(values), size=(RESAMPLES, len(values)))] for values in scores]
+    tail = expanded_tail(smallest, runs - len(scores)) if expanded else 0.025
+    low, high = np.quantile(statistic(drawn), [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def expanded_tail(n: int, freedom: int) -> float:
+    """The probability of each tail for n runs a task, in place of 2.5 % (Hesterberg 2015, §4.4)."""
+    return t_probability(-math.sqrt(n / (n - 1)) * t_quantile(0.975, freedom), 1e9)  # as good as normal
+
+
+def profile_interval(scores: Scores, levels: Array) -> tuple[Array, Array] | None:
+    """Intervals of `profile`, point by point; None where a task has fewer than two runs."""
+    if min(len(values) for values in scores) < 2:
+        return None
+    shares = [(values[:, None] > levels).mean(axis=0) for values in scores]
+    return _mover(shares, [wilson(share, len(values)) for share, values in zip(shares, scores, strict=True)])
+
+
+def improvement_interval(ours: Scores, theirs: Scores) -> Interval | None:
+    """Interval of `probability_of_improvement`; None where a task has fewer than two runs of either."""
+    pairs = list(zip(ours, theirs, strict=True))
+    if min(min(len(a), len(b)) for a, b in pairs) < 2:
+        return None
+    estimates = [np.array(_above(a, b)) for a, b in pairs]
+    intervals = [newcombe(float(p), len(a), len(b)) for p, (a, b) in zip(estimates, pairs, strict=True)]
+    low, high = _mover(estimates, [(np.array(low), np.array(high)) for low, high in intervals])
+    return float(low), float(high)
+
+
+def wilson(share: Array, n: int) -> tuple[Array, Array]:
+    """Score interval of shares [k] of n runs (Wilson 1927)."""
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return np.minimum(share, centre - half), np.maximum(share, centre + half)
+
+
+def newcombe(p: float, m: int, n: int) -> Interval:
+    """Score interval of the probability p that one of m values is above one of n (Newcombe 2006, method 5)."""
+
+    def beyond(theta: float) -> bool:
+        count = (m + n) / 2 - 1
+        spread = 1 + count * (1 - theta) / (2 - theta) + count * theta / (1 + theta)
+        return (p - theta) ** 2 > Z**2 * theta * (1 - theta) * spread / (m * n)
+
+    return _edge(p, 0.0, beyond), _edge(p, 1.0, beyond)
+
+
+def _edge(inside: float, outside: float, beyond: Callable[[float], bool]) -> float:
+    """Between `inside` and `outside`, where `beyond` begins to hold; bisected."""
+    for _ in range(60):
+        middle = 0.5 * (inside + outside)
+        inside, outside = (inside, middle) if beyond(middle) else (middle, outside)
+    return inside
+
+
+def _mover(estimates: Sequence[Array], intervals: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Limits of a mean of independent estimates, from those of each (Zou and Donner 2008)."""
+    whole = np.mean(estimates, axis=0)
+    low, high = (
+        np.sqrt(
+            np.sum([(estimate - limits[side]) ** 2 for estimate, limits in zip(estimates, intervals, strict=True)], 0)
+        )
+        for side in (0, 1)
+    )
+    return whole - low / len(estimates), whole + high / len(estimates)

@@ -1,0 +1,156 @@
+"""One comparison: runs read, grouped and scored, with all that is to be said about them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.common.errors import UserError
+from agent.records.comparison import aggregates
+from agent.records.comparison.grouping import Group, group_runs, task_of
+from agent.records.comparison.reading import EMPTY, Run, read_run
+from agent.records.comparison.scoring import AGENTS, Against, Summary, TaskResult, against, summarise, task_result
+from agent.records.statistics import Interval
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """How probable it is that a run of one group is better than one of another."""
+
+    probability: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a page shows.
+
+    Attributes:
+        metric: what is compared.
+        groups: in their order.
+        tasks: the results of each.
+        shared: the tasks that every group has scores on, which the numbers over tasks are of.
+        overall: statistics of normalised scores over the shared tasks, by agent and group; empty for one task.
+        improvement: of each group (first) over each other, on the shared tasks, by agent.
+        against: differences from the baseline by task and group.
+        baseline: the group's name.
+        notes: what a reader has to know.
+    """
+
+    metric: str
+    groups: Sequence[Group]
+    tasks: Sequence[TaskResult]
+    shared: Sequence[TaskResult]
+    overall: Mapping[str, Mapping[str, Summary]]
+    improvement: Mapping[str, Mapping[tuple[str, str], Improvement]]
+    against: Mapping[tuple[str, str], Against] = field(default_factory=dict)
+    baseline: str | None = None
+    notes: Sequence[str] = ()
+
+    def normalised(self, group: str, which: str) -> list[Array]:
+        """A group's scores on the shared tasks, from 0 to 1 by what is known of each."""
+        return [task.scale(task.scores[which][group]) for task in self.shared]
+
+    def raw(self, group: str, which: str) -> list[Array]:
+        """A group's scores on the shared tasks."""
+        return [task.scores[which][group] for task in self.shared]
+
+
+def read_runs(folders: Sequence[Path], metric: str) -> tuple[list[Run], list[str]]:
+    """The runs, and what is wrong with those that cannot be used."""
+    runs, faults = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder, metric))
+        except UserError as error:
+            faults.append(str(error))
+    return runs, faults
+
+
+def compare(runs: Sequence[Run], metric: str, by: Sequence[str] = (), baseline: str | None = None) -> Comparison:
+    """Everything that is found.
+
+    Raises:
+        UserError: where no run has the metric yet, or an option names nothing.
+    """
+    with_metric = [run for run in runs if len(run.series.get(metric, EMPTY))]
+    if not with_metric:
+        raise UserError(
+            f"none of the {len(runs)} runs has {metric} yet: wait for an evaluation, or name another metric="
+        )
+    groups = group_runs(with_metric, by)
+    base = None if baseline is None else _baseline(groups, baseline)
+    tasks = [task_result(name, groups, metric) for name in dict.fromkeys(task_of(run, by) for run in with_metric)]
+    shared = [task for task in tasks if all(len(task.scores["last"].get(group.name, ())) for group in groups)]
+    found = Comparison(metric, groups, tasks, shared, {}, {})
+    overall = {which: _overall(found, which) for which in AGENTS} if len(shared) > 1 else {}
+    improvement = {which: _improvement(found, which) for which in AGENTS}
+    differences = {} if base is None else against(tasks, base)
+    notes = _notes(runs, with_metric, found)
+    return Comparison(metric, groups, tasks, shared, overall, improvement, differences, base, notes)
+
+
+def _baseline(groups: Sequence[Group], asked: str) -> str:
+    """The name of the group that is asked for.
+
+    Raises:
+        UserError: where none, or more than one, is called so.
+    """
+    names = [group.name for group in groups]
+    matching = [name for name in names if name == asked] or [name for name in names if asked in name]
+    if len(matching) != 1:
+        kind = "no group is" if not matching else f"{len(matching)} groups are"
+        raise UserError(f"baseline={asked}: {kind} called so; the groups are {'; '.join(names[:20])}")
+    return matching[0]
+
+
+def _overall(found: Comparison, which: str) -> dict[str, Summary]:
+    scores = {group.name: found.normalised(group.name, which) for group in found.groups}
+    return {name: summarise(values, values) for name, values in scores.items()}
+
+
+def _improvement(found: Comparison, which: str) -> dict[tuple[str, str], Improvement]:
+    if not found.shared:
+        return {}
+    scores = {group.name: found.raw(group.name, which) for group in found.groups}
+    return {
+        (ours, theirs): Improvement(
+            aggregates.probability_of_improvement(scores[ours], scores[theirs]),
+            aggregates.improvement_interval(scores[ours], scores[theirs]),
+        )
+        for ours in scores
+        for theirs in scores
+        if ours != theirs
+    }
+
+
+def _notes(runs: Sequence[Run], with_metric: Sequence[Run], found: Comparison) -> list[str]:
+    notes = []
+    if waiting := len(runs) - len(with_metric):
+        notes.append(f"{waiting} of {len(runs)} runs have no {found.metric} yet and are left out.")
+    going = [run for run in with_metric if run.steps is not None and run.step < run.steps]
+    if going:
+        notes.append(
+            f"{len(going)} of {len(with_metric)} runs have not reached their last step: they go on, or were stopped."
+        )
+    for task in found.tasks:
+        members = [run for group in found.groups for run in group.runs.get(task.name, ())]
+        lengths = {run.steps for run in members if run.steps is not None}
+        if len(lengths) > 1:
+            asked = ", ".join(f"{steps:,}" for steps in sorted(lengths))
+            notes.append(
+                f"On {task.name} runs are of different lengths ({asked} steps): their scores are not of equal training."
+            )
+        for group in found.groups:
+            seeds = [run.seed for run in group.runs.get(task.name, ()) if run.seed]
+            if len(set(seeds)) < len(seeds):
+                notes.append(f"{group.name} has several runs of one seed on {task.name}: they are not independent.")
+    if len(found.tasks) > 1 and len(found.shared) < len(found.tasks):
+        notes.append(
+            f"Numbers over tasks are of {len(found.shared)} of {len(found.tasks)} tasks: those of which all groups have runs."
+        )
+    return notes

@@ -1,0 +1,194 @@
+"""Runs of one task that differ in their seeds alone are a group; groups of several tasks with one name are one.
+
+A group is called by the options of the command line that made its runs, such as agent=dqn, as far as they differ
+between groups; where these do not tell (a config without a command line, or one preset at two times) by the options
+of config.yaml that do.
+"""
+
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.common.errors import UserError
+from agent.records.comparison.reading import Run, clean
+from agent.records.run_folder import FREE
+
+#: Options that are no setting of what is compared: of the machine, the protocol and the run's length.
+IGNORED = ("seed", "imports", "hydra", *FREE)
+#: Options of the task.
+TASK = ("env.id", "env.kwargs", "env.time_limit", "env.vectorization", "env")
+#: The agent of a command line that names none: conf/train.yaml's.
+DEFAULT_AGENT = "agent=noisy_dqn"
+#: Of one name.
+MAX_OPTIONS = 6
+
+Key = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are seeds of one another, by task."""
+
+    name: str
+    runs: Mapping[str, tuple[Run, ...]]
+
+    @property
+    def seeds(self) -> int:
+        """The most runs of a task."""
+        return max(len(runs) for runs in self.runs.values())
+
+
+def below(name: str, roots: Iterable[str]) -> bool:
+    """Whether an option is one of `roots`, or in a node of theirs."""
+    return any(name == root or name.startswith(f"{root}.") for root in roots)
+
+
+def task_of(run: Run, by: Sequence[str] = ()) -> str:
+    """The name of a run's task: the id and its arguments, but for options that groups are made by."""
+    options = {name: value for name, value in run.options.items() if not below(name, by)}
+    kwargs = [f"{name[11:]}={value}" for name, value in options.items() if name.startswith("env.kwargs.")]
+    if options.get("env.time_limit", "null") != "null":
+        kwargs.append(f"time_limit={options['env.time_limit']}")
+    name = options.get("env.id", "all tasks" if "env.id" in run.options else "unknown task")
+    return f"{name} ({', '.join(kwargs)})" if kwargs else name
+
+
+def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Group]:
+    """The groups, in the order of their first runs.
+
+    Args:
+        runs: of any tasks.
+        by: options that make the groups, or nodes of them; () for whatever differs besides the seed.
+
+    Raises:
+        UserError: where no run has an option that `by` names.
+    """
+    tasks: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        tasks[task_of(run, by)].append(run)
+    for name in by:
+        if not any(below(option, (name,)) for run in runs for option in run.options):
+            raise UserError(f"by={name}: no run has such an option; name one as config.yaml has it, such as agent.lr")
+    chosen = differing(runs, by) or list(by)
+    named: dict[str, dict[str, tuple[Run, ...]]] = defaultdict(dict)
+    if by:
+        parts = {task: _parts(members, chosen) for task, members in tasks.items()}
+        names = {
+            task: [_option_name(key, [option for option, _ in key]) for key in part] for task, part in parts.items()
+        }
+    else:
+        parts = {task: _parts(members, differing(members)) for task, members in tasks.items()}
+        names = _names(parts)
+    for task, part in parts.items():
+        for name, members in zip(names[task], part.values(), strict=True):
+            named[name][task] = named[name].get(task, ()) + members
+    return [Group(name, members) for name, members in named.items()]
+
+
+def differing(runs: Sequence[Run], by: Sequence[str] = ()) -> list[str]:
+    """The options in which runs differ: of those that `by` names, otherwise of all that are settings of an agent."""
+    values: dict[str, set[str | None]] = {}
+    for name in dict.fromkeys(option for run in runs for option in run.options):
+        if below(name, by) if by else not below(name, IGNORED) and not _of_task(name):
+            values[name] = {run.options.get(name) for run in runs}
+    return [name for name, found in values.items() if len(found) > 1]
+
+
+def _of_task(name: str) -> bool:
+    return below(name, TASK[:-1]) or name == "env"
+
+
+def _parts(runs: Sequence[Run], options: Sequence[str]) -> dict[Key, tuple[Run, ...]]:
+    """Runs by their values of some options."""
+    parts: dict[Key, list[Run]] = defaultdict(list)
+    for run in runs:
+        parts[tuple((name, run.options.get(name, "–")) for name in options)].append(run)
+    return {key: tuple(members) for key, members in parts.items()}
+
+
+# ---- names
+
+
+def _names(parts: Mapping[str, Mapping[Key, tuple[Run, ...]]]) -> dict[str, list[str]]:
+    """Names of the parts of every task, by their command lines as far as these tell them apart."""
+    said = {task: [_said(runs) for runs in part.values()] for task, part in parts.items()}
+    everything = [options for rows in said.values() for options in rows if options is not None]
+    common = set.intersection(*map(set, everything)) if everything else set()
+    names = {}
+    for task, part in parts.items():
+        keys = list(part)
+        options = [name for name, _ in keys[0]]
+        separating = _separating(keys, options)
+        rows = [None if row is None else _spoken(row, common, len(everything)) for row in said[task]]
+        counts = Counter(rows)
+        names[task] = [
+            _option_name(key, separating)
+            if row is None
+            else row
+            if counts[row] == 1
+            else f"{row} {_option_name(key, separating)}"
+            for key, row in zip(keys, rows, strict=True)
+        ]
+    return names
+
+
+def _said(runs: Sequence[Run]) -> tuple[str, ...] | None:
+    """The settings that the command lines of a part's runs name most often; None where there is no command line."""
+    found = Counter(said for run in runs if (said := settings_said(run.commands)) is not None)
+    return found.most_common(1)[0][0] if found else None
+
+
+def settings_said(commands: Sequence[str]) -> tuple[str, ...] | None:
+    """What a run's command lines say of the agent, sorted, the agent itself first; None where they cannot be read."""
+    options: dict[str, str] = {}
+    for command in commands:
+        try:
+            words = shlex.split(command)
+        except ValueError:
+            return None
+        for word in words[2:]:
+            name, equals, value = word.lstrip("+~").partition("=")
+            if equals and not below(name, IGNORED) and not _of_task(name):
+                options[name] = value
+    if not commands:
+        return None
+    first = f"agent={options.pop('agent')}" if "agent" in options else DEFAULT_AGENT
+    return (clean(first), *sorted(clean(f"{name}={value}") for name, value in options.items()))
+
+
+def _spoken(said: tuple[str, ...], common: set[str], parts: int) -> str:
+    """The words that are not common to all parts; the agent where none are left."""
+    kept = [word for word in said if word not in common] if parts > 1 else list(said)
+    return " ".join(kept or said[:1])
+
+
+def _separating(keys: Sequence[Key], options: Sequence[str]) -> list[str]:
+    """As few of the options as tell all keys apart, found greedily, short names first."""
+    table = [dict(key) for key in keys]
+    chosen: list[str] = []
+
+    def classes(names: Sequence[str]) -> int:
+        return len({tuple(row[name] for name in names) for row in table})
+
+    while classes(chosen) < len(keys):
+        chosen.append(max(sorted(options, key=len), key=lambda name: classes([*chosen, name])))
+    return chosen
+
+
+def _option_name(key: Key, shown: Sequence[str]) -> str:
+    words = [f"{name}={value}" for name, value in key if name in shown]
+    more = [f"and {len(words) - MAX_OPTIONS} more"] if len(words) > MAX_OPTIONS else []
+    return " ".join([*words[:MAX_OPTIONS], *more]) or "all runs"
+
+
+def safe_command(command: str) -> str | None:
+    """A command line of train.py with every word quoted anew, which is safe to copy; None where it is another's."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    if words[:2] != ["python", "train.py"] or any(re.search(r"[\x00-\x1f\x7f]", word) for word in words):
+        return None
+    return shlex.join(words)

@@ -1,0 +1,195 @@
+"""The page: one file without any network, in which every text that comes from a run is escaped.
+
+Its policy (Content-Security-Policy) lets nothing be loaded, and no script run but the one that is written here.
+"""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from agent.records.comparison.comparing import Comparison
+from agent.records.comparison.figures import Picture, color, dash
+from agent.records.comparison.grouping import Group, differing, safe_command
+from agent.records.comparison.numbers import table_rows
+from agent.records.comparison.reading import Run
+
+HERE = Path(__file__).parent
+#: Of the table of settings: no more rows than a person reads.
+MAX_SETTINGS = 200
+STROKES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
+
+
+def page(found: Comparison, pictures: Sequence[tuple[str, str, Sequence[Picture]]], folder: Path, reload: float) -> str:
+    """The whole page.
+
+    Args:
+        found: what it shows.
+        pictures: sections: a heading, what it says, and its pictures.
+        folder: where it will lie, for links to videos.
+        reload: seconds after which it is loaded again; 0: never.
+    """
+    script, css = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    body = [
+        f"<h1>{escape(title(found))}</h1>",
+        f"<p>{escape(counted(found))} Compared by <code>{escape(found.metric)}</code>.</p>",
+        *(f"<p>⚠ {escape(note)}</p>" for note in found.notes),
+        switches(found.groups),
+        *results(found),
+    ]
+    for heading, text, drawn in pictures:
+        if drawn:
+            body += [f"<h2>{escape(heading)}</h2>", f"<p>{escape(text)}</p>", *map(figure, drawn)]
+    body += [*settings(found.groups), *runs_table(found.groups, folder)]
+    data = {
+        "groups": [{"name": group.name, "color": color(i)} for i, group in enumerate(found.groups)],
+        "pictures": {picture.name: picture.axes for _, _, drawn in pictures for picture in drawn},
+        "reload": reload,
+    }
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title(found))}</title>\n<style>\n{css}</style>\n</head>\n<body>",
+            *body,
+            f'<script type="application/json" id="data">{embedded(data)}</script>',
+            f"<script>{script}</script>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def embedded(data: Any) -> str:
+    """JSON that cannot end the element that it stands in."""
+    return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def title(found: Comparison) -> str:
+    """What is compared, and on which tasks."""
+    names = [task.name for task in found.tasks]
+    return f"{len(found.groups)} groups on {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
+
+
+def counted(found: Comparison) -> str:
+    """How many runs there are."""
+    runs = sum(len(runs) for group in found.groups for runs in group.runs.values())
+    return f"{runs} runs in {len(found.groups)} group{'s' if len(found.groups) != 1 else ''}."
+
+
+def switches(groups: Sequence[Group]) -> str:
+    """A box for each group, in the colour and the dashes of its lines."""
+    rows = ['<label><input type="checkbox" id="all" checked> all</label>']
+    for i, group in enumerate(groups):
+        stroke = f'stroke="{color(i)}" stroke-width="3" stroke-dasharray="{STROKES[dash(i)]}"'
+        line = f'<line x1="0" y1="4" x2="26" y2="4" {stroke}/>'
+        rows.append(
+            f'<label><input type="checkbox" data-group="{i}" checked><svg viewBox="0 0 26 8">{line}</svg>'
+            f'{escape(group.name)} <span class="quiet">{seeds(group)}</span></label>'
+        )
+    return f'<div id="groups">{"".join(rows)}</div>'
+
+
+def seeds(group: Group) -> str:
+    """How many seeds a group has."""
+    return "one seed" if group.seeds == 1 else f"{group.seeds} seeds"
+
+
+def results(found: Comparison) -> Iterable[str]:
+    """The tables of scores."""
+    yield "<h2>Scores</h2>"
+    index = {group.name: i for i, group in enumerate(found.groups)}
+    for name, rows in table_rows(found):
+        yield f"<h3>{escape(name)}</h3>"
+        yield table(rows[0], rows[1:], [f"g{index[row[0]]}" for row in rows[1:]])
+    for task in found.tasks:
+        scale = task.scale
+        yield (
+            f"<p>{escape(task.name)}: last agent by {escape(task.played['last'])}, best by "
+            f"{escape(task.played['best'])}. "
+            f"Normalised scores: 0 is {scale.low:g} and 1 is {scale.high:g}, {escape(scale.source)}.</p>"
+        )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
+    """A table of texts."""
+    lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"]
+    for i, row in enumerate(rows):
+        cells = "".join(f"<td{'' if j == 0 else NUMBER}>{escape(cell)}</td>" for j, cell in enumerate(row))
+        lines.append(f"<tr{f' class={QUOTE}{classes[i]}{QUOTE}' if classes else ''}>{cells}</tr>")
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+NUMBER, QUOTE = ' class="n"', '"'
+
+
+def figure(picture: Picture) -> str:
+    """A drawing with what follows the mouse."""
+    return (
+        f'<figure class="picture" data-name="{escape(picture.name)}">{picture.svg}'
+        f'<div class="cursor"></div><div class="numbers"></div><figcaption>{escape(picture.caption)} '
+        f'<a href="{quote(picture.name)}.png">PNG</a></figcaption></figure>'
+    )
+
+
+def settings(groups: Sequence[Group]) -> Iterable[str]:
+    """The options in which groups differ, a column for each group."""
+    runs = [run for group in groups for members in group.runs.values() for run in members]
+    names = differing(runs)
+    if not names:
+        return
+    yield "<h2>Settings that differ</h2>"
+    rows = [[name, *(values_of(group, name) for group in groups)] for name in names[:MAX_SETTINGS]]
+    yield table(["option", *(group.name for group in groups)], rows)
+
+
+def values_of(group: Group, name: str) -> str:
+    """The values that a group's runs have of an option."""
+    values = dict.fromkeys(run.options.get(name, "–") for runs in group.runs.values() for run in runs)
+    return " | ".join(list(values)[:5])
+
+
+def runs_table(groups: Sequence[Group], folder: Path) -> Iterable[str]:
+    """Every run: its folder, how far it is, its videos, and the command that makes it again."""
+    yield "<h2>Runs</h2>"
+    lines = ["<tr><th>group</th><th>task</th><th>seed</th><th>step</th><th>folder and videos</th><th>made by</th></tr>"]
+    for i, group in enumerate(groups):
+        for task, runs in group.runs.items():
+            for run in runs:
+                cells = (group.name, task, run.seed or "–", progress(run))
+                texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+                lines.append(f'<tr class="g{i}">{texts}<td>{links(run, folder)}</td><td>{commands(run)}</td></tr>')
+    yield f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def progress(run: Run) -> str:
+    """How far a run is."""
+    return f"{run.step:,}" if run.steps is None or run.step >= run.steps else f"{run.step:,} of {run.steps:,}"
+
+
+def links(run: Run, folder: Path) -> str:
+    """The run's folder and its videos, as links that hold as long as both folders stay where they are."""
+    found = [f'<a href="{link(run.folder, folder)}">{escape(str(run.folder))}</a>']
+    found += [f'<a href="{link(video, folder)}">{escape(video.name)}</a>' for video in run.videos]
+    return "<br>".join(found)
+
+
+def link(target: Path, folder: Path) -> str:
+    """The way from the page's folder to a file."""
+    try:
+        way = Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return escape(target.resolve().as_uri())
+    return escape(quote(way if way.startswith(".") else f"./{way}"))
+
+
+def commands(run: Run) -> str:
+    """The command lines that made a run, quoted anew so that they are safe to copy."""
+    safe = [command for line in run.commands[:5] if (command := safe_command(line)) is not None]
+    return "<br>".join(f"<code>{escape(command)}</code>" for command in safe) or '<span class="quiet">unknown</span>'

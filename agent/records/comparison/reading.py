@@ -1,0 +1,262 @@
+"""Runs as they lie in their folders, which may be a stranger's: what is torn is left out, and sizes are bounded."""
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from agent.common.errors import UserError
+from agent.records.run_folder import CONFIG
+
+METRICS = "metrics.jsonl"
+#: Bounds of what is read of one run.
+MAX_CONFIG, MAX_LINE, MAX_LINES, MAX_EVALUATION = 1 << 18, 1 << 16, 5_000_000, 1 << 24
+MAX_OPTIONS, MAX_DEPTH, MAX_NAMES, MAX_POINTS, MAX_TEXT, MAX_VIDEOS = 2_000, 12, 80, 1_000, 200, 6
+#: A number beyond this is no return, no loss and no time.
+MAX_NUMBER = 1e100
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./\[\]-]{0,99}")
+#: Besides the metric that is compared: what is shown of a run's inside.
+INSIDE = ("noise/action_change", "train/loss", "speed/env_steps_per_second")
+SIGMA, SECONDS, STEP = "sigma/", "time/train_seconds", "global_step"
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A metric over environment steps [n], in their order, with the training seconds of each (NaN where unknown)."""
+
+    steps: Array
+    values: Array
+    seconds: Array
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+EMPTY = Series(*(np.empty(0) for _ in range(3)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is compared of a run.
+
+    Attributes:
+        folder: of the run.
+        options: of its config, by their full names; values are texts.
+        commands: the command lines that made it, as config.yaml's head has them.
+        series: by the metric's name.
+        step: the last that anything was logged at.
+        evaluations: `best` and `last`, where evaluate.py has written results beside that agent.
+        videos: files, the newest first.
+    """
+
+    folder: Path
+    options: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    series: Mapping[str, Series] = field(default_factory=dict)
+    step: int = 0
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    videos: tuple[Path, ...] = ()
+
+    @property
+    def seed(self) -> str:
+        """Its seed; an empty text where the config has none."""
+        return self.options.get("seed", "")
+
+    @property
+    def steps(self) -> int | None:
+        """Environment steps that it was asked for."""
+        text = self.options.get("steps", "")
+        return int(text) if re.fullmatch(r"\d{1,15}", text) else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run: its metrics are the first that it writes."""
+    return (folder / METRICS).is_file()
+
+
+def stamp(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Changes when what is read of a run has changed."""
+    names = (METRICS, CONFIG, "best/evaluation.json", "last/evaluation.json", "videos")
+    return tuple(_stamp(folder / name) for name in names)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def read_run(folder: Path, metric: str) -> Run:
+    """A run, as far as it is.
+
+    Raises:
+        UserError: where its config cannot be what train.py has written.
+    """
+    options, commands = read_config(folder / CONFIG)
+    series, step = read_metrics(folder / METRICS, metric)
+    found = {which: read_evaluation(folder / which / "evaluation.json") for which in ("best", "last")}
+    evaluations = {which: result for which, result in found.items() if result}
+    return Run(folder, options, commands, series, step, evaluations, videos_of(folder))
+
+
+def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Options and command lines of a run's config.yaml; nothing where there is none.
+
+    Raises:
+        UserError: where it is no config, or larger than one can be.
+    """
+    if not path.is_file():
+        return {}, ()
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG + 1).decode(errors="replace")
+        if len(text) > MAX_CONFIG:
+            raise UserError(f"{path} is larger than a config can be: leave this run out")
+        head = [line[2:] for line in text.splitlines()[:100] if line.startswith("# ")]
+        return dict(_leaves(yaml.safe_load(text), "", path)), tuple(line[:4_000] for line in head)
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): leave this run out") from error
+
+
+def _leaves(tree: Any, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Names and texts of a config's leaves, no more than a config can have: aliases in YAML can stand for billions."""
+    names, waiting = 0, [(prefix, tree, 0)]
+    while waiting:
+        name, node, depth = waiting.pop()
+        names += 1
+        if names > MAX_OPTIONS or depth > MAX_DEPTH:
+            raise UserError(f"{path} has more options than a config can have: leave this run out")
+        if isinstance(node, dict) and (node or not name):
+            below = [(f"{name}.{key}" if name else str(key), value, depth + 1) for key, value in node.items()]
+            waiting += reversed(below[:MAX_OPTIONS])
+        elif name:
+            yield clean(name), value_text(node)
+
+
+def value_text(value: Any) -> str:
+    """An option's value as the command line has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return clean(f"[{','.join(value_text(item) for item in value[:50] if not isinstance(item, list | dict))}]")
+        case dict():
+            return "{}"
+        case float():
+            return f"{value:g}"
+    return clean(str(value))
+
+
+def clean(text: str) -> str:
+    """A stranger's text on one line, without control characters, and not longer than a line."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", " ", text[:MAX_TEXT])
+
+
+def read_metrics(path: Path, metric: str) -> tuple[dict[str, Series], int]:
+    """The series of a run that are shown, and its last step."""
+    points: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    clock: dict[float, float] = {}
+    last = 0
+    for row in rows(path):
+        step = row[STEP]
+        last = max(last, step)
+        if (seconds := number(row.get(SECONDS))) is not None:
+            clock[step] = seconds
+        for name, value in row.items():
+            if name == metric or name in INSIDE or (name.startswith(SIGMA) and _NAME.fullmatch(name)):
+                found = number(value)
+                if found is not None and (name in points or len(points) < MAX_NAMES):
+                    points[name].append((float(step), found, math.nan if seconds is None else seconds))
+    times = np.array(sorted(clock.items()), dtype=np.float64).reshape(-1, 2)
+    return {name: _series(table, times) for name, table in points.items()}, last
+
+
+def _series(points: list[tuple[float, float, float]], clock: Array) -> Series:
+    """In order of steps, thinned evenly, the last point kept; times that are missing are read off the clock."""
+    table = np.array(points, dtype=np.float64)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    stride = -(-len(table) // MAX_POINTS)
+    table = table[::-1][::stride][::-1]
+    steps, values, seconds = table.T
+    if len(clock):
+        read = np.interp(steps, clock[:, 0], clock[:, 1], left=math.nan, right=math.nan)
+        seconds = np.where(np.isnan(seconds), read, seconds)
+    return Series(steps, values, seconds)
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a metrics file, with a whole `global_step`; what is torn, foreign or endless is left out."""
+    try:
+        with path.open("rb") as file:
+            for line in islice(_lines(file), MAX_LINES):
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(row, dict) and _is_step(row.get(STEP)):
+                    yield row
+    except OSError:
+        return
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines no longer than MAX_LINE; longer ones are skipped."""
+    whole = True
+    while line := file.readline(MAX_LINE):
+        ended = line.endswith(b"\n")
+        if whole and (ended or len(line) < MAX_LINE):
+            yield line
+        whole = ended
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15
+
+
+def number(value: Any) -> float | None:
+    """A finite number of a size that a metric can have; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if -MAX_NUMBER < value < MAX_NUMBER else None
+
+
+def read_evaluation(path: Path) -> dict[str, Any] | None:
+    """What evaluate.py wrote of an agent: its step, how it was played, and the mean return; None without any."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_EVALUATION + 1)
+        found = json.loads(text) if len(text) <= MAX_EVALUATION else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or found.get("noise") is not False:
+        return None
+    result = {name: found.get(name) for name in (STEP, "episodes", "seed")}
+    mean = number(found.get("return_mean"))
+    if mean is None or not all(_is_step(value) for value in result.values()):
+        return None
+    return {**result, "return_mean": mean}
+
+
+def videos_of(folder: Path) -> tuple[Path, ...]:
+    """The newest videos of a run, by the step in their names."""
+    try:
+        found = [path for path in (folder / "videos").iterdir() if path.suffix in (".mp4", ".gif") and path.is_file()]
+    except OSError:
+        return ()
+    return tuple(sorted(found, key=lambda path: path.name, reverse=True)[:MAX_VIDEOS])

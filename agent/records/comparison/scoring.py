@@ -1,0 +1,268 @@
+"""What a comparison finds: scores of the last and the best agent, their statistics, and curves over seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.records.comparison import aggregates
+from agent.records.comparison.grouping import Group, below
+from agent.records.comparison.reading import EMPTY, STEP, Run, Series
+from agent.records.statistics import Interval, holm, t_quantile, welch
+from envs.returns import reference_returns, return_bounds
+
+Array = NDArray[np.float64]
+EVALUATED = "eval/return_mean"
+#: Points of a curve over seeds.
+MAX_GRID = 300
+AGENTS = ("last", "best")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Statistics of one group's scores on one or several tasks, each with a 95 % interval where it has one."""
+
+    runs: int
+    mean: float
+    mean_interval: Interval | None
+    median: float
+    median_interval: Interval | None
+    iqm: float
+    iqm_interval: Interval | None
+    gap: float | None
+    gap_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Against:
+    """A group's mean on one task less the baseline's (Welch); the p-value is corrected for the whole table (Holm)."""
+
+    difference: float
+    interval: Interval
+    p: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over seeds [k points]; no band for one run."""
+
+    x: Array
+    centre: Array
+    low: Array | None
+    high: Array | None
+    runs: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The returns that are 0 and 1 of a task's normalised score, and who gets them."""
+
+    low: float
+    high: float
+    source: str
+
+    def __call__(self, values: Array) -> Array:
+        """Normalised scores."""
+        return (values - self.low) / ((self.high - self.low) or 1.0)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a comparison finds on one task; everything is by group."""
+
+    name: str
+    scale: Scale
+    bounds: tuple[float | None, float | None]
+    threshold: float | None
+    played: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, Array]]
+    summaries: Mapping[str, Mapping[str, Summary]]
+    against: Mapping[str, Against] = field(default_factory=dict)
+
+
+# ---- scores
+
+
+def last_value(series: Series) -> float:
+    """The newest value."""
+    return float(series.values[-1])
+
+
+def best_value(series: Series) -> float:
+    """The greatest value: the run's own choice of its best agent, and therefore too high on average."""
+    return float(series.values.max())
+
+
+def score(run: Run, metric: str, which: str, evaluated: bool) -> float | None:
+    """The score of a run's last or best agent; None where there is none yet."""
+    series = run.series.get(metric, EMPTY)
+    if not len(series):
+        return None
+    if evaluated:
+        return float(run.evaluations[which]["return_mean"])
+    return last_value(series) if which == "last" else best_value(series)
+
+
+def has_fresh_evaluations(runs: Sequence[Run], which: str) -> bool:
+    """Whether evaluate.py has played that agent of every run, as it is now and all alike."""
+    protocols = {_protocol(run, which) for run in runs}
+    return len(protocols) == 1 and None not in protocols
+
+
+def _protocol(run: Run, which: str) -> tuple[int, int] | None:
+    """Episodes and seed by which evaluate.py played a run's agent; None where it did not, or an earlier one."""
+    found, series = run.evaluations.get(which), run.series.get(EVALUATED, EMPTY)
+    if not found or not len(series):
+        return None
+    values = series.values
+    index = len(series) - 1 if which == "last" else len(series) - 1 - int(np.argmax(values[::-1]))
+    return (found["episodes"], found["seed"]) if found[STEP] == series.steps[index] else None
+
+
+def task_result(task: str, groups: Sequence[Group], metric: str) -> TaskResult:
+    """Scores of all groups on one task."""
+    members = {group.name: group.runs[task] for group in groups if task in group.runs}
+    everyone = [run for runs in members.values() for run in runs if len(run.series.get(metric, EMPTY))]
+    played, scores = {}, {}
+    for which in AGENTS:
+        evaluated = metric == EVALUATED and has_fresh_evaluations(everyone, which)
+        played[which] = _how(everyone, which, evaluated)
+        found = {name: [score(run, metric, which, evaluated) for run in runs] for name, runs in members.items()}
+        scores[which] = {name: np.array([v for v in values if v is not None]) for name, values in found.items()}
+    env_id, plain = _plain_task(everyone)
+    scale = _scale(env_id if plain and metric.endswith("return_mean") else "", scores)
+    bounds = return_bounds(env_id) if plain and "return" in metric else (None, None)
+    known = reference_returns(env_id) if plain and metric.endswith("return_mean") else None
+    threshold = known[1] if known and "solved" in known[2] else None
+    summaries = {
+        which: {name: summarise([values], [scale(values)]) for name, values in found.items() if len(values)}
+        for which, found in scores.items()
+    }
+    return TaskResult(task, scale, bounds, threshold, played, scores, summaries)
+
+
+def _how(runs: Sequence[Run], which: str, evaluated: bool) -> str:
+    if evaluated:
+        return f"evaluate.py: {runs[0].evaluations[which]['episodes']} episodes of seeds of its own"
+    return "the run's last evaluation" if which == "last" else "the highest of the run's own evaluations"
+
+
+def _plain_task(runs: Sequence[Run]) -> tuple[str, bool]:
+    """The id of the task, and whether it is played as it is known: without arguments and time limits of one's own."""
+    if not runs:
+        return "", False
+    env_id = runs[0].options.get("env.id", "")
+    plain = all(
+        run.options.get("env.id") == env_id
+        and run.options.get("env.time_limit", "null") == "null"
+        and (
+            env_id.startswith("ALE/")
+            or not any(below(name, ("env.kwargs",)) for name in run.options if name != "env.kwargs")
+        )
+        for run in runs
+    )
+    return env_id, plain
+
+
+def _scale(env_id: str, scores: Mapping[str, Mapping[str, Array]]) -> Scale:
+    if (known := reference_returns(env_id)) is not None:
+        return Scale(*known)
+    values = np.concatenate([v for found in scores.values() for v in found.values()] or [np.zeros(1)])
+    if not len(values):
+        return Scale(0.0, 1.0, "nothing yet")
+    return Scale(float(values.min()), float(values.max()), "the lowest and the highest score of these runs")
+
+
+def summarise(scores: aggregates.Scores, normalised: aggregates.Scores) -> Summary:
+    """All statistics of a group's scores [n] of each task; the optimality gap is of the normalised ones."""
+    return Summary(
+        sum(map(len, scores)),
+        float(aggregates.mean(scores)),
+        aggregates.mean_interval(scores),
+        float(aggregates.median(scores)),
+        aggregates.bootstrap(scores, aggregates.median),
+        float(aggregates.iqm(scores)),
+        aggregates.bootstrap(scores, aggregates.iqm),
+        float(aggregates.optimality_gap(normalised)),
+        aggregates.gap_interval(normalised),
+    )
+
+
+def against(tasks: Sequence[TaskResult], baseline: str, which: str = "last") -> dict[tuple[str, str], Against]:
+    """Every group's difference from the baseline, by task and group; Holm's correction is over all of them."""
+    found = {}
+    for task in tasks:
+        base = task.scores[which].get(baseline)
+        for name, values in task.scores[which].items():
+            if base is not None and name != baseline and (difference := welch(values, base)) is not None:
+                found[task.name, name] = difference
+    corrected = holm([difference.p for difference in found.values()])
+    return {
+        key: Against(difference.mean, difference.interval, p)
+        for (key, difference), p in zip(found.items(), corrected, strict=True)
+    }
+
+
+# ---- curves
+
+
+def over_seeds(runs: Sequence[Series], by_time: bool, robust: bool) -> Curve | None:
+    """The mean of runs with Student's t, or their IQM with a bootstrap, as far as all of them have come.
+
+    Args:
+        runs: a metric of each; those without any are left out.
+        by_time: against training seconds in place of steps.
+        robust: IQM in place of the mean.
+    """
+    lines = [line for run in runs if len((line := _line(run, by_time))[0])]
+    if not lines:
+        return None
+    start, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
+    if start > end:
+        return None
+    shortest = min((x for x, _ in lines), key=len)
+    grid = np.linspace(start, end, len(shortest)) if by_time else np.clip(shortest, start, end)
+    grid = np.unique(grid)[:: -(-len(grid) // MAX_GRID)]
+    values = np.stack([np.interp(grid, x, y) for x, y in lines])
+    if robust:
+        return Curve(grid, *_robust(values), len(lines))
+    centre = values.mean(axis=0)
+    if len(lines) == 1:
+        return Curve(grid, centre, None, None, 1)
+    half = t_quantile(0.975, len(lines) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(lines))
+    return Curve(grid, centre, centre - half, centre + half, len(lines))
+
+
+def _robust(values: Array) -> tuple[Array, Array | None, Array | None]:
+    """IQM [k] of values [n, k] with the limits of its expanded bootstrap; whole runs are drawn."""
+    n = len(values)
+    centre = aggregates.iqm([values.T])
+    if n < aggregates.TEN:
+        return centre, None, None
+    generator = np.random.Generator(np.random.PCG64(0))
+    picks = generator.integers(n, size=(aggregates.RESAMPLES, n))
+    tail = aggregates.expanded_tail(n, n - 1)
+    limits = [np.quantile(aggregates.iqm([column[picks]]), [tail, 1 - tail]) for column in values.T]
+    low, high = np.array(limits).T
+    return centre, low, high
+
+
+def _line(run: Series, by_time: bool) -> tuple[Array, Array]:
+    """x [n] and y [n] of one run, x rising; of several values at one place the last."""
+    x, y = (run.seconds if by_time else run.steps), run.values
+    known = np.isfinite(x)
+    order = np.argsort(x[known], kind="stable")
+    x, y = x[known][order], y[known][order]
+    keep = np.append(np.diff(x) > 0.0, True)[: len(x)]
+    return x[keep], y[keep]
+
+
+def is_robust(groups: Sequence[Group], task: str, metric: str) -> bool:
+    """Whether every group has enough runs for IQM with an interval."""
+    counts = [
+        sum(1 for run in group.runs[task] if len(run.series.get(metric, EMPTY)))
+        for group in groups
+        if task in group.runs
+    ]
+    return bool(counts) and min(counts) >= aggregates.TEN
