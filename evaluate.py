@@ -11,13 +11,16 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from agent.command import errors
-from agent.command.composing import EVALUATE_OPTIONS, evaluation_request, to_options
+from agent.command import errors, program
+from agent.command.composing import evaluation_request, to_options
+from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
+from agent.records.newest import newest_run
 from agent.records.plots import plot_evaluation
-from agent.records.saved_agent import find_agent, newest_run
+from agent.records.run_folder import RUNS
+from agent.records.saved_agent import FILE_NAME, find_agent
 from agent.running.player import Player, load_player
 from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.results import beside, check_player, evaluate_player, film, write_result
@@ -26,7 +29,7 @@ from agent.running.results import beside, check_player, evaluate_player, film, w
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluates every agent asked for, and compares them where there are several."""
-    with errors.sentences(EVALUATE_OPTIONS):
+    with errors.sentences(EVALUATE):
         run(evaluation_request(to_options(cfg)))
 
 
@@ -63,7 +66,7 @@ def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str
 
 def newest(config: EvaluateConfig) -> str:
     """The newest run under runs/, said aloud."""
-    found = newest_run(Path("runs"), config.which)
+    found = newest_run(RUNS, lambda run: (run / config.which / FILE_NAME).is_file())
     if found is None:
         raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")
     print(f"checkpoint=… was not given: evaluating the newest run, {found}")
@@ -71,4 +74,4 @@ def newest(config: EvaluateConfig) -> str:
 
 
 if __name__ == "__main__":
-    errors.run(main, EVALUATE_OPTIONS)
+    program.run(main, EVALUATE)

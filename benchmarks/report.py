@@ -37,8 +37,8 @@ Some things differ:
     (
         "Time to a solved CartPole",
         """CartPole is solved at a greedy return of at least 475 over 20 episodes. Training seconds exclude
-evaluation. Stable-Baselines3 runs with the settings of its zoo. `per_row` is the preset, which draws noise for each
-row of a batch; `shared` draws once for the whole batch.""",
+evaluation. The seeds are 200–209, on one core; Stable-Baselines3 runs with the settings of its zoo. `per_row` is the
+preset, which draws noise for each row of a batch; `shared` draws once for the whole batch.""",
         "learning_cartpole",
         "python benchmarks/learning.py cartpole --only per_row,shared,sb3 --publish",
     ),
@@ -57,7 +57,7 @@ updates is a lower bound for all of them: the matrix products of a plain update 
         "python benchmarks/micro.py",
     ),
     (
-        "What each trick gains, and how costs grow",
+        "Gains of the tricks, growth of the costs",
         """The first table measures the tricks one at a time, each against a straightforward program, with everything
 else equal. The other tables show how the costs of an update, an environment step and a sample grow.""",
         "scaling",

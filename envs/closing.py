@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from agent.common.errors import words_of
+from agent.common.interrupt import Stopped
 from agent.common.notices import tell_once
 
 #: How long an environment may take to close.
@@ -37,7 +38,7 @@ def close_quietly(close: Callable[[], object], name: str) -> None:
     except _TooLongError:
         _hung.add(name)
         tell_once(f"{name} does not come back from close(): it is left as it is")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:
         tell_once(f"{name} could not be closed ({words_of(error)}): it is left as it is")

@@ -9,7 +9,10 @@ import gymnasium as gym
 import numpy as np
 
 from agent.common.errors import UserError, plain, words_of
+from agent.common.interrupt import Stopped
 
+#: What a signal raises in the middle of a call: no fault of an environment.
+PASSED_ON = (KeyboardInterrupt, Stopped)
 #: The most frames that are shown.
 FRAMES = 12
 
@@ -27,7 +30,7 @@ RESULT = {
 }
 
 
-class EnvironmentFailedError(UserError):
+class BrokenEnvironmentError(UserError):
     """An environment raised an exception, or broke a rule of Gymnasium."""
 
 
@@ -56,13 +59,13 @@ def failed(env_id: str, place: str, error: BaseException) -> UserError:
     return (
         broken(env_id, rule)
         if rule
-        else EnvironmentFailedError(f"{env_id} failed in {place}: {words_of(error)}", lines)
+        else BrokenEnvironmentError(f"{env_id} failed in {place}: {words_of(error)}", lines)
     )
 
 
 def broken(env_id: str, error: RuleError) -> UserError:
     """The error to raise where an environment gave what it may not give."""
-    return EnvironmentFailedError(f"{env_id} breaks a rule of Gymnasium: {error.rule}, not {error.came}")
+    return BrokenEnvironmentError(f"{env_id} breaks a rule of Gymnasium: {error.rule}, not {error.came}")
 
 
 def _broken_rule(place: str, error: BaseException) -> RuleError | None:

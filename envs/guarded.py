@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from envs.failure import failed
+from envs.failure import PASSED_ON, failed
 from envs.rules import admitted, number_of, truth_of, unpacked
 
 
@@ -44,10 +44,10 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
 
 @contextmanager
 def guarded(env_id: str, place: str) -> Iterator[None]:
-    """Makes one sentence of whatever a call into an environment raises; Ctrl-C goes through."""
+    """Makes one sentence of whatever a call into an environment raises; Ctrl-C and a stop go through."""
     try:
         yield
-    except KeyboardInterrupt:
+    except PASSED_ON:
         raise
     except BaseException as error:  # SystemExit too: an environment does not end a run
         raise failed(env_id, place, error) from error

@@ -15,7 +15,7 @@ from envs.actions import PlainActions
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
 from envs.channels import Channels
 from envs.closing import guard_close
-from envs.failure import EnvironmentFailedError, authors_lines
+from envs.failure import PASSED_ON, BrokenEnvironmentError, authors_lines
 from envs.global_random import own_global_generators, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.minatar import MinAtar, is_minatar
@@ -77,7 +77,7 @@ class Task:
         return Guarded(self.make(render_mode), self.id)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The agent's actions [n], counted from 0, as the environment counts them and its action space samples them."""
+        """The agent's actions [n], which count from 0, as the numbers that its action space samples."""
         return (actions + self.first_action).astype(self.action_dtype, copy=False)
 
     @property
@@ -259,11 +259,11 @@ def make_single(
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"{env_id} needs a package that is not installed: {error}") from error
-        except KeyboardInterrupt:
+        except PASSED_ON:
             raise
         except BaseException as error:  # SystemExit too
             sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
-            raise EnvironmentFailedError(sentence, authors_lines(error)) from error
+            raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
 
 
 def _nearest_ids(env_id: str) -> str:

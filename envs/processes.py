@@ -21,7 +21,7 @@ from agent.common.errors import UserError
 from agent.common.notices import tell_once
 from envs.closing import CLOSE_SECONDS
 from envs.episodes import RepeatableCopies
-from envs.failure import EnvironmentFailedError
+from envs.failure import BrokenEnvironmentError
 from envs.worker import Copy, work
 
 
@@ -123,7 +123,7 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
         for succeeded, failure in answers:
             if not succeeded:
                 self.close()
-                raise EnvironmentFailedError(*failure)
+                raise BrokenEnvironmentError(*failure)
         return [result for _, result in answers]
 
     def _observed(self) -> Any:

@@ -10,7 +10,7 @@ from gymnasium.vector.utils import concatenate
 
 from agent.common.errors import UserError
 from envs.episodes import RepeatableCopies
-from envs.failure import RESULT, RuleError, described, failed
+from envs.failure import PASSED_ON, RESULT, RuleError, described, failed
 from envs.global_random import seed_global_generators
 from envs.guarded import guarded
 from envs.rules import NUMBERS, admitted, life_lost, number_of, truth_of
@@ -63,7 +63,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
             result: Any = None
             try:
                 result = self._env_obs[i], info = env.reset(seed=own_seed, options=options)
-            except KeyboardInterrupt:
+            except PASSED_ON:
                 raise
             except BaseException as error:
                 raise self._failed("reset", error, result) from error
@@ -91,17 +91,17 @@ class Serial(RepeatableCopies, SyncVectorEnv):
                         truncations[i] = truth_of("truncated", truncated)
                 if info:
                     self._note_life(infos, info, i)
-        except KeyboardInterrupt:
+        except PASSED_ON:
             raise
         except BaseException as error:
             raise self._failed(place, error, result) from error
         self._autoreset_envs = terminations | truncations
         return self._batch("step"), rewards, terminations, truncations, infos
 
-    def begin_episodes(self, seed: int) -> None:
-        """The next reset begins every copy's first episode; the copies share the global generators."""
-        seed_global_generators(seed)
-        super().begin_episodes(seed)
+    def begin_episodes(self, seed: int, number: int = 0) -> None:
+        """The next reset begins stretch `number` of every copy; they share the global generators."""
+        seed_global_generators(seed, number)
+        super().begin_episodes(seed, number)
 
     def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What a method of every copy gives for arguments of its own."""

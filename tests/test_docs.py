@@ -15,12 +15,14 @@ from helpers import ROOT, Programs, plain_environment
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from agent.command.comparing import comparison_request, paths_to_override
 from agent.command.composing import compose_training, evaluation_request, to_options
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 
 README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "EXTENDING.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+HELP = [ROOT / "conf" / name for name in ("train.yaml", "evaluate/evaluate.yaml", "compare/compare.yaml")]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: A run of a second.
 SHORT = {
@@ -53,16 +55,19 @@ def named(path: Path) -> str:
 
 
 def commands(path: Path, program: str) -> list[list[str]]:
-    """The options of every `python <program> …` in shell blocks and in code spans."""
+    """The options of every `python <program> …` in shell blocks and code spans, or in the text that --help shows."""
     text = path.read_text()
-    lines = [line for block in blocks(text, "sh", "bash") for line in block.splitlines()]
-    spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", FENCED.sub("", text))]
-    found = (re.search(rf"\bpython {re.escape(program)}(?![\w.])(.*)", line) for line in [*lines, *spans])
+    if path.suffix == ".yaml":  # a description follows a command
+        shown = [re.split(r" {3,}", line.strip())[0] for line in text.partition("template:")[2].splitlines()]
+    else:
+        shown = [line for block in blocks(text, "sh", "bash") for line in block.splitlines()]
+        shown += [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", FENCED.sub("", text))]
+    found = (re.search(rf"\bpython {re.escape(program)}(?![\w.])(.*)", line) for line in shown)
     return [shlex.split(match[1], comments=True) for match in found if match]
 
 
 def every_command(program: str) -> list[tuple[Path, list[str]]]:
-    return [(path, options) for path in DOCUMENTS for options in commands(path, program)]
+    return [(path, options) for path in (*DOCUMENTS, *HELP) for options in commands(path, program)]
 
 
 def anchor(heading: str) -> str:
@@ -172,9 +177,18 @@ def test_an_evaluation_command_composes(path: Path, options: list[str]) -> None:
         evaluation_request(to_options(cfg))
 
 
+@pytest.mark.parametrize(("path", "options"), every_command("compare.py"), ids=label)
+def test_a_comparing_command_composes(path: Path, options: list[str]) -> None:
+    for overrides in sweep(paths_to_override(options)):
+        with initialize_config_dir(str(ROOT / "conf" / "compare"), version_base="1.3"):
+            cfg = compose("compare", overrides)
+        assert comparison_request(to_options(cfg)).runs
+
+
 def test_commands_are_found() -> None:
     assert len(every_command("train.py")) > 50
     assert len(every_command("evaluate.py")) > 5
+    assert len(every_command("compare.py")) > 5
 
 
 def sweep(options: list[str]) -> Iterator[list[str]]:

@@ -25,6 +25,8 @@ FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package i
 PROGRAMS = {"train", "evaluate", "compare"}
 #: Of the package that concerns the command line, who knows Hydra.
 COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "errors", "overrides", "presets")}
+#: Of the comparison of runs, who draws.
+DRAWING = ("canvas", "figures", "score_figures")
 #: The only files that may import these, anywhere in them.
 RESERVED: dict[str, set[str]] = {
     "wandb": {"agent.records.tracking"},
@@ -34,10 +36,18 @@ RESERVED: dict[str, set[str]] = {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
         *("envs.actions", "envs.batches", "envs.closing", "envs.episodes", "envs.failure", "envs.global_random"),
-        *("envs.guarded", "envs.minatar", "envs.native", "envs.processes", "envs.rules", "envs.serial"),
+        *(
+            "envs.guarded",
+            "envs.minatar",
+            "envs.native",
+            "envs.processes",
+            "envs.resuming",
+            "envs.rules",
+            "envs.serial",
+        ),
         *("envs.vector", "envs.worker"),
     },
-    "matplotlib": {"agent.records.plots", "agent.records.comparison.figures"},
+    "matplotlib": {"agent.records.plots", *(f"agent.records.comparison.{name}" for name in DRAWING)},
 }
 
 #: Modules that run code from data, or have a global random state.
@@ -143,7 +153,7 @@ SWITCHES = re.compile(
 )
 #: Where such a question belongs, or is of something else: saved files, seeds, and the plan's own construction.
 MAY_SWITCH = {
-    *("agent.common.arrays", "agent.common.files", "agent.common.seeding", "agent.records.checkpoint"),
+    *("agent.common.arrays", "agent.common.tensor_file", "agent.common.seeding", "agent.records.encoding"),
     "agent.running.build",
 }
 

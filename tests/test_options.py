@@ -44,6 +44,7 @@ class Outer:
     tags: tuple[str, ...] = ()
     ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
     free: dict[str, Any] = field(default_factory=dict)
+    goal: float | Literal["solved"] | None = None
 
 
 # ---- right input
@@ -72,7 +73,11 @@ def test_every_kind_of_value() -> None:
     )
     assert parse(Outer, given) == expected
     assert type(parse(Outer, given).inner.share) is float
-    assert parse(Outer, {"maybe": None, "name": None}) == Outer()
+    assert parse(Outer, {"maybe": None, "name": None, "goal": None}) == Outer()
+    assert parse(Outer, {"goal": "solved"}).goal == "solved"
+    assert parse(Outer, {"goal": 3}).goal == 3.0
+    with pytest.raises(UserError, match="goal is 'lost': it must be a number"):
+        parse(Outer, {"goal": "lost"})
 
 
 def test_whole_numbers_may_be_written_with_an_exponent() -> None:

@@ -19,7 +19,6 @@ from agent.records.saved_agent import (
     check_tensors,
     find_agent,
     load_agent,
-    newest_run,
     save_agent,
 )
 
@@ -329,15 +328,3 @@ def test_find_agent(tmp_path: Path) -> None:
             find_agent(path, which)
     with pytest.raises(UserError, match="is not a file"):
         load_agent(run)
-
-
-def test_newest_run_is_the_one_written_last_at_any_depth(tmp_path: Path) -> None:
-    assert newest_run(tmp_path / "absent", "best") is None
-    assert newest_run(tmp_path, "best") is None
-    times = {"ALE/Pong-v5/b": 2_000, "CartPole-v1/z": 1_000, "CartPole-v1/a": 3_000}
-    for run, seconds in times.items():
-        save_agent(tmp_path / run / "best" / FILE_NAME, tensors(), DESCRIPTION)
-        os.utime(tmp_path / run / "best" / FILE_NAME, (seconds, seconds))
-    assert newest_run(tmp_path, "best") == tmp_path / "CartPole-v1/a"
-    assert newest_run(tmp_path / "ALE", "best") == tmp_path / "ALE/Pong-v5/b"
-    assert newest_run(tmp_path, "last") is None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-import agent.running.trainer
+import agent.running.evaluator
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.schedule import Every
@@ -107,6 +107,7 @@ def setup(folder: Path, **changes: Any) -> Setup:
         node[last] = value
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
+    Journal.steps.clear()  # of the step by which the task is looked at
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
     plan = choose_plan(config, NumpyNetwork.fits(network), torch.device("cpu"))
     dqn = DQN(network, options, task.actions, config.seed, "cpu", plan.policy, plan.gradient)
@@ -408,10 +409,10 @@ def test_videos_do_not_change_the_agent_and_are_made_when_asked(tmp_path: Path) 
 
 
 def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no screen")
 
-    monkeypatch.setattr(agent.running.trainer, "record", broken)
+    monkeypatch.setattr(agent.running.evaluator, "record", broken)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
     assert run.run().exit_code == 0
@@ -421,13 +422,13 @@ def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypat
 def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A video takes much memory: the checkpoint of its step is there before."""
 
-    def killed(*_: Any) -> None:
-        raise SystemExit(137)
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(agent.running.trainer, "record", killed)
+    monkeypatch.setattr(agent.running.evaluator, "record", killed)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         run.run()
     step, state = load_checkpoint(latest_checkpoint(tmp_path) or tmp_path)
     assert step == run.trainer.step >= 50
@@ -439,7 +440,7 @@ def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monke
 
 
 def test_episodes_that_the_evaluation_cuts_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("evaluation", "trainer"):
+    for module in ("evaluation", "evaluator"):
         monkeypatch.setattr(f"agent.running.{module}.EPISODE_CAP", 5)
     world = setup(tmp_path, **{"eval.every": 40})
     world.run()
@@ -455,7 +456,7 @@ def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatc
     values, seeds = iter([1.0, 5.0, 3.0, 5.0, 4.0]), []
     parameters: dict[int, Any] = {}
 
-    def evaluated(task: Any, network: Any, asked: list[int], noise: Any = None) -> Evaluation:
+    def evaluated(task: Any, network: Any, asked: list[int], noise: Any, *_: Any) -> Evaluation:
         seeds.append(asked)
         if noise is not None:
             return Evaluation((0.0, 0.0), (1, 1))
@@ -463,7 +464,7 @@ def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatc
         value = next(values)
         return Evaluation((value, value), (1, 1))
 
-    monkeypatch.setattr(agent.running.trainer, "evaluate", evaluated)
+    monkeypatch.setattr(agent.running.evaluator, "evaluate", evaluated)
     changes: Any = {"eval.every": 60}
     run = setup(tmp_path, steps=300, num_envs=1, **changes)
     outcome = run.run()

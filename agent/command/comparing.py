@@ -1,18 +1,22 @@
 """The command line of compare.py: words that are paths, and the table that is printed."""
 
 import re
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from agent.command.tables import aligned
 from agent.common.errors import UserError
 from agent.common.quoting import quote_value
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse
-from agent.records.comparison.comparing import Comparison
+from agent.records.comparison.comparing import Comparison, NothingYetError, Reader, compare
+from agent.records.comparison.finding import find_runs
 from agent.records.comparison.numbers import table_rows
+from agent.records.comparison.writing import settle, write_comparison
 from agent.records.run_folder import RUNS
 
 #: Flags of Hydra that take the next word.
@@ -71,6 +75,30 @@ def folder_of(config: CompareConfig) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file: name a folder, which the page and its pictures are written to")
     return folder
+
+
+def write(config: CompareConfig, reader: Reader, folder: Path) -> Comparison:
+    """Compares the runs as they are now and writes the page.
+
+    Raises:
+        UserError: where there is nothing to compare, or the disk refuses.
+    """
+    found = compare(reader(find_runs(config.runs)), config.metric, config.by, config.baseline)
+    write_comparison(found, folder, config.every if config.follow else 0.0)
+    return found
+
+
+def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
+    """Writes the page again whenever a run has written something, until Ctrl-C, after which it stays as it is."""
+    print(f"following {len(find_runs(config.runs))} runs; Ctrl-C ends it", flush=True)
+    try:
+        while True:
+            time.sleep(config.every)
+            if reader.changed(find_runs(config.runs)):
+                with suppress(NothingYetError):
+                    write(config, reader, folder)
+    finally:
+        settle(folder)
 
 
 def show_comparison(found: Comparison) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.command.composing import TRAIN_OPTIONS, Request, compose_training, training_request
+from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
 from agent.command.overrides import from_python
-from agent.common.errors import UserError
+from agent.command.program import TRAIN
 from agent.config.checks import without_effect
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig
@@ -57,12 +57,10 @@ def train(*overrides: str, **options: Any) -> Run:
         UserError: for whatever a person can mend: options, the folder, the environment, the disk.
     """
     words = [*overrides, *(word for name, value in options.items() for word in from_python(name, value))]
-    with as_user_errors(TRAIN_OPTIONS):
+    with as_user_errors(TRAIN):
         composed, folder = compose_training(words)
         with occupied(folder), cpu_restored():
             request = training_request(composed, words, folder)
-            if request is None:
-                raise UserError(f"{folder} is complete: ask for more with steps=<more than it has>")
             return _train(request, folder, words)
 
 

@@ -1,5 +1,7 @@
 """The one exception a person sees: a clear sentence that says what is wrong and what to do."""
 
+from agent.common.texts import printable
+
 LONGEST = 300  # characters of a text from elsewhere that are shown
 
 
@@ -32,6 +34,5 @@ def words_of(error: BaseException) -> str:
 
 def plain(text: object, longest: int = LONGEST) -> str:
     """A text from elsewhere as a part of a sentence: one line, short, and nothing in it that a terminal obeys."""
-    whole = " ".join(str(text)[: 4 * longest].split())
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in whole)
+    shown = printable(" ".join(str(text)[: 4 * longest].split()))
     return shown if len(shown) <= longest else f"{shown[:longest]} …"

@@ -160,13 +160,6 @@ def find_agent(path: Path, which: Which) -> Path:
     raise UserError(f"{path} holds no saved agent: neither {places[0]} nor {places[1]} exists.")
 
 
-def newest_run(root: Path, which: Which) -> Path | None:
-    """The run folder under `root`, at any depth, whose `which` agent was written last; None without any."""
-    files = root.glob(f"**/{which}/{FILE_NAME}")
-    newest = max(files, key=lambda file: (file.stat().st_mtime_ns, str(file)), default=None)
-    return newest.parent.parent if newest else None
-
-
 def _check_frame(path: Path) -> None:
     """Refuses what does not start like a safetensors file: the length of a JSON header, then the header."""
     if not path.is_file():

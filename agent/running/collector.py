@@ -12,7 +12,8 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
-from envs import episodes
+from envs import resuming
+from envs.episodes import Repeats
 from envs.make import Task
 from envs.vector import begin_step
 
@@ -56,7 +57,7 @@ class Collector:
     def begin(self) -> None:
         """Begins the first episodes, where no checkpoint is gone on from."""
         if self.step == 0:
-            self._observation = self.task.observe(episodes.begin(self.envs, self.config.seed))
+            self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed))
             self.replay.begin(self._observation)
 
     def send(self) -> int:
@@ -79,15 +80,19 @@ class Collector:
         self.replay.add(self._action, learned, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
 
-    def state(self) -> dict[str, Any]:
-        """Where the episodes under way stand: everything that a checkpoint has to hold of them."""
+    def state(self, of_episodes: bool = True) -> dict[str, Any]:
+        """Where the episodes under way stand: everything that a checkpoint has to hold of them.
+
+        Args:
+            of_episodes: False where an environment failed in the middle of a step: others are begun then.
+        """
         return {
             "observation": self._observation,
             "begins": self._begins,
             "resets": self._resets,
             "returns": self._returns,
             "lengths": self._lengths,
-            "episodes": episodes.saved(self.envs),
+            "episodes": resuming.saved(self.envs) if of_episodes else None,
         }
 
     def load_state(self, step: int, state: dict[str, Any] | None) -> None:
@@ -100,16 +105,15 @@ class Collector:
         """
         self.step = step
         if state is None:
-            self._observation = self.task.observe(episodes.begin(self.envs, self.config.seed, step))
+            self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, step))
             self.replay.begin(self._observation)
             self._tell(len(self._begins), "its checkpoint is of a version that began new episodes")
             return
+        if not isinstance(state, dict):
+            raise ValueError(f"episodes that are a {type(state).__name__}")
         for name in ("observation", "begins", "resets", "returns", "lengths"):
-            ours, given = getattr(self, f"_{name}"), state[name]
-            if (ours.shape, ours.dtype) != (given.shape, given.dtype):
-                raise ValueError(f"{name} of {given.shape} {given.dtype}, expected {ours.shape} {ours.dtype}")
-            setattr(self, f"_{name}", given.copy())
-        came = episodes.restore(self.envs, self.config.seed, state["episodes"])
+            setattr(self, f"_{name}", resuming.checked(name, state.get(name), getattr(self, f"_{name}")).copy())
+        came = resuming.restore(self.envs, self.config.seed, state.get("episodes"))
         if came is None:
             self._begin_anew()
         elif not came.all():
@@ -127,11 +131,13 @@ class Collector:
         """Ends all episodes as truncations and begins others, of a vector class that cannot bring them back."""
         count = len(self._begins)
         self._cut(np.ones(count, dtype=bool))
-        self._observation = self.task.observe(episodes.begin(self.envs, self.config.seed, self.step))
+        self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, self.step))
         zeros = np.zeros(count)
         self.replay.add(zeros, zeros, zeros > 0, zeros > 0, self._observation)  # the row that only resets
         self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
-        self._tell(count, "its vector class cannot bring them back: env.vectorization=sync or async can")
+        failed = isinstance(self.envs, Repeats)  # which brings back whatever was saved
+        why = "its vector class cannot bring them back: env.vectorization=sync or async can"
+        self._tell(count, "it failed in the middle of them" if failed else why)
 
     def _tell(self, count: int, why: str) -> None:
         self.tracker.console.line(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from agent.common.errors import UserError
 from agent.records.comparison import aggregates
 from agent.records.comparison.grouping import Group, group_runs, task_of
-from agent.records.comparison.reading import EMPTY, Run, read_run
+from agent.records.comparison.reading import EMPTY, Run, Stamp, read_run, stamp
 from agent.records.comparison.scoring import AGENTS, Against, Summary, TaskResult, against, summarise, task_result
 from agent.records.statistics import Interval
 
@@ -60,26 +60,53 @@ class Comparison:
         return [task.scores[which][group] for task in self.shared]
 
 
-def read_runs(folders: Sequence[Path], metric: str) -> tuple[list[Run], list[str]]:
-    """The runs, and what is wrong with those that cannot be used."""
-    runs, faults = [], []
-    for folder in folders:
+class NothingYetError(UserError):
+    """The runs have no scores yet: they may have some later."""
+
+
+class Reader:
+    """Reads runs; those that have not changed since are not read again.
+
+    Attributes:
+        faults: what is wrong with the folders that could not be read last.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._known: dict[Path, tuple[Stamp, Run | None]] = {}
+        self.faults: list[str] = []
+
+    def changed(self, folders: Sequence[Path]) -> bool:
+        """Whether anything was written to one of the folders since they were read, or one came or went."""
+        return {folder: stamp(folder) for folder in folders} != {folder: at for folder, (at, _) in self._known.items()}
+
+    def __call__(self, folders: Sequence[Path]) -> list[Run]:
+        """The runs, without those that cannot be used."""
+        known, self.faults = self._known, []
+        self._known = {folder: self._read(folder, known.get(folder)) for folder in folders}
+        return [run for _, run in self._known.values() if run is not None]
+
+    def _read(self, folder: Path, known: tuple[Stamp, Run | None] | None) -> tuple[Stamp, Run | None]:
+        now = stamp(folder)  # first: what is written meanwhile is seen the next time
+        if known is not None and known[0] == now and known[1] is not None:
+            return known
         try:
-            runs.append(read_run(folder, metric))
+            return now, read_run(folder, self._metric)
         except UserError as error:
-            faults.append(str(error))
-    return runs, faults
+            self.faults.append(str(error))
+            return now, None
 
 
 def compare(runs: Sequence[Run], metric: str, by: Sequence[str] = (), baseline: str | None = None) -> Comparison:
     """Everything that is found.
 
     Raises:
-        UserError: where no run has the metric yet, or an option names nothing.
+        NothingYetError: where no run has the metric yet.
+        UserError: where an option names nothing.
     """
     with_metric = [run for run in runs if len(run.series.get(metric, EMPTY))]
     if not with_metric:
-        raise UserError(
+        raise NothingYetError(
             f"none of the {len(runs)} runs has {metric} yet: wait for an evaluation, or name another metric="
         )
     groups = group_runs(with_metric, by)
@@ -151,6 +178,6 @@ def _notes(runs: Sequence[Run], with_metric: Sequence[Run], found: Comparison) -
                 notes.append(f"{group.name} has several runs of one seed on {task.name}: they are not independent.")
     if len(found.tasks) > 1 and len(found.shared) < len(found.tasks):
         notes.append(
-            f"Numbers over tasks are of {len(found.shared)} of {len(found.tasks)} tasks: those of which all groups have runs."
+            f"Numbers over tasks are of the {len(found.shared)} tasks of {len(found.tasks)} where all groups have runs."
         )
     return notes

@@ -1,165 +1,35 @@
-"""The pictures of a comparison. One drawing is a PNG by itself, and an SVG in the page, whose groups a script can hide.
-
-Colours are those of Okabe and Ito (2008); from the seventh group on lines differ by their dashes.
-"""
+"""Pictures of what happened while runs trained: learning curves, and what they logged of themselves."""
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from io import BytesIO, StringIO
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agent.records.comparison.canvas import (
+    Canvas,
+    Picture,
+    color,
+    cut,
+    dash,
+    limit,
+    of_group,
+    plain,
+    round_to,
+    short_number,
+)
+from agent.records.comparison.curves import Curve, over_seeds
 from agent.records.comparison.grouping import Group
 from agent.records.comparison.reading import EMPTY, SIGMA, Series
-from agent.records.comparison.scoring import Curve, TaskResult, over_seeds
-from agent.records.plots import GREY, PALETTE
+from agent.records.comparison.scoring import TaskResult
+from agent.records.plots import GREY
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-Array = NDArray[np.float64]
-Dash = Literal["-", "--", ":", "-."]
-DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
-#: Names in legends and on axes are cut to so many characters; the page has them whole.
-MAX_LABEL = 44
 #: Layers whose σ is drawn.
 MAX_LAYERS = 8
-_GROUP = "group-of-runs-"
-
-
-@dataclass
-class Picture:
-    """A drawing: the PNG's bytes, the SVG's text, and what shows its numbers under the mouse.
-
-    `axes` are mappings with `box` (left, top, right, bottom as parts of the whole), `x` and `y` (limits), `labels`
-    and `lines` (group, x, centre, low, high).
-    """
-
-    name: str
-    title: str
-    caption: str
-    png: bytes
-    svg: str
-    axes: list[dict[str, Any]] = field(default_factory=list)
-
-
-class Canvas:
-    """Axes beside each other in the style of all pictures, which becomes a Picture."""
-
-    def __init__(self, name: str, title: str, rows: int, columns: int, width: float, height: float) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self.name, self.title = name, title
-        self.figure: Figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-        FigureCanvasAgg(self.figure)
-        grid = self.figure.subplots(rows, columns, squeeze=False)
-        self.axes: list[Axes] = [axes for row in grid for axes in row]
-        self.lines: dict[Axes, list[dict[str, Any]]] = {axes: [] for axes in self.axes}
-        self.figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
-        for axes in self.axes:
-            style(axes)
-
-    def finish(self, caption: str, names: Sequence[str] = ()) -> Picture:
-        """The picture; `names` of groups make the PNG's legend, as the page has one of its own."""
-        import matplotlib
-
-        with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            warnings.simplefilter("ignore")  # a letter that the font has not
-            self.figure.canvas.draw()
-            places = [self._place(axes) for axes in self.axes if self.lines[axes]]
-            text = StringIO()
-            self.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-            if names:
-                self._legend(names)
-            picture = BytesIO()
-            self.figure.savefig(picture, format="png")
-        return Picture(self.name, self.title, caption, picture.getvalue(), inline(text.getvalue()), places)
-
-    def _place(self, axes: Axes) -> dict[str, Any]:
-        box, (width, height) = axes.get_window_extent(), self.figure.canvas.get_width_height()
-        return {
-            "box": [box.x0 / width, 1 - box.y1 / height, box.x1 / width, 1 - box.y0 / height],
-            "x": list(axes.get_xlim()),
-            "y": list(axes.get_ylim()),
-            "label": axes.get_xlabel(),
-            "lines": self.lines[axes],
-        }
-
-    def _legend(self, names: Sequence[str]) -> None:
-        from matplotlib.lines import Line2D
-
-        handles = [Line2D([], [], color=color(i), linestyle=dash(i), linewidth=2.0) for i in range(len(names))]
-        longest = max(len(cut(name)) for name in names)
-        columns = max(1, min(len(names), int(self.figure.get_figwidth() * 12 / (longest + 6))))
-        self.figure.legend(
-            handles, [plain(cut(name)) for name in names], loc="outside lower center", ncols=columns, frameon=False,
-            fontsize=8 if len(names) <= 12 else 7,
-        )  # fmt: skip
-
-
-def color(index: int) -> str:
-    """The colour of a group."""
-    return PALETTE[index % len(PALETTE)]
-
-
-def dash(index: int) -> Dash:
-    """The dashes of a group."""
-    return DASHES[index // len(PALETTE) % len(DASHES)]
-
-
-def cut(name: str) -> str:
-    """A name that is not longer than a label may be."""
-    return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…"
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics."""
-    return text.replace("$", r"\$")
-
-
-def style(axes: Axes) -> None:
-    """A light grid, two spines, small ticks."""
-    axes.grid(color="#e6e8eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GREY)
-    axes.tick_params(color=GREY, labelsize=8)
-    axes.title.set_fontsize(9)
-
-
-def inline(svg: str) -> str:
-    """An SVG file's drawing as a part of a page: no header, no size of its own, classes of groups in place of ids."""
-    text = svg[svg.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'^<svg ([^>]*?)(width="[^"]*") ?|^(<svg [^>]*?)height="[^"]*"', r"<svg \1\3", text, count=1)
-    text = re.sub(r'^(<svg [^>]*?)\bheight="[^"]*" ?', r"\1", text, count=1)
-    text = re.sub(rf'id="{_GROUP}(\d+)"', r'class="g\1"', text)
-    return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
-
-
-@contextmanager
-def of_group(index: int) -> Iterator[Any]:
-    """Marks what is drawn as a group's, so that it can be hidden."""
-
-    def mark(*artists: Any) -> None:
-        for artist in artists:
-            artist.set_gid(f"{_GROUP}{index}")
-
-    yield mark
-
-
-# ---- learning curves
 
 
 def curves(
@@ -223,11 +93,6 @@ def curve_numbers(curve: Curve) -> dict[str, Any]:
     return {"runs": curve.runs, **{name: None if v is None else [round_to(x) for x in v] for name, v in found.items()}}
 
 
-def round_to(value: float) -> float:
-    """Six digits, which are enough for a picture."""
-    return float(f"{value:.6g}")
-
-
 def within(curve: Curve, bounds: tuple[float | None, float | None]) -> Curve:
     """A curve whose band is not beyond what a return can be: the interval of a mean is as good without it."""
     if curve.low is None or curve.high is None:
@@ -235,22 +100,6 @@ def within(curve: Curve, bounds: tuple[float | None, float | None]) -> Curve:
     low, high = bounds
     limits = (-np.inf if low is None else low, np.inf if high is None else high)
     return Curve(curve.x, curve.centre, np.clip(curve.low, *limits), np.clip(curve.high, *limits), curve.runs)
-
-
-def limit(axes: Axes, bounds: tuple[float | None, float | None]) -> None:
-    """Lets the axis end a little beyond a bound that the data come near to, and never much beyond."""
-    low, high = axes.get_ylim()
-    least, most = bounds
-    room = 0.03 * (high - low)
-    axes.set_ylim(low if least is None else max(low, least - room), high if most is None else min(high, most + room))
-
-
-def short_number(value: float, _position: float = 0) -> str:
-    """1.5M, 20k, 300."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
 
 
 def inside(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture | None:

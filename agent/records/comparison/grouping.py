@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.common.errors import UserError
-from agent.records.comparison.reading import Run, clean
+from agent.records.comparison.configs import clean
+from agent.records.comparison.reading import Run
 from agent.records.run_folder import FREE
 
 #: Options that are no setting of what is compared: of the machine, the protocol and the run's length.
@@ -89,10 +90,11 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Group]:
 
 def differing(runs: Sequence[Run], by: Sequence[str] = ()) -> list[str]:
     """The options in which runs differ: of those that `by` names, otherwise of all that are settings of an agent."""
-    values: dict[str, set[str | None]] = {}
+    values: dict[str, set[str]] = {}
     for name in dict.fromkeys(option for run in runs for option in run.options):
         if below(name, by) if by else not below(name, IGNORED) and not _of_task(name):
-            values[name] = {run.options.get(name) for run in runs}
+            # An option that a run does not have is one of another release, whose value there is not known.
+            values[name] = {run.options[name] for run in runs if name in run.options}
     return [name for name, found in values.items() if len(found) > 1]
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from agent.records.comparison.canvas import Picture, color, dash
 from agent.records.comparison.comparing import Comparison
-from agent.records.comparison.figures import Picture, color, dash
 from agent.records.comparison.grouping import Group, differing, safe_command
 from agent.records.comparison.numbers import table_rows
 from agent.records.comparison.reading import Run

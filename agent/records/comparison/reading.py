@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from agent.common.errors import UserError
+from agent.records.comparison.configs import read_config
 from agent.records.run_folder import CONFIG
 
 METRICS = "metrics.jsonl"
 #: Bounds of what is read of one run.
-MAX_CONFIG, MAX_LINE, MAX_LINES, MAX_EVALUATION = 1 << 18, 1 << 16, 5_000_000, 1 << 24
-MAX_OPTIONS, MAX_DEPTH, MAX_NAMES, MAX_POINTS, MAX_TEXT, MAX_VIDEOS = 2_000, 12, 80, 1_000, 200, 6
+MAX_LINE, MAX_LINES, MAX_EVALUATION = 1 << 16, 5_000_000, 1 << 24
+MAX_NAMES, MAX_POINTS, MAX_VIDEOS = 80, 1_000, 6
 #: A number beyond this is no return, no loss and no time.
 MAX_NUMBER = 1e100
 
@@ -30,6 +29,8 @@ INSIDE = ("noise/action_change", "train/loss", "speed/env_steps_per_second")
 SIGMA, SECONDS, STEP = "sigma/", "time/train_seconds", "global_step"
 
 Array = NDArray[np.float64]
+#: Times and sizes of the files that are read of a run.
+Stamp = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def is_run(folder: Path) -> bool:
     return (folder / METRICS).is_file()
 
 
-def stamp(folder: Path) -> tuple[tuple[int, int], ...]:
+def stamp(folder: Path) -> Stamp:
     """Changes when what is read of a run has changed."""
     names = (METRICS, CONFIG, "best/evaluation.json", "last/evaluation.json", "videos")
     return tuple(_stamp(folder / name) for name in names)
@@ -111,61 +112,6 @@ def read_run(folder: Path, metric: str) -> Run:
     found = {which: read_evaluation(folder / which / "evaluation.json") for which in ("best", "last")}
     evaluations = {which: result for which, result in found.items() if result}
     return Run(folder, options, commands, series, step, evaluations, videos_of(folder))
-
-
-def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Options and command lines of a run's config.yaml; nothing where there is none.
-
-    Raises:
-        UserError: where it is no config, or larger than one can be.
-    """
-    if not path.is_file():
-        return {}, ()
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_CONFIG + 1).decode(errors="replace")
-        if len(text) > MAX_CONFIG:
-            raise UserError(f"{path} is larger than a config can be: leave this run out")
-        head = [line[2:] for line in text.splitlines()[:100] if line.startswith("# ")]
-        return dict(_leaves(yaml.safe_load(text), "", path)), tuple(line[:4_000] for line in head)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}): leave this run out") from error
-
-
-def _leaves(tree: Any, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts of a config's leaves, no more than a config can have: aliases in YAML can stand for billions."""
-    names, waiting = 0, [(prefix, tree, 0)]
-    while waiting:
-        name, node, depth = waiting.pop()
-        names += 1
-        if names > MAX_OPTIONS or depth > MAX_DEPTH:
-            raise UserError(f"{path} has more options than a config can have: leave this run out")
-        if isinstance(node, dict) and (node or not name):
-            below = [(f"{name}.{key}" if name else str(key), value, depth + 1) for key, value in node.items()]
-            waiting += reversed(below[:MAX_OPTIONS])
-        elif name:
-            yield clean(name), value_text(node)
-
-
-def value_text(value: Any) -> str:
-    """An option's value as the command line has it."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case list():
-            return clean(f"[{','.join(value_text(item) for item in value[:50] if not isinstance(item, list | dict))}]")
-        case dict():
-            return "{}"
-        case float():
-            return f"{value:g}"
-    return clean(str(value))
-
-
-def clean(text: str) -> str:
-    """A stranger's text on one line, without control characters, and not longer than a line."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", " ", text[:MAX_TEXT])
 
 
 def read_metrics(path: Path, metric: str) -> tuple[dict[str, Series], int]:

@@ -1,5 +1,6 @@
-"""What a comparison finds: scores of the last and the best agent, their statistics, and curves over seeds."""
+"""What a comparison finds: scores of the last and the best agent, and their statistics."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,13 +10,12 @@ from numpy.typing import NDArray
 from agent.records.comparison import aggregates
 from agent.records.comparison.grouping import Group, below
 from agent.records.comparison.reading import EMPTY, STEP, Run, Series
-from agent.records.statistics import Interval, holm, t_quantile, welch
+from agent.records.statistics import Interval, holm, welch
 from envs.returns import reference_returns, return_bounds
 
 Array = NDArray[np.float64]
 EVALUATED = "eval/return_mean"
-#: Points of a curve over seeds.
-MAX_GRID = 300
+Bounds = tuple[float | None, float | None]
 AGENTS = ("last", "best")
 
 
@@ -44,17 +44,6 @@ class Against:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A metric over seeds [k points]; no band for one run."""
-
-    x: Array
-    centre: Array
-    low: Array | None
-    high: Array | None
-    runs: int
-
-
-@dataclass(frozen=True)
 class Scale:
     """The returns that are 0 and 1 of a task's normalised score, and who gets them."""
 
@@ -73,7 +62,7 @@ class TaskResult:
 
     name: str
     scale: Scale
-    bounds: tuple[float | None, float | None]
+    bounds: Bounds
     threshold: float | None
     played: Mapping[str, str]
     scores: Mapping[str, Mapping[str, Array]]
@@ -136,7 +125,7 @@ def task_result(task: str, groups: Sequence[Group], metric: str) -> TaskResult:
     known = reference_returns(env_id) if plain and metric.endswith("return_mean") else None
     threshold = known[1] if known and "solved" in known[2] else None
     summaries = {
-        which: {name: summarise([values], [scale(values)]) for name, values in found.items() if len(values)}
+        which: {name: summarise([values], [scale(values)], bounds) for name, values in found.items() if len(values)}
         for which, found in scores.items()
     }
     return TaskResult(task, scale, bounds, threshold, played, scores, summaries)
@@ -174,12 +163,15 @@ def _scale(env_id: str, scores: Mapping[str, Mapping[str, Array]]) -> Scale:
     return Scale(float(values.min()), float(values.max()), "the lowest and the highest score of these runs")
 
 
-def summarise(scores: aggregates.Scores, normalised: aggregates.Scores) -> Summary:
-    """All statistics of a group's scores [n] of each task; the optimality gap is of the normalised ones."""
+def summarise(scores: aggregates.Scores, normalised: aggregates.Scores, bounds: Bounds = (None, None)) -> Summary:
+    """All statistics of a group's scores [n] of each task; the optimality gap is of the normalised ones.
+
+    No interval goes beyond the bounds of a return: that of a mean is as good without that part.
+    """
     return Summary(
         sum(map(len, scores)),
         float(aggregates.mean(scores)),
-        aggregates.mean_interval(scores),
+        within_bounds(aggregates.mean_interval(scores), bounds),
         float(aggregates.median(scores)),
         aggregates.bootstrap(scores, aggregates.median),
         float(aggregates.iqm(scores)),
@@ -187,6 +179,14 @@ def summarise(scores: aggregates.Scores, normalised: aggregates.Scores) -> Summa
         float(aggregates.optimality_gap(normalised)),
         aggregates.gap_interval(normalised),
     )
+
+
+def within_bounds(interval: Interval | None, bounds: Bounds) -> Interval | None:
+    """The part of an interval that is between the bounds."""
+    if interval is None:
+        return None
+    low, high = (-math.inf if bounds[0] is None else bounds[0]), (math.inf if bounds[1] is None else bounds[1])
+    return min(max(interval[0], low), high), max(min(interval[1], high), low)
 
 
 def against(tasks: Sequence[TaskResult], baseline: str, which: str = "last") -> dict[tuple[str, str], Against]:
@@ -202,67 +202,3 @@ def against(tasks: Sequence[TaskResult], baseline: str, which: str = "last") -> 
         key: Against(difference.mean, difference.interval, p)
         for (key, difference), p in zip(found.items(), corrected, strict=True)
     }
-
-
-# ---- curves
-
-
-def over_seeds(runs: Sequence[Series], by_time: bool, robust: bool) -> Curve | None:
-    """The mean of runs with Student's t, or their IQM with a bootstrap, as far as all of them have come.
-
-    Args:
-        runs: a metric of each; those without any are left out.
-        by_time: against training seconds in place of steps.
-        robust: IQM in place of the mean.
-    """
-    lines = [line for run in runs if len((line := _line(run, by_time))[0])]
-    if not lines:
-        return None
-    start, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
-    if start > end:
-        return None
-    shortest = min((x for x, _ in lines), key=len)
-    grid = np.linspace(start, end, len(shortest)) if by_time else np.clip(shortest, start, end)
-    grid = np.unique(grid)[:: -(-len(grid) // MAX_GRID)]
-    values = np.stack([np.interp(grid, x, y) for x, y in lines])
-    if robust:
-        return Curve(grid, *_robust(values), len(lines))
-    centre = values.mean(axis=0)
-    if len(lines) == 1:
-        return Curve(grid, centre, None, None, 1)
-    half = t_quantile(0.975, len(lines) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(lines))
-    return Curve(grid, centre, centre - half, centre + half, len(lines))
-
-
-def _robust(values: Array) -> tuple[Array, Array | None, Array | None]:
-    """IQM [k] of values [n, k] with the limits of its expanded bootstrap; whole runs are drawn."""
-    n = len(values)
-    centre = aggregates.iqm([values.T])
-    if n < aggregates.TEN:
-        return centre, None, None
-    generator = np.random.Generator(np.random.PCG64(0))
-    picks = generator.integers(n, size=(aggregates.RESAMPLES, n))
-    tail = aggregates.expanded_tail(n, n - 1)
-    limits = [np.quantile(aggregates.iqm([column[picks]]), [tail, 1 - tail]) for column in values.T]
-    low, high = np.array(limits).T
-    return centre, low, high
-
-
-def _line(run: Series, by_time: bool) -> tuple[Array, Array]:
-    """x [n] and y [n] of one run, x rising; of several values at one place the last."""
-    x, y = (run.seconds if by_time else run.steps), run.values
-    known = np.isfinite(x)
-    order = np.argsort(x[known], kind="stable")
-    x, y = x[known][order], y[known][order]
-    keep = np.append(np.diff(x) > 0.0, True)[: len(x)]
-    return x[keep], y[keep]
-
-
-def is_robust(groups: Sequence[Group], task: str, metric: str) -> bool:
-    """Whether every group has enough runs for IQM with an interval."""
-    counts = [
-        sum(1 for run in group.runs[task] if len(run.series.get(metric, EMPTY)))
-        for group in groups
-        if task in group.runs
-    ]
-    return bool(counts) and min(counts) >= aggregates.TEN

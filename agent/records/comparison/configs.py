@@ -1,0 +1,73 @@
+"""Options and command lines out of a run's config.yaml, which may be a stranger's: sizes are bounded."""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.common.errors import UserError
+
+#: Bounds of what is read: bytes, options, levels, characters of a text, lines and characters of the head.
+MAX_CONFIG, MAX_OPTIONS, MAX_DEPTH, MAX_TEXT = 1 << 18, 2_000, 12, 200
+MAX_HEAD, MAX_COMMAND = 100, 4_000
+
+
+def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Options and command lines of a run's config.yaml; nothing where there is none.
+
+    Raises:
+        UserError: where it is no config, or larger than one can be.
+    """
+    if not path.is_file():
+        return {}, ()
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG + 1).decode(errors="replace")
+        if len(text) > MAX_CONFIG:
+            raise UserError(f"{path} is larger than a config can be: leave this run out")
+        head = [line[2:] for line in text.splitlines()[:MAX_HEAD] if line.startswith("# ")]
+        return dict(_leaves(yaml.safe_load(text), "", path)), tuple(line[:MAX_COMMAND] for line in head)
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): leave this run out") from error
+
+
+def _leaves(tree: Any, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Names and texts of a config's leaves, no more than a config can have: aliases in YAML can stand for billions."""
+    names, waiting = 0, [(prefix, tree, 0)]
+    while waiting:
+        name, node, depth = waiting.pop()
+        names += 1
+        if names > MAX_OPTIONS or depth > MAX_DEPTH:
+            raise UserError(f"{path} has more options than a config can have: leave this run out")
+        if isinstance(node, dict) and (node or not name):
+            children = [
+                (f"{name}.{clean(str(key))}" if name else clean(str(key)), value, depth + 1)
+                for key, value in islice(node.items(), MAX_OPTIONS)
+            ]
+            waiting += reversed(children)
+        elif name:
+            yield name, value_text(node)
+
+
+def value_text(value: Any) -> str:
+    """An option's value as the command line has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return clean(f"[{','.join(value_text(item) for item in value[:50] if not isinstance(item, list | dict))}]")
+        case dict():
+            return "{}"
+        case float():
+            return f"{value:g}"
+    return clean(str(value))
+
+
+def clean(text: str) -> str:
+    """A stranger's text on one line, without control characters, and not longer than a line."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", " ", text[:MAX_TEXT])

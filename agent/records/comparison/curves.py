@@ -1,0 +1,88 @@
+"""A metric of several seeds as one line with a band."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.records.comparison import aggregates
+from agent.records.comparison.grouping import Group
+from agent.records.comparison.reading import EMPTY, Series
+from agent.records.statistics import t_quantile
+
+Array = NDArray[np.float64]
+#: Points of a curve over seeds.
+MAX_GRID = 300
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over seeds [k points]; no band for one run."""
+
+    x: Array
+    centre: Array
+    low: Array | None
+    high: Array | None
+    runs: int
+
+
+def over_seeds(runs: Sequence[Series], by_time: bool, robust: bool) -> Curve | None:
+    """The mean of runs with Student's t, or their IQM with a bootstrap, as far as all of them have come.
+
+    Args:
+        runs: a metric of each; those without any are left out.
+        by_time: against training seconds in place of steps.
+        robust: IQM in place of the mean.
+    """
+    lines = [line for run in runs if len((line := _line(run, by_time))[0])]
+    if not lines:
+        return None
+    start, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
+    if start > end:
+        return None
+    shortest = min((x for x, _ in lines), key=len)
+    grid = np.linspace(start, end, len(shortest)) if by_time else np.clip(shortest, start, end)
+    grid = np.unique(grid)[:: -(-len(grid) // MAX_GRID)]
+    values = np.stack([np.interp(grid, x, y) for x, y in lines])
+    if robust:
+        return Curve(grid, *_robust(values), len(lines))
+    centre = values.mean(axis=0)
+    if len(lines) == 1:
+        return Curve(grid, centre, None, None, 1)
+    half = t_quantile(0.975, len(lines) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(lines))
+    return Curve(grid, centre, centre - half, centre + half, len(lines))
+
+
+def _robust(values: Array) -> tuple[Array, Array | None, Array | None]:
+    """IQM [k] of values [n, k] with the limits of its expanded bootstrap; whole runs are drawn."""
+    n = len(values)
+    centre = aggregates.iqm([values.T])
+    if n < aggregates.TEN:
+        return centre, None, None
+    generator = np.random.Generator(np.random.PCG64(0))
+    picks = generator.integers(n, size=(aggregates.RESAMPLES, n))
+    tail = aggregates.expanded_tail(n, n - 1)
+    limits = [np.quantile(aggregates.iqm([column[picks]]), [tail, 1 - tail]) for column in values.T]
+    low, high = np.array(limits).T
+    return centre, low, high
+
+
+def _line(run: Series, by_time: bool) -> tuple[Array, Array]:
+    """x [n] and y [n] of one run, x rising; of several values at one place the last."""
+    x, y = (run.seconds if by_time else run.steps), run.values
+    known = np.isfinite(x)
+    order = np.argsort(x[known], kind="stable")
+    x, y = x[known][order], y[known][order]
+    keep = np.append(np.diff(x) > 0.0, True)[: len(x)]
+    return x[keep], y[keep]
+
+
+def is_robust(groups: Sequence[Group], task: str, metric: str) -> bool:
+    """Whether every group has enough runs for IQM with an interval."""
+    counts = [
+        sum(1 for run in group.runs[task] if len(run.series.get(metric, EMPTY)))
+        for group in groups
+        if task in group.runs
+    ]
+    return bool(counts) and min(counts) >= aggregates.TEN

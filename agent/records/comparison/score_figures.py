@@ -1,0 +1,169 @@
+"""Pictures of scores: every seed with the means, performance profiles, who is better than whom, all tasks in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.records.comparison import aggregates
+from agent.records.comparison.canvas import Canvas, Picture, color, cut, dash, limit, of_group, plain, round_to
+from agent.records.comparison.comparing import Comparison
+from agent.records.comparison.scoring import AGENTS, Summary, TaskResult
+from agent.records.plots import GREY
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.axes import Axes
+
+#: A picture with a row for each group has no more of them; one with a field for each pair no more groups.
+MAX_ROWS, MAX_PAIRS = 60, 12
+#: Levels of a performance profile.
+LEVELS = 101
+#: From so many groups on profiles have no bands, which would hide each other.
+CROWDED = 8
+
+
+def scores(number: int, task: TaskResult, names: Sequence[str]) -> Picture:
+    """Every seed's score on one task, with the mean of each group and its interval: last agents, best agents."""
+    shown = _shown(task, names)
+    canvas = Canvas(f"scores_{number}", task.name, 1, 2, 11.0, 1.5 + 0.34 * len(shown))
+    for axes, which in zip(canvas.axes, AGENTS, strict=True):
+        for row, index in enumerate(shown):
+            values = task.scores[which].get(names[index], np.empty(0))
+            if len(values):
+                _strip(axes, row, index, values, task.summaries[which][names[index]])
+        _rows(axes, [names[index] for index in shown] if which == "last" else None, len(shown))
+        axes.set_title(f"{which} agent", loc="left")
+        axes.set_xlabel("return")
+        limit(axes, task.bounds, "x")
+    canvas.axes[1].set_xlim(*_union(canvas.axes))
+    canvas.axes[0].set_xlim(*_union(canvas.axes))
+    left_out = f" The {len(shown)} best of {len(task.scores['last'])} groups." if len(shown) < len(names) else ""
+    return canvas.finish(f"Dots: seeds. Black: mean and its 95 % interval (Student's t). White: IQM.{left_out}")
+
+
+def _shown(task: TaskResult, names: Sequence[str]) -> list[int]:
+    """The groups that are drawn, in their order: the best, where there are too many."""
+    there = [index for index, name in enumerate(names) if name in task.summaries["last"]]
+    best = sorted(there, key=lambda index: -task.summaries["last"][names[index]].mean)[:MAX_ROWS]
+    return sorted(best)
+
+
+def _strip(axes: Axes, row: int, index: int, values: np.ndarray, summary: Summary) -> None:
+    # Evenly spread by the golden ratio, so that equal scores are seen apart and no random number is needed.
+    heights = row + 0.22 * (2.0 * ((np.arange(len(values)) * 0.618034) % 1.0) - 1.0)
+    with of_group(index) as mark:
+        mark(*axes.plot(values, heights, "o", color=color(index), alpha=0.55, markersize=5, markeredgewidth=0))
+        if summary.mean_interval is not None:
+            mark(*axes.plot(summary.mean_interval, (row, row), color="black", linewidth=1.6, zorder=4))
+        mark(*axes.plot(summary.iqm, row, "D", mfc="white", mec="black", markersize=5, zorder=5))
+        mark(*axes.plot(summary.mean, row, "o", color="black", markersize=5, zorder=6))
+
+
+def _rows(axes: Axes, names: Sequence[str] | None, count: int) -> None:
+    axes.set_yticks(range(count), [""] * count if names is None else [plain(cut(name)) for name in names])
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+
+
+def _union(axes: Sequence[Axes]) -> tuple[float, float]:
+    limits = [one.get_xlim() for one in axes]
+    return min(low for low, _ in limits), max(high for _, high in limits)
+
+
+def profiles(found: Comparison) -> Picture | None:
+    """The share of runs whose score is above each level: of one task its returns, of several normalised scores."""
+    if not found.shared:
+        return None
+    one = len(found.shared) == 1
+    canvas = Canvas("profiles", "Performance profile", 1, 2, 11.0, 4.0)
+    for axes, which in zip(canvas.axes, AGENTS, strict=True):
+        runs = [found.raw(g.name, which) if one else found.normalised(g.name, which) for g in found.groups]
+        everything = np.concatenate([values for group in runs for values in group])
+        levels = np.linspace(everything.min(), everything.max(), LEVELS)
+        for index, group in enumerate(runs):
+            _profile(canvas, axes, index, group, levels, len(runs) <= CROWDED)
+        axes.set_title(f"{which} agent", loc="left")
+        axes.set_xlabel("return" if one else "normalised score")
+        axes.set_ylim(-0.02, 1.02)
+    canvas.axes[0].set_ylabel("share of runs above")
+    bands = "Bands: 95 % at each point (Wilson)." if len(found.groups) <= CROWDED else ""
+    caption = f"A curve that lies above another has more runs above every score. {bands}"
+    return canvas.finish(caption, [group.name for group in found.groups])
+
+
+def _profile(
+    canvas: Canvas, axes: Axes, index: int, runs: aggregates.Scores, levels: aggregates.Array, band: bool
+) -> None:
+    share, limits = aggregates.profile(runs, levels), aggregates.profile_interval(runs, levels)
+    with of_group(index) as mark:
+        mark(
+            *axes.plot(levels, share, color=color(index), linestyle=dash(index), linewidth=1.8, drawstyle="steps-post")
+        )
+        if limits is not None and band:
+            low, high = np.clip(limits, 0.0, 1.0)
+            mark(axes.fill_between(levels, low, high, color=color(index), alpha=0.12, linewidth=0, step="post"))
+    columns = {"x": levels, "centre": share, **({} if limits is None else {"low": limits[0], "high": limits[1]})}
+    numbers = {name: [round_to(value) for value in column] for name, column in columns.items()}
+    canvas.lines[axes].append({"group": index, "runs": sum(map(len, runs)), "low": None, "high": None, **numbers})
+
+
+def improvements(found: Comparison) -> Picture | None:
+    """How probable it is that a run of the row's group is better than one of the column's."""
+    names = [group.name for group in found.groups if group.seeds > 1][:MAX_PAIRS]
+    if len(names) < 2 or not found.shared:
+        return None
+    size = len(names)
+    canvas = Canvas("improvement", "Probability of improvement", 1, 2, 11.0, 1.9 + 0.55 * size)
+    numbered = size > 4
+    for axes, which in zip(canvas.axes, AGENTS, strict=True):
+        pairs = found.improvement[which]
+        table = np.array([[pairs[a, b].probability if a != b else np.nan for b in names] for a in names])
+        axes.imshow(table, cmap="PuOr_r", vmin=0.0, vmax=1.0, aspect="auto")
+        for row, ours in enumerate(names):
+            for column, theirs in enumerate(names):
+                if ours != theirs and size <= CROWDED:
+                    _field(axes, row, column, pairs[ours, theirs].probability, pairs[ours, theirs].interval)
+        axes.set_title(f"{which} agent: row better than column", loc="left")
+        columns = [str(i + 1) if numbered else plain(cut(name)[:22]) for i, name in enumerate(names)]
+        axes.set_xticks(range(size), columns)
+        rows = [plain(f"{i + 1}: {cut(name)}" if numbered else cut(name)) for i, name in enumerate(names)]
+        axes.set_yticks(range(size), rows if which == "last" else [""] * size)
+        axes.grid(visible=False)
+    more = f" The first {size} groups of several seeds." if size < sum(g.seeds > 1 for g in found.groups) else ""
+    return canvas.finish(f"A tie counts as half; with 95 % intervals (Newcombe 2006).{more}")
+
+
+def _field(axes: Axes, row: int, column: int, probability: float, interval: tuple[float, float] | None) -> None:
+    text = f"{probability:.2f}" if interval is None else f"{probability:.2f}\n[{interval[0]:.2f}, {interval[1]:.2f}]"
+    shade = "white" if abs(probability - 0.5) > 0.35 else "black"
+    axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
+
+
+def over_tasks(found: Comparison, which: str = "last") -> Picture | None:
+    """Mean, median, IQM and optimality gap of normalised scores over all tasks, as rliable draws them."""
+    summaries = found.overall.get(which, {})
+    if not summaries:
+        return None
+    names = [group.name for group in found.groups][:MAX_ROWS]
+    canvas = Canvas("over_tasks", f"{len(found.shared)} tasks, {which} agent", 1, 4, 11.0, 1.4 + 0.34 * len(names))
+    kinds = ("mean", "median", "iqm", "gap")
+    for axes, kind in zip(canvas.axes, kinds, strict=True):
+        for row, name in enumerate(names):
+            value, interval = getattr(summaries[name], kind), getattr(summaries[name], f"{kind}_interval")
+            with of_group(row) as mark:
+                if interval is not None:
+                    mark(
+                        *axes.plot(
+                            interval, (row, row), color=color(row), linewidth=6, alpha=0.4, solid_capstyle="butt"
+                        )
+                    )
+                mark(*axes.plot((value, value), (row - 0.25, row + 0.25), color="black", linewidth=1.6))
+        _rows(axes, names if kind == "mean" else None, len(names))
+        axes.set_title({"iqm": "IQM", "gap": "optimality gap"}.get(kind, kind), loc="left")
+        if kind != "gap":
+            axes.axvline(1.0, color=GREY, linestyle=(0, (6, 3)), linewidth=0.8)
+    return canvas.finish(
+        "Normalised scores with 95 % intervals: of mean and gap Student's t, of median and IQM a bootstrap."
+    )
