@@ -78,6 +78,8 @@ def sentences(program: Program) -> Iterator[None]:
         if sentence is None:
             raise
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+        if isinstance(error, UserError) and error.detail:
+            print(error.detail, file=sys.stderr)
         sys.exit(FAILED)
 
 

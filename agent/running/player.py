@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,6 +15,7 @@ from agent.networks.build import build_network, noise_model
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
+from envs.channels import Channels
 from envs.make import Task, load_saved_task
 
 #: A description from a stranger may name no more: hidden layers, numbers of an observation, actions.
@@ -46,7 +47,8 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
         sketch = _network(config, _observation(said, path), said["actions"], path)
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
-    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit)
+    channels = _channels(said, path)
+    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels)
     if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
     network = _network(config, task.observation, task.actions, path, torch.Generator())
@@ -92,6 +94,14 @@ def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
     if not sides or not plain or math.prod(shape) > MAX_OBSERVATION:
         raise UserError(f"{path} is damaged: its observations are {form!r:.80}")
     return ObservationSpec(tuple(shape), dtype, high)
+
+
+def _channels(said: dict[str, Any], path: Path) -> Channels | Literal["auto", "older"]:
+    """Where the channels of a board are; the first version saved none, and had a rule of its own."""
+    channels = said.get("channels", "older")
+    if channels not in (None, "first", "last", "older"):
+        raise UserError(f"{path} is damaged: its channels are {channels!r:.80}")
+    return channels or "auto"
 
 
 def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:
