@@ -11,7 +11,7 @@ def quote_override(name: str, value: object) -> str:
 
 def quote(text: str) -> str:
     """Text that Hydra reads as text, and not as a number or a truth value: in quotes unless it is a plain name."""
-    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_./:@-]*", text)
+    plain = re.fullmatch(r"(\.{0,2}/)*[A-Za-z][A-Za-z0-9_./:@-]*", text)
     return text if plain and text.lower() not in ("true", "false", "null", "nan", "inf") else quote_value(text)
 
 

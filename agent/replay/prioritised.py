@@ -75,7 +75,7 @@ class PrioritisedReplay(Replay):
         for _ in range(count):
             yield self.sample_to_learn(size, self._beta, generator)
 
-    def learned(self, rows: Array | None, priority: Array | None) -> None:
+    def update_priorities(self, rows: Array | None, priority: Array | None) -> None:
         """Stores priorities [B], at least 0, of the rows of a sample, before anything else is added.
 
         One that is not a number counts as the largest seen: the run is about to be stopped, and must get there.

@@ -170,7 +170,7 @@ class Replay:
             yield from map(Sample, self.sample_many(min(count, at_once), size, generator))
             count -= at_once
 
-    def learned(self, rows: Array | None, priority: Array | None) -> None:
+    def update_priorities(self, rows: Array | None, priority: Array | None) -> None:
         """Is told the priorities [B] of the rows of a sample, which uniform draws have no use for."""
 
     def gather(self, start: Array) -> Batch[Array]:

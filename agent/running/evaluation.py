@@ -16,6 +16,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
+from envs.global_random import own_global_generators
 from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
@@ -172,9 +173,9 @@ def evaluate(
     Raises:
         Stopped: where `stop` said so.
     """
-    with ExitStack() as opened:
+    with own_global_generators(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
         envs = []
         for _ in range(min(num_envs, len(seeds))):
-            envs.append(task.make())
+            envs.append(task.make_guarded())
             opened.callback(envs[-1].close)
         return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task, stop=stop)

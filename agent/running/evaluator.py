@@ -137,7 +137,8 @@ class Evaluator:
             which = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(
                 f"{which} failed at step {step} ({words_of(error)}); everything is saved: go on with "
-                f"resume={self._run_dir} where it is mended, or without evaluations by eval.episodes=0{once}"
+                f"resume={self._run_dir} where it is mended, or without evaluations by eval.episodes=0{once}",
+                error.detail if isinstance(error, UserError) else "",
             ) from error
         self.due = False
         self._tracker.console.line(f"no evaluation at step {step}: {words_of(error)}")

@@ -215,6 +215,7 @@ class Trainer:
         return {
             "env": {"id": self.task.id, "kwargs": self.task.kwargs},
             "time_limit": self.task.time_limit,
+            "channels": self.task.observe.channels,
             "observation": self.task.observe.description(),
             "actions": self.task.actions,
             "agent": to_plain(self.config.agent),
