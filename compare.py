@@ -10,21 +10,18 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from agent.command import errors
+from agent.command import errors, program
 from agent.command.comparing import comparison_request, folder_of, follow, paths_to_override, show_comparison, write
 from agent.command.composing import to_options
+from agent.command.program import COMPARE
 from agent.config.compare import CompareConfig
-from agent.config.parsing import leaf_names
 from agent.records.comparison.comparing import NothingYetError, Reader
-
-#: Every option that a person may misspell.
-OPTIONS = leaf_names(CompareConfig)
 
 
 @hydra.main(version_base="1.3", config_path="conf/compare", config_name="compare")
 def main(cfg: DictConfig) -> None:
     """Compares once, or again and again."""
-    with errors.sentences(OPTIONS):
+    with errors.sentences(COMPARE):
         run(comparison_request(to_options(cfg)))
 
 
@@ -43,7 +40,12 @@ def run(config: CompareConfig) -> None:
         follow(config, reader, folder)
 
 
-if __name__ == "__main__":
-    with errors.sentences(OPTIONS):
+def start() -> None:
+    """Puts the paths of the command line into Hydra's form, and runs the program."""
+    with errors.sentences(COMPARE):
         sys.argv[1:] = paths_to_override(sys.argv[1:])
-    errors.run(main, OPTIONS)
+    program.run(main, COMPARE)
+
+
+if __name__ == "__main__":
+    start()

@@ -5,39 +5,37 @@ from agent.common.interrupt import quit_at_once
 if __name__ == "__main__":
     quit_at_once()  # first: the imports take a second
 
-from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from agent.command import errors
+from agent.command import errors, program
 from agent.command.composing import evaluation_request, to_options
+from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
-from agent.config.parsing import leaf_names
 from agent.config.run import EvaluateConfig
+from agent.records.newest import newest_run
 from agent.records.plots import plot_evaluation
-from agent.records.saved_agent import find_agent, newest_run
+from agent.records.run_folder import RUNS
+from agent.records.saved_agent import FILE_NAME
 from agent.running.player import Player, load_player
 from agent.running.resources import prepare_cpu, resolve_device
-from agent.running.results import beside, check_player, evaluate_player, film, write_result
-
-#: Every option that a person may misspell.
-OPTIONS = [*leaf_names(EvaluateConfig), "imports"]
+from agent.running.results import beside, check_player, evaluate_player, film, find_agents, write_result
 
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluates every agent asked for, and compares them where there are several."""
-    with errors.sentences(OPTIONS):
+    with errors.sentences(EVALUATE):
         run(evaluation_request(to_options(cfg)))
 
 
 def run(config: EvaluateConfig) -> None:
     """Plays every agent, writes the results and says where they are."""
     prepare_cpu(1)
-    files = [find_agent(Path(path), config.which) for path in config.checkpoint or [newest(config)]]
+    files = find_agents(config.checkpoint or [newest(config)], config.which)
     players = [load_player(file, resolve_device(config.device)) for file in files]
     for player in players:
         check_player(player, config)
@@ -67,7 +65,7 @@ def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str
 
 def newest(config: EvaluateConfig) -> str:
     """The newest run under runs/, said aloud."""
-    found = newest_run(Path("runs"), config.which)
+    found = newest_run(RUNS, lambda run: (run / config.which / FILE_NAME).is_file())
     if found is None:
         raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")
     print(f"checkpoint=… was not given: evaluating the newest run, {found}")
@@ -75,4 +73,4 @@ def newest(config: EvaluateConfig) -> str:
 
 
 if __name__ == "__main__":
-    errors.run(main, OPTIONS)
+    program.run(main, EVALUATE)

@@ -13,17 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from agent.command import errors
+from agent.command import errors, program
 from agent.command.composing import checked_folder, register_resolvers, to_options, training_request
 from agent.command.presets import register_presets
+from agent.command.program import TRAIN
 from agent.config.checks import without_effect
-from agent.config.parsing import leaf_names
-from agent.config.run import TrainConfig
 from agent.records.run_folder import occupied
 from agent.running.run import train
-
-#: Every option that a person may misspell; env= stands for env.id.
-OPTIONS = [name for name in (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir") if name != "env.id"]
 
 register_resolvers()
 
@@ -32,20 +28,18 @@ register_resolvers()
 def main(cfg: DictConfig) -> None:
     """One run: a new one, or the rest of one that was stopped."""
     composed = HydraConfig.get()
-    with errors.sentences(OPTIONS):
+    with errors.sentences(TRAIN):
         folder = checked_folder(composed, cfg.resume)
     job = " ".join(composed.overrides.task) if composed.mode is RunMode.MULTIRUN else None
     if job is not None:
         print(f"job {composed.job.num}: {job}", file=sys.stderr)
-    with errors.job(job), errors.sentences(OPTIONS), occupied(folder):
+    with errors.job(job), errors.sentences(TRAIN), occupied(folder):
         run(cfg, list(composed.overrides.task), folder)
 
 
 def run(cfg: DictConfig, overrides: list[str], folder: Path) -> None:
     """Trains, and ends the process with the code of the signal that stopped it."""
     request = training_request(to_options(cfg), overrides, folder)
-    if request is None:
-        return
     for sentence in without_effect(request.config, request.overrides):
         print(sentence, file=sys.stderr)
     outcome = train(request.config, folder, request.begun, request.imports, overrides)
@@ -55,4 +49,4 @@ def run(cfg: DictConfig, overrides: list[str], folder: Path) -> None:
 
 if __name__ == "__main__":
     register_presets(sys.argv[1:])
-    errors.run(main, OPTIONS)
+    program.run(main, TRAIN)

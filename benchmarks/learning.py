@@ -92,7 +92,7 @@ def table(study: Study, results: list[dict[str, Any]]) -> str:
     """A Markdown table: one line per variant."""
     lines = [
         f"| {study.env}, {study.steps} steps | last agent, 100 episodes, per seed | mean [95 %] | IQM "
-        f"| first ≥ {study.threshold:g}: median steps | median training s | training s in all |",
+        f"| first ≥ {study.threshold:g}: median steps | median training s | training s of the whole run |",
         "|---|---|---|---|---|---|---|",
     ]
     for label in study.variants:

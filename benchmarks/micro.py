@@ -82,7 +82,7 @@ def replay(arguments: argparse.Namespace) -> Works:
         errors = torch.rand(batch, generator=torch.Generator(device).manual_seed(0), device=device)
         given = errors.numpy() if on_cpu else errors
         for _ in range(min(rows, 10**5) // batch):  # priorities of all sizes
-            prioritised.learned(prioritised.sample_to_learn(batch, 0.4, generator).rows, given)
+            prioritised.update_priorities(prioritised.sample_to_learn(batch, 0.4, generator).rows, given)
         drawn = prioritised.sample_to_learn(batch, 0.4, generator)
         works |= {
             f"uniform, sample {batch}": lambda b=batch: (uniform.sample(b, generator), wait()),
@@ -91,7 +91,7 @@ def replay(arguments: argparse.Namespace) -> Works:
                 wait(),
             ),
             f"prioritised, write {batch} priorities": lambda d=drawn, g=given: (
-                prioritised.learned(d.rows, g),
+                prioritised.update_priorities(d.rows, g),
                 wait(),
             ),
         }
@@ -119,8 +119,8 @@ def products() -> Callable[[], object]:
 
 
 def update(_: argparse.Namespace) -> Works:
-    """One gradient step on a batch at hand: target, loss, gradient, Adam."""
-    works: Works = {"the matrix products of expected, plain, alone": products()}
+    """One gradient step on a given batch: target, loss, gradient, Adam."""
+    works: Works = {"expected, plain, its matrix products alone": products()}
     for head, settings in HEADS.items():
         for noise, values in NOISES.items():
             both = parts.merged(settings, {"noise": values})
@@ -139,7 +139,7 @@ def update(_: argparse.Namespace) -> Works:
 
 
 def environment(_: argparse.Namespace) -> Works:
-    """A vector step with random actions, of all environments together."""
+    """One vector step of all environments, with random actions."""
     cases = [("CartPole-v1", "sync", 1), ("CartPole-v1", "sync", 8), ("CartPole-v1", "native", 8)]
     cases += [("CartPole-v1", "native", 32), ("MinAtar/Breakout-v1", "sync", 1), ("ALE/Pong-v5", "sync", 1)]
     works: Works = {}

@@ -14,74 +14,80 @@ DOCUMENT = ROOT / "docs" / "PERFORMANCE.md"
 SECTIONS = (
     (
         "Against other libraries",
-        """Environment steps per second of whole training loops, plain (ε-greedy) and noisy, each library at its best.
-What was done for that is said at the top of `benchmarks/peers/run_<library>.py`. The contenders are
-processes that are measured in turns, and the ratio is to Stable-Baselines3's plain DQN in the same
-round: median, least and greatest. All play the same environments, have networks of the same widths,
-batches of the same size and the same number of updates, which every runner checks.
+        """This section compares whole training loops, plain (ε-greedy) and noisy, in environment steps per second.
+Each library runs at its best; the top of `benchmarks/peers/run_<library>.py` says how. Each contender is a process of
+its own, and the processes are measured in turns. The ratio is to Stable-Baselines3's plain DQN in the same round:
+median, least and greatest. All contenders play the same environments, with networks of the same widths, batches of
+the same size and the same number of updates. Every runner checks this.
 
-What is not the same: libraries that have no noisy layers, or no Rainbow, are missing there. For an update
-Tianshou draws one noise for each of its two networks and TorchRL one for the online network (that of its
-target network changes when it is copied); both act by what the last update drew. This project draws one
-for the prediction, one for the target, with double Q-learning one for the selection, and a new one for
-every acting step. Peak memory is of the whole process, its imports included; of an Atari transition
-Stable-Baselines3 and TorchRL keep two stacks of frames, Tianshou one, this project one frame. This
-project's process is set up as `train.py` sets it up (agent/running/resources.py: numbers below 1e-38 are 0, freed
-memory is kept), the others' as they come.""",
+Some things differ:
+
+- A library without noisy layers, or without Rainbow, is missing in those rows.
+- For an update, Tianshou draws one noise for each of its two networks. TorchRL draws one for the online network; the
+  noise of its target network changes only when that network is copied. Both act with the noise of the last update.
+  This project draws one noise for the prediction, one for the target, one for the selection (with double Q-learning),
+  and a new one for every acting step.
+- Peak memory is that of the whole process, with its imports. Of an Atari transition, Stable-Baselines3 and TorchRL
+  store two stacks of frames, Tianshou one stack, this project one frame.
+- This project's process is set up as `train.py` sets it up: numbers below 1e-38 are 0, and freed memory is kept
+  (`agent/running/resources.py`). The other processes keep their defaults.""",
         "peers",
         "python benchmarks/peers.py",
     ),
     (
         "Time to a solved CartPole",
-        """Greedy return of at least 475 over 20 episodes, training seconds without evaluation; Stable-Baselines3
-with its zoo's settings.""",
+        """CartPole is solved at a greedy return of at least 475 over 20 episodes. Training seconds exclude
+evaluation. The seeds are 200–209, on one core; Stable-Baselines3 runs with the settings of its zoo. `per_row` is the
+preset, which draws noise for each row of a batch; `shared` draws once for the whole batch.""",
         "learning_cartpole",
         "python benchmarks/learning.py cartpole --only per_row,shared,sb3 --publish",
     ),
     (
         "A whole run, piece by piece",
-        """A run of `train.py` with its preset, logging, evaluation and checkpoints included. The time of a piece
-is what it takes itself, without the pieces that it calls.""",
+        """This is a run of `train.py` with its preset, including logging, evaluation and checkpoints. The time of a
+piece excludes the pieces that it calls.""",
         "whole_run",
         "python benchmarks/whole_run.py",
     ),
     (
         "The pieces",
-        """Microseconds of a call, median, least and greatest of several blocks. The first line of the updates
-is the floor under all of them: the matrix products of a plain update, and nothing else.""",
+        """The tables give microseconds per call: median, least and greatest of several blocks. The first row of the
+updates is a lower bound for all of them: the matrix products of a plain update and nothing else.""",
         "micro",
         "python benchmarks/micro.py",
     ),
     (
-        "What each trick bought, and what grows",
-        """First the tricks, one at a time: the part as it is, and what a straightforward program does in its
-place, everything else equal. Then what an update, an environment step and a sample cost as things grow.""",
+        "Gains of the tricks, growth of the costs",
+        """The first table measures the tricks one at a time, each against a straightforward program, with everything
+else equal. The other tables show how the costs of an update, an environment step and a sample grow.""",
         "scaling",
         "python benchmarks/scaling.py",
     ),
     (
         "On a GPU: updates",
-        """The presets on frames as Atari's, drawn from a replay on the device; updates per second, and the memory
-beside the replay.""",
+        """The presets learn from frames like Atari's, drawn from a replay on the device. The tables give updates per
+second and the memory that is used besides the replay.""",
         "gpu_updates",
         "python benchmarks/gpu.py --only updates",
     ),
     (
         "On a GPU: where the time goes",
-        """What the device does in an update that is one CUDA graph, and what the host waits for in a training step.""",
+        """The tables show the work of the device in an update that is one CUDA graph, and the waits of the host in a
+training step.""",
         "gpu_profile",
         "python benchmarks/gpu.py --only profile",
     ),
     (
         "On a GPU: Atari training",
-        """Emulator frames per second of whole training on Pong, at the presets' replay ratios.""",
+        """This is the speed of whole training runs on Pong in emulator frames per second, at the presets' replay
+ratios.""",
         "gpu_training",
         "python benchmarks/gpu.py --only training",
     ),
     (
         "On a GPU: Pong",
-        """How long Rainbow trains until the mean of its last 20 games is 18: 32 environments, batches of 128, steps
-of 2e-4, a target network every 500 updates, a replay of 500,000 transitions, else as its preset.""",
+        """Rainbow trains until the mean of its last 20 games is 18, with 32 environments, batches of 128, a learning
+rate of 2e-4, a new target network every 500 updates and a replay of 500,000 transitions. All else is its preset.""",
         "gpu_pong",
         "python benchmarks/gpu.py --pong 18",
     ),
@@ -92,10 +98,10 @@ def document() -> str:
     """The whole document; a table that was not made yet is named with its command."""
     parts = [
         "# Performance",
-        "Made by `python benchmarks/report.py` from the tables that the commands below write to `docs/performance/`. "
-        "Every number, but for trials that say so, stands under the command that makes it and the machine that it "
-        "comes from. The load in that line is the machine's average over the minute before the command began: what ran "
-        "until then counts, even where it was stopped for the measurement.",
+        "`python benchmarks/report.py` makes this page from the tables in `docs/performance/`. Above each table "
+        "stand the command that made it and the machine that it ran on; a few trials say that they were made in "
+        "another way. The load is the machine's average over the minute before the command began. It includes "
+        "programs that were stopped for the measurement.",
     ]
     for title, prose, name, command in SECTIONS:
         path = TABLES / f"{name}.md"

@@ -187,7 +187,7 @@ def report() -> None:
         "",
         *best(TASKS),
         "",
-        "## What noise adds",
+        "## The effect of noise",
         "",
         ABLATION,
         "",
@@ -202,20 +202,22 @@ def report() -> None:
 
 HEAD = """# Results
 
-Made by `python benchmarks/results.py` (and `python benchmarks/deep_sea.py`), which makes the runs that are missing
-below `docs/results` and writes this page. Each run is `train.py` with one seed and then `evaluate.py` on the **last**
-agent: its mean network plays 100 episodes of seeds of its own, greedily. Settings were chosen on other seeds than those
-reported; where a reported seed had a say, the task tells.
-Intervals are 95 % bootstrap intervals of the mean over seeds; IQM is the interquartile mean over seeds. Curves are
-greedy evaluations over 20 episodes (of Atari's games 10) while training.
+`python benchmarks/results.py` and `python benchmarks/deep_sea.py` make the runs that are missing below `docs/results`
+and write this page. Each run is `train.py` with one seed, followed by `evaluate.py` on the **last** agent: its mean
+network plays 100 episodes greedily, on seeds that training never used. Settings were chosen on other seeds than those
+reported; where a reported seed had an influence, the section says so. Intervals are 95 % bootstrap intervals of the
+mean over seeds, and IQM is the interquartile mean over seeds. Curves show greedy evaluations during training, over 20
+episodes (10 on Atari).
 
-Runs are kept as they were made, over many versions of the code: today's may end elsewhere on the same seed.
+The runs were made over many versions of the code. With the same seed, today's code may end with another result.
 
-The figures of others, in italics, are those of their own tables, by their own protocols: of SB3's zoo one trained agent
-each, of CleanRL and SLM-Lab averages of returns while training. Steps are named where they differ from ours.
+Rows in italics are figures that others publish, by their own protocols. The zoo of SB3 (Stable-Baselines3) gives one
+trained agent per task. CleanRL and SLM-Lab give averages of returns during training. Their number of steps is named
+where it differs from ours.
 """
-ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration; all else (double Q-learning,
-3-step returns, layer normalisation, widths, batch, learning rate, replay) is the same. Losses count like wins."""
+ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration. All else is the same: double
+Q-learning, 3-step returns, layer normalisation, widths, batch, learning rate and replay. Losses are reported like
+wins."""
 
 CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
 NOISE_ALONE = ["agent.epsilon.start=0", "agent.epsilon.end=0"]
@@ -260,8 +262,8 @@ TASKS = (
             "CleanRL DQN, 500k steps": "488.7",
             "SLM-Lab DDQN+PER, 200k steps": "451.5",
         },
-        note="The preset's draw for each row was chosen by ten runs, which may have been those of seeds 100–109: hence "
-        "other ones here.",
+        note="Ten runs chose the preset's draw for each row. They may have had the seeds 100–109, and these runs "
+        "therefore have others.",
     ),
     Task(
         "Acrobot-v1",
@@ -283,7 +285,8 @@ TASKS = (
         CONTROL,
         solved=-110.0,
         references={"SB3 zoo DQN": "−100.8", "SB3 zoo QR-DQN": "−106.0", "CleanRL DQN, 500k steps": "−195"},
-        note="σ0 = 0.25 was chosen on seeds 0–5, after one run on seed 101 with 0.5 had never found the hill.",
+        note="σ0 = 0.25 was chosen on seeds 0–5, after a run with seed 101 and σ0 = 0.5 had never reached the top of "
+        "the hill.",
     ),
     Task(
         "LunarLander-v3",
@@ -294,8 +297,9 @@ TASKS = (
         eval_every=10_000,
         solved=200.0,
         references={"SB3 zoo DQN, LunarLander-v2": "154", "SB3 zoo QR-DQN, LunarLander-v2": "70"},
-        note="Chosen on seeds 20–22: step size, updates per step, width, ε on top of the noise in the preset; n = 7 "
-        "and what else it has of its own for Rainbow, Munchausen targets for the best of ε-greedy.",
+        note="These settings were chosen on seeds 20–22: for the preset, the step size, updates per step, width and "
+        "ε-greedy actions on top of the noise; for Rainbow, n = 7 and its other options; for the best ε-greedy "
+        "agent, Munchausen targets.",
     ),
     Task(
         "LunarLander-v3-300k",
@@ -316,11 +320,11 @@ TASKS = (
         {"noisy_dqn": ["agent.lr=1.5e-4", "agent.target_every=250", "agent.learning_starts=5000"]},
         range(100, 101),
         25_000,
-        note="A run that a CPU finishes within the hour, 800 000 frames with sticky actions. They are too few: "
-        "random play loses by 20.7 on average. The step size is larger and the target newer than in the "
-        "preset, which is for millions of steps. That the pipeline learns is seen below, with a smaller "
-        "network, and on a GPU, where Rainbow had got from −21 to 3.5 in 2.5 million frames, [in six "
-        "minutes](PERFORMANCE.md#on-a-gpu-pong), when it was stopped.",
+        note="A CPU finishes this run within an hour: 800 000 frames with sticky actions. They are too few to learn "
+        "from; random play loses by 20.7 on average. The step size is larger and the target network newer than in "
+        "the preset, which is made for millions of steps. Two other runs show that the program learns Pong: the next "
+        "section, with a smaller network, and a run of Rainbow on a GPU, which went from −21 to 3.5 in 2.5 million "
+        "frames, [in six minutes](PERFORMANCE.md#on-a-gpu-pong), when it was stopped.",
     ),
     Task(
         "Pong-250k",
@@ -329,14 +333,14 @@ TASKS = (
         {"noisy_dqn": SMALL_PONG},
         range(101, 102),
         25_000,
-        note="What a core learns in little more than an hour: a million frames without sticky actions, the "
-        "convolutions of Mnih et al. (2013) as an encoder of one's own "
-        "([benchmarks/mnih2013.py](../benchmarks/mnih2013.py)), fewer products, an update every two steps. A "
-        "curve's point is the mean of 10 games; where it juts out, games without an end were cut after 27 000"
-        " steps: without sticky actions a greedy policy can go round in circles. Before it, on seed 100, two "
-        "runs were stopped: with one draw for the batch games stood at −16 after 115 000 steps, half of them "
-        "by the mean network, which by itself stood at −20.3; Rainbow of this size was at −21.0 after 125 "
-        "000. Hence a draw per row, half of which teach the mean network, on another seed.",
+        note="This run takes one core little more than an hour. It has a million frames without sticky actions, the "
+        "convolutions of Mnih et al. (2013) as a user's encoder "
+        "([benchmarks/mnih2013.py](../benchmarks/mnih2013.py)), fewer products, and an update every two steps. Each "
+        "point of the curve is the mean of 10 games. Where the curve peaks, endless games were cut after 27 000 "
+        "steps: without sticky actions a greedy policy can repeat itself for ever. Two earlier runs on seed 100 were "
+        "stopped. With one draw for the batch, games stood at −16 after 115 000 steps, half of them played by the "
+        "mean network, which alone stood at −20.3. Rainbow of this size stood at −21.0 after 125 000. This run "
+        "therefore has one draw per row, half of which train the mean network, and another seed.",
     ),
 )
 

@@ -56,7 +56,7 @@ def widths() -> Works:
 
 
 def environments() -> Works:
-    """acting, environments and replay together, of one environment step, by number of environments"""
+    """one environment step without updates (acting, environment and replay), by number of environments"""
     return {f"{count}": collecting(count) for count in (1, 4, 8, 32, 128)}
 
 
@@ -219,19 +219,19 @@ def matrix_on_the_left() -> Pair:
 
 
 TRICKS: dict[str, Callable[[], Pair]] = {
-    "gradients by hand and NumPy, for autograd: a plain update": lambda: hand_written_gradients(PLAIN),
+    "hand-written NumPy gradients instead of autograd: a plain update": lambda: hand_written_gradients(PLAIN),
     "… a noisy update, one draw": lambda: hand_written_gradients(SHARED),
     "… a noisy update, a draw per row": lambda: hand_written_gradients(PER_ROW),
-    "C51's loss by hand and NumPy, for torch's on the same network": hand_written_loss,
-    "numbers below 1e-38 taken for 0: Adam's step where half its averages have faded to such": no_denormals,
-    "noise from a table, for torch.randn: 256 draws of a network": table_of_quantiles,
-    "the noisy matrix never formed, for one per row: a layer 128 to 128, forwards": no_matrix_per_row,
-    "a large matrix on the left of a product with few rows, for on its right: 8 layers 1024 to 128": matrix_on_the_left,
-    "Adam on one flat vector, for torch's fused Adam on 12 tensors": lambda: flat_adam(True),
-    "… for torch's Adam in a loop over 12 tensors": lambda: flat_adam(False),
-    "batches by NumPy from the draw to the loss, for torch's draw and tensors: a whole step": no_torch_between,
-    "batches gathered at once, for one by one: eight of 128": batches_at_once,
-    "the environment's own vector class, for one after the other: a step of 8": lambda: (
+    "C51's loss, hand-written in NumPy instead of torch's, on the same network": hand_written_loss,
+    "numbers below 1e-38 flushed to 0: Adam's step with half of its averages that small": no_denormals,
+    "noise from a table instead of torch.randn: 256 draws for a network": table_of_quantiles,
+    "no noisy matrix instead of one per row: a layer from 128 to 128, forward": no_matrix_per_row,
+    "a large matrix on the left, not the right, of a product with few rows: 8 layers, 1024 to 128": matrix_on_the_left,
+    "Adam on one flat vector instead of torch's fused Adam on 12 tensors": lambda: flat_adam(True),
+    "… instead of torch's Adam in a loop over 12 tensors": lambda: flat_adam(False),
+    "batches in NumPy from the draw to the loss instead of in torch: a whole step": no_torch_between,
+    "eight batches of 128 gathered at once instead of one by one": batches_at_once,
+    "the environment's own vector class instead of one environment after the other: a step of 8": lambda: (
         collecting(8, "native"),
         collecting(8, "sync"),
     ),
@@ -262,9 +262,7 @@ def tricks(blocks: int) -> tuple[dict[str, Any], str]:
         rows.append(
             [name, *(reporting.spread(times[key], 1) for key in ("with", "without")), reporting.spread(ratio, 2)]
         )
-    return found, reporting.table(
-        ["the trick, and what it stands in for", "µs with", "µs without", "times faster"], rows
-    )
+    return found, reporting.table(["the trick, and the alternative", "µs with", "µs without", "times faster"], rows)
 
 
 def main() -> None:

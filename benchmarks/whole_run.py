@@ -83,14 +83,14 @@ def instrument(clock: Clock) -> Callable[..., Any]:
 
     running.make_vector = make_vector
     for owner, name, piece in (
-        (running, "train", "start, and what is left"),
+        (running, "train", "start, and everything else"),
         (DQN, "act", "act: network"),
         (TableNoise, "draw", "noise, of acting and updates"),
         (Replay, "add", "replay: add"),
         (Replay, "sample_many", "replay: sample"),
         (PrioritisedReplay, "sample_to_learn", "replay: sample"),
-        (PrioritisedReplay, "learned", "replay: priorities"),
-        (DQN, "update", "update: what is left"),
+        (PrioritisedReplay, "update_priorities", "replay: priorities"),
+        (DQN, "update", "update: everything else"),
         (AutogradGradient, "__call__", "update: forward, loss and backward"),
         (NumpyGradient, "__call__", "update: forward, loss and backward"),
         (Adam, "step", "update: Adam"),

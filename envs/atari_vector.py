@@ -6,7 +6,8 @@ What differs is what a seed draws: sticky actions, and the idle steps of a start
 limit of 108000 frames counts from after these.
 """
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,10 +15,15 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from agent.common.seeds import EpisodeSeeds
 from envs.atari import NOOP_MAX, SIDE, SKIP, STACK
+from envs.episodes import ActionLog, Stretch
 
 #: Arguments of an Atari id that the class knows too; what else there is, such as mode and difficulty, it does not.
 KNOWN = frozenset({"repeat_action_probability", "full_action_space", "max_num_frames_per_episode"})
+#: Steps that a copy plays with one seed, in whole games: an emulator reads its game again for a new one, which takes
+#: 65 ms, as 200 steps do. To play these steps again takes 2 s.
+STRETCH = 10_000
 
 
 class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -70,6 +76,13 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._lives = np.zeros(num_envs, dtype=np.int32)
         self._age = np.zeros(num_envs, dtype=np.int64)  # frames of the episode before the newest, up to 3
         self._ended = np.zeros(num_envs, dtype=bool)
+        self._stacks = np.zeros((num_envs, STACK, SIDE, SIDE), dtype=np.uint8)  # the newest
+        # Of the stretch that each copy plays (see envs.episodes): its number, the steps and rewards so far, and whether
+        # the next step only begins it.
+        self._seeds: list[EpisodeSeeds] = []
+        self._number, self._steps = np.zeros(num_envs, dtype=np.int64), np.zeros(num_envs, dtype=np.int64)
+        self._paid, self._waiting = np.zeros(num_envs), np.zeros(num_envs, dtype=bool)
+        self._actions = ActionLog(num_envs, self._games.single_action_space.n)  # type: ignore[attr-defined, unused-ignore]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -78,7 +91,10 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seeds = None if seed is None else np.random.SeedSequence(seed).generate_state(self.num_envs) >> 1  # of 31 bits
         stacks, info = self._games.reset(seed=None if seeds is None else seeds.astype(np.int64))
         self._lives, self._age[:], self._ended[:] = info["lives"], 0, False
-        return self._filled(stacks), {}
+        self._stacks = self._filled(stacks)
+        if seed is None and self._seeds:
+            self._begin_stretch(np.ones(self.num_envs, dtype=bool))
+        return self._stacks, {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """The same action for four emulator frames, in every copy; the reward is their sum."""
@@ -87,16 +103,86 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Sends the actions off; the games go on while the caller does something else, until `step_wait`."""
-        self._games.send(np.asarray(actions, dtype=np.int64))
+        actions = np.asarray(actions, dtype=np.int64)
+        self._actions.add(actions, keep=int(self._steps.max()))
+        self._games.send(actions)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """What the step has led to that `step_async` began."""
         stacks, reward, terminated, truncated, info = self._games.recv()
-        fresh, lives = self._ended, info["lives"]
+        reward, fresh, lives = reward.astype(np.float64), self._ended, info["lives"]
+        if begins := self._waiting.any():
+            reward, terminated, truncated = (np.where(self._waiting, 0, of) for of in (reward, terminated, truncated))
+            terminated, truncated = terminated.astype(bool), truncated.astype(bool)
         self._age = np.where(fresh, 0, np.minimum(self._age + 1, STACK - 1))
         life_lost = (lives > 0) & (lives < self._lives) & ~fresh
         self._lives, self._ended = lives, terminated | truncated
-        return self._filled(stacks), reward.astype(np.float64), terminated, truncated, {"life_lost": life_lost}
+        self._stacks = self._filled(stacks)
+        self._paid += reward
+        self._steps += 1
+        if begins:
+            self._begin_stretch(self._waiting)
+        if self._seeds and (over := self._ended & (self._steps >= STRETCH)).any():
+            self._wait(over, self._number + 1)
+        return self._stacks, reward, terminated, truncated, {"life_lost": life_lost}
+
+    # ---- see envs.episodes
+
+    def begin_episodes(self, seed: int, number: int = 0) -> None:
+        """The next reset without a seed begins stretch `number` of every copy."""
+        self._seeds = [EpisodeSeeds(seed, copy) for copy in range(self.num_envs)]
+        self._number[:] = number
+
+    def stretches(self) -> list[Stretch]:
+        """Where each copy stands; its checksum is of its newest stack and of the rewards of the stretch."""
+        return [
+            Stretch(int(self._number[i]), True, 0, self._actions.last(i, 0))
+            if self._waiting[i]
+            else Stretch(
+                int(self._number[i]),
+                bool(self._ended[i]),
+                zlib.crc32(self._stacks[i], zlib.crc32(self._paid[i].tobytes())),
+                self._actions.last(i, int(self._steps[i])),
+            )
+            for i in range(self.num_envs)
+        ]
+
+    def come_back(self, stretches: Sequence[Stretch]) -> list[bool]:
+        """Goes to where the copies stood; one that does not come there begins a new game at the next step.
+
+        All play at the same time and come there at the same step: those of fewer actions begin later.
+        """
+        self._number[:] = [stretch.number for stretch in stretches]
+        lengths = np.array([len(stretch.actions) for stretch in stretches])
+        actions = np.zeros((lengths.max(), self.num_envs), dtype=np.int64)
+        for i, stretch in enumerate(stretches):
+            actions[len(actions) - lengths[i] :, i] = stretch.actions
+        self.reset()
+        for left in range(len(actions), -1, -1):
+            if (begins := lengths == left).any() and left < len(actions):
+                self._number[begins] = np.array([stretch.number for stretch in stretches])[begins]
+                self._begin_stretch(begins)
+            if left:
+                self.step(actions[-left])
+        self._wait(np.array([stretch.ended and not len(stretch.actions) for stretch in stretches]), self._number)
+        came = [now[:3] == to[:3] for now, to in zip(self.stretches(), stretches, strict=True)]
+        self._wait(~np.array(came), np.array([stretch.number + 1 for stretch in stretches]))
+        return came
+
+    def _begin_stretch(self, copies: np.ndarray) -> None:
+        """Begins games of some copies, bool [E], with the seeds of their stretches."""
+        seeds = np.array([self._seeds[i](int(self._number[i])) for i in copies.nonzero()[0]], dtype=np.int64)
+        stacks, info = self._games.reset(seed=seeds, options={"reset_mask": copies})
+        self._lives, self._age, self._ended = info["lives"], np.where(copies, 0, self._age), self._ended & ~copies
+        self._paid[copies], self._steps[copies] = 0.0, 0
+        self._waiting = self._waiting & ~copies
+        self._stacks = self._filled(stacks)
+
+    def _wait(self, copies: np.ndarray, numbers: np.ndarray) -> None:
+        """Has the next step of some copies, bool [E], only begin the stretch of such a number."""
+        self._number[copies] = numbers[copies]
+        self._paid[copies], self._steps[copies] = 0.0, 0
+        self._waiting, self._ended = self._waiting | copies, self._ended | copies
 
     def _filled(self, stacks: np.ndarray) -> np.ndarray:
         """Stacks whose frames from before the episode, zeros, are its first frame instead."""

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.common.errors import UserError
 
+USUAL_FPS, FASTEST = 30, 1_000
 GIF_MAX_FPS = 25  # beyond it a GIF only grows: viewers slow very short delays down
 GIF_COLORS = 128
 MAX_BYTES = 512 << 20  # of a film: frames lie in memory until they are written; of 600 × 400 pixels these are 746
 TINY, WIDTH = 32, 160  # pixels: what is smaller than the one, as MinAtar's 10 × 10, is enlarged to the other
 
 Frame = NDArray[np.uint8]
+
+
+def frames_per_second(named: Any) -> int:
+    """The speed that an environment names for its films, from 1 to `FASTEST`; `USUAL_FPS` where that is no speed."""
+    try:
+        fps = float(named)
+    except (TypeError, ValueError, OverflowError):
+        return USUAL_FPS
+    return max(1, min(round(fps), FASTEST)) if math.isfinite(fps) and fps > 0.0 else USUAL_FPS
 
 
 class Film:

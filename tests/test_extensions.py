@@ -1,12 +1,14 @@
 """Modules of one's own: named by the person at the command line, never by a run, a checkpoint or a saved agent."""
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers import ROOT, Programs, Result
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.imports import import_named
 from agent.common.errors import UserError
@@ -50,9 +52,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     started.close()
 
 
-def readme_encoder() -> str:
-    """The module that the README shows."""
-    found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def shown_encoder() -> str:
+    """The module that docs/EXTENDING.md shows."""
+    found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "docs/EXTENDING.md").read_text(), re.DOTALL)
     assert found
     return found[1]
 
@@ -63,8 +65,8 @@ def sentence(result: Result) -> str:
 
 
 def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path: Path) -> None:
-    """The README's encoder, on an environment in another file; its agent needs both named, and names neither."""
-    (tmp_path / "my_encoder.py").write_text(readme_encoder())
+    """The documents' encoder, on an environment in another file; its agent needs both named, and names neither."""
+    (tmp_path / "my_encoder.py").write_text(shown_encoder())
     (tmp_path / "my_game.py").write_text(GAME)
     named = ("env=my_game:Game-v0", "imports=my_encoder", "agent.network.encoder=tiny")
     options = (*QUIET, "hydra.run.dir=run", "num_envs=2")
@@ -168,3 +170,113 @@ def test_what_names_a_module_is_taken_out() -> None:
     asked = {"imports": ["json"], "env": {"id": "json:Foo/Bar-v0"}, "seed": 0}
     import_named(asked)
     assert asked == {"env": {"id": "Foo/Bar-v0"}, "seed": 0}
+
+
+MODULE = "import sys; sys.was_imported = __file__"
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of one's own that the program was started in, without a trace of what it imports."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "was_imported", None, raising=False)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def write_module(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(MODULE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "expected"),
+    [
+        ("agent", "agent.py", "agent is the name of a module of this program: .*its path, such as ./agent.py"),
+        ("envs", "envs/__init__.py", "envs is the name of a module of this program: .*its path, such as ./envs$"),
+        ("train", "other.py", "train is the name of a module of this program"),
+        ("agent.running", "other.py", "agent is the name of a module of this program"),
+        ("code", "code.py", "code is the name of a module of Python itself: rename yours, .* such as ./code.py"),
+        ("sys", "sys.py", "sys is the name of a module of Python itself"),
+        ("yaml", "yaml.py", "yaml is the name of a module that is installed in .*/__init__.py: .* such as ./yaml.py"),
+    ],
+)
+def test_a_name_that_another_module_has_is_told(mine: Path, name: str, file: str, expected: str) -> None:
+    write_module(mine, file)
+    for options, option in (
+        ({"imports": name}, f"imports={name}"),
+        ({"imports": [], "env": {"id": f"{name}:Game-v0"}}, f"env={name}:Game-v0"),
+    ):
+        with pytest.raises(UserError, match=f"^{option}: {expected}"):
+            import_named(options)
+    assert sys.was_imported is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("./mine.py", "mine.py"),
+        ("mine.py", "mine.py"),
+        ("./agent.py", "agent.py"),
+        ("./code.py", "code.py"),
+        ("folder/my module.py", "folder/my module.py"),
+        ("../{here}/mine.py", "mine.py"),
+        ("./package", "package/__init__.py"),
+        ("{all}/mine.py", "mine.py"),
+    ],
+)
+def test_a_path_stands_for_a_name(mine: Path, path: str, file: str) -> None:
+    written = write_module(mine, file)
+    path = path.format(here=mine.name, all=mine)
+    (shown,) = import_named({"imports": path})
+    assert Path(sys.was_imported).resolve() == written.resolve()  # type: ignore[attr-defined]
+    again = OverridesParser.create().parse_override(shown).value()
+    assert again == [path]
+    sys.was_imported = None  # type: ignore[attr-defined]
+    import_named({"imports": again})
+    assert sys.was_imported is None, "it was imported twice"  # type: ignore[attr-defined]
+    assert sys.modules["agent"].__file__ == str(ROOT / "agent" / "__init__.py")
+
+
+def test_two_files_of_one_name_are_two_modules(mine: Path) -> None:
+    files = [write_module(mine / folder, "game.py") for folder in ("one", "two")]
+    for file in files:
+        import_named({"imports": str(file.relative_to(mine))})
+        assert sys.was_imported == str(file.resolve())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("./nothing.py", "imports=./nothing.py: there is no file nothing.py"),
+        ("./empty", "imports=./empty: there is no file empty/__init__.py"),
+        ("./text.txt", "imports=./text.txt: .* is not a module: a module's file ends in .py"),
+        ("./broken.py", "imports=./broken.py: importing it failed: ZeroDivisionError"),
+        ("./needs.py", "imports=./needs.py: it needs nowhere_at_all; it must be installed, or lie in"),
+    ],
+)
+def test_a_path_that_cannot_be_imported_is_one_sentence(mine: Path, path: str, expected: str) -> None:
+    (mine / "empty").mkdir()
+    for name, text in (("text.txt", ""), ("broken.py", "1 / 0"), ("needs.py", "import nowhere_at_all")):
+        (mine / name).write_text(text)
+    for _ in range(2):  # what failed is not taken for imported
+        with pytest.raises(UserError, match=expected):
+            import_named({"imports": path})
+
+
+def test_an_environment_in_a_file_is_trained_and_played(programs: Programs, tmp_path: Path) -> None:
+    """Its file has the name of a module of this program, and the commands that are shown name it again."""
+    (tmp_path / "agent.py").write_text(GAME)
+    result = programs.run("train", *QUIET, "env=./agent.py:Game-v0", "num_envs=2", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["Game-v0"]
+    shown = next(line for line in result.err.splitlines() if line.startswith("evaluate:"))
+    words = shlex.split(shown.partition("python evaluate.py ")[2])
+    assert "imports=[./agent.py]" in words
+    result = programs.run("evaluate", *words, "episodes=2", cwd=tmp_path)
+    assert result.code == 0, result.err

@@ -48,9 +48,9 @@ class Twin:
         for episodes, first in zip(self.episodes, observation.tolist(), strict=True):
             episodes.append(Episode(tuple(first)))
 
-    def cut(self, observation: np.ndarray) -> None:
-        self.tick += 1
-        self.begin(observation)
+    def cut(self, copies: np.ndarray) -> None:
+        for e in copies.nonzero()[0]:
+            self.episodes[e][-1].ended = True
 
     def add(self, action: Any, reward: Any, terminated: Any, truncated: Any, following: np.ndarray) -> None:
         for e, episodes in enumerate(self.episodes):
@@ -122,11 +122,12 @@ class World:
             memory.add(action, reward, terminated, truncated, following)
         self.resetting = terminated | truncated
 
-    def cut(self) -> None:
-        first = self.observe()
-        self.replay.cut(first)
-        self.twin.cut(first)
-        self.resetting[:] = False
+    def cut(self, copies: Any = True) -> None:
+        """Ends the episodes of some environments [E], or of all, from outside: their next step only resets."""
+        copies = np.broadcast_to(copies, self.num_envs)
+        for memory in (self.replay, self.twin):
+            memory.cut(copies)
+        self.resetting = self.resetting | copies
 
     def save_and_load(self) -> None:
         saved = copy.deepcopy(self.replay.state())
@@ -210,12 +211,12 @@ def test_newest_row_bootstraps_early_and_grows_with_the_next_steps() -> None:
 # ---- cuts
 
 
-def test_cut_is_a_truncation_after_the_newest_step() -> None:
+def test_cut_is_a_truncation_after_the_newest_step_of_that_environment_alone() -> None:
     world = World(capacity=16, num_envs=2, n_step=3)
     for _ in range(3):
         world.step()
-    world.cut()
-    for _ in range(3):
+    world.cut([False, True])
+    for _ in range(4):  # the first of which only resets environment 1
         world.step()
     world.check()
     batch = world.replay.gather(all_starts(world.replay))
@@ -223,13 +224,15 @@ def test_cut_is_a_truncation_after_the_newest_step() -> None:
     assert batch.observation[one, 1].tolist() == [1, 2, 3, 5, 6, 7]
     assert batch.next_observation[one, 1].tolist() == [4, 4, 4, 8, 8, 8]
     assert batch.discount[one].tolist() == [GAMMA**3, GAMMA**2, GAMMA] * 2
+    assert batch.observation[~one, 1].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert batch.next_observation[~one, 1].tolist() == [4, 5, 6, 7, 8, 8, 8]
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("cuts", [1, 2, 3])
 @pytest.mark.parametrize("ending", ["none", "terminated", "truncated", "reset row"])
 def test_cuts_at_every_position_of_the_ring(num_envs: int, cuts: int, ending: str) -> None:
-    """In mid-episode, right after an ending (its reset row never comes) and after a reset row; several in a row."""
+    """In mid-episode, right after an ending (its reset row is yet to come), after a reset row; several in a row."""
     rows = 6
     for position in range(2 * rows):
         world = World(rows * num_envs, num_envs, n_step=3, seed=position)
@@ -239,8 +242,8 @@ def test_cuts_at_every_position_of_the_ring(num_envs: int, cuts: int, ending: st
         world.step(terminated=ends & (ending == "terminated"), truncated=ends & (ending in ("truncated", "reset row")))
         if ending == "reset row":
             world.step()
-        for _ in range(cuts):
-            world.cut()
+        for i in range(cuts):
+            world.cut(np.arange(num_envs) >= i)
             world.check()
         for _ in range(rows):
             world.step()
@@ -250,6 +253,7 @@ def test_cuts_at_every_position_of_the_ring(num_envs: int, cuts: int, ending: st
 def test_cut_before_the_first_step() -> None:
     world = World(capacity=4, num_envs=2, n_step=2)
     world.cut()
+    world.step()
     assert len(world.replay) == 0
     world.step()
     world.check()
@@ -292,7 +296,7 @@ def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bo
         for _ in range(100):
             operation = pick.random()
             if operation < 0.05:
-                world.cut()
+                world.cut(pick.random(num_envs) < 0.7)
             elif operation < 0.08:
                 world.save_and_load()
             else:
@@ -406,7 +410,8 @@ def test_an_empty_replay_refuses_to_sample() -> None:
         world.replay.sample(1)
     world.step()
     assert len(world.replay.sample(5).action) == 5
-    world.cut()  # takes the only row that is held
+    world.cut()
+    world.step()  # which only resets, and takes the only row that is held
     with pytest.raises(ValueError, match="no transition"):
         world.replay.sample_many(2, 4)
 

@@ -22,6 +22,7 @@ import yaml
 from helpers import Programs, Result
 
 from agent.common.errors import UserError
+from agent.common.interrupt import Interrupt
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.records import run_folder
@@ -29,6 +30,7 @@ from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_ch
 from agent.records.run_folder import first_difference, merge_resumed
 from agent.records.saved_agent import load_agent
 from agent.running.build import build_agent, build_replay
+from agent.running.progress import with_evaluation
 from agent.running.resources import left_by_group
 from agent.running.trainer import Trainer
 from envs.make import load_task
@@ -62,6 +64,15 @@ AGENTS = {
     "BTR": ("num_envs=4", "agent=btr", "agent.noise.draws=4", "agent.noise.mean_rows=0.5", "backend=torch"),
     "noisy, learning while processes step": ("num_envs=2", "env.vectorization=async", "overlap=on"),
     "plain, 4 environments": ("num_envs=4", *PLAIN, "env.vectorization=sync"),
+    "windows of 5 steps, priorities, a time limit": (
+        "num_envs=3",
+        "env=Acrobot-v1",
+        "env.time_limit=40",
+        "agent.n_step=5",
+        "agent.priority.enabled=true",
+    ),
+    "8 processes, noise held for an episode": ("num_envs=8", "env.vectorization=async", "agent.noise.hold=episode"),
+    "a state that looks like others": ("num_envs=3", "env=FrozenLake-v1", "env.vectorization=async"),
 }
 
 
@@ -98,6 +109,7 @@ def loaded(run: Path) -> tuple[int, dict[str, Any]]:
     assert checkpoint is not None
     step, state = load_checkpoint(checkpoint)
     del state["seconds"], state["wandb_run_id"]
+    state["monitor"]["last"] = state["monitor"]["last"][:2]
     return step, state
 
 
@@ -151,6 +163,24 @@ def test_a_killed_run_goes_on_bit_for_bit(programs: Programs, tmp_path: Path, op
     same_runs(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_a_resumed_run_may_be_saved_more_often(programs: Programs, tmp_path: Path) -> None:
+    """Only the saving differs; losses are logged where something is saved, too."""
+    words = (*QUIET, "num_envs=3", "env.vectorization=sync", "log.every=100000", "eval.every=350")
+    legs = {"whole": ((1500, 0),), "parts": ((600, 500), (1100, 130), (1500, 0))}
+    for run, parts in legs.items():
+        for i, (steps, every) in enumerate(parts):
+            where = f"resume={run}" if i else f"hydra.run.dir={run}"
+            options = (where, f"steps={steps}", f"checkpoint.every={every}")
+            process = programs.run("train", *(() if i else words), *options, cwd=tmp_path)
+            assert process.code == 0, process.err
+            assert "bit-equal" not in process.err
+    (_, one), (_, two) = (loaded(tmp_path / run) for run in legs)
+    for name in ("agent", "replay", "collector", "sampling_generator"):
+        same(one[name], two[name], name)
+    episodes = [[row for row in metrics(tmp_path / run) if "train/episode_return" in row] for run in legs]
+    assert episodes[0] == episodes[1] != []
+
+
 def test_kills_at_random_instants_lose_nothing(programs: Programs, tmp_path: Path) -> None:
     words = ("train", *QUIET, "eval.every=70", "eval.episodes=1", "log.every=30", "checkpoint.every=40")
     words = (*words, "num_envs=2", "agent.replay_size=300")
@@ -189,11 +219,10 @@ def test_a_signal_saves_and_says_how_to_go_on(
     step, words = re.findall(r"stopped at step (\d+) and saved; go on with: python train.py (.*)", result.err)[0]
     assert loaded(tmp_path / "a run")[0] == int(step) == reached(tmp_path / "a run")
     assert metrics(tmp_path / "a run")[-1]["global_step"] <= int(step)
-    more = int(step) + 400
-    assert programs.run("train", *shlex.split(words), f"steps={more}", cwd=tmp_path).code == 0
-    assert reached(tmp_path / "a run") >= more
-    rows = [row["global_step"] for row in metrics(tmp_path / "a run") if "train/loss" in row]
-    assert rows == sorted(set(rows))
+    more = f"steps={int(step) + 400}"
+    assert programs.run("train", *shlex.split(words), more, cwd=tmp_path).code == 0
+    assert programs.run("train", *options[:-2], more, "hydra.run.dir=whole", cwd=tmp_path).code == 0
+    same_runs(tmp_path / "whole", tmp_path / "a run")
 
 
 def test_a_second_signal_stops_at_once(programs: Programs, tmp_path: Path) -> None:
@@ -209,12 +238,13 @@ def test_a_second_signal_stops_at_once(programs: Programs, tmp_path: Path) -> No
     assert 200 <= loaded(tmp_path / "run")[0] < 300
 
 
-class LooksLater:
-    """Stands in for Interrupt: the signal comes before the n-th look at it."""
+class LooksLater(Interrupt):
+    """The signal comes before the n-th look at it."""
 
-    exit_code = 143
+    exit_code = 143  # type: ignore[assignment]
 
     def __init__(self, looks: int) -> None:
+        super().__init__()
         self._looks = looks
 
     def __bool__(self) -> bool:
@@ -247,19 +277,20 @@ def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 def test_whenever_the_signal_comes_the_last_step_is_saved(
     trainer: Callable[[], Trainer], tmp_path: Path, looks: int
 ) -> None:
-    outcome = trainer().run(LooksLater(looks))  # type: ignore[arg-type]
+    outcome = trainer().run(LooksLater(looks))
     assert outcome.exit_code == 143
     assert loaded(tmp_path)[0] == reached(tmp_path) == outcome.step
 
 
 def test_what_is_loaded_is_what_was_saved(trainer: Callable[[], Trainer], tmp_path: Path) -> None:
     trained, fresh = trainer(), trainer()
-    trained.run(LooksLater(1000))  # type: ignore[arg-type]
+    trained.run(LooksLater(1000))
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint is not None
-    fresh.load_state(*load_checkpoint(checkpoint))
+    step, state = load_checkpoint(checkpoint)
+    fresh.load_state(step, with_evaluation(tmp_path, step, state))  # which was played after it was saved
     assert fresh.step == trained.step >= 150
-    assert fresh.best_return > 0
+    assert fresh.evaluator.best_return > 0
     same(fresh.state(), trained.state())
     assert fresh.description() == trained.description()
     assert trained.description()["evaluation"]["global_step"] >= 100
@@ -327,11 +358,11 @@ def run_of(home: Path, seed: int) -> Path:
     return found
 
 
-def refused(result: Result) -> str:
+def refused(result: Result, lines: int = 1) -> str:
     assert result.code == 2, result
     assert result.out == ""
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
+    assert result.err.splitlines()[-1].startswith("error: ")
+    assert result.err.count("\n") == lines
     return result.err
 
 
@@ -341,14 +372,24 @@ def test_auto_finds_the_newest_run_of_its_seed_or_begins_one(programs: Programs,
     shutil.copytree(old, newest)
     shutil.copytree(newest, task / "2999-01-02_00-00-00_seed1")
     shutil.rmtree(task / "2999-01-02_00-00-00_seed1" / "checkpoints")  # nothing to go on from
-    shutil.copytree(newest, task / "2999-01-03_00-00-00_seed11")  # another seed
+    other = shutil.copytree(newest, task / "2999-01-03_00-00-00_seed11")
+    (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("seed: 1", "seed: 11"))
     before = reached(old)
+    said = refused(programs.run("train", "resume=auto", "seed=1", cwd=home), lines=2)
+    taken = f"resume=auto: going on with {newest.relative_to(home)} from step {reached(newest)}\n"
+    assert said.startswith(taken)
+    assert re.search(r"error: .*_seed1 is complete at step 50\d: ask for more with steps=<more than 50\d>", said)
     result = programs.run("train", "resume=auto", "seed=1", "steps=800", cwd=home)
     assert result.code == 0, result.err
+    assert result.err.startswith(taken)
     assert reached(newest) >= 800
     assert reached(old) == before
     folders = set(task.iterdir())
-    assert programs.run("train", *QUIET, "resume=auto", "seed=3", "steps=200", cwd=home).code == 0
+    result = programs.run("train", *QUIET, "resume=auto", "seed=3", "steps=200", cwd=home)
+    assert result.code == 0
+    assert result.err.startswith(
+        "resume=auto: there is no run of CartPole-v1 and seed=3 to go on with; beginning runs/"
+    )
     (new,) = set(task.iterdir()) - folders
     assert new.name.endswith("_seed3")
     assert reached(new) >= 200
@@ -373,9 +414,7 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
         assert re.search(difference, refused(programs.run(*words, *options.split(), cwd=home)))
     same(loaded(run), loaded(run_of(home, 0)))
     assert not (home / "elsewhere").exists()
-    finished = programs.run(*words, cwd=home)
-    assert (finished.code, finished.err) == (0, "")
-    assert "is complete at step 50" in finished.out
+    assert "is complete at step 50" in refused(programs.run(*words, cwd=home))
     options = (
         "steps=900",
         "eval={every:100}",
@@ -508,17 +547,6 @@ def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert len(set(names)) == 5
     assert all(Path(name).is_dir() and "_seed3" in name for name in names)
     assert run_folder.run_folder("some/where", "CartPole-v1", 3) == "some/where"
-
-
-def test_the_newest_job_of_a_sweep_is_the_one_of_the_greatest_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_folder, "has_checkpoint", lambda path: True)
-    names = ["2026-01-02_00-00-00_seed0_job10", "2026-01-02_00-00-00_seed0_job9", "2026-01-01_00-00-00_seed0_11"]
-    for name in names:
-        (tmp_path / "runs" / "CartPole-v1" / name).mkdir(parents=True)
-    assert run_folder.run_folder("auto", "CartPole-v1", 0) == f"runs/CartPole-v1/{names[0]}"
 
 
 def test_what_a_container_leaves_of_the_memory(tmp_path: Path) -> None:

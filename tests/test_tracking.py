@@ -18,7 +18,8 @@ import pytest
 
 from agent.common.errors import UserError
 from agent.config.run import WandbConfig
-from agent.records.console import Console, JsonlSink, shown
+from agent.records.console import Console, shown
+from agent.records.metrics import JsonlSink
 from agent.records.tracking import RUN_SETTINGS, Tracker
 
 ROOT = Path(__file__).resolve().parent.parent

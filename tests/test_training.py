@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-import agent.running.trainer
+import agent.running.evaluator
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.schedule import Every
-from agent.common.seeding import environment_seeds, torch_generator
+from agent.common.seeding import environment_seeds, state_of, torch_generator
 from agent.compute.numpy.network import NumpyNetwork
 from agent.compute.plan import choose_plan
 from agent.config.parsing import parse
@@ -92,8 +92,9 @@ class Setup(NamedTuple):
 
     def learned(self) -> dict[str, Any]:
         """All that learning consists of: parameters, optimiser, replay and random streams."""
-        state = self.trainer.state()
-        return {name: state[name] for name in ("agent", "replay", "sampling_generator")}
+        trainer = self.trainer  # not its whole state: that asks the environments, which are closed
+        generator = state_of(trainer._learner.generator)
+        return {"agent": trainer.agent.state(), "replay": trainer.replay.state(), "sampling_generator": generator}
 
 
 def setup(folder: Path, **changes: Any) -> Setup:
@@ -106,6 +107,7 @@ def setup(folder: Path, **changes: Any) -> Setup:
         node[last] = value
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs), config.agent
+    Journal.steps.clear()  # of the step by which the task is looked at
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
     plan = choose_plan(config, NumpyNetwork.fits(network), torch.device("cpu"))
     dqn = DQN(network, options, task.actions, config.seed, "cpu", plan.policy, plan.gradient)
@@ -205,7 +207,7 @@ def test_steps_are_real_transitions(tmp_path: Path, num_envs: int, longest: int)
 
 
 def test_episodes_are_reported_as_they_were(tmp_path: Path) -> None:
-    """Those that a checkpoint cut short are not: nobody knows how they would have ended."""
+    """Whatever is saved meanwhile."""
     changes: Any = {"checkpoint.every": 40, **JOURNAL}
     run = setup(tmp_path, num_envs=3, **changes)
     seen: list[Step] = []
@@ -230,7 +232,7 @@ def test_episodes_are_reported_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_envs", [1, 4])
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_the_replay_holds_what_happened(tmp_path: Path, num_envs: int, n_step: int) -> None:
-    """Environment to batch, checkpoints' cuts included: every transition follows from the environment's own notes."""
+    """Environment to batch: every transition follows from the environment's own notes."""
     changes: Any = {"agent.n_step": n_step, "agent.gamma": 0.5, "checkpoint.every": 70, **JOURNAL}
     run = setup(tmp_path, num_envs=num_envs, **changes)
     notes: list[Step] = []
@@ -350,16 +352,16 @@ def test_priorities_are_written_back_and_logged(tmp_path: Path, head: str) -> No
     replay = one.trainer.replay
     assert isinstance(replay, PrioritisedReplay)
     written: list[float] = []
-    kept = replay.learned
+    kept = replay.update_priorities
 
-    def learned(rows: Any, priority: Any) -> None:
+    def update_priorities(rows: Any, priority: Any) -> None:
         kept(rows, priority)
         leaves, given = replay._tree.leaves[rows], (np.asarray(priority, dtype=float).clip(0) + 1e-6) ** 0.5
         assert (leaves >= given * (1 - 1e-9)).all()  # the greatest of several
         assert np.isclose(leaves, given, rtol=1e-9).sum() >= len(set(rows.tolist()))
         written.append(float(given.mean()))
 
-    replay.learned = learned  # type: ignore[method-assign]
+    replay.update_priorities = update_priorities  # type: ignore[method-assign]
     one.run()
     assert len(written) == one.trainer.agent.updates == 140
     assert sum(value for _, value in one.tracker.series("train/priority")) > 0
@@ -407,10 +409,10 @@ def test_videos_do_not_change_the_agent_and_are_made_when_asked(tmp_path: Path) 
 
 
 def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no screen")
 
-    monkeypatch.setattr(agent.running.trainer, "record", broken)
+    monkeypatch.setattr(agent.running.evaluator, "record", broken)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
     assert run.run().exit_code == 0
@@ -420,13 +422,13 @@ def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypat
 def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A video takes much memory: the checkpoint of its step is there before."""
 
-    def killed(*_: Any) -> None:
-        raise SystemExit(137)
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(agent.running.trainer, "record", killed)
+    monkeypatch.setattr(agent.running.evaluator, "record", killed)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         run.run()
     step, state = load_checkpoint(latest_checkpoint(tmp_path) or tmp_path)
     assert step == run.trainer.step >= 50
@@ -438,7 +440,7 @@ def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monke
 
 
 def test_episodes_that_the_evaluation_cuts_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("evaluation", "trainer"):
+    for module in ("evaluation", "evaluator"):
         monkeypatch.setattr(f"agent.running.{module}.EPISODE_CAP", 5)
     world = setup(tmp_path, **{"eval.every": 40})
     world.run()
@@ -454,7 +456,7 @@ def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatc
     values, seeds = iter([1.0, 5.0, 3.0, 5.0, 4.0]), []
     parameters: dict[int, Any] = {}
 
-    def evaluated(task: Any, network: Any, asked: list[int], noise: Any = None) -> Evaluation:
+    def evaluated(task: Any, network: Any, asked: list[int], noise: Any, *_: Any) -> Evaluation:
         seeds.append(asked)
         if noise is not None:
             return Evaluation((0.0, 0.0), (1, 1))
@@ -462,7 +464,7 @@ def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatc
         value = next(values)
         return Evaluation((value, value), (1, 1))
 
-    monkeypatch.setattr(agent.running.trainer, "evaluate", evaluated)
+    monkeypatch.setattr(agent.running.evaluator, "evaluate", evaluated)
     changes: Any = {"eval.every": 60}
     run = setup(tmp_path, steps=300, num_envs=1, **changes)
     outcome = run.run()

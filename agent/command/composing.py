@@ -2,20 +2,34 @@
 
 import os
 import re
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from agent.command.arguments import check_overrides
 from agent.command.imports import import_named
 from agent.command.overrides import unfold
+from agent.command.presets import CONF, register_presets
+from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import EvaluateConfig, TrainConfig
 from agent.records.run_folder import folder_of_runs, merge_resumed, open_run, run_folder, task_folder
+from agent.running.progress import nothing_left, with_evaluation
+
+_lock = threading.Lock()  # Hydra's state belongs to the whole process
 
 
 @dataclass(frozen=True)
@@ -47,25 +61,62 @@ def to_options(cfg: DictConfig) -> dict[str, Any]:
     return options
 
 
+def compose_training(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+    """The options of a run and its folder, as train.py has them; Hydra's own state is left as it was.
+
+    Raises:
+        UserError, HydraException, OmegaConfBaseException: for overrides that cannot be composed.
+    """
+    check_overrides(overrides, TRAIN)
+    with _lock, _hydra_restored():
+        register_resolvers()
+        register_presets(overrides)
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)  # conf/train.yaml refers to it
+        options = to_options(OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"]))
+        folder = _seen_from_here(cfg.hydra.run.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return options, folder
+
+
+@contextmanager
+def _hydra_restored() -> Iterator[None]:
+    state = Singleton.get_state()
+    try:
+        yield
+    finally:
+        Singleton.set_state(state)
+
+
 def checked_folder(composed: HydraConf, resume: object) -> Path:
     """The folder of the run, seen from the current one.
 
     Raises:
         UserError: where the options of Hydra name none that a run can have.
     """
-    folder = Path(os.path.relpath(composed.runtime.output_dir))
+    if composed.job.chdir or composed.output_subdir is not None:  # by a config file of one's own
+        name = "hydra.job.chdir" if composed.job.chdir else "hydra.output_subdir"
+        raise UserError(f"{name} does not work here: leave it out of the config")
     if composed.mode is RunMode.MULTIRUN:
         if resume is not None:
             raise UserError("resume does not go with -m: resume the runs one by one")
         if any(override.startswith("hydra.run.dir=") for override in composed.overrides.hydra):
             raise UserError("hydra.run.dir is of a single run: with -m name the folder of all by hydra.sweep.dir")
-    if folder == Path():
+    return _seen_from_here(composed.runtime.output_dir)
+
+
+def _seen_from_here(folder: str) -> Path:
+    """A run's folder as a path from the current one, which it may not be."""
+    path = Path(os.path.relpath(folder))
+    if path == Path():
         raise UserError("hydra.run.dir is the folder that this was started in: name another one, or leave it out")
-    return folder
+    return path
 
 
-def training_request(options: dict[str, Any], overrides: list[str], folder: Path) -> Request | None:
-    """The run that the options ask for, with those of the run to resume where there is one; None if it is complete.
+def training_request(options: dict[str, Any], overrides: list[str], folder: Path) -> Request:
+    """The run that the options ask for, with those of the run to resume where there is one.
 
     Args:
         options: all of them, as Hydra composed them.
@@ -73,7 +124,7 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
         folder: of the run.
 
     Raises:
-        UserError: for options that are wrong, or that do not fit the run to resume.
+        UserError: for options that are wrong, or that do not fit the run to resume; for a run that is complete.
     """
     if any(re.match(r"\+*env\.id=", override) for override in overrides):
         raise UserError("env.id is not to be set: write env=<id>, which brings the preset of the task as well")
@@ -81,16 +132,30 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
     resume = options.pop("resume")
     config, unfolded = parse(TrainConfig, options), list(unfold(overrides))
     begun = open_run(folder, None if resume is None else str(resume))
+    if resume == "auto":
+        print(_taken(folder, config, begun and begun[0]), file=sys.stderr)
     if begun is None:
         return Request(config, unfolded, imports, None)
     step, saved = begun[0], begun[1]["config"]
     config = parse(TrainConfig, merge_resumed(saved, to_plain(config), unfolded))
-    if step < config.steps:
-        return Request(config, unfolded, imports, begun)
-    if config.steps < saved["steps"]:
+    state = with_evaluation(folder, *begun)
+    left = nothing_left(config, step, state)
+    if left == "solved":
+        reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
+        raise UserError(f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one")
+    if step >= config.steps and config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
-    print(f"{folder} is complete at step {step}: ask for more with steps=<more than {step}>")
-    return None
+    if left == "complete":
+        advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
+        raise UserError(f"{folder} is complete at step {step}: {advice}")
+    return Request(config, unfolded, imports, (step, state))
+
+
+def _taken(folder: Path, config: TrainConfig, step: int | None) -> str:
+    """The run that resume=auto has taken."""
+    if step is not None:
+        return f"resume=auto: going on with {folder} from step {step}"
+    return f"resume=auto: there is no run of {config.env.id} and seed={config.seed} to go on with; beginning {folder}"
 
 
 def evaluation_request(options: dict[str, Any]) -> EvaluateConfig:

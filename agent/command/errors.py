@@ -1,18 +1,16 @@
 """How the two programs end: one clear sentence and a non-zero exit for whatever a person can mend."""
 
 import difflib
-import io
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from agent.command.arguments import Program
 from agent.common.errors import UserError
-from agent.common.interrupt import quit_by_exception
 
 #: What Stable-Baselines3, CleanRL, Tianshou or Dopamine call our options.
 ELSEWHERE = {
@@ -46,27 +44,8 @@ CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 FAILED, INTERRUPTED = 2, 130
 
 
-def run(main: Callable[[], object], options: Sequence[str]) -> None:
-    """Runs a Hydra program; ends the process with 2 and one sentence where the fault is not in the code.
-
-    Args:
-        main: the function that Hydra made of the program.
-        options: all options by their full names, to find the nearest to a misspelt one.
-    """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on, and we word them
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # results are not lost for an … that a Latin-1 terminal has not
-    with sentences(options):
-        quit_by_exception()
-        main()
-    if _failed:
-        print(f"error: {len(_failed)} of the jobs failed: {'; '.join(_failed)}", file=sys.stderr)
-        sys.exit(FAILED)
-
-
 #: Names of the jobs of a sweep that ended with an error.
-_failed: list[str] = []
+failed: list[str] = []
 
 
 @contextmanager
@@ -80,29 +59,50 @@ def job(name: str | None) -> Iterator[None]:
     except SystemExit as end:
         if name is None or not isinstance(end.code, int) or end.code == 0 or end.code > 128:
             raise
-        _failed.append(name)
+        failed.append(name)
 
 
 @contextmanager
-def sentences(options: Sequence[str]) -> Iterator[None]:
-    """Ends the process as `run` says; the function that Hydra calls uses it too, as Hydra words errors otherwise.
+def sentences(program: Program) -> Iterator[None]:
+    """Ends the process with 2 and one sentence for an error that a person can mend.
 
-    What is not for a person to mend is a defect, and keeps its traceback.
+    The function that Hydra calls uses it too, since Hydra would word errors otherwise. What is not for a person to mend
+    is a defect, and keeps its traceback.
     """
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        sentence = _config_sentence(error, options) if isinstance(error, CONFIG_ERRORS) else _sentence(error)
+        sentence = sentence_of(error, program)
         if sentence is None:
             raise
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+        if isinstance(error, UserError) and error.detail:
+            print(error.detail, file=sys.stderr)
         sys.exit(FAILED)
 
 
-def _sentence(error: Exception) -> str | None:
+@contextmanager
+def as_user_errors(program: Program) -> Iterator[None]:
+    """Makes a UserError of each error that has a sentence: for those who call a program as a function."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        sentence = sentence_of(error, program)
+        if sentence is None:
+            raise
+        raise UserError(" ".join(sentence.split())) from error
+
+
+def sentence_of(error: Exception, program: Program) -> str | None:
     """What happened and what to do about it; None for a defect."""
+    return _config_sentence(error, program) if isinstance(error, CONFIG_ERRORS) else _sentence(error)
+
+
+def _sentence(error: Exception) -> str | None:
     text = str(error).partition("\n")[0]
     match error:
         case UserError():
@@ -112,7 +112,7 @@ def _sentence(error: Exception) -> str | None:
         case OSError():
             return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
         case ValueError() if "Config group override" in text:  # Hydra's, for env= and agent=1
-            return "env, agent and noise take a name, such as env=CartPole-v1 or agent=dqn; see --help"
+            return "options that choose a file, such as env=CartPole-v1 or agent=dqn, take its name; see --help"
         case MemoryError():
             return f"the memory is full ({text}); lower agent.network.hidden, agent.batch_size or num_envs"
         case RuntimeError():
@@ -130,21 +130,27 @@ def _torch_sentence(error: RuntimeError, text: str) -> str | None:
     return None
 
 
-def _config_sentence(error: Exception, options: Sequence[str]) -> str:
+def _config_sentence(error: Exception, program: Program) -> str:
     """Hydra's message in one sentence, with the nearest option where a name is unknown."""
     message = str(error)
-    if found := re.search(r"Could not override '(env\.kwargs\.[^']+)'", message):
-        return f"{found[1]} is no argument that the preset knows: write +{found[1]}=… to hand it to the environment"
+    if found := re.search(r"Could not override '((?:env\.kwargs|agent\.head_options)\.[^']+)'", message):
+        return f"no preset has {found[1]}: write +{found[1]}=… to add it"
     if found := re.search(r"Could not override '([^']+)'", message):
-        return f"unknown option {found[1]}{_nearest(found[1], options)}"
-    choices = r"Could not find '(.+?)/(.+?)'\s+Available options in '.+?':(.*?)Config search"
-    if found := re.search(choices, message, re.DOTALL):
-        return f"there is no {found[1]}={found[2]}: it must be one of {', '.join(found[3].split())}"
+        return f"unknown option {found[1]}{_nearest(found[1], program.options)}"
+    if found := re.search(
+        r"Could not find '(.+?)'\s+Available options in '(.+?)':(.*?)Config search", message, re.DOTALL
+    ):
+        plugin = ", or of a plugin that is installed" if found[2].startswith("hydra/") else ""
+        name = f"{found[2]}={found[1].removeprefix(found[2])[1:]}"
+        return f"there is no {name}: it must be one of {', '.join(found[3].split())}{plugin}"
+    if found := re.search("Cannot find primary config '(.+?)'", message):
+        return f"there is no config {found[1]}: --config-name takes the name of a file in conf/ or --config-dir"
+    if re.match("(Additional|Primary) config directory", message):
+        return f"{message.partition(chr(10))[0].rstrip('.')}: --config-dir and --config-path take a folder"
     odd = re.search("mismatched input|no viable alternative|extraneous input|LexerNoViableAlt", message)
     quoted = ", one with spaces, commas, brackets, ~ or = in quotes: 'name=\"a = b\"'" if odd else ""
-    such = "such as checkpoint=<run folder>" if "which" in options else "such as env=CartPole-v1"
     said = message.partition("See https://")[0].strip()
-    return f"{said}; options are written name=value, {such}{quoted}, see --help"
+    return f"{said}; options are written name=value, such as {program.example}{quoted}, see --help"
 
 
 def _nearest(name: str, options: Sequence[str]) -> str:

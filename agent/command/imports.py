@@ -5,15 +5,22 @@ they are taken out of the config before it is used, so that no run folder, check
 """
 
 import importlib
+import importlib.util
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from agent.common.errors import UserError
+from agent.common.quoting import quote
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+#: Modules of this project: there is nothing to be registered in them.
+_OURS = {"agent", "envs", "train", "evaluate", "compare"}
 
 
 def import_named(options: dict[str, Any]) -> list[str]:
@@ -37,25 +44,98 @@ def import_named(options: dict[str, Any]) -> list[str]:
         module, _, options["env"]["id"] = str(options["env"]["id"]).partition(":")
         import_module(module, f"env={module}:{options['env']['id']}")
         named.append(module)
-    return [f"imports=[{','.join(dict.fromkeys(named))}]"] if named else []
+    return [f"imports=[{','.join(map(quote, dict.fromkeys(named)))}]"] if named else []
 
 
 def import_module(name: str, option: str) -> None:
-    """Imports a module that is installed, or that lies in the folder where the program was started.
+    """Imports a module that is installed, or that lies in the folder where the program was started, or a file.
+
+    Args:
+        name: of the module, or the path of its file or folder: my_encoder, ./my_encoder.py, ../mine/games.
+        option: that names it, for messages.
 
     Raises:
         UserError: naming `option`, where that does not work.
     """
+    if "/" in name or os.sep in name or name.endswith(".py"):
+        _import_file(Path(name), option)
+        return
     if not _MODULE.fullmatch(name):
         raise UserError(f"{option}: {name!r} is not the name of a module")
     here = os.getcwd()  # noqa: PTH109 (as sys.path holds it)
-    if here not in sys.path:
-        sys.path.append(here)  # last: nothing that is installed is hidden
-    try:
+    _add_to_path(here)
+    _check_name(name.split(".")[0], Path(here), option)
+    with _sentences(name, option, here):
         importlib.import_module(name)
+
+
+def _import_file(path: Path, option: str) -> None:
+    """Imports a file, or a folder with an __init__.py, by a name that no other module has; once only."""
+    file = path / "__init__.py" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{option}: there is no file {file}")
+    file = file.resolve()
+    folder = file.parent.parent if path.is_dir() else file.parent
+    importlib.invalidate_caches()
+    _add_to_path(str(folder))  # its neighbours can be imported
+    name = file.parent.name if path.is_dir() else file.stem
+    if not _MODULE.fullmatch(name) or _file_of(name) != file:
+        name = f"imported_{crc32(str(file).encode()):08x}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{option}: {file} is not a module: a module's file ends in .py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        with _sentences(name, option, str(folder)):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _add_to_path(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.append(folder)  # last: nothing that is installed is hidden
+
+
+def _check_name(name: str, here: Path, option: str) -> None:
+    """Refuses a name by which another module than the person's own is found."""
+    file = _file_of(name)
+    own = next((path for path in (here / f"{name}.py", here / name / "__init__.py") if path.is_file()), None)
+    if name in _OURS:
+        owner = "of this program"
+    elif own is not None and file != own.resolve():
+        owner = "of Python itself" if name in sys.stdlib_module_names else f"that is installed in {file or 'Python'}"
+    else:
+        return
+    path = f"./{own.relative_to(here)}".removesuffix("/__init__.py") if own is not None else "./my_module.py"
+    raise UserError(
+        f"{option}: {name} is the name of a module {owner}: rename yours, or write its path, such as {path}"
+    )
+
+
+def _file_of(name: str) -> Path | None:
+    """The file that a module of this name is imported from."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin).resolve() if spec is not None and spec.has_location and spec.origin else None
+
+
+@contextmanager
+def _sentences(name: str, option: str, folder: str) -> Iterator[None]:
+    """Makes a sentence of whatever goes wrong while a module is imported."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         missing = error.name or name
-        what = "there is no such module" if name.split(".")[0] == missing or name == missing else f"it needs {missing}"
-        raise UserError(f"{option}: {what}; it must be installed, or lie in {here}") from error
+        if name.split(".")[0] == missing or name == missing:
+            what = f"there is no such module; it must be installed, lie in {folder}, or be a path, ./{missing}.py"
+        else:
+            what = f"it needs {missing}; it must be installed, or lie in {folder}"
+        raise UserError(f"{option}: {what}") from error
     except (Exception, SystemExit) as error:  # a script may end the program by itself
         raise UserError(f"{option}: importing it failed: {type(error).__name__}: {error}") from error

@@ -21,11 +21,11 @@ WIDE = 2**62
 
 
 class Place:
-    """Where arrays lie, and what computes with them: NumPy on the CPU, torch on any other device.
+    """A device and its array library: NumPy on the CPU, torch on any other device.
 
     Args:
-        device: where they lie.
-        tensors: True for tensors on the CPU too.
+        device: of the arrays.
+        tensors: True for torch on the CPU, too.
     """
 
     def __init__(self, device: torch.device | str, tensors: bool | None = None) -> None:
@@ -41,7 +41,7 @@ class Place:
         return np.zeros(shape, dtype) if self._numpy else torch.zeros(shape, dtype=dtype_of(dtype), device=self.device)
 
     def put(self, values: Array) -> Array:
-        """The same values here; a view where they are here already."""
+        """The same values at this place; a view where they are there already."""
         if self._numpy:
             return values if isinstance(values, np.ndarray) else values.cpu().numpy()
         return as_tensor(values, self.device)
@@ -58,7 +58,7 @@ class Place:
         return drawn.numpy() if self._numpy else drawn
 
     def below(self, count: Array, size: int, generator: Generator | None) -> Array:
-        """Whole numbers [size] from 0 to count − 1, int64; `count` is a scalar here, so that no device is asked."""
+        """Whole numbers [size] from 0 to count − 1, int64; `count` is a scalar at this place."""
         if self._numpy:  # a product of numbers below 1 with a count is below the count, rounded or not
             shares = self.uniform(size, generator)
             shares *= count

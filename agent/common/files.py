@@ -1,122 +1,74 @@
-"""Files that are whole or not there: atomic replacement, forced to disk, and tensors streamed in safetensors form."""
+"""Files: written whole or not at all, and read only where they are plain ones of a bounded size.
+
+A run's folder may come from a stranger, with links in the place of files and folders. So nothing is written to a name
+that was there before: content goes to a new file, which is forced to disk and then takes the place of the old one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import math
 import os
-import zlib
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-import torch
+from typing import BinaryIO
 
 from agent.common.errors import UserError
 
 TEMPORARY = ".tmp-"
-_CHUNK = 16 << 20
-DTYPES = {
-    **{"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"},
-    **{f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)},
-}
+#: Folders that a run makes inside its own folder: a link in the place of one would lead its files elsewhere.
+INNER_FOLDERS = ("best", "last", "checkpoints", "videos", "wandb")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Writes a file so that its name always holds the old content or the new one; creates its folder.
 
     Raises:
-        UserError: the disk is full or refuses; the old content is intact.
+        UserError: the disk is full or refuses, or a link would lead the file elsewhere; the old content is intact.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data)
     except OSError as error:
-        hint = "free some space or check the folder's permissions"
-        raise UserError(f"could not write {path} ({why(error)}): {hint}.") from error
+        raise could_not_write(path, error) from error
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """`atomic_write_bytes` of the text in UTF-8."""
-    atomic_write_bytes(path, text.encode())
+    """`atomic_write_bytes` of the text in UTF-8; names of files that are not UTF-8 keep their bytes."""
+    atomic_write_bytes(path, text.encode(errors="surrogateescape"))
 
 
-def truncate_jsonl(path: Path, step: int) -> None:
-    """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
-
-    Raises:
-        UserError: the file cannot be read or written.
-    """
-    if not path.exists():
-        return
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({why(error)}): check its permissions.") from error
-    atomic_write_bytes(path, b"".join(line + b"\n" for line in lines if _logged_step(line) <= step))
-
-
-def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any, Any]]) -> tuple[int, int]:
-    """Writes a safetensors file; returns its size and CRC-32.
-
-    Streamed by hand (8 bytes of header length, JSON header, raw data) because a replay may be several GB: no
-    copy of a contiguous CPU tensor is made, and the checksum is taken on the way. CRC-32, not SHA-256: it has
-    to find damage, not forgery, and runs at several GB/s, well above the disk.
-    """
-    # Widest items first: every tensor then starts at a multiple of its item size.
-    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
-    header, end = {}, 0
-    for name, array in ordered:
-        offsets = [end, end + array.nbytes]
-        header[name] = {
-            "dtype": DTYPES[dtype_name(array)],
-            "shape": list(array.shape),
-            "data_offsets": offsets,
-        }
-        end = offsets[1]
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    checksum = 0
-    with path.open("wb") as file:
-        for chunk in _chunks(len(text).to_bytes(8, "little") + text, [array for _, array in ordered]):
-            file.write(chunk)
-            checksum = zlib.crc32(chunk, checksum)
-        _sync_file(file)
-    return 8 + len(text) + end, checksum
-
-
-def _chunks(head: bytes, arrays: list[Any]) -> Iterator[bytes | memoryview]:
-    yield head
-    for array in arrays:
-        host = array.detach().cpu().contiguous().numpy() if isinstance(array, torch.Tensor) else array
-        flat = np.ascontiguousarray(host).reshape(-1).view(np.uint8).data
-        yield from (flat[start : start + _CHUNK] for start in range(0, len(flat), _CHUNK))
-
-
-def dtype_name(value: torch.Tensor | np.ndarray[Any, Any]) -> str:
-    """The dtype as NumPy spells it; `DTYPES` says which can be written."""
-    return str(value.dtype).removeprefix("torch.")
-
-
-def file_crc32(path: Path) -> int:
-    """CRC-32 of a file of any size."""
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
+def could_not_write(path: Path, error: OSError) -> UserError:
+    """The sentence for a file that the system does not let us write."""
+    return UserError(f"could not write {path} ({why(error)}): free some space or check the folder's permissions.")
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """`atomic_write_bytes` into an existing folder; raises OSError."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` once the block has ended and its content is on disk.
+
+    Its own name, `file.name`, ends in the suffix of `path`: another program may be told to write it. Of a block that
+    fails nothing is left.
+
+    Raises:
+        OSError: the disk is full or refuses.
+        UserError: the folder is a link that would lead the file elsewhere.
+    """
+    check_inner_folder(path.parent)
+    temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}{path.suffix}")
     try:
-        write_synced(temporary, data)
+        with temporary.open("xb") as file:  # never one that is there, be it a link or a file
+            yield file
+            sync_file(file)
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
@@ -124,13 +76,27 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file and forces it to disk; not atomic, raises OSError."""
-    with path.open("wb") as file:
+    """Writes a file that is not there yet and forces it to disk; not atomic, raises OSError."""
+    with path.open("xb") as file:
         file.write(data)
-        _sync_file(file)
+        sync_file(file)
 
 
-def _sync_file(file: IO[bytes]) -> None:
+def check_inner_folder(folder: Path) -> None:
+    """Refuses a link in the place of a folder that a run makes inside its own.
+
+    Raises:
+        UserError: it is a link.
+    """
+    if folder.name in INNER_FOLDERS and folder.is_symlink():
+        raise UserError(
+            f"{folder} is a link, and a run writes to no other folder: put a folder in its place, or name the folder "
+            "that it leads to"
+        )
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Forces what was written to disk."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -149,13 +115,39 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _logged_step(line: bytes) -> float:
+def open_plain(path: Path) -> BinaryIO:
+    """Opens a file for reading if it is a plain one: to open a pipe may wait for ever, and a device may never end.
+
+    Raises:
+        OSError: it is missing, may not be read, or is something else.
+    """
+    _check_plain(path.stat())  # before it is opened, which already does something to some devices
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return math.inf
-    step = entry.get("global_step") if isinstance(entry, dict) else None
-    return step if isinstance(step, int | float) else math.inf
+        _check_plain(os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """The content of a plain file of at most `limit` bytes.
+
+    Raises:
+        OSError: it is missing, may not be read, is something else, or is larger.
+    """
+    with open_plain(path) as file:
+        data = file.read(limit + 1) or b""
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes")
+    return data
+
+
+def _check_plain(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or device"
+        raise OSError(errno.EINVAL, f"it is a {kind}, not a plain file")
 
 
 def why(error: BaseException) -> str:

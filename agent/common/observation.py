@@ -1,4 +1,4 @@
-"""What an observation is to the agent: how it is stored, and how a network has to read it."""
+"""The form of an observation: how a replay stores it, and how a network reads it."""
 
 from dataclasses import dataclass
 from math import prod
@@ -31,12 +31,12 @@ class ObservationSpec:
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """Of what a replay keeps of it: of a stack of frames the newest."""
+        """The shape that a replay stores: of a stack of frames, the newest frame."""
         return (self.shape[0] // self.stack, *self.shape[1:])
 
     @property
     def stored_bytes(self) -> int:
-        """What that takes in memory, with the age of a stack."""
+        """Bytes of one stored observation, with the age of its stack."""
         return prod(self.stored_shape) * np.dtype(self.dtype).itemsize + (self.stack > 1)
 
     def __str__(self) -> str:

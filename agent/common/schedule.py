@@ -1,8 +1,8 @@
-"""When things are due: cadence in environment steps; and what changes on the way."""
+"""Schedules: how often something is due, in environment steps, and numbers that change along the way."""
 
 
 def linear(start: float, end: float, step: float, steps: float) -> float:
-    """From `start` to `end`, linearly, over so many steps; `end` ever after."""
+    """A number that goes linearly from `start` to `end` over `steps`, and stays there."""
     return start + (end - start) * min(1.0, step / steps)
 
 

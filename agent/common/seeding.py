@@ -1,30 +1,15 @@
 """One seed, split once into independent streams: no two parts of a run share randomness, and none uses a global RNG."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
+from agent.common.seeds import STREAMS as STREAMS
+from agent.common.seeds import environment_seeds as environment_seeds
+from agent.common.seeds import seed_sequence as seed_sequence
+
 Generator = torch.Generator | np.random.Generator
-
-#: The streams of a run, in a fixed order: a new one is appended, so that old runs keep theirs.
-STREAMS: Final = (
-    "initialisation",  # the first parameters
-    "acting",  # noise of the acting network
-    "update",  # noise of the learning network
-    "replay",  # which transitions are sampled
-    "exploration",  # warm-up actions and the coins of ε-greedy
-    "environments",  # seeds of every reset from outside
-    "evaluation",  # seeds of the evaluation episodes
-    "diagnostics",  # noise and batches that are only looked at
-    "test",  # seeds of evaluate.py's episodes: never those by which training chose its best agent
-    "quantiles",  # the levels of implicit quantiles that are learned
-)
-
-
-def seed_sequence(seed: int, stream: str, *key: int) -> np.random.SeedSequence:
-    """The SeedSequence of one stream; `key` (a step, say) splits it further."""
-    return np.random.SeedSequence(seed, spawn_key=(STREAMS.index(stream), *key))
 
 
 def torch_generator(seed: int, stream: str, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -58,9 +43,3 @@ def uniform(size: int, generator: Generator | None) -> np.ndarray:
 def numpy_generator(seed: int, stream: str) -> np.random.Generator:
     """A NumPy generator of one stream."""
     return np.random.Generator(np.random.PCG64(seed_sequence(seed, stream)))
-
-
-def environment_seeds(seed: int, stream: str, count: int, *key: int) -> list[int]:
-    """`count` seeds for Gymnasium's reset, below 2³¹; the first n do not depend on count."""
-    words = seed_sequence(seed, stream, *key).generate_state(count, np.uint32)
-    return [int(word) & 0x7FFF_FFFF for word in words]

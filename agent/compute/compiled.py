@@ -1,4 +1,4 @@
-"""Functions that torch.compile makes a few kernels of, where they are hundreds."""
+"""torch.compile, with its failures: it makes a few kernels of a function that would launch hundreds."""
 
 import sys
 import warnings
@@ -14,12 +14,13 @@ class Compiled:
     """A function of tensors, compiled at its first call.
 
     Args:
-        function: whose first argument has as many rows as the batch.
-        strict: whether it has to be compiled. Else what cannot be is called as it is, and a line says so.
-        size: of the batches for which it is compiled: others are computed as they would be without.
+        function: takes tensors; the first one has as many rows as the batch.
+        strict: True: a function that cannot be compiled is an error. False: it is called as it is, and a line says so.
+        size: rows of the batches for which it is compiled; batches of other sizes take the function as it is. None:
+            every batch takes the compiled one.
 
     Raises:
-        UserError: at the first call, where it has to be compiled and cannot be.
+        UserError: at the first call, with `strict`, where it cannot be compiled.
     """
 
     def __init__(self, function: Callable[..., Any], strict: bool, size: int | None = None) -> None:
@@ -28,7 +29,7 @@ class Compiled:
         self._first = True
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns."""
+        """The result of the function."""
         if self._size is not None and len(arguments[0]) != self._size:
             return self._function(*arguments)
         if not self._first:
@@ -36,7 +37,7 @@ class Compiled:
         self._first = False
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the compiler's own, and that there is TF32, which is an option
+                warnings.simplefilter("ignore")  # the compiler's, one of them about TF32, for which there is an option
                 return self._compiled(*arguments)
         except torch.OutOfMemoryError:
             raise
@@ -50,7 +51,7 @@ class Compiled:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what the compiler says, and the line of the program that it could not follow."""
+    """The first line of the compiler's message, and the line of the program that it could not compile."""
     lines = str(error).strip().splitlines() or [""]
     place = [line.strip() for line in lines if line.strip().startswith("File ") and "site-packages" not in line]
     return ", ".join([lines[0], *place[-1:]])

@@ -17,6 +17,7 @@ class EnvConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
     time_limit: Annotated[int | None, COUNTED] = None
+    channels: Literal["auto", "first", "last"] = "auto"
     clip_rewards: bool = False
     life_loss: bool = False
 
@@ -26,10 +27,21 @@ class EvalConfig:
     """Evaluation while training: every `every` environment steps (0: only at the end), `episodes` episodes each."""
 
     every: Annotated[int, NOT_NEGATIVE] = 2_500
-    episodes: Annotated[int, AT_LEAST_ONE] = 20
+    episodes: Annotated[int, NOT_NEGATIVE] = 20
+    num_envs: Annotated[int | None, COUNTED] = None
+    share: bool = False
+    stop_at: float | Literal["solved"] | None = None
+    stop_patience: Annotated[int, AT_LEAST_ONE] = 1
     noisy: bool = True
     video: bool = True
     video_every: Annotated[int, NOT_NEGATIVE] = 0
+
+    def __post_init__(self) -> None:
+        if self.stop_at is not None and not (self.every and self.episodes):
+            raise UserError(
+                f"eval.stop_at={self.stop_at} needs evaluations while training: eval.every and eval.episodes must not "
+                "be 0"
+            )
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,14 @@ class Gradient(Protocol):
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
     ) -> Result:
-        """Of the mean loss on B transitions; see `update_loss`. Batch, noise and weights may be of any kind."""
+        """Computes the gradient of `update_loss` on B transitions; batch, noise and weights are arrays or tensors."""
 
 
 class MakeGradient(Protocol):
-    """Makes what computes the gradient of an agent's networks."""
+    """Makes the Gradient of an agent's networks."""
 
     def __call__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> Gradient:
-        """`parameters` is the online network's flat vector [P]; its gradient is what is filled."""
+        """Returns a Gradient that fills `parameters.grad`; `parameters` [P] is the online network's flat vector."""
 
 
 class AutogradGradient:
@@ -49,7 +49,8 @@ class AutogradGradient:
     Args:
         network: the online network.
         target: the target network.
-        parameters: the online network's flat vector [P], whose gradient its parameters' gradients are views of.
+        parameters: the flat vector [P] of the online network's parameters (see `flatten_parameters`); a call writes
+            its `grad`.
         config: the algorithm.
         autocast: whether the encoders compute in bfloat16.
         tf32: whether linear layers round products to TF32 on CUDA.
@@ -69,7 +70,7 @@ class AutogradGradient:
         assert parameters.grad is not None
         self._flat, everything = parameters.grad, list(network.parameters())
         self._leaves = [parameter for parameter in everything if parameter.requires_grad]
-        # The gradient of what an encoder keeps fixed is 0, and Adam leaves it where it is.
+        # The gradient of fixed parameters of an encoder is 0, and Adam leaves them where they are.
         self._fixed = {i: torch.zeros_like(p).view(-1) for i, p in enumerate(everything) if not p.requires_grad}
         self._networks = partial(network, autocast=autocast), partial(target, autocast=autocast)
 
@@ -94,7 +95,7 @@ class AutogradGradient:
 
 @contextmanager
 def products(tf32: bool) -> Iterator[None]:
-    """Whether CUDA rounds the factors of linear layers to TF32's ten bits, as torch does by default in convolutions."""
+    """With `tf32`, CUDA rounds the factors of matrix products to ten bits, as torch does by default in convolutions."""
     if not tf32:
         yield
         return

@@ -1,9 +1,9 @@
 """Which action bootstraps, and Munchausen's part of the reward: pure functions of tensors.
 
-The targets and losses of each head are beside it, in agent/networks/heads/.
+The targets and losses of the heads are in agent/networks/heads/.
 
-Names carry the time index of their transition s, a → R, discount, s': a bare name belongs to s and a `next_` to s'.
-`discount` is γ^k·(1 − terminated), so nothing here knows of endings, n or γ.
+In a transition s, a → R, discount, s', a bare name belongs to s and a name with `next_` to s'.
+`discount` is γ^k·(1 − terminated), so no function of this file knows of endings, n or γ.
 
 Shapes: [...] are the rows of a batch, in one dimension or in groups of rows; A actions, K atoms or quantiles.
 """
@@ -13,11 +13,9 @@ from torch import Tensor
 
 from agent.networks.heads.base import gather_actions
 
-# ---- which action, or which mixture of actions
-
 
 def greedy(q_values: Tensor) -> Tensor:
-    """The greedy action [...] of q_values [..., A]; the first of equals."""
+    """The greedy action [...] of q_values [..., A]; of equal values the first."""
     return q_values.argmax(dim=-1)
 
 
@@ -35,9 +33,6 @@ def soft_policy(q_values: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     return policy, -temperature * (policy * log_policy).sum(dim=-1)
 
 
-# ---- targets
-
-
 def munchausen_reward(
     reward: Tensor, q_values: Tensor, action: Tensor, alpha: float, temperature: float, clip: float
 ) -> Tensor:
@@ -46,7 +41,7 @@ def munchausen_reward(
     Args:
         reward: [...].
         q_values: [..., A], of the target network at s.
-        action: [...], the action that was taken at s.
+        action: [...], the action at s.
         alpha: α.
         temperature: τ.
         clip: l₀, the least that a nearly impossible action can cost.

@@ -23,7 +23,7 @@ def build_network(
 
     Args:
         config: the algorithm.
-        observation: what the network is given; a number n stands for float32 vectors of that length.
+        observation: form of the observations; a number n stands for float32 vectors of that length.
         actions: how many there are.
         generator: None for torch's default generator.
 
@@ -45,7 +45,7 @@ def build_network(
 
 
 def linear_factories(noise: NoiseConfig, generator: torch.Generator | None) -> tuple[LinearFactory, LinearFactory]:
-    """What makes the hidden layers, and what makes the output layers: of the index form the noisy ones."""
+    """The factories of hidden layers and of output layers; in the index form only output layers are noisy."""
 
     def plain(p: int, q: int) -> Linear:
         return Linear(p, q, generator=generator)

@@ -26,12 +26,12 @@ NATURE_FROM = 36
 
 
 def normalisation(width: int, layer_norm: bool) -> nn.Module:
-    """What stands between a linear layer and its ReLU: layer normalisation (Ba et al. 2016) or nothing."""
+    """The module between a linear layer and its ReLU: layer normalisation (Ba et al. 2016) or the identity."""
     return nn.LayerNorm(width) if layer_norm else nn.Identity()
 
 
 class Encoder(nn.Module):
-    """What every encoder has: the length of its features, and the sizes of its noisy layers' noise.
+    """An encoder: it knows the length of its features, and the sizes of its noisy layers' noise.
 
     Shapes: observation [..., *spec.shape] and one noise per noisy layer → features [..., self.features].
     """
@@ -65,7 +65,7 @@ class MLPEncoder(Encoder):
 
 @dataclass(frozen=True)
 class EncoderParts:
-    """What an encoder is built of."""
+    """Everything that an encoder is built from."""
 
     observation: ObservationSpec
     hidden: tuple[int, ...]  # widths of its linear layers; the head has another one of its own
@@ -152,12 +152,12 @@ def register_encoder(name: str, factory: EncoderFactory) -> None:
     """Makes `agent.network.encoder=<name>` build `factory(parts)`; the same name may be registered again.
 
     Raises:
-        ValueError: for a name that is no plain word, or that is one of this module's own.
+        ValueError: for a name that is not a plain word, or is the name of a built-in encoder.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
-        raise ValueError(f"{name!r} is no name for an encoder: it must be a word of letters, digits, _ and -")
+        raise ValueError(f"{name!r} cannot name an encoder: the name must be a word of letters, digits, _ and -")
     if name in BUILT_IN:
-        raise ValueError(f"{name!r} is the name of an encoder that is here already")
+        raise ValueError(f"{name!r} is the name of a built-in encoder")
     _FACTORIES[name] = factory
 
 

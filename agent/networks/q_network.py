@@ -86,6 +86,6 @@ def flatten_parameters(module: nn.Module) -> Tensor:
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """What `module` saves beside its parameters, by name; they share its memory."""
+    """The saved buffers of `module` by name; they share its memory."""
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return {name: value for name, value in module.state_dict().items() if name not in parameters}

@@ -1,6 +1,6 @@
 """Convolutional trunks: images → features. Plain, without noise: a noisy network's noise is in its linear layers.
 
-A trunk is a module with `features`, the length of what it gives for one image.
+A trunk is a module with `features`, the length of its output for one image.
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ class Convolution(nn.Module):
         return (length + 2 * self.padding - self.kernel) // self.stride + 1
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows of this layer."""
+        """The layer's part of `print(network)`."""
         spectral = ", spectral norm" if self.spectral_norm else ""
         sizes = f"{self.weight.shape[1]}, {self.outputs}, kernel={self.kernel}"
         return f"{sizes}, stride={self.stride}, padding={self.padding}{spectral}"

@@ -57,7 +57,7 @@ class ActingNoise:
         return {"held": self.held, "since": self._since, "stream": self._stream.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave, from whatever device."""
+        """Goes on from `state`, which may come from another device."""
         self.held = None if state["held"] is None else self._place.put(state["held"])
         self._since = state["since"]
         self._stream.load_state(state["stream"])

@@ -2,9 +2,9 @@
 
 An ensemble has K members and picks one; here the members lie on a continuum, μ + Σ_k ξ_k·σ_k, and ξ picks one
 (HyperAgent: Li et al. 2024, arXiv 2402.10228; index sampling: Osband et al. 2023, arXiv 2107.08924). It is the
-reparameterisation trick again, with an ε of d numbers in the place of one number for each row and column. What is
-drawn once can be held: prediction and target of a transition by the same ξ are two values of the same member, so that
-its lack of knowledge travels along the Bellman equation, which independent draws would average away.
+reparameterisation trick again; ε has d numbers instead of one for each row and column of a layer. A draw can be held:
+prediction and target of a transition under the same ξ are two values of the same member. A member's lack of knowledge
+then travels along the Bellman equation; independent draws would average it away.
 """
 
 from math import prod, sqrt
@@ -22,7 +22,7 @@ INDEX_SIGMA0 = 1.0
 
 
 def along(spread: Tensor, index: Tensor) -> Tensor:
-    """Σ_k ξ_k·spread_k: what an index makes of each row's d directions.
+    """Σ_k ξ_k·spread_k: each row's d directions, weighted by an index.
 
     Args:
         spread: [B, ..., d, q].
@@ -91,7 +91,7 @@ class IndexLinear(Linear):
         return self.sigma_weight.detach().abs().mean() * sqrt(self.in_features)
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows of this layer."""
+        """The layer's part of `print(network)`."""
         return f"{super().extra_repr()}, index={self.index}"
 
 
@@ -104,7 +104,7 @@ class Prior(nn.Module):
     agent, never trained.
 
     Args:
-        observation: what it is given.
+        observation: form of its input.
         hidden: width of its hidden layer.
         actions: A.
         index: d.

@@ -60,7 +60,7 @@ class Linear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows of this layer."""
+        """The layer's part of `print(network)`."""
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
 
@@ -178,7 +178,7 @@ class NoisyLinear(Linear):
         return self.sigma_weight.detach().abs().mean() * sqrt(self.in_features)
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows of this layer."""
+        """The layer's part of `print(network)`."""
         return f"{super().extra_repr()}, {'factorised' if self.factorised else 'independent'}"
 
 

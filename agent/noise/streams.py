@@ -23,7 +23,7 @@ class DeviceNoise:
         return self.model.draw(*shape, generator=self._generator, device=self._device)
 
     def generators(self) -> list[torch.Generator]:
-        """What it draws from on the device."""
+        """The generators on the device."""
         return [self._generator]
 
     def state(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class TableNoise:
         self._block, self._taken = self._table.take(picks, mode="wrap"), 0  # no pick is outside; this mode is faster
 
     def generators(self) -> list[torch.Generator]:
-        """None of torch's."""
+        """None: this stream does not draw by torch."""
         return []
 
     def state(self) -> dict[str, Any]:

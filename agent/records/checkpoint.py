@@ -1,8 +1,9 @@
 """Training checkpoints: nested state in a folder, saved atomically and read back without executing anything.
 
 `<run>/checkpoints/step_000000050000/` holds `tensors.safetensors` (every tensor and array) and `state.json`
-(everything else, with references to the tensors); the text file `<run>/checkpoints/latest` names the newest.
-A folder is written under a temporary name, forced to disk and renamed: a name `step_…` is never half written.
+(everything else, with references to the tensors). A folder is written under a temporary name, forced to disk and
+renamed: a name `step_…` is never half written. Saves are numbered, and the newest whole one counts: neither a kill
+before the text file `<run>/checkpoints/latest` names it, nor a greater step of a future that was abandoned, hides it.
 """
 
 from __future__ import annotations
@@ -14,28 +15,38 @@ import re
 import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from agent.common.errors import UserError
 from agent.common.files import (
-    DTYPES,
     TEMPORARY,
-    dtype_name,
-    file_crc32,
+    check_inner_folder,
+    open_plain,
+    read_plain,
     replace_file,
     sync_folder,
     why,
     write_synced,
-    write_tensors,
 )
+from agent.common.tensor_file import file_crc32, write_tensors
+from agent.common.texts import printable
+from agent.records.encoding import decode, encode
 
 FORMAT = "noisy-dqn-checkpoint"
-VERSION = 2
+VERSION = 4
+#: Versions that can be gone on from. 2 has no episodes under way: they were ended at every checkpoint; 3 has no number.
+READABLE = (2, 3, VERSION)
+MAX_STATE = 64 << 20  # bytes of state.json
+MAX_STEP = 2**53
+#: What state.json holds, beside the number of the save, which versions before 4 lack.
+MANIFEST = {"format": str, "version": int, "step": int, "state": dict, "bytes": int, "crc32": int, "state_crc32": int}
 _TENSORS, _STATE, _LATEST = "tensors.safetensors", "state.json", "latest"
 _REPLACED = ".old"
 _STEP_FOLDER = re.compile(r"step_([0-9]{12,})")
@@ -52,19 +63,22 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, Any], keep: in
 
     Raises:
         TypeError: a leaf of another type (nothing has been written).
-        UserError: the disk is full or refuses; the earlier checkpoint is intact.
+        UserError: the disk is full or refuses, or the run's folder is gone; the earlier checkpoint is intact.
     """
     folder = run_dir / "checkpoints"
+    check_inner_folder(folder)
     final, temporary = folder / f"step_{step:012d}", folder / f"{TEMPORARY}{os.getpid()}"
     arrays: dict[str, torch.Tensor | np.ndarray[Any, Any]] = {}
-    skeleton = _encode(dict(state), "", arrays)
+    skeleton = encode(dict(state), "", arrays)
     try:
+        folder.mkdir(exist_ok=True)
         for stale in folder.glob(f"{TEMPORARY}*"):
             _remove(stale)
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         size, checksum = write_tensors(temporary / _TENSORS, arrays)
-        manifest = {"format": FORMAT, "version": VERSION, "step": step, "state": skeleton}
-        manifest |= {"bytes": size, "crc32": checksum, "state_crc32": _json_crc32([step, skeleton])}
+        manifest = {"format": FORMAT, "version": VERSION, "step": step, "number": _next_number(folder)}
+        manifest |= {"state": skeleton, "bytes": size, "crc32": checksum}
+        manifest["state_crc32"] = _json_crc32([step, skeleton, manifest["number"]])
         write_synced(temporary / _STATE, json.dumps(manifest).encode())
         sync_folder(temporary)
         _publish(temporary, final)
@@ -76,7 +90,8 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, Any], keep: in
         earlier = latest_checkpoint(run_dir)
         intact = f"{earlier.name} is intact, resume from it" if earlier else "there is no earlier checkpoint"
         reason = f"could not save the checkpoint of step {step} in {folder} ({why(error)})"
-        raise UserError(f"{reason}: free some space or repair the folder; {intact}.") from error
+        hint = "free some space or repair the folder" if run_dir.exists() else f"{run_dir} has been deleted"
+        raise UserError(f"{reason}: {hint}; {intact}.") from error
     return final
 
 
@@ -92,29 +107,37 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
             raise _damaged(path, f"the content of {_TENSORS} has changed")
         with safe_open(path / _TENSORS, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        state = _decode(manifest["state"], arrays)
+        state = decode(manifest["state"], arrays)
     except KeyError as error:
-        raise _damaged(path, f"{_TENSORS} lacks {error}") from error
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise _damaged(path, why(error)) from error
+        raise _damaged(path, f"{_TENSORS} lacks {error!s:.80}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a stranger's file may break the library that reads it in any way
+        raise _damaged(path, f"{printable(why(error)):.200}") from error
     if arrays:
-        raise _damaged(path, f"{_TENSORS} has {min(arrays)!r}, which {_STATE} does not know")
+        raise _damaged(path, f"{_TENSORS} has {min(arrays)!r:.80}, which {_STATE} does not know")
     return manifest["step"], state
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
-    """The checkpoint that `latest` names, or the newest whole one if that is missing or damaged, or None.
+    """The whole checkpoint that was saved last, or None.
 
-    Whole means a valid `state.json` and a tensor file of the right size; `load_checkpoint` reads every byte.
+    Whole means a valid `state.json` and a tensor file of the right size; `load_checkpoint` reads every byte. Those of
+    versions that did not number their saves come after all others, the one that `latest` names first.
     """
     folder = run_dir / "checkpoints"
     try:
-        name = (folder / _LATEST).read_text()
-    except (OSError, UnicodeDecodeError):
+        name = read_plain(folder / _LATEST, 100).decode()
+    except (OSError, ValueError):
         name = ""
     # A kill while a step is replaced leaves its earlier version under the name with ".old".
-    named = [folder / name, folder / f"{name}{_REPLACED}"] if _STEP_FOLDER.fullmatch(name) else []
-    return next((path for path in [*named, *_newest_first(folder)] if _is_whole(path)), None)
+    named, best = (name, f"{name}{_REPLACED}"), None
+    for path in _newest_first(folder):
+        with suppress(UserError):
+            rank = _read_manifest(path).get("number", 0), path.name in named
+            if best is None or rank > best[0]:
+                best = rank, path
+    return None if best is None else best[1]
 
 
 def has_checkpoint(run_dir: Path) -> bool:
@@ -123,47 +146,10 @@ def has_checkpoint(run_dir: Path) -> bool:
 
 
 def damaged_checkpoints(run_dir: Path) -> list[Path]:
-    """The checkpoints newer than the newest whole one, newest first: something has happened to them."""
-    return list(itertools.takewhile(lambda path: not _is_whole(path), _newest_first(run_dir / "checkpoints")))
-
-
-def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
-    """The JSON of `value`; tensors and arrays go to `arrays` under their path and leave a reference."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, torch.Tensor | np.ndarray):
-        if dtype_name(value) not in DTYPES:
-            raise TypeError(f"a checkpoint cannot hold {path!r}: dtype {value.dtype}")
-        while path in arrays or path == "__metadata__":  # {"a/b": x, "a": {"b": y}}; safetensors' own key
-            path += "#"
-        arrays[path] = value
-        return {"$tensor" if isinstance(value, torch.Tensor) else "$array": path}
-    if type(value) in (list, tuple):
-        items = [_encode(item, f"{path}/{i}", arrays) for i, item in enumerate(value)]
-        return items if type(value) is list else {"$tuple": items}
-    if not isinstance(value, dict) or any(type(key) not in (str, int) for key in value):
-        raise TypeError(f"a checkpoint cannot hold {path!r}: {type(value).__name__}")
-    pairs = [(key, _encode(item, f"{path}/{key}".lstrip("/"), arrays)) for key, item in value.items()]
-    plain = all(type(key) is str and not key.startswith("$") for key in value)
-    return dict(pairs) if plain else {"$items": [list(pair) for pair in pairs]}
-
-
-def _decode(node: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """The inverse of `_encode`; takes what it uses out of `arrays`, so that what is left is unknown."""
-    match node:
-        case list():
-            return [_decode(item, arrays) for item in node]
-        case {"$tensor": str(name)}:
-            return torch.from_numpy(arrays.pop(name))
-        case {"$array": str(name)}:
-            return arrays.pop(name)
-        case {"$tuple": list(items)}:
-            return tuple(_decode(item, arrays) for item in items)
-        case {"$items": list(pairs)}:
-            return {key: _decode(item, arrays) for key, item in pairs}
-        case dict():
-            return {key: _decode(item, arrays) for key, item in node.items()}
-    return node
+    """The checkpoints of later steps than the one to go on from, newest first, to which something has happened."""
+    latest = latest_checkpoint(run_dir)
+    newer = itertools.takewhile(lambda path: path != latest, _newest_first(run_dir / "checkpoints"))
+    return [path for path in newer if not _is_whole(path)]
 
 
 def _json_crc32(value: Any) -> int:
@@ -172,22 +158,37 @@ def _json_crc32(value: Any) -> int:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """`state.json`, checked; refuses a folder whose tensor file is missing or has another size."""
+    """`state.json`, checked; refuses a folder whose tensor file is missing, has another size, or fits no memory."""
     try:
-        manifest = json.loads((path / _STATE).read_bytes())
-        size = (path / _TENSORS).stat().st_size
-    except (OSError, ValueError, RecursionError) as error:
+        manifest: dict[str, Any] = json.loads(read_plain(path / _STATE, MAX_STATE))
+        with open_plain(path / _TENSORS) as file:
+            size = os.fstat(file.fileno()).st_size
+        _check_manifest(manifest, path)
+        content = [manifest["step"], manifest["state"], *([manifest["number"]] if manifest["version"] > 3 else [])]
+        changed = _json_crc32(content) != manifest["state_crc32"]
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise _damaged(path, why(error)) from error
+    if changed:
+        raise _damaged(path, f"the content of {_STATE} has changed")
+    if size != manifest["bytes"]:
+        raise _damaged(path, f"{_TENSORS} has {size} bytes instead of {manifest['bytes']}")
+    if size > (memory := psutil.virtual_memory().total):
+        raise _damaged(path, f"{_TENSORS} has {size:,} bytes, more than the {memory:,} of this machine's memory")
+    return manifest
+
+
+def _check_manifest(manifest: Any, path: Path) -> None:
+    """Refuses what is not of the form that `save_checkpoint` writes."""
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _damaged(path, f"{_STATE} was written by another program")
-    if manifest.get("version") != VERSION:
-        read = f"version {manifest.get('version')!r}, this program reads version {VERSION}"
+    if manifest.get("version") not in READABLE:
+        read = f"version {manifest.get('version')!r:.20}, this program reads versions {READABLE[0]} to {VERSION}"
         raise UserError(f"the checkpoint {path} has {read}: resume it with the release that wrote it.")
-    if _json_crc32([manifest.get("step"), manifest.get("state")]) != manifest.get("state_crc32"):
-        raise _damaged(path, f"the content of {_STATE} has changed")
-    if size != manifest.get("bytes") or "crc32" not in manifest:
-        raise _damaged(path, f"{_TENSORS} has {size} bytes instead of {manifest.get('bytes')}")
-    return manifest
+    for name, kind in (MANIFEST | ({"number": int} if manifest["version"] > 3 else {})).items():
+        if type(value := manifest.get(name)) is not kind:
+            raise _damaged(path, f"its {name} is {value!r:.40}, not of type {kind.__name__}")
+        if isinstance(value, int) and not 0 <= value <= MAX_STEP:
+            raise _damaged(path, f"its {name} is {value!r:.40}, which is out of range")
 
 
 def _damaged(path: Path, what: str) -> UserError:
@@ -229,7 +230,17 @@ def _prune(folder: Path, step: int, keep: int) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _next_number(folder: Path) -> int:
+    """One more than that of any save that is there, damaged ones too."""
+    numbers = [0]
+    for path in _newest_first(folder):
+        with suppress(OSError, ValueError, RecursionError, AttributeError):
+            number = json.loads(read_plain(path / _STATE, MAX_STATE)).get("number")
+            numbers += [number] if type(number) is int and 0 <= number <= MAX_STEP else []
+    return min(max(numbers) + 1, MAX_STEP)

@@ -1,22 +1,16 @@
-"""What a run tells by itself: progress for people (a bar, or lines in a log file), metrics.jsonl for programs."""
+"""Progress of a run for people: a bar, or lines in a log file."""
 
 from __future__ import annotations
 
 import io
-import json
-import math
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
-
-from agent.common.errors import UserError
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 10.0
@@ -173,40 +167,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-class JsonlSink:
-    """The file metrics.jsonl: a JSON object per line, {"global_step": 1000, "loss": 0.5}, readable at any time.
-
-    NaN and infinities are null, since JSON has no word for them. Lines are added to a file that is there.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._file = path.open("ab+", buffering=0)
-            self._repair()
-        except OSError as error:
-            raise UserError(f"Cannot write {path}: {error.strerror}.") from error
-
-    def _repair(self) -> None:
-        """End the half line of a run that was killed while it wrote, so that it does not swallow the next."""
-        if self._file.tell() > 0:
-            self._file.seek(-1, os.SEEK_END)
-            if self._file.read(1) != b"\n":
-                self._file.write(b"\n")
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append {"global_step": step, **metrics}."""
-        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        try:
-            self._file.write(json.dumps({"global_step": step, **finite}).encode() + b"\n")
-        except OSError as error:
-            raise UserError(f"Cannot write {self._path}: {error.strerror}; free some disk space.") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()

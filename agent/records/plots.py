@@ -5,8 +5,9 @@ Colours are those of Okabe and Ito (2008), which people with any colour vision c
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes
+from agent.common.texts import printable
 from agent.records.console import shown
+from agent.records.metrics import Series, read_series
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import: only when a picture is drawn
     from matplotlib.axes import Axes
@@ -25,6 +29,8 @@ GREY, BLUE, ORANGE, GREEN, RED = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#d
 PALETTE = (BLUE, ORANGE, GREEN, "#cc79a7", "#56b4e9", RED)
 ROLLING_EPISODES = 20
 MARKS = ("middle half and median", "95 % interval of the mean", "mean", "interquartile mean")
+CURVES = ("train/episode_return", *(f"{name}/return_{of}" for name in ("eval", "eval_noisy") for of in ("mean", "std")))
+MAX_CHARACTERS = 80  # of a title or label: the end of a longer one is shown
 MAX_DOTS = 5000  # more episodes than this are thinned, evenly, for drawing
 
 Curve = NDArray[np.float64]
@@ -40,13 +46,18 @@ def plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: fl
         threshold: the return that counts as solved, drawn as a line; None for no line.
 
     Raises:
-        UserError: the disk refuses; an old picture is intact.
+        UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
     """
-    rows = list(_rows(metrics_path))
+    with _told(out):
+        _plot_learning_curve(metrics_path, out, title, threshold)
+
+
+def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: float | None) -> None:
+    series = read_series(metrics_path, CURVES)
     figure, axes = _figure(title, 8.0, 4.6)
-    _draw_training(axes, *_series(rows, "train/episode_return"))
-    _draw_evaluation(axes, rows, "eval_noisy", ORANGE, "evaluation with noise")
-    _draw_evaluation(axes, rows, "eval", BLUE, "evaluation (mean network)")
+    _draw_training(axes, *series["train/episode_return"])
+    _draw_evaluation(axes, series, "eval_noisy", ORANGE, "evaluation with noise")
+    _draw_evaluation(axes, series, "eval", BLUE, "evaluation (mean network)")
     if not axes.has_data():
         axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", color=GREY)
         axes.set(xticks=[], yticks=[])
@@ -67,18 +78,40 @@ def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
         out: the PNG to write.
 
     Raises:
-        UserError: the disk refuses; an old picture is intact.
+        UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
     """
+    with _told(out):
+        _plot_evaluation(results, out)
+
+
+def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
     figure, axes = _figure("Evaluation: return of each episode", 8.0, 1.7 + 0.95 * max(1, len(results)))
     for row, result in enumerate(results):
         _draw_agent(axes, row, result, PALETTE[row % len(PALETTE)], first=row == 0)
-    axes.set_yticks(range(len(results)), [_label(result) for result in results])
+    axes.set_yticks(range(len(results)), [_label(result) for result in results], parse_math=False)
     axes.set_ylim(len(results) - 0.45, -0.55)  # the first agent on top
     axes.use_sticky_edges = False  # a box that ends at the highest return would sit on the frame
     axes.margins(x=0.05)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("return per episode")
     _finish(figure, axes, out)
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """Makes one sentence of whatever goes wrong in drawing: no picture is worth a traceback."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of signs that the font lacks
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{out} could not be drawn ({type(error).__name__}: {printable(str(error)):.200})") from error
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else f"…{text[1 - MAX_CHARACTERS :]}"
 
 
 def _figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
@@ -89,7 +122,8 @@ def _figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=10)
+    text = _shortened(printable(title))  # of a path or an id, in which $ is no formula
+    axes.set_title(text, loc="left", fontsize=12, fontweight="bold", pad=10, parse_math=False)
     axes.grid(color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -109,27 +143,6 @@ def _finish(figure: Figure, axes: Axes, out: Path) -> None:
     atomic_write_bytes(out, picture.getvalue())
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a metrics file; a line torn by a kill is skipped."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("global_step"), int):
-                yield row
-
-
-def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[Curve, Curve]:
-    """Steps [n] and values [n] of a metric, in order of steps."""
-    pairs = [(row["global_step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
-    table = np.array(sorted(pairs), dtype=np.float64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
-
-
 def _draw_training(axes: Axes, steps: Curve, returns: Curve) -> None:
     if len(steps) == 0:
         return
@@ -147,12 +160,12 @@ def _rolling_mean(values: Curve) -> Curve:
     return (total[end] - total[start]) / (end - start)
 
 
-def _draw_evaluation(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, color: str, label: str) -> None:
-    steps, means = _series([row for row in rows if f"{name}/return_mean" in row], f"{name}/return_mean")
+def _draw_evaluation(axes: Axes, series: Mapping[str, Series], name: str, color: str, label: str) -> None:
+    steps, means = series[f"{name}/return_mean"]
     if len(steps) == 0:
         return
     axes.plot(steps, means, "o-", color=color, linewidth=1.8, markersize=3.5, label=label, zorder=4)
-    band_steps, stds = _series(rows, f"{name}/return_std")
+    band_steps, stds = series[f"{name}/return_std"]
     if np.array_equal(band_steps, steps):
         axes.fill_between(steps, means - stds, means + stds, color=color, alpha=0.15, linewidth=0, zorder=3)
 
@@ -176,7 +189,7 @@ def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, fir
 def _label(result: Mapping[str, Any]) -> str:
     low, high = result["return_ci95"]
     mean = f"mean {shown(result['return_mean'])} [{shown(low)}, {shown(high)}]"
-    return f"{result['label']}\n{mean}\nIQM {shown(result['return_iqm'])}"
+    return f"{_shortened(printable(str(result['label'])))}\n{mean}\nIQM {shown(result['return_iqm'])}"
 
 
 def _thousands(value: float, _position: float) -> str:

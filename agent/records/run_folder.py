@@ -2,7 +2,6 @@
 
 import copy
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from agent.common.errors import UserError
 from agent.common.files import atomic_write_text
 from agent.config.run import upgraded
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
+from agent.records.newest import is_run_of, newest_run
 
 if sys.platform != "win32":
     import fcntl
@@ -35,14 +35,14 @@ GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",),
 
 def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
     """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
-    tasks_runs = RUNS / task_folder(env_id)
+    task = task_folder(env_id)
     if resume == "auto":
-        found = _newest(tasks_runs, seed)
+        found = newest_run(RUNS, lambda run: is_run_of(run, task, seed) and has_checkpoint(run))
         if found is not None:
             return str(found)
     elif resume:
         return resume
-    return str(_new_folder(tasks_runs / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
+    return str(_new_folder(RUNS / task / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
 
 
 def task_folder(env_id: str | None) -> str:
@@ -68,17 +68,6 @@ def _new_folder(path: Path) -> Path:
             return folder
         else:
             return folder
-
-
-def _newest(folder: Path, seed: int) -> Path | None:
-    """The newest run of a seed that has a checkpoint; run folders sort by their time."""
-    named = [*folder.glob(f"*_seed{seed}"), *folder.glob(f"*_seed{seed}_*")]
-    return next((path for path in sorted(named, key=_in_time, reverse=True) if has_checkpoint(path)), None)
-
-
-def _in_time(path: Path) -> list[int | str]:
-    """Sorts run folders by their time, and jobs of one sweep by their number: 10 after 9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.common.errors import UserError
-from agent.records.console import Console, JsonlSink
+from agent.records.console import Console
+from agent.records.metrics import JsonlSink
 
 if TYPE_CHECKING:
     from agent.config.run import WandbConfig

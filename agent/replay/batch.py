@@ -37,7 +37,7 @@ class Batch(NamedTuple, Generic[A]):
 class Sample(NamedTuple):
     """A batch of B transitions; where they were drawn by priority, the weights [B] of their losses, and their rows [B].
 
-    `rows` are their places in the replay, for `Replay.learned`.
+    `rows` are their places in the replay, for `Replay.update_priorities`.
     """
 
     batch: Batch[Array]

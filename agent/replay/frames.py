@@ -12,14 +12,14 @@ class Frames:
     """`rows` vector steps of `num_envs` environments, flat: row t of environment e is at t·num_envs + e.
 
     Of an observation that is a stack of k frames, the newest last, only the newest is stored, with its age: how many
-    frames of the same episode came before it, up to k − 1. A stack at age a is made of the last a + 1 frames, the
-    oldest of them repeated: what an environment shows that fills its first stack with its first frame.
+    frames of the same episode came before it, up to k − 1. A stack at age a consists of the last a + 1 frames, the
+    oldest of them repeated, as environments fill the first stack of an episode with its first frame.
 
     Args:
-        spec: what an observation is.
+        spec: form of an observation.
         rows: of the ring.
         num_envs: E.
-        place: where they lie.
+        place: of the arrays.
     """
 
     def __init__(self, spec: ObservationSpec, rows: int, num_envs: int, place: Place) -> None:
@@ -47,15 +47,15 @@ class Frames:
         age = take_round(self.ages, index)[:, None]
         back = self._back - (self._back - age).clip(0)  # the smaller of the two
         frames = index[:, None] - back * self.num_envs  # [B, k]
-        taken = take_round(self.observations, frames.reshape(-1))
-        return taken.reshape(len(index), -1, *taken.shape[2:])
+        stacks = take_round(self.observations, frames.reshape(-1))
+        return stacks.reshape(len(index), -1, *stacks.shape[2:])
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold."""
         return {"observations": self.observations, "ages": self.ages, "newest_ages": self._newest}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave.
+        """Goes on from `state`.
 
         Raises:
             ValueError: where it is of another shape or dtype.

@@ -1,4 +1,4 @@
-"""Prioritised replay: transitions are drawn in proportion to how much there was to learn from them when last seen.
+"""Prioritised replay: a transition is drawn in proportion to the size of its error when it was last learned from.
 
 Schaul et al. 2016 (arXiv 1511.05952), the proportional variant: P(i) = p_i^α / Σ p_k^α (eq. 1). Deviation: the rows of
 a batch are drawn independently, where the paper takes one from each of B equal parts of the sum (appendix B.2.1): in
@@ -17,21 +17,21 @@ from agent.replay.batch import Batch, Sample
 from agent.replay.ring import Compile, Replay, as_it_is, required_bytes, ring_rows
 from agent.replay.sum_tree import DeviceSumTree, SumTree, level_sizes
 
-#: ε of p = |δ| + ε: what has been learnt is still seen now and then (§3.3).
+#: ε of p = |δ| + ε: transitions without an error are still drawn now and then (§3.3).
 LEAST = 1e-6
 
 
 class PrioritisedReplay(Replay):
     """A Replay whose starts have priorities as well: `sample` draws uniformly, `sample_to_learn` by priority.
 
-    Priorities p^α are float64, raised to α when they are stored and never again. What may not be sampled has priority 0
-    and is never drawn: the waiting row, reset rows, overwritten ones. A new start gets the largest priority seen so
-    far, 1 before any; a transition that is named twice in one call gets the larger.
+    Priorities p^α are float64, raised to α when they are stored and never again. Rows that may not be sampled have
+    priority 0 and are never drawn: the waiting row, reset rows, overwritten ones. A new start
+    gets the largest priority so far, 1 before any; a transition that is named twice in one call gets the larger one.
 
     Args:
         capacity: see Replay, as for all others but these.
         num_envs: E.
-        observation: what is stored.
+        observation: form of the observations.
         exponent: α; 0 draws uniformly.
         options: see Replay.
     """
@@ -49,7 +49,7 @@ class PrioritisedReplay(Replay):
         super().__init__(capacity, num_envs, observation, **options)
         self.exponent = exponent
         self._tree = self.place.pick(SumTree, DeviceSumTree)(self.rows * num_envs, self.place.device)
-        #: The largest p^α that was ever stored: of one element, so that a device never has to be asked.
+        #: The largest p^α that was ever stored: of one element, so that nobody waits for a device.
         self._largest = self.place.put(np.ones(1))
         self._beta = self.place.zeros((), "float64")  # a number would be compiled anew whenever it changes
         # Compiled writes to the tree would copy it as a whole.
@@ -70,12 +70,12 @@ class PrioritisedReplay(Replay):
         return Sample(Batch(*fields), weight, rows)
 
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
-        """`count` samples; each is drawn by the priorities that there are when it is asked for."""
+        """`count` samples; each is drawn by the priorities at the time when it is drawn."""
         self._beta[...] = beta
         for _ in range(count):
             yield self.sample_to_learn(size, self._beta, generator)
 
-    def learned(self, rows: Array | None, priority: Array | None) -> None:
+    def update_priorities(self, rows: Array | None, priority: Array | None) -> None:
         """Stores priorities [B], at least 0, of the rows of a sample, before anything else is added.
 
         One that is not a number counts as the largest seen: the run is about to be stopped, and must get there.
@@ -117,7 +117,7 @@ class PrioritisedReplay(Replay):
         return {**super().state(), "priorities": self._tree.leaves, "largest_priority": self._largest}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave, on whatever device this replay is.
+        """Goes on from `state`, which may come from another device.
 
         Raises:
             ValueError: where it comes from a replay of another size, or of one without priorities.

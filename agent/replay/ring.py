@@ -56,7 +56,7 @@ class Replay:
     Args:
         capacity: transitions to hold.
         num_envs: E, environments that are written side by side.
-        observation: what is stored; a number n stands for float32 vectors of that length.
+        observation: form of the observations; a number n stands for float32 vectors of that length.
         n_step: n.
         gamma: γ.
         device: where the rows lie and are sampled.
@@ -92,14 +92,14 @@ class Replay:
         self._fresh = np.ones(num_envs, dtype=bool)  # environments whose row `head` may become a start
         self._starts_of_row = np.zeros(self.rows, dtype=np.int64)
         self._previous_stop = np.ones(num_envs, dtype=np.float32)
-        self._row = np.ones((num_envs, 4), dtype=np.float32)  # what `add` writes
+        self._row = np.ones((num_envs, 4), dtype=np.float32)  # the row that `add` writes
 
     def __len__(self) -> int:
         """Transitions that can be sampled as starts."""
         return self.count
 
     def begin(self, observation: np.ndarray) -> None:
-        """Writes the first observations [E, *shape], of a reset of all environments; in mid-run call `cut`."""
+        """Writes the first observations [E, *shape], of a reset of all environments."""
         self._frames.put(self.head, observation, np.ones(self.num_envs, dtype=bool))
         self._fresh[:] = True
 
@@ -112,7 +112,7 @@ class Replay:
         next_observation: np.ndarray,
         life_lost: np.ndarray | None = None,
     ) -> None:
-        """Completes the waiting row with what `envs.step(action)` gave; each [E], next_observation [E, *shape].
+        """Completes the waiting row with the result of `envs.step(action)`; each [E], next_observation [E, *shape].
 
         Where a life was lost, the return ends as by termination, and the game goes on: the next row is a start.
         """
@@ -130,15 +130,12 @@ class Replay:
         self._frames.put(self.head, next_observation, ~self._fresh)
         self._fresh = ~ended
 
-    def cut(self, observation: np.ndarray) -> None:
-        """Ends all episodes as truncations and begins new ones: the environments were reset from outside.
+    def cut(self, copies: np.ndarray) -> None:
+        """Ends the episodes of some environments, bool [E], as truncations with their newest transition.
 
-        The waiting row keeps the observation after the newest transition, as after an ending, and the new episodes'
-        observations [E, *shape] go to the row below it.
+        What they show now is the last that is known of these episodes; their next row only resets.
         """
-        self._starts_of_row[self.head] = 0
-        self._advance()
-        self.begin(observation)
+        self._previous_stop[copies], self._fresh[copies] = True, False
 
     def sample(self, size: int, generator: Generator | None = None) -> Batch[Array]:
         """Draws `size` transitions uniformly, with replacement, from all starts.
@@ -173,7 +170,7 @@ class Replay:
             yield from map(Sample, self.sample_many(min(count, at_once), size, generator))
             count -= at_once
 
-    def learned(self, rows: Array | None, priority: Array | None) -> None:
+    def update_priorities(self, rows: Array | None, priority: Array | None) -> None:
         """Is told the priorities [B] of the rows of a sample, which uniform draws have no use for."""
 
     def gather(self, start: Array) -> Batch[Array]:
@@ -202,7 +199,7 @@ class Replay:
         return self._frames.take(start), integer(first[:, ACTION]), reward, discount, next_observation
 
     def not_finite(self) -> str:
-        """What of what is stored is no finite number: rewards, observations, or nothing, ""."""
+        """Names the stored values that are not finite: "rewards", "observations", both, or "" for neither."""
         stored = {"rewards": self.scalars[:, REWARD], "observations": self._frames.observations}
         return " and ".join(name for name, values in stored.items() if not all_finite(values))
 
@@ -218,7 +215,7 @@ class Replay:
         self.count += count
 
     def _advance(self) -> None:
-        """Goes on to the next row and takes the starts that need what it overwrites off the queue: its oldest."""
+        """Goes on to the next row; the starts that need the overwritten row, the oldest, leave the queue."""
         self.head = (self.head + 1) % self.rows
         row = (self.head + self._frames.stack - 1) % self.rows
         dropped = int(self._starts_of_row[row])
@@ -250,7 +247,7 @@ class Replay:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave.
+        """Goes on from `state`.
 
         Raises:
             ValueError: where it comes from a replay of another size.

@@ -60,7 +60,7 @@ class SumTree:
         begins = np.arange(len(share)) * (FAN + 1)
         for families in reversed(self._families):
             np.add.accumulate(families.take(node, axis=0), axis=1, out=running[:, 1:])
-            # A sum of sums is rounded: what is left may be at the family's end, or beyond. Just below it, the
+            # A sum of sums is rounded: the remaining value may be at the family's end, or beyond. Just below it, the
             # first child whose running sum passes it is one that adds something.
             value = np.minimum(value, np.nextafter(running[:, FAN], 0.0))
             child = (running[:, 1:] > value[:, None]).argmax(axis=1)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from agent.common.seeding import environment_seeds
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
+from envs import resuming
+from envs.episodes import Repeats
 from envs.make import Task
 from envs.vector import begin_step
 
@@ -54,10 +55,10 @@ class Collector:
         self._lengths = np.zeros(envs.num_envs, dtype=np.int64)
 
     def begin(self) -> None:
-        """Resets the environments for the first step, or for the first after a checkpoint."""
-        observation = self.reset()
+        """Begins the first episodes, where no checkpoint is gone on from."""
         if self.step == 0:
-            self.replay.begin(observation)  # a checkpoint's replay holds it already, from the cut
+            self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed))
+            self.replay.begin(self._observation)
 
     def send(self) -> int:
         """Chooses actions and lets the environments begin a step; returns the step count that it will lead to."""
@@ -66,7 +67,7 @@ class Collector:
             self._action = self.agent.random_actions(len(begins))
         else:
             self._action = self.agent.act(self._observation, begins, agent.epsilon.at(self.step))
-        self._result = begin_step(self.envs, self._action + self.task.first_action)
+        self._result = begin_step(self.envs, self.task.to_environment(self._action))
         return self.step + len(begins) - int(np.count_nonzero(self._resets))
 
     def receive(self) -> None:
@@ -79,14 +80,70 @@ class Collector:
         self.replay.add(self._action, learned, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
 
-    def reset(self) -> np.ndarray:
-        """Resets all environments with seeds from (seed, step), on which alone the observations [E, *shape] depend."""
-        (seed,) = environment_seeds(self.config.seed, "environments", 1, self.step)
-        observation, _ = self.envs.reset(seed=seed)
-        self._observation = self.task.observe(observation)
-        self._begins[:], self._resets[:] = True, False
-        self._returns[:], self._lengths[:] = 0, 0
-        return self._observation
+    def state(self, of_episodes: bool = True) -> dict[str, Any]:
+        """Where the episodes under way stand: everything that a checkpoint has to hold of them.
+
+        Args:
+            of_episodes: False where an environment failed in the middle of a step: others are begun then.
+        """
+        return {
+            "observation": self._observation,
+            "begins": self._begins,
+            "resets": self._resets,
+            "returns": self._returns,
+            "lengths": self._lengths,
+            "episodes": resuming.saved(self.envs) if of_episodes else None,
+        }
+
+    def load_state(self, step: int, state: dict[str, Any] | None) -> None:
+        """Goes on at `step` from what `state` gave; None is of a version that ended all episodes at a checkpoint.
+
+        An episode that cannot be gone on with is a truncation in the replay, which must be loaded already.
+
+        Raises:
+            ValueError: where the state is of other environments.
+        """
+        self.step = step
+        if state is None:
+            self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, step))
+            self.replay.begin(self._observation)
+            self._tell(len(self._begins), "its checkpoint is of a version that began new episodes")
+            return
+        if not isinstance(state, dict):
+            raise ValueError(f"episodes that are a {type(state).__name__}")
+        for name in ("observation", "begins", "resets", "returns", "lengths"):
+            setattr(self, f"_{name}", resuming.checked(name, state.get(name), getattr(self, f"_{name}")).copy())
+        came = resuming.restore(self.envs, self.config.seed, state.get("episodes"))
+        if came is None:
+            self._begin_anew()
+        elif not came.all():
+            self._cut(~came & ~self._resets)
+            self._tell(int(np.count_nonzero(~came)), "played again, it does not show what it has shown before")
+
+    def _cut(self, copies: np.ndarray) -> None:
+        """Ends the episodes of some environments, bool [E], as truncations: the next step only resets these."""
+        self.replay.cut(copies)
+        self._resets = self._resets | copies
+        self._begins = self._begins & ~copies
+        self._returns[copies], self._lengths[copies] = 0.0, -1
+
+    def _begin_anew(self) -> None:
+        """Ends all episodes as truncations and begins others, of a vector class that cannot bring them back."""
+        count = len(self._begins)
+        self._cut(np.ones(count, dtype=bool))
+        self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, self.step))
+        zeros = np.zeros(count)
+        self.replay.add(zeros, zeros, zeros > 0, zeros > 0, self._observation)  # the row that only resets
+        self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
+        failed = isinstance(self.envs, Repeats)  # which brings back whatever was saved
+        why = "its vector class cannot bring them back: env.vectorization=sync or async can"
+        self._tell(count, "it failed in the middle of them" if failed else why)
+
+    def _tell(self, count: int, why: str) -> None:
+        self.tracker.console.line(
+            f"{self.task.id} begins new episodes in {count} of {len(self._begins)} copies ({why}): the run can be gone "
+            "on with, but is not bit-equal to one that was never stopped"
+        )
 
     def _life_lost(self, info: dict[str, Any]) -> np.ndarray | None:
         """Which environments [E] lost a life; says once where the task does not tell."""

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +10,25 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from agent.common.interrupt import Stopped
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
-from envs.make import Task, make_single
+from envs.global_random import own_global_generators
+from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
 EPISODE_CAP = 27_000
 
 
 Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+
+
+def never() -> bool:
+    """Asks nobody to stop."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -67,13 +75,18 @@ class EvaluationPolicy:
 
     def __call__(self, observation: np.ndarray, episodes: Sequence[int]) -> np.ndarray:
         """Actions [n] for observations [n, *shape] of the episodes with these indices."""
+        return greedy(self.q_values(observation, episodes)).cpu().numpy()
+
+    def q_values(self, observation: np.ndarray, episodes: Sequence[int]) -> torch.Tensor:
+        """The values float64 [n, actions] of every action, with one draw of the noise for each observation."""
         with torch.inference_mode():
             x = torch.from_numpy(observation).to(self._device, torch.float64)
             noise = None
             if self._noise is not None:
                 draws = [self._noise.draw(generator=self._generators[episode]) for episode in episodes]
                 noise = torch.stack([draw for draw in draws if draw is not None]).to(x)
-            return greedy(self._network(x, noise).q_values).cpu().numpy()
+            values: torch.Tensor = self._network(x, noise).q_values
+            return values
 
 
 def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:
@@ -87,6 +100,7 @@ def play(
     seeds: Sequence[int],
     task: Task,
     look: Callable[[gym.Env[Any, Any]], None] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
 
@@ -99,6 +113,10 @@ def play(
         seeds: one per episode.
         task: what the environments are.
         look: called with the first environment after each of its resets and steps.
+        stop: asked before each step; True ends it without a result.
+
+    Raises:
+        Stopped: where `stop` said so.
     """
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     waiting = iter(range(len(seeds)))
@@ -117,11 +135,13 @@ def play(
 
     begin(range(len(envs)))
     while running:
+        if stop():
+            raise Stopped
         slots, episodes = list(running), list(running.values())
         actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
         ended = []
-        for slot, episode, action in zip(slots, episodes, actions.tolist(), strict=True):
-            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action + task.first_action)
+        for slot, episode, action in zip(slots, episodes, task.to_environment(actions), strict=True):
+            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action)
             returns[episode] += float(reward)
             lengths[episode] += 1
             if slot == 0 and look is not None:
@@ -133,12 +153,29 @@ def play(
 
 
 def evaluate(
-    task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None, num_envs: int = 20
+    task: Task,
+    network: QNetwork,
+    seeds: Sequence[int],
+    noise: NoiseModel | None = None,
+    num_envs: int = 20,
+    stop: Callable[[], bool] = never,
 ) -> Evaluation:
-    """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step."""
-    envs = [make_single(task.id, task.kwargs, None, False, task.time_limit) for _ in range(min(num_envs, len(seeds)))]
-    try:
-        return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task)
-    finally:
-        for env in envs:
-            env.close()
+    """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step.
+
+    Args:
+        task: what is played.
+        network: of the agent.
+        seeds: one per episode.
+        noise: how to draw, or None for the mean network.
+        num_envs: environments side by side, which do not change the result; never more than there are episodes.
+        stop: see `play`.
+
+    Raises:
+        Stopped: where `stop` said so.
+    """
+    with own_global_generators(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
+        envs = []
+        for _ in range(min(num_envs, len(seeds))):
+            envs.append(task.make_guarded())
+            opened.callback(envs[-1].close)
+        return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task, stop=stop)

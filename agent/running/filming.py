@@ -1,30 +1,45 @@
 """Episodes to look at: filmed, or played in a window."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, words_of
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
-from agent.running.evaluation import Evaluation, EvaluationPolicy, play
-from envs.make import Task, make_single
+from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
+from envs.global_random import own_global_generators
+from envs.make import Task
 from envs.video import Film
 
 
 def record(
-    task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None
+    task: Task,
+    network: QNetwork,
+    seeds: Sequence[int],
+    noise: NoiseModel | None = None,
+    stop: Callable[[], bool] = never,
+    env: gym.Env[Any, Any] | None = None,
 ) -> tuple[list[np.ndarray], Evaluation]:
     """Plays the episodes of `seeds` one after the other; their first frames (uint8 [H, W, 3]) and all results.
 
     No more frames are kept than a `Film` holds.
 
+    Args:
+        task: what is played.
+        network: of the agent.
+        seeds: one per episode.
+        noise: how to draw, or None for the mean network.
+        stop: asked before each step; True ends it without a result.
+        env: one that gives frames, which stays open; None: a fresh one.
+
     Raises:
         UserError: where the task cannot be drawn here, or draws no pictures.
+        Stopped: where `stop` said so.
     """
     film = Film()
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory; without it, it asks for a screen
@@ -36,11 +51,9 @@ def record(
             with _refused(f"{task.id} cannot be filmed", advice):
                 film.add(env.render())
 
-    env = make_single(task.id, task.kwargs, render_mode="rgb_array", checked=False, time_limit=task.time_limit)
-    try:
-        result = play([env], EvaluationPolicy(network, noise, seeds), seeds, task, look)
-    finally:
-        env.close()
+    opened = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
+    with own_global_generators(seeds[0]), opened as played:
+        result = play([played], EvaluationPolicy(network, noise, seeds), seeds, task, look, stop)
     return film.frames, result
 
 
@@ -50,11 +63,8 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: where the task cannot be shown, or there is no screen.
     """
-    env = make_single(task.id, task.kwargs, render_mode="human", checked=False, time_limit=task.time_limit)
-    try:
+    with own_global_generators(seeds[0]), closing(task.make_guarded("human")) as env:
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
-    finally:
-        env.close()
 
 
 class _Window(gym.Wrapper[Any, Any, Any, Any]):
@@ -79,5 +89,5 @@ def _refused(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        raise UserError(f"{what} ({reason}): {advice}") from error
+        detail = error.detail if isinstance(error, UserError) else ""
+        raise UserError(f"{what} ({words_of(error)}): {advice}", detail) from error

@@ -1,5 +1,6 @@
 """What a run logs of its learning: tensors are gathered on the device and become floats once per interval."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class Monitor:
         """The interval's means, and the agent's diagnostics on a batch."""
         columns = zip(UpdateMetrics._fields, zip(*self._reported, strict=True), strict=True)
         seen = {
-            f"train/{name}": torch.stack([*map(torch.as_tensor, values)]).mean()
+            f"train/{name}": self._column(values).mean()
             for name, values in columns
             if values[0] is not None  # priorities, where there are none
         }
@@ -83,12 +84,24 @@ class Monitor:
         seen |= self._agent.diagnostics(batch, self._noise)
         return dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True))  # one wait for the device
 
+    def _column(self, values: Iterable[Any]) -> torch.Tensor:
+        """What several updates saw of one kind, side by side."""
+        return torch.stack([torch.as_tensor(value, device=self._agent.device) for value in values])
+
     def state(self) -> dict[str, Any]:
-        """Where its random streams stand."""
-        return {"batches": self._batches.get_state(), "noise": self._noise.get_state()}
+        """Where its random streams stand, and what it has gathered since the last log."""
+        columns = zip(UpdateMetrics._fields, zip(*self._reported, strict=True), strict=False)
+        return {
+            "batches": self._batches.get_state(),
+            "noise": self._noise.get_state(),
+            "last": self._last,
+            "reported": {name: self._column(values) for name, values in columns if values[0] is not None},
+        }
 
     def load_state(self, state: dict[str, Any], step: int, seconds: float) -> None:
         """Goes on from a checkpoint at `step`, after `seconds` of training."""
         restore(self._batches, state["batches"])
         restore(self._noise, state["noise"])
-        self._last = (step, self._agent.updates, seconds)
+        self._last = tuple(state.get("last", (step, self._agent.updates, seconds)))
+        rows = zip(*(column.unbind() for column in state.get("reported", {}).values()), strict=True)
+        self._reported = [UpdateMetrics(*row) for row in rows]

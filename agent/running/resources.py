@@ -3,6 +3,8 @@
 import ctypes
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -37,6 +39,18 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # streams, graphs and pinned memory belong to the current one
     return device
+
+
+@contextmanager
+def cpu_restored() -> Iterator[None]:
+    """Gives torch and NumPy their threads back, and this thread its small numbers, whatever was prepared inside."""
+    threads, flushing = torch.get_num_threads(), bool(torch.tensor(1e-40) * 1.0 == 0.0)
+    try:
+        with threadpool_limits():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushing)
 
 
 def prepare_cpu(count: int) -> None:

@@ -2,16 +2,18 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.common.errors import UserError
-from agent.common.files import truncate_jsonl
-from agent.common.interrupt import Interrupt
+from agent.common.errors import UserError, words_of
+from agent.common.interrupt import Interrupt, Stopped
+from agent.common.notices import tell_through
 from agent.common.quoting import quote_override
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.records.console import Console, shown
+from agent.records.metrics import truncate_jsonl
 from agent.records.plots import plot_learning_curve
 from agent.records.run_folder import write_config
 from agent.records.saved_agent import check_env, load_agent
@@ -19,11 +21,13 @@ from agent.records.tracking import Tracker
 from agent.running.build import build_agent, build_replay
 from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.trainer import Outcome, Trainer
-from envs.make import Task, load_saved_task, load_task
-from envs.vector import make_vector
+from envs.closing import close_quietly
+from envs.make import Task, check_bounds, load_saved_task, load_task
+from envs.vector import make_vector, note_on_global_draws
 
 #: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
 LARGE_SIGMA = 0.05
+CURVE = "learning_curve.png"
 
 
 def train(
@@ -44,36 +48,70 @@ def train(
     """
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
+    home = folder.absolute()  # an environment may change the current folder
     task = task_of(config, folder, resumed=begun is not None)
     agent, plan = build_agent(config, task, device)
     replay = build_replay(config, task, device, plan)
-    envs = make_vector(task, config.num_envs, config.env.vectorization)
-    folder.mkdir(parents=True, exist_ok=True)
+    envs = make_vector(task, config.num_envs, config.env.vectorization, config.seed)
+    home.mkdir(parents=True, exist_ok=True)
     step, state = begun if begun is not None else (0, {})
-    truncate_jsonl(folder / "metrics.jsonl", step)
+    truncate_jsonl(home / "metrics.jsonl", step, again="eval/" if state.get("evaluation_due") else None)
     console = Console(config.steps, step, enabled=config.log.progress)
+    tell_through(console.line)
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
     console.line(plan.line)
     warn(config, console)
-    tracker = Tracker(folder, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
+    if (note := note_on_global_draws(task, envs)) is not None:
+        console.line(note)
+    tracker = Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
-        write_config(folder, to_plain(config), overrides)  # from here on it holds a run
+        write_config(home, to_plain(config), overrides)  # from here on it holds a run
         trainer = Trainer(config, task, envs, agent, replay, tracker, folder, plan)
         if begun is not None:
             load_state(trainer, step, state)
         with Interrupt() as interrupt:
             outcome = trainer.run(interrupt)
-            console.close()
-            report(outcome, config, task, folder, tracker, imports)
-            tracker.finish(outcome.exit_code)
+            outcome = end(outcome, interrupt, config, task, folder, home, tracker, imports)
     except BaseException:
         tracker.finish(1)
         raise
     finally:
-        envs.close()
+        close_quietly(envs.close, task.id)
         console.close()
     return outcome
+
+
+def end(
+    outcome: Outcome,
+    interrupt: Interrupt,
+    config: TrainConfig,
+    task: Task,
+    folder: Path,
+    home: Path,
+    tracker: Tracker,
+    imports: Sequence[str],
+) -> Outcome:
+    """Shows what has come of a run, all of which is saved, and closes what it reported to; a signal drops the rest.
+
+    Raises:
+        UserError: where it has to be mended before it can go on.
+    """
+    tracker.console.close()
+    try:
+        with interrupt.droppable():
+            draw_and_upload(config, task, home, tracker)
+    except Stopped:
+        pass
+    tell(outcome, config, folder, home, tracker, imports)
+    try:
+        with interrupt.droppable():
+            tracker.finish(interrupt.exit_code or int(outcome.failure is not None))
+    except Stopped:
+        pass
+    if outcome.failure is not None and not interrupt:
+        raise outcome.failure
+    return replace(outcome, exit_code=interrupt.exit_code)
 
 
 def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
@@ -83,10 +121,11 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
         UserError: where there is no such task, or where no file may hold its arguments.
     """
     if not resumed:
-        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
+        check_bounds(config.env.id, config.env.kwargs)  # now, not when the agent is to be evaluated
+        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
     else:  # it may be a stranger's: checked before anything that it names is made
         check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
-        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit)
+        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
     try:
         check_env({"id": task.id, "kwargs": task.kwargs}, folder)
     except UserError as error:  # now, not when the first agent is saved
@@ -119,37 +158,59 @@ def load_state(trainer: Trainer, step: int, state: dict[str, Any]) -> None:
         trainer.load_state(step, state)
     except ValueError as error:
         raise UserError(
-            f"{trainer.run_dir} cannot be resumed: what it saved does not fit {trainer.task.id} ({error}), which must "
+            f"{trainer.folder} cannot be resumed: what it saved does not fit {trainer.task.id} ({error}), which must "
             "be the version that it began with"
         ) from error
 
 
-def report(
-    outcome: Outcome, config: TrainConfig, task: Task, folder: Path, tracker: Tracker, imports: Sequence[str]
-) -> None:
-    """Draws the learning curve, hands the agents to the tracker and says where everything is."""
-    curve = folder / "learning_curve.png"
-    plot_learning_curve(folder / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
-    agents = {which: folder / which / "agent.safetensors" for which in ("best", "last")}
-    agents = {which: path for which, path in agents.items() if path.exists()}
-    for which, path in agents.items():
+def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracker) -> None:
+    """Draws the learning curve and hands the agents to the tracker; a picture is never worth a run."""
+    try:
+        curve = home / CURVE
+        plot_learning_curve(home / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
+    except Exception as error:
+        tracker.console.line(f"no learning curve: {words_of(error)}")
+    for which, path in agents_in(home).items():
         tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
-    say = tracker.console.line
+
+
+def agents_in(folder: Path) -> dict[str, Path]:
+    """The saved agents of a run, by the names of their folders."""
+    agents = {which: folder / which / "agent.safetensors" for which in ("best", "last")}
+    return {which: path for which, path in agents.items() if path.exists()}
+
+
+def tell(
+    outcome: Outcome, config: TrainConfig, folder: Path, home: Path, tracker: Tracker, imports: Sequence[str]
+) -> None:
+    """Says how the run ended, where everything is, and how to go on."""
+    agents, say = agents_in(home), tracker.console.line
     if (ending := _ending(outcome, config, folder, imports)) is not None:
         say(ending)
-    say(f"agents:    {' and '.join(str(path.parent) for path in agents.values())}")
-    say(f"curve:     {curve}")
+    if agents:
+        say(f"agents:    {' and '.join(str(folder / which) for which in agents)}")
+    if (home / CURVE).exists():
+        say(f"curve:     {folder / CURVE}")
     say(f"dashboard: {tracker.dashboard}")
-    overrides = [quote_override("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
-    say(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
+    if agents:
+        overrides = [quote_override("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
+        say(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
 
 
 def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequence[str]) -> str | None:
     """How the run ended: with its last evaluation, or with the command that goes on."""
-    if outcome.step < config.steps:
-        command = shlex.join([quote_override("resume", folder), *imports])
-        return f"stopped at step {outcome.step} and saved; go on with: python train.py {command}"
+    if outcome.failure is not None:
+        return str(outcome.failure) if outcome.exit_code else None  # else it is told at the very end
+    command = f"python train.py {shlex.join([quote_override('resume', folder), *imports])}"
+    mean = None if outcome.evaluation is None else shown(outcome.evaluation.statistics()["return_mean"])
+    if outcome.solved:
+        return (
+            f"solved at step {outcome.step} after {outcome.seconds:.1f} s of training: evaluation return {mean}, for "
+            f"eval.stop_at={config.eval.stop_at}; go on with: {command} eval.stop_at=null"
+        )
+    if outcome.step < config.steps or outcome.evaluation_due:
+        before = ", before its last evaluation," if outcome.step >= config.steps else ""
+        return f"stopped at step {outcome.step}{before} and saved; go on with: {command}"
     if outcome.evaluation is None:
-        return None
-    mean = outcome.evaluation.statistics()["return_mean"]
-    return f"done: evaluation return {shown(mean)} over {len(outcome.evaluation.returns)} episodes"
+        return f"done: {outcome.step} steps"
+    return f"done: evaluation return {mean} over {len(outcome.evaluation.returns)} episodes"

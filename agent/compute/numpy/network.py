@@ -1,7 +1,7 @@
-"""The network on a CPU: the same formulas by NumPy, with their derivatives by hand.
+"""The network on a CPU: the same formulas in NumPy, with derivatives that are written by hand.
 
-A small network spends more time in torch's dispatcher and autograd than in its sums; an update by these few lines takes
-half to four fifths as long. Tests hold them to autograd's result.
+A small network spends more time in torch's dispatcher and autograd than in its sums; an update in NumPy takes half to
+four fifths as long. Tests compare the results with autograd's.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def _mean_atom(head: CategoricalHead) -> Callable[[np.ndarray], np.ndarray]:
     return q_values
 
 
-#: The heads that are known here: what makes q_values [B, A] of their streams' outputs [B, A] or [B, A, K].
+#: For each head that NumPy computes: the function from its streams' outputs [B, A] or [B, A, K] to q_values [B, A].
 Q_VALUES: dict[type, Callable[[Any], Callable[[np.ndarray], np.ndarray]]] = {
     ExpectedHead: lambda head: lambda outputs: outputs,
     CategoricalHead: _mean_atom,
@@ -47,7 +47,7 @@ class NumpyNetwork:
     """A QNetwork of linear layers on the CPU, behind a small convolution where there is one.
 
     Args:
-        network: its parameters are shared; their gradients, where there are any, are written by the pullback.
+        network: its parameters are shared; the pullback writes their gradients, where they have any.
     """
 
     def __init__(self, network: QNetwork) -> None:
@@ -68,7 +68,7 @@ class NumpyNetwork:
 
     @staticmethod
     def fits(network: QNetwork) -> bool:
-        """Whether `network` is on the CPU, all its parts are known here and none is frozen, as an encoder's may be."""
+        """Whether `network` is on the CPU, NumPy can compute all its parts, and no parameter is frozen."""
         encoder, layers = network.encoder, [module for module in network.modules() if isinstance(module, NoisyLinear)]
         known = type(encoder) is MLPEncoder or PatchConvolution.fits(encoder)
         on_cpu = next(network.parameters()).device.type == "cpu"
@@ -94,20 +94,20 @@ class NumpyNetwork:
         if len(inputs) > 1:
             return self.vjp(inputs, noise)[0]
         parts, depth = self._split(None if noise is None else noise[0]), len(self._trunk)
-        seen = inputs if self._convolution is None else self._convolution.vjp(inputs)[0]
-        features = run(self._trunk, seen[0], parts)
+        x = inputs if self._convolution is None else self._convolution.vjp(inputs)[0]
+        features = run(self._trunk, x[0], parts)
         advantage = run(self._advantage, features, parts[depth:]).reshape(self._shape)
         if self._value is None:
             return advantage
         return self._combine(run(self._value, features, parts[depth + len(self._advantage) :]), advantage)
 
     def vjp(self, inputs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
-        """The outputs, and the pullback of ∂L/∂outputs (which it may overwrite)."""
+        """The outputs, and the pullback, which takes ∂L/∂outputs and may overwrite it."""
         if self._convolution is None:
             return self._linear_vjp(inputs, noise)
-        seen, pull_seen = self._convolution.vjp(inputs)
-        outputs, pull = self._linear_vjp(seen, noise)
-        return outputs, lambda g: pull_seen(pull(g))
+        x, pull_x = self._convolution.vjp(inputs)
+        outputs, pull = self._linear_vjp(x, noise)
+        return outputs, lambda g: pull_x(pull(g))
 
     def _linear_vjp(self, inputs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
         parts, depth = self._split(noise), len(self._trunk)
@@ -138,7 +138,7 @@ class NumpyNetwork:
 
 
 def _norms_fit(encoder: Encoder) -> bool:
-    """Whether what stands between its linear layers is known here: layer normalisation or nothing."""
+    """Whether each linear layer of the encoder is followed by layer normalisation with weight and bias, or by none."""
     mlp = encoder.mlp if isinstance(encoder, TrunkEncoder) else encoder
     assert isinstance(mlp, MLPEncoder)
     norms = [norm for norm in mlp.norms if type(norm) is not nn.Identity]
@@ -150,7 +150,7 @@ def _stream(stream: Stream, first: bool) -> list[Layer]:
 
 
 class NumpyPolicy:
-    """A Policy of a network for which NumpyNetwork.fits."""
+    """A Policy for a network that NumpyNetwork.fits."""
 
     def __init__(self, network: QNetwork) -> None:
         self._network = NumpyNetwork(network)

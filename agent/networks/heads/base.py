@@ -1,7 +1,7 @@
 """Features → values. Every head returns a typed tuple that carries q_values [..., A].
 
 A head is made of streams, whose outputs are one number or K numbers per action; `values` makes the typed tuple of them,
-`target` the learning target of what the next state's tuple says, `loss` the unreduced loss. Quantile heads are in
+`target` makes the learning target of the next state's tuple, `loss` is the unreduced loss. Quantile heads are in
 agent/quantile_heads.py. Shapes: [...] are the rows of a batch, A actions, K atoms or quantiles.
 """
 
@@ -21,7 +21,7 @@ Limits = Sequence[float] | None
 
 
 class Values(Protocol):
-    """What a head says of a batch."""
+    """The values that a head gives for a batch."""
 
     @property
     def q_values(self) -> Tensor:
@@ -29,7 +29,7 @@ class Values(Protocol):
 
     @property
     def outcomes(self) -> Tensor:
-        """What a target is made of, for every action: values [..., A], or masses or quantiles [..., A, K]."""
+        """For every action, the numbers that make a target: values [..., A], masses or quantiles [..., A, K]."""
 
 
 class Stream(nn.Module):
@@ -59,7 +59,7 @@ class Stream(nn.Module):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What every head is built from.
+    """The sizes and layers of a head.
 
     Attributes:
         features: p.
@@ -85,7 +85,7 @@ class Sizes:
 
 
 class Head(nn.Module):
-    """What all heads share: one stream, or dueling streams, with one number or K numbers per action.
+    """A head: one stream, or dueling streams, with one number or K numbers per action.
 
     Dueling (Wang et al. 2016, eq. 9): v + a − mean(a), each stream with a hidden layer of its own. With K numbers per
     action the streams are combined for each of them, before any softmax (Hessel et al. 2018).
@@ -120,7 +120,7 @@ class Head(nn.Module):
         return self.values(self.outputs(features, noise))
 
     def values(self, outputs: Tensor) -> Any:
-        """The typed tuple of what the combined streams put out."""
+        """The typed tuple for the outputs of the combined streams."""
         raise NotImplementedError
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
@@ -128,7 +128,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(self, prediction: Any, action: Tensor, target: Tensor) -> Tensor:
-        """The unreduced loss [...] of what is predicted for the actions against the target."""
+        """The unreduced loss [...] of the predictions for the actions against the target."""
         raise NotImplementedError
 
     def priority(self, prediction: Any, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class HeadParts:
-    """What a head is built of.
+    """Everything that a head is built from.
 
     Attributes:
         sizes: of its streams.
@@ -155,7 +155,7 @@ HeadFactory = Callable[[HeadParts], Head]
 
 
 def gather_actions(values: Tensor, action: Tensor) -> Tensor:
-    """What values [..., A] or [..., A, K] say of action [...]: [...] or [..., K]."""
+    """The entries for action [...] of values [..., A] or [..., A, K]: [...] or [..., K]."""
     rows = action.dim()
     index = action.reshape(*action.shape, *(1,) * (values.dim() - rows))
     return torch.take_along_dim(values, index, dim=rows).squeeze(rows)

@@ -9,7 +9,7 @@ from agent.networks.heads.base import Head, HeadParts, Limits, Sizes, bellman_ta
 
 
 class CategoricalValues(NamedTuple):
-    """What the categorical head says of a batch: q_values [..., A] and logits [..., A, K]."""
+    """The values of the categorical head: q_values [..., A] and logits [..., A, K]."""
 
     q_values: Tensor
     logits: Tensor

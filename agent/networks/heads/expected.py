@@ -10,7 +10,7 @@ from agent.networks.heads.base import Head, HeadParts, Limits, Sizes, bellman_ta
 
 
 class ExpectedValues(NamedTuple):
-    """What the expected-value head says of a batch: q_values [..., A]."""
+    """The values of the expected head: q_values [..., A]."""
 
     q_values: Tensor
 
@@ -33,7 +33,7 @@ class ExpectedHead(Head):
         return ExpectedValues(outputs)
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
-        """The target [...] of an outcome [...], the value of what follows."""
+        """The target [...] of an outcome [...], the value of the next state."""
         target = bellman_target(reward, discount, outcome)
         return target if limits is None else target.clamp(*limits)
 

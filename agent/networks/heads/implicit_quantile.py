@@ -1,4 +1,4 @@
-"""Quantiles of the return at any level that is asked for: IQN (Dabney et al. 2018b)."""
+"""Quantiles of the return at any level that the caller gives: IQN (Dabney et al. 2018b)."""
 
 from collections.abc import Sequence
 from math import pi
@@ -15,7 +15,7 @@ class ImplicitQuantileHead(SampledHead):
     """The quantile function itself, at levels τ that come in as an argument: IQN (Dabney et al. 2018b, 1806.06923).
 
     Features ψ(x) [..., p] are multiplied by an embedding of each level, φ(τ) = ReLU(W·cos(πiτ) + b), i = 0 … n − 1
-    (eq. 4); the streams then see [..., K, p]. Without levels of its own a row is asked at fixed, evenly spaced ones:
+    (eq. 4); the streams then see [..., K, p]. Without given levels the head uses fixed, evenly spaced ones:
     acting and evaluation do so, and are a function of the observation.
 
     Deviation: the next action is chosen by the mean of the very quantiles that make up the target (with double
@@ -23,7 +23,7 @@ class ImplicitQuantileHead(SampledHead):
 
     Args:
         sizes: of the streams; the embedding's layer is of the same kind.
-        acting: how many levels are asked where none are given.
+        acting: how many fixed levels there are.
         samples: how many levels are drawn for a row's prediction, and how many for its target.
         cosines: n.
         kappa: threshold of the quantile Huber loss.

@@ -9,7 +9,7 @@ from agent.networks.heads.base import Head, HeadParts, Limits, Sizes, bellman_ta
 
 
 class QuantileValues(NamedTuple):
-    """What a quantile head says of a batch: q_values [..., A], quantiles [..., A, K], and their levels.
+    """The values of a quantile head: q_values [..., A], quantiles [..., A, K], and their levels.
 
     `levels` are the levels [..., K], with dimensions of size 1, or none, where they are the same for all rows.
     """
@@ -30,7 +30,7 @@ def midpoints(count: int) -> Tensor:
 
 
 class SampledHead(Head):
-    """What both quantile heads learn: quantiles, by samples of the target distribution. `kappa` is set by each."""
+    """A head that learns quantiles from samples of the target distribution; each subclass sets `kappa`."""
 
     kappa: float
 

@@ -26,12 +26,12 @@ def register_head(name: str, factory: HeadFactory) -> None:
     """Makes `agent.head=<name>` build `factory(parts)`; the same name may be registered again.
 
     Raises:
-        ValueError: for a name that is no plain word, or that is the name of a head of this package.
+        ValueError: for a name that is not a plain word, or is the name of a built-in head.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
-        raise ValueError(f"{name!r} is no name for a head: it must be a word of letters, digits, _ and -")
+        raise ValueError(f"{name!r} cannot name a head: the name must be a word of letters, digits, _ and -")
     if name in BUILT_IN:
-        raise ValueError(f"{name!r} is the name of a head that is here already")
+        raise ValueError(f"{name!r} is the name of a built-in head")
     _FACTORIES[name] = factory
 
 

@@ -1,0 +1,70 @@
+"""The programs: what their command lines may hold, and how they begin and end."""
+
+import io
+import os
+import sys
+from collections.abc import Callable
+
+from agent.command import errors
+from agent.command.arguments import Program, install_parser
+from agent.common.interrupt import quit_by_exception
+from agent.config.compare import CompareConfig
+from agent.config.parsing import leaf_names
+from agent.config.run import EvaluateConfig, TrainConfig
+
+_TRAINED = (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir")
+TRAIN = Program(
+    name="train.py",
+    options=[name for name in _TRAINED if name != "env.id"],  # env= names it
+    example="env=CartPole-v1",
+    foreign={
+        "checkpoint": "a run goes on by resume={value}, and evaluate.py plays agents",
+        "episodes": "its evaluations have eval.episodes={value}",
+        "video": "its evaluations have eval.video={value}",
+        "which": "evaluate.py plays an agent by checkpoint=<run folder> which={value}",
+        "render": "evaluate.py shows an agent by checkpoint=<run folder> render={value}",
+    },
+)
+
+_PLAYED = [*leaf_names(EvaluateConfig), "imports"]
+_OF_TRAINING = {name.split(".")[0] for name in (*_TRAINED, "task", "sizes")} - {*_PLAYED, "hydra"}
+EVALUATE = Program(
+    name="evaluate.py",
+    options=_PLAYED,
+    example="checkpoint=<run folder>",
+    several="several agents by checkpoint=[runs/a,runs/b]",
+    foreign={
+        **dict.fromkeys(_OF_TRAINING, "it is an option of train.py; leave it out"),
+        "env": "an agent plays in the environment that it was trained in, which its file names; leave it out",
+        "agent": "the algorithm and its network are in the agent's file; leave it out",
+        "eval": "its options are episodes, num_envs, seed, noise, video and render",
+        "resume": "it plays the agent of a run by checkpoint={value}",
+    },
+)
+
+COMPARE = Program(
+    name="compare.py",
+    options=leaf_names(CompareConfig),
+    example="runs=[runs/a,runs/b]",
+    several="several runs by their folders: python compare.py runs/a runs/b",
+)
+
+
+def run(main: Callable[[], object], program: Program) -> None:
+    """Runs a Hydra program; ends the process with 2 and one sentence where the fault is not in the code.
+
+    Args:
+        main: the function that Hydra made of the program.
+        program: what its command line may hold.
+    """
+    install_parser(program)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and we word them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # results are not lost for an … that a Latin-1 terminal has not
+    with errors.sentences(program):
+        quit_by_exception()
+        main()
+    if errors.failed:
+        print(f"error: {len(errors.failed)} of the jobs failed: {'; '.join(errors.failed)}", file=sys.stderr)
+        sys.exit(errors.FAILED)

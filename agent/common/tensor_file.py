@@ -1,0 +1,71 @@
+"""Tensors streamed to disk in safetensors form, with a checksum taken on the way."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.common.files import open_plain, sync_file
+
+_CHUNK = 16 << 20
+DTYPES = {
+    **{"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"},
+    **{f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)},
+}
+
+
+def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any, Any]]) -> tuple[int, int]:
+    """Writes a safetensors file that is not there yet; returns its size and CRC-32.
+
+    Streamed by hand (8 bytes of header length, JSON header, raw data) because a replay may be several GB: no
+    copy of a contiguous CPU tensor is made, and the checksum is taken on the way. CRC-32, not SHA-256: it has
+    to find damage, not forgery, and runs at several GB/s, well above the disk.
+    """
+    # Widest items first: every tensor then starts at a multiple of its item size.
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
+    header, end = {}, 0
+    for name, array in ordered:
+        offsets = [end, end + array.nbytes]
+        header[name] = {
+            "dtype": DTYPES[dtype_name(array)],
+            "shape": list(array.shape),
+            "data_offsets": offsets,
+        }
+        end = offsets[1]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    checksum = 0
+    with path.open("xb") as file:
+        for chunk in _chunks(len(text).to_bytes(8, "little") + text, [array for _, array in ordered]):
+            file.write(chunk)
+            checksum = zlib.crc32(chunk, checksum)
+        sync_file(file)
+    return 8 + len(text) + end, checksum
+
+
+def _chunks(head: bytes, arrays: list[Any]) -> Iterator[bytes | memoryview]:
+    yield head
+    for array in arrays:
+        host = array.detach().cpu().contiguous().numpy() if isinstance(array, torch.Tensor) else array
+        flat = np.ascontiguousarray(host).reshape(-1).view(np.uint8).data
+        yield from (flat[start : start + _CHUNK] for start in range(0, len(flat), _CHUNK))
+
+
+def dtype_name(value: torch.Tensor | np.ndarray[Any, Any]) -> str:
+    """The dtype as NumPy spells it; `DTYPES` says which can be written."""
+    return str(value.dtype).removeprefix("torch.")
+
+
+def file_crc32(path: Path) -> int:
+    """CRC-32 of a plain file of any size; raises OSError."""
+    checksum = 0
+    with open_plain(path) as file:
+        while chunk := file.read(_CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum

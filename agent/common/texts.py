@@ -1,0 +1,6 @@
+"""Text from elsewhere, made fit to be shown."""
+
+
+def printable(text: str) -> str:
+    """Escapes control characters, which a terminal would obey, and bytes that are no text."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

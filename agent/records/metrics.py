@@ -1,0 +1,155 @@
+"""metrics.jsonl: what a run logs, a JSON object per line, for programs to read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import stat
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.common.errors import UserError
+from agent.common.files import could_not_write, new_file, open_plain, why
+
+MAX_BYTES = 4 << 30  # of a metrics file that is read
+MAX_LINE = 1 << 20  # bytes; a longer line was not written here, and is passed over
+MAX_STEP, MAX_VALUE = 2**53, 1e30  # numbers beyond are taken for damage: no run has them, and nobody can draw them
+
+Series = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+class JsonlSink:
+    """The file metrics.jsonl: a JSON object per line, {"global_step": 1000, "loss": 0.5}, readable at any time.
+
+    NaN and infinities are null, since JSON has no word for them. Lines are added to a file that is there.
+
+    Raises:
+        UserError: the file cannot be written, is no plain file, or has been deleted meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            self._file = os.fdopen(os.open(path, flags, 0o666), "ab+", buffering=0)
+            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is not a plain file")
+            self._repair()
+        except OSError as error:
+            reason = "it is a link" if error.errno == errno.ELOOP else why(error)
+            raise UserError(f"could not write {path} ({reason}): move it away, or check the folder.") from error
+
+    def _repair(self) -> None:
+        """End the half line of a run that was killed while it wrote, so that it does not swallow the next."""
+        if self._file.seek(0, os.SEEK_END) > 0:
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append {"global_step": step, **metrics}."""
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        try:
+            self._file.write(json.dumps({"global_step": step, **finite}).encode() + b"\n")
+            deleted = os.fstat(self._file.fileno()).st_nlink == 0
+        except OSError as error:
+            raise could_not_write(self._path, error) from error
+        if deleted:
+            raise UserError(f"{self._path} has been deleted while the run went on: start a new run")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def truncate_jsonl(path: Path, step: int, again: str | None = None) -> None:
+    """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
+
+    Args:
+        path: of the file; where there is none, there is nothing to do.
+        step: at which the run goes on.
+        again: lines of this very step with a name that begins so go as well: they will be written again.
+
+    Raises:
+        UserError: the file cannot be read or written.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        with new_file(path) as file:
+            for line in _lines(path):
+                row = _parse(line)
+                if (logged := _step_of(row)) is None or logged > step:
+                    continue
+                if logged < step or again is None or not any(name.startswith(again) for name in row):
+                    file.write(line.rstrip(b"\r\n") + b"\n")
+    except OSError as error:
+        raise UserError(f"cannot cut {path} back to step {step} ({why(error)}): move it away, or mend it.") from error
+
+
+def read_series(path: Path, names: Sequence[str]) -> dict[str, Series]:
+    """Steps [n] and values [n] of some metrics, in order of steps.
+
+    Missing files, torn lines, other lines and numbers that are not finite are passed over, and so is all that comes
+    after a place that cannot be read.
+    """
+    found = {name: (array("d"), array("d")) for name in names}
+    try:
+        for line in _lines(path):
+            row = _parse(line)
+            if (step := _step_of(row)) is None:
+                continue
+            for name, (steps, values) in found.items():
+                if (value := _number(row.get(name))) is not None:
+                    steps.append(step)
+                    values.append(value)
+    except OSError:
+        pass
+    return {name: _sorted(*columns) for name, columns in found.items()}
+
+
+def _sorted(steps: array[float], values: array[float]) -> Series:
+    order = np.lexsort((np.array(values), np.array(steps)))
+    return np.array(steps)[order], np.array(values)[order]
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, without those that are too long; raises OSError."""
+    with open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES:,} bytes")
+        while line := file.readline(MAX_LINE):
+            whole = len(line) < MAX_LINE or line.endswith(b"\n")
+            if whole:
+                yield line
+            while not whole:
+                rest = file.readline(MAX_LINE)
+                whole = len(rest) < MAX_LINE or rest.endswith(b"\n")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """The object that a line holds; an empty one for anything else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _step_of(row: Mapping[str, Any]) -> int | None:
+    step = row.get("global_step")
+    return step if isinstance(step, int) and not isinstance(step, bool) and 0 <= step <= MAX_STEP else None
+
+
+def _number(value: object) -> float | None:
+    """A number that can be drawn; None for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= MAX_VALUE:
+        return None
+    return float(value)

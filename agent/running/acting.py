@@ -1,0 +1,83 @@
+"""A saved agent to be used from Python: observations in, actions out, all of them NumPy's."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.learning.targets import greedy
+from agent.records.saved_agent import Which, find_agent
+from agent.running.evaluation import EvaluationPolicy
+from agent.running.player import Player, load_player
+from envs.batches import is_batch
+
+
+class LoadedAgent:
+    """A saved agent that acts as it does in an evaluation: by its mean network, or by a fresh draw for every action.
+
+    Args:
+        player: the agent.
+        noise: False for the mean network.
+        seed: of the draws.
+
+    Attributes:
+        env_id: the Gymnasium id of its task.
+        description: what its file says of it: its task, its algorithm, its last evaluation.
+        path: its file.
+    """
+
+    def __init__(self, player: Player, noise: bool = False, seed: int = 0) -> None:
+        self._task = player.task
+        self._policy = EvaluationPolicy(player.network, player.noise if noise else None, [seed])
+        self.env_id, self.description, self.path = player.task.id, player.description, player.path
+
+    def act(self, observation: Any) -> np.int64 | np.ndarray:
+        """The greedy action, as the environment takes it: one for an observation, [n] for a batch of n.
+
+        Args:
+            observation: as the environment gives it, or as a vector environment gives those of n copies.
+
+        Raises:
+            ValueError: its shape is neither.
+        """
+        values, batched = self._values(observation)
+        actions = self._task.to_environment(greedy(values).cpu().numpy())
+        return actions if batched else actions[0]
+
+    def q_values(self, observation: Any) -> np.ndarray:
+        """The value of every action, float64 [actions], or [n, actions] for a batch of n observations.
+
+        Raises:
+            ValueError: the observation's shape is not the environment's.
+        """
+        values, batched = self._values(observation)
+        return values.cpu().numpy() if batched else values[0].cpu().numpy()
+
+    def _values(self, observation: Any) -> tuple[torch.Tensor, bool]:
+        """The values [n, actions], and whether the observation was a batch."""
+        observe = self._task.observe
+        batched = is_batch(observe.space, observation)
+        array = observe(observation if batched else observe.stack([observation]))
+        return self._policy.q_values(array, [0] * len(array)), batched
+
+    def __repr__(self) -> str:
+        return f"LoadedAgent({self.env_id!r}, {str(self.path)!r})"
+
+
+def load_agent(
+    path: str | Path, which: Which = "best", device: str | torch.device = "cpu", noise: bool = False, seed: int = 0
+) -> LoadedAgent:
+    """Loads a saved agent; nothing in its file is executed.
+
+    Args:
+        path: a run folder, an agent folder or an agent.safetensors.
+        which: of a run folder, the best agent or the last.
+        device: where its network computes.
+        noise: whether it acts by a fresh draw of its noise for every action.
+        seed: of these draws.
+
+    Raises:
+        UserError: there is none, it is damaged or foreign, or its task is not installed here.
+    """
+    return LoadedAgent(load_player(find_agent(Path(path), which), device), noise, seed)

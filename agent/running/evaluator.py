@@ -1,0 +1,221 @@
+"""Evaluations while a run trains: when they are due, what is logged, which agent is the best, and what goes wrong."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.common.errors import UserError, words_of
+from agent.common.schedule import Every
+from agent.common.seeding import environment_seeds
+from agent.config.run import EvalConfig, TrainConfig
+from agent.learning.dqn import DQN
+from agent.records.tracking import Tracker
+from agent.running.evaluation import EPISODE_CAP, Evaluation, evaluate
+from agent.running.filming import record
+from envs.atari import human_normalised
+from envs.make import Task
+from envs.video import write_video
+
+#: Evaluations in a row that may fail: then a run ends, as nobody would see what it learns.
+FAILURES = 3
+
+
+class EvaluationsFailedError(UserError):
+    """Evaluations failed too often, or at the end."""
+
+
+class Evaluator:
+    """Plays the agent of a run beside its training, and keeps what is known from it.
+
+    What an environment does wrong in an evaluation or a film becomes one line, and training goes on.
+
+    Args:
+        config: of the run.
+        task: what is played.
+        agent: whose network is played.
+        tracker: is told of results and failures.
+        run_dir: where films go.
+
+    Attributes:
+        due: an evaluation is due that has not been played.
+        best_return: the highest mean return so far.
+        result: of the newest evaluation.
+        evaluated_at: the step of `result`.
+        solved: evaluations in a row have reached `eval.stop_at`.
+
+    Raises:
+        UserError: where `eval.stop_at=solved` and nobody says when the task is.
+    """
+
+    def __init__(self, config: TrainConfig, task: Task, agent: DQN, tracker: Tracker, run_dir: Path) -> None:
+        self._config, self._task, self._agent = config.eval, task, agent
+        self._tracker, self._run_dir = tracker, run_dir
+        self._seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
+        self._num_envs = config.eval.num_envs or config.num_envs
+        self._goal = stop_return(config.eval, task)
+        self._every = Every(config.eval.every)
+        self.due = False
+        self.best_return = -math.inf
+        self.result: Evaluation | None = None
+        self.evaluated_at = 0
+        self._statistics: dict[str, Any] | None = None  # of `result`: of many episodes they take seconds
+        self._count = self._failures = self._reached = 0
+        self._cut_told = False  # that evaluations cut episodes
+
+    def begin(self, step: int) -> None:
+        """Counts from here on."""
+        self._every = Every(self._config.every, step)
+
+    def look(self, step: int, last: bool) -> None:
+        """Notes at a step whether an evaluation is due; at the last one it is."""
+        reached = self._every(step)
+        self.due = (self.due or reached or last) and self._config.episodes > 0
+
+    @property
+    def solved(self) -> bool:
+        """Whether as many evaluations in a row as were asked for have reached the return at which to stop."""
+        return self._goal is not None and self._reached >= self._config.stop_patience
+
+    # ---- an evaluation
+
+    def play(self, step: int, last: bool, stop: Callable[[], bool]) -> dict[str, float] | None:
+        """Plays the mean network, and the noisy one beside it; the metrics, or None where it failed.
+
+        Args:
+            step: of the run.
+            last: there will be no other evaluation.
+            stop: asked between steps.
+
+        Raises:
+            EvaluationsFailedError: at the last one, and at the third in a row.
+            Stopped: where `stop` said so; the evaluation is still due.
+        """
+        try:
+            result = self._evaluate(None, stop)
+            statistics = result.statistics()
+            metrics = _metrics(statistics, self._task, result)
+            if self._config.noisy and self._agent.noise.size:
+                noisy = self._evaluate(self._agent.noise, stop).statistics()
+                metrics |= {f"eval_noisy/{name}": noisy[name] for name in ("return_mean", "return_std")}
+        except (Exception, SystemExit) as error:  # an environment may do anything
+            self._failed(step, last, error)
+            return None
+        self.result, self.evaluated_at, self._statistics = result, step, statistics
+        self._count, self._failures, self.due = self._count + 1, 0, False
+        self._reached = self._reached + 1 if self._goal is not None and metrics["eval/return_mean"] >= self._goal else 0
+        self._tell_of_cuts(result)
+        return metrics
+
+    def _evaluate(self, noise: Any, stop: Callable[[], bool]) -> Evaluation:
+        result = evaluate(self._task, self._agent.network, self._seeds, noise, self._num_envs, stop)
+        if not all(map(math.isfinite, result.returns)):
+            raise UserError(f"{self._task.id} gave rewards that are NaN or infinite")
+        return result
+
+    def is_best(self) -> bool:
+        """Whether the newest evaluation is the best so far, of equals the later; it is the one to beat from now on."""
+        assert self._statistics is not None
+        mean: float = self._statistics["return_mean"]
+        best = mean >= self.best_return
+        self.best_return = max(mean, self.best_return)
+        return best
+
+    def description(self) -> dict[str, Any] | None:
+        """What a saved agent says of the newest evaluation."""
+        if self.result is None or self._statistics is None:
+            return None
+        return {"global_step": self.evaluated_at, **self._statistics}
+
+    def _failed(self, step: int, last: bool, error: BaseException) -> None:
+        self._failures += 1
+        once = "" if self._config.share else "; of an environment that can be there only once: eval.share=true"
+        if last or self._failures >= FAILURES:
+            which = "the last evaluation" if last else f"{self._failures} evaluations in a row"
+            raise EvaluationsFailedError(
+                f"{which} failed at step {step} ({words_of(error)}); everything is saved: go on with "
+                f"resume={self._run_dir} where it is mended, or without evaluations by eval.episodes=0{once}",
+                error.detail if isinstance(error, UserError) else "",
+            ) from error
+        self.due = False
+        self._tracker.console.line(f"no evaluation at step {step}: {words_of(error)}")
+
+    def _tell_of_cuts(self, result: Evaluation) -> None:
+        cut = sum(length >= EPISODE_CAP for length in result.lengths)
+        if cut and not self._cut_told:
+            self._cut_told = True
+            self._tracker.console.line(
+                f"{cut} of {len(result.lengths)} episodes of the evaluation were cut after {EPISODE_CAP:,} steps: "
+                "env.time_limit=<steps> cuts them earlier"
+            )
+
+    # ---- a film
+
+    def film(self, step: int, last: bool, stop: Callable[[], bool]) -> None:
+        """Films the first evaluation episode, if due; a machine that cannot render still finishes its run.
+
+        Raises:
+            Stopped: where `stop` said so.
+        """
+        every = self._config.video_every
+        due = last or (every and self._count % every == 0)
+        if not (self._config.video and due and self._task.renders):
+            return
+        try:
+            frames, _ = record(self._task, self._agent.network, self._seeds[:1], stop=stop)
+            path = write_video(frames, self._run_dir / "videos" / f"step_{step:012d}", self._task.fps)
+        except (Exception, SystemExit) as error:
+            self._tracker.console.line(f"no video: {words_of(error)}")
+            return
+        self._tracker.video(step, path)
+
+    # ---- saving it
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {
+            "best_return": self.best_return,
+            "evaluations": self._count,
+            "evaluation": (self.evaluated_at, *(() if self.result is None else astuple(self.result))),
+            "evaluation_due": self.due,
+            "failures": self._failures,
+            "reached": self._reached,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint's state, which may be of a version that evaluated before it saved."""
+        self.best_return, self._count = state["best_return"], state["evaluations"]
+        self.evaluated_at, *results = state["evaluation"]
+        self.result = Evaluation(*map(tuple, results)) if results else None
+        self._statistics = None if self.result is None else self.result.statistics()
+        self.due = state.get("evaluation_due", False) and self._config.episodes > 0
+        self._failures = state.get("failures", 0)
+        same_goal = state["config"]["eval"].get("stop_at") == self._config.stop_at
+        self._reached = state.get("reached", 0) if same_goal else 0
+
+
+def _metrics(statistics: Mapping[str, Any], task: Task, result: Evaluation) -> dict[str, float]:
+    """What is logged of an evaluation."""
+    low, high = statistics["return_ci95"]
+    metrics = {f"eval/{name}": value for name, value in statistics.items() if name != "return_ci95"}
+    human = human_normalised(task.id, float(np.mean(result.returns)))
+    metrics |= {} if human is None else {"eval/human_normalised": human}
+    return metrics | {"eval/return_ci95_low": low, "eval/return_ci95_high": high}
+
+
+def stop_return(config: EvalConfig, task: Task) -> float | None:
+    """The mean return at which a run stops, if any.
+
+    Raises:
+        UserError: where it is Gymnasium's, and Gymnasium has none.
+    """
+    if config.stop_at != "solved":
+        return config.stop_at
+    if task.threshold is None:
+        raise UserError(
+            f"eval.stop_at=solved: Gymnasium does not say at which return {task.id} is solved; give a number"
+        )
+    return task.threshold

@@ -1,0 +1,84 @@
+"""What ends a run from outside: an environment that fails, and a folder that somebody takes away."""
+
+import traceback
+from pathlib import Path
+
+from agent.common.errors import UserError, words_of
+
+#: This package and torch: an error that they raise is not the environment's.
+_OURS = Path(__file__).resolve().parents[1]
+
+
+class EnvironmentFailedError(UserError):
+    """An environment raised an error in training, or broke a rule."""
+
+
+def is_environments_own(error: BaseException) -> bool:
+    """Whether an error comes from an environment, or from envs/, which checks it; not from agent/ or torch."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return True
+    innermost = Path(frames[-1].filename)
+    return not innermost.is_relative_to(_OURS) and "torch" not in innermost.parts
+
+
+def environment_failed(error: BaseException, name: str, step: int, saved: str) -> EnvironmentFailedError:
+    """One sentence for an error of an environment of this name, with the place in its own code.
+
+    A sentence of envs/ stays, with the author's lines below it.
+    """
+    if isinstance(error, UserError):
+        return EnvironmentFailedError(f"{error}; training stopped at step {step}: mend it; {saved}", error.detail)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
+    place = f", in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return EnvironmentFailedError(f"{name} failed at step {step} ({words_of(error)}{place}): mend it; {saved}")
+
+
+def _is_foreign(filename: str) -> bool:
+    """Whether a file is neither of this project nor of Gymnasium, which only pass on what an environment raises."""
+    path = Path(filename)
+    ours = any(path.is_relative_to(folder) for folder in (_OURS, _OURS.parent / "envs"))
+    return not ours and "gymnasium" not in path.parts and path.is_file()
+
+
+class Folder:
+    """A run's folder, which must stay the one that it was.
+
+    Attributes:
+        path: absolute: an environment may change the current folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._shown, self.path = path, path.absolute()
+        self._identity: tuple[int, int] | None = None
+
+    def open(self) -> None:
+        """Makes it where it is not there, and remembers which one it is."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._identity = self._now()
+
+    def check(self) -> None:
+        """Compares it with the one that was opened.
+
+        Raises:
+            UserError: where it was deleted or moved, or replaced by another one.
+        """
+        if self._identity is not None and self._now() != self._identity:
+            raise UserError(
+                f"{self._shown} was deleted or moved while the run wrote to it: what it held is not written again, and "
+                "the run ends; start a new one"
+            )
+
+    def __str__(self) -> str:
+        return str(self._shown)
+
+    def shown(self, inside: Path) -> Path:
+        """A path inside it as the person at the command line named it."""
+        return self._shown / inside.relative_to(self.path)
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino

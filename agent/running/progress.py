@@ -1,0 +1,80 @@
+"""What is left to do of a run: known from its checkpoint, and from the evaluation that was played after it was saved.
+
+A checkpoint is saved before the evaluation of its step, which may fail or be stopped. What the evaluation gave is
+written into a file beside the checkpoint's own; without it, a run that goes on from there plays the evaluation first.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.common.files import atomic_write_text, read_plain
+from agent.config.run import TrainConfig
+
+NOTE = "evaluation.json"
+#: Bytes of a note that are read: ten million episodes.
+LONGEST = 256 << 20
+
+_KINDS = {
+    "best_return": float,
+    "evaluations": int,
+    "evaluation": list,
+    "evaluation_due": bool,
+    "failures": int,
+    "reached": int,
+}
+
+
+def checkpoint_folder(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run_dir / "checkpoints" / f"step_{step:012d}"
+
+
+def note_evaluation(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Writes what an evaluation gave beside the checkpoint that was saved before it."""
+    atomic_write_text(checkpoint / NOTE, json.dumps(dict(state)))
+
+
+def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's state with what the evaluation of its step gave, where that was played.
+
+    A note that is not as it was written here is left aside: the evaluation is played again.
+    """
+    try:
+        noted = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
+    except (OSError, ValueError, RecursionError):
+        return state
+    return {**state, **noted} if _is_note(noted, step) else state
+
+
+def _is_note(noted: object, step: int) -> bool:
+    if not isinstance(noted, dict) or {name: type(value) for name, value in noted.items()} != _KINDS:
+        return False
+    at, *results = noted["evaluation"]
+    if type(at) is not int or not 0 <= at <= step or len(results) not in (0, 2):
+        return False
+    returns, lengths = results or ([], [])
+    return (
+        isinstance(returns, list)
+        and isinstance(lengths, list)
+        and len(returns) == len(lengths)
+        and all(type(value) is float and math.isfinite(value) for value in returns)
+        and all(type(value) is int for value in lengths)
+    )
+
+
+def nothing_left(config: TrainConfig, step: int, state: Mapping[str, Any]) -> Literal["complete", "solved"] | None:
+    """Why a run with this config has nothing left to do at a checkpoint; None where it has.
+
+    Args:
+        config: of the run to go on with, with what was asked for.
+        step: of the checkpoint.
+        state: of the checkpoint, with its evaluation.
+    """
+    now, due = config.eval, state.get("evaluation_due", False) and config.eval.episodes > 0
+    same_goal = now.stop_at is not None and state["config"]["eval"].get("stop_at") == now.stop_at
+    if same_goal and state.get("reached", 0) >= now.stop_patience and not due:
+        return "solved"
+    return "complete" if step >= config.steps and not due else None

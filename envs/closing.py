@@ -1,0 +1,89 @@
+"""Environments that fail when they are closed, or do not come back from it: told in one line, and nothing is lost."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import gymnasium as gym
+
+from agent.common.errors import words_of
+from agent.common.interrupt import Stopped
+from agent.common.notices import tell_once
+
+#: How long an environment may take to close.
+CLOSE_SECONDS = 5.0
+
+_hung: set[str] = set()  # names of environments that did not come back: their other copies are not waited for
+
+
+class _TooLongError(BaseException):
+    """It has not closed in time; no Exception, which an environment may swallow."""
+
+
+def guard_close(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
+    """Makes the `close` of an environment one that never raises and always returns; the other methods stay as fast."""
+    close = env.close
+    env.close = lambda: close_quietly(close, name)  # type: ignore[method-assign]
+    return env
+
+
+def close_quietly(close: Callable[[], object], name: str) -> None:
+    """Closes an environment; one that fails, or takes longer than `CLOSE_SECONDS`, is told of in one line."""
+    seconds = 0.1 if name in _hung else CLOSE_SECONDS
+    try:
+        _within(seconds, close)
+    except _TooLongError:
+        _hung.add(name)
+        tell_once(f"{name} does not come back from close(): it is left as it is")
+    except (KeyboardInterrupt, Stopped):
+        raise
+    except BaseException as error:
+        tell_once(f"{name} could not be closed ({words_of(error)}): it is left as it is")
+
+
+def _within(seconds: float, close: Callable[[], object]) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        _in_thread(seconds, close)
+    elif hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]:
+        with _alarm(seconds):
+            close()
+    else:  # no such timer, or the environment's own
+        close()
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raises _TooLongError in the main thread after some seconds: windows must be closed where they were opened."""
+
+    def ring(signum: int, frame: FrameType | None) -> NoReturn:
+        raise _TooLongError
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)  # and again, for an environment that catches everything
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _in_thread(seconds: float, close: Callable[[], object]) -> None:
+    """The same outside the main thread, where no timer rings: another thread closes and is left alone if it hangs."""
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            close()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise _TooLongError
+    if errors:
+        raise errors[0]

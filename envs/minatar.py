@@ -1,0 +1,28 @@
+"""What MinAtar leaves behind from one episode to the next, and this project does not."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class MinAtar(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
+    """A game of the package minatar whose sticky actions begin anew with each episode.
+
+    The package keeps the last action over a reset: one time in ten the first step repeats it, so that an episode would
+    not be a function of its seed and its actions alone.
+    """
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begins an episode, as if the action before it had been the first, which does nothing."""
+        game = getattr(self.env.unwrapped, "game", None)
+        if game is not None and hasattr(game, "last_action"):
+            game.last_action = 0
+        return self.env.reset(seed=seed, options=options)
+
+
+def is_minatar(spec: gym.envs.registration.EnvSpec | None) -> bool:
+    """Whether an environment is of that package."""
+    return spec is not None and str(spec.entry_point).startswith("minatar.")

@@ -1,0 +1,82 @@
+"""The newest run is the one that was saved last: the same for all programs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.records.newest import is_run_of, newest_run
+from agent.records.run_folder import run_folder
+
+BEST, LAST, CHECKPOINTS = "best/agent.safetensors", "last/agent.safetensors", "checkpoints/latest"
+
+
+def saved(run: Path, name: str, seconds: float) -> None:
+    """Something that a run saved at that time."""
+    path = run / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    for written in (path, path.parent):
+        os.utime(written, (seconds, seconds))
+
+
+def test_it_is_the_one_saved_last_at_any_depth(tmp_path: Path) -> None:
+    assert newest_run(tmp_path / "absent", lambda run: True) is None
+    assert newest_run(tmp_path, lambda run: True) is None
+    for run, name, seconds in (
+        ("ALE/Pong-v5/b", BEST, 2_000),
+        ("CartPole-v1/z", BEST, 1_000),
+        ("CartPole-v1/a", BEST, 3_000),
+        ("CartPole-v1/y", BEST, 3_400),  # its checkpoints are older
+        ("CartPole-v1/y", CHECKPOINTS, 100),
+        ("CartPole-v1/z", CHECKPOINTS, 3_500),  # its best agent is older, and it was saved later
+    ):
+        saved(tmp_path / run, name, seconds)
+    assert newest_run(tmp_path, lambda run: True) == tmp_path / "CartPole-v1/z"
+    assert newest_run(tmp_path, lambda run: run.name != "z") == tmp_path / "CartPole-v1/y"
+    assert newest_run(tmp_path / "ALE", lambda run: True) == tmp_path / "ALE/Pong-v5/b"
+    assert newest_run(tmp_path, lambda run: False) is None
+
+
+def test_of_two_that_were_saved_at_once_it_is_the_last_by_name_and_number(tmp_path: Path) -> None:
+    for name in ("2026-01-02_seed0_job10", "2026-01-02_seed0_job9", "2026-01-01_seed0_11", "other"):
+        saved(tmp_path / name, LAST, 1_000)
+    order = []
+    while (found := newest_run(tmp_path, lambda run: run not in order)) is not None:
+        order.append(found)
+    assert [run.name for run in order] == [
+        *("other", "2026-01-02_seed0_job10", "2026-01-02_seed0_job9", "2026-01-01_seed0_11")
+    ]
+
+
+CONFIG = "# python train.py\nenv:\n  id: ALE/Pong-v5\nagent:\n  lr: 0.1\nseed: 3\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (CONFIG, True),
+        (CONFIG.replace("seed: 3", "seed: 33"), False),
+        (CONFIG.replace("ALE/Pong-v5", "Pong-v5"), False),
+        (CONFIG.replace("env:", "eval:"), False),
+        ("seed: 3", False),
+        ("[", False),
+        ("seed: 3\n- x", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_run_is_known_by_its_config(tmp_path: Path, text: str | None, expected: bool) -> None:
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    assert is_run_of(tmp_path, "ALE/Pong-v5", 3) == expected
+
+
+def test_auto_takes_it_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("agent.records.run_folder.has_checkpoint", lambda run: run.name != "killed")
+    for name, seconds in (("runs/mine", 3_000), ("runs/ALE/Pong-v5/a_seed3", 2_000), ("runs/killed", 4_000)):
+        saved(tmp_path / name, CHECKPOINTS, seconds)
+        (tmp_path / name / "config.yaml").write_text(CONFIG)
+    assert run_folder("auto", "my_games:ALE/Pong-v5", 3) == "runs/mine"
+    assert run_folder("auto", "ALE/Pong-v5", 4).startswith("runs/ALE/Pong-v5/2")

@@ -1,0 +1,259 @@
+"""The project as a library: what `agent` itself offers, and the two programs as functions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from helpers import ROOT, Programs, plain_environment
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from safetensors.torch import load_file
+
+import agent
+from agent import evaluate, load_agent, train
+from agent.command.functions import Run
+from agent.command.overrides import from_python
+from agent.common.errors import UserError
+from agent.common.seeding import environment_seeds
+from envs.batches import is_batch
+
+SMALL: dict[str, Any] = {
+    "agent": {"network": {"hidden": [16]}, "learning_starts": 64, "batch_size": 64},
+    "eval": {"episodes": 3, "video": False},
+    "num_envs": 2,
+    "steps": 200,
+    "wandb": {"mode": "disabled"},
+    "log": {"progress": False},
+}
+WORDS = (
+    *("agent.network.hidden=[16]", "agent.learning_starts=64", "agent.batch_size=64", "eval.episodes=3"),
+    *("eval.video=false", "num_envs=2", "steps=200", "wandb.mode=disabled", "log.progress=false"),
+)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    started = Programs(tmp_path_factory.mktemp("logs"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that a thread trained, with a start of its actions that is not 0."""
+    folder, found = tmp_path_factory.mktemp("run") / "noisy", []
+    thread = threading.Thread(target=lambda: found.append(train(f"hydra.run.dir={folder}", env="CartPole-v1", **SMALL)))
+    thread.start()
+    thread.join()
+    assert found, "it did not train outside the main thread"
+    return found[0]
+
+
+def test_importing_it_costs_nothing() -> None:
+    code = "import agent, sys; print(dir(agent)); assert not {'torch', 'numpy', 'hydra'} & set(sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in ("NoisyLinear", "load_agent", "register_encoder", "register_head", "train", "evaluate"):
+        assert repr(name) in shown.stdout
+        assert callable(getattr(agent, name))
+    with pytest.raises(AttributeError, match="module 'agent' has no attribute 'nothing'"):
+        agent.nothing  # noqa: B018
+
+
+def test_a_run_is_the_program_s_own(programs: Programs, run: Run, tmp_path: Path) -> None:
+    assert programs.run("train", *WORDS, "hydra.run.dir=run", cwd=tmp_path).code == 0
+    for which in ("best", "last"):
+        ours, theirs = (load_file(folder / which / "agent.safetensors") for folder in (run.folder, tmp_path / "run"))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert run.step == 200
+    assert run.evaluation is not None
+    assert len(run.evaluation.returns) == 3
+    config = (run.folder / "config.yaml").read_text().splitlines()
+    assert config[0].startswith("# python train.py hydra.run.dir=")
+    assert (tmp_path / "run" / "config.yaml").read_text().splitlines()[1:] == config[1:]
+
+
+def test_an_evaluation_is_the_program_s_own(programs: Programs, run: Run) -> None:
+    before = sorted(run.folder.rglob("*"))
+    found = evaluate(run.folder, which="last", episodes=3, seed=4, noise=True)
+    assert sorted(run.folder.rglob("*")) == before
+    words = ("which=last", "episodes=3", "seed=4", "noise=true")
+    assert programs.run("evaluate", f"checkpoint={run.folder}", *words, cwd=run.folder).code == 0
+    assert found == json.loads((run.folder / "last" / "evaluation.json").read_text())
+
+
+def test_an_agent_acts_as_it_is_evaluated(run: Run) -> None:
+    player, env = load_agent(run.folder, "last"), gym.make("CartPole-v1")
+    (seed,) = environment_seeds(0, "test", 1)
+    observation, ended, seen = env.reset(seed=seed)[0], False, []
+    while not ended:
+        seen.append(observation)
+        action = player.act(observation)
+        assert isinstance(action, np.int64)
+        observation, _, terminated, truncated, _ = env.step(action)
+        ended = terminated or truncated
+    assert len(seen) == evaluate(run.folder, which="last", episodes=1)["returns"][0]
+    actions, values = player.act(np.stack(seen)), player.q_values(np.stack(seen))
+    assert isinstance(actions, np.ndarray)
+    assert values.shape == (len(seen), 2)
+    assert (values.argmax(1) == actions).all()
+    assert player.q_values(seen[0]).shape == (2,)
+    np.testing.assert_allclose(player.q_values(seen[0]), values[0])
+    with pytest.raises(ValueError, match=r"shape \(3,\): one has \(4,\), a batch has \('n', 4\)"):
+        player.act(np.zeros(3))
+
+
+def test_an_agent_with_noise_draws_for_every_action(run: Run) -> None:
+    observation = np.full(4, 0.01, np.float32)
+    noisy, again = (load_agent(run.folder, "last", noise=True, seed=3) for _ in range(2))
+    first, second = noisy.q_values(observation), noisy.q_values(observation)
+    assert (first != second).any()
+    assert (again.q_values(observation) == first).all()
+    rows = noisy.q_values(np.stack([observation, observation]))
+    assert (rows[0] != rows[1]).any()
+
+
+def test_nothing_global_is_changed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not Hydra's state, not torch's or NumPy's, not the folder; a second run begins as the first did."""
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(2)
+    numpy_state, torch_state = np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        for _ in range(2):
+            found = train(env="CartPole", **{**SMALL, "steps": 70})
+            assert found.folder.parent == tmp_path / "runs/CartPole-v1"
+            assert not GlobalHydra.instance().is_initialized()
+            assert HydraConfig.instance().cfg is None
+            assert "CartPole.yaml" not in ConfigStore.instance().repo.get("env", {})
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert Path.cwd() == tmp_path
+    assert np.random.get_state()[1].tolist() == numpy_state  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"stepz": 5}, "unknown option stepz; did you mean steps"),
+        ({"steps": 0}, "steps is 0: it must be at least 1"),
+        ({"env": "CartPol-v1"}, "no environment 'CartPol-v1'.*CartPole-v1"),
+        ({"agent": "muzero"}, "there is no agent=muzero: it must be one of"),
+        ({"env": {"kwargs": {"wings": 2}}}, "wings"),
+        ({"resume": "nowhere"}, "resume=nowhere: there is no such run"),
+    ],
+)
+def test_what_a_person_can_mend_is_one_error(
+    options: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=expected):
+        train(**{"wandb": {"mode": "disabled"}, **options})
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        evaluate("nowhere")
+    with pytest.raises(UserError, match="episodes is 0: it must be at least 1"):
+        evaluate("nowhere", episodes=0)
+
+
+LISTS = ("[1]", [1, 2], ["a", "1", None], [], [[1], [0.5]], "runs/a-b_c/d.e")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        -2,
+        0.25,
+        1e-9,
+        float("inf"),
+        True,
+        None,
+        "a",
+        "1",
+        "true",
+        "NULL",
+        "a b",
+        "it's",
+        "a,b",
+        "[1]",
+        "",
+        "x=y",
+        "ü",
+        *LISTS,
+    ],
+)
+def test_a_value_of_python_s_is_read_as_it_was(value: object) -> None:
+    (override,) = from_python("x", value)
+    found = OverridesParser.create().parse_override(override).value()
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_mapping_gives_one_override_for_each_option() -> None:
+    assert list(from_python("agent", {"noise": {"sigma0": 0.3}, "lr": np.float32(0.5)})) == [
+        "agent.noise.sigma0=0.3",
+        "agent.lr=0.5",
+    ]
+    assert list(from_python("env", {"id": "DeepSea-v0", "kwargs": {"size": np.int64(20)}})) == [
+        "env=DeepSea-v0",
+        "++env.kwargs.size=20",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("space", "one"),
+    [
+        (spaces.Box(0, 1, (3,)), np.zeros(3)),
+        (spaces.Box(0, 1, ()), np.zeros(())),
+        (spaces.Discrete(4), 3),
+        (spaces.MultiDiscrete([2, 3]), np.array([1, 2])),
+        (spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(0, 1, (2,))}), {"a": 1, "b": np.zeros(2)}),
+        (spaces.Tuple([spaces.Box(0, 1, (2, 2)), spaces.Discrete(2)]), (np.zeros((2, 2)), 1)),
+    ],
+)
+def test_a_batch_is_told_from_one_observation(space: gym.Space[Any], one: Any) -> None:
+    assert not is_batch(space, one)
+    assert is_batch(space, gym.vector.utils.batch_space(space, 2).sample())
+
+
+INTERRUPTED = """
+import sys
+from agent import train
+try:
+    train("hydra.run.dir=run", *sys.argv[1:])
+except KeyboardInterrupt:
+    print("interrupted")
+train("resume=run", "steps=400000", *sys.argv[2:])
+"""
+
+
+def test_ctrl_c_saves_the_run_and_raises(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, "steps=1000000", "eval.every=0", *WORDS[4:6], *WORDS[7:]]
+    environment = {**plain_environment(), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "run/metrics.jsonl").exists() and (tmp_path / "run/metrics.jsonl").stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "interrupted\n"
+    assert (tmp_path / "run/last/agent.safetensors").exists()
+    process.terminate()
+    process.communicate()
