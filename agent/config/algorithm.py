@@ -52,7 +52,7 @@ class QuantileConfig:
 
 @dataclass(frozen=True)
 class ImplicitQuantileConfig:
-    """IQN: a prediction takes `samples` random levels τ, a target `target_samples`; acting takes `acting` fixed ones."""
+    """IQN: a prediction takes `samples` random levels τ, a target `target_samples`, and acting `acting` fixed ones."""
 
     samples: Annotated[int, COUNT] = 64
     target_samples: Annotated[int, COUNT] = 64
