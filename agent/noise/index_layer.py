@@ -41,7 +41,8 @@ class IndexLinear(Linear):
     """y = μx + b_μ + Σ_k ξ_k·(σ_k x + b_k), with ξ given by the caller; d = 1 … index directions.
 
     μ ~ U[±1/√p] as in any linear layer, σ_k ~ U[±σ0/√p]: the directions differ from the beginning, since equal ones
-    would stay equal. The state_dict holds μ as `weight` and `bias`, and σ as `sigma_weight` [d·q, p] and `sigma_bias` [d·q].
+    would stay equal. The state_dict holds μ as `weight` and `bias`, σ as `sigma_weight` [d·q, p] and `sigma_bias`
+    [d·q].
 
     Args:
         in_features: p.

@@ -227,7 +227,7 @@ class Replay:
         self._update_queue()
 
     def _update_queue(self) -> None:
-        """Brings the counters that draws read up to date: on a device two launches, and nothing to wait for."""
+        """Copies the counters to where draws read them: on a device that takes two launches, and nobody waits."""
         self._queue[0] = self.first
         self._queue[1] = self.count
 
