@@ -1,4 +1,4 @@
-"""How the two programs end: one clear sentence and a non-zero exit for whatever a person can mend."""
+"""How the programs end: one clear sentence and a non-zero exit code for whatever a person can mend."""
 
 import difflib
 import re

@@ -33,7 +33,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns and lengths of the episodes, in the order of their seeds."""
+    """The returns and lengths of the episodes, in the order of their seeds."""
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
@@ -57,8 +57,8 @@ class Evaluation:
 class EvaluationPolicy:
     """The greedy policy of the mean network, or of a fresh draw at every step of every episode.
 
-    It computes in double precision: how many episodes are played side by side changes the rounding of a matrix
-    product, and in single precision that could change an action.
+    It computes in double precision. The number of episodes side by side changes the rounding of a matrix product, and
+    in single precision that could change an action.
 
     Args:
         network: is copied; later training does not change this policy.

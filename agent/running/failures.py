@@ -1,4 +1,4 @@
-"""What ends a run from outside: an environment that fails, and a folder that somebody takes away."""
+"""Failures from outside that end a run: an environment that raises, and a folder that somebody takes away."""
 
 import traceback
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What is left to do of a run: known from its checkpoint, and from the evaluation that was played after it was saved.
+"""The progress of a run, as its checkpoint and the evaluation after that checkpoint tell it.
 
-A checkpoint is saved before the evaluation of its step, which may fail or be stopped. What the evaluation gave is
-written into a file beside the checkpoint's own; without it, a run that goes on from there plays the evaluation first.
+A checkpoint is saved before the evaluation of its step, which may fail or be stopped. The result of the evaluation goes
+into a file beside the checkpoint's own; without that file, a run that is resumed there plays the evaluation first.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A run, from its config to what it leaves in its folder."""
+"""A run, from its config to the files in its folder."""
 
 import shlex
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def train(
     imports: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> Outcome:
-    """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are.
+    """Builds everything, loads the checkpoint if there is one, trains, and says where the results are.
 
     Args:
         config: of the run.
@@ -92,10 +92,10 @@ def end(
     tracker: Tracker,
     imports: Sequence[str],
 ) -> Outcome:
-    """Shows what has come of a run, all of which is saved, and closes what it reported to; a signal drops the rest.
+    """Shows the results of a run, which are saved already, and closes its tracker; a signal skips the rest.
 
     Raises:
-        UserError: where it has to be mended before it can go on.
+        UserError: the failure that ended the run, which has to be mended before it can go on.
     """
     tracker.console.close()
     try:
@@ -137,7 +137,7 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
 
 
 def warn(config: TrainConfig, console: Console) -> None:
-    """Tells of options that are allowed and hardly meant."""
+    """Warns of options that are allowed but hardly meant."""
     noise = config.agent.noise
     if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
         console.line(

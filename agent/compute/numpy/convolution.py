@@ -49,7 +49,7 @@ class PatchConvolution:
         return patches
 
     def vjp(self, patches: np.ndarray) -> tuple[np.ndarray, Pullback]:
-        """The features [B, q·P] of patches, and their pullback, whose result has no meaning: images need no gradient."""
+        """The features [B, q·P] of patches, and their pullback, whose result means nothing: images need no gradient."""
         y: np.ndarray = self.weight @ patches
         y += self.bias[:, None]
         np.maximum(y, np.zeros_like(y), out=y)  # faster than with a zero
