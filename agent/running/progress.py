@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.common.files import atomic_write_text
+from agent.common.files import atomic_write_text, open_plain
 from agent.config.run import TrainConfig
 
 NOTE = "evaluation.json"
@@ -43,10 +43,8 @@ def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str
     A note that is not as it was written here is left aside: the evaluation is played again.
     """
     path = checkpoint_folder(run_dir, step) / NOTE
-    if not path.is_file():  # a pipe would not end
-        return state
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             noted = json.loads(file.read(LONGEST))
     except (OSError, ValueError, RecursionError):
         return state
