@@ -69,7 +69,7 @@ def refused(path: Path, data: bytes, match: str) -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "best" / FILE_NAME
+    path = tmp_path / "best" / FILE_NAME
     save_agent(path, tensors(), DESCRIPTION)
     saved = load_agent(path)
     assert saved.description == DESCRIPTION
@@ -340,6 +340,7 @@ def test_check_shapes_names_the_first_difference() -> None:
 
 def test_find_agent(tmp_path: Path) -> None:
     run = tmp_path / "ALE" / "Pong-v5" / "run"
+    run.mkdir(parents=True)
     file = run / "best" / FILE_NAME
     save_agent(file, tensors(), DESCRIPTION)
     assert find_agent(run, "best") == find_agent(run / "best", "last") == find_agent(file, "last") == file

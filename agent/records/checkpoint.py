@@ -205,7 +205,7 @@ def _is_whole(path: Path) -> bool:
 
 def _newest_first(folder: Path) -> list[Path]:
     """Every checkpoint folder, also one set aside while its step was being replaced."""
-    names = [path.name for path in folder.glob("step_*")]
+    names = [path.name for path in folder.glob("step_*") if not path.is_symlink()]  # those lead elsewhere
     steps = {name: _STEP_FOLDER.fullmatch(name.removesuffix(_REPLACED)) for name in names}
     found = [(int(match[1]), -len(name), name) for name, match in steps.items() if match]
     return [folder / name for _, _, name in sorted(found, reverse=True)]
