@@ -1,4 +1,4 @@
-"""Where a run lives, and whether it may be started, resumed or has to be refused."""
+"""The folder of a run, and whether a run may be started or resumed there."""
 
 import copy
 import os
@@ -24,12 +24,12 @@ if sys.platform != "win32":
 
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
 RUNS, CONFIG = Path("runs"), "config.yaml"
-#: What else a run writes to its folder.
+#: The other files and folders that a run writes.
 WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
-#: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
+#: Options that may differ between a run and its resumption: none of them belongs to the algorithm or the task.
 FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
 
-#: What the names of Hydra's groups stand for in a config, where that is not what is spelt like them.
+#: The config nodes that Hydra's groups set, for groups that are not named like their node.
 GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",), "sizes": ("agent",)}
 
 
@@ -155,7 +155,7 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
 
 
 def _holds_anything(path: Path) -> bool:
-    """Whether a folder or file is there; not a file that a run opened that then could not begin."""
+    """Whether there is a folder, or a file that is not empty: a run that could not begin leaves empty files."""
     return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
