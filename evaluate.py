@@ -5,7 +5,6 @@ from agent.common.interrupt import quit_at_once
 if __name__ == "__main__":
     quit_at_once()  # first: the imports take a second
 
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -20,10 +19,10 @@ from agent.config.run import EvaluateConfig
 from agent.records.newest import newest_run
 from agent.records.plots import plot_evaluation
 from agent.records.run_folder import RUNS
-from agent.records.saved_agent import FILE_NAME, find_agent
+from agent.records.saved_agent import FILE_NAME
 from agent.running.player import Player, load_player
 from agent.running.resources import prepare_cpu, resolve_device
-from agent.running.results import beside, check_player, evaluate_player, film, write_result
+from agent.running.results import beside, check_player, evaluate_player, film, find_agents, write_result
 
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
@@ -36,7 +35,7 @@ def main(cfg: DictConfig) -> None:
 def run(config: EvaluateConfig) -> None:
     """Plays every agent, writes the results and says where they are."""
     prepare_cpu(1)
-    files = [find_agent(Path(path), config.which) for path in config.checkpoint or [newest(config)]]
+    files = find_agents(config.checkpoint or [newest(config)], config.which)
     players = [load_player(file, resolve_device(config.device)) for file in files]
     for player in players:
         check_player(player, config)

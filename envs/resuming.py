@@ -43,8 +43,9 @@ def saved(envs: VectorEnv[Any, Any, Any]) -> dict[str, Any] | None:
         }
     if (names := _state_attributes(envs)) is None:
         return None
-    attributes = {name: np.array(getattr(envs, name)) for name in names}
-    return {"attributes": attributes, "generator": envs.np_random.bit_generator.state}
+    inner = envs.unwrapped
+    attributes = {name: np.array(getattr(inner, name)) for name in names}
+    return {"attributes": attributes, "generator": inner.np_random.bit_generator.state}
 
 
 def restore(envs: VectorEnv[Any, Any, Any], seed: int, state: dict[str, Any] | None) -> np.ndarray | None:
@@ -68,10 +69,11 @@ def restore(envs: VectorEnv[Any, Any, Any], seed: int, state: dict[str, Any] | N
     if names is None or not isinstance(attributes, dict) or names != tuple(attributes):
         return None
     envs.reset(seed=0)  # makes what there is to restore
+    inner = envs.unwrapped
     for name, value in attributes.items():
-        setattr(envs, name, checked(name, value, np.array(getattr(envs, name))).copy())
+        setattr(inner, name, checked(name, value, np.array(getattr(inner, name))).copy())
     try:
-        envs.np_random.bit_generator.state = state["generator"]
+        inner.np_random.bit_generator.state = state["generator"]
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValueError(f"a random generator that is none ({error})") from error
     return np.ones(envs.num_envs, dtype=bool)
@@ -92,10 +94,10 @@ def checked(name: str, given: Any, like: np.ndarray) -> np.ndarray:
 
 def _state_attributes(envs: VectorEnv[Any, Any, Any]) -> tuple[str, ...] | None:
     """The names of the attributes that are all the state of a vector class, beside `np_random`; None: nobody knows."""
-    kind = type(envs)
+    kind = type(envs.unwrapped)
     known = STATE_ATTRIBUTES.get(f"{kind.__module__}.{kind.__qualname__}")
     names: tuple[str, ...] | None = getattr(kind, "state_attributes", known)
-    return names if names and all(hasattr(envs, name) for name in names) else None
+    return names if names and all(hasattr(envs.unwrapped, name) for name in names) else None
 
 
 def _stretches(envs: VectorEnv[Any, Any, Any], state: dict[str, Any]) -> list[Stretch]:

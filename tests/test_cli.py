@@ -513,6 +513,22 @@ def test_several_agents_in_one_table(programs: Programs, home: Path) -> None:
     assert evaluation(home / NOISY / "last")["episodes"] == 3
 
 
+def test_patterns_stand_for_the_agents_that_they_match(programs: Programs, home: Path) -> None:
+    """Each agent is played once, and what else is matched is left out."""
+    for pattern, expected in (
+        ("runs/CartPole-v1/*", [f"{NOISY}/last"]),
+        ("[plain,pl*,*/*/noisy]", ["plain/last", f"{NOISY}/last"]),
+        ("*/last/agent.safetensors", ["plain/last"]),
+        ("{home}/runs/**", [f"{home}/{NOISY}/last"]),
+    ):
+        (home / "runs" / "notes").mkdir(exist_ok=True)
+        word = f"checkpoint={pattern.format(home=home)}"
+        result = programs.run("evaluate", word, "episodes=2", "which=last", cwd=home)
+        assert result.code == 0, result.err
+        labels = [line.split()[0] for line in result.out.splitlines() if "CartPole-v1  " in line]
+        assert sorted(labels) == sorted(expected), pattern
+
+
 def test_the_newest_run_is_evaluated_and_named(programs: Programs, home: Path) -> None:
     result = programs.run("evaluate", "episodes=2", "which=last", cwd=home)
     assert result.code == 0, result.err
@@ -653,7 +669,9 @@ def hostile(home: Path) -> Path:
 BAD_EVALUATION = {
     "a path that is not there": ("checkpoint=nowhere", "nowhere does not exist"),
     "a folder without an agent": ("checkpoint=nothing", "nothing holds no saved agent"),
-    "a folder of runs": ("checkpoint=runs/CartPole-v1", "runs/CartPole-v1 holds no saved agent"),
+    "a folder of runs": ("checkpoint=runs/CartPole-v1", r"a folder of runs: write 'checkpoint='.*runs/CartPole-v1/\*"),
+    "a pattern of nothing": ("checkpoint=nothing/*", r"checkpoint=nothing/\* matches no run with a best agent"),
+    "a pattern of foreign files": ("checkpoint=hostile/*.safetensors", "cannot be used"),
     "two, one of them not there": ("checkpoint=[plain,nowhere]", "nowhere does not exist"),
     "a pickle with another name": ("checkpoint=hostile/pickle.safetensors", "pickle"),
     "a file cut short": ("checkpoint=hostile/cut.safetensors", "cut.safetensors.*cut short"),

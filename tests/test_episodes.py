@@ -103,6 +103,7 @@ def test_vector_classes_of_numpy_come_back_as_well(env_id: str, kwargs: dict[str
 def test_a_vector_class_of_numpy_knows_how_old_its_episodes_are() -> None:
     one, two = (make_vector(load_task("CartPole-v1", {}), 4, "native") for _ in range(2))
     one.max_episode_steps = two.max_episode_steps = 7  # type: ignore[attr-defined]
+    two = gym.vector.VectorWrapper(two)
     resuming.begin(one, 0)
     for _ in range(5):
         one.step(np.array([0, 1, 0, 1]))
@@ -117,6 +118,21 @@ def test_games_of_minatar_come_back(game: str) -> None:
     task = load_task(f"MinAtar/{game}-v1", {})
     for seed in range(8):  # what a game kept over its resets would show once in ten first steps
         Trail(task, 8, "sync", seed).check(37 * seed, more=60)
+
+
+@pytest.mark.parametrize("game", ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"])
+def test_an_episode_of_minatar_is_the_one_of_its_seed_in_a_new_game(game: str) -> None:
+    minatar = pytest.importorskip("minatar.gym")
+    task, rng = load_task(f"MinAtar/{game}-v1", {}), np.random.Generator(np.random.PCG64(0))
+    used = task.make()
+    for seed in range(6):
+        new = minatar.BaseEnv(task.make().spec.kwargs["game"], use_minimal_action_set=True)
+        np.testing.assert_equal(used.reset(seed=seed)[0], new.reset(seed=seed)[0])
+        for action in rng.integers(task.actions, size=80):
+            one, two = used.step(action), new.step(action)
+            np.testing.assert_equal(one[:4], two[:4])
+            if one[2]:
+                break
 
 
 @pytest.mark.parametrize("vectorization", ["native", "sync"])

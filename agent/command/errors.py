@@ -1,4 +1,4 @@
-"""How the two programs end: one clear sentence and a non-zero exit for whatever a person can mend."""
+"""How the programs end: one clear sentence and a non-zero exit code for whatever a person can mend."""
 
 import difflib
 import re
@@ -78,6 +78,8 @@ def sentences(program: Program) -> Iterator[None]:
         if sentence is None:
             raise
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+        if isinstance(error, UserError) and error.detail:
+            print(error.detail, file=sys.stderr)
         sys.exit(FAILED)
 
 

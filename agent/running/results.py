@@ -1,19 +1,67 @@
 """Results of saved agents: played, written beside their files, filmed."""
 
+import glob
 import json
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text
+from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
+from agent.records.comparison.finding import expanded
 from agent.records.plots import plot_evaluation
-from agent.records.saved_agent import FILE_NAME
+from agent.records.saved_agent import FILE_NAME, Which, find_agent
 from agent.running.evaluation import evaluate
 from agent.running.filming import record, watch
 from agent.running.player import Player
 from envs.video import write_video
+
+
+def find_agents(paths: Sequence[str], which: Which) -> list[Path]:
+    """The files of the agents that are named, each once.
+
+    Args:
+        paths: run folders, agent folders and files, and patterns of them, such as runs/CartPole-v1/*.
+        which: of a run folder, the best agent or the last.
+
+    Raises:
+        UserError: a path names no agent, or a pattern matches none.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        for file in [_find_agent(Path(path), which)] if Path(path).exists() else _matching(path, which):
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def _find_agent(path: Path, which: Which) -> Path:
+    try:
+        return find_agent(path, which)
+    except UserError as error:
+        if not any(path.glob(f"*/*/{FILE_NAME}")):
+            raise
+        all_of_them = quote_override("checkpoint", f"{path}/*")
+        raise UserError(f"{path} is a folder of runs: write {shlex.quote(all_of_them)} for all of them") from error
+
+
+def _matching(path: str, which: Which) -> list[Path]:
+    """The agents that a pattern matches; what else it matches, and what lies in a run that it matches, is left out."""
+    if not glob.has_magic(path):
+        return [find_agent(Path(path), which)]
+    found: dict[Path, Path] = {}
+    for place in expanded(path):  # a folder comes before what lies in it
+        if (place.is_dir() or place.suffix == ".safetensors") and not found.keys() & set(place.parents):
+            with suppress(UserError):
+                found[place] = find_agent(place, which)
+    if not found:
+        other = "last" if which == "best" else "best"
+        raise UserError(f"checkpoint={path} matches no run with a {which} agent: name another, or try which={other}")
+    return list(found.values())
 
 
 def check_player(player: Player, config: EvaluateConfig) -> None:
