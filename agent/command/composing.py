@@ -25,7 +25,7 @@ from agent.command.presets import CONF, register_presets
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
-from agent.config.run import EvaluateConfig, TrainConfig
+from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.records.run_folder import folder_of_runs, merge_resumed, open_run, run_folder, task_folder
 from agent.running.progress import nothing_left, with_evaluation
 
@@ -136,9 +136,9 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
         print(_taken(folder, config, begun and begun[0]), file=sys.stderr)
     if begun is None:
         return Request(config, unfolded, imports, None)
-    step, saved = begun[0], begun[1]["config"]
+    step, saved = begun[0], to_plain(parse(TrainConfig, upgraded(begun[1]["config"])))
     config = parse(TrainConfig, merge_resumed(saved, to_plain(config), unfolded))
-    state = with_evaluation(folder, *begun)
+    state = {**with_evaluation(folder, *begun), "config": saved}
     left = nothing_left(config, step, state)
     if left == "solved":
         reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
