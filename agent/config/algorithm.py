@@ -5,40 +5,40 @@ conf/agent/noisy_dqn.yaml explains each option.
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from agent.common.errors import UserError
 from agent.common.schedule import linear
-from agent.config.parsing import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
+from agent.config import ranges
 from agent.noise.distributions import Distribution
 
 #: The heads of this package, as agent/networks/heads/registry.py knows them; a user's module may register others.
 HEADS = ("expected", "categorical", "quantile", "implicit_quantile")
 Loss = Literal["huber", "squared"]
 
-
-#: A stranger's file may name a number with one of these bounds; they limit how much memory it makes us allocate.
-COUNT = Range("between 1 and 1024", lambda x: 1 <= x <= 1024)
-
-
-SEVERAL = Range("between 2 and 1024", lambda x: 2 <= x <= 1024)
-
-
-NOT_POSITIVE = Range("at most 0", lambda x: x <= 0)
+#: A stack of more layers, or layers of more weights, is no network that one machine trains.
+MOST_LAYERS, MOST_WEIGHTS = 128, 2**28
 
 
 @dataclass(frozen=True)
 class CategoricalConfig:
     """C51: the distribution of the return over `atoms` values, evenly spaced from v_min to v_max."""
 
-    atoms: Annotated[int, SEVERAL] = 51
-    v_min: float = -10.0
-    v_max: float = 10.0
+    atoms: Annotated[int, ranges.SEVERAL] = 51
+    v_min: Annotated[float, ranges.VALUE] = -10.0
+    v_max: Annotated[float, ranges.VALUE] = 10.0
 
     def __post_init__(self) -> None:
         if self.v_min >= self.v_max:
             raise UserError(
                 f"agent.categorical.v_min is {self.v_min}: it must be below agent.categorical.v_max ({self.v_max})"
+            )
+        gap, greatest = (self.v_max - self.v_min) / (self.atoms - 1), max(abs(self.v_min), abs(self.v_max))
+        if gap < max(1e-6 * greatest, 1e-9):  # neighbouring atoms would be one number in float32
+            raise UserError(
+                f"agent.categorical.v_min and agent.categorical.v_max are {self.v_min} and {self.v_max}: they must be "
+                f"further apart for {self.atoms} atoms"
             )
 
 
@@ -46,19 +46,19 @@ class CategoricalConfig:
 class QuantileConfig:
     """QR-DQN: `count` quantiles of the return at fixed levels; `kappa` is the threshold of the quantile Huber loss."""
 
-    count: Annotated[int, COUNT] = 200
-    kappa: Annotated[float, NOT_NEGATIVE] = 1.0
+    count: Annotated[int, ranges.COUNT] = 200
+    kappa: Annotated[float, ranges.SCALE] = 1.0
 
 
 @dataclass(frozen=True)
 class ImplicitQuantileConfig:
     """IQN: a prediction takes `samples` random levels τ, a target `target_samples`, and acting `acting` fixed ones."""
 
-    samples: Annotated[int, COUNT] = 64
-    target_samples: Annotated[int, COUNT] = 64
-    acting: Annotated[int, COUNT] = 32
-    cosines: Annotated[int, COUNT] = 64
-    kappa: Annotated[float, NOT_NEGATIVE] = 1.0
+    samples: Annotated[int, ranges.COUNT] = 64
+    target_samples: Annotated[int, ranges.COUNT] = 64
+    acting: Annotated[int, ranges.COUNT] = 32
+    cosines: Annotated[int, ranges.COUNT] = 64
+    kappa: Annotated[float, ranges.SCALE] = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class MunchausenConfig:
     """Munchausen targets: the scaled log-probability of a soft policy of this temperature is added to the reward."""
 
     enabled: bool = False
-    alpha: Annotated[float, UNIT] = 0.9
-    temperature: Annotated[float, POSITIVE] = 0.03
-    clip: Annotated[float, NOT_POSITIVE] = -1.0
+    alpha: Annotated[float, ranges.UNIT] = 0.9
+    temperature: Annotated[float, ranges.positive(1e-6, 1e6)] = 0.03
+    clip: Annotated[float, ranges.Range("at most 0 and at least -1e6", -1e6, 0)] = -1.0
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class PriorityConfig:
     """Proportional prioritised replay: P(i) ∝ priority^exponent; β rises from `beta` to 1 over `beta_steps` steps."""
 
     enabled: bool = False
-    exponent: Annotated[float, UNIT] = 0.5
-    beta: Annotated[float, UNIT] = 0.4
-    beta_steps: Annotated[int, AT_LEAST_ONE] = 50_000
+    exponent: Annotated[float, ranges.UNIT] = 0.5
+    beta: Annotated[float, ranges.UNIT] = 0.4
+    beta_steps: Annotated[int, ranges.AT_LEAST_ONE] = 50_000
 
     def beta_at(self, step: int) -> float:
         """β after `step` environment steps: it never passes 1 (Schaul et al. 2016, §3.4)."""
@@ -89,30 +89,21 @@ class PriorityConfig:
 class EpsilonConfig:
     """ε-greedy: ε falls linearly from `start` to `end` over `steps` environment steps. With both 0 it is off."""
 
-    start: Annotated[float, UNIT] = 0.0
-    end: Annotated[float, UNIT] = 0.0
-    steps: Annotated[int, AT_LEAST_ONE] = 8_000
+    start: Annotated[float, ranges.UNIT] = 0.0
+    end: Annotated[float, ranges.UNIT] = 0.0
+    steps: Annotated[int, ranges.AT_LEAST_ONE] = 8_000
 
     def at(self, step: int) -> float:
         """ε after `step` environment steps."""
         return linear(self.start, self.end, step, self.steps)
 
 
-WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
-
-
-DIMENSIONS = Range("between 1 and 256", lambda x: 1 <= x <= 256)
-
-
-SIDE = Range("between 1 and 64", lambda x: 1 <= x <= 64)
-
-
 @dataclass(frozen=True)
 class ImpalaConfig:
     """The trunk of `encoder` impala; see `Impala` in agent/networks/trunks.py."""
 
-    width: Annotated[int, SIDE] = 1
-    pool: Annotated[int | None, SIDE] = 6
+    width: Annotated[int, ranges.SIDE] = 1
+    pool: Annotated[int | None, ranges.SIDE] = 6
     spectral_norm: bool = False
 
 
@@ -120,11 +111,22 @@ class ImpalaConfig:
 class NetworkConfig:
     """The network. `hidden` holds the widths of the linear hidden layers; the last is the head's, one per stream."""
 
-    hidden: Annotated[tuple[int, ...], WIDTH] = (128, 128)
+    hidden: Annotated[tuple[int, ...], ranges.WIDTH] = (128, 128)
     dueling: bool = False
     layer_norm: bool = True
     encoder: str = "auto"
     impala: ImpalaConfig = field(default_factory=ImpalaConfig)
+
+    def __post_init__(self) -> None:
+        if not self.hidden:
+            raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
+        if len(self.hidden) > MOST_LAYERS:
+            raise UserError(f"agent.network.hidden has {len(self.hidden)} layers: it must have at most {MOST_LAYERS}")
+        weights = sum(inputs * outputs for inputs, outputs in pairwise(self.hidden))
+        if weights > MOST_WEIGHTS:
+            raise UserError(
+                f"agent.network.hidden has {weights} weights between its layers: it must have at most {MOST_WEIGHTS}"
+            )
 
 
 @dataclass(frozen=True)
@@ -137,16 +139,16 @@ class NoiseConfig:
 
     enabled: bool = True
     form: Literal["factorised", "independent", "index"] = "factorised"
-    index: Annotated[int, DIMENSIONS] = 8
-    prior: Annotated[float, NOT_NEGATIVE] = 0.0
-    sigma0: Annotated[float | None, NOT_NEGATIVE] = None
+    index: Annotated[int, ranges.DIMENSIONS] = 8
+    prior: Annotated[float, ranges.SCALE] = 0.0
+    sigma0: Annotated[float | None, ranges.at_least(0, 100)] = None
     distribution: Distribution = "normal"
-    draws: Annotated[int, NOT_NEGATIVE] = 1
-    repeat: Annotated[int, DIMENSIONS] = 1
+    draws: Annotated[int, ranges.PARTS] = 1
+    repeat: Annotated[int, ranges.DIMENSIONS] = 1
     share: bool = False
     hold: Literal["step", "update", "episode"] = "step"
-    mean_envs: Annotated[int, NOT_NEGATIVE] = 4
-    mean_rows: Annotated[float, UNIT] = 0.5
+    mean_envs: Annotated[int, ranges.PARTS] = 4
+    mean_rows: Annotated[float, ranges.UNIT] = 0.5
 
     def __post_init__(self) -> None:
         indexed = self.enabled and self.form == "index"
@@ -178,31 +180,31 @@ class AgentConfig:
     munchausen: MunchausenConfig = field(default_factory=MunchausenConfig)
     priority: PriorityConfig = field(default_factory=PriorityConfig)
     loss: Loss = "huber"
-    huber_threshold: Annotated[float, POSITIVE] = 1.0
-    gamma: Annotated[float, UNIT] = 0.99
-    n_step: Annotated[int, AT_LEAST_ONE] = 3
-    lr: Annotated[float, POSITIVE] = 1e-3
-    lr_end: Annotated[float | None, NOT_NEGATIVE] = None
-    lr_updates: Annotated[int, AT_LEAST_ONE] = 25_000
-    adam_eps: Annotated[float, POSITIVE] = 1e-8
-    target_range: tuple[float, ...] | None = None
-    max_grad_norm: Annotated[float, POSITIVE] = 10.0
-    batch_size: Annotated[int, AT_LEAST_ONE] = 64
-    replay_ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
-    target_every: Annotated[int, AT_LEAST_ONE] = 32
-    tau: Annotated[float, POSITIVE_UNIT] = 1.0
-    replay_size: Annotated[int, AT_LEAST_ONE] = 100_000
+    huber_threshold: Annotated[float, ranges.positive(1e-6, 1e9)] = 1.0
+    gamma: Annotated[float, ranges.UNIT] = 0.99
+    n_step: Annotated[int, ranges.at_least(1, 1024)] = 3
+    lr: Annotated[float, ranges.STEP_SIZE] = 1e-3
+    lr_end: Annotated[float | None, ranges.at_least(0, ranges.STEP_SIZE.high)] = None
+    lr_updates: Annotated[int, ranges.AT_LEAST_ONE] = 25_000
+    adam_eps: Annotated[float, ranges.positive(1e-15, 1e6)] = 1e-8
+    target_range: Annotated[tuple[float, ...] | None, ranges.VALUE] = None
+    max_grad_norm: Annotated[float, ranges.positive(1e-6, 1e9)] = 10.0
+    batch_size: Annotated[int, ranges.ROWS] = 64
+    replay_ratio: Annotated[Fraction, ranges.at_least(0, 1024)] = Fraction(1, 2)
+    target_every: Annotated[int, ranges.AT_LEAST_ONE] = 32
+    tau: Annotated[float, ranges.POSITIVE_UNIT] = 1.0
+    replay_size: Annotated[int, ranges.AT_LEAST_ONE] = 100_000
     replay_device: Literal["auto", "cpu"] = "auto"
-    learning_starts: Annotated[int, NOT_NEGATIVE] = 1_000
+    learning_starts: Annotated[int, ranges.NOT_NEGATIVE] = 1_000
     warmup: Literal["random", "policy"] = "random"
 
     def __post_init__(self) -> None:
-        if not self.network.hidden:
-            raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
         if self.target_range is not None and (
             len(self.target_range) != 2 or self.target_range[0] >= self.target_range[1]
         ):
-            raise UserError(f"agent.target_range is {list(self.target_range)}: it must be null or two rising numbers")
+            raise UserError(
+                f"agent.target_range is {list(self.target_range)!s:.80}: it must be null or two rising numbers"
+            )
         if self.double and self.munchausen.enabled:
             raise UserError(
                 "agent.double does not go with agent.munchausen.enabled, whose soft policy takes no greatest value: "
@@ -214,8 +216,12 @@ class AgentConfig:
                 "leave agent.loss at huber"
             )
         for name, value in self.head_options.items():
-            if not isinstance(value, bool | int | float) and not (isinstance(value, str) and len(value) <= 100):
-                raise UserError(f"agent.head_options.{name!s:.80} must be a number, a truth value or a short word")
+            number = isinstance(value, bool | int | float) and ranges.VALUE.holds(value)
+            if not number and not (isinstance(value, str) and len(value) <= 100):
+                raise UserError(
+                    f"agent.head_options.{name!s:.80} must be a number {ranges.VALUE.text}, a truth value or a short "
+                    "word"
+                )
         if self.head_options and self.head in HEADS:
             raise UserError(
                 f"agent.head_options are those of heads of your own, and agent.head={self.head} has options of its own "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from agent.config.parsing import POSITIVE
+from agent.config.ranges import POSITIVE
 
 
 @dataclass(frozen=True)

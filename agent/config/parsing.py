@@ -9,29 +9,17 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from agent.common.errors import UserError
+from agent.config.ranges import Range
 
 T = TypeVar("T")
 
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """A bound on a number, written for people and checked by machine; used in Annotated types."""
-
-    text: str
-    holds: Callable[[Any], bool]
-
-
-POSITIVE = Range("greater than 0", lambda x: x > 0)
-NOT_NEGATIVE = Range("at least 0", lambda x: x >= 0)
-COUNTED = Range("at least 1 and below 2³¹", lambda x: 1 <= x < 2**31)
-AT_LEAST_ONE = Range("at least 1", lambda x: x >= 1)
-UNIT = Range("between 0 and 1", lambda x: 0 <= x <= 1)
-POSITIVE_UNIT = Range("greater than 0 and at most 1", lambda x: 0 < x <= 1)
+#: Characters of a name or value that a sentence shows: a file may hold a megabyte of it.
+SHORT = 80
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
@@ -50,7 +38,9 @@ def parse(cls: type[T], mapping: Mapping[str, Any], prefix: str = "") -> T:
     unknown = [key for key in mapping if key not in hints]
     if unknown:
         known = ", ".join(hints)
-        raise UserError(f"unknown option {prefix}{unknown[0]}{nearest(unknown[0], list(hints))} (known here: {known})")
+        name = str(unknown[0])[:SHORT]
+        name = name if name.isprintable() else ascii(name)
+        raise UserError(f"unknown option {prefix}{name}{nearest(name, list(hints))} (known here: {known})")
     return cls(**{key: _value(hints[key], value, f"{prefix}{key}") for key, value in mapping.items()})
 
 
@@ -69,7 +59,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     """`value` as the annotated type `hint`, or a UserError that names `key`."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise UserError(f"{key} is {value!r}: it takes options of its own, such as {_example(hint, key)}")
+            raise UserError(f"{key} is {value!r:.{SHORT}}: it takes options of its own, such as {_example(hint, key)}")
         return parse(hint, value, f"{key}.")
     bounds: tuple[Range, ...] = ()
     if get_origin(hint) is typing.Annotated:
@@ -87,7 +77,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     for bound in bounds:
         for number in result if isinstance(result, tuple) else (result,):
             if not bound.holds(number):
-                raise UserError(f"{key} is {value}: it must be {bound.text}")
+                raise UserError(f"{key} is {str(value).strip():.{SHORT}}: it must be {bound.text}")
     return result
 
 
@@ -97,16 +87,16 @@ def _plain(hint: Any, value: Any, key: str) -> Any:
         if isinstance(value, bool) and "on" in get_args(hint):
             value = "on" if value else "off"  # YAML takes these words for truth values
         if value not in get_args(hint):
-            raise UserError(f"{key} is {value!r}: it must be one of {', '.join(map(str, get_args(hint)))}")
+            raise UserError(f"{key} is {value!r:.{SHORT}}: it must be one of {', '.join(map(str, get_args(hint)))}")
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             example = "a,b" if get_args(hint)[0] is str else "256,256"
-            raise UserError(f"{key} is {value!r}: it must be a list, such as [{example}]")
+            raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a list, such as [{example}]")
         return tuple(_plain(get_args(hint)[0], item, key) for item in value)
     if get_origin(hint) is dict or hint is dict:
         if not isinstance(value, Mapping):
-            raise UserError(f"{key} is {value!r}: it must be a mapping, such as {{name: value}}")
+            raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a mapping, such as {{name: value}}")
         return dict(value)
     if hint is Fraction:
         return _fraction(value, key)
@@ -118,7 +108,7 @@ def _plain(hint: Any, value: Any, key: str) -> Any:
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-        raise UserError(f"{key} is {value!r}: it must be {names[hint]}")
+        raise UserError(f"{key} is {value!r:.{SHORT}}: it must be {names[hint]}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value}: it must be a finite number")
     return value
@@ -128,9 +118,12 @@ def _fraction(value: Any, key: str) -> Fraction:
     """An exact fraction: 0.1 means 1/10, not the nearest double."""
     try:
         text = str(value)  # a float first, so that 1e999999999 is refused instead of computed
-        return Fraction(text if "/" in text else repr(float(text)))
+        fraction = Fraction(text if "/" in text else repr(float(text)))
     except (ValueError, ZeroDivisionError):
-        raise UserError(f"{key} is {value!r}: it must be a number or a fraction such as 1/4") from None
+        raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a number or a fraction such as 1/4") from None
+    if 0 < abs(fraction) < 1e-9 or fraction.denominator >= 2**63:  # updates are counted with it
+        raise UserError(f"{key} is {value!r:.{SHORT}}: it is too fine a fraction; take one such as 1/4")
+    return fraction
 
 
 def _example(cls: Any, key: str) -> str:

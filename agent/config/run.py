@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
-from agent.config.parsing import AT_LEAST_ONE, COUNTED, NOT_NEGATIVE, POSITIVE
+from agent.config.ranges import AT_LEAST_ONE, COPIES, COUNTED, EPISODES, NOT_NEGATIVE, SEED, THREADS, VALUE, at_least
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class EvalConfig:
     """Evaluation while training: every `every` environment steps (0: only at the end), `episodes` episodes each."""
 
     every: Annotated[int, NOT_NEGATIVE] = 2_500
-    episodes: Annotated[int, NOT_NEGATIVE] = 20
-    num_envs: Annotated[int | None, COUNTED] = None
+    episodes: Annotated[int, at_least(0, EPISODES.high)] = 20
+    num_envs: Annotated[int | None, COPIES] = None
     share: bool = False
-    stop_at: float | Literal["solved"] | None = None
+    stop_at: Annotated[float | Literal["solved"] | None, VALUE] = None
     stop_patience: Annotated[int, AT_LEAST_ONE] = 1
     noisy: bool = True
     video: bool = True
@@ -49,7 +49,7 @@ class CheckpointConfig:
     """Checkpoints: every `every` environment steps (0: only at the end), the last `keep` of them are kept."""
 
     every: Annotated[int, NOT_NEGATIVE] = 10_000
-    keep: Annotated[int, AT_LEAST_ONE] = 2
+    keep: Annotated[int, at_least(1, 1e6)] = 2
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class TrainConfig:
 
     env: EnvConfig = field(default_factory=EnvConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
-    seed: Annotated[int, NOT_NEGATIVE] = 0
+    seed: Annotated[int, SEED] = 0
     steps: Annotated[int, AT_LEAST_ONE] = 50_000
-    num_envs: Annotated[int, AT_LEAST_ONE] = 8
+    num_envs: Annotated[int, COPIES] = 8
     device: str = "auto"
-    threads: Annotated[int, AT_LEAST_ONE] = 1
+    threads: Annotated[int, THREADS] = 1
     backend: Literal["auto", "torch", "numpy", "compiled"] = "auto"
     cuda_graphs: Literal["auto", "off", "on"] = "auto"
     overlap: Literal["auto", "off", "on"] = "auto"
@@ -112,9 +112,9 @@ class EvaluateConfig:
 
     checkpoint: tuple[str, ...] = ()
     which: Literal["best", "last"] = "best"
-    episodes: Annotated[int, AT_LEAST_ONE] = 100
-    num_envs: Annotated[int, POSITIVE] = 20
-    seed: Annotated[int, NOT_NEGATIVE] = 0
+    episodes: Annotated[int, EPISODES] = 100
+    num_envs: Annotated[int, COPIES] = 20
+    seed: Annotated[int, SEED] = 0
     noise: bool = False
     video: bool = False
     render: Literal["none", "human"] = "none"

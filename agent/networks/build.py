@@ -1,7 +1,10 @@
 """From the config to a network: its encoder, its head and its noise."""
 
+from math import prod
+
 import torch
 
+from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, as_spec
 from agent.config.algorithm import AgentConfig, NoiseConfig
 from agent.networks.encoders import EncoderParts, build_encoder
@@ -11,6 +14,38 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.noise.index_layer import IndexLinear, Prior
 from agent.noise.layers import Linear, LinearFactory, NoisyLinear
+
+#: Of one network: 4 GiB in float32, and the target network, the gradient and Adam take four times as much again.
+MOST_PARAMETERS = 2**30
+
+
+class Budget:
+    """Counts the parameters of a network's layers, each before it is made."""
+
+    def __init__(self) -> None:
+        self._used = 0
+
+    def take(self, parameters: int) -> None:
+        """Counts so many more.
+
+        Raises:
+            UserError: where there are more than `MOST_PARAMETERS`.
+        """
+        self._used += parameters
+        if self._used > MOST_PARAMETERS:
+            raise UserError(
+                f"the network would have {self._used:,} parameters or more, and {MOST_PARAMETERS:,} are the most: "
+                "lower agent.network.hidden"
+            )
+
+    def limit(self, factory: LinearFactory, tensors: int) -> LinearFactory:
+        """The factory, each layer of which takes so many times the size of a plain one."""
+
+        def limited(p: int, q: int) -> Linear:
+            self.take(tensors * (p + 1) * q)
+            return factory(p, q)
+
+        return limited
 
 
 def build_network(
@@ -28,23 +63,28 @@ def build_network(
         generator: None for torch's default generator.
 
     Raises:
-        UserError: where no encoder or head of that name is registered, or the encoder does not take these observations.
+        UserError: where no encoder or head of that name is registered, the encoder does not take these observations, or
+            the network would be too large.
     """
 
     noise, spec, prior = config.noise, as_spec(observation), None
     index = noise.index if noise.enabled and noise.form == "index" else 0
     *hidden, last = config.network.hidden
-    linear, output = linear_factories(noise, generator)
+    budget = Budget()
+    linear, output = linear_factories(noise, generator, budget)
     encoder = build_encoder(EncoderParts(spec, tuple(hidden), linear, config.network, generator))
     network = config.network
     sizes = Sizes(encoder.features, last, actions, linear, network.dueling, network.layer_norm, output)
     head = build_head(HeadParts(sizes, config, config.head_options))
     if noise.prior > 0.0:
+        budget.take(last * (prod(spec.shape) + index * actions))
         prior = Prior(spec, last, actions, index, noise.prior, generator)
     return QNetwork(encoder, head, index, prior)
 
 
-def linear_factories(noise: NoiseConfig, generator: torch.Generator | None) -> tuple[LinearFactory, LinearFactory]:
+def linear_factories(
+    noise: NoiseConfig, generator: torch.Generator | None, budget: Budget
+) -> tuple[LinearFactory, LinearFactory]:
     """The factories of hidden layers and of output layers; in the index form only output layers are noisy."""
 
     def plain(p: int, q: int) -> Linear:
@@ -57,8 +97,10 @@ def linear_factories(noise: NoiseConfig, generator: torch.Generator | None) -> t
         return IndexLinear(p, q, noise.index, sigma0=noise.sigma0, generator=generator)
 
     if not noise.enabled:
-        return plain, plain
-    return (plain, indexed) if noise.form == "index" else (noisy, noisy)
+        return budget.limit(plain, 1), budget.limit(plain, 1)
+    if noise.form == "index":
+        return budget.limit(plain, 1), budget.limit(indexed, 1 + noise.index)
+    return budget.limit(noisy, 2), budget.limit(noisy, 2)
 
 
 def noise_model(config: AgentConfig, network: QNetwork) -> NoiseModel:

@@ -18,8 +18,8 @@ from agent.records.saved_agent import check_shapes, load_agent, read_header
 from envs.channels import Channels
 from envs.make import Task, load_saved_task
 
-#: A description from a stranger may name no more: hidden layers, numbers of an observation, actions.
-MAX_LAYERS, MAX_OBSERVATION, MAX_ACTIONS = 128, 1 << 26, 1 << 20
+#: A description from a stranger may name no more: numbers of an observation, actions.
+MAX_OBSERVATION, MAX_ACTIONS = 1 << 26, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,6 @@ def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:
     if not isinstance(said.get("agent"), dict) or type(said.get("global_step")) is not int:
         raise UserError(f"{path} is damaged: it does not describe its agent")
     try:
-        config = parse(AgentConfig, said["agent"], "agent.")
+        return parse(AgentConfig, said["agent"], "agent.")
     except UserError as error:
         raise UserError(f"{path} describes an agent that cannot be built: {str(error)!r:.200}") from None
-    if len(config.network.hidden) > MAX_LAYERS:
-        raise UserError(f"{path} describes {len(config.network.hidden):,} layers: {MAX_LAYERS} are the most")
-    return config

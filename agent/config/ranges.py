@@ -1,0 +1,80 @@
+"""The ranges of numbers. Every numeric option has a finite one, which the sentence that refuses a number states.
+
+A stranger's file may name any of these numbers: their ranges limit how much it makes us allocate and compute.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low`, or `above` it, to `high`; used in Annotated types."""
+
+    text: str  #: as a sentence says it
+    low: float
+    high: float
+    above: bool = False
+
+    def holds(self, number: float | Fraction) -> bool:
+        """Whether a number is in the range; NaN is in none."""
+        return self.low <= number <= self.high and not (self.above and number == self.low)
+
+
+def between(low: float, high: float) -> Range:
+    """The numbers from `low` to `high`."""
+    return Range(f"between {_shown(low)} and {_shown(high)}", low, high)
+
+
+def at_least(low: float, high: float) -> Range:
+    """The same, where only `low` matters to people; `high` is far above what makes sense."""
+    return Range(f"at least {_shown(low)} and at most {_shown(high)}", low, high)
+
+
+def above(low: float, high: float) -> Range:
+    """The numbers from `low` to `high`, without `low`."""
+    return Range(f"greater than {_shown(low)} and at most {_shown(high)}", low, high, above=True)
+
+
+def positive(low: float, high: float) -> Range:
+    """Positive numbers that something is divided by: with those of this range the result stays finite in float32."""
+    return Range(f"greater than 0, from {_shown(low)} to {_shown(high)}", low, high)
+
+
+def _shown(number: float) -> str:
+    """1000000 as 1e6, and 65536 as it is."""
+    short = f"{number:.0e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    return short if number and float(short) == number and not 1e-3 < abs(number) < 1e5 else f"{number:g}"
+
+
+UNIT = between(0, 1)
+POSITIVE_UNIT = above(0, 1)
+POSITIVE = above(0, 1e9)
+NOT_NEGATIVE = at_least(0, 1e12)
+AT_LEAST_ONE = at_least(1, 1e12)
+COUNTED = Range("at least 1 and below 2³¹", 1, 2**31 - 1)
+SEED = Range("at least 0 and below 2⁶³", 0, 2**63 - 1)
+
+#: Atoms, quantiles, levels.
+COUNT = between(1, 1024)
+SEVERAL = between(2, 1024)
+#: Directions of an index, and draws of it for each row.
+DIMENSIONS = between(1, 256)
+#: Side of a pool, factor of a trunk's channels.
+SIDE = between(1, 64)
+#: Units of a layer.
+WIDTH = between(1, 65_536)
+#: Rows of a batch.
+ROWS = at_least(1, 65_536)
+#: Parts of a batch, or of the environments; 0 has a meaning of its own.
+PARTS = at_least(0, 65_536)
+#: Copies of an environment, each an object or a process.
+COPIES = at_least(1, 65_536)
+THREADS = at_least(1, 256)
+EPISODES = at_least(1, 1e6)
+#: Rewards and returns.
+VALUE = between(-1e9, 1e9)
+#: Factors.
+SCALE = at_least(0, 1e6)
+#: Step sizes. The highest is far above any that learns, and finite in float32: a run that diverges says so.
+STEP_SIZE = above(0, 1e30)
