@@ -108,6 +108,10 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         with guarded(self._id, "an episode that is played again"):
             return [getattr(env, name)(*given) for env, given in zip(self.envs, arguments, strict=True)]
 
+    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+        """What a method of one copy gives."""
+        return getattr(self.envs[copy], name)(*arguments)
+
     def _note_life(self, infos: dict[str, Any], info: Any, i: int) -> None:
         lost = life_lost(info)
         if lost is not None:
