@@ -26,6 +26,8 @@ SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
 RUNS, CONFIG = Path("runs"), "config.yaml"
 #: What else a run writes to its folder.
 WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
+#: Descriptors of the folders that this process keeps locked.
+_locks: set[int] = set()
 #: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
 FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
 
@@ -102,10 +104,23 @@ def _locked(folder: Path) -> Iterator[None]:
         raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir") from error
     except OSError:
         pass  # a network folder that knows no locks
+    _locks.add(descriptor)
     try:
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _locks:  # not in a process that was forked meanwhile
+            _locks.remove(descriptor)
+            os.close(descriptor)
+
+
+def _forget_locks() -> None:
+    """A process that an environment forks may outlive the run, which it must not keep locked."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
