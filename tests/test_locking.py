@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.common.errors import UserError
-from agent.records.run_folder import occupied
+from agent.records.locking import occupied
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTLIVED = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
-from agent.records.run_folder import occupied
+from agent.records.locking import occupied
 
 def wait():
     os.setsid()

@@ -1,11 +1,10 @@
 """Where a run lives, and whether it may be started, resumed or has to be refused."""
 
 import copy
-import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
@@ -17,17 +16,13 @@ from agent.common.errors import UserError
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, read_plain
 from agent.config.run import upgraded
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
+from agent.records.locking import RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
 
-if sys.platform != "win32":
-    import fcntl
-
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
-RUNS, CONFIG = Path("runs"), "config.yaml"
+CONFIG = "config.yaml"
 #: What else a run writes to its folder.
 WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
-#: Descriptors of the folders that this process keeps locked.
-_locks: set[int] = set()
 #: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
 FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
 
@@ -70,57 +65,6 @@ def _new_folder(path: Path) -> Path:
             return folder
         else:
             return folder
-
-
-@contextmanager
-def occupied(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run's folder, and takes it away again where nothing was written to it.
-
-    Hydra makes the folder before anything is checked. The lock goes with the process, however that ends.
-
-    Raises:
-        UserError: where another process trains in it.
-    """
-    with _locked(folder):
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # there is something in it
-                folder.rmdir()
-                if folder.parent.parent == RUNS:
-                    folder.parent.rmdir()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir") from error
-    except OSError:
-        pass  # a network folder that knows no locks
-    _locks.add(descriptor)
-    try:
-        yield
-    finally:
-        if descriptor in _locks:  # not in a process that was forked meanwhile
-            _locks.remove(descriptor)
-            os.close(descriptor)
-
-
-def _forget_locks() -> None:
-    """A process that an environment forks may outlive the run, which it must not keep locked."""
-    while _locks:
-        os.close(_locks.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
