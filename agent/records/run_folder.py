@@ -16,7 +16,7 @@ from agent.common.errors import UserError
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, read_plain
 from agent.config.run import upgraded
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
-from agent.records.locking import RUNS
+from agent.records.locking import RUNS as RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
 
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
