@@ -18,7 +18,7 @@ from agent.command.composing import checked_folder, register_resolvers, to_optio
 from agent.command.presets import register_presets
 from agent.command.program import TRAIN
 from agent.config.checks import without_effect
-from agent.records.run_folder import occupied
+from agent.records.locking import occupied
 from agent.running.run import train
 
 register_resolvers()
