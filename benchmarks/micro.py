@@ -82,7 +82,7 @@ def replay(arguments: argparse.Namespace) -> Works:
         errors = torch.rand(batch, generator=torch.Generator(device).manual_seed(0), device=device)
         given = errors.numpy() if on_cpu else errors
         for _ in range(min(rows, 10**5) // batch):  # priorities of all sizes
-            prioritised.learned(prioritised.sample_to_learn(batch, 0.4, generator).rows, given)
+            prioritised.update_priorities(prioritised.sample_to_learn(batch, 0.4, generator).rows, given)
         drawn = prioritised.sample_to_learn(batch, 0.4, generator)
         works |= {
             f"uniform, sample {batch}": lambda b=batch: (uniform.sample(b, generator), wait()),
@@ -91,7 +91,7 @@ def replay(arguments: argparse.Namespace) -> Works:
                 wait(),
             ),
             f"prioritised, write {batch} priorities": lambda d=drawn, g=given: (
-                prioritised.learned(d.rows, g),
+                prioritised.update_priorities(d.rows, g),
                 wait(),
             ),
         }

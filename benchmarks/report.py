@@ -57,7 +57,7 @@ updates is a lower bound for all of them: the matrix products of a plain update 
         "python benchmarks/micro.py",
     ),
     (
-        "What each trick gains, and how costs grow",
+        "Gains of the tricks, growth of the costs",
         """The first table measures the tricks one at a time, each against a straightforward program, with everything
 else equal. The other tables show how the costs of an update, an environment step and a sample grow.""",
         "scaling",

@@ -187,7 +187,7 @@ def report() -> None:
         "",
         *best(TASKS),
         "",
-        "## What noise adds",
+        "## The effect of noise",
         "",
         ABLATION,
         "",

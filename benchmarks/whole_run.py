@@ -89,7 +89,7 @@ def instrument(clock: Clock) -> Callable[..., Any]:
         (Replay, "add", "replay: add"),
         (Replay, "sample_many", "replay: sample"),
         (PrioritisedReplay, "sample_to_learn", "replay: sample"),
-        (PrioritisedReplay, "learned", "replay: priorities"),
+        (PrioritisedReplay, "update_priorities", "replay: priorities"),
         (DQN, "update", "update: everything else"),
         (AutogradGradient, "__call__", "update: forward, loss and backward"),
         (NumpyGradient, "__call__", "update: forward, loss and backward"),

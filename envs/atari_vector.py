@@ -128,10 +128,10 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     # ---- see envs.episodes
 
-    def begin_episodes(self, seed: int) -> None:
-        """The next reset without a seed begins the first game of every copy."""
+    def begin_episodes(self, seed: int, number: int = 0) -> None:
+        """The next reset without a seed begins stretch `number` of every copy."""
         self._seeds = [EpisodeSeeds(seed, copy) for copy in range(self.num_envs)]
-        self._number[:] = 0
+        self._number[:] = number
 
     def stretches(self) -> list[Stretch]:
         """Where each copy stands; its checksum is of its newest stack and of the rewards of the stretch."""

@@ -1,7 +1,6 @@
 """Environments that fail when they are closed, or do not come back from it: told in one line, and nothing is lost."""
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from agent.common.errors import words_of
+from agent.common.interrupt import Stopped
+from agent.common.notices import tell_once
 
 #: How long an environment may take to close.
 CLOSE_SECONDS = 5.0
 
-_told: set[str] = set()  # lines that this process has written: one is enough for all copies of an environment
 _hung: set[str] = set()  # names of environments that did not come back: their other copies are not waited for
 
 
@@ -37,15 +37,11 @@ def close_quietly(close: Callable[[], object], name: str) -> None:
         _within(seconds, close)
     except _TooLongError:
         _hung.add(name)
-        _tell(f"{name} does not come back from close(): it is left as it is")
-    except (Exception, SystemExit) as error:
-        _tell(f"{name} could not be closed ({words_of(error)}): it is left as it is")
-
-
-def _tell(line: str) -> None:
-    if line not in _told:
-        _told.add(line)
-        print(line, file=sys.stderr, flush=True)
+        tell_once(f"{name} does not come back from close(): it is left as it is")
+    except (KeyboardInterrupt, Stopped):
+        raise
+    except BaseException as error:
+        tell_once(f"{name} could not be closed ({words_of(error)}): it is left as it is")
 
 
 def _within(seconds: float, close: Callable[[], object]) -> None:
@@ -66,7 +62,7 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise _TooLongError
 
     previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)  # and again, for an environment that catches everything
     try:
         yield
     finally:

@@ -14,6 +14,8 @@ from gymnasium.vector.utils import batch_space
 DEEP_SEA = "DeepSea-v0"
 MOVE_COST = 0.01
 TREASURE = 1.0
+#: Rows that there may be: bsuite has up to 50, and a network's first layer has weights for each of N² cells.
+SIZES = range(2, 201)
 
 
 class DeepSeaVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -34,8 +36,8 @@ class DeepSeaVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     state_attributes = ("_row", "_column", "_ended")  # all that a checkpoint has to hold, beside np_random
 
     def __init__(self, num_envs: int = 1, size: int = 10, stochastic: bool = False, mapping_seed: int = 0) -> None:
-        if size < 2:
-            raise ValueError(f"size is {size}: DeepSea needs at least 2 rows")
+        if not isinstance(size, int | np.integer) or size not in SIZES:
+            raise ValueError(f"size is {size!r}: DeepSea has from {SIZES[0]} to {SIZES[-1]} rows, a whole number")
         self.num_envs, self.size, self.stochastic = num_envs, int(size), bool(stochastic)
         self.single_observation_space = gym.spaces.Box(0, 1, (self.size**2,), np.bool_)
         self.single_action_space = gym.spaces.Discrete(2)

@@ -3,7 +3,7 @@
 A `stretch` is all that one copy of an environment plays from one seeded reset to the next: an episode, or several where
 seeding is dear. Its seed depends on (seed of the run, number of the copy, number of the stretch) alone. A checkpoint
 keeps the actions of the stretch that is under way and a checksum of all that it has shown; a resumed run resets with
-the same seed, plays these actions and compares. NumPy vector classes whose attributes are all their state are saved.
+the same seed, plays these actions and compares.
 """
 
 import struct
@@ -15,12 +15,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
 
-from agent.common.seeds import EpisodeSeeds, environment_seeds
-
-#: The attributes that are the whole state, beside `np_random`, of vector classes that do not name them themselves.
-STATE_ATTRIBUTES = {"gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv": ("state", "steps", "prev_done")}
+from agent.common.seeds import EpisodeSeeds
 
 _PAID = struct.Struct("d??").pack  # a reward, and the two ways to end
 
@@ -206,82 +202,3 @@ class RepeatableCopies:
     def come_back(self, stretches: Sequence[Stretch]) -> list[bool]:
         """See Repeats."""
         return self.call_each("come_back", [(stretch,) for stretch in stretches])
-
-
-def begin(envs: VectorEnv[Any, Any, Any], seed: int, step: int = 0) -> Any:
-    """The first observations of a run with this seed, or of new episodes with which one goes on at `step`."""
-    if isinstance(envs, Repeats):
-        envs.begin_episodes(seed, step)  # no copy has begun as many
-        return envs.reset()[0]
-    (first,) = environment_seeds(seed, "environments", 1, step)
-    return envs.reset(seed=first)[0]
-
-
-def saved(envs: VectorEnv[Any, Any, Any]) -> dict[str, Any] | None:
-    """What a checkpoint keeps of the episodes under way; None where nothing can bring them back."""
-    if isinstance(envs, Repeats):
-        columns = zip(*envs.stretches(), strict=True)
-        numbers, ended, checksums, actions = (list(column) for column in columns)
-        return {
-            "numbers": np.array(numbers, dtype=np.int64),
-            "ended": np.array(ended, dtype=bool),
-            "checksums": np.array(checksums, dtype=np.int64),
-            "lengths": np.array([len(part) for part in actions], dtype=np.int64),
-            "actions": np.concatenate(actions),
-        }
-    if (names := _state_attributes(envs)) is None:
-        return None
-    attributes = {name: np.array(getattr(envs, name)) for name in names}
-    return {"attributes": attributes, "generator": envs.np_random.bit_generator.state}
-
-
-def restore(envs: VectorEnv[Any, Any, Any], seed: int, state: dict[str, Any] | None) -> np.ndarray | None:
-    """Brings the copies of a run with this seed back to where `saved` was, and says which [E] came there.
-
-    The next step of those that did not only resets, as after an ending. None where none can, and nothing was done.
-
-    Raises:
-        ValueError: where the state is of other environments.
-    """
-    if state is None:
-        return None
-    if isinstance(envs, Repeats):
-        if "numbers" not in state:
-            return None
-        envs.begin_episodes(seed)
-        return np.array(envs.come_back(_stretches(envs, state)))
-    names = _state_attributes(envs)
-    if names is None or names != tuple(state.get("attributes", ())):
-        return None
-    envs.reset(seed=0)  # makes what there is to restore
-    for name, value in state["attributes"].items():
-        now = np.array(getattr(envs, name))
-        if (now.shape, now.dtype) != (value.shape, value.dtype):
-            raise ValueError(f"{name} of {value.shape} {value.dtype}, expected {now.shape} {now.dtype}")
-        setattr(envs, name, value.copy())
-    envs.np_random.bit_generator.state = state["generator"]
-    return np.ones(envs.num_envs, dtype=bool)
-
-
-def _state_attributes(envs: VectorEnv[Any, Any, Any]) -> tuple[str, ...] | None:
-    """The names of the attributes that are all the state of a vector class, beside `np_random`; None: nobody knows."""
-    kind = type(envs)
-    known = STATE_ATTRIBUTES.get(f"{kind.__module__}.{kind.__qualname__}")
-    names: tuple[str, ...] | None = getattr(kind, "state_attributes", known)
-    return names if names and all(hasattr(envs, name) for name in names) else None
-
-
-def _stretches(envs: VectorEnv[Any, Any, Any], state: dict[str, Any]) -> list[Stretch]:
-    """What `saved` was made of; a state may be a stranger's."""
-    columns = [state[name] for name in ("numbers", "ended", "checksums", "lengths")]
-    lengths, actions, space = columns[-1], state["actions"], envs.single_action_space
-    assert isinstance(space, gym.spaces.Discrete)
-    if any(column.shape != (envs.num_envs,) for column in columns) or (columns[0] < 0).any() or (lengths < 0).any():
-        raise ValueError(f"episodes of {len(lengths)} environments, expected {envs.num_envs}")
-    if actions.shape != (int(lengths.sum()),) or (actions >= space.n).any() or (actions < 0).any():
-        raise ValueError(f"actions of the episodes that are not among {int(space.n)}, or not as many as there were")
-    parts = np.split(actions, np.cumsum(lengths)[:-1])
-    return [
-        Stretch(int(number), bool(ended), int(check), part)
-        for number, ended, check, part in zip(*columns[:3], parts, strict=True)
-    ]

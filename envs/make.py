@@ -4,20 +4,31 @@ import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, words_of
 from agent.common.observation import ObservationSpec
-from envs.actions import PlainActions, needs_plain_actions
+from envs.actions import PlainActions
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
+from envs.channels import Channels
 from envs.closing import guard_close
+from envs.failure import PASSED_ON, BrokenEnvironmentError, authors_lines
+from envs.global_random import own_global_generators, state_of_global_generators
+from envs.guarded import Guarded, guarded
 from envs.minatar import MinAtar, is_minatar
 from envs.observations import Observer, observer_of
-from envs.packages import register
+from envs.packages import channels_of_package, register
+from envs.rules import check_space
 from envs.video import frames_per_second
+
+#: More than any environment has: a network gives a value for each.
+MOST_ACTIONS = 100_000
+#: The largest numbers among the arguments of an environment that a saved agent names, but for seeds.
+LARGEST_NUMBER = 1_000_000
+LARGEST = {"frameskip": 100, "max_num_frames_per_episode": 2**31}
 
 
 class UnknownEnvironmentError(UserError):
@@ -39,6 +50,12 @@ class Task:
     time_limit: int | None = None  # steps after which an episode is cut, besides the environment's own limit
     action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
     plain_actions: bool = False  # it takes Python's own whole numbers alone
+    draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
+
+    @property
+    def action_space(self) -> gym.spaces.Discrete:
+        """Its actions, as a space."""
+        return gym.spaces.Discrete(self.actions, start=self.first_action, dtype=self.action_dtype.type)
 
     def make(
         self, render_mode: str | None = None, spec: gym.envs.registration.EnvSpec | None = None
@@ -55,6 +72,10 @@ class Task:
         env = make_single(self.id if spec is None else spec, self.kwargs, render_mode, False, self.time_limit)
         return PlainActions(env) if self.plain_actions else env
 
+    def make_guarded(self, render_mode: str | None = None) -> Guarded:
+        """`make`, of one that gives what Gymnasium asks for or ends in one sentence."""
+        return Guarded(self.make(render_mode), self.id)
+
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """The agent's actions [n], which count from 0, as the numbers that its action space samples."""
         return (actions + self.first_action).astype(self.action_dtype, copy=False)
@@ -70,49 +91,139 @@ class Task:
         return self.observe.spec
 
 
-def load_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = None) -> Task:
-    """Makes the environment once and checks that a value-based agent can play it.
+def load_task(
+    env_id: str,
+    kwargs: Mapping[str, Any],
+    time_limit: int | None = None,
+    channels: Channels | Literal["auto", "older"] = "auto",
+) -> Task:
+    """Makes the environment once, plays its first step, and checks that a value-based agent can play it.
 
     Args:
         env_id: as Gymnasium knows it.
         kwargs: of the environment's constructor.
         time_limit: steps after which an episode is cut; None for the environment's own limit, if it has one.
+        channels: where its images have their channels, see `envs.channels`.
 
     Raises:
-        UserError: for an unknown id (with the nearest ones), wrong arguments, or spaces that are not supported.
+        UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
+            breaks a rule of Gymnasium.
     """
-    env = make_single(env_id, kwargs, time_limit=time_limit)
-    try:
-        actions = env.action_space
-        if not isinstance(actions, gym.spaces.Discrete):
-            raise UserError(
-                f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
-                "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
-            )
-        spec, metadata = env.spec, env.metadata if isinstance(env.metadata, Mapping) else {}
-        return Task(
-            id=env_id if spec is None else spec.id,
-            kwargs=dict(kwargs),
-            observe=observer_of(env_id, env.observation_space, frame_stack(env)),
-            actions=int(actions.n),
-            first_action=int(actions.start),
-            threshold=None if spec is None else spec.reward_threshold,
-            fps=frames_per_second(metadata.get("render_fps")),
-            render_modes=_render_modes(metadata.get("render_modes")),
-            time_limit=time_limit,
-            action_dtype=actions.dtype,
-            plain_actions=needs_plain_actions(env),
+    with own_global_generators(0):
+        env = make_single(env_id, kwargs, checked=False, time_limit=time_limit)
+        try:
+            return _task(env, env_id, kwargs, time_limit, channels)
+        finally:
+            env.close()
+
+
+def _task(
+    env: gym.Env[Any, Any], env_id: str, kwargs: Mapping[str, Any], time_limit: int | None, channels: Any
+) -> Task:
+    spec = env.spec
+    env_id = env_id if spec is None else spec.id
+    actions, observed = _spaces(env, env_id)
+    if not isinstance(actions, gym.spaces.Discrete):
+        raise UserError(
+            f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
+            "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
         )
-    finally:
-        env.close()
+    if actions.n > MOST_ACTIONS:
+        raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
+    channels = channels_of_package(env_id) if channels == "auto" else channels
+    observe = observer_of(env_id, observed, frame_stack(env), channels)
+    plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
+    metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
+    return Task(
+        id=env_id,
+        kwargs=dict(kwargs),
+        observe=observe,
+        actions=int(actions.n),
+        first_action=int(actions.start),
+        threshold=None if spec is None else spec.reward_threshold,
+        fps=frames_per_second(metadata.get("render_fps")),
+        render_modes=_render_modes(metadata.get("render_modes")),
+        time_limit=time_limit,
+        action_dtype=np.dtype(actions.dtype),
+        plain_actions=plain_actions,
+        draws_globally=draws_globally,
+    )
 
 
-def load_saved_task(env_id: str, kwargs: Mapping[str, Any], time_limit: int | None = None) -> Task:
-    """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file."""
+def _spaces(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """The spaces of actions and of observations, which are spaces."""
+    found: dict[str, Any] = {}
+    for name in ("action_space", "observation_space"):
+        with guarded(env_id, name):
+            found[name] = getattr(env, name, None)
+            check_space(name, found[name])
+    return found["action_space"], found["observation_space"]
+
+
+def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete) -> tuple[bool, bool]:
+    """Plays a first step, which finds most of what breaks a rule.
+
+    Returns:
+        Whether the environment takes only Python's own whole numbers as actions, and not NumPy's, which its action
+        space samples; and whether it drew from the global generators.
+    """
+    before = state_of_global_generators()
+    action = np.dtype(actions.dtype).type(actions.start)
     try:
-        return load_task(env_id, kwargs, time_limit)
+        _play(env, observe, action)
+        plain_actions = False
+    except UserError:
+        try:
+            _play(env, observe, int(action))
+        except UserError:
+            plain_actions = False
+        else:
+            plain_actions = True
+        if not plain_actions:
+            raise
+    return plain_actions, state_of_global_generators() != before
+
+
+def _play(env: Guarded, observe: Observer, action: Any) -> None:
+    observation, _ = env.reset(seed=0)
+    observe(observe.stack([observation]))
+    observation, *_ = env.step(action)
+    observe(observe.stack([observation]))
+
+
+def _render_modes(modes: Any) -> tuple[str, ...]:
+    modes = [modes] if isinstance(modes, str) else modes
+    return tuple(mode for mode in modes if isinstance(mode, str)) if isinstance(modes, Iterable) else ()
+
+
+def load_saved_task(
+    env_id: str,
+    kwargs: Mapping[str, Any],
+    time_limit: int | None = None,
+    channels: Channels | Literal["auto", "older"] = "auto",
+) -> Task:
+    """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file.
+
+    Raises:
+        UserError: also where the arguments ask for more than a file may.
+    """
+    check_bounds(env_id, kwargs)
+    try:
+        return load_task(env_id, kwargs, time_limit, channels)
     except UnknownEnvironmentError as error:
         raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
+
+
+def check_bounds(env_id: str, kwargs: Mapping[str, Any]) -> None:
+    """Refuses numbers with which an environment that a file names could use up the machine.
+
+    Raises:
+        UserError: names the argument and the most that it may be.
+    """
+    for name, value in kwargs.items():
+        most = 2**63 if "seed" in name else LARGEST.get(name, LARGEST_NUMBER)
+        if isinstance(value, int | float) and not abs(value) <= most:
+            raise UserError(f"env.kwargs.{name} of {env_id} is {value:g}: in a saved file it may be {most:g} at most")
 
 
 def make_single(
@@ -148,17 +259,11 @@ def make_single(
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"{env_id} needs a package that is not installed: {error}") from error
-        except Exception as error:
-            raise UserError(
-                f"{env_id} could not be made with {dict(kwargs)}: {type(error).__name__}: {error}"
-            ) from error
-
-
-def _render_modes(named: Any) -> tuple[str, ...]:
-    """The modes that an environment's metadata names: one, several, or anything else for none."""
-    if isinstance(named, str):
-        return (named,)
-    return tuple(mode for mode in named if isinstance(mode, str)) if isinstance(named, Iterable) else ()
+        except PASSED_ON:
+            raise
+        except BaseException as error:  # SystemExit too
+            sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
+            raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
 
 
 def _nearest_ids(env_id: str) -> str:

@@ -10,16 +10,21 @@ class MinAtar(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
     """A game of the package minatar whose sticky actions begin anew with each episode.
 
     The package keeps the last action over a reset: one time in ten the first step repeats it, so that an episode would
-    not be a function of its seed and its actions alone.
+    not be a function of its seed and its actions alone. It also makes a new generator for each seed, which takes as
+    long as fifty steps; here the one that there is takes the seed, and draws the same.
     """
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode, as if the action before it had been the first, which does nothing."""
-        game = getattr(self.env.unwrapped, "game", None)
-        if game is not None and hasattr(game, "last_action"):
+        game: Any = getattr(self.env.unwrapped, "game", None)
+        if hasattr(game, "last_action"):
             game.last_action = 0
+        generator = getattr(game, "random", None)
+        if seed is not None and hasattr(generator, "seed") and game.env.random is generator:
+            generator.seed(seed)
+            seed = None
         return self.env.reset(seed=seed, options=options)
 
 

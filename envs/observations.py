@@ -2,29 +2,33 @@
 
 Dict, Tuple, Discrete, MultiDiscrete and MultiBinary become vectors by Gymnasium's own flattening, for all environments
 at once. A Box is an image where it has two or three dimensions, a height and width of 3 or more, and bounds; any other
-is a vector.
+is a vector. Which of three sides are the channels is found in `envs.channels`.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from math import prod
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, plain
 from agent.common.observation import ObservationSpec
+from envs.channels import SMALLEST_SIDE, Channels, channels_of
+from envs.failure import RuleError, broken
+from envs.rules import admitted
 
-#: The smallest height and width of an image: below, there is nothing to convolve.
-SMALLEST_SIDE = 3
 #: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.
 WIDEST_RANGE = 2.0**16
 
 #: Numbers of which a saved agent holds a list; a description has its limits.
 LISTED = 10_000
+#: The most components of a vector: ten million weights for each neuron of a first layer.
+LONGEST = 10_000_000
 
 _ONE_HOT = (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
@@ -42,10 +46,23 @@ class Observer:
     shift: np.ndarray | None  # [n], or [1] of an image: (observation − shift)·scale
     scale: np.ndarray | None
     axes: tuple[int, ...] = ()  # of an image of three dimensions: its order in a batch, channels first
+    env_id: str = ""  # for what is said of observations that are none
+
+    @property
+    def channels(self) -> Channels | None:
+        """Where an image of three dimensions has its channels; None for every other observation."""
+        return None if not self.axes else "first" if self.axes == (0, 1, 2, 3) else "last"
 
     def __call__(self, batch: Any) -> np.ndarray:
-        """What E environments observe side by side, batched as Gymnasium does, as a new array [E, *spec.shape]."""
-        values = self._image(batch) if self.spec.is_image else self._vector(batch)
+        """What E environments observe side by side, batched as Gymnasium does, as a new array [E, *spec.shape].
+
+        Raises:
+            UserError: where a state is no member of its finite space.
+        """
+        try:
+            values = self._image(batch) if self.spec.is_image else self._vector(batch)
+        except RuleError as error:
+            raise broken(self.env_id, error) from error
         if self.shift is None:
             return np.array(values, dtype=self.spec.dtype, order="C")  # a copy: environments overwrite their own
         return np.asarray((values - self.shift) * self.scale, dtype=self.spec.dtype, order="C")
@@ -79,17 +96,31 @@ class Observer:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def observer_of(env_id: str, space: gym.Space[Any], stack: int = 1) -> Observer:
-    """How to observe an environment; an image may be a stack of that many frames, the newest last.
+def observer_of(
+    env_id: str, space: gym.Space[Any], stack: int = 1, channels: Channels | Literal["auto", "older"] = "auto"
+) -> Observer:
+    """How to observe an environment.
+
+    Args:
+        env_id: for the errors.
+        space: what it observes.
+        stack: frames that an image is made of, the newest last.
+        channels: where an image of three dimensions has them; `auto` finds out, `older` as the first version did.
 
     Raises:
-        UserError: where its observations have no fixed length, or none at all.
+        UserError: where its observations have no fixed length, or none at all, or where its channels cannot be told.
     """
-    if isinstance(space, spaces.Box) and _is_image(space):
-        return _image_observer(space, stack)
+    if isinstance(space, spaces.Box) and _has_bounds(space):
+        where = channels_of(env_id, space.shape, channels) if len(space.shape) == 3 else None
+        if where is not None or (len(space.shape) == 2 and min(space.shape) >= SMALLEST_SIDE):
+            return _image_observer(env_id, space, stack, where)
+    if channels in ("first", "last"):
+        raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     leaves = list(_leaves(space))
     if not all(_is_flat(leaf) for leaf in leaves):
         raise UserError(f"{env_id} has observations {space}: their length is not fixed, so no network can take them")
+    if (length := sum(_length(leaf) for leaf in leaves)) > LONGEST:
+        raise UserError(f"{env_id} has observations of {length:,} numbers: the most that are supported are {LONGEST:,}")
     bounds = [_bounds(leaf) for leaf in leaves]
     low, high = (np.concatenate([pair[i] for pair in bounds]) if bounds else np.empty(0) for i in (0, 1))
     if not len(low):
@@ -99,32 +130,28 @@ def observer_of(env_id: str, space: gym.Space[Any], stack: int = 1) -> Observer:
     shift, scale = _stretch(low, high, whole)
     spec = ObservationSpec((len(low),), "bool" if binary else "float32")
     stretched = bool(shift.any() or (scale != 1.0).any())
-    return Observer(space, spec, *((shift, scale) if stretched and not binary else (None, None)))
+    moved = stretched and not binary
+    return Observer(space, spec, shift if moved else None, scale if moved else None, env_id=env_id)
 
 
-def _is_image(space: spaces.Box) -> bool:
-    if len(space.shape) not in (2, 3) or not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+def _has_bounds(space: spaces.Box) -> bool:
+    if len(space.shape) not in (2, 3) or not space.low.size:
         return False
-    sides = space.shape if len(space.shape) == 2 else [space.shape[i] for i in _channels_first(space.shape)[1:]]
-    return min(sides) >= SMALLEST_SIDE and float(space.high.max()) > float(space.low.min())
+    finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
+    return bool(finite) and float(space.high.max()) > float(space.low.min())
 
 
-def _channels_first(shape: Sequence[int]) -> tuple[int, ...]:
-    """The order of the three axes that puts the channels first: they are the shorter of the outer two, or the last."""
-    return (0, 1, 2) if shape[0] < shape[2] else (2, 0, 1)
-
-
-def _image_observer(space: spaces.Box, stack: int) -> Observer:
-    order = _channels_first(space.shape) if len(space.shape) == 3 else ()
+def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channels | None) -> Observer:
+    order: tuple[int, ...] = () if channels is None else (0, 1, 2) if channels == "first" else (2, 0, 1)
     shape = tuple(space.shape[i] for i in order) or (1, *space.shape)
     axes = (0, *(i + 1 for i in order)) if order else ()
     low, high = float(space.low.min()), float(space.high.max())
     if space.dtype == np.bool_:
-        return Observer(space, ObservationSpec(shape, "bool"), None, None, axes)
+        return Observer(space, ObservationSpec(shape, "bool"), None, None, axes, env_id)
     if np.issubdtype(space.dtype, np.integer) and low >= 0 and high <= 255:
-        return Observer(space, ObservationSpec(shape, "uint8", high, stack), None, None, axes)
+        return Observer(space, ObservationSpec(shape, "uint8", high, stack), None, None, axes, env_id)
     shift, scale = (None, None) if (low, high) == (0.0, 1.0) else (np.array([low]), np.array([1.0 / (high - low)]))
-    return Observer(space, ObservationSpec(shape), shift, scale, axes)
+    return Observer(space, ObservationSpec(shape), shift, scale, axes, env_id)
 
 
 def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
@@ -152,24 +179,43 @@ def _is_flat(leaf: gym.Space[Any]) -> bool:
     return isinstance(leaf, (spaces.Box, spaces.Text, *_ONE_HOT))
 
 
+def _length(leaf: gym.Space[Any]) -> int:
+    """How many numbers a leaf is flattened to."""
+    if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete):
+        return int(np.sum(leaf.n if isinstance(leaf, spaces.Discrete) else leaf.nvec))
+    if isinstance(leaf, spaces.Text):
+        return leaf.max_length
+    return prod(leaf.shape or ())
+
+
 def _flat(leaf: gym.Space[Any], values: Any) -> np.ndarray:
     """The values [E, …] of a leaf as [E, n]: `gymnasium.spaces.flatten` for all environments at once."""
     if isinstance(leaf, spaces.Text):
-        return np.stack([np.asarray(spaces.flatten(leaf, value)) for value in values])
+        return np.stack([np.asarray(spaces.flatten(leaf, admitted(leaf, value))) for value in values])
     array: np.ndarray = np.asarray(values)
     if isinstance(leaf, spaces.Discrete):
-        return _one_hot(array - leaf.start, int(leaf.n))
+        return _one_hot(leaf, array, array - leaf.start, int(leaf.n))
     array = array.reshape(len(array), -1)
+    if isinstance(leaf, spaces.MultiBinary) and array.max() > 1:
+        raise _outside(leaf, array)
     if not isinstance(leaf, spaces.MultiDiscrete):
         return array
     columns = zip((array - leaf.start.reshape(-1)).T, leaf.nvec.reshape(-1).tolist(), strict=True)
-    return np.concatenate([_one_hot(column, n) for column, n in columns], axis=1)
+    return np.concatenate([_one_hot(leaf, array, column, n) for column, n in columns], axis=1)
 
 
-def _one_hot(index: np.ndarray, n: int) -> np.ndarray:
-    """index [E] → bool [E, n]."""
+def _one_hot(leaf: gym.Space[Any], values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
+    """index [E], counted from 0 → bool [E, n]; `values` are what came of the leaf."""
     hot: np.ndarray = index[:, None] == np.arange(n)
+    if np.count_nonzero(hot) != len(index):
+        raise _outside(leaf, values)
     return hot
+
+
+def _outside(leaf: gym.Space[Any], values: np.ndarray) -> RuleError:
+    """Says which of the values [E, …] is the first that is no member of its space."""
+    odd = next((value for value in values if not leaf.contains(value.reshape(leaf.shape))), values)
+    return RuleError(f"a state must lie in {leaf}, as observation_space says", plain(odd.tolist(), 80))
 
 
 def _is_whole(leaf: gym.Space[Any]) -> bool:

@@ -5,12 +5,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import gymnasium as gym
 
 from agent.common.errors import UserError
 from envs import deep_sea
+from envs.channels import Channels
 
 
 class Package(NamedTuple):
@@ -20,6 +21,7 @@ class Package(NamedTuple):
     module: str  # what has to be importable
     extra: str
     register: Callable[[], None]  # makes them known to Gymnasium
+    channels: Channels | None = None  # where its images have them, if that is always the same
 
 
 def _atari() -> None:
@@ -41,7 +43,7 @@ def _nothing() -> None:
 
 PACKAGES = (
     Package(r"ALE/.*|.*NoFrameskip-v[04]", "ale_py", "atari", _atari),
-    Package(r"MinAtar/.*", "minatar", "minatar", _minatar),
+    Package(r"MinAtar/.*", "minatar", "minatar", _minatar, "last"),
     Package(r"(LunarLander|BipedalWalker|CarRacing).*", "Box2D", "box2d", _nothing),
 )
 
@@ -60,6 +62,12 @@ def register(env_id: str) -> None:
             package.register()
     if "/" not in env_id and env_id not in gym.registry and is_installed("ale_py"):
         _atari()  # it has ids of its own without a name in front, such as Pong-v4
+
+
+def channels_of_package(env_id: str) -> Channels | Literal["auto"]:
+    """Where the images of a known package have their channels; `auto` where that is not known."""
+    known = (package.channels for package in PACKAGES if re.fullmatch(package.ids, env_id))
+    return next((channels for channels in known if channels is not None), "auto")
 
 
 def is_atari_game(name: str) -> bool:

@@ -8,43 +8,141 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 
+from agent.common.errors import UserError
 from envs.episodes import RepeatableCopies
+from envs.failure import PASSED_ON, RESULT, RuleError, described, failed
+from envs.global_random import seed_global_generators
+from envs.guarded import guarded
+from envs.rules import NUMBERS, admitted, life_lost, number_of, truth_of
 
 
 class Serial(RepeatableCopies, SyncVectorEnv):
     """A SyncVectorEnv with NEXT_STEP autoreset, which gives the same for actions that are numbers [E].
 
-    Observations are a buffer that the next step overwrites.
+    Observations are a buffer that the next step overwrites. Of infos nothing is kept but `life_lost`, bool [E], in
+    steps in which any environment says it.
+
+    Args:
+        makers: make one copy each.
+        env_id: what they are, for what is said of them.
+
+    Raises:
+        UserError: from every method, where an environment fails or gives what Gymnasium does not allow.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
-        super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]], env_id: str = "the environment") -> None:
+        self._id = env_id
+        copies: list[gym.Env[Any, Any]] = []
+        try:
+            for make in makers:
+                copies.append(make())
+            if any(env.observation_space != copies[0].observation_space for env in copies):
+                raise UserError(f"{env_id} makes copies with different observation spaces: all must have the same")
+            iterator = iter(copies)
+            super().__init__([lambda: next(iterator)] * len(copies), copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+        except BaseException:
+            for env in copies:
+                env.close()
+            raise
         self._is_box = isinstance(self.single_observation_space, gym.spaces.Box)
+        self._shape, buffer = self.single_observation_space.shape, self._observations
+        self._places = (
+            [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
+        )  # [...]: a single number is one
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets all environments, the i-th with seed + i, and seeds the global generators with it as well."""
+        if isinstance(seed, int):
+            seed_global_generators(seed)
+            seed = [seed + i for i in range(self.num_envs)]
+        self._autoreset_envs = np.zeros(self.num_envs, bool)
+        infos: dict[str, Any] = {}
+        for i, (env, own_seed) in enumerate(zip(self.envs, seed or [None] * self.num_envs, strict=True)):
+            result: Any = None
+            try:
+                result = self._env_obs[i], info = env.reset(seed=own_seed, options=options)
+            except PASSED_ON:
+                raise
+            except BaseException as error:
+                raise self._failed("reset", error, result) from error
+            self._note_life(infos, info, i)
+        return self._batch("reset"), infos
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
         rewards, infos = np.zeros(self.num_envs), {}  # type: ignore[var-annotated]
         terminations, truncations = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
-        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            if self._autoreset_envs[i]:
-                self._env_obs[i], info = env.reset()
-            else:
-                self._env_obs[i], rewards[i], terminations[i], truncations[i], info = env.step(action)
-            if info:
-                infos = self._add_info(infos, info, i)
+        observations, resets = self._env_obs, self._autoreset_envs.tolist()
+        place, result = "step", None  # type: tuple[str, Any]
+        try:
+            for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+                if resets[i]:
+                    place = "reset"
+                    result = observations[i], info = env.reset()
+                    place = "step"
+                else:
+                    result = observations[i], reward, terminated, truncated, info = env.step(action)
+                    rewards[i] = reward if type(reward) in NUMBERS else number_of(reward)
+                    if terminated is not False:
+                        terminations[i] = truth_of("terminated", terminated)
+                    if truncated is not False:
+                        truncations[i] = truth_of("truncated", truncated)
+                if info:
+                    self._note_life(infos, info, i)
+        except PASSED_ON:
+            raise
+        except BaseException as error:
+            raise self._failed(place, error, result) from error
         self._autoreset_envs = terminations | truncations
-        return self._batch(), rewards, terminations, truncations, infos
+        return self._batch("step"), rewards, terminations, truncations, infos
+
+    def begin_episodes(self, seed: int, number: int = 0) -> None:
+        """The next reset begins stretch `number` of every copy; they share the global generators."""
+        seed_global_generators(seed, number)
+        super().begin_episodes(seed, number)
 
     def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What a method of every copy gives for arguments of its own."""
-        return [getattr(env, name)(*given) for env, given in zip(self.envs, arguments, strict=True)]
+        with guarded(self._id, "an episode that is played again"):
+            return [getattr(env, name)(*given) for env, given in zip(self.envs, arguments, strict=True)]
 
-    def _batch(self) -> Any:
+    def _note_life(self, infos: dict[str, Any], info: Any, i: int) -> None:
+        lost = life_lost(info)
+        if lost is not None:
+            infos.setdefault("life_lost", np.zeros(self.num_envs, bool))[i] = lost
+
+    def _batch(self, place: str) -> Any:
         """The environments' observations side by side."""
-        if not self._is_box:
-            self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
-            return self._observations
         observations: Any = self._env_obs
-        for i, observation in enumerate(observations):  # with [i, ...] a single number is a place too
-            np.copyto(self._observations[i, ...], observation, casting="same_kind")
+        try:
+            if not self._is_box:
+                self._observations = concatenate(self.single_observation_space, observations, self._observations)
+                return self._observations
+            for place_of, observation in zip(self._places, observations, strict=True):
+                if observation.shape != self._shape:
+                    break
+                np.copyto(place_of, observation, casting="same_kind")
+            else:
+                return self._observations
+        except Exception:  # `admitted` finds the reason
+            pass
+        return self._batch_of_odd(place)
+
+    def _batch_of_odd(self, place: str) -> Any:
+        """Observations of which one is not as its space says: it does no harm, or is refused."""
+        space = self.single_observation_space
+        try:
+            observations = [admitted(space, observation) for observation in self._env_obs]
+            self._observations = concatenate(space, observations, self._observations)
+        except Exception as error:
+            raise failed(self._id, place, error) from error
         return self._observations
+
+    def _failed(self, place: str, error: BaseException, result: Any) -> UserError:
+        """The error to raise; a result that came is of another number of values where it is not said otherwise."""
+        unpacking = isinstance(error, TypeError | ValueError) and "unpack" in str(error)
+        if unpacking and result is not None and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            error = RuleError(RESULT[place], described(result))
+        return failed(self._id, place, error)

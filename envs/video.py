@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import math
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.common.errors import UserError
+from agent.common.files import could_not_write, make_folder, new_file
 
 USUAL_FPS, FASTEST = 30, 1_000
 GIF_MAX_FPS = 25  # beyond it a GIF only grows: viewers slow very short delays down
@@ -78,14 +78,11 @@ def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) ->
     write, suffix = (_write_mp4, ".mp4") if _has_ffmpeg() else (_write_gif, ".gif")
     path = path_without_suffix.with_name(path_without_suffix.name + suffix)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(frames, path, fps)
+        make_folder(path.parent)
+        with new_file(path) as file:
+            write(frames, Path(file.name), fps)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        why = error.strerror or str(error).partition("\n")[0]
-        hint = "free some space or check the folder's permissions"
-        raise UserError(f"could not write {path} ({why}): {hint}.") from error
+        raise could_not_write(path, error) from error
     return path
 
 

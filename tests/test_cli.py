@@ -135,7 +135,7 @@ BAD_TRAINING = {
     "no widths": ("agent.network.hidden=[]", r"agent\.network\.hidden is empty"),
     "a negative sigma": ("agent.noise.sigma0=-1", r"agent\.noise\.sigma0 is -1: it must be at least 0"),
     "a negative period": ("eval.every=-1", r"eval\.every is -1: it must be at least 0"),
-    "no episodes": ("eval.episodes=0", r"eval\.episodes is 0: it must be at least 1"),
+    "fewer than no episodes": ("eval.episodes=-1", r"eval\.episodes is -1: it must be at least 0"),
     "nothing to keep": ("checkpoint.keep=0", r"checkpoint\.keep is 0: it must be at least 1"),
     "infinity": ("agent.lr=inf", r"agent\.lr is inf: it must be a finite number"),
     "half a step": ("steps=10.5", r"steps is 10\.5: it must be a whole number"),
@@ -313,7 +313,11 @@ def test_a_run_leaves_what_it_says(programs: Programs, home: Path) -> None:
     agents = {f"{which}/agent.safetensors" for which in ("best", "last")}
     steps = sorted(path.name for path in folder.glob("checkpoints/step_*"))
     assert [int(name.removeprefix("step_")) // 100 for name in steps] == [2, 3]  # the last two
-    saved = {f"checkpoints/{step}/{name}" for step in steps for name in ("state.json", "tensors.safetensors")}
+    saved = {
+        f"checkpoints/{step}/{name}"
+        for step in steps
+        for name in ("state.json", "tensors.safetensors", "evaluation.json")
+    }
     assert found == {"config.yaml", "metrics.jsonl", "learning_curve.png", "checkpoints/latest", *agents, *saved}
     Image.open(folder / "learning_curve.png").verify()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]

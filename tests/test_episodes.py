@@ -1,8 +1,10 @@
 """Environments that come back into the middle of their episodes, and what happens to those that cannot."""
 
 import itertools
+import json
 import random
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ import envs.atari_vector
 import envs.vector
 from agent.common.seeds import EpisodeSeeds
 from agent.records.checkpoint import load_checkpoint, save_checkpoint
-from envs import episodes
+from agent.replay.batch import Batch
+from agent.replay.ring import Replay
+from envs import episodes, resuming
 from envs.episodes import ActionLog, checksum
 from envs.make import Task, load_task
 from envs.vector import make_vector
@@ -46,15 +50,15 @@ class Trail:
 
     def check(self, steps: int, more: int = 200) -> dict[str, Any]:
         """After `steps` new environments come back to where these are, in all copies, and go on as these do."""
-        episodes.begin(self.envs, 5)
+        resuming.begin(self.envs, 5)
         self.games = sum(int((ending | limit).sum()) for *_, ending, limit in self.play(self.envs, steps=steps)[0])
-        saved = episodes.saved(self.envs)
+        saved = resuming.saved(self.envs)
         again = make_vector(self.task, self.num_envs, self.vectorization)
-        came = episodes.restore(again, 5, saved)
+        came = resuming.restore(again, 5, saved)
         assert came is not None
         assert came.all()
         assert saved is not None
-        np.testing.assert_equal(episodes.saved(again), saved)
+        np.testing.assert_equal(resuming.saved(again), saved)
         one, two = self.play(self.envs, again, steps=more)
         np.testing.assert_equal(one, two)
         self.envs.close()
@@ -99,10 +103,11 @@ def test_vector_classes_of_numpy_come_back_as_well(env_id: str, kwargs: dict[str
 def test_a_vector_class_of_numpy_knows_how_old_its_episodes_are() -> None:
     one, two = (make_vector(load_task("CartPole-v1", {}), 4, "native") for _ in range(2))
     one.max_episode_steps = two.max_episode_steps = 7  # type: ignore[attr-defined]
-    episodes.begin(one, 0)
+    two = gym.vector.VectorWrapper(two)
+    resuming.begin(one, 0)
     for _ in range(5):
         one.step(np.array([0, 1, 0, 1]))
-    episodes.restore(two, 0, episodes.saved(one))
+    resuming.restore(two, 0, resuming.saved(one))
     for _ in range(20):
         np.testing.assert_equal(one.step(np.array([0, 1, 1, 0])), two.step(np.array([0, 1, 1, 0])))
 
@@ -113,6 +118,21 @@ def test_games_of_minatar_come_back(game: str) -> None:
     task = load_task(f"MinAtar/{game}-v1", {})
     for seed in range(8):  # what a game kept over its resets would show once in ten first steps
         Trail(task, 8, "sync", seed).check(37 * seed, more=60)
+
+
+@pytest.mark.parametrize("game", ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"])
+def test_an_episode_of_minatar_is_the_one_of_its_seed_in_a_new_game(game: str) -> None:
+    minatar = pytest.importorskip("minatar.gym")
+    task, rng = load_task(f"MinAtar/{game}-v1", {}), np.random.Generator(np.random.PCG64(0))
+    used = task.make()
+    for seed in range(6):
+        new = minatar.BaseEnv(task.make().spec.kwargs["game"], use_minimal_action_set=True)
+        np.testing.assert_equal(used.reset(seed=seed)[0], new.reset(seed=seed)[0])
+        for action in rng.integers(task.actions, size=80):
+            one, two = used.step(action), new.step(action)
+            np.testing.assert_equal(one[:4], two[:4])
+            if one[2]:
+                break
 
 
 @pytest.mark.parametrize("vectorization", ["native", "sync"])
@@ -132,10 +152,10 @@ def test_games_of_atari_come_back(vectorization: str, monkeypatch: pytest.Monkey
 def test_one_process_and_many_play_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     task = load_task("FrozenLake-v1", {})
     trail, other = Trail(task, 3, "sync"), make_vector(task, 3, "async")
-    np.testing.assert_equal(episodes.begin(trail.envs, 1), episodes.begin(other, 1))
+    np.testing.assert_equal(resuming.begin(trail.envs, 1), resuming.begin(other, 1))
     one, two = trail.play(trail.envs, other, steps=100)
     np.testing.assert_equal(one, two)
-    np.testing.assert_equal(episodes.saved(trail.envs), episodes.saved(other))
+    np.testing.assert_equal(resuming.saved(trail.envs), resuming.saved(other))
     other.close()
 
 
@@ -151,7 +171,7 @@ def test_each_episode_of_each_copy_has_a_seed_of_its_own() -> None:
     def played(num_envs: int, seed: int) -> list[int]:
         seen.append([])
         vector = envs.vector.Serial([lambda: episodes.Repeatable(Seeded(gym.make("FrozenLake-v1")))] * num_envs)
-        episodes.begin(vector, seed)
+        resuming.begin(vector, seed)
         Trail(load_task("FrozenLake-v1", {}), num_envs, "sync").play(vector, steps=200)
         assert len(set(seen[-1])) == len(seen[-1]) > 20
         return seen[-1]
@@ -296,6 +316,12 @@ def test_an_episode_may_be_longer_than_what_lies_between_two_checkpoints(tmp_pat
 # ---- environments that cannot come back
 
 
+def everything(replay: Replay) -> Batch:
+    """All transitions that may be sampled, as tensors."""
+    starts = replay.starts[(replay.first + torch.arange(len(replay))) % len(replay.starts)]
+    return Batch(*map(torch.as_tensor, replay.gather(starts)))
+
+
 class Elsewhere(gym.Env[np.ndarray, np.int64]):
     """Shows (copy, what it draws, time); copies of an odd number draw from `source`, and others from their seed."""
 
@@ -358,8 +384,7 @@ def test_a_copy_that_does_not_come_back_is_cut_alone(tmp_path: Path, elsewhere: 
         second.iterate()
     lengths = [first.step - 55 * 4, second.step - 55 * 4]
     assert lengths[0] - lengths[1] == 2  # two reset rows
-    starts = (second.replay.first + torch.arange(len(second.replay))) % len(second.replay.starts)
-    batch = second.replay.gather(second.replay.starts[starts])
+    batch = everything(second.replay)
     assert torch.equal(batch.observation[:, :2], batch.next_observation[:, :2])  # of one copy and one episode
     assert batch.discount.min() == 0.5**4  # no ending is one that nobody comes back from
     steps = batch.next_observation[:, 2] - batch.observation[:, 2]
@@ -402,20 +427,20 @@ def test_rewards_endings_and_refusals_that_differ_are_noticed(
     monkeypatch.setattr(Fickle, "named", "reward" if named == "reward" else "")
     gym.register("Test/Fickle-v0", entry_point=Fickle)
     trail = Trail(load_task("Test/Fickle-v0", {}), 2, vectorization)
-    episodes.begin(trail.envs, 0)
+    resuming.begin(trail.envs, 0)
     trail.play(trail.envs, steps=30)
     monkeypatch.setattr(Fickle, "named", named)
     monkeypatch.setattr(Fickle, "limit", 10 if named == "limit" else 40)
     again = make_vector(trail.task, 2, vectorization)
     gym.registry.pop("Test/Fickle-v0")
-    came = episodes.restore(again, 0, episodes.saved(trail.envs))
+    came = resuming.restore(again, 0, resuming.saved(trail.envs))
     assert came is not None
     assert came.tolist() == [False, False]
     monkeypatch.setattr(Fickle, "named", "")
     observation, reward, terminated, truncated = trail.play(again, steps=1)[0][0]
     assert observation[:, 2].tolist() == [0, 0]  # the next step only resets
     assert not np.any([reward, terminated, truncated])
-    saved = episodes.saved(again)
+    saved = resuming.saved(again)
     assert saved is not None
     assert saved["numbers"].tolist() == [1, 1]  # with the seed of the next episode
     trail.envs.close()
@@ -466,17 +491,14 @@ def test_a_vector_class_that_cannot_come_back_begins_anew(tmp_path: Path) -> Non
     for _ in range(9):
         second.iterate()
     assert second.step == 54  # no row of a step was lost
-    starts = (second.replay.first + torch.arange(len(second.replay))) % len(second.replay.starts)
-    batch = second.replay.gather(second.replay.starts[starts])
+    batch = everything(second.replay)
     assert torch.equal(batch.observation[:, :2], batch.next_observation[:, :2])
     assert len(batch.observation) == 54
     assert len(batch.observation[:, 1].unique()) == 2
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "native"])
-def test_a_run_of_the_version_before_goes_on_with_new_episodes(
-    tmp_path: Path, vectorization: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_the_version_before_goes_on_with_new_episodes(tmp_path: Path, vectorization: str) -> None:
     """Its replay was cut, and waits with the first observations of episodes that nobody knows any more."""
     changes: Any = {"env.vectorization": vectorization, "agent.n_step": 3}
     first, second = (setup(tmp_path / name, num_envs=3, **changes) for name in ("first", "second"))
@@ -488,10 +510,12 @@ def test_a_run_of_the_version_before_goes_on_with_new_episodes(
     nothing = np.zeros(3)
     old.replay.add(nothing, nothing, nothing > 0, nothing > 0, np.full((3, 4), 9.0, np.float32))
     state = old.state()
-    del state["collector"]
-    monkeypatch.setattr("agent.records.checkpoint.VERSION", 2)
+    del state["collector"], state["monitor"]["last"], state["monitor"]["reported"]
     saved = save_checkpoint(tmp_path, old.step, state, 1)
-    monkeypatch.undo()
+    manifest = json.loads((saved / "state.json").read_text())  # as version 2 wrote it
+    del manifest["number"]
+    checksum = zlib.crc32(json.dumps([manifest["step"], manifest["state"]]).encode())
+    (saved / "state.json").write_text(json.dumps({**manifest, "version": 2, "state_crc32": checksum}))
     new.load_state(*load_checkpoint(saved))
     assert "3 of 3 copies (its checkpoint is of a version" in second.tracker.lines[-1]
     second.run()
@@ -504,19 +528,34 @@ def test_a_run_of_the_version_before_goes_on_with_new_episodes(
 DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "fewer copies": lambda saved: saved.update(numbers=saved["numbers"][:1]),
     "fewer actions": lambda saved: saved.update(actions=saved["actions"][1:]),
-    "an action that there is not": lambda saved: saved.update(actions=saved["actions"] + 7),
+    "an action that there is not": lambda saved: saved.update(actions=saved["actions"] + np.uint8(7)),
+    "actions of another kind": lambda saved: saved.update(actions=saved["actions"].astype(np.float64)),
+    "no actions": lambda saved: saved.pop("actions"),
     "a negative length": lambda saved: saved.update(lengths=saved["lengths"] * -1),
+    "a length without end": lambda saved: saved.update(lengths=saved["lengths"] + 2**62),
     "a negative number": lambda saved: saved.update(numbers=saved["numbers"] - 9),
+    "a word": lambda saved: saved.update(ended="no"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_episodes_of_other_environments_are_refused(damage: Callable[[dict[str, Any]], Any]) -> None:
     trail = Trail(load_task("CartPole-v1", {}), 3, "sync")
-    episodes.begin(trail.envs, 0)
+    resuming.begin(trail.envs, 0)
     trail.play(trail.envs, steps=20)
-    saved = episodes.saved(trail.envs)
+    saved = resuming.saved(trail.envs)
     assert saved is not None
     damage(saved)
-    with pytest.raises(ValueError, match=r"of the episodes|expected 3"):
-        episodes.restore(make_vector(trail.task, 3, "sync"), 0, saved)
+    with pytest.raises(ValueError, match=r"episodes|expected \(3,\)|expected \(\d+,\) uint8"):
+        resuming.restore(make_vector(trail.task, 3, "sync"), 0, saved)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"attributes": {"state": 3, "steps": 1, "prev_done": None}}, {"generator": {"state": 1}}, {"generator": "PCG64"}],
+)
+def test_a_state_of_another_vector_class_is_refused(damage: dict[str, Any]) -> None:
+    one, two = (make_vector(load_task("CartPole-v1", {}), 4, "native") for _ in range(2))
+    resuming.begin(one, 0)
+    with pytest.raises(ValueError, match=r"state of None int, expected \(4, 4\)|a random generator that is none"):
+        resuming.restore(two, 0, {**(resuming.saved(one) or {}), **damage})

@@ -348,6 +348,16 @@ def tensors_changed(name: str, value: torch.Tensor | None) -> Change:
 
 WEIGHT = "head.advantage.output.weight"
 
+FORM: dict[str, Any] = {"shape": [4], "dtype": "float32", "high": 1.0, "shift": None, "scale": None}
+WRONG_FORMS: list[tuple[dict[str, Any], str, Any]] = [
+    *(
+        (FORM, "shape", shape)
+        for shape in ([], [4, 1], [-4], [0], [4.0], [True], "4", None, [2**40], [2**20, 2**20, 9])
+    ),
+    *((FORM, "dtype", dtype) for dtype in ("float64", "object", None, 5)),
+    *((FORM, "high", high) for high in (0.0, -1.0, float("nan"), float("inf"), "1", None, True)),
+]
+
 LIES: list[tuple[Change, str]] = [
     (tensors_changed(WEIGHT, torch.zeros(3, 24)), "shape"),
     (tensors_changed(WEIGHT, torch.zeros(2, 24, 1)), "shape"),
@@ -360,10 +370,18 @@ LIES: list[tuple[Change, str]] = [
     (said(env={"id": "CartPole-v1", "kwargs": {"bogus": 1}}), "bogus"),
     (
         said(observation={"shape": [5], "dtype": "float32", "high": 1.0, "shift": None, "scale": None}),
-        "observations or actions",
+        "shape",
     ),
-    (said(actions=10**9), "observations or actions"),
-    (said(observation=None), "observations or actions"),
+    (said(actions=10**9), "observations and actions"),
+    (said(actions=True), "observations and actions"),
+    (said(actions=3), "shape"),
+    (said(observation=None), "observations and actions"),
+    *((said(observation=form | {name: value}), "observations") for form, name, value in WRONG_FORMS),
+    (said(env={"id": "DeepSea-v0", "kwargs": {"size": 10_000}}), "1,000 is the most"),
+    (said(env={"id": "ALE/Pong-v5", "kwargs": {"frameskip": 10**9}}), "1,000 is the most"),
+    (said(env={"id": "CartPole-v1", "kwargs": {"sutton_barto_reward": 10**400}}), "1,000,000,000 is the most"),
+    (options(head="categorical", categorical={"v_max": 1e300}), "cannot be built|v_max|missing|shape"),
+    (options(noise={"sigma0": 1e300}), "cannot be built|sigma0"),
     (options(no_such_option=1), "no_such_option"),
     (options(network={"encoder": "of_a_stranger"}), "'of_a_stranger'"),
     (options(network={"encoder": "os:system"}), "no encoder of this name"),
@@ -375,7 +393,7 @@ LIES: list[tuple[Change, str]] = [
     (options(network={"hidden": []}), "hidden"),
     (options(network={"hidden": [24, 24], "dueling": True}), "missing"),
     (options(network={"hidden": [24, 24, 24]}), "tensor"),
-    (options(network={"hidden": [24] * 100_000}), "more layers"),
+    (options(network={"hidden": [24] * 100_000}), "100,000 layers"),
     (options(network={"hidden": [10**9]}), "shape|tensor|hidden"),
     (options(network={"hidden": [10**9, 10**9]}), "shape|tensor|hidden"),
     (options(network={"hidden": [24.5, 24]}), "hidden"),

@@ -166,7 +166,7 @@ def as_on_cuda(world: World) -> World:
     agent = world.agent
     agent._adam._lr_on_device = torch.zeros(())
     agent._adam._steps = agent._adam.state["step"]
-    agent._update = DeviceNoise(agent.noise, seed_sequence(0, "update"), "cpu")
+    agent._update_stream = DeviceNoise(agent.noise, seed_sequence(0, "update"), "cpu")
     agent.acting_noise._stream = DeviceNoise(agent.noise, seed_sequence(0, "acting"), "cpu")
     world.learner = world.plan.learner(agent, world.replay, 0)
     return world
@@ -203,8 +203,8 @@ def test_a_recorded_update_is_the_update(name: str, monkeypatch: pytest.MonkeyPa
     assert torch.equal(recorded.agent.parameters, eager.agent.parameters)
     assert torch.equal(recorded.agent._target_parameters, eager.agent._target_parameters)
     assert isinstance(recorded.learner, GraphedLearner)
-    assert isinstance(recorded.learner._update, Recording)
-    assert len(recorded.learner._update.operations) > 100
+    assert isinstance(recorded.learner._graph, Recording)
+    assert len(recorded.learner._graph.operations) > 100
 
 
 def test_every_replay_of_an_update_draws_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_every_replay_of_an_update_draws_anew(monkeypatch: pytest.MonkeyPatch) -
         for _ in range(10):
             world.play()
         world.learner._replay = OneBatch(world.replay)  # type: ignore[assignment]
-        losses = [float(world.learner._update()[0]) for _ in range(8)]
+        losses = [float(world.learner._graph()[0]) for _ in range(8)]
     assert len(set(losses)) == 8  # the same rows and parameters: only the noise is another
 
 
@@ -227,7 +227,7 @@ class OneBatch:
     def sample_to_learn(self, size: int, beta: Tensor, generator: torch.Generator) -> Sample:
         return Sample(self.batch)
 
-    def learned(self, rows: None, priority: None) -> None: ...
+    def update_priorities(self, rows: None, priority: None) -> None: ...
 
 
 @pytest.mark.parametrize("noise", [True, False])

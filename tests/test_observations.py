@@ -122,7 +122,8 @@ def test_whole_numbers_are_stretched_and_absurd_ranges_left_alone() -> None:
 LAYOUTS = [
     ((10, 12, 4), (4, 10, 12)),  # channels last
     ((4, 12, 10), (4, 12, 10)),  # channels first
-    ((10, 10, 10), (10, 10, 10)),  # a tie: last
+    ((10, 10, 7), (7, 10, 10)),
+    ((7, 10, 10), (7, 10, 10)),
     ((9, 7), (1, 9, 7)),  # none
     ((9, 7, 1), (1, 9, 7)),
     ((1, 9, 7), (1, 9, 7)),
@@ -148,12 +149,88 @@ def test_images_in_every_layout(shape: tuple[int, ...], expected: tuple[int, ...
     assert (seen.shape, seen.dtype, seen.flags.c_contiguous) == ((3, *expected), stored, True)
     for image, source in zip(seen, batch, strict=True):
         for c, y, x in np.ndindex(*expected):
-            at = (y, x) if len(shape) == 2 else (c, y, x) if shape == expected and shape != (10, 10, 10) else (y, x, c)
+            at = (y, x) if len(shape) == 2 else (c, y, x) if shape == expected else (y, x, c)
             value = source[at] / 200 if stored == "float32" else source[at]
             assert image[c, y, x] == pytest.approx(value)
     before = seen.copy()
     batch[:] = 0
     assert np.array_equal(seen, before)  # environments overwrite their own
+
+
+#: Sides, and which of them hold the channels: None where nobody can tell.
+CHANNELS = [
+    ((4, 84, 84), "first"),
+    ((84, 84, 4), "last"),
+    ((10, 10, 7), "last"),
+    ((10, 10, 11), "last"),
+    ((8, 8, 111), "last"),
+    ((20, 8, 8), "first"),
+    ((16, 4, 4), "first"),
+    ((3, 3, 4), "last"),
+    ((4, 3, 3), "first"),
+    ((210, 160, 3), "last"),
+    ((3, 210, 160), "first"),
+    ((96, 96, 3), "last"),
+    ((240, 320, 3), "last"),
+    ((240, 320, 1), "last"),
+    ((240, 320, 12), "last"),
+    ((12, 210, 160), "first"),
+    ((2, 9, 8), "first"),  # a height of 2 is no image's
+    ((9, 8, 2), "last"),
+    ((10, 10, 10), None),
+    ((3, 3, 3), None),
+    ((7, 9, 12), None),
+    ((3, 10, 4), None),
+    ((8, 20, 111), None),
+    ((9, 12, 9), None),
+]
+
+
+@pytest.mark.parametrize(("shape", "where"), CHANNELS)
+def test_the_channels_of_an_image_are_found_or_asked_for(shape: tuple[int, ...], where: Any) -> None:
+    space = spaces.Box(0, 255, shape, np.uint8)
+    if where is None:
+        with pytest.raises(UserError, match=r"write env.channels=first or env.channels=last"):
+            observer_of("Test-v0", space)
+    for asked in ("first", "last") if min(shape) > 2 else (where,):
+        observe = observer_of("Test-v0", space, channels=asked)
+        height_and_width = shape[1:] if asked == "first" else shape[:2]
+        assert observe.spec.shape[1:] == height_and_width
+        assert observe.channels == asked
+        if asked == where:
+            assert observer_of("Test-v0", space).description() == observe.description()
+            assert observer_of("Test-v0", space).axes == observe.axes
+
+
+@pytest.mark.parametrize(("shape", "where"), [((8, 8, 111), "first"), ((10, 10, 10), "last"), ((4, 84, 84), "first")])
+def test_agents_of_the_first_version_keep_its_rule(shape: tuple[int, ...], where: str) -> None:
+    assert observer_of("Test-v0", spaces.Box(0, 1, shape), channels="older").channels == where
+
+
+def test_channels_are_not_asked_for_where_there_is_no_image() -> None:
+    with pytest.raises(UserError, match=r"env.channels=last does nothing: Test-v0 observes no images"):
+        observer_of("Test-v0", spaces.Box(0, 1, (4,)), channels="last")
+    with pytest.raises(UserError, match=r"env.channels=first leaves Test-v0 no image"):
+        observer_of("Test-v0", spaces.Box(0, 1, (9, 8, 2)), channels="first")
+
+
+FINITE = [
+    (spaces.Discrete(5), 7),
+    (spaces.Discrete(5), -1),
+    (spaces.Discrete(3, start=2), 1),
+    (spaces.MultiDiscrete([2, 3]), [1, 3]),
+    (spaces.MultiBinary(3), [0, 1, 2]),
+]
+
+
+@pytest.mark.parametrize(("space", "state"), FINITE)
+def test_a_state_outside_its_space_is_refused_and_not_seen_as_zeros(space: spaces.Space[Any], state: Any) -> None:
+    observe = observer_of("Test-v0", space)
+    good = [space.sample() for _ in range(3)]
+    observe(np.stack(good))
+    sentence = rf"Test-v0 breaks a rule of Gymnasium: a state must lie in {type(space).__name__}\(.*, not .*{state}"
+    with pytest.raises(UserError, match=sentence.replace("[", r"\[")):
+        observe(np.stack([*good, np.array(state)]))
 
 
 def test_images_below_zero_are_brought_to_the_unit_range() -> None:

@@ -1,5 +1,7 @@
 """From mappings to dataclasses: every mistake has one clear sentence, and conf/ says what the dataclasses say."""
 
+import functools
+import hashlib
 import json
 import subprocess
 import sys
@@ -281,12 +283,18 @@ def composed(name: str, *overrides: str, folder: Path = CONF) -> DictConfig:
 
 def train_mapping(*overrides: str) -> dict[str, Any]:
     """What train.py parses, but for `env.id`, which only a running Hydra knows."""
+    mapping: dict[str, Any] = json.loads(_train_json(overrides))
+    return mapping
+
+
+@functools.cache
+def _train_json(overrides: tuple[str, ...]) -> str:
     register_presets(overrides)
     cfg = composed("train", *overrides, "env.id=CartPole-v1")
     mapping: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     assert mapping.pop("resume") is None
     assert mapping.pop("imports") == []
-    return mapping
+    return json.dumps(mapping)
 
 
 def keys(mapping: Any, prefix: str = "") -> set[str]:
@@ -369,6 +377,37 @@ def test_every_env_preset_goes_with_every_agent(name: str) -> None:
             assert config.agent.quantile.count <= 50
 
 
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every option that is no node of others, by its full name."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        node = isinstance(value, dict) and key != "kwargs"
+        found |= leaves(value, f"{prefix}{key}.") if node else {f"{prefix}{key}": value}
+    return found
+
+
+def not_default(*overrides: str) -> dict[str, Any]:
+    """The options that the presets give another value than the dataclasses."""
+    default = leaves(to_plain(TrainConfig()))
+    options = leaves(to_plain(parse(TrainConfig, train_mapping(*overrides))))
+    return {name: options[name] for name in sorted(options) if options[name] != default[name]}
+
+
+def digest(options: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]
+
+
+#: For each task and agent the digest of `not_default`: whoever changes a preset on purpose writes the new ones down.
+COMPOSED: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "composed.json").read_text())
+
+
+@pytest.mark.parametrize("env", [*ENV_PRESETS, "ALE/Pong-v5", "PongNoFrameskip-v4", "NoPreset-v0"])
+def test_every_agent_on_every_task_is_composed_as_ever(env: str) -> None:
+    for path in (CONF / "agent").glob("*.yaml"):
+        options = not_default(f"env={env}", f"agent={path.stem}")
+        assert digest(options) == COMPOSED[env][path.stem], f"agent={path.stem} env={env}: {options}"
+
+
 def test_presets_are_their_papers_components() -> None:
     """Which parts each name stands for; n, learning rate, batch and support as in the papers' tables."""
 
@@ -409,8 +448,8 @@ def test_every_atari_game_is_played_as_in_the_papers(game: str, agent: str) -> N
 
 
 def test_agents_of_papers_have_their_papers_sizes_on_atari_alone() -> None:
-    """What conf/agent says of C51 holds there; elsewhere the sizes of the noisy DQN do."""
-    said = yaml.safe_load((CONF / "agent" / "c51.yaml").read_text())
+    """What conf/sizes says of C51 holds there; elsewhere the sizes of the noisy DQN do."""
+    said = yaml.safe_load((CONF / "sizes" / "atari_c51.yaml").read_text())
     atari, small = (train_mapping(f"env={env}", "agent=c51")["agent"] for env in ("ALE/Pong-v5", "NoPreset-v0"))
     noisy = train_mapping("env=NoPreset-v0")["agent"]
     sizes = ("lr", "batch_size", "replay_ratio", "target_every", "replay_size", "learning_starts")
@@ -554,14 +593,3 @@ def test_defaults_are_the_papers_where_the_paper_has_one() -> None:
     assert (NoiseConfig().form, NoiseConfig().distribution, NoiseConfig().hold) == ("factorised", "normal", "step")
     assert AgentConfig().epsilon.start == AgentConfig().epsilon.end == 0.0
     assert NetworkConfig().hidden
-
-
-def test_the_sizes_of_small_tasks_stand_once() -> None:
-    """conf/sizes/small.yaml has them, and presets of tasks name that file."""
-    shared = yaml.safe_load((CONF / "sizes" / "small.yaml").read_text())
-    assert set(shared) == {"quantile", "implicit_quantile", "epsilon"}
-    for path in [*CONF.glob("env/**/*.yaml"), *CONF.glob("sizes/small_*.yaml")]:
-        node = yaml.safe_load(path.read_text()) or {}
-        agent = node.get("agent", {}) if "env" in path.parts else node
-        repeated = [name for name in shared if agent.get(name) == shared[name]]
-        assert not repeated, f"{path.name} repeats {repeated}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-import agent.common.files
 import agent.records.plots
 from agent.common.errors import UserError
 from agent.records.plots import plot_evaluation, plot_learning_curve
@@ -153,14 +153,13 @@ def test_equal_returns_and_many_agents(tmp_path: Path, drawn: list[Axes]) -> Non
 
 
 def test_a_full_disk_leaves_the_old_picture_and_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> None:
-        path.write_bytes(data[:100])
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "evaluation.png"
     plot_evaluation([result("a", [1.0])], path)
     before = path.read_bytes()
-    monkeypatch.setattr(agent.common.files, "write_synced", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"evaluation\.png \(No space left on device\)"):
         plot_evaluation([result("b", [2.0])], path)
     with pytest.raises(UserError, match=r"evaluation\.png \(No space left on device\)"):

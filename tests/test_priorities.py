@@ -42,7 +42,7 @@ class PrioritisedWorld(World):
         """A batch, and new priorities for it."""
         sampled = self.memory.sample_to_learn(size, 0.5, torch.Generator(self.device).manual_seed(self.serial))
         given = self.rng.exponential(3.0, size=size)
-        self.memory.learned(sampled.rows, torch.from_numpy(given).to(self.device))
+        self.memory.update_priorities(sampled.rows, torch.from_numpy(given).to(self.device))
         raised: dict[tuple[float, ...], float] = {}
         for row, priority in zip(rows_of(sampled.batch), given.tolist(), strict=True):
             raised[row[0]] = max(raised.get(row[0], 0.0), (priority + LEAST) ** self.exponent)
@@ -158,10 +158,10 @@ def test_hand_computed_priorities() -> None:
         world.step()
     leaves = world.memory._tree.leaves
     assert leaves[:4].tolist() == [1.0, 1.0, 1.0, 0.0]
-    world.memory.learned(np.array([0, 1, 1]), np.array([4.0, 9.0, 0.25]))
+    world.memory.update_priorities(np.array([0, 1, 1]), np.array([4.0, 9.0, 0.25]))
     world.step()
     np.testing.assert_allclose(leaves[:5], [2.0, 3.0, 1.0, 3.0, 0.0], rtol=1e-6)
-    world.memory.learned(np.array([1]), np.array([0.0]))
+    world.memory.update_priorities(np.array([1]), np.array([0.0]))
     world.step()
     np.testing.assert_allclose(leaves[:6], [2.0, LEAST**0.5, 1.0, 3.0, 3.0, 0.0], rtol=1e-6)  # still the largest seen
 
@@ -171,7 +171,7 @@ def test_what_is_not_a_priority_spoils_nothing(bad: float, device: torch.device)
     world = filled(device)
     largest = float(world.memory._largest[0])
     index = all_starts(world.replay)[:1]
-    world.memory.learned(index, torch.tensor([bad], device=device))
+    world.memory.update_priorities(index, torch.tensor([bad], device=device))
     leaf = float(world.memory._tree.leaves[index][0])
     assert leaf == pytest.approx(LEAST**ALPHA if bad < 0 else largest)
     assert float(world.memory._largest[0]) == largest
@@ -187,7 +187,7 @@ def test_each_sample_sees_the_priorities_of_the_one_before() -> None:
     for batch, _, rows in world.memory.samples(3, 400, 0.4, torch.Generator().manual_seed(0)):
         assert len(batch.action) == 400
         seen.append(set(batch.observation[:, 1].tolist()))
-        world.memory.learned(rows, 1e9 * (batch.observation[:, 1] == min(seen[0])))  # one row alone
+        world.memory.update_priorities(rows, 1e9 * (batch.observation[:, 1] == min(seen[0])))  # one row alone
     assert len(seen[0]) == 20
     assert seen[1] == seen[2] == {min(seen[0])}
 

@@ -4,7 +4,9 @@ import io
 import json
 import os
 import pickle
+import random
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,10 +17,12 @@ import torch
 from agent.common.errors import UserError
 from agent.records.saved_agent import (
     FILE_NAME,
+    MAX_TENSORS,
     check_env,
-    check_tensors,
+    check_shapes,
     find_agent,
     load_agent,
+    read_header,
     save_agent,
 )
 
@@ -65,7 +69,7 @@ def refused(path: Path, data: bytes, match: str) -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "best" / FILE_NAME
+    path = tmp_path / "best" / FILE_NAME
     save_agent(path, tensors(), DESCRIPTION)
     saved = load_agent(path)
     assert saved.description == DESCRIPTION
@@ -295,15 +299,35 @@ def test_environments_that_could_do_more_are_refused(tmp_path: Path, env: object
     refused(tmp_path / FILE_NAME, data, "environment")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size", 10_000),
+        ("frameskip", 10**9),
+        ("frame_skip", 1_001),
+        ("gravity", 1e300),
+        ("x", -(10**400)),
+        ("seed", 2**64),
+    ],
+)
+def test_numbers_that_would_make_an_endless_environment_are_refused(key: str, value: float) -> None:
+    with pytest.raises(UserError, match=r"is the most"):
+        check_env({"id": "C-v1", "kwargs": {key: value}}, Path("x"))
+    check_env(
+        {"id": "C-v1", "kwargs": {"size": 1_000, "frameskip": 4, "gravity": -9.8, "mapping_seed": 2**62}}, Path("x")
+    )
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "ALE/Pong-v5", "MinAtar/Breakout-v1", "my_env/Grid.World-v0", "X"])
 def test_plain_environments_pass(env_id: str) -> None:
     kwargs = {"map_name": "4x4", "is_slippery": True, "gravity": -9.8, "size": 10, "text": ""}
     check_env({"id": env_id, "kwargs": kwargs}, Path("x"))
 
 
-def test_check_tensors_names_the_first_difference() -> None:
-    have, path = {"a": torch.zeros(2, 3), "b": torch.zeros(())}, Path("x")
-    check_tensors(have, {"a": (2, 3), "b": ()}, path)
+def test_check_shapes_names_the_first_difference() -> None:
+    have: dict[str, tuple[int, ...]] = {"a": (2, 3), "b": ()}
+    path = Path("x")
+    check_shapes(have, {"a": (2, 3), "b": ()}, path)
     for expected, match in [
         ({"a": (2, 3), "b": (), "c": (1,)}, "'c', which is missing"),
         ({"a": (3, 2), "b": ()}, r"'a' has shape \(2, 3\), its network needs \(3, 2\)"),
@@ -311,11 +335,12 @@ def test_check_tensors_names_the_first_difference() -> None:
         ({"b": ()}, "'a' is not part"),
     ]:
         with pytest.raises(UserError, match=match):
-            check_tensors(have, expected, path)
+            check_shapes(have, expected, path)
 
 
 def test_find_agent(tmp_path: Path) -> None:
     run = tmp_path / "ALE" / "Pong-v5" / "run"
+    run.mkdir(parents=True)
     file = run / "best" / FILE_NAME
     save_agent(file, tensors(), DESCRIPTION)
     assert find_agent(run, "best") == find_agent(run / "best", "last") == find_agent(file, "last") == file
@@ -326,5 +351,61 @@ def test_find_agent(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=match):
             find_agent(path, which)
-    with pytest.raises(UserError, match="is not a file"):
+    with pytest.raises(UserError, match="it is a folder"):
         load_agent(run)
+
+
+def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    """The tensors and the description have a digest; what else there is, is read as strictly as it is written."""
+    path, pick = tmp_path / FILE_NAME, random.Random(0)
+    save_agent(path, tensors(), DESCRIPTION)
+    whole = path.read_bytes()
+    tensors_begin = len(whole) - sum(tensor.nbytes for tensor in tensors().values())
+    places = [*range(tensors_begin, len(whole)), *pick.sample(range(tensors_begin), 300)]
+    for place in places:
+        data = bytearray(whole)
+        data[place] ^= 1 << pick.randrange(8)
+        path.write_bytes(data)
+        try:
+            saved = load_agent(path)
+        except UserError:
+            continue
+        assert place < tensors_begin, f"byte {place} of the tensors"
+        assert saved.description == DESCRIPTION, f"byte {place}"
+        assert all(torch.equal(saved.tensors[name], tensor) for name, tensor in tensors().items())
+
+
+def test_a_file_from_before_there_was_a_digest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    path.write_bytes(safetensors.torch.save({"w": torch.ones(2)}, wrapped()))
+    assert load_agent(path).description == DESCRIPTION
+    assert read_header(path).digest is None
+
+
+@pytest.mark.parametrize("digest", [5, True, [], {}, "", "0" * 64])
+def test_a_digest_of_another_form_or_file_is_refused(tmp_path: Path, digest: object) -> None:
+    content = json.dumps(json.loads(wrapped()["noisy-dqn"]) | {"sha256": digest})
+    data = safetensors.torch.save({"w": torch.ones(2)}, {"noisy-dqn": content})
+    refused(tmp_path / FILE_NAME, data, "digest|damaged")
+
+
+def test_a_description_is_digested_as_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    save_agent(path, tensors(), DESCRIPTION | {"numbers": {10: (1, 2), 9: -0.0, "b": float("nan")}, "ü": "\ud800"})
+    assert load_agent(path).description["numbers"]["10"] == [1, 2]
+
+
+def test_a_file_with_too_many_tensors_is_refused_at_once(tmp_path: Path) -> None:
+    many = {f"layer{i}.weight": torch.zeros(1, 1) for i in range(MAX_TENSORS + 1)}
+    began = time.monotonic()
+    refused(tmp_path / FILE_NAME, safetensors.torch.save(many, wrapped()), "4,097 tensors")
+    assert time.monotonic() - began < 2
+
+
+def test_a_file_of_absurd_size_is_refused_without_being_read(tmp_path: Path) -> None:
+    header = {"__metadata__": wrapped(), "w": entry([1 << 40], [0, 1 << 42])}
+    path = tmp_path / FILE_NAME
+    path.write_bytes(raw(header))
+    os.truncate(path, path.stat().st_size + (1 << 42))  # a file with a hole, which takes no room
+    with pytest.raises(UserError, match=r"bytes, more than the 4,294,967,296"):
+        load_agent(path)

@@ -352,16 +352,16 @@ def test_priorities_are_written_back_and_logged(tmp_path: Path, head: str) -> No
     replay = one.trainer.replay
     assert isinstance(replay, PrioritisedReplay)
     written: list[float] = []
-    kept = replay.learned
+    kept = replay.update_priorities
 
-    def learned(rows: Any, priority: Any) -> None:
+    def update_priorities(rows: Any, priority: Any) -> None:
         kept(rows, priority)
         leaves, given = replay._tree.leaves[rows], (np.asarray(priority, dtype=float).clip(0) + 1e-6) ** 0.5
         assert (leaves >= given * (1 - 1e-9)).all()  # the greatest of several
         assert np.isclose(leaves, given, rtol=1e-9).sum() >= len(set(rows.tolist()))
         written.append(float(given.mean()))
 
-    replay.learned = learned  # type: ignore[method-assign]
+    replay.update_priorities = update_priorities  # type: ignore[method-assign]
     one.run()
     assert len(written) == one.trainer.agent.updates == 140
     assert sum(value for _, value in one.tracker.series("train/priority")) > 0

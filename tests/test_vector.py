@@ -95,14 +95,19 @@ def test_an_error_of_the_environment_comes_through(fragile: Task) -> None:
     before = children()
     envs = make_vector(fragile, 2, "async")
     envs.reset(seed=0)
-    with pytest.raises(ValueError, match="lost a wheel"):
+    with pytest.raises(
+        UserError, match="Test/Fragile-v0 failed in step: ValueError: the cart has lost a wheel"
+    ) as caught:
         envs.step(np.array([0, 2]))
+    lines = caught.value.detail.splitlines()
+    assert lines[0].startswith(f'  File "{__file__}", line')
+    assert lines[1:] == ['    raise ValueError("the cart has lost a wheel")']
     envs.close()
     assert children() == before
 
 
 def test_a_process_that_hangs_is_killed_in_the_end(fragile: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.vector.CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("envs.processes.CLOSE_SECONDS", 0.3)
     before, envs = children(), make_vector(fragile, 2, "async")
     envs.reset(seed=0)
     assert isinstance(envs, Processes)

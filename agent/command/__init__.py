@@ -1,1 +1,1 @@
-"""Everything that concerns a command line."""
+"""The command line: parsing, presets, imports of a user's modules, errors as sentences."""

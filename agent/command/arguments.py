@@ -25,8 +25,8 @@ class Program:
         name: of its file.
         options: the full names of all that it reads, to find the nearest to a misspelt one.
         example: of an option.
-        several: how it is told of several things at once; empty where -m makes several runs.
-        foreign: what to do instead of an option of the other program, by its name.
+        several: how to name several things at once; empty for train.py, where -m makes several runs.
+        foreign: options of another program, each with advice on what to write instead.
     """
 
     name: str
@@ -108,7 +108,7 @@ def hydra_parser(check: Callable[[Namespace], None] | None = None) -> HydraParse
 
 
 def install_parser(program: Program) -> None:
-    """Has the function that `hydra.main` makes of a program read its command line by `hydra_parser`."""
+    """Makes `hydra.main` read the command line of a program with `hydra_parser`."""
 
     def check(flags: Namespace) -> None:
         check_flags(flags, program)

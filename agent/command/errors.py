@@ -1,4 +1,4 @@
-"""How the two programs end: one clear sentence and a non-zero exit for whatever a person can mend."""
+"""How the programs end: one clear sentence and a non-zero exit code for whatever a person can mend."""
 
 import difflib
 import re
@@ -84,6 +84,8 @@ def sentences(program: Program) -> Iterator[None]:
         if sentence is None:
             raise
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+        if isinstance(error, UserError) and error.detail:
+            print(error.detail, file=sys.stderr)
         sys.exit(FAILED)
 
 
@@ -137,8 +139,8 @@ def _torch_sentence(error: RuntimeError, text: str) -> str | None:
 def _config_sentence(error: Exception, program: Program) -> str:
     """Hydra's message in one sentence, with the nearest option where a name is unknown."""
     message = str(error)
-    if found := re.search(r"Could not override '(env\.kwargs\.[^']+)'", message):
-        return f"{found[1]} is no argument that the preset knows: write +{found[1]}=… to hand it to the environment"
+    if found := re.search(r"Could not override '((?:env\.kwargs|agent\.head_options)\.[^']+)'", message):
+        return f"no preset has {found[1]}: write +{found[1]}=… to add it"
     if found := re.search(r"Could not override '([^']+)'", message):
         return f"unknown option {found[1]}{_nearest(found[1], program.options)}"
     if found := re.search(

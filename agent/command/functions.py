@@ -1,4 +1,4 @@
-"""The two programs as functions, for notebooks and scripts."""
+"""train.py and evaluate.py as functions, for notebooks and scripts."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Modules of one's own, imported because the command line names them: environments, encoders.
+"""Imports of a user's own modules, which the command line names: environments, encoders, heads.
 
 This is the only place where a name becomes an import, and the names come from the person at the command line alone:
 they are taken out of the config before it is used, so that no run folder, checkpoint or saved agent ever holds one.

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from envs.packages import is_atari_game
 
-#: The config files of both programs.
+#: The folder of all config files.
 CONF = Path(__file__).parent.parent.parent / "conf"
 
 

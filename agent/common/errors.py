@@ -1,20 +1,38 @@
 """The one exception a person sees: a clear sentence that says what is wrong and what to do."""
 
+from agent.common.texts import printable
+
+LONGEST = 300  # characters of a text from elsewhere that are shown
+
 
 class UserError(Exception):
-    """Bad input or a bad surrounding (config, file, disk, device); shown without a traceback."""
+    """Bad input or a bad surrounding (config, file, disk, device); shown without a traceback.
 
+    Args:
+        sentence: what is wrong and what to do.
+        detail: lines to show below the sentence, such as those of an environment's own code that failed.
+    """
 
-LONGEST = 300  # characters of another library's message that are shown
+    def __init__(self, sentence: str, detail: str = "") -> None:
+        super().__init__(sentence)
+        self.detail = detail
 
 
 def words_of(error: BaseException) -> str:
     """One line for an error of any kind, such as "ValueError: no such level"; control characters are escaped."""
-    text = " ".join(str(error).split())
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    shown = shown if len(shown) <= LONGEST else f"{shown[:LONGEST]} …"
+    if isinstance(error, SystemExit):
+        return f"it ended the program, by sys.exit({plain(error.code, 80)})"
+    try:
+        shown = plain(error)
+    except Exception:  # of the method of its author's that makes a text of it
+        shown = ""
     if isinstance(error, UserError):
         return shown
-    if isinstance(error, SystemExit):
-        return f"it ended the program, by sys.exit({error.code!r:.80})"
-    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__
+    name = plain(type(error).__name__)
+    return f"{name}: {shown}" if shown else name
+
+
+def plain(text: object, longest: int = LONGEST) -> str:
+    """A text from elsewhere as a part of a sentence: one line, short, and nothing in it that a terminal obeys."""
+    shown = printable(" ".join(str(text)[: 4 * longest].split()))
+    return shown if len(shown) <= longest else f"{shown[:longest]} …"

@@ -18,7 +18,7 @@ from agent.common.errors import UserError
 
 TEMPORARY = ".tmp-"
 #: Folders that a run makes inside its own folder: a link in the place of one would lead its files elsewhere.
-INNER_FOLDERS = ("best", "last", "checkpoints", "videos", "wandb")
+RUN_FOLDERS = ("best", "last", "checkpoints", "videos", "wandb")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -28,7 +28,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         UserError: the disk is full or refuses, or a link would lead the file elsewhere; the old content is intact.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         replace_file(path, data)
     except OSError as error:
         raise could_not_write(path, error) from error
@@ -39,9 +39,15 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode(errors="surrogateescape"))
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, but no run's folder again that was taken away; raises OSError."""
+    folder.mkdir(parents=not _is_inner(folder), exist_ok=True)
+
+
 def could_not_write(path: Path, error: OSError) -> UserError:
     """The sentence for a file that the system does not let us write."""
-    return UserError(f"could not write {path} ({why(error)}): free some space or check the folder's permissions.")
+    reason = why(error).partition("\n")[0]
+    return UserError(f"could not write {path} ({reason}): free some space or check the folder's permissions.")
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -63,8 +69,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """
     check_inner_folder(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}{path.suffix}")
+    made = temporary.open("xb")  # never one that is there, be it a link or a file
     try:
-        with temporary.open("xb") as file:  # never one that is there, be it a link or a file
+        with made as file:
             yield file
             sync_file(file)
         temporary.replace(path)
@@ -88,11 +95,15 @@ def check_inner_folder(folder: Path) -> None:
     Raises:
         UserError: it is a link.
     """
-    if folder.name in INNER_FOLDERS and folder.is_symlink():
+    if _is_inner(folder) and folder.is_symlink():
         raise UserError(
             f"{folder} is a link, and a run writes to no other folder: put a folder in its place, or name the folder "
             "that it leads to"
         )
+
+
+def _is_inner(folder: Path) -> bool:
+    return folder.name in RUN_FOLDERS or folder.name.startswith("step_")  # a checkpoint
 
 
 def sync_file(file: BinaryIO) -> None:

@@ -58,12 +58,13 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self.rescue: Callable[[], None] = lambda: None
+        self.rescue: Callable[[], None] = _nothing
         self._previous: dict[signal.Signals, object] = {}
         self._depth = 0  # of work that is dropped
         self._saved_at: float | None = None
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
+        self._thread: threading.Thread | None = None  # that watches
 
     def __enter__(self) -> Self:
         global _active
@@ -80,11 +81,15 @@ class Interrupt:
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._previous:
             _active = None
+        self.rescue = _nothing  # the thread must not be the last to know the run, and take it apart as Python ends
         if self._saved_at is None:  # what cannot be saved is not waited for
             self.saved()
-        if self._pipe is not None:
+        if self._pipe is not None and self._thread is not None:
             signal.set_wakeup_fd(self._wakeup)
-            os.close(self._pipe[1])  # the thread ends, unless a signal came
+            os.write(self._pipe[1], b"\0")
+            os.close(self._pipe[1])
+            if self.signum is None:
+                self._thread.join(1.0)
 
     def __bool__(self) -> bool:
         """Whether a signal came."""
@@ -130,14 +135,14 @@ class Interrupt:
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True)
+        self._thread.start()
 
     def _watch(self, pipe: int) -> None:
         while (number := _signal_from(pipe)) not in self.SIGNALS:  # others have handlers of their own
-            if number is None:
+            if number == 0:
                 os.close(pipe)
                 return
-        assert number is not None
         came = time.monotonic()
         with suppress(OSError, AttributeError):  # Windows: a second signal is heard by the main thread alone
             os.set_blocking(pipe, False)
@@ -163,9 +168,13 @@ class Interrupt:
         return self._saved_at is not None and now > max(came + PATIENCE, self._saved_at + REST)
 
 
-def _signal_from(pipe: int) -> int | None:
-    """The number of the next signal; None: there will be no more."""
-    return next(iter(os.read(pipe, 1)), None)
+def _signal_from(pipe: int) -> int:
+    """The number of the next signal; 0: there will be no more."""
+    return next(iter(os.read(pipe, 1)), 0)
+
+
+def _nothing() -> None:
+    """There is nothing to save."""
 
 
 def _leave_to_parent() -> None:

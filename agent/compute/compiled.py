@@ -1,4 +1,4 @@
-"""Functions that torch.compile makes a few kernels of, where they are hundreds."""
+"""torch.compile, with its failures: it makes a few kernels of a function that would launch hundreds."""
 
 import sys
 import warnings
@@ -14,13 +14,13 @@ class Compiled:
     """A function of tensors, compiled at its first call.
 
     Args:
-        function: whose first argument has as many rows as the batch.
-        strict: whether it must be compiled. Otherwise a function that cannot be compiled is called as it is, and a line
-            says so.
-        size: of the batches for which it is compiled: others are computed as they would be without.
+        function: takes tensors; the first one has as many rows as the batch.
+        strict: True: a function that cannot be compiled is an error. False: it is called as it is, and a line says so.
+        size: rows of the batches for which it is compiled; batches of other sizes take the function as it is. None:
+            every batch takes the compiled one.
 
     Raises:
-        UserError: at the first call, where it has to be compiled and cannot be.
+        UserError: at the first call, with `strict`, where it cannot be compiled.
     """
 
     def __init__(self, function: Callable[..., Any], strict: bool, size: int | None = None) -> None:
@@ -37,7 +37,7 @@ class Compiled:
         self._first = False
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the compiler's own, and that there is TF32, which is an option
+                warnings.simplefilter("ignore")  # the compiler's, one of them about TF32, for which there is an option
                 return self._compiled(*arguments)
         except torch.OutOfMemoryError:
             raise

@@ -1,8 +1,8 @@
 """The gradient as one compiled function.
 
-It computes what AutogradGradient computes, from the same arguments: parameters, batch, noise, levels, weights. This is
-the form that torch.compile needs: nothing random, no state, no module that changes its behaviour. The draws are
-arguments of every call, so that none can be baked in.
+It returns the result of AutogradGradient for the same arguments: parameters, batch, noise, levels, weights. This form
+is the one that torch.compile needs: nothing random, no state, no module that changes its behaviour. The draws are
+arguments of every call, so that the compiler cannot make constants of them.
 """
 
 from functools import partial
@@ -25,10 +25,10 @@ class CompiledGradient:
     """A Gradient that is compiled at its first call, which takes 10 to 90 s; for its arguments see AutogradGradient.
 
     Args:
-        strict: whether it must be compiled; otherwise it is computed as it is where it cannot be compiled.
+        strict: see Compiled.
 
     Raises:
-        UserError: at the first call, where it cannot be compiled and `strict` says that it must be.
+        UserError: at the first call, with `strict`, where it cannot be compiled.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class CompiledGradient:
         levels: Levels,
         weight: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        """Clipped gradient [P] by the flat parameters [P], loss, norm before clipping, priorities [B] if any."""
+        """The clipped gradient [P] of the flat parameters [P], loss, norm before clipping, priorities [B] if any."""
 
         def loss(named: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
             def online(*arguments: Tensor | None) -> Values:

@@ -1,8 +1,9 @@
 """CUDA graphs: work on the device that is recorded once and launched as one piece, whatever the number of its kernels.
 
-A recording holds kernels and addresses, not Python. A function that is to be recorded therefore reads and writes
-tensors that stay where they are, asks the device nothing, does nothing on the host that has to happen again, and draws
-from the generators that it names: each replay then draws on from where they stand, as the function itself would.
+A recording holds kernels and addresses, not Python. A function that is to be recorded therefore keeps four rules. It
+reads and writes tensors that stay where they are. It never waits for a result of the device. It does nothing on the
+host that each replay would have to repeat. It draws only from the generators that `Graph` is told of: each replay then
+goes on from where they stand, as the function itself would.
 """
 
 import warnings
@@ -19,7 +20,7 @@ from agent.learning.policy import TorchPolicy
 from agent.networks.q_network import QNetwork
 from agent.replay.ring import Replay
 
-#: Calls before the recording, in which libraries choose their kernels and allocate what they need. They are real ones.
+#: Calls before the recording, in which libraries choose their kernels and allocate memory. Their results are used.
 WARM_UP = 3
 
 
@@ -29,9 +30,9 @@ class Graph:
     Its result stays in one place; the next call overwrites it.
 
     Args:
-        function: see above.
-        generators: that it draws from.
-        name: for messages.
+        function: keeps the rules at the top of this file.
+        generators: the function draws from these.
+        name: of the function, for messages.
 
     Raises:
         UserError: at the call that records it, where it cannot be recorded.
@@ -79,9 +80,9 @@ class Graph:
 
 
 class GraphedFunction:
-    """A function of tensors that draws nothing, as a graph: its arguments are copied to where the graph reads them.
+    """A function of tensors that draws nothing, as a graph: each call copies its arguments to where the graph reads.
 
-    Arguments of other shapes, or None where there was a tensor, are recorded anew.
+    For arguments of other shapes, or None where there was a tensor, it records a new graph.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -116,7 +117,7 @@ class GraphedPolicy(TorchPolicy):
 
 
 class GraphedLearner(Learner):
-    """A learner of which a whole update, from the draw of a batch to its new priorities, is one CUDA graph.
+    """A learner whose whole update, from the draw of a batch to its new priorities, is one CUDA graph.
 
     The graph reads numbers that change between updates (the step size, β, the number of transitions) from the device.
     """
@@ -125,21 +126,21 @@ class GraphedLearner(Learner):
         super().__init__(agent, replay, seed)
         assert isinstance(self.generator, torch.Generator)
         self._beta = torch.zeros((), dtype=torch.float64, device=replay.place.device)
-        self._update = Graph(self._device_update, [self.generator, *agent.generators()], "the update")
+        self._graph = Graph(self._device_update, [self.generator, *agent.generators()], "the update")
 
     def _updates(self, count: int, beta: float) -> Iterator[UpdateMetrics]:
         self._beta.fill_(beta)
         for _ in range(count):
             self._agent.before_update()
-            metrics = self._update().clone()  # the next replay of the graph writes over it
+            metrics = self._graph().clone()  # the next replay of the graph writes over it
             self._agent.after_update()
             yield UpdateMetrics(*metrics)
 
     def _device_update(self) -> Tensor:
-        """The device's part of an update: loss, norm and, for weighted rows, mean priority, as one tensor [2 or 3]."""
+        """One update on the device: loss, norm and, for weighted rows, mean priority, as one tensor [2 or 3]."""
         batch, weight, rows = self._replay.sample_to_learn(self._config.batch_size, self._beta, self.generator)
         loss, norm, priority = self._agent.learn(batch, weight)
-        self._replay.learned(rows, priority)
+        self._replay.update_priorities(rows, priority)
         return torch.stack(
             [torch.as_tensor(x) for x in (loss, norm, *(() if priority is None else (priority.mean(),)))]
         )

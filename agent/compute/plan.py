@@ -1,8 +1,8 @@
-"""How a run is computed: the backend, CUDA graphs or not, learning while the environments step or after it.
+"""How a run is computed: its backend, with or without CUDA graphs, learning while the environments step or afterwards.
 
 None of this belongs to the algorithm: a saved agent does not record it, and a run may be resumed with another plan. The
 choice depends on the config and the machine alone, never on measured times, so that the same run gives the same result.
-(Compiled CUDA kernels are the exception: their compiler times several variants and keeps the fastest.)
+(Compiled CUDA kernels are an exception: their compiler times several variants and keeps the fastest.)
 """
 
 import os
@@ -35,12 +35,12 @@ from agent.replay.ring import Compile, Replay, as_it_is
 
 Backend = Literal["torch", "numpy", "compiled"]
 
-#: The number of updates from which a run wins back the time of compiling, as measured. Without a cache, compiling takes
-#: 10 to 60 s on a CPU and saves 0.8 of 3.9 ms of an update with MinAtar's convolution; on CUDA it takes 20 to 90 s and
-#: saves 0.2 to 0.5 ms of an update with Atari's three convolutions.
+#: A run of at least so many updates wins back the time of compiling, as measured. Without a cache, compiling takes 10
+#: to 60 s on a CPU and saves 0.8 of the 3.9 ms of an update with MinAtar's convolution; on CUDA it takes 20 to 90 s
+#: and saves 0.2 to 0.5 ms of an update with Atari's three convolutions.
 COMPILE_FROM = {"cpu": 100_000, "cuda": 100_000}
-#: In larger networks, large matrix products are most of a CPU's work, and compiled ones are slower: Rainbow on Atari's
-#: frames, 6.9 million parameters, 74 ms against 55.
+#: A network of more parameters is slower compiled on a CPU, where most of its time goes into large matrix products: an
+#: update of Rainbow on Atari's frames, 6.9 million parameters, takes 74 ms compiled and 55 ms by autograd.
 COMPILE_UP_TO = 1_000_000
 
 
@@ -50,19 +50,19 @@ TRITON = (7, 0)
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is computed, as one value: it makes the policy, the gradient, the learner and compiled functions.
+    """How a run is computed, as one value. It makes the policy, the gradient and the learner, and compiles functions.
 
     The defaults are plain PyTorch.
 
     Attributes:
-        backend: of the gradient.
+        backend: computes the gradient: autograd, NumPy, or one compiled function.
         numpy_policy: whether NumPy computes the policy.
         graphs: whether acting and updates are CUDA graphs.
         overlap: whether the agent learns while the environments step.
         tf32: whether linear layers round to TF32 on CUDA.
         autocast: whether encoders compute in bfloat16.
         strict: whether the run ends where something cannot be compiled.
-        line: says all that to a person.
+        line: the plan in words, for the console.
     """
 
     backend: Backend = "torch"
@@ -82,21 +82,21 @@ class Plan:
 
     def gradient(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> Gradient:
         """Makes the Gradient of an agent; see AutogradGradient."""
-        agent = network, target, parameters, config
+        arguments = network, target, parameters, config
         match self.backend:
             case "numpy":
-                return NumpyGradient(*agent)
+                return NumpyGradient(*arguments)
             case "compiled":
-                return CompiledGradient(*agent, autocast=self.autocast, tf32=self.tf32, strict=self.strict)
+                return CompiledGradient(*arguments, autocast=self.autocast, tf32=self.tf32, strict=self.strict)
             case "torch":
-                return AutogradGradient(*agent, autocast=self.autocast, tf32=self.tf32)
+                return AutogradGradient(*arguments, autocast=self.autocast, tf32=self.tf32)
 
     def learner(self, agent: DQN, replay: Replay, seed: int) -> Learner:
         """Makes the learner, which draws batches and updates the agent."""
         return GraphedLearner(agent, replay, seed) if self.graphs else Learner(agent, replay, seed)
 
     def compile(self, batch_size: int, device: torch.device) -> Compile:
-        """The compiler of a replay's functions of `batch_size` rows; on a CPU it leaves them as they are."""
+        """Compiles a replay's functions for batches of `batch_size` rows; on a CPU it leaves them as they are."""
         if self.backend != "compiled" or device.type == "cpu":
             return as_it_is
         return partial(Compiled, strict=self.strict, size=batch_size)
@@ -111,7 +111,7 @@ def choose_plan(config: TrainConfig, fits_numpy: bool, device: torch.device, par
 
     Args:
         config: of the run.
-        fits_numpy: whether the network is one that NumPy computes, faster than any compiled one.
+        fits_numpy: whether NumPy can compute the network; it is then faster than a compiled function.
         device: where the agent is.
         parameters: how many the network has.
 
@@ -134,7 +134,7 @@ def choose_plan(config: TrainConfig, fits_numpy: bool, device: torch.device, par
 
 
 def updates_of(config: TrainConfig) -> int:
-    """How many updates the whole run has, whatever of it has been done."""
+    """How many updates the whole run has, from its first step to its last."""
     steps, ratio = config.steps - config.agent.learning_starts, config.agent.replay_ratio
     return max(0, steps * ratio.numerator // ratio.denominator)
 

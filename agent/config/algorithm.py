@@ -1,4 +1,7 @@
-"""Options of the parts that the algorithm is put together from: heads, targets, priorities. Nodes of AgentConfig."""
+"""The options of the algorithm: AgentConfig and its nodes, for noise, network, heads, targets and priorities.
+
+conf/agent/noisy_dqn.yaml explains each option.
+"""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -9,12 +12,12 @@ from agent.common.schedule import linear
 from agent.config.parsing import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, POSITIVE_UNIT, UNIT, Range
 from agent.noise.distributions import Distribution
 
-#: The heads of this package; others are registered by modules of one's own.
+#: The heads of this package, as agent/networks/heads/registry.py knows them; a user's module may register others.
 HEADS = ("expected", "categorical", "quantile", "implicit_quantile")
 Loss = Literal["huber", "squared"]
 
 
-#: A file from a stranger may name these numbers, so that they bound what is allocated.
+#: A stranger's file may name a number with one of these bounds; they limit how much memory it makes us allocate.
 COUNT = Range("between 1 and 1024", lambda x: 1 <= x <= 1024)
 
 
@@ -26,7 +29,7 @@ NOT_POSITIVE = Range("at most 0", lambda x: x <= 0)
 
 @dataclass(frozen=True)
 class CategoricalConfig:
-    """C51: the value's distribution over `atoms` values, evenly spaced from v_min to v_max."""
+    """C51: the distribution of the return over `atoms` values, evenly spaced from v_min to v_max."""
 
     atoms: Annotated[int, SEVERAL] = 51
     v_min: float = -10.0
@@ -41,7 +44,7 @@ class CategoricalConfig:
 
 @dataclass(frozen=True)
 class QuantileConfig:
-    """QR-DQN: `count` quantiles of the value at fixed levels; `kappa` is the threshold of the quantile Huber loss."""
+    """QR-DQN: `count` quantiles of the return at fixed levels; `kappa` is the threshold of the quantile Huber loss."""
 
     count: Annotated[int, COUNT] = 200
     kappa: Annotated[float, NOT_NEGATIVE] = 1.0
@@ -49,7 +52,7 @@ class QuantileConfig:
 
 @dataclass(frozen=True)
 class ImplicitQuantileConfig:
-    """IQN: levels τ are drawn, so many for prediction and for target; the actor's are fixed and evenly spaced."""
+    """IQN: a prediction takes `samples` random levels τ, a target `target_samples`, and acting `acting` fixed ones."""
 
     samples: Annotated[int, COUNT] = 64
     target_samples: Annotated[int, COUNT] = 64
@@ -60,7 +63,7 @@ class ImplicitQuantileConfig:
 
 @dataclass(frozen=True)
 class MunchausenConfig:
-    """Munchausen targets: a soft policy of this temperature, whose scaled log-probability is added to the reward."""
+    """Munchausen targets: the scaled log-probability of a soft policy of this temperature is added to the reward."""
 
     enabled: bool = False
     alpha: Annotated[float, UNIT] = 0.9
@@ -84,7 +87,7 @@ class PriorityConfig:
 
 @dataclass(frozen=True)
 class EpsilonConfig:
-    """ε-greedy: from `start` to `end`, linearly, over `steps` environment steps. Both 0: none."""
+    """ε-greedy: ε falls linearly from `start` to `end` over `steps` environment steps. With both 0 it is off."""
 
     start: Annotated[float, UNIT] = 0.0
     end: Annotated[float, UNIT] = 0.0
@@ -106,7 +109,7 @@ SIDE = Range("between 1 and 64", lambda x: 1 <= x <= 64)
 
 @dataclass(frozen=True)
 class ImpalaConfig:
-    """The IMPALA trunk, where `encoder` is impala. See agent/convolutions.py."""
+    """The trunk of `encoder` impala; see `Impala` in agent/networks/trunks.py."""
 
     width: Annotated[int, SIDE] = 1
     pool: Annotated[int | None, SIDE] = 6
@@ -115,7 +118,7 @@ class ImpalaConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network. `hidden` are the widths of the hidden layers; dueling gives each stream its own last one."""
+    """The network. `hidden` holds the widths of the linear hidden layers; the last is the head's, one per stream."""
 
     hidden: Annotated[tuple[int, ...], WIDTH] = (128, 128)
     dueling: bool = False
@@ -126,7 +129,11 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """Learned noise. Each word is explained in conf/agent/noisy_dqn.yaml and where it is read, agent/noise.py first."""
+    """Learned noise. conf/agent/noisy_dqn.yaml explains each option.
+
+    agent/networks/build.py reads those of the layers, `DQN.update_noise` those of updates (`draws`, `repeat`, `share`,
+    `mean_rows`), and `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`).
+    """
 
     enabled: bool = True
     form: Literal["factorised", "independent", "index"] = "factorised"

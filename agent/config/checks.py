@@ -1,14 +1,18 @@
-"""Options that a person sets and that nothing reads."""
+"""Options that a person sets and that have no effect beside the others."""
 
 from collections.abc import Iterable, Iterator
 
+from agent.config.algorithm import HEADS
 from agent.config.run import TrainConfig
 
 
 def without_effect(config: TrainConfig, words: Iterable[str]) -> Iterator[str]:
-    """A sentence for each word of the command line, `key=value`, that names what nothing reads as the others stand."""
+    """A sentence for each word of the command line, `key=value`, that has no effect in this config.
+
+    `idle` maps the options that nothing reads to the reason.
+    """
     agent, idle = config.agent, {}
-    for head in ("categorical", "quantile", "implicit_quantile"):
+    for head in HEADS:
         if agent.head != head:
             idle[f"agent.{head}"] = f"agent.head is {agent.head}"
     for part in ("munchausen", "priority", "noise"):

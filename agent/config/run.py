@@ -17,6 +17,7 @@ class EnvConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
     time_limit: Annotated[int | None, COUNTED] = None
+    channels: Literal["auto", "first", "last"] = "auto"
     clip_rewards: bool = False
     life_loss: bool = False
 

@@ -1,1 +1,1 @@
-"""The algorithm."""
+"""The algorithm: when the agent learns, its loss, its gradient, its optimiser."""

@@ -20,7 +20,7 @@ class Adam:
     def __init__(self, parameters: Tensor, eps: float) -> None:
         self.parameters, self.eps = parameters, eps
         self._lr = 0.0
-        # On CUDA the step size is read from the device, where a graph that was recorded finds its next value.
+        # On CUDA the kernel reads the step size from the device, so that a recorded graph sees a new value.
         self._lr_on_device = torch.zeros((), device=parameters.device) if parameters.is_cuda else None
         self.state = {name: torch.zeros_like(parameters) for name in ("exp_avg", "exp_avg_sq")}
         self.state["step"] = torch.zeros((), device=parameters.device)

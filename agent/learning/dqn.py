@@ -28,14 +28,14 @@ from agent.noise.acting_noise import ActingNoise
 from agent.noise.streams import noise_stream
 from agent.replay.batch import Batch
 
-#: Numbers of noise at most that the diagnostics draw: of independent noise each row takes as many as there are weights.
+#: The diagnostics draw at most so many numbers of noise: one row of independent noise takes a number for each weight.
 DIAGNOSED = 2**24
 
 
 class UpdateMetrics(NamedTuple):
-    """Loss and gradient norm of one update, scalars; where the batch had weights, the new priorities [B] of its rows.
+    """Loss and gradient norm of one update, both scalars, and the new priorities [B] where the batch had weights.
 
-    They stay on the device, and are turned into floats once per logging interval.
+    They stay on the device until the monitor makes floats of them, once per logging interval.
     """
 
     loss: Tensor | float
@@ -46,15 +46,15 @@ class UpdateMetrics(NamedTuple):
 class DQN:
     """A value-based agent that explores by the noise of its own network.
 
-    Three independent draws per update: prediction, target, and action selection where double Q-learning is on; or one
-    that they share (see `agent.noise.share`). A new draw for each acting step, and one row of it for each environment
-    (see `agent.noise.hold`).
+    An update takes three independent draws, for prediction, target and (with double Q-learning) action selection; with
+    `agent.noise.share` the three share one draw. Acting takes a new draw at each step, with one row for each
+    environment; `agent.noise.hold` can keep a draw for longer.
 
     Args:
         network: the action values, on the CPU; the agent takes it over and moves it to `device`.
         config: the algorithm.
         actions: how many actions there are.
-        seed: of the acting, update and exploration streams.
+        seed: of all random streams of the agent: noise for acting and updates, exploration, quantile levels.
         device: where the agent acts and learns.
         policy: makes the greedy policy of the network.
         gradient: makes the function that computes the gradient.
@@ -80,11 +80,11 @@ class DQN:
         self._policy = policy(self.network)
         self._gradient = gradient(self.network, self.target, self.parameters, config)
         self._adam = Adam(self.parameters, config.adam_eps)
-        hold = config.noise.hold, config.noise.mean_envs
-        self.acting_noise = ActingNoise(self.noise, *hold, seed_sequence(seed, "acting"), self.device)
-        self._update = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
-        self._explore = numpy_generator(seed, "exploration")
-        self._quantiles = torch_generator(seed, "quantiles", device=self.device)
+        hold, mean_envs = config.noise.hold, config.noise.mean_envs
+        self.acting_noise = ActingNoise(self.noise, hold, mean_envs, seed_sequence(seed, "acting"), self.device)
+        self._update_stream = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
+        self._explore_generator = numpy_generator(seed, "exploration")
+        self._quantiles_generator = torch_generator(seed, "quantiles", device=self.device)
         self.updates = 0
 
     # ---- acting
@@ -99,22 +99,22 @@ class DQN:
         """
         action = self._policy(observation, self.acting_noise(begins, self.updates))
         if epsilon > 0.0:
-            coins = self._explore.random(len(action)) < epsilon
-            action = np.where(coins, self._explore.integers(self.actions, size=len(action)), action)
+            coins = self._explore_generator.random(len(action)) < epsilon
+            action = np.where(coins, self._explore_generator.integers(self.actions, size=len(action)), action)
         return action
 
     def random_actions(self, count: int) -> np.ndarray:
         """Uniform actions [count] for the warm-up."""
-        return self._explore.integers(self.actions, size=count)
+        return self._explore_generator.integers(self.actions, size=count)
 
     # ---- learning
 
     def update(self, batch: Batch[Array], weight: Array | None = None) -> UpdateMetrics:
-        """One gradient step on a batch, and the target network's part of it.
+        """One gradient step on a batch; every `target_every` updates the target network follows.
 
         Args:
             batch: B transitions.
-            weight: [B], how much each row's loss counts; then the metrics have priorities.
+            weight: [B], how much each row's loss counts in the mean; with weights the metrics hold priorities.
         """
         self.before_update()
         metrics = self.learn(batch, weight)
@@ -122,22 +122,22 @@ class DQN:
         return metrics
 
     def before_update(self) -> None:
-        """The host's part of an update that comes before `learn`: the step size."""
+        """Sets the step size: the part of an update that the host does before `learn`."""
         self._adam.set_rate(self.learning_rate())
 
     def learn(self, batch: Batch[Array], weight: Array | None = None) -> UpdateMetrics:
-        """The device's part of an update, from the draws to the optimiser: a CUDA graph can hold it."""
+        """The part of an update that the device does, from the draws to the optimiser: a CUDA graph can hold it."""
         rows = len(batch.action)
         loss, norm, priority = self._gradient(batch, self.update_noise(rows), self._levels(rows), weight)
         self._adam.step()
         return UpdateMetrics(loss, norm, priority)
 
     def update_noise(self, rows: int) -> UpdateNoise[Array]:
-        """The draws of one update of so many rows, as `agent.noise` says."""
+        """The draws for one update on a batch of `rows` rows, as `agent.noise` says."""
         noise, uses = self.config.noise, 3 if self.config.double else 2
         groups = noise.draws or rows
         repeat = (noise.repeat,) if noise.repeat > 1 else ()
-        draws = self._update.draw(1 if noise.share else uses, groups, *repeat)
+        draws = self._update_stream.draw(1 if noise.share else uses, groups, *repeat)
         if draws is None:
             return UpdateNoise()
         if mean_rows := int(groups * noise.mean_rows):
@@ -145,7 +145,7 @@ class DQN:
         return UpdateNoise(*(expand(draws, uses) if noise.share else draws))
 
     def after_update(self) -> None:
-        """Counts the update, and lets the target network follow where that is due."""
+        """Counts the update and, where that is due, moves the target network towards the online network."""
         self.updates += 1
         if self.updates % self.config.target_every == 0:
             with torch.no_grad():
@@ -154,14 +154,14 @@ class DQN:
                     value.copy_(self._buffers[0][name])
 
     def generators(self) -> list[torch.Generator]:
-        """Those on the device that `learn` draws from."""
-        return [*self._update.generators(), self._quantiles]
+        """The generators on the device that `learn` draws from."""
+        return [*self._update_stream.generators(), self._quantiles_generator]
 
     def _levels(self, rows: int) -> Levels:
-        """Fresh levels τ ~ U(0, 1) for each row's prediction and target, where the head takes any."""
+        """Fresh levels τ ~ U(0, 1) for the prediction and the target of each row, for a head of implicit quantiles."""
         if (counts := self.network.head.level_counts) is None:
             return Levels()
-        drawn = torch.rand(rows, sum(counts), generator=self._quantiles, device=self.device)
+        drawn = torch.rand(rows, sum(counts), generator=self._quantiles_generator, device=self.device)
         return Levels(drawn[:, : counts[0]], drawn[:, counts[0] :])
 
     def learning_rate(self) -> float:
@@ -171,16 +171,17 @@ class DQN:
             return config.lr
         return linear(config.lr, config.lr_end, self.updates, config.lr_updates)
 
-    # ---- looking at it
+    # ---- diagnostics
 
     def is_finite(self) -> bool:
-        """Whether every parameter is a number; waits for the device."""
+        """Whether every parameter is finite; waits for the device."""
         return bool(torch.isfinite(self.parameters).all())
 
     def diagnostics(self, batch: Batch[Array], generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars that describe the agent on a batch; neither the agent nor its random streams change."""
         observation = as_tensor(batch.observation, self.device)
-        kept = {name: value.clone() for name, value in self._buffers[0].items()}  # an encoder may count its inputs
+        # A user's encoder may change its buffers in a forward pass; they are put back at the end.
+        kept = {name: value.clone() for name, value in self._buffers[0].items()}
         with torch.inference_mode():
             q_values = self.network(observation, None).q_values
             result = {"q/mean": q_values.mean(), "q/max": q_values.max()}
@@ -208,9 +209,9 @@ class DQN:
             "adam": dict(self._adam.state),
             "updates": self.updates,
             "acting": self.acting_noise.state(),
-            "update": self._update.state(),
-            "explore_generator": state_of(self._explore),
-            "quantiles_generator": state_of(self._quantiles),
+            "update": self._update_stream.state(),
+            "explore_generator": state_of(self._explore_generator),
+            "quantiles_generator": state_of(self._quantiles_generator),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -231,9 +232,9 @@ class DQN:
                     value.copy_(given[name])
         self.updates = state["updates"]
         self.acting_noise.load_state(state["acting"])
-        self._update.load_state(state["update"])
-        restore(self._explore, state["explore_generator"])
-        restore(self._quantiles, state["quantiles_generator"])
+        self._update_stream.load_state(state["update"])
+        restore(self._explore_generator, state["explore_generator"])
+        restore(self._quantiles_generator, state["quantiles_generator"])
 
     def tensors(self) -> dict[str, Tensor]:
         """The network's parameters by name, as a saved agent holds them."""

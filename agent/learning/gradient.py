@@ -33,14 +33,14 @@ class Gradient(Protocol):
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
     ) -> Result:
-        """Of the mean loss on B transitions; see `update_loss`. Batch, noise and weights may be of any kind."""
+        """Computes the gradient of `update_loss` on B transitions; batch, noise and weights are arrays or tensors."""
 
 
 class MakeGradient(Protocol):
     """Makes the Gradient of an agent's networks."""
 
     def __call__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> Gradient:
-        """`parameters` is the online network's flat vector [P]; the Gradient fills its `grad`."""
+        """Returns a Gradient that fills `parameters.grad`; `parameters` [P] is the online network's flat vector."""
 
 
 class AutogradGradient:
@@ -49,7 +49,8 @@ class AutogradGradient:
     Args:
         network: the online network.
         target: the target network.
-        parameters: the online network's flat vector [P], whose gradient its parameters' gradients are views of.
+        parameters: the flat vector [P] of the online network's parameters (see `flatten_parameters`); a call writes
+            its `grad`.
         config: the algorithm.
         autocast: whether the encoders compute in bfloat16.
         tf32: whether linear layers round products to TF32 on CUDA.
@@ -94,7 +95,7 @@ class AutogradGradient:
 
 @contextmanager
 def products(tf32: bool) -> Iterator[None]:
-    """Whether CUDA rounds the factors of linear layers to TF32's ten bits, as torch does by default in convolutions."""
+    """With `tf32`, CUDA rounds the factors of matrix products to ten bits, as torch does by default in convolutions."""
     if not tf32:
         yield
         return

@@ -8,12 +8,12 @@ from agent.replay.ring import Replay
 
 
 class Learner:
-    """Draws batches and updates the agent by them.
+    """Draws batches and updates the agent with them.
 
     Args:
-        agent: learns.
-        replay: gives the batches.
-        seed: of the draws.
+        agent: the agent that learns.
+        replay: holds the transitions.
+        seed: of the draws of batches.
     """
 
     def __init__(self, agent: DQN, replay: Replay, seed: int) -> None:
@@ -22,11 +22,11 @@ class Learner:
 
     def due(self, step: int) -> int:
         """How many updates are due at `step`: exactly replay_ratio per step since learning started."""
-        config, ratio = self._config, self._config.replay_ratio  # exact: integers all the way
+        config, ratio = self._config, self._config.replay_ratio  # a fraction: nothing is rounded before the floor
         return (step - config.learning_starts) * ratio.numerator // ratio.denominator - self._agent.updates
 
     def __call__(self, step: int) -> Iterator[UpdateMetrics]:
-        """The updates that are due at `step`, one after the other, and their metrics; none before there is any data."""
+        """Makes the updates that are due at `step`, one after the other; none while the replay is empty."""
         due = self.due(step) if len(self._replay) else 0
         if due > 0:
             yield from self._updates(due, self._config.priority.beta_at(step))
@@ -34,5 +34,5 @@ class Learner:
     def _updates(self, count: int, beta: float) -> Iterator[UpdateMetrics]:
         for batch, weight, rows in self._replay.samples(count, self._config.batch_size, beta, self.generator):
             metrics = self._agent.update(batch, weight)
-            self._replay.learned(rows, metrics.priority)
+            self._replay.update_priorities(rows, metrics.priority)
             yield metrics

@@ -1,6 +1,10 @@
-"""One update, on one screen: batch and noise → loss. For every network, device and way of computing but NumPy's.
+"""The loss of one update, on one screen: batch and noise → loss.
 
-Every function of this file is pure, a function of the networks' parameters, a batch, the noise and the quantile levels.
+All networks, devices and backends use it. The NumPy backend takes `learning_target` and `batch_loss` from here, or for
+some heads its own version (agent/compute/numpy/losses.py).
+
+Every function of this file is pure: its result depends on the parameters of the networks, the batch, the noise and the
+quantile levels alone. The learning target is called `goal`, since `target` is the target network.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from agent.learning import targets
 from agent.networks.heads.base import Head, Values, bellman_target, gather_actions
 from agent.replay.batch import A, Batch
 
-#: Observation [B, *shape], noise and quantile levels → values, as a call of QNetwork.
+#: A QNetwork as a function: observation [B, *shape], noise and quantile levels → values.
 Network = Callable[[Tensor, Tensor | None, Tensor | None], Values]
 
 
@@ -38,7 +42,7 @@ class UpdateNoise(NamedTuple, Generic[A]):
 
 
 class Levels(NamedTuple):
-    """Quantile levels in (0, 1) for a batch of B rows: prediction [B, K] and target [B, K']; None: the head's own."""
+    """Quantile levels in (0, 1) for a batch of B rows: prediction [B, K], target [B, K']; None: the head chooses."""
 
     prediction: Tensor | None = None
     target: Tensor | None = None
@@ -54,15 +58,15 @@ def update_loss(
     levels: Levels,
     weight: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The mean loss on a batch, a scalar; and the priorities [B] of its rows where they have weights.
+    """The mean loss on a batch, a scalar, and the new priorities [B] where the rows have weights (else None).
 
     Args:
         config: the algorithm.
         online: the network that learns.
         target: the target network.
-        head: the loss and the target of the values that both networks give.
+        head: makes the target from the values of both networks, and the loss.
         batch: B transitions.
-        noise: of the three uses of a network.
+        noise: one draw for each of the three uses of a network.
         levels: for a head of implicit quantiles.
         weight: [B], how much each row counts in the mean.
     """
@@ -79,14 +83,14 @@ def update_loss(
 def learning_target(
     config: AgentConfig, head: Head, batch: Batch[Tensor], next_values: Values, selector: Values, current: Values | None
 ) -> Tensor:
-    """The goal of the predictions at s, a; for its shape see Head.target.
+    """The goal of the predictions for s, a; for its shape see Head.target.
 
     Args:
         config: the algorithm.
         head: of the networks.
         batch: B transitions.
         next_values: of the target network at s'.
-        selector: of the network that selects the next action: the online one for double Q-learning, else the target's.
+        selector: at s', of the network that selects the next action: for double Q-learning the online network.
         current: of the target network at s, for Munchausen targets; None for a greedy target.
     """
     reward, soft = batch.reward, config.munchausen
@@ -105,20 +109,20 @@ def learning_target(
 def batch_loss(
     head: Head, prediction: Values, action: Tensor, goal: Tensor, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The mean of the rows' losses, weighted where there are weights [B], and then also priorities [B]."""
+    """The mean loss of the rows; with weights [B] the weighted mean, and priorities [B]."""
     losses = head.loss(prediction, action, goal)
     if weight is None:
         return losses.mean(), None
-    rows = losses.reshape(len(weight), -1).mean(dim=1)  # of several predictions for each row, the mean
+    rows = losses.reshape(len(weight), -1).mean(dim=1)  # over the predictions for one row, under several indices
     priority = head.priority(prediction, action, goal, losses).detach().reshape(len(weight), -1).mean(dim=1)
     return (rows * weight).mean(), priority
 
 
 def arranged(batch: Batch[Tensor], levels: Levels, noise: Tensor | None) -> tuple[Batch[Tensor], Levels]:
-    """Batch and levels as the noise wants them.
+    """Batch and levels in the shapes that the noise needs.
 
-    For N draws [N, size] the rows become N groups [N, B / N, …], but for one draw and for one per row. For M indices of
-    each row, [N, M, size], action, reward and discount become [..., M].
+    N draws [N, size] split the rows into N groups [N, B / N, …]; one draw, or one per row, leaves them as they are.
+    With M indices for each row, noise [N, M, size], action, reward and discount become [..., M].
     """
     if noise is None:
         return batch, levels

@@ -36,5 +36,5 @@ class TorchPolicy:
 
     @torch.inference_mode()
     def greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
-        """The same, of tensors on the device."""
+        """The greedy actions [E] as a tensor, from tensors on the device."""
         return targets.greedy(self._network(observation, noise).q_values)

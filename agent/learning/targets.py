@@ -1,8 +1,8 @@
 """Which action bootstraps, and Munchausen's part of the reward: pure functions of tensors.
 
-The targets and losses of each head are beside it, in agent/networks/heads/.
+The targets and losses of the heads are in agent/networks/heads/.
 
-Names carry the time index of their transition s, a → R, discount, s': a bare name belongs to s and a `next_` to s'.
+In a transition s, a → R, discount, s', a bare name belongs to s and a name with `next_` to s'.
 `discount` is γ^k·(1 − terminated), so no function of this file knows of endings, n or γ.
 
 Shapes: [...] are the rows of a batch, in one dimension or in groups of rows; A actions, K atoms or quantiles.
@@ -15,7 +15,7 @@ from agent.networks.heads.base import gather_actions
 
 
 def greedy(q_values: Tensor) -> Tensor:
-    """The greedy action [...] of q_values [..., A]; the first of equals."""
+    """The greedy action [...] of q_values [..., A]; of equal values the first."""
     return q_values.argmax(dim=-1)
 
 

@@ -1,1 +1,1 @@
-"""Observation and noise → values."""
+"""The network: observation and noise → values."""

@@ -19,7 +19,7 @@ def build_network(
     actions: int,
     generator: torch.Generator | None = None,
 ) -> QNetwork:
-    """The network that `config` describes, on the CPU; its initial parameters are drawn by `generator`.
+    """The network that `config` describes, on the CPU; `generator` draws its initial parameters.
 
     Args:
         config: the algorithm.
@@ -28,7 +28,7 @@ def build_network(
         generator: None for torch's default generator.
 
     Raises:
-        UserError: where encoder or head are not registered, or the encoder does not take these observations.
+        UserError: where no encoder or head of that name is registered, or the encoder does not take these observations.
     """
 
     noise, spec, prior = config.noise, as_spec(observation), None

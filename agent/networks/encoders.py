@@ -1,6 +1,6 @@
-"""Observation → features, by an encoder that is chosen by the observation or by its registered name.
+"""Observation → features. The kind of the observation chooses the encoder, or the config names a registered one.
 
-An encoder of one's own needs one line, in any module that is imported before the agent is built::
+An encoder of your own needs one line, in any module that is imported before the agent is built::
 
     register_encoder("mine", lambda parts: TrunkEncoder(MyTrunk(parts.observation.shape), parts))
 """
@@ -21,7 +21,7 @@ from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions,
 from agent.noise.distributions import LayerNoise, NoiseSizes
 from agent.noise.layers import LinearFactory
 
-#: From this height and width on, three convolutions fit, and one would leave too many features.
+#: From this height and width on, `auto` takes three convolutions: they fit, and one would leave too many features.
 NATURE_FROM = 36
 
 
@@ -31,7 +31,7 @@ def normalisation(width: int, layer_norm: bool) -> nn.Module:
 
 
 class Encoder(nn.Module):
-    """An encoder: it knows the length of its features, and the sizes of its noisy layers' noise.
+    """An encoder. It knows the length of its features and the noise sizes of its linear layers.
 
     Shapes: observation [..., *spec.shape] and one noise per noisy layer → features [..., self.features].
     """
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
 
 class MLPEncoder(Encoder):
-    """A stack of linear layers, each followed by a ReLU; without hidden layers, the observation itself.
+    """A stack of linear layers, each followed by a ReLU; without hidden layers the features are the observation.
 
     Shapes: observation [..., inputs], floats or truth values → features [..., self.features].
     """
@@ -68,16 +68,18 @@ class EncoderParts:
     """Everything that an encoder is built from."""
 
     observation: ObservationSpec
-    hidden: tuple[int, ...]  # widths of its linear layers; the head has another one of its own
+    hidden: tuple[int, ...]  # widths of the encoder's linear layers: agent.network.hidden but for the last, the head's
     linear: LinearFactory  # makes a layer of p inputs and q outputs, noisy where noise is on
     network: NetworkConfig
     generator: torch.Generator | None  # draws the initial parameters
 
 
 class TrunkEncoder(Encoder):
-    """Any module without noise that has `features`, followed by the linear layers: [..., *shape] → [..., features].
+    """A trunk, which is any module without noise that has `features`, followed by the linear layers.
 
-    The trunk is given floats [B, *shape], images in [0, 1], and gives [B, trunk.features].
+    The trunk maps floats [B, *shape], images in [0, 1], to [B, trunk.features].
+
+    Shapes: observation [..., *shape] → features [..., self.features].
     """
 
     def __init__(self, trunk: nn.Module, parts: EncoderParts) -> None:
@@ -130,7 +132,7 @@ def image(parts: EncoderParts) -> tuple[int, ...]:
     """[channels, height, width] of the observations, for an encoder that needs images.
 
     Raises:
-        UserError: where they are none.
+        UserError: where the observations are no images.
     """
     if not parts.observation.is_image:
         name = parts.network.encoder
@@ -162,7 +164,7 @@ def register_encoder(name: str, factory: EncoderFactory) -> None:
 
 
 def build_encoder(parts: EncoderParts) -> Encoder:
-    """The encoder that the config names; `auto` is the one for the kind and size of the observations.
+    """The encoder that the config names; `auto` chooses by the kind and size of the observations.
 
     Raises:
         UserError: for a name that nobody registered, or an encoder that does not take these observations.

@@ -24,7 +24,7 @@ class QNetwork(nn.Module):
         head: features → values.
         index: d, where the noise is an index ξ ∈ R^d that all layers share; noise [N, M, d] then gives each row M
             values, [B, M, A]. 0 where every layer has noise of its own.
-        prior: added to the action values of the expected head, where there is noise.
+        prior: is added to the action values of the expected head, where there is noise.
     """
 
     def __init__(self, encoder: Encoder, head: Head, index: int = 0, prior: Prior | None = None) -> None:
@@ -40,7 +40,7 @@ class QNetwork(nn.Module):
     ) -> Values:
         """Values of every action at each observation, in the typed tuple of the head.
 
-        With autocast the encoder computes in bfloat16; the head, whose values have to be told apart, never does.
+        With autocast the encoder computes in bfloat16. The head never does: it would round close values to equal ones.
         """
         layers = self._layer_noise(noise)
         depth = len(self.encoder.noise_sizes)
@@ -68,10 +68,10 @@ class QNetwork(nn.Module):
 
 
 def flatten_parameters(module: nn.Module) -> Tensor:
-    """Moves all parameters of `module` into one vector [P] and their gradients into its gradient; they stay as views.
+    """Moves all parameters of `module` into one vector [P], and their gradients into the `grad` of the vector.
 
-    One optimiser step, one target copy and one gradient norm are then one kernel each, whatever the depth. Moving the
-    module to another device or dtype afterwards would break the tie.
+    The parameters become views of the vector, so that an optimiser step, a target copy and a gradient norm take one
+    kernel each, however deep the network is. A later move to another device or dtype would part views and vector.
     """
     parameters = list(module.parameters())
     flat = torch.cat([p.detach().reshape(-1) for p in parameters])
@@ -86,6 +86,6 @@ def flatten_parameters(module: nn.Module) -> Tensor:
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """The saved buffers of `module` by name; they share its memory."""
+    """The buffers in the state_dict of `module`, by name; they share its memory."""
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return {name: value for name, value in module.state_dict().items() if name not in parameters}

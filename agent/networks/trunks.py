@@ -24,8 +24,8 @@ class Convolution(nn.Module):
         kernel: side of the square window.
         stride: step of the window.
         padding: zeros around the image.
-        spectral_norm: divide the weight by its largest singular value (Miyato et al. 2018), here the exact one: it is
-            a function of the weight alone, with no estimate to carry along, save and keep in step.
+        spectral_norm: whether to divide the weight by its largest singular value (Miyato et al. 2018). The value is
+            exact, a function of the weight alone: there is no running estimate to save.
         generator: draws the initial parameters.
     """
 
@@ -51,7 +51,7 @@ class Convolution(nn.Module):
             self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound, generator=generator))
 
     def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
-        """Maps x [B, inputs, H, W] to [B, outputs, H', W']; `norm` is the spectral one where it is at hand already."""
+        """Maps x [B, inputs, H, W] to [B, outputs, H', W']; `norm` is the spectral norm, if it is known already."""
         if self.spectral_norm and norm is None:
             (norm,) = spectral_norms([self])
         weight = self.weight if norm is None else self.weight / norm
@@ -69,7 +69,7 @@ class Convolution(nn.Module):
 
 
 def spectral_norms(layers: Sequence[Convolution]) -> list[Tensor | None]:
-    """The spectral norms of the layers' weights, None for layers without; those of one shape are computed at once."""
+    """The spectral norms of the layers' weights, None for layers without; weights of one shape are taken together."""
     norms: list[Tensor | None] = [None] * len(layers)
     of_shape: dict[torch.Size, list[int]] = {}
     for place, layer in enumerate(layers):
@@ -83,10 +83,11 @@ def spectral_norms(layers: Sequence[Convolution]) -> list[Tensor | None]:
 
 
 def largest_singular_values(weights: Tensor) -> Tensor:
-    """Of weights [n, q, …] as n matrices W [q, p]: [n], exact up to rounding, with their gradients uvᵀ.
+    """The largest singular values [n] of weights [n, q, …], each a matrix W [q, p]; the gradient of each is uvᵀ.
 
-    (W·Wᵀ)^128 by seven squarings is u·uᵀ but for a factor, unless two singular values agree within a per cent or so,
-    when the error is of the order of their difference squared. Nothing of it is computed in bfloat16.
+    Seven squarings give (W·Wᵀ)^128, which is u·uᵀ but for a factor. Where the two largest singular values agree within
+    a per cent or so, the error is of the order of their difference squared; elsewhere it is rounding. Nothing is
+    computed in bfloat16.
     """
     with torch.autocast(weights.device.type, enabled=False):
         matrices = weights.flatten(2)
@@ -104,10 +105,10 @@ def largest_singular_values(weights: Tensor) -> Tensor:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """Images [B, channels, H, W] as many convolutions want them: on CUDA with the channels of a pixel side by side.
+    """Images [B, channels, H, W] in the memory layout that suits many convolutions.
 
-    cuDNN turns its inputs and outputs round otherwise, which takes an eighth of a residual trunk's update; for three
-    convolutions it does not pay. The numbers and their order, for `flatten`, are the same.
+    On CUDA the channels of a pixel lie side by side. Otherwise cuDNN would rearrange its inputs and outputs, which
+    takes an eighth of a residual trunk's update; for three convolutions it does not pay. Values and indices stay equal.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
 
@@ -156,7 +157,7 @@ DATA_EFFICIENT = ((32, 5, 5), (64, 5, 5))
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(relu(x)))), of one shape all along."""
+    """x + conv(relu(conv(relu(x)))); every term has the shape of x."""
 
     def __init__(self, channels: int, spectral_norm: bool, generator: torch.Generator | None) -> None:
         super().__init__()
@@ -172,16 +173,16 @@ class Residual(nn.Module):
 
 
 class Impala(nn.Module):
-    """The residual trunk of Espeholt et al. (2018), as wide and regularised as in Beyond the Rainbow (2024).
+    """The residual trunk of Espeholt et al. (2018), with the width and regularisation of Beyond the Rainbow (2024).
 
-    Three stages: a 3×3 convolution, a 3×3 max-pool of stride 2, two residual blocks. At the end an adaptive max-pool
-    to `pool`×`pool`, whatever the size of the images; then they are flattened.
+    Each of three stages is a 3×3 convolution, a 3×3 max-pool of stride 2 and two residual blocks. An adaptive max-pool
+    then brings images of any size to `pool`×`pool`, and they are flattened.
 
     Args:
         shape: [channels, H, W] of the images.
-        width: multiplies the channels, 16, 32, 32.
+        width: multiplies the channels of the stages, which are 16, 32 and 32.
         pool: side after the adaptive max-pool; None leaves it out.
-        spectral_norm: of the convolutions in the residual blocks.
+        spectral_norm: whether the convolutions in the residual blocks have it.
         generator: draws the initial parameters.
     """
 

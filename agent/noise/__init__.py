@@ -1,1 +1,1 @@
-"""The reparameterisation trick: draws, and layers that take them as an argument."""
+"""The reparameterisation trick: draws of noise, and layers that take them as an argument."""

@@ -1,8 +1,8 @@
-"""The random draw, outside the network: ε ~ p(ε) and the reparameterisation trick's split of it per layer.
+"""The random draw ε ~ p(ε), which happens outside the network, and its split into the parts of the layers.
 
 Kingma & Welling 2014 (arXiv 1312.6114) §2.4: a sample z = g(μ, σ, ε) is a deterministic, differentiable function
 of its parameters once ε is an argument. Fortunato et al. 2018 (NoisyNet, arXiv 1706.10295) put the weights of a
-network in the place of z. Here ε is always drawn by the caller: one flat tensor for the whole network per use.
+network in the place of z; §3 below is theirs. Here the caller draws ε: one flat tensor for each use of the network.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from torch import Tensor
 Distribution = Literal["normal", "uniform", "laplace", "logistic"]
 
 
+#: How many numbers of noise a layer takes, as the two parts of its LayerNoise: (p, q), (q·p, q), or (0, 0) for none.
 NoiseSizes = tuple[int, int]
 
 
@@ -31,7 +32,7 @@ class LayerNoise(NamedTuple):
 
 
 def signed_sqrt(x: Tensor) -> Tensor:
-    """f(x) = sgn(x)·√|x|, of the shape of x: makes f(ε_out)·f(ε_in) a noise of the weights' own scale (§3b)."""
+    """f(x) = sgn(x)·√|x|, elementwise: it keeps the scale of the product f(ε_out)·f(ε_in) near that of ε (§3b)."""
     return x.abs().sqrt_().copysign_(x)
 
 
@@ -39,7 +40,7 @@ def _laplace(p: Tensor) -> Tensor:
     return -torch.sign(p - 0.5) * torch.log1p(-2.0 * (p - 0.5).abs()) / sqrt(2.0)
 
 
-#: Base distributions of location-scale families by their quantile functions: symmetric, mean 0, variance 1.
+#: The quantile functions of the base distributions of ε: each is symmetric, of mean 0 and variance 1.
 QUANTILES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "normal": torch.special.ndtri,
     "uniform": lambda p: (p - 0.5) * sqrt(12.0),
@@ -73,7 +74,7 @@ def sample(
     """
     if distribution == "normal":
         return torch.randn(shape, generator=generator, device=device)
-    # torch draws multiples of 2⁻²⁴ in [0, 1); half a step up and none of them is 0 or 1.
+    # torch draws multiples of 2⁻²⁴ in [0, 1); half a step is added, so that none of them is 0 or 1.
     wide = torch.float32 if torch.device(device).type == "mps" else torch.float64  # MPS has no float64
     uniform = (
         torch.rand(shape, generator=generator, device=device)
@@ -85,7 +86,7 @@ def sample(
 
 
 def split(noise: Tensor, sizes: Sequence[NoiseSizes]) -> list[LayerNoise]:
-    """Cuts a flat draw [N, Σ sizes] into the layers' own parts: views, nothing is copied."""
+    """Cuts a flat draw [N, Σ sizes] into the parts of the layers, which are views of it."""
     parts = torch.split(noise, [size for pair in sizes for size in pair], dim=-1)
     return [LayerNoise(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
 

@@ -2,8 +2,8 @@
 
 An ensemble has K members and picks one; here the members lie on a continuum, μ + Σ_k ξ_k·σ_k, and ξ picks one
 (HyperAgent: Li et al. 2024, arXiv 2402.10228; index sampling: Osband et al. 2023, arXiv 2107.08924). It is the
-reparameterisation trick again; ε has d numbers instead of one for each row and column of a layer. A draw can be held:
-prediction and target of a transition under the same ξ are two values of the same member. A member's lack of knowledge
+reparameterisation trick again; ε has d numbers instead of one for each row and column of a layer. A draw can be shared:
+prediction and target of a transition under the same ξ are two values of the same member. The uncertainty of a member
 then travels along the Bellman equation; independent draws would average it away.
 """
 
@@ -22,7 +22,7 @@ INDEX_SIGMA0 = 1.0
 
 
 def along(spread: Tensor, index: Tensor) -> Tensor:
-    """Σ_k ξ_k·spread_k: each row's d directions, weighted by an index.
+    """Σ_k ξ_k·spread_k: the d directions of each row, weighted with an index.
 
     Args:
         spread: [B, ..., d, q].
@@ -40,8 +40,9 @@ def along(spread: Tensor, index: Tensor) -> Tensor:
 class IndexLinear(Linear):
     """y = μx + b_μ + Σ_k ξ_k·(σ_k x + b_k), with ξ given by the caller; d = 1 … index directions.
 
-    μ ~ U[±1/√p] as in any linear layer, σ_k ~ U[±σ0/√p]: the directions differ from the start, for equal ones would
-    stay equal. The state_dict holds μ as `weight` and `bias`, and σ as `sigma_weight` [d·q, p] and `sigma_bias` [d·q].
+    μ ~ U[±1/√p] as in any linear layer, σ_k ~ U[±σ0/√p]: the directions differ from the beginning, since equal ones
+    would stay equal. The state_dict holds μ as `weight` and `bias`, σ as `sigma_weight` [d·q, p] and `sigma_bias`
+    [d·q].
 
     Args:
         in_features: p.
@@ -98,17 +99,16 @@ class IndexLinear(Linear):
 class Prior(nn.Module):
     """A fixed random function of observation and index, added to the action values (Osband et al. 2018, 1806.03335).
 
-    scale·Σ_k ξ_k·v_k(s), v one hidden layer of normalised features and a random linear output. Where nothing was
-    learned, members differ by it; where data say otherwise, the trained network has to undo it. It is linear in ξ and
-    without a part of its own for ξ = 0, so that the mean network has none. Its tensors are buffers: saved with the
-    agent, never trained.
+    It is scale·Σ_k ξ_k·v_k(s), where v is a hidden layer of normalised features with a random linear output. In states
+    without data it makes the members differ; where there are data, the trained network learns to undo it. It is linear
+    in ξ, and so is 0 for the mean network, ξ = 0. Its tensors are buffers: saved with the agent, never trained.
 
     Args:
         observation: form of its input.
         hidden: width of its hidden layer.
         actions: A.
         index: d.
-        scale: standard deviation of each v_k, about; that of the values is √d times it for ξ of variance 1.
+        scale: about the standard deviation of each scale·v_k; that of the sum is √d times it for ξ of variance 1.
         generator: draws the tensors (None: torch's default generator).
     """
 

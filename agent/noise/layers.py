@@ -24,7 +24,7 @@ FACTORISED_SIGMA0 = 0.5
 
 
 class Linear(nn.Module):
-    """y = x·Wᵀ + b, drawn from U[±1/√p] by a generator of the caller's; takes a noise argument and ignores it.
+    """y = x·Wᵀ + b; the caller's generator draws W and b from U[±1/√p]. It takes a noise argument and ignores it.
 
     Shapes: x [..., p], weight [q, p], bias [q], result [..., q].
     """
@@ -65,7 +65,7 @@ class Linear(nn.Module):
 
 
 class NoisyLinear(Linear):
-    """A linear layer whose weights and biases are μ + σ·ε (Fortunato et al. 2018, eq. 9), ε given by the caller.
+    """A linear layer whose weights and biases are μ + σ·ε (Fortunato et al. 2018, eq. 9); the caller gives ε.
 
     Factorised (the default): ε_w = f(ε_out)·f(ε_in)ᵀ and ε_b = f(ε_out) (eq. 10, 11), μ ~ U[±1/√p], σ = σ0/√p for
     weights and biases. Independent: one ε for each weight and bias, μ ~ U[±√(3/p)], σ = 0.017.
@@ -120,7 +120,7 @@ class NoisyLinear(Linear):
         *,
         generator: torch.Generator | None = None,
     ) -> LayerNoise:
-        """Draws the layer's own noise for `rows` rows (1: shared by the whole batch), on the layer's device."""
+        """Draws noise for this layer alone, on its device: one draw for each of `rows` rows; 1: the batch shares it."""
         model = NoiseModel(sum(self.noise_sizes), self.factorised, distribution)
         flat = model.draw(rows, generator=generator, device=self.weight.device)
         assert flat is not None
@@ -155,7 +155,7 @@ class NoisyLinear(Linear):
         return weight, torch.addcmul(self.bias, self.sigma_bias, noise.output[0])
 
     def _factorised_rows(self, x: Tensor, noise: LayerNoise) -> Tensor:
-        """x·μᵀ + b_μ + e_out ⊙ ((x ⊙ e_in)·σᵀ + b_σ): a noisy matrix of each row's own, never formed."""
+        """x·μᵀ + b_μ + e_out ⊙ ((x ⊙ e_in)·σᵀ + b_σ): each row has a noisy matrix of its own, which is never formed."""
         inner = (1,) * (x.dim() - 2)  # noise is per row; dimensions between row and features share it
         e_in = noise.input.view(-1, *inner, self.in_features) if x.dim() > 1 else noise.input[0]
         e_out = noise.output.view(-1, *inner, self.out_features) if x.dim() > 1 else noise.output[0]
@@ -182,5 +182,5 @@ class NoisyLinear(Linear):
         return f"{super().extra_repr()}, {'factorised' if self.factorised else 'independent'}"
 
 
-#: Makes a layer of p inputs and q outputs: the one place where noisy or plain is chosen.
+#: Makes a layer of p inputs and q outputs. linear_factories in agent/networks/build.py chooses noisy or plain ones.
 LinearFactory = Callable[[int, int], Linear]

@@ -1,4 +1,4 @@
-"""Streams of draws: on an accelerator by its own generator, on the CPU from a table of quantiles."""
+"""Streams of draws: an accelerator uses its own generator, the CPU a table of quantiles."""
 
 from math import prod
 from typing import Any
@@ -44,12 +44,12 @@ class TableNoise:
     """
 
     SIZE = 2**16
-    BLOCK = 2**14  # numbers that are drawn ahead: small draws are then slices
+    BLOCK = 2**14  # so many numbers are drawn ahead, and small draws are slices of them
 
     def __init__(self, model: NoiseModel, seed: np.random.SeedSequence) -> None:
         self.model = model
         self._bits = np.random.SFC64(seed)
-        self._before = self._bits.state  # of the block
+        self._before = self._bits.state  # the state of the generator before it drew the block
         self._block, self._taken = np.empty(0, dtype=np.float32), 0
         middles = (torch.arange(self.SIZE, dtype=torch.float64) + 0.5) / self.SIZE
         values = quantile(middles, model.distribution)
@@ -72,7 +72,7 @@ class TableNoise:
         self._block, self._taken = self._table.take(picks, mode="wrap"), 0  # no pick is outside; this mode is faster
 
     def generators(self) -> list[torch.Generator]:
-        """None: this stream does not draw by torch."""
+        """An empty list: this stream does not draw with torch."""
         return []
 
     def state(self) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import yaml
 
+from agent.common.files import read_plain
 from agent.records.saved_agent import FILE_NAME
 
+MAX_CONFIG = 1 << 20  # bytes of a config.yaml
 #: What a run writes when it saves, below its folder.
 _SAVED = (f"best/{FILE_NAME}", f"last/{FILE_NAME}", "checkpoints")
 
@@ -31,7 +33,7 @@ def newest_run(root: Path, wanted: Callable[[Path], bool]) -> Path | None:
 def is_run_of(run: Path, env_id: str, seed: int) -> bool:
     """Whether a run folder holds a run of that environment and seed, by its config."""
     try:
-        text = (run / "config.yaml").read_text(encoding="utf-8")
+        text = read_plain(run / "config.yaml", MAX_CONFIG).decode()
         if not re.search(rf"^seed: {seed}$", text, re.MULTILINE):
             return False  # most of them: quicker than to read it all
         config = yaml.safe_load(text)

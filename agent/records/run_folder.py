@@ -1,4 +1,4 @@
-"""Where a run lives, and whether it may be started, resumed or has to be refused."""
+"""The folder of a run, and whether a run may be started or resumed there."""
 
 import copy
 import os
@@ -14,22 +14,22 @@ from typing import Any
 import yaml
 
 from agent.common.errors import UserError
-from agent.common.files import atomic_write_text
+from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, read_plain
 from agent.config.run import upgraded
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
-from agent.records.newest import is_run_of, newest_run
+from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
 
 if sys.platform != "win32":
     import fcntl
 
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
 RUNS, CONFIG = Path("runs"), "config.yaml"
-#: What else a run writes to its folder.
+#: The other files and folders that a run writes.
 WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
-#: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
+#: Options that may differ between a run and its resumption: none of them belongs to the algorithm or the task.
 FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
 
-#: What the names of Hydra's groups stand for in a config, where that is not what is spelt like them.
+#: The config nodes that Hydra's groups set, for groups that are not named like their node.
 GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",), "sizes": ("agent",)}
 
 
@@ -122,6 +122,8 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
         raise UserError(f"resume={named} does not go with hydra.run.dir={folder} or -m: leave one of them out")
     if resume == "":
         raise UserError("resume= names no run: write resume=<run folder>, or leave it out")
+    for name in RUN_FOLDERS:
+        check_inner_folder(folder / name)
     latest = latest_checkpoint(folder)
     damaged = damaged_checkpoints(folder)
     if resume and latest is not None:
@@ -153,7 +155,7 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
 
 
 def _holds_anything(path: Path) -> bool:
-    """Whether a folder or file is there; not a file that a run opened that then could not begin."""
+    """Whether there is a folder, or a file that is not empty: a run that could not begin leaves empty files."""
     return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
@@ -174,8 +176,8 @@ def write_config(folder: Path, config: Mapping[str, Any], words: Sequence[str] =
         UserError: where the folder cannot be written.
     """
     path, head = folder / CONFIG, ""
-    if path.exists():
-        lines = path.read_text(errors="replace").splitlines(keepends=True)
+    with suppress(OSError):  # there is none yet, or none that a run has written
+        lines = read_plain(path, MAX_CONFIG).decode(errors="replace").splitlines(keepends=True)
         head = "".join(takewhile(lambda line: line.startswith("# "), lines))
     command = shlex.join(("python", "train.py", *words)).replace("\n", " ")  # a comment is one line
     atomic_write_text(path, f"{head}# {command}\n" + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))

@@ -1,16 +1,15 @@
 """A saved agent: one file `agent.safetensors` that people share. It is data, never code.
 
 The file holds float32 tensors and, in the header's string metadata, a JSON description (environment, network,
-where it comes from). Reading one executes nothing, imports nothing it names and allocates the file's size;
-whatever does not look exactly like a file written here is refused.
+where it comes from) with a SHA-256 of both. Reading one executes nothing, imports nothing it names and allocates the
+file's size; whatever does not look exactly like a file written here is refused. `read_header` allocates nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,30 +17,33 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from agent.common.errors import UserError
-from agent.common.files import atomic_write_bytes
+from agent.common.files import atomic_write_bytes, open_plain, why
+from agent.records.saved_env import FILE_NAME as FILE_NAME
+from agent.records.saved_env import check_env as check_env
+from agent.records.saved_env import refused, short
 
-FILE_NAME = "agent.safetensors"
 FORMAT = "noisy-dqn-agent"
 VERSION = 1
 Which = Literal["best", "last"]
 
 _METADATA_KEY = "noisy-dqn"
+MAX_BYTES = 4 << 30  # of the file
+MAX_TENSORS = 4_096
 _MAX_HEADER = 8 << 20  # bytes: the description, escaped, and some ten thousand tensor names
 _MAX_DESCRIPTION = 1 << 20  # bytes
 _MAX_NESTING = 20
-# Gymnasium imports `module` for an id "module:Id": no colon gets through, nor anything else that is odd.
-_ENV_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_WRAPPING_IDS = ("GymV21Environment", "GymV26Environment")  # they make any other id, given as an argument
-_KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_KEYWORD_TEXT = re.compile(r"(?:[A-Za-z0-9_+-][A-Za-z0-9_ .,+-]{0,99})?")  # no path, no module
-_MAKE_PARAMETERS = {  # of gymnasium.make, make_vec and EnvSpec: not the environment's own keywords
-    *{"id", "env_id", "env_fn", "env_fns", "env_spec", "kwargs", "entry_point", "vector_entry_point"},
-    *{"render_mode", "max_episode_steps", "autoreset", "disable_env_checker", "apply_api_compatibility"},
-    *{"num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "additional_wrappers"},
-}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself: the description, the shape of every tensor, and the digest that they must have."""
+
+    description: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    digest: str | None  # none of those that were saved before there was one
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,30 @@ def save_agent(path: Path, tensors: Mapping[str, torch.Tensor], description: Map
     Raises:
         UserError: the disk refuses, or `load_agent` would refuse what is to be saved.
     """
-    text = json.dumps({"format": FORMAT, "version": VERSION, "agent": dict(description)})
-    _read_description(text, path)
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     for name, tensor in copies.items():
         _check_values(name, tensor, path)
+    plain = json.loads(json.dumps(dict(description)))  # as it will be read
+    digest = digest_of(plain, copies)
+    text = json.dumps({"format": FORMAT, "version": VERSION, "agent": plain, "sha256": digest})
+    _read_description(text, path)
     atomic_write_bytes(path, safetensors.torch.save(copies, {_METADATA_KEY: text}))
+
+
+def read_header(path: Path) -> Header:
+    """Reads what a file that may come from a stranger says of itself, and none of its tensors.
+
+    Raises:
+        UserError: not a saved agent of this program and version, damaged, or not safe to play.
+    """
+    _check_frame(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return _header_of(file, path)
+    except UserError:
+        raise
+    except Exception as error:  # a stranger's file may break the library that reads it in any way
+        raise _unreadable(path, error) from error
 
 
 def load_agent(path: Path) -> SavedAgent:
@@ -77,30 +97,48 @@ def load_agent(path: Path) -> SavedAgent:
     Raises:
         UserError: not a saved agent of this program and version, damaged, or not safe to play.
     """
-    _check_frame(path)
+    header = read_header(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if _METADATA_KEY not in metadata:
-                raise _refused(path, "it is a safetensors file of another program")
-            description = _read_description(metadata[_METADATA_KEY], path)
-            names = sorted(file.keys())
-            for name in names:
-                if (dtype := file.get_slice(name).get_dtype()) != "F32":
-                    raise _refused(path, f"its tensor {_short(name)} is {dtype}, not float32")
-            tensors = {name: torch.from_numpy(file.get_tensor(name)) for name in names}
-    except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise _refused(path, f"it is damaged or cut short ({_short(str(error))})") from error
+            tensors = {name: torch.from_numpy(file.get_tensor(name)) for name in header.shapes}
+    except Exception as error:
+        raise _unreadable(path, error) from error
     for name, tensor in tensors.items():
         _check_values(name, tensor, path)
-    return SavedAgent(tensors, description)
+    if header.digest is not None and header.digest != digest_of(header.description, tensors):
+        raise refused(path, "it is damaged: its content is not what was saved")
+    return SavedAgent(tensors, header.description)
 
 
-def check_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+def digest_of(description: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of the description and of all tensors, in hexadecimal digits: it finds damage, not forgery."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name!r} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
+
+
+def _header_of(file: Any, path: Path) -> Header:
+    metadata = file.metadata() or {}
+    if _METADATA_KEY not in metadata:
+        raise refused(path, "it is a safetensors file of another program")
+    content = _read_description(metadata[_METADATA_KEY], path)
+    if len(names := sorted(file.keys())) > MAX_TENSORS:
+        raise refused(path, f"it has {len(names):,} tensors, more than the {MAX_TENSORS:,} that an agent may have")
+    shapes = {}
+    for name in names:
+        if (dtype := (part := file.get_slice(name)).get_dtype()) != "F32":
+            raise refused(path, f"its tensor {short(name)} is {dtype}, not float32")
+        shapes[name] = tuple(part.get_shape())
+    return Header(content["agent"], shapes, content.get("sha256"))
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
     """Refuses an agent whose tensors are not exactly the network's.
 
     Args:
-        tensors: what the file holds.
+        shapes: of the tensors that the file holds, by name.
         expected: shape of every parameter of the described network, by name.
         path: the file, for the message.
 
@@ -108,36 +146,12 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tu
         UserError: names the first tensor that is missing, of another shape, or too many.
     """
     for name, shape in expected.items():
-        if name not in tensors:
-            raise _refused(path, f"its network needs a tensor {name!r}, which is missing")
-        if tuple(tensors[name].shape) != tuple(shape):
-            found = tuple(tensors[name].shape)
-            raise _refused(path, f"its tensor {_short(name)} has shape {found}, its network needs {tuple(shape)}")
-    if extra := sorted(tensors.keys() - expected.keys()):
-        raise _refused(path, f"its tensor {_short(extra[0])} is not part of its network")
-
-
-def check_env(env: object, path: Path) -> None:
-    """Refuses an environment description that could do more than make a registered environment.
-
-    Raises:
-        UserError: not {"id": <plain Gymnasium id>, "kwargs": <flat dict of plain values>}.
-    """
-    if not isinstance(env, dict) or env.keys() != {"id", "kwargs"}:
-        raise _refused(path, "its description does not say the environment as id and kwargs")
-    env_id, kwargs = env["id"], env["kwargs"]
-    if not isinstance(env_id, str) or not _ENV_ID.fullmatch(env_id):
-        raise _refused(path, f"its environment id {_short(env_id)} is not a plain one such as 'CartPole-v1'")
-    if env_id.rpartition("/")[2].startswith(_WRAPPING_IDS):
-        raise _refused(path, f"its environment {env_id!r} would make another one of its choice")
-    if not isinstance(kwargs, dict):
-        raise _refused(path, "its environment's kwargs are not a dict")
-    for key, value in kwargs.items():
-        if not isinstance(key, str) or not _KEYWORD.fullmatch(key) or key in _MAKE_PARAMETERS:
-            raise _refused(path, f"its environment has the keyword {_short(key)}, which is not allowed")
-        if not _is_plain(value):
-            plain = "a number, a truth value or a short plain text"
-            raise _refused(path, f"its environment's {key!r} is {_short(value)}, not {plain}")
+        if name not in shapes:
+            raise refused(path, f"its network needs a tensor {name!r}, which is missing")
+        if shapes[name] != shape:
+            raise refused(path, f"its tensor {short(name)} has shape {shapes[name]}, its network needs {shape}")
+    if extra := sorted(shapes.keys() - expected.keys()):
+        raise refused(path, f"its tensor {short(extra[0])} is not part of its network")
 
 
 def find_agent(path: Path, which: Which) -> Path:
@@ -162,52 +176,49 @@ def find_agent(path: Path, which: Which) -> Path:
 
 def _check_frame(path: Path) -> None:
     """Refuses what does not start like a safetensors file: the length of a JSON header, then the header."""
-    if not path.is_file():
-        raise UserError(f"{path} is not a file: give an {FILE_NAME}.")
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             start = file.read(9)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise _refused(path, error.strerror or str(error)) from error
+        raise refused(path, why(error)) from error
+    if size > MAX_BYTES:
+        raise refused(path, f"it has {size:,} bytes, more than the {MAX_BYTES:,} that an agent may have")
     length = int.from_bytes(start[:8], "little")
     if len(start) == 9 and start[8:] == b"{" and length <= min(_MAX_HEADER, size - 8):
         return
     if start.startswith((b"PK\x03\x04", b"\x80")):
-        raise _refused(path, "it is a pickle (a .pt file?), which could run code when loaded")
-    raise _refused(path, "it is not a safetensors file, or is damaged or cut short")
+        raise refused(path, "it is a pickle (a .pt file?), which could run code when loaded")
+    raise refused(path, "it is not a safetensors file, or is damaged or cut short")
 
 
 def _read_description(text: str, path: Path) -> dict[str, Any]:
+    """The content of the metadata, with the description under "agent" and the digest, if there is one."""
     if len(text.encode()) > _MAX_DESCRIPTION:
-        raise _refused(path, f"its description is longer than {_MAX_DESCRIPTION} bytes")
+        raise refused(path, f"its description is longer than {_MAX_DESCRIPTION} bytes")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _refused(path, f"its description is not JSON: {error}") from error
+        raise refused(path, f"its description is not JSON: {error!s:.80}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise _refused(path, "its description was written by another program")
+        raise refused(path, "its description was written by another program")
     if content.get("version") != VERSION:
-        version = _short(content.get("version"))
-        raise _refused(path, f"it has version {version}, this program reads version {VERSION}")
+        version = short(content.get("version"))
+        raise refused(path, f"it has version {version}, this program reads version {VERSION}")
     description = content.get("agent")
     if not isinstance(description, dict) or not _is_shallow(description):
-        raise _refused(path, f"its description is not a dict of at most {_MAX_NESTING} levels")
+        raise refused(path, f"its description is not a dict of at most {_MAX_NESTING} levels")
     check_env(description.get("env"), path)
-    return description
+    if not isinstance(content.get("sha256"), str | None):
+        raise refused(path, f"its digest is {short(content['sha256'])}, not a text")
+    return content
 
 
 def _check_values(name: str, tensor: torch.Tensor, path: Path) -> None:
     if tensor.dtype != torch.float32:
-        raise _refused(path, f"its tensor {_short(name)} is {tensor.dtype}, not float32")
+        raise refused(path, f"its tensor {short(name)} is {tensor.dtype}, not float32")
     if not bool(torch.isfinite(tensor).all()):
-        raise _refused(path, f"its tensor {_short(name)} holds values that are not finite")
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, str):
-        return _KEYWORD_TEXT.fullmatch(value) is not None
-    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        raise refused(path, f"its tensor {short(name)} holds values that are not finite")
 
 
 def _is_shallow(value: dict[str, Any]) -> bool:
@@ -218,10 +229,5 @@ def _is_shallow(value: dict[str, Any]) -> bool:
     return not containers
 
 
-def _short(value: object) -> str:
-    """For messages: escapes control characters, which a terminal would obey, and stays short."""
-    return f"{value!r:.80}"
-
-
-def _refused(path: Path, why: str) -> UserError:
-    return UserError(f"{path} cannot be used: {why}; give an {FILE_NAME} saved by this program.")
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return refused(path, f"it is damaged or cut short ({short(str(error))})")

@@ -1,1 +1,1 @@
-"""Transitions."""
+"""The replay: transitions are stored, and drawn uniformly or by priority."""

@@ -16,7 +16,7 @@ A = TypeVar("A", bound=Array, covariant=True)
 class Batch(NamedTuple, Generic[A]):
     """B transitions s, a → R, discount, s'; `discount` is γ^k·(1 − terminated), R the discounted sum of k rewards.
 
-    All are of the replay's kind: arrays on a CPU, tensors on an accelerator.
+    A replay on a CPU gives NumPy arrays, a replay on an accelerator gives tensors.
     """
 
     observation: A  # [B, *shape], in the dtype in which it is stored
@@ -35,9 +35,9 @@ class Batch(NamedTuple, Generic[A]):
 
 
 class Sample(NamedTuple):
-    """A batch of B transitions; where they were drawn by priority, the weights [B] of their losses, and their rows [B].
+    """A batch of B transitions. If priorities chose them, it has the weights [B] of their losses, and their rows [B].
 
-    `rows` are their places in the replay, for `Replay.learned`.
+    `rows` are their places in the replay, for `Replay.update_priorities`.
     """
 
     batch: Batch[Array]

@@ -1,4 +1,4 @@
-"""The observations of a ring replay, each frame stored once: stacks are put together when they are sampled."""
+"""The observations of a ring replay: each frame is stored once, and sampling puts the stacks together."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from agent.common.observation import ObservationSpec
 class Frames:
     """`rows` vector steps of `num_envs` environments, flat: row t of environment e is at t·num_envs + e.
 
-    Of an observation that is a stack of k frames, the newest last, only the newest is stored, with its age: how many
-    frames of the same episode came before it, up to k − 1. A stack at age a consists of the last a + 1 frames, the
-    oldest of them repeated, as environments fill the first stack of an episode with its first frame.
+    An observation may be a stack of k frames, the newest last. Then only the newest is stored, with its age: how many
+    frames of the same episode came before it, up to k − 1. A stack at age a holds the last a + 1 frames and repeats the
+    oldest of them, as environments fill the first stack of an episode with its first frame.
 
     Args:
         spec: form of an observation.
@@ -32,7 +32,7 @@ class Frames:
         self._back = place.put(np.arange(spec.stack - 1, -1, -1))  # k − 1 … 0
 
     def put(self, row: int, observation: np.ndarray, begins: np.ndarray) -> None:
-        """Writes a row: observations [E, *shape], and which of them [E] are the first of an episode."""
+        """Writes a row of observations [E, *shape]; `begins` [E] marks the first one of an episode."""
         where = slice(row * self.num_envs, (row + 1) * self.num_envs)
         if self.stack > 1:
             observation = observation[:, -self._channels :]

@@ -1,8 +1,8 @@
-"""Prioritised replay: a transition is drawn in proportion to the size of its error when it was last learned from.
+"""Prioritised replay: a transition is drawn in proportion to a power of the error that it had when last learned from.
 
 Schaul et al. 2016 (arXiv 1511.05952), the proportional variant: P(i) = p_i^α / Σ p_k^α (eq. 1). Deviation: the rows of
-a batch are drawn independently, where the paper takes one from each of B equal parts of the sum (appendix B.2.1): in
-such an order, groups of rows that share a draw of noise would be of one age.
+a batch are drawn independently. The paper takes one from each of B equal parts of the sum (appendix B.2.1); the rows
+of such a batch are ordered by age, and each group of rows that shares a draw of noise would be of one age.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ LEAST = 1e-6
 
 
 class PrioritisedReplay(Replay):
-    """A Replay whose starts have priorities as well: `sample` draws uniformly, `sample_to_learn` by priority.
+    """A Replay whose starts also have priorities: `sample` draws uniformly, `sample_to_learn` by priority.
 
-    Priorities p^α are float64, raised to α when they are stored and never again. Rows that may not be sampled have
-    priority 0 and are never drawn: the waiting row, reset rows, overwritten ones. A new start
-    gets the largest priority so far, 1 before any; a transition that is named twice in one call gets the larger one.
+    The stored priorities are p^α, float64. Rows that may not be sampled have priority 0: the waiting row, reset rows,
+    overwritten ones. A new start gets the largest priority so far, or 1 before any is known. A transition that is named
+    twice in one call gets the larger priority.
 
     Args:
-        capacity: see Replay, as for all others but these.
+        capacity: see Replay.
         num_envs: E.
         observation: form of the observations.
         exponent: α; 0 draws uniformly.
@@ -52,14 +52,14 @@ class PrioritisedReplay(Replay):
         #: The largest p^α that was ever stored: of one element, so that nobody waits for a device.
         self._largest = self.place.put(np.ones(1))
         self._beta = self.place.zeros((), "float64")  # a number would be compiled anew whenever it changes
-        # Compiled writes to the tree would copy it as a whole.
+        # The writes to the tree are not compiled: compiled ones would copy the whole tree.
         self._chosen, self._raised = compiled(self._at_shares), compiled(self._raise)
 
     def sample_to_learn(self, size: int, beta: Array | float, generator: Generator | None = None) -> Sample:
         """Draws `size` transitions by priority, with replacement; see `sample`.
 
-        The weights are (N·P(i))^−β over the largest of the batch (§3.4), so that they only ever shrink a step; N and
-        the sum of the priorities cancel.
+        The weights are (N·P(i))^−β divided by the largest of the batch (§3.4), so that they only make a step smaller;
+        N and the sum of the priorities cancel.
 
         Raises:
             ValueError: where there is no start yet.
@@ -70,15 +70,15 @@ class PrioritisedReplay(Replay):
         return Sample(Batch(*fields), weight, rows)
 
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
-        """`count` samples; each is drawn by the priorities at the time when it is drawn."""
+        """`count` samples; each is drawn when it is asked for, by the priorities of that moment."""
         self._beta[...] = beta
         for _ in range(count):
             yield self.sample_to_learn(size, self._beta, generator)
 
-    def learned(self, rows: Array | None, priority: Array | None) -> None:
-        """Stores priorities [B], at least 0, of the rows of a sample, before anything else is added.
+    def update_priorities(self, rows: Array | None, priority: Array | None) -> None:
+        """Stores the priorities [B], at least 0, of the rows of a sample; call it before anything else is added.
 
-        One that is not a number counts as the largest seen: the run is about to be stopped, and must get there.
+        A priority that is not finite counts as the largest so far: the monitor will stop the run at its next look.
         """
         assert rows is not None
         assert priority is not None
@@ -92,7 +92,7 @@ class PrioritisedReplay(Replay):
         return self._n_step_transitions(rows), single(weight), rows
 
     def _raise(self, priority: Array) -> Array:
-        """(p + ε)^α; the largest ever stored is brought up to date."""
+        """(p + ε)^α; also keeps the largest ever stored up to date."""
         raised = finite_or((double(priority).clip(0.0) + LEAST) ** self.exponent, self._largest)
         keep_largest(self._largest, raised)
         return raised

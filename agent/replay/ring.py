@@ -1,4 +1,4 @@
-"""Ring replay, time-major: one row per vector step, written once; n-step returns are gathered when sampling.
+"""Ring replay, time-major: one row per vector step, written once; sampling computes n-step returns.
 
 Row t of environment e holds s_t, a_t, r_{t+1} and how that step ended. The next observation is the row below it, so
 nothing is stored twice. This fits Gymnasium's NEXT_STEP autoreset: the row after an ending holds the true final
@@ -19,10 +19,10 @@ from agent.replay.frames import Frames
 
 # Columns of the packed scalars of a row.
 ACTION, REWARD, TERMINATED, STOP = range(4)
-#: Bytes of the batches that are gathered in one piece, which costs little more than one of them.
+#: Several batches of together at most so many bytes are gathered at once, which costs little more than one of them.
 AT_ONCE = 64 * 2**20
 
-#: Makes a faster function of one that gathers batches.
+#: Turns a function that gathers batches into a faster one.
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -46,12 +46,11 @@ def ring_rows(capacity: int, num_envs: int, stack: int) -> int:
 class Replay:
     """The last `capacity` transitions (rounded up to whole vector steps) of `num_envs` environments.
 
-    Every completed transition is a start until its row is overwritten, the last states of an episode and the newest
-    row included: a window of n steps ends early at an ending, at a cut and at the newest row, and bootstraps there
-    with γ^k. Reset rows are no starts, and count towards the capacity.
+    A start is a row at which a sampled transition may begin. Every completed transition is one until its row is
+    overwritten, also the last ones of an episode and the newest: a window of n steps ends early at an ending, at a cut
+    and at the newest row, and bootstraps there with γ^k. Reset rows are no starts, but count towards the capacity.
 
-    Starts are kept as a queue in time order, so that a uniform draw is one index computation on the device: exact,
-    without rejection.
+    The starts form a queue in the order of time, so that a uniform draw computes one index: exact, without rejection.
 
     Args:
         capacity: transitions to hold.
@@ -88,10 +87,10 @@ class Replay:
         self._gather = compiled(self._n_step_transitions)
         self.head = 0  # the row that holds the current observation and waits for its action
         self.first = self.count = 0  # queue of starts: position of the oldest, and how many there are
-        self._queue = self.place.zeros(2, "int64")  # both, where draws read them: a device does not ask the host
+        self._queue = self.place.zeros(2, "int64")  # a copy of both on the device, where draws read them
         self._fresh = np.ones(num_envs, dtype=bool)  # environments whose row `head` may become a start
         self._starts_of_row = np.zeros(self.rows, dtype=np.int64)
-        self._previous_stop = np.ones(num_envs, dtype=np.float32)
+        self._previous_stop = np.ones(num_envs, dtype=np.float32)  # the true STOP of the newest complete row
         self._row = np.ones((num_envs, 4), dtype=np.float32)  # the row that `add` writes
 
     def __len__(self) -> int:
@@ -120,7 +119,9 @@ class Replay:
         stop = ended
         if life_lost is not None:
             terminated, stop = terminated | life_lost, ended | (life_lost & self._fresh)
-        row = self._row  # its STOP is 1, as the newest row's: no window reads past it, until the next one is complete
+        row = (
+            self._row
+        )  # STOP is 1 in the newest row, so that no window reads past it; the next call writes the true one
         row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
         self._put(self.scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
         self._put(self.scalars, self.head, row)
@@ -131,9 +132,9 @@ class Replay:
         self._fresh = ~ended
 
     def cut(self, copies: np.ndarray) -> None:
-        """Ends the episodes of some environments, bool [E], as truncations with their newest transition.
+        """Ends the episodes of some copies of the environment, bool [E], as truncations with their newest transition.
 
-        What they show now is the last that is known of these episodes; their next row only resets.
+        Their waiting observation becomes the final one of the episode; their next row only resets.
         """
         self._previous_stop[copies], self._fresh[copies] = True, False
 
@@ -165,13 +166,14 @@ class Replay:
 
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
         """`count` samples to learn from, one after the other; see `sample_to_learn`."""
+        # On a device one at a time: functions are compiled for batches of one size.
         at_once = self.place.pick(max(AT_ONCE // (size * self._transition_bytes), 1), 1)
         while count > 0:
             yield from map(Sample, self.sample_many(min(count, at_once), size, generator))
             count -= at_once
 
-    def learned(self, rows: Array | None, priority: Array | None) -> None:
-        """Is told the priorities [B] of the rows of a sample, which uniform draws have no use for."""
+    def update_priorities(self, rows: Array | None, priority: Array | None) -> None:
+        """Takes the new priorities [B] of the rows of a sample; uniform draws need none, and this does nothing."""
 
     def gather(self, start: Array) -> Batch[Array]:
         """The n-step transitions that begin at the flat rows `start` [B], int64."""
@@ -215,17 +217,17 @@ class Replay:
         self.count += count
 
     def _advance(self) -> None:
-        """Goes on to the next row; the starts that need the overwritten row, the oldest, leave the queue."""
+        """Goes on to the next row; the oldest starts, which need the row to be overwritten, leave the queue."""
         self.head = (self.head + 1) % self.rows
         row = (self.head + self._frames.stack - 1) % self.rows
         dropped = int(self._starts_of_row[row])
         self._starts_of_row[row] = 0
         self.first = (self.first + dropped) % self._size
         self.count -= dropped
-        self._tell_place()
+        self._update_queue()
 
-    def _tell_place(self) -> None:
-        """Brings the counters that draws read up to date: on a device two launches, and nothing to wait for."""
+    def _update_queue(self) -> None:
+        """Copies the counters to where draws read them: on a device that takes two launches, and nobody waits."""
         self._queue[0] = self.first
         self._queue[1] = self.count
 
@@ -258,7 +260,7 @@ class Replay:
         restore_array(self.scalars, state["scalars"], "scalars")
         restore_array(self.starts, state["starts"], "starts")
         self.head, self.first, self.count = state["head"], state["first"], state["count"]
-        self._tell_place()
+        self._update_queue()
         self._fresh = np.array(state["fresh"], dtype=bool)
         self._starts_of_row = np.array(state["starts_of_row"], dtype=np.int64)
         self._previous_stop = np.array(state["previous_stop"], dtype=np.float32)

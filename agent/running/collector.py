@@ -12,7 +12,8 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
-from envs import episodes
+from envs import resuming
+from envs.episodes import Repeats
 from envs.make import Task
 from envs.vector import begin_step
 
@@ -44,7 +45,7 @@ class Collector:
         self.config, self.task, self.envs = config, task, envs
         self.agent, self.replay, self.tracker = agent, replay, tracker
         self.step = 0  # transitions so far
-        self._told = False  # that nobody tells of lost lives
+        self._told = False  # whether the console has said that the task reports no lost lives
         self._action = np.zeros(envs.num_envs, dtype=np.int64)
         self._result: Callable[[], tuple[Any, ...]] | None = None  # waits for the step that is under way
         self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
@@ -54,9 +55,9 @@ class Collector:
         self._lengths = np.zeros(envs.num_envs, dtype=np.int64)
 
     def begin(self) -> None:
-        """Begins the first episodes, where no checkpoint is gone on from."""
+        """Begins the first episodes of a new run; a resumed run has its episodes already."""
         if self.step == 0:
-            self._observation = self.task.observe(episodes.begin(self.envs, self.config.seed))
+            self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed))
             self.replay.begin(self._observation)
 
     def send(self) -> int:
@@ -74,16 +75,16 @@ class Collector:
         assert self._result is not None, "call send first"
         next_observation, reward, terminated, truncated, info = self._result()
         self._observation = self.task.observe(next_observation)
-        learned = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
+        stored = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
         life_lost = self._life_lost(info) if self.config.env.life_loss else None
-        self.replay.add(self._action, learned, terminated, truncated, self._observation, life_lost)
+        self.replay.add(self._action, stored, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
 
     def state(self, of_episodes: bool = True) -> dict[str, Any]:
         """Where the episodes under way stand: everything that a checkpoint has to hold of them.
 
         Args:
-            of_episodes: False where an environment failed in the middle of a step: others are begun then.
+            of_episodes: False where an environment failed in the middle of a step; a resumed run then begins others.
         """
         return {
             "observation": self._observation,
@@ -91,34 +92,33 @@ class Collector:
             "resets": self._resets,
             "returns": self._returns,
             "lengths": self._lengths,
-            "episodes": episodes.saved(self.envs) if of_episodes else None,
+            "episodes": resuming.saved(self.envs) if of_episodes else None,
         }
 
     def load_state(self, step: int, state: dict[str, Any] | None) -> None:
-        """Goes on at `step` from what `state` gave; None is of a version that ended all episodes at a checkpoint.
+        """Goes on at `step` from a saved state; None: an earlier version saved it, which kept no episodes.
 
-        An episode that cannot be gone on with is a truncation in the replay, which must be loaded already.
+        An episode that cannot be continued becomes a truncation in the replay, which must be loaded already.
 
         Raises:
             ValueError: where the state is of other environments.
         """
         self.step = step
         if state is None:
-            self._observation = self.task.observe(episodes.begin(self.envs, self.config.seed, step))
+            self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, step))
             self.replay.begin(self._observation)
             self._tell(len(self._begins), "its checkpoint is of a version that began new episodes")
             return
+        if not isinstance(state, dict):
+            raise ValueError(f"episodes that are a {type(state).__name__}")
         for name in ("observation", "begins", "resets", "returns", "lengths"):
-            ours, given = getattr(self, f"_{name}"), state[name]
-            if (ours.shape, ours.dtype) != (given.shape, given.dtype):
-                raise ValueError(f"{name} of {given.shape} {given.dtype}, expected {ours.shape} {ours.dtype}")
-            setattr(self, f"_{name}", given.copy())
-        came = episodes.restore(self.envs, self.config.seed, state["episodes"])
-        if came is None:
+            setattr(self, f"_{name}", resuming.checked(name, state.get(name), getattr(self, f"_{name}")).copy())
+        restored = resuming.restore(self.envs, self.config.seed, state.get("episodes"))
+        if restored is None:
             self._begin_anew()
-        elif not came.all():
-            self._cut(~came & ~self._resets)
-            self._tell(int(np.count_nonzero(~came)), "played again, it does not show what it has shown before")
+        elif not restored.all():
+            self._cut(~restored & ~self._resets)
+            self._tell(int(np.count_nonzero(~restored)), "played again, it does not show what it has shown before")
 
     def _cut(self, copies: np.ndarray) -> None:
         """Ends the episodes of some environments, bool [E], as truncations: the next step only resets these."""
@@ -128,14 +128,14 @@ class Collector:
         self._returns[copies], self._lengths[copies] = 0.0, -1
 
     def _begin_anew(self) -> None:
-        """Ends all episodes as truncations and begins others, of a vector class that cannot bring them back."""
+        """Ends all episodes as truncations and begins others, where the vector class cannot bring them back."""
         count = len(self._begins)
         self._cut(np.ones(count, dtype=bool))
-        self._observation = self.task.observe(episodes.begin(self.envs, self.config.seed, self.step))
+        self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, self.step))
         zeros = np.zeros(count)
         self.replay.add(zeros, zeros, zeros > 0, zeros > 0, self._observation)  # the row that only resets
         self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
-        failed = isinstance(self.envs, episodes.Repeats)  # which brings back whatever was saved
+        failed = isinstance(self.envs, Repeats)  # which brings back whatever was saved
         why = "its vector class cannot bring them back: env.vectorization=sync or async can"
         self._tell(count, "it failed in the middle of them" if failed else why)
 
@@ -146,7 +146,7 @@ class Collector:
         )
 
     def _life_lost(self, info: dict[str, Any]) -> np.ndarray | None:
-        """Which environments [E] lost a life; says once where the task does not tell."""
+        """Which environments [E] lost a life; the console says once if the task reports none."""
         lost: np.ndarray | None = info.get("life_lost")
         if lost is None and not self._told and not self._resets.all():  # a reset tells nothing
             self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} does not tell of lost lives")

@@ -16,6 +16,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
+from envs.global_random import own_global_generators
 from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
@@ -32,7 +33,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns and lengths of the episodes, in the order of their seeds."""
+    """The returns and lengths of the episodes, in the order of their seeds."""
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
@@ -56,8 +57,8 @@ class Evaluation:
 class EvaluationPolicy:
     """The greedy policy of the mean network, or of a fresh draw at every step of every episode.
 
-    It computes in double precision: how many episodes are played side by side changes the rounding of a matrix
-    product, and in single precision that could change an action.
+    It computes in double precision. The number of episodes side by side changes the rounding of a matrix product, and
+    in single precision that could change an action.
 
     Args:
         network: is copied; later training does not change this policy.
@@ -172,9 +173,9 @@ def evaluate(
     Raises:
         Stopped: where `stop` said so.
     """
-    with ExitStack() as opened:
+    with own_global_generators(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
         envs = []
         for _ in range(min(num_envs, len(seeds))):
-            envs.append(task.make())
+            envs.append(task.make_guarded())
             opened.callback(envs[-1].close)
         return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task, stop=stop)

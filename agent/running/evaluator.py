@@ -1,4 +1,4 @@
-"""Evaluations while a run trains: when they are due, what is logged, which agent is the best, and what goes wrong."""
+"""Evaluations while a run trains: when they are due, their metrics, the best agent so far, and their failures."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -29,9 +29,9 @@ class EvaluationsFailedError(UserError):
 
 
 class Evaluator:
-    """Plays the agent of a run beside its training, and keeps what is known from it.
+    """Plays the agent of a run beside its training, and keeps the results.
 
-    What an environment does wrong in an evaluation or a film becomes one line, and training goes on.
+    An error of an environment in an evaluation or a film becomes one line on the console, and training goes on.
 
     Args:
         config: of the run.
@@ -48,7 +48,7 @@ class Evaluator:
         solved: evaluations in a row have reached `eval.stop_at`.
 
     Raises:
-        UserError: where `eval.stop_at=solved` and nobody says when the task is.
+        UserError: for `eval.stop_at=solved` on a task for which Gymnasium gives no such return.
     """
 
     def __init__(self, config: TrainConfig, task: Task, agent: DQN, tracker: Tracker, run_dir: Path) -> None:
@@ -71,7 +71,7 @@ class Evaluator:
         self._every = Every(self._config.every, step)
 
     def look(self, step: int, last: bool) -> None:
-        """Notes at a step whether an evaluation is due; at the last one it is."""
+        """Notes whether an evaluation is due at `step`; at the last step one always is."""
         reached = self._every(step)
         self.due = (self.due or reached or last) and self._config.episodes > 0
 
@@ -117,7 +117,7 @@ class Evaluator:
         return result
 
     def is_best(self) -> bool:
-        """Whether the newest evaluation is the best so far, of equals the later; it is the one to beat from now on."""
+        """Whether the newest evaluation is the best so far (of equal ones the later), and if so, remembers its mean."""
         assert self._statistics is not None
         mean: float = self._statistics["return_mean"]
         best = mean >= self.best_return
@@ -137,7 +137,8 @@ class Evaluator:
             which = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(
                 f"{which} failed at step {step} ({words_of(error)}); everything is saved: go on with "
-                f"resume={self._run_dir} where it is mended, or without evaluations by eval.episodes=0{once}"
+                f"resume={self._run_dir} where it is mended, or without evaluations by eval.episodes=0{once}",
+                error.detail if isinstance(error, UserError) else "",
             ) from error
         self.due = False
         self._tracker.console.line(f"no evaluation at step {step}: {words_of(error)}")

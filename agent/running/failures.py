@@ -1,4 +1,4 @@
-"""What ends a run from outside: an environment that fails, and a folder that somebody takes away."""
+"""Failures from outside that end a run: an environment that raises, and a folder that somebody takes away."""
 
 import traceback
 from pathlib import Path
@@ -23,7 +23,12 @@ def is_environments_own(error: BaseException) -> bool:
 
 
 def environment_failed(error: BaseException, name: str, step: int, saved: str) -> EnvironmentFailedError:
-    """One sentence for an error of an environment of this name, with the place in its own code."""
+    """One sentence for an error of an environment of this name, with the place in its own code.
+
+    A sentence of envs/ stays, with the author's lines below it.
+    """
+    if isinstance(error, UserError):
+        return EnvironmentFailedError(f"{error}; training stopped at step {step}: mend it; {saved}", error.detail)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     place = f", in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return EnvironmentFailedError(f"{name} failed at step {step} ({words_of(error)}{place}): mend it; {saved}")

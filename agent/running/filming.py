@@ -12,6 +12,7 @@ from agent.common.errors import UserError, words_of
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
+from envs.global_random import own_global_generators
 from envs.make import Task
 from envs.video import Film
 
@@ -50,7 +51,8 @@ def record(
             with _refused(f"{task.id} cannot be filmed", advice):
                 film.add(env.render())
 
-    with nullcontext(env) if env is not None else closing(task.make("rgb_array")) as played:
+    opened = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
+    with own_global_generators(seeds[0]), opened as played:
         result = play([played], EvaluationPolicy(network, noise, seeds), seeds, task, look, stop)
     return film.frames, result
 
@@ -61,7 +63,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: where the task cannot be shown, or there is no screen.
     """
-    with closing(task.make("human")) as env:
+    with own_global_generators(seeds[0]), closing(task.make_guarded("human")) as env:
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
 
 
@@ -87,4 +89,5 @@ def _refused(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(f"{what} ({words_of(error)}): {advice}") from error
+        detail = error.detail if isinstance(error, UserError) else ""
+        raise UserError(f"{what} ({words_of(error)}): {advice}", detail) from error

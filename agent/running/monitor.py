@@ -1,4 +1,4 @@
-"""What a run logs of its learning: tensors are gathered on the device and become floats once per interval."""
+"""The metrics of learning: they are gathered as tensors on the device and become floats once per interval."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,9 +20,9 @@ class NotFiniteError(Exception):
 
 
 class Monitor:
-    """Averages what the updates report, measures the agent on a batch, and watches for what is not finite.
+    """Averages the metrics of the updates, measures the agent on a batch, and looks for values that are not finite.
 
-    It draws from a random stream of its own, so that looking changes nothing.
+    It draws from random streams of its own, so that measuring changes nothing in training.
     """
 
     def __init__(self, agent: DQN, replay: Replay, tracker: Tracker, seed: int) -> None:
@@ -33,7 +33,7 @@ class Monitor:
         self._last = (0, 0, 0.0)  # step, updates and training seconds at the last log
 
     def report(self, metrics: UpdateMetrics) -> None:
-        """Takes what one update saw."""
+        """Takes the metrics of one update."""
         if metrics.priority is not None:  # of the rows of a batch only the mean is logged
             metrics = metrics._replace(priority=metrics.priority.mean())
         self._reported.append(metrics)
@@ -65,7 +65,7 @@ class Monitor:
         self.check_finite(seen)
 
     def check_finite(self, seen: dict[str, float] | None = None) -> None:
-        """Raises NotFiniteError where a value seen or a parameter is not finite."""
+        """Raises NotFiniteError where one of the values `seen`, or a parameter, is not finite."""
         bad = [f"{name} is {value}" for name, value in (seen or {}).items() if not np.isfinite(value)]
         if bad:
             raise NotFiniteError(", ".join(bad))
@@ -85,7 +85,7 @@ class Monitor:
         return dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True))  # one wait for the device
 
     def _column(self, values: Iterable[Any]) -> torch.Tensor:
-        """What several updates saw of one kind, side by side."""
+        """One metric of several updates, as a tensor [updates]."""
         return torch.stack([torch.as_tensor(value, device=self._agent.device) for value in values])
 
     def state(self) -> dict[str, Any]:

@@ -1,19 +1,25 @@
 """Saved agents, rebuilt to play."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.networks.build import build_network, noise_model
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
-from agent.records.saved_agent import check_tensors, load_agent
+from agent.records.saved_agent import check_shapes, load_agent, read_header
+from envs.channels import Channels
 from envs.make import Task, load_saved_task
+
+#: A description from a stranger may name no more: hidden layers, numbers of an observation, actions.
+MAX_LAYERS, MAX_OBSERVATION, MAX_ACTIONS = 128, 1 << 26, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -30,41 +36,82 @@ class Player:
 def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     """Rebuilds the agent of an agent.safetensors; nothing in the file is executed, and nothing larger allocated.
 
+    All that the file says of itself is compared before its environment, its network or its tensors are made.
+
     Raises:
         UserError: for a damaged or foreign file, one whose parts do not fit, or a task that is not installed here.
     """
-    saved = load_agent(path)
-    said = saved.description
-    task = _task(said, path)
-    if (said.get("observation"), said.get("actions")) != (task.observe.description(), task.actions):
-        raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
-    config = _agent_config(said, path)
-    if len(config.network.hidden) > len(saved.tensors):
-        raise UserError(f"{path} is damaged: it describes more layers than it holds")
+    header = read_header(path)
+    said = header.description
+    config, limit = _agent_config(said, path), _time_limit(said, path)
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
-        shapes = {
-            name: tuple(value.shape)
-            for name, value in build_network(config, task.observation, task.actions).state_dict().items()
-        }
-    check_tensors(saved.tensors, shapes, path)
-    network = build_network(config, task.observation, task.actions, torch.Generator())
-    network.load_state_dict(saved.tensors)
+        sketch = _network(config, _observation(said, path), said["actions"], path)
+    check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
+    channels = _channels(said, path)
+    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels)
+    if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
+        raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
+    network = _network(config, task.observation, task.actions, path, torch.Generator())
+    network.load_state_dict(load_agent(path).tensors)
     return Player(task, network.to(device), noise_model(config, network), said, path)
 
 
-def _task(said: dict[str, Any], path: Path) -> Task:
-    """The task that a description names."""
+def _network(
+    config: AgentConfig, spec: ObservationSpec, actions: int, path: Path, generator: torch.Generator | None = None
+) -> QNetwork:
+    """The network that a description names.
+
+    Raises:
+        UserError: where it cannot be built.
+    """
+    try:
+        return build_network(config, spec, actions, generator)
+    except UserError:
+        raise
+    except Exception as error:  # numbers that no tensor holds, kernels larger than the image, and so on
+        raise UserError(
+            f"{path} describes a network that cannot be built ({type(error).__name__}: {str(error)!r:.80})"
+        ) from error
+
+
+def _time_limit(said: dict[str, Any], path: Path) -> int | None:
     limit = said.get("time_limit")
     if limit is not None and (type(limit) is not int or not 0 < limit < 2**31):
         raise UserError(f"{path} is damaged: its time limit is {limit!r:.80}")
-    return load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit)
+    return limit
+
+
+def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
+    """The observations that a description names, of a size that an environment may have."""
+    form = said.get("observation")
+    actions = said.get("actions")
+    if not isinstance(form, dict) or type(actions) is not int or not 0 < actions <= MAX_ACTIONS:
+        raise UserError(f"{path} is damaged: it does not describe its observations and actions")
+    missing: Any = None
+    shape, dtype, high = (form.get(name, missing) for name in ("shape", "dtype", "high"))
+    sides = isinstance(shape, list) and len(shape) in (1, 3) and all(type(n) is int and n > 0 for n in shape)
+    plain = dtype in ("float32", "uint8", "bool") and type(high) in (int, float) and 0 < high < math.inf
+    if not sides or not plain or math.prod(shape) > MAX_OBSERVATION:
+        raise UserError(f"{path} is damaged: its observations are {form!r:.80}")
+    return ObservationSpec(tuple(shape), dtype, high)
+
+
+def _channels(said: dict[str, Any], path: Path) -> Channels | Literal["auto", "older"]:
+    """Where the channels of a board are; the first version saved none, and had a rule of its own."""
+    channels = said.get("channels", "older")
+    if channels not in (None, "first", "last", "older"):
+        raise UserError(f"{path} is damaged: its channels are {channels!r:.80}")
+    return channels or "auto"
 
 
 def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:
     """The algorithm that a description from a stranger names; what is wrong with it is said briefly and escaped."""
-    if not isinstance(said.get("agent"), dict) or not isinstance(said.get("global_step"), int):
+    if not isinstance(said.get("agent"), dict) or type(said.get("global_step")) is not int:
         raise UserError(f"{path} is damaged: it does not describe its agent")
     try:
-        return parse(AgentConfig, said["agent"], "agent.")
+        config = parse(AgentConfig, said["agent"], "agent.")
     except UserError as error:
         raise UserError(f"{path} describes an agent that cannot be built: {str(error)!r:.200}") from None
+    if len(config.network.hidden) > MAX_LAYERS:
+        raise UserError(f"{path} describes {len(config.network.hidden):,} layers: {MAX_LAYERS} are the most")
+    return config

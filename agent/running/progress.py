@@ -1,7 +1,7 @@
-"""What is left to do of a run: known from its checkpoint, and from the evaluation that was played after it was saved.
+"""The progress of a run, as its checkpoint and the evaluation after that checkpoint tell it.
 
-A checkpoint is saved before the evaluation of its step, which may fail or be stopped. What the evaluation gave is
-written into a file beside the checkpoint's own; without it, a run that goes on from there plays the evaluation first.
+A checkpoint is saved before the evaluation of its step, which may fail or be stopped. The result of the evaluation goes
+into a file beside the checkpoint's own; without that file, a run that is resumed there plays the evaluation first.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.common.files import atomic_write_text
+from agent.common.files import atomic_write_text, read_plain
 from agent.config.run import TrainConfig
 
 NOTE = "evaluation.json"
@@ -42,12 +42,8 @@ def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str
 
     A note that is not as it was written here is left aside: the evaluation is played again.
     """
-    path = checkpoint_folder(run_dir, step) / NOTE
-    if not path.is_file():  # a pipe would not end
-        return state
     try:
-        with path.open("rb") as file:
-            noted = json.loads(file.read(LONGEST))
+        noted = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
     except (OSError, ValueError, RecursionError):
         return state
     return {**state, **noted} if _is_note(noted, step) else state

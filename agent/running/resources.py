@@ -43,7 +43,7 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def cpu_restored() -> Iterator[None]:
-    """Gives torch and NumPy their threads back, and this thread its small numbers, whatever was prepared inside."""
+    """Undoes `prepare_cpu` and `threads_for_numpy` at the end: threads, and the rounding of small numbers to 0."""
     threads, flushing = torch.get_num_threads(), bool(torch.tensor(1e-40) * 1.0 == 0.0)
     try:
         with threadpool_limits():
@@ -54,11 +54,11 @@ def cpu_restored() -> Iterator[None]:
 
 
 def prepare_cpu(count: int) -> None:
-    """Sets up this process for speed on a CPU. What is computed differs by rounding at most.
+    """Sets up this process for speed on a CPU. Results change by rounding at most.
 
-    Torch uses `count` threads and NumPy one, see `threads_for_numpy`. This thread takes numbers below 1e-38 for 0:
-    where a gradient stays 0, as behind a ReLU that is off, Adam's averages of it fade to such and never reach 0, and a
-    processor takes several times as long over them. Memory that is freed is kept.
+    Torch uses `count` threads and NumPy one; see `threads_for_numpy`. This thread rounds numbers below 1e-38 to 0:
+    where a gradient stays 0, as behind a ReLU that is off, Adam's averages would shrink to such numbers, over which a
+    processor takes several times as long. Freed memory is kept for later.
     """
     torch.set_num_threads(count)
     threadpool_limits(1, user_api="blas")
@@ -69,8 +69,8 @@ def prepare_cpu(count: int) -> None:
 def threads_for_numpy(count: int) -> None:
     """Gives the threads to NumPy's matrix products instead, and torch one: for a network that NumPy computes.
 
-    Only one of the two may have several: the threads of both wait in loops, on the cores that the other's need, and an
-    update took ten times as long with two threads each.
+    Only one of the two may have several. The waiting threads of each keep the cores busy that the other needs: with two
+    threads each, an update took ten times as long.
     """
     torch.set_num_threads(1)
     threadpool_limits(count, user_api="blas")

@@ -1,4 +1,4 @@
-"""A run, from its config to what it leaves in its folder."""
+"""A run, from its config to the files in its folder."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.common.errors import UserError, words_of
 from agent.common.interrupt import Interrupt, Stopped
+from agent.common.notices import tell_through
 from agent.common.quoting import quote_override
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
@@ -21,8 +22,8 @@ from agent.running.build import build_agent, build_replay
 from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.trainer import Outcome, Trainer
 from envs.closing import close_quietly
-from envs.make import Task, load_saved_task, load_task
-from envs.vector import make_vector
+from envs.make import Task, check_bounds, load_saved_task, load_task
+from envs.vector import make_vector, note_on_global_draws
 
 #: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
 LARGE_SIGMA = 0.05
@@ -36,7 +37,7 @@ def train(
     imports: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> Outcome:
-    """Builds everything, goes on from a checkpoint where there is one, trains, and says where the results are.
+    """Builds everything, loads the checkpoint if there is one, trains, and says where the results are.
 
     Args:
         config: of the run.
@@ -51,15 +52,18 @@ def train(
     task = task_of(config, folder, resumed=begun is not None)
     agent, plan = build_agent(config, task, device)
     replay = build_replay(config, task, device, plan)
-    envs = make_vector(task, config.num_envs, config.env.vectorization)
+    envs = make_vector(task, config.num_envs, config.env.vectorization, config.seed)
     home.mkdir(parents=True, exist_ok=True)
     step, state = begun if begun is not None else (0, {})
     truncate_jsonl(home / "metrics.jsonl", step, again="eval/" if state.get("evaluation_due") else None)
     console = Console(config.steps, step, enabled=config.log.progress)
+    tell_through(console.line)
     console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
     console.line(str(agent.network))
     console.line(plan.line)
     warn(config, console)
+    if (note := note_on_global_draws(task, envs)) is not None:
+        console.line(note)
     tracker = Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
         write_config(home, to_plain(config), overrides)  # from here on it holds a run
@@ -88,10 +92,10 @@ def end(
     tracker: Tracker,
     imports: Sequence[str],
 ) -> Outcome:
-    """Shows what has come of a run, all of which is saved, and closes what it reported to; a signal drops the rest.
+    """Shows the results of a run, which are saved already, and closes its tracker; a signal skips the rest.
 
     Raises:
-        UserError: where it has to be mended before it can go on.
+        UserError: the failure that ended the run, which has to be mended before it can go on.
     """
     tracker.console.close()
     try:
@@ -117,10 +121,11 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
         UserError: where there is no such task, or where no file may hold its arguments.
     """
     if not resumed:
-        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit)
+        check_bounds(config.env.id, config.env.kwargs)  # now, not when the agent is to be evaluated
+        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
     else:  # it may be a stranger's: checked before anything that it names is made
         check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
-        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit)
+        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
     try:
         check_env({"id": task.id, "kwargs": task.kwargs}, folder)
     except UserError as error:  # now, not when the first agent is saved
@@ -132,7 +137,7 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
 
 
 def warn(config: TrainConfig, console: Console) -> None:
-    """Tells of options that are allowed and hardly meant."""
+    """Warns of options that are allowed but hardly meant."""
     noise = config.agent.noise
     if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
         console.line(

@@ -32,7 +32,7 @@ class Trainer:
     """Trains one agent on one task.
 
     Steps are real transitions: the rows in which an environment resets are not counted. A checkpoint changes nothing
-    of what is learned: a run that is killed and resumed comes back into the middle of its episodes (see envs.episodes).
+    of what is learned: a run that is killed and resumed comes back into the middle of its episodes (see envs.resuming).
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class Trainer:
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
         self._saved_at = -1  # step of the last checkpoint
-        self._compiles = plan.backend == "compiled"  # at the first update
-        self._held: dict[str, Any] | None = None  # the state to save where the present one is between two steps
+        self._compiles = plan.backend == "compiled"  # the next update compiles, which a signal may end
+        self._held: dict[str, Any] | None = None  # the state to save while the present one is in the middle of a step
 
     # ---- the loop
 
@@ -116,7 +116,7 @@ class Trainer:
         return self.step >= self.config.steps
 
     def begin(self) -> None:
-        """Begins the first episodes, where no checkpoint is gone on from."""
+        """Begins the first episodes of a new run, and makes the updates that a resumed run still owes."""
         try:
             self.collector.begin()
         except (Exception, SystemExit) as error:
@@ -215,6 +215,7 @@ class Trainer:
         return {
             "env": {"id": self.task.id, "kwargs": self.task.kwargs},
             "time_limit": self.task.time_limit,
+            "channels": self.task.observe.channels,
             "observation": self.task.observe.description(),
             "actions": self.task.actions,
             "agent": to_plain(self.config.agent),

@@ -1,1 +1,1 @@
-"""Small networks on a CPU by NumPy, with their derivatives by hand."""
+"""Small networks on a CPU in NumPy, with derivatives that are written by hand."""

@@ -1,4 +1,4 @@
-"""MinAtar's convolution on a CPU: the formulas by NumPy, the derivatives by hand, as in layers.py beside it."""
+"""MinAtar's convolution in NumPy on a CPU, with derivatives that are written by hand; layers.py has those of others."""
 
 import numpy as np
 from torch import nn
@@ -7,7 +7,7 @@ from agent.compute.numpy.layers import Pullback, views
 from agent.networks.encoders import TrunkEncoder
 from agent.networks.trunks import Convolution, Convolutions
 
-#: Positions of the window up to which this is faster than torch: beyond, the patches leave the processor's cache.
+#: For windows at more positions torch is faster: the patches no longer fit in the processor's cache.
 POSITIONS = 64
 
 
@@ -18,7 +18,7 @@ class PatchConvolution:
     ordered as torch's flattened [B, q, H', W'].
 
     Args:
-        encoder: where `fits`; its parameters are shared, and the pullback writes their gradients.
+        encoder: one that `fits`; its parameters are shared, and the pullback writes their gradients.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -49,7 +49,7 @@ class PatchConvolution:
         return patches
 
     def vjp(self, patches: np.ndarray) -> tuple[np.ndarray, Pullback]:
-        """The features [B, q·P] of patches, and their pullback, which ends here: its result has no meaning."""
+        """The features [B, q·P] of patches, and their pullback, whose result means nothing: images need no gradient."""
         y: np.ndarray = self.weight @ patches
         y += self.bias[:, None]
         np.maximum(y, np.zeros_like(y), out=y)  # faster than with a zero

@@ -1,4 +1,4 @@
-"""The gradient of the loss by hand, for small networks on a CPU."""
+"""The gradient of the loss without autograd, for small networks on a CPU."""
 
 from math import sqrt
 from typing import Any
@@ -18,17 +18,18 @@ from agent.replay.batch import Batch
 
 
 class NumpyGradient:
-    """A Gradient for networks on a CPU for which NumpyNetwork.fits; for its arguments see AutogradGradient.
+    """A Gradient for a network that NumpyNetwork.fits; for its arguments see AutogradGradient.
 
-    The losses of losses.py are differentiated by hand, others by autograd on the streams' outputs alone.
+    losses.py has the derivatives of some losses. For the others autograd goes from the loss back to the streams'
+    outputs; from there NumPy goes back to the parameters.
     """
 
     def __init__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> None:
         assert parameters.grad is not None
         self.network, self.target, self.config = NumpyNetwork(network), NumpyNetwork(target), config
         self._flat, self._head = parameters.grad.numpy(), network.head
-        self._soft = config.munchausen.enabled
-        known = None if self._soft else LOSSES.get(type(network.head))
+        self._munchausen = config.munchausen.enabled
+        known = None if self._munchausen else LOSSES.get(type(network.head))
         self._by_hand = None if known is None else known(config, network.head)
 
     def __call__(
@@ -41,7 +42,7 @@ class NumpyGradient:
         next_outputs = selector = self.target.outputs(next_observation, draws.target)
         if self.config.double:
             selector = self.network.outputs(next_observation, draws.selection)
-        current = self.target.outputs(observation, draws.target) if self._soft else None
+        current = self.target.outputs(observation, draws.target) if self._munchausen else None
         outputs, pullback = self.network.vjp(observation, draws.prediction)
         if self._by_hand is not None:
             loss, gradient, priority = self._by_hand(rows, outputs, next_outputs, selector, weights)
@@ -62,7 +63,7 @@ class NumpyGradient:
         current: np.ndarray | None,
         weight: np.ndarray | None,
     ) -> tuple[Tensor, np.ndarray, np.ndarray | None]:
-        """Loss, its gradient by the streams' outputs [B, A, …], and priorities: for any head."""
+        """Loss, its gradient with respect to the streams' outputs [B, A, …], and priorities: for any head."""
         rows, weights = batch.tensors(torch.device("cpu")), None if weight is None else torch.from_numpy(weight)
         leaf = torch.from_numpy(outputs).requires_grad_()
         with torch.no_grad():

@@ -1,6 +1,7 @@
-"""Linear layers, their normalisation and their ReLU on a CPU: the formulas by NumPy, the derivatives by hand.
+"""Linear layers with normalisation and ReLU in NumPy on a CPU, with derivatives that are written by hand.
 
-They work on views of the modules' parameters and gradients, so that there is nothing to keep in step.
+`vjp` (vector-Jacobian product) returns the outputs and a pullback, which goes back from the gradient of the outputs.
+The layers work on views of the modules' parameters and gradients: nothing is copied, and no copy can be out of date.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,19 +13,19 @@ from torch import Tensor, nn
 
 from agent.noise.layers import Linear, NoisyLinear
 
-#: Takes the gradient by a result, writes that of the parameters, and returns that by the input.
+#: Takes the gradient of the loss with respect to an output, writes the parameters' gradients, returns the input's.
 Pullback = Callable[[np.ndarray], np.ndarray]
-#: f(ε) of a layer's inputs [N, p] and outputs [N, q], where N divides B; [p] and [q] of one row; None: the mean layer.
+#: f(ε) for a layer's inputs [N, p] and outputs [N, q], where N divides B; [p] and [q] for a row; None: the mean layer.
 Noise = tuple[np.ndarray, np.ndarray] | None
 
-#: How many numbers of a layer's weights fit in a processor's cache beside its inputs and outputs.
+#: So many weights fit in a processor's cache beside the layer's inputs and outputs.
 CACHED = 2**16
 #: Rows up to which a large matrix is faster on the left of a product than on its right.
 FEW = 64
 
 
 def chain(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> tuple[np.ndarray, Pullback]:
-    """The outputs of the layers, one after the other, for x; and the pullback through all of them."""
+    """The output for x of the layers, one after the other, and the pullback through all of them."""
     pulls = []
     for layer, layer_noise in zip(layers, noise, strict=False):
         x, pull = layer.vjp(x, layer_noise)
@@ -39,7 +40,7 @@ def chain(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> t
 
 
 def run(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> np.ndarray:
-    """The outputs of the layers for one row x [p], under noise of one row."""
+    """The output of the layers, one after the other, for one row x [p] under noise of one row."""
     for layer, layer_noise in zip(layers, noise, strict=False):
         x = layer.row(x, layer_noise)
     return x
@@ -49,7 +50,7 @@ class Layer:
     """A linear layer, its normalisation and its ReLU."""
 
     def __init__(self, layer: Linear, norm: nn.Module | None, first: bool) -> None:
-        """norm None: an output layer. first: its input is an observation, which needs no gradient."""
+        """`norm` None marks an output layer, without ReLU; `first` says that no gradient of the input is needed."""
         self.first, self.hidden = first, norm is not None
         (self.mu, self.g_mu), (self.mu_bias, self.g_mu_bias) = views(layer.weight), views(layer.bias)
         self.noisy = isinstance(layer, NoisyLinear)
@@ -172,14 +173,14 @@ class _Norm:
         return y, scale
 
     def vjp(self, x: np.ndarray, pull: Pullback) -> tuple[np.ndarray, Pullback]:
-        """Normalises x [B, q] in place; `pull` is the next step of the pullback."""
+        """The outputs of x [B, q], which is normalised in place, and the pullback, which ends in `pull`."""
         y, scale = self.normalise(x)
 
         def pullback(g: np.ndarray) -> np.ndarray:
             total(g, self.g_bias)
             product = g * x
             total(product, self.g_weight)
-            # With d = g ⊙ weight, the gradient by x is scale·(d − mean(d) − x·mean(d ⊙ x)).
+            # With d = g ⊙ weight, the gradient of the input is scale·(d − mean(d) − x·mean(d ⊙ x)).
             along = product.dot(self.weight * self.average)[:, None]
             g *= self.weight
             g -= g.dot(self.average)[:, None]
@@ -194,7 +195,7 @@ class _Norm:
 def product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """x·weightᵀ [B, q] of x [B, p] and weight [q, p].
 
-    OpenBLAS takes up to twice as long for few rows and a large matrix as for the same product transposed.
+    For few rows and a large matrix, OpenBLAS takes up to twice as long as for the same product transposed.
     """
     left = len(x) <= FEW and weight.size >= CACHED
     y: np.ndarray = np.ascontiguousarray(weight.dot(x.T).T) if left else x.dot(weight.T)
@@ -202,7 +203,7 @@ def product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def total(rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """The sum of rows [B, q], to `out` [q], by a product with ones: a third of the time of NumPy's sum over an axis."""
+    """Writes the sum of rows [B, q] to `out` [q]. A product with ones takes a third of the time of NumPy's sum."""
     return np.dot(_ones(len(rows)), rows, out=out)
 
 
@@ -212,7 +213,7 @@ def _ones(count: int) -> np.ndarray:
 
 
 def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a_i·b_j [q, p]: as a product of matrices twice as fast, until the result no longer fits the processor's cache."""
+    """a_i·b_j [q, p]. A product of matrices is twice as fast while the result fits in the processor's cache."""
     product: np.ndarray = a[:, None].dot(b[None]) if a.size * b.size <= CACHED else a[:, None] * b
     return product
 

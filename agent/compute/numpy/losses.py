@@ -1,7 +1,7 @@
-"""Losses on a CPU by NumPy, with their derivatives by the streams' outputs by hand. Tests hold them to autograd's.
+"""Losses in NumPy on a CPU, and their derivatives with respect to the streams' outputs. Tests compare with autograd.
 
-A loss is made for a config and a head, and takes outputs of the streams, [B, A] or [B, A, K]: `outputs` of the online
-network at s, `next_outputs` of the target network at s', and `selector`, by which the next action is selected.
+A loss is made for a config and a head. It takes outputs of the streams, [B, A] or [B, A, K]: `outputs` of the online
+network at s, `next_outputs` of the target network at s', and `selector`, whose values select the next action.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from agent.networks.heads.expected import ExpectedHead
 from agent.replay.batch import Batch
 
 Array = np.ndarray
-#: batch, outputs, next_outputs, selector, weight [B] or None → loss, its gradient by `outputs`, priorities [B] or None
+#: batch, outputs, next_outputs, selector, weight [B] or None → loss, gradient for `outputs`, priorities [B] or None
 Loss = Callable[[Batch[np.ndarray], Array, Array, Array, Array | None], tuple[Any, Array, Array | None]]
 
 TINY = np.float32(np.finfo(np.float32).tiny)
 
 
 def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
-    """Huber's or the squared loss of one number per action: td_loss of agent/networks/heads/expected.py."""
+    """Huber's or the squared loss of one number per action, as td_loss in agent/networks/heads/expected.py."""
     bound, squared, limits = config.huber_threshold, config.loss == "squared", config.target_range
     starts = np.arange(config.batch_size) * head.shape[0]  # where a row of values [B, A] begins
 
@@ -64,7 +64,7 @@ def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
         target = project(masses, positions if limits is None else positions.clip(*limits), atoms)
         action = batch.action
         log_masses = _log_softmax(outputs[rows, action])
-        # The divergence, with 0·ln 0 = 0, and its derivative by the logits, softmax·Σ target − target.
+        # The divergence, with 0·ln 0 = 0; its derivative with respect to the logits is softmax·Σ target − target.
         losses = np.einsum("bk,bk->b", target, np.log(np.maximum(target, TINY)) - log_masses)
         slope = np.exp(log_masses)
         slope *= target.sum(axis=1, keepdims=True)
@@ -78,7 +78,7 @@ def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
     return loss
 
 
-#: The heads whose loss NumPy computes.
+#: The heads whose loss and derivative are in this file.
 LOSSES: dict[type[Head], Callable[[AgentConfig, Any], Loss]] = {
     ExpectedHead: expected_loss,
     CategoricalHead: categorical_loss,
@@ -88,8 +88,8 @@ LOSSES: dict[type[Head], Callable[[AgentConfig, Any], Loss]] = {
 def project(masses: Array, positions: Array, atoms: Array) -> Array:
     """Moves masses [B, K] at positions [B, K] to evenly spaced atoms [K]: each to its two neighbours.
 
-    It goes through B·K masses. `project` of agent/networks/heads/categorical.py goes through B·K·K pairs, since sums to
-    the same place come in any order on a device.
+    It goes through B·K masses. `project` in agent/networks/heads/categorical.py goes through B·K·K pairs, since an
+    accelerator would add the masses that move to one atom in any order, which changes the rounding.
     """
     last = len(atoms) - 1
     place = (positions - atoms[0]) * np.float32(last / (atoms[-1] - atoms[0]))

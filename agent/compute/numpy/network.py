@@ -1,7 +1,7 @@
-"""The network on a CPU: the same formulas by NumPy, with their derivatives by hand.
+"""The network on a CPU: the same formulas in NumPy, with derivatives that are written by hand.
 
-A small network spends more time in torch's dispatcher and autograd than in its sums; an update by these few lines takes
-half to four fifths as long. Tests hold them to autograd's result.
+A small network spends more time in torch's dispatcher and autograd than in its sums; an update in NumPy takes half to
+four fifths as long. Tests compare the results with autograd's.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class NumpyNetwork:
     """A QNetwork of linear layers on the CPU, behind a small convolution where there is one.
 
     Args:
-        network: its parameters are shared; their gradients, where there are any, are written by the pullback.
+        network: its parameters are shared; the pullback writes their gradients, where they have any.
     """
 
     def __init__(self, network: QNetwork) -> None:
@@ -102,7 +102,7 @@ class NumpyNetwork:
         return self._combine(run(self._value, features, parts[depth + len(self._advantage) :]), advantage)
 
     def vjp(self, inputs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
-        """The outputs, and the pullback of ∂L/∂outputs (which it may overwrite)."""
+        """The outputs, and the pullback, which takes ∂L/∂outputs and may overwrite it."""
         if self._convolution is None:
             return self._linear_vjp(inputs, noise)
         x, pull_x = self._convolution.vjp(inputs)
@@ -138,7 +138,7 @@ class NumpyNetwork:
 
 
 def _norms_fit(encoder: Encoder) -> bool:
-    """Whether only layer normalisation, or nothing, stands between its linear layers."""
+    """Whether each linear layer of the encoder is followed by layer normalisation with weight and bias, or by none."""
     mlp = encoder.mlp if isinstance(encoder, TrunkEncoder) else encoder
     assert isinstance(mlp, MLPEncoder)
     norms = [norm for norm in mlp.norms if type(norm) is not nn.Identity]
@@ -150,7 +150,7 @@ def _stream(stream: Stream, first: bool) -> list[Layer]:
 
 
 class NumpyPolicy:
-    """A Policy of a network for which NumpyNetwork.fits."""
+    """A Policy for a network that NumpyNetwork.fits."""
 
     def __init__(self, network: QNetwork) -> None:
         self._network = NumpyNetwork(network)

@@ -1,1 +1,1 @@
-"""Features → values: one file a head."""
+"""Features → values: one file for each head, their base class, and the registry of names."""

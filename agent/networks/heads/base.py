@@ -1,8 +1,10 @@
 """Features → values. Every head returns a typed tuple that carries q_values [..., A].
 
-A head is made of streams, whose outputs are one number or K numbers per action; `values` makes the typed tuple of them,
-`target` makes the learning target of the next state's tuple, `loss` is the unreduced loss. Quantile heads are in
-agent/quantile_heads.py. Shapes: [...] are the rows of a batch, A actions, K atoms or quantiles.
+A head is made of streams, whose outputs are one number or K numbers per action. `values` makes the typed tuple from
+these outputs, `target` makes the learning target from the outcome of the next action, and `loss` compares the two, row
+by row. Each head has a file beside this one; registry.py knows them by name.
+
+Shapes: [...] are the rows of a batch, A actions, K atoms or quantiles.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,7 @@ from agent.networks.encoders import normalisation
 from agent.noise.distributions import LayerNoise, NoiseSizes
 from agent.noise.layers import LinearFactory
 
+#: [low, high], the range to which learning targets are clipped (`agent.target_range`).
 Limits = Sequence[float] | None
 
 
@@ -29,7 +32,7 @@ class Values(Protocol):
 
     @property
     def outcomes(self) -> Tensor:
-        """For every action, the numbers that make a target: values [..., A], masses or quantiles [..., A, K]."""
+        """The numbers that make a target, for every action: values [..., A], masses or quantiles [..., A, K]."""
 
 
 class Stream(nn.Module):
@@ -44,7 +47,7 @@ class Stream(nn.Module):
         layer_norm: bool = False,
         output: LinearFactory | None = None,
     ) -> None:
-        """`linear` makes the layers, `output` (None: linear) the output layer."""
+        """`linear` makes the hidden layer, `output` (None: `linear`) makes the output layer."""
         super().__init__()
         self.hidden = linear(features, hidden)
         self.norm = normalisation(hidden, layer_norm)
@@ -65,7 +68,7 @@ class Sizes:
         features: p.
         hidden: width of each stream's hidden layer.
         actions: A.
-        linear: makes the layers.
+        linear: makes the hidden layers.
         dueling: whether there is a value stream.
         layer_norm: whether the hidden layers are normalised.
         output: makes the output layers; None: `linear` does.
@@ -80,7 +83,7 @@ class Sizes:
     output: LinearFactory | None = None
 
     def stream(self, outputs: int) -> Stream:
-        """One stream with so many outputs."""
+        """A new stream with `outputs` outputs."""
         return Stream(self.features, self.hidden, outputs, self.linear, self.layer_norm, self.output)
 
 
@@ -92,10 +95,10 @@ class Head(nn.Module):
 
     Args:
         sizes: of the streams.
-        atoms: K; None for one number per action without a dimension of its own.
+        atoms: K; None: one number per action, without a dimension for it.
     """
 
-    #: How many levels τ a forward pass takes for prediction and for target: only implicit quantiles take any.
+    #: How many levels τ the prediction and the target take; None for all heads but implicit quantiles.
     level_counts: tuple[int, int] | None = None
 
     def __init__(self, sizes: Sizes, atoms: int | None = None) -> None:
@@ -124,7 +127,14 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
-        """The learning target: the next state's outcome, discounted, the reward added, clipped to the limits."""
+        """The learning target: the reward plus the discounted outcome at s', clipped to the limits.
+
+        Args:
+            outcome: [...] or [..., K], the `Values.outcomes` of the next action (Munchausen: mixed by a soft policy).
+            reward: [...], the sum of k discounted rewards.
+            discount: [...], γ^k·(1 − terminated).
+            limits: see Limits.
+        """
         raise NotImplementedError
 
     def loss(self, prediction: Any, action: Tensor, target: Tensor) -> Tensor:
@@ -132,7 +142,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def priority(self, prediction: Any, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
-        """How much there is to learn from each row [...]: its loss, as in Rainbow, unless a head knows better."""
+        """The priority of each row [...] in a prioritised replay: by default its loss, as in Rainbow."""
         return loss
 
 
@@ -142,8 +152,8 @@ class HeadParts:
 
     Attributes:
         sizes: of its streams.
-        config: the algorithm, of which a head of this package reads its own node.
-        options: `agent.head_options`, for heads of one's own.
+        config: the algorithm; a head of this package reads the node of its name, such as `config.quantile`.
+        options: `agent.head_options`, for heads that a user registers.
     """
 
     sizes: Sizes

@@ -41,7 +41,7 @@ class CategoricalHead(Head):
         return CategoricalValues((torch.softmax(outputs, dim=-1) * self.atoms).sum(dim=-1), outputs)
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
-        """The target masses [..., K] of an outcome [..., K]: its atoms, moved, clipped and projected (algorithm 1)."""
+        """The target masses [..., K] of an outcome [..., K]: atoms are moved, clipped and projected (algorithm 1)."""
         moved = bellman_target(reward.unsqueeze(-1), discount.unsqueeze(-1), self.atoms)
         return project(outcome, moved if limits is None else moved.clamp(*limits), self.atoms)
 
@@ -54,8 +54,8 @@ class CategoricalHead(Head):
 def project(probabilities: Tensor, positions: Tensor, atoms: Tensor) -> Tensor:
     """Moves masses to evenly spaced atoms: each is shared by its two neighbours (Bellemare et al. 2017, eq. 7).
 
-    m_i = Σ_j [1 − |[x_j] − z_i| / Δz] p_j, the inner brackets clipped to [z_1, z_K], the outer to [0, 1]. Written out
-    as it stands: a matrix for each row, and no scatter.
+    m_i = Σ_j [1 − |[x_j] − z_i| / Δz] p_j, the inner brackets clipped to [z_1, z_K], the outer to [0, 1]. The code is
+    this formula, with a matrix for each row and no scatter.
 
     Args:
         probabilities: p [..., K'].
@@ -71,7 +71,7 @@ def project(probabilities: Tensor, positions: Tensor, atoms: Tensor) -> Tensor:
 
 
 def categorical_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
-    """KL(target ‖ prediction) [...] of log-probabilities and target masses, [..., K].
+    """KL(target ‖ prediction) [...] from log-probabilities and target masses, both [..., K].
 
     Its gradient is that of the cross-entropy (Bellemare et al. 2017, algorithm 1); the divergence itself, which is 0
     where nothing is left to learn, is also Rainbow's priority (Hessel et al. 2018, "Integrated agent").

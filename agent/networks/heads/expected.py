@@ -29,7 +29,7 @@ class ExpectedHead(Head):
         self.threshold = threshold
 
     def values(self, outputs: Tensor) -> ExpectedValues:
-        """The values of outputs [..., A], which they are."""
+        """The outputs [..., A] as values; nothing is computed."""
         return ExpectedValues(outputs)
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
@@ -50,8 +50,8 @@ class ExpectedHead(Head):
 def td_loss(value: Tensor, target: Tensor, loss: Loss, threshold: float = 1.0) -> Tensor:
     """The unreduced loss [...] of values [...] and targets [...].
 
-    Huber: ½·error² up to `threshold`, a line from there (1: Mnih et al. 2015 clip the error to ±1, the same
-    gradient); or ½·error² everywhere.
+    Huber's loss is ½·error² up to `threshold` and a line beyond it; with threshold 1 its gradient is the error clipped
+    to ±1, as in Mnih et al. 2015. The squared loss is ½·error² everywhere.
     """
     if loss == "huber":
         return F.huber_loss(value, target, reduction="none", delta=threshold)

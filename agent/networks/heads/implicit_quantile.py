@@ -15,11 +15,11 @@ class ImplicitQuantileHead(SampledHead):
     """The quantile function itself, at levels τ that come in as an argument: IQN (Dabney et al. 2018b, 1806.06923).
 
     Features ψ(x) [..., p] are multiplied by an embedding of each level, φ(τ) = ReLU(W·cos(πiτ) + b), i = 0 … n − 1
-    (eq. 4); the streams then see [..., K, p]. Without given levels the head uses fixed, evenly spaced ones:
-    acting and evaluation do so, and are a function of the observation.
+    (eq. 4); the streams then see [..., K, p]. Where no levels are given, in acting and evaluation, the head uses fixed,
+    evenly spaced ones, so that its values are a function of the observation.
 
-    Deviation: the next action is chosen by the mean of the very quantiles that make up the target (with double
-    Q-learning by the online network at the fixed levels), where the paper draws other levels for it.
+    Deviation: the paper draws other levels to choose the next action. Here the mean of the target's own quantiles
+    chooses it; with double Q-learning the online network does, at the fixed levels.
 
     Args:
         sizes: of the streams; the embedding's layer is of the same kind.
@@ -48,9 +48,8 @@ class ImplicitQuantileHead(SampledHead):
         *stream_noise, embedding_noise = noise
         if levels is None:
             rows = 1 if embedding_noise is None else len(embedding_noise.output)
-            levels = self.levels.expand(
-                rows, *(1,) * (features.dim() - 2), -1
-            )  # an embedding for each draw, not each row
+            # One embedding for each draw of noise, not for each row: the levels are the same.
+            levels = self.levels.expand(rows, *(1,) * (features.dim() - 2), -1)
         embedded = torch.relu(self.embedding(torch.cos(levels.unsqueeze(-1) * self.frequencies), embedding_noise))
         quantiles = self.outputs(features.unsqueeze(-2) * embedded, stream_noise).mT  # [..., A, K]
         return QuantileValues(quantiles.mean(dim=-1), quantiles, levels)

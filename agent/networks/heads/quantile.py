@@ -66,21 +66,21 @@ class QuantileHead(SampledHead):
         return QuantileValues(outputs.mean(dim=-1), outputs, self.levels)
 
 
-#: Pairs of quantiles that a CPU goes through at once: their numbers stay in its cache, twice as fast.
+#: A CPU takes at most so many pairs of quantiles at once: they then stay in its cache, which is twice as fast.
 PAIRS = 2**18
 
 
 def quantile_loss(quantiles: Tensor, levels: Tensor, target: Tensor, kappa: float) -> Tensor:
     """The quantile Huber loss [...]: Σ_i E_j ρ_τi(target_j − quantile_i) (Dabney et al. 2018a, algorithm 1).
 
-    ρ_τ(u) = |τ − 1{u < 0}|·L_κ(u)/κ (Dabney et al. 2018b, eq. 3), and |τ − 1{u < 0}|·|u| for κ = 0. The K·K' pairs
-    are gone through once, for values and slopes together, which autograd would do several times over.
+    ρ_τ(u) = |τ − 1{u < 0}|·L_κ(u)/κ (Dabney et al. 2018b, eq. 3), and |τ − 1{u < 0}|·|u| for κ = 0. One pass over the
+    K·K' pairs gives values and slopes together; autograd would make several.
 
     Args:
         quantiles: [..., K], predicted.
         levels: [..., K], their levels in (0, 1).
         target: [..., K'], samples of the target distribution; no gradient flows to them.
-        kappa: κ, where the loss goes over from a parabola to a line.
+        kappa: κ, the error at which the loss turns from a parabola into a line.
     """
     with torch.no_grad():
         value, slope = _quantile_terms(quantiles, levels.expand_as(quantiles), target, kappa)

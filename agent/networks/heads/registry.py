@@ -1,6 +1,6 @@
-"""The heads by name, open to heads of one's own.
+"""The heads by name; a user's module may register more.
 
-A head of one's own needs one line, in any module that is imported before the agent is built::
+A head of your own needs one line, in any module that is imported before the agent is built::
 
     register_head("mine", lambda parts: MyHead(parts.sizes, **parts.options))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,10 +90,11 @@ class Canvas:
         from matplotlib.lines import Line2D
 
         handles = [Line2D([], [], color=color(i), linestyle=dash(i), linewidth=2.0) for i in range(len(names))]
-        longest = max(len(cut(name)) for name in names)
+        texts = labels(names)
+        longest = max(map(len, texts))
         columns = max(1, min(len(names), int(self.figure.get_figwidth() * 12 / (longest + 6))))
         self.figure.legend(
-            handles, [plain(cut(name)) for name in names], loc="outside lower center", ncols=columns, frameon=False,
+            handles, texts, loc="outside lower center", ncols=columns, frameon=False,
             fontsize=8 if len(names) <= 12 else 7,
         )  # fmt: skip
 
@@ -107,9 +109,18 @@ def dash(index: int) -> Dash:
     return DASHES[index // len(PALETTE) % len(DASHES)]
 
 
-def cut(name: str) -> str:
-    """A name that is not longer than a label may be."""
-    return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…"
+def labels(names: Sequence[str]) -> list[str]:
+    """Names of groups, short enough for a picture and each its own: long ones without the nodes of their options."""
+    found = [name if len(name) <= MAX_LABEL else " ".join(map(_without_node, name.split(" "))) for name in names]
+    found = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…" for name in found]
+    times = Counter(found)
+    return [plain(f"{i + 1}: {name}" if times[name] > 1 else name) for i, name in enumerate(found)]
+
+
+def _without_node(word: str) -> str:
+    """agent.noise.sigma0=0.5 as sigma0=0.5."""
+    name, equals, value = word.partition("=")
+    return f"{name.rpartition('.')[2]}{equals}{value}"
 
 
 def plain(text: str) -> str:
@@ -126,7 +137,6 @@ def style(axes: Axes) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GREY)
     axes.tick_params(color=GREY, labelsize=8)
-    axes.title.set_fontsize(9)
 
 
 def inline(svg: str) -> str:

@@ -128,7 +128,8 @@ def _baseline(groups: Sequence[Group], asked: str) -> str:
         UserError: where none, or more than one, is called so.
     """
     names = [group.name for group in groups]
-    matching = [name for name in names if name == asked] or [name for name in names if asked in name]
+    matching = [name for name in names if asked in (name, name.partition("=")[2])]
+    matching = matching or [name for name in names if asked in name]
     if len(matching) != 1:
         kind = "no group is" if not matching else f"{len(matching)} groups are"
         raise UserError(f"baseline={asked}: {kind} called so; the groups are {'; '.join(names[:20])}")

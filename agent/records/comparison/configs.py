@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from agent.common.errors import UserError
+from agent.common.files import open_plain
 
 #: Bounds of what is read: bytes, options, levels, characters of a text, lines and characters of the head.
 MAX_CONFIG, MAX_OPTIONS, MAX_DEPTH, MAX_TEXT = 1 << 18, 2_000, 12, 200
@@ -24,7 +25,7 @@ def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     if not path.is_file():
         return {}, ()
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             text = file.read(MAX_CONFIG + 1).decode(errors="replace")
         if len(text) > MAX_CONFIG:
             raise UserError(f"{path} is larger than a config can be: leave this run out")

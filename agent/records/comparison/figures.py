@@ -11,7 +11,6 @@ from agent.records.comparison.canvas import (
     Canvas,
     Picture,
     color,
-    cut,
     dash,
     limit,
     of_group,
@@ -45,20 +44,29 @@ def curves(
             draw_runs(axes, index, runs, by_time, len(groups))
             if curve is not None:
                 curve = within(curve, result.bounds)
-                draw_curve(canvas, axes, index, group.name, curve)
+                draw_curve(canvas, axes, index, curve)
                 numbers.setdefault(group.name, {})["seconds" if by_time else "steps"] = curve_numbers(curve)
         axes.set_xlabel("training seconds" if by_time else "environment steps")
         axes.xaxis.set_major_formatter(short_number)
         axes.margins(x=0.02)
-        limit(axes, result.bounds)
         if result.threshold is not None:
-            axes.axhline(result.threshold, color=GREY, linestyle=(0, (6, 3)), linewidth=1.0)
-            axes.annotate("solved", (1.0, result.threshold), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                          textcoords="offset points", ha="right", fontsize=7, color=GREY)  # fmt: skip
+            draw_solved(axes, result.threshold)
+        limit(axes, result.bounds)
     canvas.axes[0].set_ylabel(plain(metric_label(metric)))
-    band = "IQM over seeds, band: 95 % by a bootstrap" if robust else "mean over seeds, band: 95 % by Student's t"
+    band = "IQM over seeds, band: 95 % by a bootstrap" if robust else "Mean over seeds, band: 95 % by Student's t"
     caption = f"{band}; thin: single seeds. A group's line ends where its first run ends. One seed has no band."
     return canvas.finish(caption, [group.name for group in groups]), numbers
+
+
+def draw_solved(axes: Axes, threshold: float) -> None:
+    """The return from which the task counts as solved, where it is near to what was reached."""
+    low, high = axes.get_ylim()
+    if low < threshold < high + 0.5 * (high - low):
+        axes.axhline(threshold, color=GREY, linestyle=(0, (6, 3)), linewidth=1.0)
+        axes.annotate(
+            f"solved: {threshold:g}", (1.0, threshold), (0, 2), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", fontsize=7, color=GREY,
+        )  # fmt: skip
 
 
 def metric_label(metric: str) -> str:
@@ -76,11 +84,13 @@ def draw_runs(axes: Axes, index: int, runs: Sequence[Series], by_time: bool, gro
                             alpha=0.35 if groups <= 12 else 0.15, zorder=2))  # fmt: skip
 
 
-def draw_curve(canvas: Canvas, axes: Axes, index: int, name: str, curve: Curve) -> None:
+def draw_curve(canvas: Canvas, axes: Axes, index: int, curve: Curve) -> None:
     """The line over seeds and its band."""
     with of_group(index) as mark:
-        mark(*axes.plot(curve.x, curve.centre, color=color(index), linestyle=dash(index), linewidth=1.8, zorder=4,
-                        marker="o" if len(curve.x) == 1 else "", markersize=4))  # fmt: skip
+        marker = "o" if len(curve.x) == 1 else ""
+        mark(
+            *axes.plot(curve.x, curve.centre, marker=marker, ls=dash(index), color=color(index), lw=1.8, ms=4, zorder=4)
+        )
         if curve.low is not None and curve.high is not None:
             band = axes.fill_between(curve.x, curve.low, curve.high, color=color(index), alpha=0.15, linewidth=0)
             mark(band)
@@ -122,8 +132,10 @@ def inside(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture 
             series = [run.series.get(name, EMPTY) for run in group.runs.get(result.name, ())]
             draw_runs(axes, index, series, False, len(groups))
             if (curve := over_seeds(series, False, False)) is not None:
-                draw_curve(canvas, axes, index, group.name, Curve(curve.x, curve.centre, None, None, curve.runs))
-        axes.set_title(plain(titles.get(name, f"mean |σ|·√inputs, {cut(name.removeprefix(SIGMA))}")), loc="left")
+                draw_curve(canvas, axes, index, Curve(curve.x, curve.centre, None, None, curve.runs))
+        axes.set_title(
+            plain(titles.get(name, f"mean |σ|·√inputs, {name.removeprefix(SIGMA)[-40:]}")), loc="left", fontsize=9
+        )
         axes.xaxis.set_major_formatter(short_number)
         if name == "train/loss":
             positive(axes)
@@ -135,5 +147,10 @@ def inside(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture 
 def positive(axes: Axes) -> None:
     """A logarithmic axis where all values are above 0."""
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines] or [np.zeros(1)])
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     if len(values) and values.min() > 0.0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(short_number)
+        axes.yaxis.set_minor_formatter(NullFormatter())

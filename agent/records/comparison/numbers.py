@@ -91,7 +91,7 @@ def table_rows(found: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
                     (
                         group.name,
                         str(last.runs),
-                        f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} … {max(steps):,}",
+                        f"{max(steps):,}" if min(steps) > 0.99 * max(steps) else f"{min(steps):,} … {max(steps):,}",
                         *_cells(last),
                         _cells(task.summaries["best"][group.name])[0],
                         *([_difference(found, task.name, group.name)] if found.baseline else []),

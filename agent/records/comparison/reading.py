@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.common.files import open_plain
 from agent.records.comparison.configs import read_config
 from agent.records.run_folder import CONFIG
 
@@ -149,7 +150,7 @@ def _series(points: list[tuple[float, float, float]], clock: Array) -> Series:
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a metrics file, with a whole `global_step`; what is torn, foreign or endless is left out."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             for line in islice(_lines(file), MAX_LINES):
                 try:
                     row = json.loads(line)
@@ -185,7 +186,7 @@ def number(value: Any) -> float | None:
 def read_evaluation(path: Path) -> dict[str, Any] | None:
     """What evaluate.py wrote of an agent: its step, how it was played, and the mean return; None without any."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             text = file.read(MAX_EVALUATION + 1)
         found = json.loads(text) if len(text) <= MAX_EVALUATION else None
     except (OSError, ValueError, RecursionError):

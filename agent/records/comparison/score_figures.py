@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.records.comparison import aggregates
-from agent.records.comparison.canvas import Canvas, Picture, color, cut, dash, limit, of_group, plain, round_to
+from agent.records.comparison.canvas import Canvas, Picture, color, dash, labels, limit, of_group, round_to
 from agent.records.comparison.comparing import Comparison
 from agent.records.comparison.scoring import AGENTS, Summary, TaskResult
 from agent.records.plots import GREY
@@ -27,20 +27,26 @@ CROWDED = 8
 def scores(number: int, task: TaskResult, names: Sequence[str]) -> Picture:
     """Every seed's score on one task, with the mean of each group and its interval: last agents, best agents."""
     shown = _shown(task, names)
-    canvas = Canvas(f"scores_{number}", task.name, 1, 2, 11.0, 1.5 + 0.34 * len(shown))
+    canvas = Canvas(f"scores_{number}", task.name, 1, 2, 11.0, 1.5 + row_height(len(shown)) * len(shown))
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
         for row, index in enumerate(shown):
             values = task.scores[which].get(names[index], np.empty(0))
             if len(values):
                 _strip(axes, row, index, values, task.summaries[which][names[index]])
-        _rows(axes, [names[index] for index in shown] if which == "last" else None, len(shown))
-        axes.set_title(f"{which} agent", loc="left")
+        texts = labels(names)
+        _rows(axes, [texts[index] for index in shown] if which == "last" else None, len(shown))
+        axes.set_title(f"{which} agent", loc="left", fontsize=9)
         axes.set_xlabel("return")
         limit(axes, task.bounds, "x")
     canvas.axes[1].set_xlim(*_union(canvas.axes))
     canvas.axes[0].set_xlim(*_union(canvas.axes))
     left_out = f" The {len(shown)} best of {len(task.scores['last'])} groups." if len(shown) < len(names) else ""
     return canvas.finish(f"Dots: seeds. Black: mean and its 95 % interval (Student's t). White: IQM.{left_out}")
+
+
+def row_height(rows: int) -> float:
+    """Inches of a row, fewer where there are many."""
+    return 0.34 if rows <= 15 else 0.22
 
 
 def _shown(task: TaskResult, names: Sequence[str]) -> list[int]:
@@ -57,12 +63,14 @@ def _strip(axes: Axes, row: int, index: int, values: np.ndarray, summary: Summar
         mark(*axes.plot(values, heights, "o", color=color(index), alpha=0.55, markersize=5, markeredgewidth=0))
         if summary.mean_interval is not None:
             mark(*axes.plot(summary.mean_interval, (row, row), color="black", linewidth=1.6, zorder=4))
+        if len(values) == 1:
+            return
         mark(*axes.plot(summary.iqm, row, "D", mfc="white", mec="black", markersize=5, zorder=5))
         mark(*axes.plot(summary.mean, row, "o", color="black", markersize=5, zorder=6))
 
 
 def _rows(axes: Axes, names: Sequence[str] | None, count: int) -> None:
-    axes.set_yticks(range(count), [""] * count if names is None else [plain(cut(name)) for name in names])
+    axes.set_yticks(range(count), [""] * count if names is None else names)
     axes.set_ylim(count - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
 
@@ -74,21 +82,23 @@ def _union(axes: Sequence[Axes]) -> tuple[float, float]:
 
 def profiles(found: Comparison) -> Picture | None:
     """The share of runs whose score is above each level: of one task its returns, of several normalised scores."""
-    if not found.shared:
+    several = [index for index, group in enumerate(found.groups) if group.seeds > 1]
+    if not found.shared or not several:
         return None
     one = len(found.shared) == 1
     canvas = Canvas("profiles", "Performance profile", 1, 2, 11.0, 4.0)
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
-        runs = [found.raw(g.name, which) if one else found.normalised(g.name, which) for g in found.groups]
-        everything = np.concatenate([values for group in runs for values in group])
+        take = found.raw if one else found.normalised
+        runs = {index: take(found.groups[index].name, which) for index in several}
+        everything = np.concatenate([values for group in runs.values() for values in group])
         levels = np.linspace(everything.min(), everything.max(), LEVELS)
-        for index, group in enumerate(runs):
+        for index, group in runs.items():
             _profile(canvas, axes, index, group, levels, len(runs) <= CROWDED)
-        axes.set_title(f"{which} agent", loc="left")
+        axes.set_title(f"{which} agent", loc="left", fontsize=9)
         axes.set_xlabel("return" if one else "normalised score")
         axes.set_ylim(-0.02, 1.02)
     canvas.axes[0].set_ylabel("share of runs above")
-    bands = "Bands: 95 % at each point (Wilson)." if len(found.groups) <= CROWDED else ""
+    bands = "Bands: 95 % at each point (Wilson)." if len(several) <= CROWDED else ""
     caption = f"A curve that lies above another has more runs above every score. {bands}"
     return canvas.finish(caption, [group.name for group in found.groups])
 
@@ -116,19 +126,21 @@ def improvements(found: Comparison) -> Picture | None:
         return None
     size = len(names)
     canvas = Canvas("improvement", "Probability of improvement", 1, 2, 11.0, 1.9 + 0.55 * size)
-    numbered = size > 4
+    texts = labels(names)
+    numbered = size > 4 or max(map(len, texts)) > 18
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
         pairs = found.improvement[which]
         table = np.array([[pairs[a, b].probability if a != b else np.nan for b in names] for a in names])
-        axes.imshow(table, cmap="PuOr_r", vmin=0.0, vmax=1.0, aspect="auto")
+        edges = np.arange(size + 1) - 0.5
+        axes.pcolormesh(edges, edges, np.ma.masked_invalid(table), cmap="PuOr_r", vmin=0.0, vmax=1.0)
+        axes.set_ylim(size - 0.5, -0.5)
         for row, ours in enumerate(names):
             for column, theirs in enumerate(names):
                 if ours != theirs and size <= CROWDED:
                     _field(axes, row, column, pairs[ours, theirs].probability, pairs[ours, theirs].interval)
-        axes.set_title(f"{which} agent: row better than column", loc="left")
-        columns = [str(i + 1) if numbered else plain(cut(name)[:22]) for i, name in enumerate(names)]
-        axes.set_xticks(range(size), columns)
-        rows = [plain(f"{i + 1}: {cut(name)}" if numbered else cut(name)) for i, name in enumerate(names)]
+        axes.set_title(f"{which} agent: row better than column", loc="left", fontsize=9)
+        axes.set_xticks(range(size), [str(i + 1) for i in range(size)] if numbered else texts)
+        rows = [f"{i + 1}: {text}" if numbered else text for i, text in enumerate(texts)]
         axes.set_yticks(range(size), rows if which == "last" else [""] * size)
         axes.grid(visible=False)
     more = f" The first {size} groups of several seeds." if size < sum(g.seeds > 1 for g in found.groups) else ""
@@ -147,7 +159,9 @@ def over_tasks(found: Comparison, which: str = "last") -> Picture | None:
     if not summaries:
         return None
     names = [group.name for group in found.groups][:MAX_ROWS]
-    canvas = Canvas("over_tasks", f"{len(found.shared)} tasks, {which} agent", 1, 4, 11.0, 1.4 + 0.34 * len(names))
+    canvas = Canvas(
+        "over_tasks", f"{len(found.shared)} tasks, {which} agent", 1, 4, 11.0, 1.4 + row_height(len(names)) * len(names)
+    )
     kinds = ("mean", "median", "iqm", "gap")
     for axes, kind in zip(canvas.axes, kinds, strict=True):
         for row, name in enumerate(names):
@@ -160,8 +174,8 @@ def over_tasks(found: Comparison, which: str = "last") -> Picture | None:
                         )
                     )
                 mark(*axes.plot((value, value), (row - 0.25, row + 0.25), color="black", linewidth=1.6))
-        _rows(axes, names if kind == "mean" else None, len(names))
-        axes.set_title({"iqm": "IQM", "gap": "optimality gap"}.get(kind, kind), loc="left")
+        _rows(axes, labels(names) if kind == "mean" else None, len(names))
+        axes.set_title({"iqm": "IQM", "gap": "optimality gap"}.get(kind, kind), loc="left", fontsize=9)
         if kind != "gap":
             axes.axvline(1.0, color=GREY, linestyle=(0, (6, 3)), linewidth=0.8)
     return canvas.finish(

@@ -1,0 +1,67 @@
+"""The environment that a file names: only one that is registered, made with plain arguments of bounded size."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from agent.common.errors import UserError
+from agent.common.texts import printable
+
+FILE_NAME = "agent.safetensors"
+# Gymnasium imports `module` for an id "module:Id": no colon gets through, nor anything else that is odd.
+_ENV_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_WRAPPING_IDS = ("GymV21Environment", "GymV26Environment")  # they make any other id, given as an argument
+_KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_KEYWORD_TEXT = re.compile(r"(?:[A-Za-z0-9_+-][A-Za-z0-9_ .,+-]{0,99})?")  # no path, no module
+#: The largest numbers among an environment's arguments: larger ones could make it endless or fill the memory.
+MAX_NUMBER, MAX_SEED = 10**9, 2**63
+MAX_ARGUMENTS = dict.fromkeys(("size", "frameskip", "frame_skip"), 1_000)
+_MAKE_PARAMETERS = {  # of gymnasium.make, make_vec and EnvSpec: not the environment's own keywords
+    *{"id", "env_id", "env_fn", "env_fns", "env_spec", "kwargs", "entry_point", "vector_entry_point"},
+    *{"render_mode", "max_episode_steps", "autoreset", "disable_env_checker", "apply_api_compatibility"},
+    *{"num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "additional_wrappers"},
+}
+
+
+def check_env(env: object, path: Path) -> None:
+    """Refuses an environment description that could do more than make a registered environment.
+
+    Raises:
+        UserError: not {"id": <plain Gymnasium id>, "kwargs": <flat dict of plain values>}.
+    """
+    if not isinstance(env, dict) or env.keys() != {"id", "kwargs"}:
+        raise refused(path, "its description does not say the environment as id and kwargs")
+    env_id, kwargs = env["id"], env["kwargs"]
+    if not isinstance(env_id, str) or not _ENV_ID.fullmatch(env_id):
+        raise refused(path, f"its environment id {short(env_id)} is not a plain one such as 'CartPole-v1'")
+    if env_id.rpartition("/")[2].startswith(_WRAPPING_IDS):
+        raise refused(path, f"its environment {env_id!r} would make another one of its choice")
+    if not isinstance(kwargs, dict):
+        raise refused(path, "its environment's kwargs are not a dict")
+    for key, value in kwargs.items():
+        if not isinstance(key, str) or not _KEYWORD.fullmatch(key) or key in _MAKE_PARAMETERS:
+            raise refused(path, f"its environment has the keyword {short(key)}, which is not allowed")
+        if not _is_plain(value):
+            plain = "a number, a truth value or a short plain text"
+            raise refused(path, f"its environment's {key!r} is {short(value)}, not {plain}")
+        largest = MAX_SEED if "seed" in key else MAX_ARGUMENTS.get(key, MAX_NUMBER)
+        if not isinstance(value, str) and not -largest <= value <= largest:
+            raise refused(path, f"its environment's {key!r} is {short(value)}, where {largest:,} is the most")
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return _KEYWORD_TEXT.fullmatch(value) is not None
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def short(value: object) -> str:
+    """For messages: escapes control characters, which a terminal would obey, and stays short."""
+    return f"{value!r:.80}"
+
+
+def refused(path: Path, reason: str) -> UserError:
+    """The sentence for a file that is not to be used."""
+    return UserError(f"{printable(str(path))} cannot be used: {reason}; give an {FILE_NAME} saved by this program.")

@@ -1,0 +1,53 @@
+"""An environment that does what Gymnasium asks, or ends in one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+
+from envs.failure import PASSED_ON, failed
+from envs.rules import admitted, number_of, truth_of, unpacked
+
+
+class Guarded(gym.Wrapper[Any, Any, Any, Any]):
+    """Passes on what an environment gives where it is what Gymnasium asks for, or does no harm.
+
+    Raises:
+        UserError: from every method, where it fails or gives something else.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], env_id: str) -> None:
+        super().__init__(env)
+        self.env_id = env_id
+        with guarded(env_id, "observation_space"):
+            self._space = env.observation_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode; info as it came."""
+        with guarded(self.env_id, "reset"):
+            observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
+            return admitted(self._space, observation), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step; info as it came."""
+        with guarded(self.env_id, "step"):
+            observation, reward, terminated, truncated, info = unpacked("step", self.env.step(action))
+            ended = truth_of("terminated", terminated), truth_of("truncated", truncated)
+            return admitted(self._space, observation), number_of(reward), *ended, info
+
+    def render(self) -> Any:
+        """A picture, or nothing."""
+        with guarded(self.env_id, "render"):
+            return self.env.render()
+
+
+@contextmanager
+def guarded(env_id: str, place: str) -> Iterator[None]:
+    """Makes one sentence of whatever a call into an environment raises; Ctrl-C and a stop go through."""
+    try:
+        yield
+    except PASSED_ON:
+        raise
+    except BaseException as error:  # SystemExit too: an environment does not end a run
+        raise failed(env_id, place, error) from error

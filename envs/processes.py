@@ -1,0 +1,190 @@
+"""A process for each copy of an environment."""
+
+import atexit
+import errno
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_shared_memory
+
+from agent.common.errors import UserError
+from agent.common.notices import tell_once
+from envs.closing import CLOSE_SECONDS
+from envs.episodes import RepeatableCopies
+from envs.failure import BrokenEnvironmentError
+from envs.worker import Copy, work
+
+
+class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
+    """Copies side by side with NEXT_STEP autoreset. Observations are a buffer that the next step overwrites.
+
+    Of infos nothing comes over but `life_lost`. Signals are the trainer's: a first Ctrl-C lets it finish the step and
+    save. However it ends, the processes end with it.
+
+    Args:
+        env_id: what is played, for what is said of it.
+        makers: make one copy each, in its process.
+        space: what a copy observes.
+        actions: of a copy.
+
+    Raises:
+        UserError: from every method, where an environment fails, breaks a rule, or its process has died; then no
+            process is left.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        makers: Sequence[Callable[[], gym.Env[Any, Any]]],
+        space: gym.Space[Any],
+        actions: gym.spaces.Discrete,
+    ) -> None:
+        self._id, self.num_envs = env_id, len(makers)
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.single_observation_space, self.single_action_space = space, actions
+        self.observation_space, self.action_space = (batch_space(one, self.num_envs) for one in (space, actions))
+        self._resets = np.zeros(self.num_envs, dtype=bool)
+        self.parent_pipes: list[Connection] = []
+        self.processes: list[BaseProcess] = []
+        atexit.register(self.close)  # before the exit handler of multiprocessing, which would wait for them for ever
+        with self._deaths():
+            try:
+                self._start(makers)
+            except OSError as error:
+                self.close(terminate=True)
+                raise _too_many(self.num_envs, error) from error
+            self._results()
+
+    def _start(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # a fork is faster
+        self._memory = create_shared_memory(self.single_observation_space, self.num_envs, context)
+        for number, make in enumerate(makers):
+            ours, theirs = context.Pipe()
+            self.parent_pipes.append(ours)
+            copy = Copy(number, self._id, make, self.single_observation_space, self._memory)
+            inherited = list(self.parent_pipes) if sys.platform == "linux" else []
+            process = context.Process(target=work, args=(copy, theirs, inherited, os.getpid()), daemon=True)
+            process.start()
+            self.processes.append(process)
+            theirs.close()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets all environments, the i-th with seed + i."""
+        seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
+        self._resets = np.zeros(self.num_envs, dtype=bool)
+        lost = self._ask("reset", [(own, options) for own in seeds])
+        return self._observed(), self._lives(lost)
+
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
+        self.step_async(actions)
+        return self.step_wait()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Has all environments begin a step."""
+        with self._deaths():
+            for pipe, action, resets in zip(self.parent_pipes, actions, self._resets.tolist(), strict=True):
+                pipe.send(("reset", (None, None)) if resets else ("step", (action,)))
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """What that step gave."""
+        with self._deaths():
+            results = self._results()
+        fresh = self._resets.tolist()
+        rows = [(0.0, False, False, result) if reset else result for reset, result in zip(fresh, results, strict=True)]
+        rewards, terminated, truncated, lost = zip(*rows, strict=True)
+        ended = np.array(terminated, dtype=bool), np.array(truncated, dtype=bool)
+        self._resets = ended[0] | ended[1]
+        return self._observed(), np.array(rewards), *ended, self._lives(lost)
+
+    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What a method of every copy gives for arguments of its own; all work at the same time."""
+        return self._ask("call", [(name, given) for given in arguments])
+
+    def _ask(self, command: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        with self._deaths():
+            for pipe, given in zip(self.parent_pipes, arguments, strict=True):
+                pipe.send((command, given))
+            return self._results()
+
+    def _results(self) -> list[Any]:
+        """The answers of all; of failures the first."""
+        answers = [pipe.recv() for pipe in self.parent_pipes]
+        for succeeded, failure in answers:
+            if not succeeded:
+                self.close()
+                raise BrokenEnvironmentError(*failure)
+        return [result for _, result in answers]
+
+    def _observed(self) -> Any:
+        return read_from_shared_memory(self.single_observation_space, self._memory, self.num_envs)
+
+    def _lives(self, lost: Sequence[bool | None]) -> dict[str, Any]:
+        if all(one is None for one in lost):
+            return {}
+        return {"life_lost": np.array([bool(one) for one in lost])}
+
+    @contextmanager
+    def _deaths(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            time.sleep(0.05)  # for the system to say how it ended
+            codes = {i: p.exitcode for i, p in enumerate(self.processes) if not p.is_alive()}
+            self.close()
+            raise UserError(
+                f"the process of {_which(codes)} of {self._id} has died: the environment itself fails, or the memory "
+                "is full; env.vectorization=sync shows more of it"
+            ) from error
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Asks every process to close its environment, and kills those that do not."""
+        atexit.unregister(self.close)
+        for pipe in self.parent_pipes:
+            with suppress(OSError):  # it is closed, or its process is gone
+                pipe.send(("close", ()))
+        deadline = time.monotonic() + (0.0 if terminate else CLOSE_SECONDS if timeout is None else timeout)
+        for pipe, process in zip(self.parent_pipes, self.processes, strict=False):
+            if told := _farewell(pipe, process, deadline):
+                tell_once(told)
+        for pipe in self.parent_pipes:
+            pipe.close()
+
+
+def _farewell(pipe: Connection, process: BaseProcess, deadline: float) -> str | None:
+    """Waits for a process to end, and kills it when the time is up; gives what it has to tell."""
+    told: str | None = None
+    with suppress(EOFError, OSError):
+        while pipe.poll(max(0.0, deadline - time.monotonic())):
+            _, told = pipe.recv()  # what it was doing comes first
+    process.join(max(0.0, deadline - time.monotonic()))
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return told if isinstance(told, str) else None
+
+
+def _which(codes: dict[int, int | None]) -> str:
+    """The first environment whose process has ended, and by what, in words."""
+    for i, code in codes.items():
+        return f"environment {i}" + (f" (killed by signal {-code})" if code is not None and code < 0 else "")
+    return "an environment"
+
+
+def _too_many(count: int, error: OSError) -> UserError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        why, advice = "the system allows too few open files", "raise the limit (ulimit -n), "
+    else:
+        why, advice = f"the system refuses ({error.strerror})", ""
+    advice += "lower num_envs, or use env.vectorization=sync"
+    return UserError(f"{count} processes of environments cannot be started: {why}; {advice}")

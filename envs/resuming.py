@@ -1,0 +1,119 @@
+"""What a checkpoint holds of the environments, and how a resumed run comes back into the middle of their episodes.
+
+Vector classes whose copies can play their episodes again do so (see envs.episodes). NumPy's, whose attributes are all
+their state, are saved as they are. Of all others nothing can be saved: they begin new episodes.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from agent.common.seeds import environment_seeds
+from envs.episodes import Repeats, Stretch, action_code
+
+#: The attributes that are the whole state, beside `np_random`, of vector classes that do not name them themselves.
+STATE_ATTRIBUTES = {"gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv": ("state", "steps", "prev_done")}
+
+#: Episodes and steps that no run reaches.
+MOST = 2**40
+
+
+def begin(envs: VectorEnv[Any, Any, Any], seed: int, step: int = 0) -> Any:
+    """The first observations of a run with this seed, or of new episodes with which one goes on at `step`."""
+    if isinstance(envs, Repeats):
+        envs.begin_episodes(seed, step)  # no copy has begun as many
+        return envs.reset()[0]
+    (first,) = environment_seeds(seed, "environments", 1, step)
+    return envs.reset(seed=first)[0]
+
+
+def saved(envs: VectorEnv[Any, Any, Any]) -> dict[str, Any] | None:
+    """What a checkpoint keeps of the episodes under way; None where nothing can bring them back."""
+    if isinstance(envs, Repeats):
+        columns = zip(*envs.stretches(), strict=True)
+        numbers, ended, checksums, actions = (list(column) for column in columns)
+        return {
+            "numbers": np.array(numbers, dtype=np.int64),
+            "ended": np.array(ended, dtype=bool),
+            "checksums": np.array(checksums, dtype=np.int64),
+            "lengths": np.array([len(part) for part in actions], dtype=np.int64),
+            "actions": np.concatenate(actions),
+        }
+    if (names := _state_attributes(envs)) is None:
+        return None
+    inner = envs.unwrapped
+    attributes = {name: np.array(getattr(inner, name)) for name in names}
+    return {"attributes": attributes, "generator": inner.np_random.bit_generator.state}
+
+
+def restore(envs: VectorEnv[Any, Any, Any], seed: int, state: dict[str, Any] | None) -> np.ndarray | None:
+    """Brings the copies of a run with this seed back to where `saved` was, and says which [E] came there.
+
+    The next step of those that did not only resets, as after an ending. None where none can, and nothing was done.
+
+    Raises:
+        ValueError: where the state is of other environments.
+    """
+    if state is None:
+        return None
+    if not isinstance(state, dict):
+        raise ValueError(f"episodes that are a {type(state).__name__}")
+    if isinstance(envs, Repeats):
+        if "numbers" not in state:
+            return None
+        envs.begin_episodes(seed)
+        return np.array(envs.come_back(_stretches(envs, state)))
+    names, attributes = _state_attributes(envs), state.get("attributes")
+    if names is None or not isinstance(attributes, dict) or names != tuple(attributes):
+        return None
+    envs.reset(seed=0)  # makes what there is to restore
+    inner = envs.unwrapped
+    for name, value in attributes.items():
+        setattr(inner, name, checked(name, value, np.array(getattr(inner, name))).copy())
+    try:
+        inner.np_random.bit_generator.state = state["generator"]
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise ValueError(f"a random generator that is none ({error})") from error
+    return np.ones(envs.num_envs, dtype=bool)
+
+
+def checked(name: str, given: Any, like: np.ndarray) -> np.ndarray:
+    """An array of a checkpoint, which must be of the kind of another one.
+
+    Raises:
+        ValueError: where it is not.
+    """
+    kind = getattr(given, "shape", None), getattr(given, "dtype", type(given).__name__)
+    if kind != (like.shape, like.dtype):
+        raise ValueError(f"{name} of {kind[0]} {kind[1]}, expected {like.shape} {like.dtype}")
+    array: np.ndarray = given
+    return array
+
+
+def _state_attributes(envs: VectorEnv[Any, Any, Any]) -> tuple[str, ...] | None:
+    """The names of the attributes that are all the state of a vector class, beside `np_random`; None: nobody knows."""
+    kind = type(envs.unwrapped)
+    known = STATE_ATTRIBUTES.get(f"{kind.__module__}.{kind.__qualname__}")
+    names: tuple[str, ...] | None = getattr(kind, "state_attributes", known)
+    return names if names and all(hasattr(envs.unwrapped, name) for name in names) else None
+
+
+def _stretches(envs: VectorEnv[Any, Any, Any], state: dict[str, Any]) -> list[Stretch]:
+    """What `saved` was made of; a state may be a stranger's."""
+    space, whole = envs.single_action_space, np.zeros(envs.num_envs, dtype=np.int64)
+    assert isinstance(space, gym.spaces.Discrete)
+    numbers, checksums, lengths = (
+        checked(name, state.get(name), whole) for name in ("numbers", "checksums", "lengths")
+    )
+    ended, actions = checked("ended", state.get("ended"), whole > 0), state.get("actions")
+    if (numbers < 0).any() or (lengths < 0).any() or (numbers > MOST).any() or (lengths > MOST).any():
+        raise ValueError("episodes of negative numbers, or too many")
+    if getattr(actions, "shape", None) != (int(lengths.sum()),):
+        raise ValueError("actions of the episodes that are not as many as there were")
+    actions = checked("actions", actions, np.empty(int(lengths.sum()), dtype=action_code(int(space.n))))
+    if (actions >= space.n).any() or (actions < 0).any():
+        raise ValueError(f"actions of the episodes that are not among {int(space.n)}")
+    columns = numbers.tolist(), ended.tolist(), checksums.tolist(), np.split(actions, np.cumsum(lengths)[:-1])
+    return [Stretch(*row) for row in zip(*columns, strict=True)]

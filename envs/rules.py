@@ -1,0 +1,138 @@
+"""What Gymnasium asks of an environment's values, and what this agent can make of others that do no harm.
+
+Taken are: rewards in arrays of one number, whole numbers where others are expected, numbers of another precision, truth
+values that are 0 or 1, and infos of any kind: only `life_lost` is ever read. Everything else is a RuleError.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from agent.common.errors import plain
+from envs.failure import RESULT, RuleError, described
+
+#: Types that need no closer look.
+NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32})
+TRUTHS = frozenset({bool, np.bool_})
+
+_WHOLE = "iub"
+
+
+def unpacked(place: str, result: Any) -> tuple[Any, ...]:
+    """The values that `reset` or `step` gave; their number is right."""
+    count = 2 if place == "reset" else 5
+    if not isinstance(result, tuple | list) or len(result) != count:
+        old = ", as in gym before version 0.26" if not isinstance(result, tuple | list) or len(result) == 4 else ""
+        raise RuleError(RESULT[place], described(result) + (old if result is not None else ""))
+    return tuple(result)
+
+
+def number_of(reward: Any) -> float:
+    """A reward as a number; it may be infinite or NaN, which training looks for itself."""
+    rule = "the reward must be a number"
+    if type(reward) in NUMBERS:
+        return float(reward)
+    array = _array(reward, rule)
+    if isinstance(reward, str | bytes | list | tuple) or np.ma.is_masked(reward) or array.size != 1:
+        raise RuleError(rule, described(reward))
+    if array.dtype.kind not in "fiubO" or (array.dtype.kind == "O" and not hasattr(type(reward), "__float__")):
+        raise RuleError(rule, described(reward))
+    try:
+        return float(array.reshape(())[()])
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise RuleError(rule, described(reward)) from error
+
+
+def truth_of(name: str, value: Any) -> bool:
+    """`terminated`, `truncated` or `life_lost` as a truth value."""
+    if type(value) in TRUTHS:
+        return bool(value)
+    rule = f"{name} must be True or False"
+    array = _array(value, rule)
+    if isinstance(value, list | tuple) or array.size != 1 or array.dtype.kind not in "biuf":
+        raise RuleError(rule, described(value))
+    number = array.reshape(())[()]
+    if number not in (0, 1):
+        raise RuleError(rule, described(value))
+    return bool(number)
+
+
+def life_lost(info: Any) -> bool | None:
+    """What an info says of a lost life; None where it says nothing."""
+    if not isinstance(info, dict) or info.get("life_lost") is None:
+        return None
+    return truth_of("info['life_lost']", info["life_lost"])
+
+
+def admitted(space: gym.Space[Any], value: Any, name: str = "an observation") -> Any:
+    """An observation that `concatenate` takes, where it belongs to its space or does no harm.
+
+    Raises:
+        RuleError: it has another shape, structure or kind of numbers, or is no member of a finite space.
+    """
+    match space:
+        case spaces.Box():
+            return _box(space, value, name)
+        case spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
+            return _whole(space, value, name)
+        case spaces.Text():
+            if not (isinstance(value, str) and len(value) <= space.max_length and set(value) <= space.character_set):
+                raise RuleError(f"{name} must be in {plain(space, 80)}, as observation_space says", described(value))
+            return value
+        case spaces.Tuple():
+            if not isinstance(value, tuple | list | np.ndarray) or len(value) != len(space.spaces):
+                raise RuleError(f"{name} must be a tuple of {len(space.spaces)} parts", described(value))
+            parts = zip(space.spaces, value, strict=True)
+            return tuple(admitted(part, item, f"part {i} of {name}") for i, (part, item) in enumerate(parts))
+        case spaces.Dict():
+            if not isinstance(value, Mapping) or any(key not in value for key in space.spaces):
+                raise RuleError(f"{name} must be a dict of {list(space.spaces)}", described(value))
+            return {key: admitted(part, value[key], f"{key!r} of {name}") for key, part in space.spaces.items()}
+    return value
+
+
+def _box(space: spaces.Box, value: Any, name: str) -> np.ndarray:
+    rule = f"{name} must have shape {space.shape} and {space.dtype}, as observation_space says"
+    array, wanted = _array(value, rule), space.dtype
+    if array.shape == space.shape:
+        if np.can_cast(array.dtype, wanted, "same_kind"):
+            return array
+        if array.dtype.kind in _WHOLE and wanted.kind in _WHOLE:
+            changed = array.astype(wanted)
+            if np.array_equal(changed, array):
+                return changed
+    raise RuleError(rule, described(array if isinstance(value, list) else value))
+
+
+def _whole(space: gym.Space[Any], value: Any, name: str) -> np.ndarray:
+    rule = f"{name} must lie in {space}, as observation_space says"
+    array = _array(value, rule)
+    if array.shape != space.shape or array.dtype.kind not in _WHOLE:
+        raise RuleError(rule, described(value))
+    if isinstance(space, spaces.MultiBinary):
+        low, high = np.zeros(space.shape), np.full(space.shape, 2)
+    else:
+        assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+        low = np.asarray(space.start)
+        high = low + (space.n if isinstance(space, spaces.Discrete) else space.nvec)
+    if not ((array >= low) & (array < high)).all():
+        raise RuleError(rule, described(value) if array.size == 1 else str(array.tolist())[:80])
+    return array
+
+
+def _array(value: Any, rule: str) -> np.ndarray:
+    try:
+        array: np.ndarray = np.asarray(value)
+    except Exception as error:  # a list of lists of different lengths, a tensor on a device, an author's __array__
+        raise RuleError(rule, described(value)) from error
+    return array
+
+
+def check_space(name: str, space: Any) -> None:
+    """Raises a RuleError where an environment's space is none."""
+    if not isinstance(space, gym.Space):
+        known = f"{type(space).__module__}.{type(space).__name__}" if hasattr(space, "sample") else described(space)
+        raise RuleError(f"{name} must be one of gymnasium.spaces", known)

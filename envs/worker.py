@@ -1,0 +1,127 @@
+"""What a process does that plays one copy of an environment: it answers the trainer, and ends with it."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from gymnasium.vector.utils import write_to_shared_memory
+
+from agent.common.errors import UserError
+from agent.common.notices import tell_through
+from envs.failure import RuleError, broken, failed
+from envs.guarded import Guarded, guarded
+from envs.rules import life_lost
+
+#: Of Linux's prctl.h: the signal that a process gets when its parent ends.
+PR_SET_PDEATHSIG = 1
+
+
+class Copy(NamedTuple):
+    """What a worker has to play, and where it writes what it observes."""
+
+    number: int
+    env_id: str
+    make: Callable[[], gym.Env[Any, Any]]
+    space: gym.Space[Any]
+    memory: Any  # shared between processes, of all copies' observations
+
+
+def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer: int) -> None:
+    """Plays a copy until the trainer says `close` or is gone.
+
+    Every answer is (True, a result) or (False, (a sentence, the lines below it)), so that it can always be sent.
+
+    Args:
+        copy: what to play.
+        pipe: to the trainer.
+        inherited: the trainer's ends of pipes, which a fork has copied.
+        trainer: its process id.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the trainer too, which ends this process
+        signal.signal(number, signal.SIG_IGN)
+    end_with(trainer)
+    for connection in inherited:
+        connection.close()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the trainer is gone, and nobody is to be told
+        env = _answer(pipe, _made, copy)
+        while env is not None:
+            command, arguments = pipe.recv()
+            if command == "close":
+                pipe.send((True, _closed(env)))
+                return
+            _answer(pipe, _COMMANDS[command], copy, env, *arguments)
+
+
+def _answer(pipe: Connection, call: Callable[..., Any], copy: Copy, *arguments: Any) -> Any:
+    """Calls, sends what it gives, and gives it back; an environment to play is not sent."""
+    try:
+        with guarded(copy.env_id, "its process"):
+            result = call(copy, *arguments)
+    except (UserError, KeyboardInterrupt) as error:  # nobody presses Ctrl-C here: the environment raises it
+        failure = failed(copy.env_id, "its process", error)
+        pipe.send((False, (str(failure), failure.detail)))
+        return None
+    pipe.send((True, None if isinstance(result, gym.Env) else result))
+    return result
+
+
+def _closed(env: gym.Env[Any, Any]) -> str | None:
+    """Closes the environment, and gives the line that this has to tell; the trainer tells it once for all copies."""
+    lines: list[str] = []
+    tell_through(lines.append)
+    env.close()
+    return lines[0] if lines else None
+
+
+def _made(copy: Copy) -> gym.Env[Any, Any]:
+    env = copy.make()
+    with guarded(copy.env_id, "observation_space"):
+        if env.observation_space != copy.space:
+            rule = "all copies must have the same observation_space"
+            raise broken(copy.env_id, RuleError(rule, str(env.observation_space)))
+    return Guarded(env, copy.env_id)
+
+
+def _reset(copy: Copy, env: gym.Env[Any, Any], seed: int | None, options: dict[str, Any] | None) -> bool | None:
+    observation, info = env.reset(seed=seed, options=options)
+    write_to_shared_memory(copy.space, copy.number, observation, copy.memory)
+    return life_lost(info)
+
+
+def _step(copy: Copy, env: gym.Env[Any, Any], action: int) -> tuple[float, bool, bool, bool | None]:
+    observation, reward, terminated, truncated, info = env.step(action)
+    write_to_shared_memory(copy.space, copy.number, observation, copy.memory)
+    return float(reward), terminated, truncated, life_lost(info)
+
+
+def _call(copy: Copy, env: gym.Env[Any, Any], name: str, arguments: tuple[Any, ...]) -> Any:
+    return env.get_wrapper_attr(name)(*arguments)
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {"reset": _reset, "step": _step, "call": _call}
+
+
+def end_with(trainer: int) -> None:
+    """Has the system kill this process when the trainer ends, however that happens and whatever is done here."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) == 0:
+                if os.getppid() != trainer:  # it was gone before
+                    os._exit(0)
+                return
+    threading.Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(0)

@@ -1,0 +1,515 @@
+"""compare.py: which runs, in which groups, with which numbers; and folders of strangers."""
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from agent.command.comparing import paths_to_override
+from agent.common.errors import UserError
+from agent.config.run import TrainConfig
+from agent.records.comparison.comparing import NothingYetError, Reader, compare
+from agent.records.comparison.configs import read_config
+from agent.records.comparison.curves import over_seeds
+from agent.records.comparison.finding import find_runs
+from agent.records.comparison.grouping import DEFAULT_AGENT, group_runs, safe_command
+from agent.records.comparison.reading import Run, Series, read_metrics, read_run
+from agent.records.comparison.scoring import task_result
+from agent.records.comparison.writing import write_comparison
+from envs.returns import BOUNDS, REFERENCES, reference_returns
+from tests.helpers import ROOT, Programs, Result
+from tests.runs import write_run
+
+EVALUATED = "eval/return_mean"
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    found = Programs(tmp_path_factory.mktemp("logs"))
+    yield found
+    found.close()
+
+
+def one_sentence(result: Result) -> str:
+    """The only line of an error that a person sees."""
+    assert result.code == 2, result
+    lines = result.err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def runs_of(folder: Path, metric: str = EVALUATED) -> list[Run]:
+    return Reader(metric)(find_runs([str(folder)]))
+
+
+def names(folder: Path, *by: str) -> dict[str, int]:
+    return {group.name: group.seeds for group in group_runs(runs_of(folder), by)}
+
+
+# ---- which runs
+
+
+def test_folders_files_patterns_and_sweeps_name_runs(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for number in (2, 10, 1):
+        write_run(runs / "CartPole-v1" / f"2026-01-01_10-00-00_seed0_job{number}", number)
+    write_run(runs / "CartPole-v1" / "2026-01-02_10-00-00_seed0")
+    (runs / "CartPole-v1" / "2026-01-02_10-00-00_seed0" / "wandb" / "inner").mkdir(parents=True)
+    (runs / "CartPole-v1" / "2026-01-02_10-00-00_seed0" / "wandb" / "inner" / "metrics.jsonl").touch()
+    sweep = runs / "multirun" / "2026-01-01_10-00-00"
+    sweep.mkdir(parents=True)
+    (sweep / "multirun.yaml").touch()
+
+    def found(*paths: Path | str) -> list[str]:
+        return [path.name[20:] for path in find_runs([str(path) for path in paths])]
+
+    jobs = ["seed0_job1", "seed0_job2", "seed0_job10"]
+    assert found(sweep) == jobs
+    assert found(runs) == [*jobs, "seed0"]
+    assert found(runs / "CartPole-v1" / "*job?") == ["seed0_job1", "seed0_job2"]
+    assert found(*find_runs([str(sweep)]), sweep) == jobs, "each once"
+    assert found(runs / "CartPole-v1" / "2026-01-02_10-00-00_seed0" / "config.yaml") == ["seed0"]
+
+
+def test_no_run_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no runs are named"):
+        find_runs([])
+    with pytest.raises(UserError, match="does not exist"):
+        find_runs([str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match="there is no run in"):
+        find_runs([str(tmp_path / "empty")])
+
+
+def test_words_without_options_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lr=0.1").mkdir()
+    assert paths_to_override(["a/b c", "follow=true", "lr=0.1", "x'y*"]) == [
+        "follow=true",
+        r"runs=['a/b c','lr=0.1','x\'y*']",
+    ]
+    assert paths_to_override(["--help"]) == ["--help"]
+    assert paths_to_override(["--cfg", "job", "by=seed"]) == ["--cfg", "job", "by=seed"]
+    with pytest.raises(UserError, match="runs= and paths"):
+        paths_to_override(["a", "runs=b"])
+
+
+# ---- which groups
+
+
+def test_groups_are_called_by_the_options_that_differ(tmp_path: Path) -> None:
+    for seed in range(3):
+        for agent in ("dqn", "noisy_dqn"):
+            write_run(tmp_path / f"{agent}{seed}", seed, agent, words=["num_envs=16"], options={"num_envs": 16})
+    write_run(tmp_path / "other", 0, words=["num_envs=16", "agent.lr=1e-4"], options={"num_envs": 16, "agent.lr": 1e-4})
+    assert names(tmp_path) == {"agent=dqn": 3, "agent=noisy_dqn": 3, "agent=noisy_dqn agent.lr=1e-4": 1}
+
+
+def test_what_belongs_to_no_agent_makes_no_group(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0)
+    free = {
+        "steps": 9_000,
+        "threads": 2,
+        "backend": "torch",
+        "eval.every": 7,
+        "log.every": 10,
+        "wandb.mode": "disabled",
+    }
+    write_run(tmp_path / "b", 1, words=["threads=2", "wandb.mode=disabled"], options=free)
+    assert names(tmp_path) == {"agent=noisy_dqn": 2}
+    assert names(tmp_path, "threads") == {"threads=1": 1, "threads=2": 1}
+
+
+def test_by_names_the_options_that_make_groups(tmp_path: Path) -> None:
+    for number, (lr, n_step) in enumerate([(1e-3, 1), (1e-3, 3), (1e-4, 3)]):
+        write_run(tmp_path / str(number), number, options={"agent.lr": lr, "agent.n_step": n_step})
+    assert names(tmp_path, "agent.lr") == {"agent.lr=0.001": 2, "agent.lr=0.0001": 1}
+    assert names(tmp_path, "agent.n_step") == {"agent.n_step=1": 1, "agent.n_step=3": 2}
+    assert names(tmp_path, "agent.double") == {"agent.double=true": 3}
+    assert sorted(names(tmp_path, "seed").values()) == [1, 1, 1]
+    with pytest.raises(UserError, match=r"by=agent\.learning_rate: no run has such an option"):
+        names(tmp_path, "agent.learning_rate")
+
+
+def test_configs_that_command_lines_do_not_tell_apart_are_told_apart_by_their_options(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / f"old{seed}", seed, options={"agent.gamma": 0.9})
+        write_run(tmp_path / f"new{seed}", seed)
+        (tmp_path / f"bare{seed}").mkdir()
+    assert names(tmp_path) == {
+        "agent=noisy_dqn agent.gamma=0.9": 2,
+        "agent=noisy_dqn agent.gamma=0.99": 2,
+    }
+
+
+def test_configs_without_a_command_line_are_called_by_their_options(tmp_path: Path) -> None:
+    for name, gamma in (("a", 0.9), ("b", 0.99)):
+        path = write_run(tmp_path / name, options={"agent.gamma": gamma}) / "config.yaml"
+        path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("#")))
+    assert names(tmp_path) == {"agent.gamma=0.9": 1, "agent.gamma=0.99": 1}
+
+
+def test_groups_of_several_tasks_are_one_though_presets_differ(tmp_path: Path) -> None:
+    for env, gamma in (("CartPole-v1", 0.995), ("LunarLander-v3", 0.99)):
+        for agent in ("dqn", "noisy_dqn"):
+            write_run(tmp_path / env / agent, 0, agent, env, options={"agent.gamma": gamma})
+    groups = group_runs(runs_of(tmp_path))
+    assert [group.name for group in groups] == ["agent=dqn", "agent=noisy_dqn"]
+    assert all([*group.runs] == ["CartPole-v1", "LunarLander-v3"] for group in groups)
+
+
+def test_arguments_of_a_task_make_tasks_unless_groups_are_made_by_them(tmp_path: Path) -> None:
+    for size in (10, 20):
+        write_run(tmp_path / str(size), env="DeepSea-v0", options={"env.kwargs.size": size})
+    assert [*group_runs(runs_of(tmp_path))[0].runs] == ["DeepSea-v0 (size=10)", "DeepSea-v0 (size=20)"]
+    assert names(tmp_path, "env.kwargs.size") == {"env.kwargs.size=10": 1, "env.kwargs.size=20": 1}
+
+
+def test_an_option_that_an_older_run_has_not_makes_no_group(tmp_path: Path) -> None:
+    write_run(tmp_path / "new", 0)
+    path = write_run(tmp_path / "old", 1) / "config.yaml"
+    path.write_text(path.read_text().replace("  adam_eps: 1.0e-08\n", ""))
+    assert names(tmp_path) == {"agent=noisy_dqn": 2}
+
+
+def test_the_default_agent_is_the_one_of_train_py() -> None:
+    defaults = yaml.safe_load((ROOT / "conf" / "train.yaml").read_text())["defaults"]
+    assert f"agent={defaults[0]['agent']}" == DEFAULT_AGENT
+
+
+# ---- which numbers
+
+
+def line(steps: list[float], values: list[float]) -> Series:
+    return Series(np.array(steps), np.array(values), np.array(steps) / 100)
+
+
+def test_a_curve_is_the_mean_with_students_interval() -> None:
+    runs = [line([0, 10, 20], [1, 2, 3]), line([0, 10, 20], [3, 4, 9])]
+    curve = over_seeds(runs, by_time=False, robust=False)
+    assert curve is not None
+    assert curve.low is not None
+    assert curve.centre.tolist() == [2, 3, 6]
+    assert curve.low == pytest.approx(curve.centre - 12.7062 * np.array([1, 1, 3]), rel=1e-4)
+    by_time = over_seeds(runs, by_time=True, robust=False)
+    assert by_time is not None
+    assert by_time.x.tolist() == [0, 0.1, 0.2]
+
+
+def test_a_curve_goes_as_far_as_all_of_its_runs() -> None:
+    curve = over_seeds([line([1, 10, 20, 30], [0, 0, 0, 0]), line([2, 12], [2, 2])], False, False)
+    assert curve is not None
+    assert (curve.x[0], curve.x[-1]) == (2, 12)
+    assert curve.centre.tolist() == [1, 1]
+
+
+def test_one_seed_has_no_band_and_ten_have_an_iqm() -> None:
+    one = over_seeds([line([0, 1], [5, 6])], False, False)
+    assert one is not None
+    assert (one.low, one.runs) == (None, 1)
+    values = [0.0, 0.0, 1, 1, 1, 1, 1, 1, 100, 1000]
+    ten = over_seeds([line([0, 1], [value, value]) for value in values], False, robust=True)
+    assert ten is not None
+    assert ten.low is not None
+    assert ten.high is not None
+    assert ten.centre.tolist() == [1, 1]
+    assert ten.low[0] <= 1 <= ten.high[0] <= 1000
+
+
+def test_scores_are_those_of_the_last_and_the_best_evaluation(tmp_path: Path) -> None:
+    for seed, values in enumerate([[10, 30, 20], [5, 5, 8]]):
+        folder = write_run(tmp_path / str(seed), seed)
+        rows = [{"global_step": 100 * i, EVALUATED: value} for i, value in enumerate(values)]
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    groups = group_runs(runs_of(tmp_path))
+    found = task_result("CartPole-v1", groups, EVALUATED)
+    assert found.scores["last"]["agent=noisy_dqn"].tolist() == [20, 8]
+    assert found.scores["best"]["agent=noisy_dqn"].tolist() == [30, 8]
+
+
+def test_what_evaluate_py_wrote_is_taken_where_all_runs_have_it(tmp_path: Path) -> None:
+    result = {"noise": False, "global_step": 20_000, "episodes": 100, "seed": 0, "return_mean": 77.0}
+    folders = [write_run(tmp_path / str(seed), 5 * seed) for seed in range(2)]
+
+    def last() -> list[float]:
+        found = task_result("CartPole-v1", group_runs(runs_of(tmp_path)), EVALUATED)
+        return found.scores["last"]["agent=noisy_dqn"].tolist()
+
+    before = last()
+    for folder in folders:
+        assert last() == before
+        (folder / "last").mkdir()
+        (folder / "last" / "evaluation.json").write_text(json.dumps(result))
+    assert last() == [77.0, 77.0]
+    for other in ({"noise": True}, {"global_step": 18_000}, {"episodes": 20}, {"return_mean": "77"}):
+        (folders[0] / "last" / "evaluation.json").write_text(json.dumps({**result, **other}))
+        assert last() == before, other
+
+
+def test_scores_are_normalised_by_what_is_known_of_the_task() -> None:
+    assert reference_returns("ALE/Pong-v5") == (-20.7, 14.6, "random play and a human (Wang et al. 2016)")
+    assert (reference_returns("ALE/UpNDown-v5") or ())[:2] == (533.4, 11693.2)
+    assert (reference_returns("BeamRiderNoFrameskip-v4") or ())[:2] == (363.9, 16926.5)
+    assert (reference_returns("CartPole-v1") or ())[1] == 475.0
+    assert reference_returns("MyOwn-v0") is None
+    assert reference_returns("mymodule:Pong-v5") is None
+    for env_id, (low, high) in BOUNDS.items():
+        random, reference, _ = reference_returns(env_id) or (low, high, "")
+        assert low is None or low <= random, env_id
+        assert high is None or reference <= high, env_id
+    assert set(REFERENCES) >= {"CartPole-v1", "LunarLander-v3"}
+
+
+def test_unknown_tasks_are_normalised_by_the_runs_and_the_page_says_so(tmp_path: Path) -> None:
+    for seed in range(2):
+        for final in (10.0, 90.0):
+            write_run(
+                tmp_path / f"{seed}{final}", seed, env="MyOwn-v0", final=final, options={"agent.gamma": final / 100}
+            )
+    found = compare(runs_of(tmp_path), EVALUATED)
+    scale = found.tasks[0].scale
+    assert scale(np.array([scale.low, scale.high])).tolist() == [0.0, 1.0]
+    page = write_comparison(found, tmp_path / "out").read_text()
+    assert "the lowest and the highest score of these runs" in page
+
+
+def test_differences_from_a_baseline_are_welchs_after_holms_correction(tmp_path: Path) -> None:
+    for agent, final in (("dqn", 300.0), ("noisy_dqn", 400.0), ("rainbow", 310.0)):
+        for seed in range(4):
+            write_run(tmp_path / f"{agent}{seed}", seed + 10 * len(agent), agent, final=final)
+    found = compare(runs_of(tmp_path), EVALUATED, baseline="agent=dqn")
+    scores = found.tasks[0].scores["last"]
+    stats = pytest.importorskip("scipy.stats")
+    raw = {
+        name: stats.ttest_ind(scores[name], scores["agent=dqn"], equal_var=False).pvalue
+        for name in ("agent=noisy_dqn", "agent=rainbow")
+    }
+    small, large = sorted(raw, key=raw.__getitem__)
+    assert found.against["CartPole-v1", small].p == pytest.approx(min(1.0, 2 * raw[small]))
+    assert found.against["CartPole-v1", large].p == pytest.approx(max(raw[large], min(1.0, 2 * raw[small])))
+    with pytest.raises(UserError, match="baseline=agent: 3 groups are called so"):
+        compare(runs_of(tmp_path), EVALUATED, baseline="agent")
+    with pytest.raises(UserError, match="no group is called so"):
+        compare(runs_of(tmp_path), EVALUATED, baseline="sarsa")
+
+
+def test_numbers_over_tasks_are_of_the_tasks_that_all_groups_have(tmp_path: Path) -> None:
+    for env in ("CartPole-v1", "LunarLander-v3", "Acrobot-v1"):
+        for agent in ("dqn", "noisy_dqn"):
+            if (env, agent) != ("Acrobot-v1", "dqn"):
+                for seed in range(2):
+                    write_run(tmp_path / env / f"{agent}{seed}", seed, agent, env)
+    found = compare(runs_of(tmp_path), EVALUATED)
+    assert [task.name for task in found.shared] == ["CartPole-v1", "LunarLander-v3"]
+    assert found.overall["last"]["agent=dqn"].runs == 4
+    scores = found.normalised("agent=dqn", "last")
+    assert found.overall["last"]["agent=dqn"].mean == pytest.approx(np.mean([s.mean() for s in scores]))
+    assert any("2 tasks of 3" in note for note in found.notes)
+
+
+def test_the_config_of_a_real_run_is_read_whole(tmp_path: Path) -> None:
+    options, commands = read_config(write_run(tmp_path / "run", words=["agent.lr=1e-3"]) / "config.yaml")
+    assert (options["agent.network.hidden"], options["agent.lr_end"], options["env.kwargs"]) == (
+        "[128,128]",
+        "null",
+        "{}",
+    )
+    assert options["agent.double"] == "true"
+    assert commands == ("python train.py env=CartPole-v1 agent.lr=1e-3 seed=0",)
+    assert TrainConfig().agent.lr == float(options["agent.lr"])
+
+
+# ---- strangers
+
+
+def test_metrics_that_are_torn_foreign_or_endless_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    good = [{"global_step": step, EVALUATED: value} for step, value in ((100, 1.5), (200, 2.5))]
+    bad = [
+        '{"global_step": 300, "eval/return_mean": 1',
+        '{"global_step": "400", "eval/return_mean": 1}',
+        '{"global_step": true, "eval/return_mean": 1}',
+        '{"global_step": -5, "eval/return_mean": 1}',
+        '{"global_step": 500, "eval/return_mean": NaN}',
+        '{"global_step": 500, "eval/return_mean": 1e999}',
+        '{"global_step": 500, "eval/return_mean": null}',
+        '{"global_step": 500, "eval/return_mean": "<b>"}',
+        '{"global_step": 500, "eval/return_mean": ' + "9" * 5_000 + "}",
+        '{"global_step": 1' + "0" * 40 + ', "eval/return_mean": 1}',
+        "[" * 20_000,
+        "[]",
+        "\x00\xff",
+        '{"global_step": 600, "x": "' + "y" * 200_000 + '", "eval/return_mean": 7}',
+        "",
+    ]
+    path.write_text("\n".join([*bad, *map(json.dumps, good), *bad]), errors="replace")
+    series, step = read_metrics(path, EVALUATED)
+    assert series[EVALUATED].values.tolist() == [1.5, 2.5]
+    assert step == 500
+
+
+def test_names_without_number_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    row = {"global_step": 1, EVALUATED: 1.0, **{f"sigma/{i}": 0.5 for i in range(500)}, "sigma/<b>": 1.0}
+    path.write_text(json.dumps(row))
+    series, _ = read_metrics(path, EVALUATED)
+    assert len(series) <= 80
+    assert "sigma/<b>" not in series
+
+
+BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} {{{', '.join(f'k{j}: *{chr(97 + i)}' for j in range(9))}}}\n" for i in range(12)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [BOMB, "x: " + "[" * 5_000, "a" * 300_000, "x: !!python/object/apply:os.system [ls]", "x: " + "9" * 5_000, "x: ["],
+    ids=["aliases", "deep", "large", "code", "number", "torn"],
+)
+def test_a_config_that_is_none_leaves_its_run_out(tmp_path: Path, text: str) -> None:
+    write_run(tmp_path / "good")
+    (write_run(tmp_path / "bad") / "config.yaml").write_text(text)
+    reader = Reader(EVALUATED)
+    assert [run.folder.name for run in reader(find_runs([str(tmp_path)]))] == ["good"]
+    assert len(reader.faults) == 1
+    assert "leave this run out" in reader.faults[0]
+    assert len(reader.faults[0]) < 400
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&$\\frac{$"
+
+
+def test_every_text_of_a_run_is_escaped(tmp_path: Path) -> None:
+    for seed in range(2):
+        folder = write_run(
+            tmp_path / "runs" / f"{seed}<b>&'",
+            seed,
+            env=f"Env{HOSTILE}",
+            words=[f"agent.x={HOSTILE}{seed}"],
+            options={"agent.x": f"{HOSTILE}{seed}", f"agent.{HOSTILE}": seed},
+        )
+        (folder / "videos").mkdir()
+        (folder / "videos" / "javascript:alert(1)&quot;.mp4").touch()
+    page = write_comparison(compare(runs_of(tmp_path), EVALUATED), tmp_path / "out").read_text()
+    assert page.count("<script") == 2
+    assert page.count("</script>") == 2
+    assert "<img" not in page
+    assert "onerror=alert(1)>" not in page
+    assert not re.search(r'href="\s*javascript:', page)
+    assert not re.search(r'(src|href)="(https?:)?//', page), "nothing is loaded"
+    json.loads((tmp_path / "out" / "comparison.json").read_text())
+
+
+def test_the_command_of_a_run_is_safe_to_copy() -> None:
+    assert safe_command("python train.py env=CartPole-v1 seed=1") == "python train.py env=CartPole-v1 seed=1"
+    assert safe_command("python train.py x=1; rm -rf ~") == "python train.py 'x=1;' rm -rf '~'"
+    assert safe_command("python train.py 'a=$(id)'") == "python train.py 'a=$(id)'"
+    assert safe_command("curl evil | sh") is None
+    assert safe_command("python train.py 'torn") is None
+
+
+# ---- the program
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    for agent in ("dqn", "noisy_dqn"):
+        for seed in range(3):
+            write_run(tmp_path / "runs" / "CartPole-v1" / f"{agent}{seed}", seed, agent, final=300 + 10 * len(agent))
+    return tmp_path
+
+
+def test_the_program_prints_a_table_and_writes_page_pictures_and_numbers(three: Path, programs: Programs) -> None:
+    folders = sorted(str(path) for path in (three / "runs" / "CartPole-v1").iterdir())
+    result = programs.run("compare", *folders, "out=found", "baseline=dqn", cwd=three)
+    assert result.code == 0, result.err
+    assert "agent=noisy_dqn  3      20,002" in result.out
+    assert "less agent=dqn" in result.out
+    assert "wrote found/comparison.html" in result.out
+    numbers = json.loads((three / "found" / "comparison.json").read_text())
+    assert numbers["format"] == "noisy-dqn-comparison"
+    assert [group["name"] for group in numbers["groups"]] == ["agent=dqn", "agent=noisy_dqn"]
+    scores = numbers["tasks"][0]["scores"]["last"]["groups"]["agent=dqn"]
+    assert scores["mean"] == pytest.approx(np.mean(scores["per_seed"]))
+    assert {"steps", "seconds"} == set(numbers["tasks"][0]["curves"]["agent=dqn"])
+    pictures = {path.name for path in (three / "found").glob("*.png")}
+    assert pictures == {"curves_0.png", "scores_0.png", "profiles.png", "improvement.png", "inside_0.png"}
+    assert all((three / "found" / name).read_bytes()[1:4] == b"PNG" for name in pictures)
+
+
+def test_without_out_a_new_folder_is_made(three: Path, programs: Programs) -> None:
+    result = programs.run("compare", "runs/*", cwd=three)
+    assert result.code == 0, result.err
+    assert len(list((three / "runs" / "comparisons").glob("*/comparison.html"))) == 1
+    again = programs.run("compare", "runs=runs", "out=x", cwd=three)
+    assert "6 runs" in (three / "x" / "comparison.html").read_text(), again
+
+
+def test_what_cannot_be_compared_is_one_sentence(three: Path, programs: Programs) -> None:
+    for options, sentence in (
+        ([], "no runs are named"),
+        (["nowhere"], "nowhere does not exist"),
+        (["runs", "metric=eval/nothing"], "none of the 6 runs has eval/nothing yet"),
+        (["runs", "by=agent.learning_rate"], "no run has such an option"),
+        (["runs", "baseline=sarsa"], "no group is called so"),
+        (["runs", "out=runs/CartPole-v1/dqn0/config.yaml"], "is a file"),
+        (["runs", "fallow=true"], "did you mean follow?"),
+        (["runs", "runs=runs"], "do not go together"),
+    ):
+        assert sentence in one_sentence(programs.run("compare", *options, cwd=three)), options
+
+
+def test_following_writes_the_page_again_until_ctrl_c(three: Path, programs: Programs) -> None:
+    process = programs.start("compare", "runs", "out=x", "follow=true", "every=0.2", cwd=three)
+    page = three / "x" / "comparison.html"
+    process.until(lambda: "following" in process.stream("out"))
+    assert '"reload": 0.2' in page.read_text()
+    assert "7 runs" not in page.read_text()
+    write_run(three / "runs" / "CartPole-v1" / "dqn3", 3, "dqn")
+    process.until(lambda: "7 runs" in page.read_text())
+    process.kill(signal.SIGINT)
+    result = process.wait()
+    assert result.code == 130
+    assert "Traceback" not in result.err
+    assert '"reload": 0}' in page.read_text()
+
+
+def test_following_waits_for_the_first_score(tmp_path: Path, programs: Programs) -> None:
+    folder = write_run(tmp_path / "runs" / "a")
+    rows = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text("")
+    process = programs.start("compare", "runs", "out=x", "follow=true", "every=0.2", cwd=tmp_path)
+    process.until(lambda: "following" in process.stream("out"))
+    (folder / "metrics.jsonl").write_text(rows)
+    process.until((tmp_path / "x" / "comparison.html").exists)
+    process.kill(signal.SIGINT)
+    assert process.wait().code == 130
+
+
+def test_runs_that_have_not_changed_are_not_read_again(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, seed) for seed, name in enumerate("ab")]
+    reader = Reader(EVALUATED)
+    first = reader(folders)
+    assert not reader.changed(folders)
+    with (folders[1] / "metrics.jsonl").open("a") as file:
+        file.write('{"global_step": 30000, "eval/return_mean": 1.0}\n{"torn')
+    assert reader.changed(folders)
+    second = reader(folders)
+    assert second[0] is first[0]
+    assert second[1].step == 30_000
+    assert reader.changed(folders[:1])
+
+
+def test_runs_without_a_score_are_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", 1, done=0.05)
+    found = compare(runs_of(tmp_path), EVALUATED)
+    assert any("1 of 2 runs have no eval/return_mean yet" in note for note in found.notes)
+    with pytest.raises(NothingYetError):
+        compare([read_run(tmp_path / "b", EVALUATED)], EVALUATED)
