@@ -447,6 +447,30 @@ def test_rewards_endings_and_refusals_that_differ_are_noticed(
     again.close()
 
 
+class Common(Elsewhere):
+    """Draws from the generators that belong to nobody."""
+
+    def _shown(self) -> np.ndarray:
+        drawn = np.random.random(), random.random()  # noqa: NPY002
+        return np.array([self.episode, self.time, *drawn], dtype=np.float32)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_what_is_drawn_from_common_generators_comes_back_in_a_process_of_its_own(vectorization: Any) -> None:
+    """Where copies share a process, they share these generators as well."""
+    gym.register("Test/Common-v0", entry_point=Common)
+    trail = Trail(load_task("Test/Common-v0", {}), 3, vectorization)
+    if vectorization == "async":
+        trail.check(55)
+    else:
+        resuming.begin(trail.envs, 5)
+        trail.play(trail.envs, steps=55)
+        came = resuming.restore(make_vector(trail.task, 3, vectorization), 5, resuming.saved(trail.envs))
+        assert came is not None
+        assert came.tolist() == [False] * 3
+    gym.registry.pop("Test/Common-v0")
+
+
 class Unknown(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """A vector class of which nobody knows how to bring it back."""
 
