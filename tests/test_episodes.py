@@ -313,6 +313,15 @@ def test_an_episode_may_be_longer_than_what_lies_between_two_checkpoints(tmp_pat
     assert run.tracker.series("train/episode_return") == [(1200, 1.0)] * 8
 
 
+@pytest.mark.parametrize(("long", "told"), [(1, True), (100, False)])
+def test_a_long_way_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: int, told: bool) -> None:
+    monkeypatch.setattr("agent.running.collector.LONG", long)
+    inside: Callable[[Setup], bool] = lambda run: int(run.trainer.collector._lengths.max()) >= 5  # noqa: E731
+    _, resumed = stopped_and_resumed(tmp_path, 40, inside, steps=60)
+    line = "playing the episodes under way again: the longest has "
+    assert any(text.startswith(line) for text in resumed.tracker.lines) == told
+
+
 # ---- environments that cannot come back
 
 
