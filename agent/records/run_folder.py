@@ -89,6 +89,21 @@ def occupied(folder: Path) -> Iterator[None]:
                     folder.parent.rmdir()
 
 
+_held: set[int] = set()  # descriptors of folders that this process has locked
+
+
+def _let_go() -> None:
+    """In a process that was forked: a lock is that of the process that took it, and ends with it."""
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     if sys.platform == "win32":
@@ -102,10 +117,13 @@ def _locked(folder: Path) -> Iterator[None]:
         raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir") from error
     except OSError:
         pass  # a network folder that knows no locks
+    _held.add(descriptor)
     try:
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:  # not in a forked process that comes here, where the number may be another file's
+            _held.remove(descriptor)
+            os.close(descriptor)
 
 
 def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
