@@ -138,7 +138,7 @@ def test_what_is_out_of_a_range_is_told_the_range(cls: type[Any], name: str, hin
         with pytest.raises(UserError) as caught:
             parse(cls, nested(name, [number, number] if several else number))
         assert str(caught.value).startswith(f"{name} is ")
-        assert str(caught.value).endswith((f"it must be {bound.text}", "far too large"))
+        assert str(caught.value).endswith((f"it must be {bound.text}", "far too large", "below 10¹⁵"))
     for number in (bound.high, bound.low):
         _, sentence = outcome(cls, nested(name, [number, number] if several else number))
         assert (bound.text in sentence) == (bound.above and number == bound.low)
@@ -157,11 +157,9 @@ def test_a_range_says_what_it_holds() -> None:
         assert not any(bound.holds(number) for number in outside)
 
 
-@pytest.mark.parametrize(
-    "ratio", [f"1/{10**4000}", f"{10**4000}/{10**4000 - 1}", "1/9999999999999999999", 1e-10, -1e-10]
-)
-def test_a_fraction_that_counts_updates_is_not_too_fine(ratio: Any) -> None:
-    with pytest.raises(UserError, match=r"agent\.replay_ratio is .*: it is too fine a fraction; take one such as 1/4"):
+@pytest.mark.parametrize("ratio", [f"1/{10**4000}", f"{10**4000}/{10**4000 - 1}", "1/9999999999999999999"])
+def test_a_fraction_is_one_of_numbers_that_are_not_huge(ratio: Any) -> None:
+    with pytest.raises(UserError, match=r"agent\.replay_ratio is .*: it must be a fraction of numbers below 10¹⁵"):
         parse(AgentConfig, {"replay_ratio": ratio}, "agent.")
     assert parse(AgentConfig, {"replay_ratio": "1/1000003"}).replay_ratio == Fraction(1, 1_000_003)
 
@@ -191,7 +189,7 @@ def test_the_name_of_an_unknown_option_is_short_and_printable(key: Any) -> None:
 )
 def test_networks_too_large_are_refused_at_once(hidden: list[int]) -> None:
     begun = time.process_time()
-    with pytest.raises(UserError, match=r"agent\.network\.hidden has \d+ (layers|weights).*: it must have at most \d+"):
+    with pytest.raises(UserError, match=r"network\.hidden has [\d,]+ (layers|weights).*: it must have at most [\d,]+"):
         parse(AgentConfig, {"network": {"hidden": hidden}}, "agent.")
     assert time.process_time() - begun < 1.0
     assert NetworkConfig(hidden=(1,) * MOST_LAYERS).hidden
@@ -234,7 +232,7 @@ def test_a_network_is_counted_before_it_is_made(form: str, dueling: bool, monkey
     monkeypatch.setattr(build, "MOST_PARAMETERS", size)
     build_network(config, 3, 2)
     monkeypatch.setattr(build, "MOST_PARAMETERS", size - 1)
-    with pytest.raises(UserError, match=f"{size} parameters or more, and {size - 1} are the most"):
+    with pytest.raises(UserError, match=f"{size:,} parameters or more, and {size - 1:,} are the most"):
         build_network(config, 3, 2)
 
 

@@ -18,7 +18,7 @@ HEADS = ("expected", "categorical", "quantile", "implicit_quantile")
 Loss = Literal["huber", "squared"]
 
 #: A stack of more layers, or layers of more weights, is no network that one machine trains.
-MOST_LAYERS, MOST_WEIGHTS = 128, 2**28
+MOST_LAYERS, MOST_WEIGHTS = 64, 2**28
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ class NetworkConfig:
         if not self.hidden:
             raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
         if len(self.hidden) > MOST_LAYERS:
-            raise UserError(f"agent.network.hidden has {len(self.hidden)} layers: it must have at most {MOST_LAYERS}")
+            raise UserError(f"agent.network.hidden has {len(self.hidden):,} layers: it must have at most {MOST_LAYERS}")
         weights = sum(inputs * outputs for inputs, outputs in pairwise(self.hidden))
         if weights > MOST_WEIGHTS:
             raise UserError(
-                f"agent.network.hidden has {weights} weights between its layers: it must have at most {MOST_WEIGHTS}"
+                f"agent.network.hidden has {weights:,} weights between its layers: it must have at most {MOST_WEIGHTS:,}"
             )
 
 
@@ -141,7 +141,7 @@ class NoiseConfig:
     form: Literal["factorised", "independent", "index"] = "factorised"
     index: Annotated[int, ranges.DIMENSIONS] = 8
     prior: Annotated[float, ranges.SCALE] = 0.0
-    sigma0: Annotated[float | None, ranges.at_least(0, 100)] = None
+    sigma0: Annotated[float | None, ranges.at_least(0, 1000)] = None
     distribution: Distribution = "normal"
     draws: Annotated[int, ranges.PARTS] = 1
     repeat: Annotated[int, ranges.DIMENSIONS] = 1
@@ -182,7 +182,7 @@ class AgentConfig:
     loss: Loss = "huber"
     huber_threshold: Annotated[float, ranges.positive(1e-6, 1e9)] = 1.0
     gamma: Annotated[float, ranges.UNIT] = 0.99
-    n_step: Annotated[int, ranges.at_least(1, 1024)] = 3
+    n_step: Annotated[int, ranges.at_least(1, 10_000)] = 3
     lr: Annotated[float, ranges.STEP_SIZE] = 1e-3
     lr_end: Annotated[float | None, ranges.at_least(0, ranges.STEP_SIZE.high)] = None
     lr_updates: Annotated[int, ranges.AT_LEAST_ONE] = 25_000

@@ -121,8 +121,8 @@ def _fraction(value: Any, key: str) -> Fraction:
         fraction = Fraction(text if "/" in text else repr(float(text)))
     except (ValueError, ZeroDivisionError):
         raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a number or a fraction such as 1/4") from None
-    if 0 < abs(fraction) < 1e-9 or fraction.denominator >= 2**63:  # updates are counted with it
-        raise UserError(f"{key} is {value!r:.{SHORT}}: it is too fine a fraction; take one such as 1/4")
+    if max(abs(fraction), fraction.denominator) > 10**15:
+        raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a fraction of numbers below 10¹⁵")
     return fraction
 
 

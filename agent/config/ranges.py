@@ -44,7 +44,7 @@ def positive(low: float, high: float) -> Range:
 def _shown(number: float) -> str:
     """1000000 as 1e6, and 65536 as it is."""
     short = f"{number:.0e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
-    return short if number and float(short) == number and not 1e-3 < abs(number) < 1e5 else f"{number:g}"
+    return short if number and float(short) == number and not 1e-3 < abs(number) < 1e5 else f"{number:.15g}"
 
 
 UNIT = between(0, 1)
@@ -65,12 +65,13 @@ SIDE = between(1, 64)
 #: Units of a layer.
 WIDTH = between(1, 65_536)
 #: Rows of a batch.
-ROWS = at_least(1, 65_536)
+ROWS = at_least(1, 2**20)
 #: Parts of a batch, or of the environments; 0 has a meaning of its own.
-PARTS = at_least(0, 65_536)
+PARTS = at_least(0, 2**20)
 #: Copies of an environment, each an object or a process.
 COPIES = at_least(1, 65_536)
-THREADS = at_least(1, 256)
+#: More threads than a machine can have use up its processes.
+THREADS = at_least(1, 1024)
 EPISODES = at_least(1, 1e6)
 #: Rewards and returns.
 VALUE = between(-1e9, 1e9)
