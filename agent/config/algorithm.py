@@ -125,7 +125,8 @@ class NetworkConfig:
         weights = sum(inputs * outputs for inputs, outputs in pairwise(self.hidden))
         if weights > MOST_WEIGHTS:
             raise UserError(
-                f"agent.network.hidden has {weights:,} weights between its layers: it must have at most {MOST_WEIGHTS:,}"
+                f"agent.network.hidden has {weights:,} weights between its layers: it must have at most "
+                f"{MOST_WEIGHTS:,}"
             )
 
 
