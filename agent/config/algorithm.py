@@ -121,7 +121,7 @@ class NetworkConfig:
         if not self.hidden:
             raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
         if len(self.hidden) > MOST_LAYERS:
-            raise UserError(f"agent.network.hidden has {len(self.hidden):,} layers: it must have at most {MOST_LAYERS}")
+            raise UserError(f"agent.network.hidden has {len(self.hidden)} layers: it must have at most {MOST_LAYERS}")
         weights = sum(inputs * outputs for inputs, outputs in pairwise(self.hidden))
         if weights > MOST_WEIGHTS:
             raise UserError(

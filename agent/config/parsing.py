@@ -121,7 +121,7 @@ def _fraction(value: Any, key: str) -> Fraction:
         fraction = Fraction(text if "/" in text else repr(float(text)))
     except (ValueError, ZeroDivisionError):
         raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a number or a fraction such as 1/4") from None
-    if max(abs(fraction), fraction.denominator) > 10**15:
+    if abs(fraction) > 10**15 or fraction.denominator > 10**15:
         raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a fraction of numbers below 10¹⁵")
     return fraction
 
