@@ -119,6 +119,8 @@ def test_whatever_is_given_for_a_number_is_refused_in_a_sentence_or_in_its_range
         config, sentence = outcome(cls, nested(name, value))
         assert len(sentence) < 500
         assert sentence.isprintable()
+        if any(not bound.low <= number <= bound.high for number in numbers(value)):  # NaN as well
+            assert config is None
         if config is not None:
             assert all(bound.low <= number <= bound.high for number in numbers(select(config, name)))
             assert parse(cls, to_plain(config)) == config
