@@ -29,7 +29,7 @@ COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "error
 DRAWING = ("canvas", "figures", "score_figures")
 #: The only files that may import these, anywhere in them.
 RESERVED: dict[str, set[str]] = {
-    "wandb": {"agent.records.tracking"},
+    "wandb": {"agent.records.dashboard"},
     "hydra": {*PROGRAMS, *COMMAND},
     "omegaconf": {*PROGRAMS, *COMMAND},
     "gymnasium": {
