@@ -336,8 +336,9 @@ def test_training_says_what_to_do_next(programs: Programs, tmp_path: Path) -> No
     assert result.code == 0
     assert result.out == ""
     lines = result.err.splitlines()
-    assert re.fullmatch(r"CartPole-v1 · cpu · [\d,]+ parameters · my run", lines[0])
-    assert "NoisyLinear(4, 16" in result.err
+    assert lines[0] == "CartPole-v1 · cpu · my run"
+    assert re.fullmatch(r"network: MLPEncoder and ExpectedHead, [\d,]+ parameters", lines[1])
+    assert "NoisyLinear" not in result.err  # log.network=true shows the modules
     assert "\r" not in result.err  # not a terminal: lines, no bar
     assert "\x1b" not in result.err
     assert len([line for line in lines if re.match(r" *\d+% [\d,]+/400 steps .*eval \d", line)]) >= 4

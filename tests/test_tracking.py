@@ -20,9 +20,9 @@ import pytest
 from agent.common.errors import UserError
 from agent.config.run import WandbConfig
 from agent.records.console import Console, shown
-from agent.records.dashboard import RUN_SETTINGS
 from agent.records.metrics import JsonlSink
 from agent.records.tracking import Tracker
+from agent.records.wandb_run import RUN_SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_ACCOUNT = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_DIR")
@@ -66,7 +66,7 @@ from pathlib import Path
 from agent.records.console import Console
 from types import SimpleNamespace
 from agent.records.tracking import Tracker
-import agent.records.dashboard
+import agent.records.wandb_run
 console = Console(100000)
 def tracker(mode="auto", run_id=None, **options):
     config = {"env": "CartPole-v1", "agent": {"lr": 0.001, "net": [256, 256]}}
@@ -213,7 +213,7 @@ def test_auto_falls_back_to_offline_when_the_network_is_away(
     key: str, run_script: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     code = """
-agent.records.dashboard.RUN_SETTINGS["init_timeout"] = 2.0
+agent.records.wandb_run.RUN_SETTINGS["init_timeout"] = 2.0
 start = time.monotonic()
 t = tracker()
 assert time.monotonic() - start < 10
@@ -408,4 +408,4 @@ def test_update_is_cheap() -> None:
 
 def test_wandb_is_named_by_one_file_of_the_agent() -> None:
     naming = [path.name for path in (ROOT / "agent").rglob("*.py") if "import wandb" in path.read_text()]
-    assert naming == ["dashboard.py"]
+    assert naming == ["wandb_run.py"]

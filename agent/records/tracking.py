@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.records.console import Console
-from agent.records.dashboard import start
 from agent.records.metrics import JsonlSink
+from agent.records.wandb_run import start
 
 if TYPE_CHECKING:
     from agent.config.run import WandbConfig
