@@ -28,7 +28,8 @@ from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.records import run_folder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.records.run_folder import first_difference, merge_resumed, occupied
+from agent.records.locking import occupied
+from agent.records.run_folder import first_difference, merge_resumed
 from agent.records.saved_agent import load_agent
 from agent.running.build import build_agent, build_replay
 from agent.running.progress import with_evaluation
@@ -483,7 +484,7 @@ def test_a_strangers_run_imports_nothing(programs: Programs, home: Path) -> None
     (home / "harm.py").write_text("open('harmed', 'w').close()\n")
     run = run_of(home, 0)
     step, state = loaded(run)
-    state["config"]["env"]["id"] = "harm:CartPole-v1"
+    state["seconds"], state["config"]["env"]["id"] = 1.0, "harm:CartPole-v1"
     shutil.rmtree(run / "checkpoints")
     save_checkpoint(run, step, state, 1)
     sentence = refused(programs.run("train", f"resume={run.relative_to(home)}", "steps=900", cwd=home))

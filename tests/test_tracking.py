@@ -121,6 +121,9 @@ def test_an_unwritable_metrics_file_is_a_clear_error(tmp_path: Path) -> None:
             sink.log(1, {"a": 1.0})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if Path("/dev/full").exists():
+        with pytest.raises(UserError, match="not a plain file"):
+            JsonlSink(Path("/dev/full")).log(1, {"a": 1.0})
 
 
 def test_disabled_imports_no_wandb_and_keeps_the_run_id(

@@ -20,6 +20,7 @@ from agent.records.run_folder import write_config
 from agent.records.saved_agent import check_env, load_agent
 from agent.records.tracking import Tracker
 from agent.running.build import build_agent, build_envs, build_replay
+from agent.running.failures import Folder
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.taking_over import load_state
 from agent.running.trainer import Outcome, Trainer
@@ -51,7 +52,8 @@ def train(
     check_open_files(config.num_envs if config.env.vectorization == "async" else 0)
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
-    home = folder.absolute()  # an environment may change the current folder
+    place = Folder(folder)  # now: an environment may change the current folder
+    home = place.path
     task = task_of(config, folder, resumed=begun is not None)
     agent, plan = build_agent(config, task, device)
     replay = build_replay(config, task, device, plan)
@@ -72,7 +74,7 @@ def train(
     tracker = Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
         write_config(home, to_plain(config), overrides)  # from here on it holds a run
-        trainer = Trainer(config, task, envs, agent, replay, tracker, folder, plan)
+        trainer = Trainer(config, task, envs, agent, replay, tracker, place, plan)
         if begun is not None:
             load_state(trainer, step, state)
         with Interrupt() as interrupt:

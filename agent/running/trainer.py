@@ -1,6 +1,7 @@
 """The loop: collect, learn, save, evaluate. Everything is built elsewhere and handed in."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,11 +45,12 @@ class Trainer:
         agent: DQN,
         replay: Replay,
         tracker: Tracker,
-        run_dir: Path,
+        run_dir: Path | Folder,
         plan: Plan = TORCH,
     ) -> None:
         self.config, self.task = config, task
-        self.agent, self.replay, self.tracker, self.folder = agent, replay, tracker, Folder(run_dir)
+        self.agent, self.replay, self.tracker = agent, replay, tracker
+        self.folder = run_dir if isinstance(run_dir, Folder) else Folder(run_dir)
         self.run_dir = self.folder.path
         self.collector = Collector(config, task, envs, agent, replay, tracker)
         self.evaluator = Evaluator(config, task, agent, tracker, self.folder, aside_of(config, task, envs))
@@ -73,14 +75,15 @@ class Trainer:
         interrupt.rescue = self.save
         failure: UserError | None = None
         try:
-            try:
+            with suppress(Stopped):  # in the middle of work that is not needed
                 self._train(interrupt)
-            except Stopped:  # in the middle of work that is not needed
-                pass
-            except (EnvironmentFailedError, EvaluationsFailedError) as error:
-                failure = error
-            if interrupt or failure or self.evaluator.solved:
+            if interrupt or self.evaluator.solved:
                 self.save()
+        except EnvironmentFailedError as error:  # everything before it is saved
+            failure = error
+        except EvaluationsFailedError as error:
+            failure = error
+            self.save()
         except NotFiniteError as error:
             raise not_finite(error, self.step, self.task.id, self.replay.not_finite(), self.folder) from error
         interrupt.saved()
@@ -96,8 +99,9 @@ class Trainer:
         while self.step < config.steps and not evaluator.solved and not interrupt:
             self.iterate()
             self.tracker.console.update(self.step)
-            evaluator.look(self.step, self._complete)
-            saving = checkpoint(self.step) or self._complete
+            complete = self.step >= config.steps
+            evaluator.look(self.step, complete)
+            saving = checkpoint(self.step) or complete
             if log(self.step) or saving:  # a kill would lose what waits to be logged
                 self.folder.check()
                 self._monitor.log(self.step, self._seconds)
@@ -109,10 +113,6 @@ class Trainer:
     def step(self) -> int:
         """Environment steps so far."""
         return self.collector.step
-
-    @property
-    def _complete(self) -> bool:
-        return self.step >= self.config.steps
 
     def begin(self) -> None:
         """Begins the first episodes of a new run, and makes the updates that a resumed run still owes."""
@@ -171,7 +171,7 @@ class Trainer:
             EvaluationsFailedError: where it has failed too often, or at the end.
             Stopped: where a signal came.
         """
-        evaluator, last = self.evaluator, self._complete
+        evaluator, last = self.evaluator, self.step >= self.config.steps
         if not evaluator.can_play(last):
             return
         self._monitor.check_finite()
