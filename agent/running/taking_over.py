@@ -8,7 +8,7 @@ import numpy as np
 from agent.common.arrays import as_array
 from agent.common.errors import UserError, words_of
 from agent.records.schema import check_like
-from agent.replay.ring import ACTION
+from agent.replay.ring import ACTION, STOP, TERMINATED
 from agent.running.trainer import Trainer
 
 #: Numbers that a stream of noise draws ahead.
@@ -72,8 +72,12 @@ def check_replay(replay: Mapping[str, Any], actions: int) -> None:
     inside = 0 <= head < len(rows) and 0 <= first < len(starts) and 0 <= count <= len(starts)
     if not inside or (rows < 0).any() or int(rows.sum()) != count or _outside(starts, len(starts)):
         raise ValueError("the replay's counters do not fit each other")
-    if _outside(as_array(replay["scalars"])[:, ACTION], actions):
+    scalars = as_array(replay["scalars"])
+    if _outside(scalars[:, ACTION], actions):
         raise ValueError(f"the replay has actions that are not among {actions}")
+    flags = (scalars[:, TERMINATED], scalars[:, STOP], as_array(replay["previous_stop"]))
+    if not all(np.isin(values, (0.0, 1.0)).all() for values in flags):
+        raise ValueError("the replay has endings that are neither 0 nor 1")
     priorities = [as_array(replay[name]) for name in ("priorities", "largest_priority") if name in replay]
     if any((values < 0).any() or not np.isfinite(values).all() for values in priorities):
         raise ValueError("the replay has priorities that are negative or not finite")
