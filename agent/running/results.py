@@ -113,16 +113,17 @@ def beside(file: Path) -> Path:
     return file.with_name("evaluation" if file.name == FILE_NAME else f"{Path(label(file)).name}_evaluation")
 
 
-def write_result(file: Path, result: dict[str, Any]) -> None:
+def write_result(player: Player, result: dict[str, Any]) -> None:
     """Writes the results as JSON and as a picture beside the agent's file."""
-    atomic_write_text(Path(f"{beside(file)}.json"), json.dumps(result, indent=1))
-    plot_evaluation([result], Path(f"{beside(file)}.png"))
+    place = beside(player.home)
+    atomic_write_text(Path(f"{place}.json"), json.dumps(result, indent=1))
+    plot_evaluation([result], Path(f"{place}.png"))
 
 
 def film(player: Player, config: EvaluateConfig) -> None:
     """Writes a video of the first episode beside the agent."""
     seeds = environment_seeds(config.seed, "test", 1)
     frames, outcome = record(player.task, player.network, seeds, player.noise if config.noise else None)
-    path = write_video(frames, beside(player.path), player.task.fps)
+    path = write_video(frames, beside(player.home), player.task.fps)
     cut = f": the first {len(frames)} frames" if len(frames) <= outcome.lengths[0] else ""
-    print(f"wrote {path}{cut}")
+    print(f"wrote {player.path.parent / path.name}{cut}")
