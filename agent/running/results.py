@@ -3,8 +3,8 @@
 import glob
 import json
 import shlex
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +115,26 @@ def beside(file: Path) -> Path:
 
 def write_result(player: Player, result: dict[str, Any]) -> None:
     """Writes the results as JSON and as a picture beside the agent's file."""
+    with _place_of(player) as place:
+        atomic_write_text(Path(f"{place}.json"), json.dumps(result, indent=1))
+        plot_evaluation([result], Path(f"{place}.png"))
+
+
+@contextmanager
+def _place_of(player: Player) -> Iterator[Path]:
+    """Where an agent's results go, as an absolute path, which errors show as the agent's was named."""
     place = beside(player.home)
-    atomic_write_text(Path(f"{place}.json"), json.dumps(result, indent=1))
-    plot_evaluation([result], Path(f"{place}.png"))
+    try:
+        yield place
+    except UserError as error:
+        raise UserError(str(error).replace(str(place), str(beside(player.path)))) from error
 
 
 def film(player: Player, config: EvaluateConfig) -> None:
     """Writes a video of the first episode beside the agent."""
     seeds = environment_seeds(config.seed, "test", 1)
     frames, outcome = record(player.task, player.network, seeds, player.noise if config.noise else None)
-    path = write_video(frames, beside(player.home), player.task.fps)
+    with _place_of(player) as place:
+        path = write_video(frames, place, player.task.fps)
     cut = f": the first {len(frames)} frames" if len(frames) <= outcome.lengths[0] else ""
     print(f"wrote {player.path.parent / path.name}{cut}")
