@@ -61,6 +61,11 @@ def droppable() -> Iterator[None]:
         yield
 
 
+def stopping() -> bool:
+    """Whether the run under way was asked to stop: nothing is worth waiting for."""
+    return _active is not None and bool(_active)
+
+
 class Interrupt:
     """A context in which the first SIGINT or SIGTERM sets `signum`, and raises `Stopped` in work that is `droppable`.
 
