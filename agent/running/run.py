@@ -20,7 +20,7 @@ from agent.records.saved_agent import check_env, load_agent
 from agent.records.tracking import Tracker
 from agent.running.build import build_agent, build_envs, build_replay
 from agent.running.failures import Folder
-from agent.running.resources import prepare_cpu, resolve_device
+from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.trainer import Outcome, Trainer
 from envs.closing import close_quietly
 from envs.make import Task, check_bounds, load_saved_task, load_task
@@ -47,6 +47,7 @@ def train(
         imports: the options that name modules of one's own, for the commands that are shown at the end.
         overrides: of the command line, for the head of config.yaml.
     """
+    check_open_files(config.num_envs if config.env.vectorization == "async" else 0)
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
     place = Folder(folder)  # now: an environment may change the current folder
