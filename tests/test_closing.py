@@ -59,7 +59,13 @@ class Closing(gym.Env):
 gym.register("Closing-v0", Closing)
 '''
 OPTIONS = (
-    *("env=closes:Closing-v0", "num_envs=2", "agent.network.hidden=[8]", "agent.batch_size=8", "agent.learning_starts=30"),
+    *(
+        "env=closes:Closing-v0",
+        "num_envs=2",
+        "agent.network.hidden=[8]",
+        "agent.batch_size=8",
+        "agent.learning_starts=30",
+    ),
     *("agent.replay_size=500", "eval.every=100", "eval.episodes=2", "log.progress=false", "wandb.mode=disabled"),
     *("hydra.run.dir=run", "steps=200"),
 )
@@ -159,7 +165,9 @@ DEADLINE = [0.0]
 
 @pytest.mark.parametrize("close", [lambda: time.sleep(3600), threading.Event().wait, swallows])
 @pytest.mark.parametrize("in_thread", [False, True])
-def test_a_close_that_does_not_come_back_is_left(lines: list[str], close: Callable[[], object], in_thread: bool) -> None:
+def test_a_close_that_does_not_come_back_is_left(
+    lines: list[str], close: Callable[[], object], in_thread: bool
+) -> None:
     DEADLINE[0] = time.monotonic() + 0.5
     began = time.monotonic()
 

@@ -222,7 +222,7 @@ def test_a_run_that_is_killed_around_an_evaluation_ends_as_if_it_was_not(
                 if len(notes) > killed_at:
                     raise KeyboardInterrupt
 
-            patched.setattr("agent.running.trainer.note_evaluation", note)
+            patched.setattr("agent.running.saving.note_evaluation", note)
         with pytest.raises(KeyboardInterrupt):
             killed()
     rows = killed.tracker.evaluations()
@@ -571,7 +571,7 @@ def test_an_environment_that_fails_loses_nothing(
     assert step % 50  # no checkpoint was due
     monkeypatch.setattr(Counted, "fails", staticmethod(lambda env: None))
     resumed = Run(tmp_path, changes)
-    assert any("begins new episodes in 3 of 3 copies (it failed" in line for line in resumed.tracker.lines)
+    assert any("begins new episodes in 3 of 3 copies (they were left" in line for line in resumed.tracker.lines)
     replay = resumed.trainer.replay
     assert len(replay) <= step
     assert resumed().step >= 200

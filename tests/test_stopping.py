@@ -74,7 +74,7 @@ class Slow(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"]}
     observation_space, action_space = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
-    made = 0
+    made = steps = 0
 
     def __init__(self, render_mode=None):
         Slow.made += 1
@@ -86,6 +86,9 @@ class Slow(gym.Env):
         return self.np_random.random(3, np.float32), {}
 
     def step(self, action):
+        Slow.steps += self.own
+        if Slow.steps == 150 and self.own:
+            work("training")
         if not self.own:
             work("evaluation")
             if PLACE == "long evaluation":
@@ -141,6 +144,7 @@ PLACES = {
     "close": (120, "eval.every=120"),
     "compiler": (30,),
     "curve": (300,),
+    "training": (146,),
     "end of W&B": (300,),
 }
 
@@ -167,7 +171,7 @@ def stop(process: Process, number: signal.Signals) -> tuple[int, str, float]:
 
 
 CASES = [
-    *((place, "sleep", signal.SIGTERM) for place in PLACES),
+    *((place, "sleep", signal.SIGTERM) for place in PLACES if place != "training"),
     *((place, "sleep", signal.SIGINT) for place in ("long evaluation", "evaluation", "compiler", "end of W&B")),
     *(("evaluation", how, number) for how in ("spin", "swallow") for number in (signal.SIGTERM, signal.SIGINT)),
     *((place, "wait_in_c", signal.SIGTERM) for place in ("evaluation", "film", "compiler", "curve", "end of W&B")),
@@ -220,6 +224,26 @@ def test_the_last_evaluation_that_was_stopped_is_played_when_the_run_goes_on(
     assert result.code == 0
     assert "done: evaluation return 10.0 over 2 episodes" in result.err
     assert "complete" in programs.run("train", "env=slow:Slow-v0", "resume=run", cwd=tmp_path).out
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("how", ["sleep", "swallow", "wait_in_c"])
+def test_an_environment_that_hangs_in_training_is_not_waited_for(
+    programs: Programs, tmp_path: Path, how: str, vectorization: str
+) -> None:
+    """All steps before are saved; of the episodes under way nothing more is known, and they become truncations."""
+    (tmp_path / "slow.py").write_text(WORK)
+    options = (*OPTIONS, f"env.vectorization={vectorization}")
+    process = programs.start("train", *options, cwd=tmp_path, PLACE="training", HOW=how)
+    process.until((tmp_path / "begun").exists)
+    code, err, seconds = stop(process, signal.SIGTERM)
+    assert code == 143, err
+    assert seconds < SECONDS + MARGIN
+    step, _ = load_checkpoint(latest_checkpoint(tmp_path / "run") or tmp_path)
+    assert 100 < step < 300
+    result = programs.run("train", "env=slow:Slow-v0", "resume=run", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "begins new episodes in 2 of 2 copies (they were left in the middle of a step)" in result.err
 
 
 @pytest.mark.parametrize("how", ["sleep", "wait_in_c"])

@@ -126,7 +126,10 @@ def test_brightness_becomes_bytes_and_a_tiny_picture_is_enlarged() -> None:
 @pytest.mark.parametrize(
     ("named", "fps"),
     [
-        *[(value, 30) for value in (None, "", "fast", float("nan"), float("inf"), -1, 0, 0.0, [], {}, object(), 10**400)],
+        *[
+            (value, 30)
+            for value in (None, "", "fast", float("nan"), float("inf"), -1, 0, 0.0, [], {}, object(), 10**400)
+        ],
         *[(30, 30), (60.0, 60), ("15", 15), (29.97, 30), (0.2, 1), (np.int64(50), 50), (np.float32(12.5), 12)],
         *[(10**6, 1_000), (1e300, 1_000)],
     ],

@@ -56,14 +56,15 @@ class Interrupt:
     notebook, is never ended.
 
     Attributes:
-        rescue: saves the run where work that a stop drops does not end by itself; another thread calls it.
+        rescue: called by another thread where the main one has not saved within `GRACE`, with whether that is in work
+            that a stop drops; saves the run if it can, and says whether it did.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self.rescue: Callable[[], None] = _nothing
+        self.rescue: Callable[[bool], bool] = _nothing
         self._previous: dict[signal.Signals, object] = {}
         self._depth = 0  # of work that is dropped
         self._saved_at: float | None = None
@@ -163,13 +164,13 @@ class Interrupt:
     def _is_over(self, came: float) -> bool:
         """Whether nothing is left that is worth waiting for; saves the run where the main thread does not."""
         now = time.monotonic()
-        if self._saved_at is None and self._depth and now > came + GRACE:
+        if self._saved_at is None and now > came + GRACE:
             try:
-                self.rescue()
+                if self.rescue(self._depth > 0):
+                    return True
             except BaseException as error:  # as a full disk
                 os.write(2, f"error: {error}\n".encode(errors="replace"))
                 os._exit(2)
-            return True
         return self._saved_at is not None and now > max(came + PATIENCE, self._saved_at + REST)
 
 
@@ -178,8 +179,9 @@ def _signal_from(pipe: int) -> int:
     return next(iter(os.read(pipe, 1)), 0)
 
 
-def _nothing() -> None:
+def _nothing(dropped: bool) -> bool:
     """There is nothing to save."""
+    return dropped
 
 
 def _leave_to_parent() -> None:
