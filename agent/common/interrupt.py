@@ -184,15 +184,27 @@ def _nothing(dropped: bool) -> bool:
     return dropped
 
 
+def _block() -> None:
+    """Lets signals wait while a process forks: one that came before the other handlers are set would be lost there."""
+    if _active is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, Interrupt.SIGNALS)
+
+
+def _unblock() -> None:
+    if _active is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, Interrupt.SIGNALS)
+
+
 def _leave_to_parent() -> None:
     """A process that an environment forks is not the run: it may be terminated, and leaves Ctrl-C to the trainer."""
     global _active
     if _active is not None:
-        _active = None
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _unblock()
+        _active = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_leave_to_parent)
