@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from agent.common.errors import words_of
-from agent.common.interrupt import Stopped
+from agent.common.interrupt import Stopped, stopping
 from agent.common.notices import tell_once
 
 #: How long an environment may take to close.
@@ -32,12 +32,14 @@ def guard_close(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
 
 def close_quietly(close: Callable[[], object], name: str) -> None:
     """Closes an environment; one that fails, or takes longer than `CLOSE_SECONDS`, is told of in one line."""
-    seconds = 0.1 if name in _hung else CLOSE_SECONDS
+    hurry = stopping()
+    seconds = 0.1 if hurry or name in _hung else CLOSE_SECONDS
     try:
         _within(seconds, close)
     except _TooLongError:
-        _hung.add(name)
-        tell_once(f"{name} does not come back from close(): it is left as it is")
+        if not hurry:
+            _hung.add(name)
+            tell_once(f"{name} does not come back from close(): it is left as it is")
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:
