@@ -121,14 +121,18 @@ def test_loading_a_task_and_evaluating_it_leave_training_its_numbers() -> None:
     assert results[0] == results[1]
 
 
+def raising_after_a_draw() -> None:
+    np.random.rand()
+    random.random()
+    raise KeyError
+
+
 def test_the_generators_stand_where_they_stood_also_after_an_error() -> None:
     np.random.seed(1)
     random.seed(1)
     before = state_of_global_generators()
     with pytest.raises(KeyError), own_global_generators(2):
-        np.random.rand()
-        random.random()
-        raise KeyError
+        raising_after_a_draw()
     assert state_of_global_generators() == before
     with own_global_generators(2):
         first = np.random.rand(), random.random()

@@ -57,7 +57,10 @@ def test_training_needs_no_streams(tmp_path: Path, streams: str) -> None:
     result = start(tmp_path, "train", *SMALL, "env=noisy:Noisy-v0", streams=streams)
     assert result.returncode == (2 if "/dev/full" in streams else 0)  # what the environment printed is lost
     assert result.stderr == ""
-    assert (tmp_path / "run" / "last" / "agent.safetensors").exists()
+    # An environment that cannot print fails at its first step, which is tried before anything is trained.
+    assert (tmp_path / "run" / "last" / "agent.safetensors").exists() is (result.returncode == 0)
+    if result.returncode:
+        return
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"a lot of noise" not in path.read_bytes(), path
     for line in (tmp_path / "run" / "metrics.jsonl").open():

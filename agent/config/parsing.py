@@ -27,7 +27,7 @@ class Range:
 
 
 #: A number that may be a mistake or an attack is refused before anything is allocated or computed by it.
-LARGEST_FLOAT, LARGEST_INT = 1e12, 10**15
+LARGEST_FLOAT, LARGEST_INT = 1e30, 10**15
 
 POSITIVE = Range("greater than 0", lambda x: x > 0)
 NOT_NEGATIVE = Range("at least 0", lambda x: x >= 0)
