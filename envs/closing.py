@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from agent.common.errors import words_of
-from agent.common.interrupt import Stopped, stopping
+from agent.common.interrupt import stopping
 from agent.common.notices import tell_once
+from envs.failure import is_stop
 
 #: How long an environment may take to close.
 CLOSE_SECONDS = 5.0
@@ -40,9 +41,9 @@ def close_quietly(close: Callable[[], object], name: str) -> None:
         if not hurry:
             _hung.add(name)
             tell_once(f"{name} does not come back from close(): it is left as it is")
-    except (KeyboardInterrupt, Stopped):
-        raise
     except BaseException as error:
+        if is_stop(error):
+            raise
         tell_once(f"{name} could not be closed ({words_of(error)}): it is left as it is")
 
 
