@@ -16,13 +16,14 @@ from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
+from agent.records.evaluations import beside
 from agent.records.newest import newest_run
 from agent.records.plots import plot_evaluation
 from agent.records.run_folder import RUNS
 from agent.records.saved_agent import FILE_NAME
 from agent.running.player import Player, load_player
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
-from agent.running.results import beside, check_player, evaluate_player, film, find_agents, write_result
+from agent.running.results import check_player, evaluate_player, film, find_agents, write_result
 
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
