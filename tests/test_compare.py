@@ -202,10 +202,12 @@ def test_a_curve_is_the_mean_with_students_interval() -> None:
 
 
 def test_a_curve_goes_as_far_as_all_of_its_runs() -> None:
-    curve = over_seeds([line([1, 10, 20, 30], [0, 0, 0, 0]), line([2, 12], [2, 2])], False, False)
-    assert curve is not None
-    assert (curve.x[0], curve.x[-1]) == (2, 12)
-    assert curve.centre.tolist() == [1, 1]
+    far, near = line([1, 10, 30], [0, 0, 0]), line([2, 5, 8, 12], [2, 2, 2, 2])
+    for by_time, unit in ((False, 1.0), (True, 0.01)):
+        curve = over_seeds([far, near], by_time, False)
+        assert curve is not None
+        assert (curve.x[0], curve.x[-1]) == pytest.approx((2 * unit, 12 * unit))
+        assert set(curve.centre) == {1.0}
 
 
 def test_one_seed_has_no_band_and_ten_have_an_iqm() -> None:
@@ -388,7 +390,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&$\\
 def test_every_text_of_a_run_is_escaped(tmp_path: Path) -> None:
     for seed in range(2):
         folder = write_run(
-            tmp_path / "runs" / f"{seed}<b>&'",
+            tmp_path / "runs" / f"{seed}<img src=x>&'",
             seed,
             env=f"Env{HOSTILE}",
             words=[f"agent.x={HOSTILE}{seed}"],
