@@ -346,7 +346,7 @@ def test_metrics_that_are_torn_foreign_or_endless_are_left_out(tmp_path: Path) -
         "[" * 20_000,
         "[]",
         "\x00\xff",
-        '{"global_step": 600, "x": "' + "y" * 200_000 + '", "eval/return_mean": 7}',
+        '{"global_step": 600, "x": "' + "y" * 1_200_000 + '", "eval/return_mean": 7}',
         "",
     ]
     path.write_text("\n".join([*bad, *map(json.dumps, good), *bad]), errors="replace")
