@@ -152,5 +152,5 @@ def clean(axes: Axes) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Writes a picture; the same numbers give the same file."""
     with matplotlib.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
-        metadata = {"Date": None} if path.suffix == ".svg" else None
+        metadata = {"Date": None} if path.suffix == ".svg" else None  # else it differs each time
         figure.savefig(path, dpi=200, metadata=metadata)
