@@ -513,5 +513,8 @@ def test_runs_without_a_score_are_told(tmp_path: Path) -> None:
     write_run(tmp_path / "b", 1, done=0.05)
     found = compare(runs_of(tmp_path), EVALUATED)
     assert any("1 of 2 runs have no eval/return_mean yet" in note for note in found.notes)
+    write_run(tmp_path / "c", 2, "dqn", done=0.6)
+    notes = compare(runs_of(tmp_path), EVALUATED).notes
+    assert "agent=dqn: 1 of 1 runs have not reached their last step." in notes
     with pytest.raises(NothingYetError):
         compare([read_run(tmp_path / "b", EVALUATED)], EVALUATED)

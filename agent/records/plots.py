@@ -29,7 +29,7 @@ GREY, BLUE, ORANGE, GREEN, RED = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#d
 PALETTE = (BLUE, ORANGE, GREEN, "#cc79a7", "#56b4e9", RED)
 ROLLING_EPISODES = 20
 MARKS = ("an episode", "middle half and median", "95 % interval of the mean", "mean", "interquartile mean")
-BAND = "band: ± one standard deviation of an evaluation's episodes"
+BAND = "band: ± one standard deviation"
 CURVES = (
     "train/episode_return",
     *(f"eval/return_{of}" for of in ("mean", "std", "min", "max")),
