@@ -1,9 +1,9 @@
 """Compares runs over their seeds: python compare.py runs/CartPole-v1/* (--help for more)."""
 
-from agent.common.interrupt import quit_at_once
+from agent.common.beginning import begin
 
 if __name__ == "__main__":
-    quit_at_once()  # first: the imports take a second
+    begin()  # first: the imports take a second
 
 import sys
 

@@ -1,9 +1,9 @@
 """Plays saved agents: python evaluate.py checkpoint=runs/CartPole-v1/<run> (--help for more)."""
 
-from agent.common.interrupt import quit_at_once
+from agent.common.beginning import begin
 
 if __name__ == "__main__":
-    quit_at_once()  # first: the imports take a second
+    begin()  # first: the imports take a second
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from agent.records.plots import plot_evaluation
 from agent.records.run_folder import RUNS
 from agent.records.saved_agent import FILE_NAME
 from agent.running.player import Player, load_player
-from agent.running.resources import prepare_cpu, resolve_device
+from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.results import beside, check_player, evaluate_player, film, find_agents, write_result
 
 
@@ -34,6 +34,7 @@ def main(cfg: DictConfig) -> None:
 
 def run(config: EvaluateConfig) -> None:
     """Plays every agent, writes the results and says where they are."""
+    check_open_files(0)
     prepare_cpu(1)
     files = find_agents(config.checkpoint or [newest(config)], config.which)
     players = [load_player(file, resolve_device(config.device)) for file in files]

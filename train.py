@@ -1,9 +1,9 @@
 """Trains a DQN that explores by learned noise: python train.py env=CartPole-v1 (--help for more)."""
 
-from agent.common.interrupt import quit_at_once
+from agent.common.beginning import begin
 
 if __name__ == "__main__":
-    quit_at_once()  # first: the imports take a second
+    begin()  # first: the imports take a second
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ from agent.command.composing import checked_folder, register_resolvers, to_optio
 from agent.command.presets import register_presets
 from agent.command.program import TRAIN
 from agent.config.checks import without_effect
-from agent.records.run_folder import occupied
+from agent.records.locking import occupied
 from agent.running.run import train
 
 register_resolvers()

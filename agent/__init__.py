@@ -10,8 +10,7 @@ What most people need is here; everything else is found in its package::
 Importing `agent` costs nothing: a name is fetched from its package when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # that of typing takes longer to import than the rest
 
 if TYPE_CHECKING:
     from agent.command.functions import evaluate as evaluate
@@ -34,6 +33,8 @@ _PLACES = {
 def __getattr__(name: str) -> object:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = globals()[name] = getattr(import_module(_PLACES[name]), name)
     return value
 

@@ -54,6 +54,15 @@ piece excludes the pieces that it calls.""",
         "python benchmarks/whole_run.py",
     ),
     (
+        "Saving and resuming",
+        """Seconds of a checkpoint and of a resume, beside the training between two checkpoints at the interval of the
+preset. A resume loads everything and plays the episodes under way again. `before` is the commit before episodes were
+played again, where every checkpoint reset the environments. Pong's replay holds 50,000 transitions here, its preset's
+1,000,000.""",
+        "resume",
+        "python benchmarks/resume.py --before <checkout> --publish",
+    ),
+    (
         "The pieces",
         """The tables give microseconds per call: median, least and greatest of several blocks. The first row of the
 updates is a lower bound for all of them: the matrix products of a plain update and nothing else.""",

@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from agent.common.seeds import EpisodeSeeds
+from envs.aside import answer
 
 _PAID = struct.Struct("d??").pack  # a reward, and the two ways to end
 
@@ -84,6 +85,14 @@ class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
             if self._ended and len(self._actions) >= self._shortest:
                 self._before(self._number + 1)
         return result
+
+    def rests(self) -> bool:
+        """Whether it stands between two stretches: whatever is done to the environment now, the next begins anew."""
+        return self._ended and not self._actions
+
+    def play_aside(self, env_id: str, name: str, *arguments: Any) -> tuple[bool, Any]:
+        """Calls a method of the environment without taking it down, see envs.aside."""
+        return answer(self.env, env_id, name, *arguments)
 
     def stretch(self) -> Stretch:
         """Where it stands."""
@@ -189,6 +198,10 @@ class RepeatableCopies:
 
     def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What a method of every copy gives for arguments of its own."""
+        raise NotImplementedError
+
+    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+        """What a method of one copy gives."""
         raise NotImplementedError
 
     def begin_episodes(self, seed: int, number: int = 0) -> None:

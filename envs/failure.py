@@ -113,5 +113,8 @@ def described(value: object) -> str:
     if isinstance(value, dict):
         return f"a dict of {plain(list(value), 80)}" if value else "an empty dict"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
-        return plain(repr(value), 80)
+        try:
+            return plain(repr(value), 80)
+        except ValueError:  # a whole number of more digits than Python writes
+            return "a number with thousands of digits"
     return f"an object of class {plain(type(value).__name__)}"

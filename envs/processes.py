@@ -111,15 +111,21 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
         """What a method of every copy gives for arguments of its own; all work at the same time."""
         return self._ask("call", [(name, given) for given in arguments])
 
+    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+        """What a method of one copy gives."""
+        with self._deaths():
+            self.parent_pipes[copy].send(("call", (name, arguments)))
+            return self._results([self.parent_pipes[copy]])[0]
+
     def _ask(self, command: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         with self._deaths():
             for pipe, given in zip(self.parent_pipes, arguments, strict=True):
                 pipe.send((command, given))
             return self._results()
 
-    def _results(self) -> list[Any]:
-        """The answers of all; of failures the first."""
-        answers = [pipe.recv() for pipe in self.parent_pipes]
+    def _results(self, pipes: Sequence[Connection] | None = None) -> list[Any]:
+        """The answers of all, or of some; of failures the first."""
+        answers = [pipe.recv() for pipe in pipes or self.parent_pipes]
         for succeeded, failure in answers:
             if not succeeded:
                 self.close()

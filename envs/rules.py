@@ -33,8 +33,6 @@ def unpacked(place: str, result: Any) -> tuple[Any, ...]:
 def number_of(reward: Any) -> float:
     """A reward as a number; it may be infinite or NaN, which training looks for itself."""
     rule = "the reward must be a number"
-    if type(reward) in NUMBERS:
-        return float(reward)
     array = _array(reward, rule)
     if isinstance(reward, str | bytes | list | tuple) or np.ma.is_masked(reward) or array.size != 1:
         raise RuleError(rule, described(reward))
@@ -47,7 +45,7 @@ def number_of(reward: Any) -> float:
 
 
 def truth_of(name: str, value: Any) -> bool:
-    """`terminated`, `truncated` or `life_lost` as a truth value."""
+    """`terminated` or `truncated` as a truth value."""
     if type(value) in TRUTHS:
         return bool(value)
     rule = f"{name} must be True or False"
@@ -61,10 +59,13 @@ def truth_of(name: str, value: Any) -> bool:
 
 
 def life_lost(info: Any) -> bool | None:
-    """What an info says of a lost life; None where it says nothing."""
+    """What an info says of a lost life; None where it says nothing, or something else by this name."""
     if not isinstance(info, dict) or info.get("life_lost") is None:
         return None
-    return truth_of("info['life_lost']", info["life_lost"])
+    try:
+        return truth_of("life_lost", info["life_lost"])
+    except RuleError:
+        return None
 
 
 def admitted(space: gym.Space[Any], value: Any, name: str = "an observation") -> Any:

@@ -10,10 +10,10 @@ from gymnasium.vector.utils import concatenate
 
 from agent.common.errors import UserError
 from envs.episodes import RepeatableCopies
-from envs.failure import PASSED_ON, RESULT, RuleError, described, failed
+from envs.failure import PASSED_ON, RuleError, failed
 from envs.global_random import seed_global_generators
 from envs.guarded import guarded
-from envs.rules import NUMBERS, admitted, life_lost, number_of, truth_of
+from envs.rules import NUMBERS, admitted, life_lost, number_of, truth_of, unpacked
 
 
 class Serial(RepeatableCopies, SyncVectorEnv):
@@ -108,6 +108,10 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         with guarded(self._id, "an episode that is played again"):
             return [getattr(env, name)(*given) for env, given in zip(self.envs, arguments, strict=True)]
 
+    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+        """What a method of one copy gives."""
+        return getattr(self.envs[copy], name)(*arguments)
+
     def _note_life(self, infos: dict[str, Any], info: Any, i: int) -> None:
         lost = life_lost(info)
         if lost is not None:
@@ -141,8 +145,12 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         return self._observations
 
     def _failed(self, place: str, error: BaseException, result: Any) -> UserError:
-        """The error to raise; a result that came is of another number of values where it is not said otherwise."""
-        unpacking = isinstance(error, TypeError | ValueError) and "unpack" in str(error)
-        if unpacking and result is not None and error.__traceback__ is not None and error.__traceback__.tb_next is None:
-            error = RuleError(RESULT[place], described(result))
+        """The error to raise; where it was raised here, `result` cannot be unpacked or holds no number."""
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None and result is not None:
+            try:
+                values = unpacked(place, result)
+                if place == "step":
+                    number_of(values[1])
+            except RuleError as rule:
+                error = rule
         return failed(self._id, place, error)

@@ -31,14 +31,18 @@ TRUSTED = ("gymnasium.", "envs.")
 
 
 def make_vector(
-    task: Task, num_envs: int, vectorization: Vectorization = "auto", seed: int = 0
+    task: Task,
+    num_envs: int,
+    vectorization: Vectorization = "auto",
+    seed: int = 0,
+    render_mode: str | None = None,
 ) -> VectorEnv[Any, Any, Any]:
     """`num_envs` copies of the task side by side, with NEXT_STEP autoreset; each step may overwrite its observations.
 
     `auto` is the environment's own vector class, or ale-py's for Atari as the papers play it, where there is one and it
     pays, else one process. Processes pay where a step of one environment takes longer than about 0.1 ms; what they play
     is the same, bit for bit, but for numbers that environments draw from `np.random` and `random`: `seed` is of these,
-    for each process on its own.
+    for each process on its own. With a render mode, which no vector class has, copies draw when they are asked to.
 
     Raises:
         UserError: where `native` is asked for and there is no vector class of this environment, or its autoreset is of
@@ -51,11 +55,11 @@ def make_vector(
     if vectorization == "native" or (vectorization == "auto" and obstacle is None and num_envs >= enough):
         envs = _make_native(task, num_envs)
     elif vectorization == "async":
-        processes = [_Maker(gym.spec(task.id), task, seed, copy) for copy in range(num_envs)]
+        processes = [_Maker(gym.spec(task.id), task, seed, copy, render_mode) for copy in range(num_envs)]
         envs = Processes(task.id, processes, task.observe.space, task.action_space)
     else:
         seed_global_generators(seed)
-        envs = Serial([partial(_make_copy, task)] * num_envs, task.id)
+        envs = Serial([partial(_make_copy, task, render_mode=render_mode)] * num_envs, task.id)
     try:
         check_copies(task.id, envs, task.observe.space, task.action_space)
         mode = (envs.metadata or {}).get("autoreset_mode")
@@ -114,12 +118,17 @@ def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
     return made if type(made).__module__.startswith(TRUSTED) else GuardedVector(made, task.id)
 
 
-def _make_copy(task: Task, spec: gym.envs.registration.EnvSpec | None = None, alone: bool = False) -> Repeatable:
+def _make_copy(
+    task: Task,
+    spec: gym.envs.registration.EnvSpec | None = None,
+    alone: bool = False,
+    render_mode: str | None = None,
+) -> Repeatable:
     """A copy of the task, made by its id or by its spec, which can be brought back to where it was.
 
     It is without Gymnasium's wrapper that looks at each step whether there was a reset: 0.2 µs, and there always was.
     """
-    made = outer = task.make(spec=spec)
+    made = outer = task.make(render_mode, spec)
     emulator = made.spec is not None and str(made.spec.entry_point).startswith("ale_py")
     while isinstance(outer, gym.Wrapper):
         if isinstance(outer.env, gym.wrappers.OrderEnforcing):
@@ -136,7 +145,8 @@ class _Maker:
     task: Task
     seed: int
     copy: int
+    render_mode: str | None = None
 
     def __call__(self) -> gym.Env[Any, Any]:
         seed_global_generators(self.seed, self.copy)
-        return _make_copy(self.task, self.spec, alone=True)
+        return _make_copy(self.task, self.spec, True, self.render_mode)

@@ -313,6 +313,15 @@ def test_an_episode_may_be_longer_than_what_lies_between_two_checkpoints(tmp_pat
     assert run.tracker.series("train/episode_return") == [(1200, 1.0)] * 8
 
 
+@pytest.mark.parametrize(("long", "told"), [(1, True), (100, False)])
+def test_a_long_way_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: int, told: bool) -> None:
+    monkeypatch.setattr("agent.running.collector.LONG", long)
+    inside: Callable[[Setup], bool] = lambda run: int(run.trainer.collector._lengths.max()) >= 5  # noqa: E731
+    _, resumed = stopped_and_resumed(tmp_path, 40, inside, steps=60)
+    line = "playing the episodes under way again: the longest has "
+    assert any(text.startswith(line) for text in resumed.tracker.lines) == told
+
+
 # ---- environments that cannot come back
 
 
@@ -445,6 +454,30 @@ def test_rewards_endings_and_refusals_that_differ_are_noticed(
     assert saved["numbers"].tolist() == [1, 1]  # with the seed of the next episode
     trail.envs.close()
     again.close()
+
+
+class Common(Elsewhere):
+    """Draws from the generators that belong to nobody."""
+
+    def _shown(self) -> np.ndarray:
+        drawn = np.random.random(), random.random()  # noqa: NPY002
+        return np.array([self.episode, self.time, *drawn], dtype=np.float32)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_what_is_drawn_from_common_generators_comes_back_in_a_process_of_its_own(vectorization: Any) -> None:
+    """Where copies share a process, they share these generators as well."""
+    gym.register("Test/Common-v0", entry_point=Common)
+    trail = Trail(load_task("Test/Common-v0", {}), 3, vectorization)
+    if vectorization == "async":
+        trail.check(55)
+    else:
+        resuming.begin(trail.envs, 5)
+        trail.play(trail.envs, steps=55)
+        came = resuming.restore(make_vector(trail.task, 3, vectorization), 5, resuming.saved(trail.envs))
+        assert came is not None
+        assert came.tolist() == [False] * 3
+    gym.registry.pop("Test/Common-v0")
 
 
 class Unknown(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):

@@ -35,7 +35,16 @@ RESERVED: dict[str, set[str]] = {
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
-        *("envs.actions", "envs.batches", "envs.closing", "envs.episodes", "envs.failure", "envs.global_random"),
+        *(
+            "agent.running.build",
+            "envs.actions",
+            "envs.aside",
+            "envs.batches",
+            "envs.closing",
+            "envs.episodes",
+            "envs.failure",
+            "envs.global_random",
+        ),
         *(
             "envs.guarded",
             "envs.minatar",

@@ -5,7 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -593,3 +593,40 @@ def test_defaults_are_the_papers_where_the_paper_has_one() -> None:
     assert (NoiseConfig().form, NoiseConfig().distribution, NoiseConfig().hold) == ("factorised", "normal", "step")
     assert AgentConfig().epsilon.start == AgentConfig().epsilon.end == 0.0
     assert NetworkConfig().hidden
+
+
+def numeric_options(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all options whose default is a number."""
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from numeric_options(value, (*path, name))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", numeric_options(to_plain(TrainConfig())), ids=".".join)
+@pytest.mark.parametrize("value", [1e300, -1e300, 10**30, -(10**30), float("nan"), float("-inf"), "many", [1]])
+def test_no_number_is_without_a_bound(path: tuple[str, ...], value: Any) -> None:
+    mapping = to_plain(TrainConfig())
+    node = mapping
+    for name in path[:-1]:
+        node = node[name]
+    node[path[-1]] = value
+    with pytest.raises(UserError, match=path[-1]):
+        parse(TrainConfig, mapping)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        ({"threads": 1_000_000}, "threads is 1000000: it must be at least 1 and at most 1024"),
+        ({"num_envs": 10**9}, "num_envs is 1000000000: it must be at least 1 and at most 65536"),
+        ({"agent": {"noise": {"sigma0": 1e11}}}, "agent.noise.sigma0 is 1.* at most 1000"),
+        ({"agent": {"network": {"hidden": [1] * 60_000}}}, "has 60000 layers: it must have at most 64"),
+        ({"agent": {"categorical": {"v_max": 1e300}}}, r"agent.categorical.v_max is 1e\+300: it must be between"),
+        ({"agent": {"replay_ratio": f"1/{10**40}"}}, "agent.replay_ratio is .*below 10"),
+    ],
+)
+def test_numbers_that_would_use_up_the_machine_are_refused(mapping: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse(TrainConfig, mapping)

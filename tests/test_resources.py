@@ -1,5 +1,6 @@
 """The process is set up as it says. What it says of devices and memory is tested where runs are refused: test_cli."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from agent.running.resources import prepare_cpu, threads_for_numpy
+from agent.common.errors import UserError
+from agent.running.resources import FILES, FILES_OF_A_PROCESS, check_open_files, prepare_cpu, threads_for_numpy
 
 #: Page faults of a round of large arrays, after two others, in a process that was set up or was not.
 FAULTS = """
@@ -24,6 +26,29 @@ for _ in range(3):
     del arrays
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+
+
+@pytest.mark.parametrize(
+    ("processes", "allowed", "enough"), [(0, 30, False), (0, 32, True), (8, 50, False), (8, 56, True)]
+)
+def test_too_few_open_files_are_told_before_anything_fails(
+    processes: int, allowed: int, enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [10, allowed]
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: tuple(now))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: now.__setitem__(0, limits[0]))
+    if enough:
+        check_open_files(processes)
+        assert now == [FILES + FILES_OF_A_PROCESS * processes, allowed]
+    else:
+        with pytest.raises(UserError, match=rf"may have {allowed} files open at a time, and needs .*ulimit -n"):
+            check_open_files(processes)
+
+
+def test_no_limit_of_open_files_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, hard in ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (1024, resource.RLIM_INFINITY)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _which, limits=(soft, hard): limits)
+        check_open_files(1000) if soft == resource.RLIM_INFINITY else check_open_files(0)
 
 
 def test_tiny_numbers_are_taken_for_zero() -> None:

@@ -13,7 +13,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 
-from agent.command.overrides import unfold
+from agent.command.overrides import unfold, with_quotes
 from agent.common.errors import UserError
 
 
@@ -64,6 +64,7 @@ class HydraParser(ArgumentParser):
         """The flags and overrides, as argparse finds them, if the program takes them."""
         self._words = sys.argv[1:] if args is None else list(args)
         flags = self.parse_intermixed_args(self._words, namespace)
+        flags.overrides = [with_quotes(override) for override in flags.overrides]
         self.check(flags)
         return flags
 

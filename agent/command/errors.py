@@ -48,6 +48,12 @@ FAILED, INTERRUPTED = 2, 130
 failed: list[str] = []
 
 
+def check_jobs() -> None:
+    """Raises a UserError where jobs of a sweep have failed."""
+    if failed:
+        raise UserError(f"{len(failed)} of the jobs failed: {'; '.join(failed)}")
+
+
 @contextmanager
 def job(name: str | None) -> Iterator[None]:
     """Lets a sweep go on after one of its jobs has ended with an error; None: there is no sweep.

@@ -14,7 +14,7 @@ from agent.command.program import TRAIN
 from agent.config.checks import without_effect
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig
-from agent.records.run_folder import occupied
+from agent.records.locking import occupied
 from agent.records.saved_agent import Which, find_agent
 from agent.running import run as running
 from agent.running.acting import LoadedAgent, load_agent

@@ -1,12 +1,20 @@
 """Overrides of the command line: name=value in Hydra's grammar."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from agent.common.quoting import quote
+from agent.common.quoting import quote, quote_override
+
+
+def with_quotes(override: str) -> str:
+    """The override with its value in quotes where Hydra's grammar lacks a letter of it: hydra.run.dir=ünder."""
+    name, _, value = override.partition("=")
+    lacking = not value.isascii() and not re.search(r"""[\s'"\\\[\]{}(),$=]""", value)
+    return quote_override(name, value) if lacking else override
 
 
 def unfold(overrides: Sequence[str]) -> Iterator[str]:

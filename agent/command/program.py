@@ -1,13 +1,12 @@
 """The programs: what their command lines may hold, and how they begin and end."""
 
-import io
 import os
-import sys
 from collections.abc import Callable
 
 from agent.command import errors
 from agent.command.arguments import Program, install_parser
-from agent.common.interrupt import quit_by_exception
+from agent.common.beginning import quit_at_once, quit_by_exception
+from agent.common.streams import check_output, tolerate_streams
 from agent.config.compare import CompareConfig
 from agent.config.parsing import leaf_names
 from agent.config.run import EvaluateConfig, TrainConfig
@@ -59,12 +58,16 @@ def run(main: Callable[[], object], program: Program) -> None:
     """
     install_parser(program)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and we word them
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # results are not lost for an … that a Latin-1 terminal has not
-    with errors.sentences(program):
-        quit_by_exception()
-        main()
-    if errors.failed:
-        print(f"error: {len(errors.failed)} of the jobs failed: {'; '.join(errors.failed)}", file=sys.stderr)
-        sys.exit(errors.FAILED)
+    tolerate_streams()
+    try:
+        with errors.sentences(program):
+            quit_by_exception()
+            try:
+                main()
+            except SystemExit as end:  # Hydra's, after --help
+                if end.code:
+                    raise
+            check_output()
+            errors.check_jobs()
+    finally:
+        quit_at_once()  # nothing is left to be saved

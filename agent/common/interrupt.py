@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import NoReturn, Self
+from typing import Self
+
+from agent.common import beginning
 
 #: Seconds after a signal within which work that is dropped has to end by itself; then it is saved without it.
 GRACE = 2.0
@@ -22,31 +24,11 @@ PATIENCE = 4.5
 REST = 0.5
 
 _POLL = 0.05
-_is_program = False  # this process is a program of the project, which may be ended as a whole
 _active: "Interrupt | None" = None  # the one that handles the signals
 
 
 class Stopped(BaseException):
     """A signal has ended work that a stop drops; like KeyboardInterrupt, no Exception, so that nobody swallows it."""
-
-
-def at_once(signum: int, frame: FrameType | None) -> NoReturn:
-    """The handler of a program that still imports what it needs, which takes a second: there is nothing to save."""
-    os._exit(128 + signum)
-
-
-def quit_at_once() -> None:
-    """Ends the process at Ctrl-C without a traceback, until `quit_by_exception`; for programs alone."""
-    global _is_program
-    _is_program = True
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as behind nohup
-        signal.signal(signal.SIGINT, at_once)
-
-
-def quit_by_exception() -> None:
-    """Makes Ctrl-C a KeyboardInterrupt again."""
-    if signal.getsignal(signal.SIGINT) is at_once:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -87,7 +69,7 @@ class Interrupt:
     def __enter__(self) -> Self:
         global _active
         if threading.current_thread() is threading.main_thread():  # Python lets no other one handle signals
-            if _is_program:
+            if beginning.is_program:
                 self._begin_to_watch()
             self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
             _active = self

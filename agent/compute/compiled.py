@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from agent.common.errors import UserError
+from agent.common.interrupt import droppable
 
 
 class Compiled:
@@ -36,7 +37,7 @@ class Compiled:
             return self._compiled(*arguments)
         self._first = False
         try:
-            with warnings.catch_warnings():
+            with droppable(), warnings.catch_warnings():  # a stop does not wait for the compiler
                 warnings.simplefilter("ignore")  # the compiler's, one of them about TF32, for which there is an option
                 return self._compiled(*arguments)
         except torch.OutOfMemoryError:

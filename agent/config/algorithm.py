@@ -104,6 +104,10 @@ WIDTH = Range("between 1 and 65536", lambda x: 1 <= x <= 65536)
 DIMENSIONS = Range("between 1 and 256", lambda x: 1 <= x <= 256)
 
 
+SIGMA = Range("at least 0 and at most 1000", lambda x: 0 <= x <= 1000)
+ROWS = Range("at least 1 and at most 1048576", lambda x: 1 <= x <= 2**20)
+WINDOW = Range("at least 1 and at most 10000", lambda x: 1 <= x <= 10_000)
+MAX_LAYERS = 64
 SIDE = Range("between 1 and 64", lambda x: 1 <= x <= 64)
 
 
@@ -139,7 +143,7 @@ class NoiseConfig:
     form: Literal["factorised", "independent", "index"] = "factorised"
     index: Annotated[int, DIMENSIONS] = 8
     prior: Annotated[float, NOT_NEGATIVE] = 0.0
-    sigma0: Annotated[float | None, NOT_NEGATIVE] = None
+    sigma0: Annotated[float | None, SIGMA] = None
     distribution: Distribution = "normal"
     draws: Annotated[int, NOT_NEGATIVE] = 1
     repeat: Annotated[int, DIMENSIONS] = 1
@@ -180,14 +184,14 @@ class AgentConfig:
     loss: Loss = "huber"
     huber_threshold: Annotated[float, POSITIVE] = 1.0
     gamma: Annotated[float, UNIT] = 0.99
-    n_step: Annotated[int, AT_LEAST_ONE] = 3
+    n_step: Annotated[int, WINDOW] = 3
     lr: Annotated[float, POSITIVE] = 1e-3
     lr_end: Annotated[float | None, NOT_NEGATIVE] = None
     lr_updates: Annotated[int, AT_LEAST_ONE] = 25_000
     adam_eps: Annotated[float, POSITIVE] = 1e-8
     target_range: tuple[float, ...] | None = None
     max_grad_norm: Annotated[float, POSITIVE] = 10.0
-    batch_size: Annotated[int, AT_LEAST_ONE] = 64
+    batch_size: Annotated[int, ROWS] = 64
     replay_ratio: Annotated[Fraction, NOT_NEGATIVE] = Fraction(1, 2)
     target_every: Annotated[int, AT_LEAST_ONE] = 32
     tau: Annotated[float, POSITIVE_UNIT] = 1.0
@@ -199,6 +203,10 @@ class AgentConfig:
     def __post_init__(self) -> None:
         if not self.network.hidden:
             raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
+        if len(self.network.hidden) > MAX_LAYERS:
+            raise UserError(
+                f"agent.network.hidden has {len(self.network.hidden)} layers: it must have at most {MAX_LAYERS}"
+            )
         if self.target_range is not None and (
             len(self.target_range) != 2 or self.target_range[0] >= self.target_range[1]
         ):

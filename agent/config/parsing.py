@@ -26,6 +26,9 @@ class Range:
     holds: Callable[[Any], bool]
 
 
+#: A number that may be a mistake or an attack is refused before anything is allocated or computed by it.
+LARGEST_FLOAT, LARGEST_INT = 1e30, 10**15
+
 POSITIVE = Range("greater than 0", lambda x: x > 0)
 NOT_NEGATIVE = Range("at least 0", lambda x: x >= 0)
 COUNTED = Range("at least 1 and below 2³¹", lambda x: 1 <= x < 2**31)
@@ -121,6 +124,10 @@ def _plain(hint: Any, value: Any, key: str) -> Any:
         raise UserError(f"{key} is {value!r}: it must be {names[hint]}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value}: it must be a finite number")
+    if isinstance(value, float) and abs(value) > LARGEST_FLOAT:
+        raise UserError(f"{key} is {value}: it must be between -{LARGEST_FLOAT:g} and {LARGEST_FLOAT:g}")
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise UserError(f"{key} is {value}: it must be between -10¹⁵ and 10¹⁵")
     return value
 
 
@@ -128,9 +135,12 @@ def _fraction(value: Any, key: str) -> Fraction:
     """An exact fraction: 0.1 means 1/10, not the nearest double."""
     try:
         text = str(value)  # a float first, so that 1e999999999 is refused instead of computed
-        return Fraction(text if "/" in text else repr(float(text)))
+        fraction = Fraction(text if "/" in text else repr(float(text)))
     except (ValueError, ZeroDivisionError):
         raise UserError(f"{key} is {value!r}: it must be a number or a fraction such as 1/4") from None
+    if abs(fraction) > LARGEST_INT or fraction.denominator > LARGEST_INT:
+        raise UserError(f"{key} is {str(value)[:80]!r}: it must be a fraction of numbers below 10¹⁵")
+    return fraction
 
 
 def _example(cls: Any, key: str) -> str:

@@ -6,7 +6,11 @@ from typing import Annotated, Any, Literal
 
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
-from agent.config.parsing import AT_LEAST_ONE, COUNTED, NOT_NEGATIVE, POSITIVE
+from agent.config.parsing import AT_LEAST_ONE, COUNTED, NOT_NEGATIVE, POSITIVE, Range
+
+#: More threads than a machine can have use up its processes.
+THREADS = Range("at least 1 and at most 1024", lambda x: 1 <= x <= 1024)
+COPIES = Range("at least 1 and at most 65536", lambda x: 1 <= x <= 65536)
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,9 @@ class TrainConfig:
     agent: AgentConfig = field(default_factory=AgentConfig)
     seed: Annotated[int, NOT_NEGATIVE] = 0
     steps: Annotated[int, AT_LEAST_ONE] = 50_000
-    num_envs: Annotated[int, AT_LEAST_ONE] = 8
+    num_envs: Annotated[int, COPIES] = 8
     device: str = "auto"
-    threads: Annotated[int, AT_LEAST_ONE] = 1
+    threads: Annotated[int, THREADS] = 1
     backend: Literal["auto", "torch", "numpy", "compiled"] = "auto"
     cuda_graphs: Literal["auto", "off", "on"] = "auto"
     overlap: Literal["auto", "off", "on"] = "auto"

@@ -41,7 +41,7 @@ from agent.records.encoding import decode, encode
 
 FORMAT = "noisy-dqn-checkpoint"
 VERSION = 4
-#: Versions that can be gone on from. 2 has no episodes under way: they were ended at every checkpoint; 3 has no number.
+#: Versions that can be resumed. Version 2 ended all episodes at a checkpoint and holds none; version 3 has no number.
 READABLE = (2, 3, VERSION)
 MAX_STATE = 64 << 20  # bytes of state.json
 MAX_STEP = 2**53
@@ -146,14 +146,14 @@ def has_checkpoint(run_dir: Path) -> bool:
 
 
 def damaged_checkpoints(run_dir: Path) -> list[Path]:
-    """The checkpoints of later steps than the one to go on from, newest first, to which something has happened."""
+    """The damaged checkpoints of later steps than the one to go on from, newest first."""
     latest = latest_checkpoint(run_dir)
     newer = itertools.takewhile(lambda path: path != latest, _newest_first(run_dir / "checkpoints"))
     return [path for path in newer if not _is_whole(path)]
 
 
 def _json_crc32(value: Any) -> int:
-    """Of JSON data, whatever its spelling: what json reads back it writes again in the same way."""
+    """The CRC-32 of JSON data in json's own spelling, so that the spelling in a file does not matter."""
     return zlib.crc32(json.dumps(value).encode())
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 import time
 from collections import deque
-from contextlib import suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from agent.common.streams import tolerant
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 10.0
@@ -22,37 +21,6 @@ class _Bar(tqdm):  # type: ignore[misc, unused-ignore]
     """A tqdm bar without tqdm's watchdog thread, which would be copied into forked environments."""
 
     monitor_interval = 0
-
-
-class _Tolerant:
-    """A stream whose reader may go away, as `| tee log` does at Ctrl-C: no more is printed, and the run goes on."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError:
-            return self._silence()
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError:
-            self._silence()
-
-    def _silence(self) -> int:
-        """Lets what is still in the stream's buffer, and whatever else the process prints there, go nowhere."""
-        with suppress(OSError, ValueError):  # a stream without a descriptor
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-        self._stream = io.StringIO()
-        return 0
 
 
 class Console:
@@ -70,7 +38,7 @@ class Console:
         self, total_steps: int, initial_step: int = 0, enabled: bool = True, stream: TextIO | None = None
     ) -> None:
         self._total = total_steps
-        self._stream = _Tolerant(sys.stderr if stream is None else stream)
+        self._stream = tolerant(sys.stderr if stream is None else stream)
         self._enabled = enabled
         self._step = initial_step
         self._returns: deque[float] = deque(maxlen=RETURNS_SHOWN)

@@ -1,11 +1,10 @@
-"""Where a run lives, and whether it may be started, resumed or has to be refused."""
+"""The folder of a run, and whether a run may be started or resumed there."""
 
 import copy
-import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
@@ -17,19 +16,17 @@ from agent.common.errors import UserError
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, read_plain
 from agent.config.run import upgraded
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
+from agent.records.locking import RUNS as RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
 
-if sys.platform != "win32":
-    import fcntl
-
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
-RUNS, CONFIG = Path("runs"), "config.yaml"
-#: What else a run writes to its folder.
+CONFIG = "config.yaml"
+#: The other files and folders that a run writes.
 WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
-#: What may differ between a run and its resumption: nothing of these belongs to the algorithm or the task.
+#: Options that may differ between a run and its resumption: none of them belongs to the algorithm or the task.
 FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
 
-#: What the names of Hydra's groups stand for in a config, where that is not what is spelt like them.
+#: The config nodes that Hydra's groups set, for groups that are not named like their node.
 GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",), "sizes": ("agent",)}
 
 
@@ -68,44 +65,6 @@ def _new_folder(path: Path) -> Path:
             return folder
         else:
             return folder
-
-
-@contextmanager
-def occupied(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run's folder, and takes it away again where nothing was written to it.
-
-    Hydra makes the folder before anything is checked. The lock goes with the process, however that ends.
-
-    Raises:
-        UserError: where another process trains in it.
-    """
-    with _locked(folder):
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # there is something in it
-                folder.rmdir()
-                if folder.parent.parent == RUNS:
-                    folder.parent.rmdir()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir") from error
-    except OSError:
-        pass  # a network folder that knows no locks
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
@@ -155,7 +114,7 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
 
 
 def _holds_anything(path: Path) -> bool:
-    """Whether a folder or file is there; not a file that a run opened that then could not begin."""
+    """Whether there is a folder, or a file that is not empty: a run that could not begin leaves empty files."""
     return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 

@@ -3,7 +3,9 @@
 from typing import Any
 
 import torch
+from gymnasium.vector import VectorEnv
 
+from agent.common.errors import UserError
 from agent.common.seeding import torch_generator
 from agent.compute.numpy.network import NumpyNetwork
 from agent.compute.plan import Plan, choose_plan
@@ -12,8 +14,12 @@ from agent.learning.dqn import DQN
 from agent.networks.build import build_network
 from agent.replay.prioritised import PrioritisedReplay, prioritised_bytes
 from agent.replay.ring import Replay, required_bytes
+from agent.running.filming import draw_into_memory
 from agent.running.resources import check_replay_memory, threads_for_numpy
+from envs.aside import Aside
+from envs.episodes import RepeatableCopies
 from envs.make import Task
+from envs.vector import make_vector
 
 
 def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[DQN, Plan]:
@@ -43,3 +49,26 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device, plan: Pl
         return PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
     check_replay_memory(required_bytes(*sizes), where)
     return Replay(*sizes, **options)
+
+
+def build_envs(config: TrainConfig, task: Task) -> VectorEnv[Any, Any, Any]:
+    """The training's environments; where evaluations are played in one of them, that one can be filmed as well."""
+    vectorization, share = config.env.vectorization, config.eval.share
+    if share and vectorization == "auto":
+        vectorization = "sync"  # copies that can be played one by one
+    draws = share and config.eval.video and task.renders
+    if draws:
+        draw_into_memory()
+    return make_vector(task, config.num_envs, vectorization, config.seed, "rgb_array" if draws else None)
+
+
+def aside_of(config: TrainConfig, task: Task, envs: VectorEnv[Any, Any, Any]) -> Aside | None:
+    """The copy of the training's environment in which evaluations are played, if they are."""
+    if not config.eval.share:
+        return None
+    if not isinstance(envs, RepeatableCopies):
+        raise UserError(
+            f"eval.share=true plays in one copy by itself, which the vector class of {task.id} has not: "
+            "use env.vectorization=sync or async"
+        )
+    return Aside(envs, task.id)

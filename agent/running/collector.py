@@ -17,6 +17,9 @@ from envs.episodes import Repeats
 from envs.make import Task
 from envs.vector import begin_step
 
+#: Steps of an episode from which on it takes so long to play them again that a person should know of it.
+LONG = 10_000
+
 
 class Collector:
     """Plays the environments in this process, one vector step at a time.
@@ -113,6 +116,8 @@ class Collector:
             raise ValueError(f"episodes that are a {type(state).__name__}")
         for name in ("observation", "begins", "resets", "returns", "lengths"):
             setattr(self, f"_{name}", resuming.checked(name, state.get(name), getattr(self, f"_{name}")).copy())
+        if (steps := int(self._lengths.max())) >= LONG:
+            self.tracker.console.line(f"playing the episodes under way again: the longest has {steps:,} steps")
         restored = resuming.restore(self.envs, self.config.seed, state.get("episodes"))
         if restored is None:
             self._begin_anew()

@@ -159,6 +159,7 @@ def evaluate(
     noise: NoiseModel | None = None,
     num_envs: int = 20,
     stop: Callable[[], bool] = never,
+    env: gym.Env[Any, Any] | None = None,
 ) -> Evaluation:
     """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step.
 
@@ -169,13 +170,14 @@ def evaluate(
         noise: how to draw, or None for the mean network.
         num_envs: environments side by side, which do not change the result; never more than there are episodes.
         stop: see `play`.
+        env: one that stays open, to be used in place of fresh ones.
 
     Raises:
         Stopped: where `stop` said so.
     """
     with own_global_generators(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
-        envs = []
-        for _ in range(min(num_envs, len(seeds))):
+        envs: list[gym.Env[Any, Any]] = [] if env is None else [env]
+        for _ in range(min(num_envs, len(seeds)) if env is None else 0):
             envs.append(task.make_guarded())
             opened.callback(envs[-1].close)
         return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task, stop=stop)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,9 @@ from agent.config.run import EvalConfig, TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.running.evaluation import EPISODE_CAP, Evaluation, evaluate
+from agent.running.failures import Folder
 from agent.running.filming import record
+from envs.aside import Aside
 from envs.atari import human_normalised
 from envs.make import Task
 from envs.video import write_video
@@ -38,7 +39,8 @@ class Evaluator:
         task: what is played.
         agent: whose network is played.
         tracker: is told of results and failures.
-        run_dir: where films go.
+        folder: of the run.
+        aside: the training's own environment, to play in between two of its episodes; None: in fresh ones.
 
     Attributes:
         due: an evaluation is due that has not been played.
@@ -51,9 +53,17 @@ class Evaluator:
         UserError: for `eval.stop_at=solved` on a task for which Gymnasium gives no such return.
     """
 
-    def __init__(self, config: TrainConfig, task: Task, agent: DQN, tracker: Tracker, run_dir: Path) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        agent: DQN,
+        tracker: Tracker,
+        folder: Folder,
+        aside: Aside | None = None,
+    ) -> None:
         self._config, self._task, self._agent = config.eval, task, agent
-        self._tracker, self._run_dir = tracker, run_dir
+        self._tracker, self._folder, self._aside = tracker, folder, aside
         self._seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
         self._num_envs = config.eval.num_envs or config.num_envs
         self._goal = stop_return(config.eval, task)
@@ -66,14 +76,14 @@ class Evaluator:
         self._count = self._failures = self._reached = 0
         self._cut_told = False  # that evaluations cut episodes
 
-    def begin(self, step: int) -> None:
-        """Counts from here on."""
-        self._every = Every(self._config.every, step)
-
     def look(self, step: int, last: bool) -> None:
         """Notes whether an evaluation is due at `step`; at the last step one always is."""
         reached = self._every(step)
         self.due = (self.due or reached or last) and self._config.episodes > 0
+
+    def can_play(self, last: bool) -> bool:
+        """Whether an evaluation is due that need not wait; at the end, training needs its environment no more."""
+        return self.due and (self._aside is None or last or self._aside.rests())
 
     @property
     def solved(self) -> bool:
@@ -111,7 +121,7 @@ class Evaluator:
         return metrics
 
     def _evaluate(self, noise: Any, stop: Callable[[], bool]) -> Evaluation:
-        result = evaluate(self._task, self._agent.network, self._seeds, noise, self._num_envs, stop)
+        result = evaluate(self._task, self._agent.network, self._seeds, noise, self._num_envs, stop, self._aside)
         if not all(map(math.isfinite, result.returns)):
             raise UserError(f"{self._task.id} gave rewards that are NaN or infinite")
         return result
@@ -137,7 +147,7 @@ class Evaluator:
             which = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(
                 f"{which} failed at step {step} ({words_of(error)}); everything is saved: go on with "
-                f"resume={self._run_dir} where it is mended, or without evaluations by eval.episodes=0{once}",
+                f"resume={self._folder} where it is mended, or without evaluations by eval.episodes=0{once}",
                 error.detail if isinstance(error, UserError) else "",
             ) from error
         self.due = False
@@ -165,8 +175,8 @@ class Evaluator:
         if not (self._config.video and due and self._task.renders):
             return
         try:
-            frames, _ = record(self._task, self._agent.network, self._seeds[:1], stop=stop)
-            path = write_video(frames, self._run_dir / "videos" / f"step_{step:012d}", self._task.fps)
+            frames, _ = record(self._task, self._agent.network, self._seeds[:1], None, stop, self._aside)
+            path = write_video(frames, self._folder.path / "videos" / f"step_{step:012d}", self._task.fps)
         except (Exception, SystemExit) as error:
             self._tracker.console.line(f"no video: {words_of(error)}")
             return
@@ -185,8 +195,9 @@ class Evaluator:
             "reached": self._reached,
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a checkpoint's state, which may be of a version that evaluated before it saved."""
+    def load_state(self, step: int, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint's state at `step`, which may be of a version that evaluated before it saved."""
+        self._every = Every(self._config.every, step)
         self.best_return, self._count = state["best_return"], state["evaluations"]
         self.evaluated_at, *results = state["evaluation"]
         self.result = Evaluation(*map(tuple, results)) if results else None

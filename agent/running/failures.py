@@ -4,6 +4,7 @@ import traceback
 from pathlib import Path
 
 from agent.common.errors import UserError, words_of
+from agent.records.checkpoint import latest_checkpoint
 
 #: This package and torch: an error that they raise is not the environment's.
 _OURS = Path(__file__).resolve().parents[1]
@@ -39,6 +40,25 @@ def _is_foreign(filename: str) -> bool:
     path = Path(filename)
     ours = any(path.is_relative_to(folder) for folder in (_OURS, _OURS.parent / "envs"))
     return not ours and "gymnasium" not in path.parts and path.is_file()
+
+
+def not_finite(error: Exception, step: int, name: str, given: str | None, folder: "Folder") -> UserError:
+    """The sentence for numbers that are not finite.
+
+    Args:
+        error: says which.
+        step: of the run.
+        name: of the environment.
+        given: what it gave that is not finite, if anything.
+        folder: of the run.
+    """
+    good = latest_checkpoint(folder.path)
+    where = f"the last good checkpoint is {folder.shown(good)}" if good else "there is no checkpoint yet"
+    if given:
+        reason = f"{given} that {name} gave are NaN or infinite: mend the environment; {where}"
+    else:
+        reason = f"{error}; {where}; a lower agent.lr or agent.max_grad_norm often helps"
+    return UserError(f"training stopped at step {step} because {reason}")
 
 
 class Folder:

@@ -17,6 +17,11 @@ from envs.make import Task
 from envs.video import Film
 
 
+def draw_into_memory() -> None:
+    """Has pygame draw into memory, where nobody says otherwise; it would ask for a screen."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
 def record(
     task: Task,
     network: QNetwork,
@@ -42,7 +47,7 @@ def record(
         Stopped: where `stop` said so.
     """
     film = Film()
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory; without it, it asks for a screen
+    draw_into_memory()
     screen = os.environ["SDL_VIDEODRIVER"] != "dummy"
     advice = "leave the video out" + (", or unset SDL_VIDEODRIVER, which asks for a screen" if screen else "")
 

@@ -15,6 +15,8 @@ from agent.common.errors import UserError
 
 #: Names of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+#: Open files of a program with W&B and its pictures, and more for each process of environments; 18 and 3 were counted.
+FILES, FILES_OF_A_PROCESS = 32, 3
 
 
 def resolve_device(name: str) -> torch.device:
@@ -132,6 +134,30 @@ def check_replay_memory(needed: int, device: torch.device) -> None:
             f"the replay needs {_gigabytes(needed)} on {device} and {_gigabytes(free)} are free: "
             f"lower agent.replay_size{move}"
         )
+
+
+def check_open_files(processes: int) -> None:
+    """Refuses what needs more open files than this process may have; a limit that it may raise by itself is raised.
+
+    Args:
+        processes: that environments are played in.
+
+    Raises:
+        UserError: naming how many are needed, and how to allow them.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    needed = FILES + FILES_OF_A_PROCESS * processes
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard) or max(soft, hard) >= needed:
+        if resource.RLIM_INFINITY != soft < needed:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        return
+    fewer = ", or env.vectorization=sync, which needs fewer" if processes else ""
+    allow = f"allow them with ulimit -n {needed}{fewer}"
+    raise UserError(f"this process may have {hard} files open at a time, and needs {needed}: {allow}")
 
 
 def _gigabytes(count: int) -> str:

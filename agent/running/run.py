@@ -18,12 +18,13 @@ from agent.records.plots import plot_learning_curve
 from agent.records.run_folder import write_config
 from agent.records.saved_agent import check_env, load_agent
 from agent.records.tracking import Tracker
-from agent.running.build import build_agent, build_replay
-from agent.running.resources import prepare_cpu, resolve_device
+from agent.running.build import build_agent, build_envs, build_replay
+from agent.running.failures import Folder
+from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.trainer import Outcome, Trainer
 from envs.closing import close_quietly
 from envs.make import Task, check_bounds, load_saved_task, load_task
-from envs.vector import make_vector, note_on_global_draws
+from envs.vector import note_on_global_draws
 
 #: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
 LARGE_SIGMA = 0.05
@@ -46,13 +47,15 @@ def train(
         imports: the options that name modules of one's own, for the commands that are shown at the end.
         overrides: of the command line, for the head of config.yaml.
     """
+    check_open_files(config.num_envs if config.env.vectorization == "async" else 0)
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
-    home = folder.absolute()  # an environment may change the current folder
+    place = Folder(folder)  # now: an environment may change the current folder
+    home = place.path
     task = task_of(config, folder, resumed=begun is not None)
     agent, plan = build_agent(config, task, device)
     replay = build_replay(config, task, device, plan)
-    envs = make_vector(task, config.num_envs, config.env.vectorization, config.seed)
+    envs = build_envs(config, task)
     home.mkdir(parents=True, exist_ok=True)
     step, state = begun if begun is not None else (0, {})
     truncate_jsonl(home / "metrics.jsonl", step, again="eval/" if state.get("evaluation_due") else None)
@@ -67,7 +70,7 @@ def train(
     tracker = Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
     try:
         write_config(home, to_plain(config), overrides)  # from here on it holds a run
-        trainer = Trainer(config, task, envs, agent, replay, tracker, folder, plan)
+        trainer = Trainer(config, task, envs, agent, replay, tracker, place, plan)
         if begun is not None:
             load_state(trainer, step, state)
         with Interrupt() as interrupt:

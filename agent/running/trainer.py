@@ -1,6 +1,7 @@
 """The loop: collect, learn, save, evaluate. Everything is built elsewhere and handed in."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,13 +16,14 @@ from agent.compute.plan import TORCH, Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.records.checkpoint import latest_checkpoint, save_checkpoint
+from agent.records.checkpoint import save_checkpoint
 from agent.records.saved_agent import save_agent
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
+from agent.running.build import aside_of
 from agent.running.collector import Collector
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
-from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own
+from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
 from agent.running.monitor import Monitor, NotFiniteError
 from agent.running.outcome import Outcome as Outcome
 from agent.running.progress import checkpoint_folder, note_evaluation
@@ -43,14 +45,15 @@ class Trainer:
         agent: DQN,
         replay: Replay,
         tracker: Tracker,
-        run_dir: Path,
+        run_dir: Path | Folder,
         plan: Plan = TORCH,
     ) -> None:
         self.config, self.task = config, task
-        self.agent, self.replay, self.tracker, self.folder = agent, replay, tracker, Folder(run_dir)
+        self.agent, self.replay, self.tracker = agent, replay, tracker
+        self.folder = run_dir if isinstance(run_dir, Folder) else Folder(run_dir)
         self.run_dir = self.folder.path
         self.collector = Collector(config, task, envs, agent, replay, tracker)
-        self.evaluator = Evaluator(config, task, agent, tracker, run_dir)
+        self.evaluator = Evaluator(config, task, agent, tracker, self.folder, aside_of(config, task, envs))
         self._learner = plan.learner(agent, replay, config.seed)
         self._overlap = plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
@@ -72,33 +75,33 @@ class Trainer:
         interrupt.rescue = self.save
         failure: UserError | None = None
         try:
-            try:
+            with suppress(Stopped):  # in the middle of work that is not needed
                 self._train(interrupt)
-            except Stopped:  # in the middle of work that is not needed
-                pass
-            except (EnvironmentFailedError, EvaluationsFailedError) as error:
-                failure = error
-            if interrupt or failure or self.evaluator.solved:
+            if interrupt or self.evaluator.solved:
                 self.save()
+        except EnvironmentFailedError as error:  # everything before it is saved
+            failure = error
+        except EvaluationsFailedError as error:
+            failure = error
+            self.save()
         except NotFiniteError as error:
-            self._not_finite(error)
+            raise not_finite(error, self.step, self.task.id, self.replay.not_finite(), self.folder) from error
         interrupt.saved()
-        evaluator = self.evaluator
-        state = evaluator.result, self._seconds, evaluator.solved, evaluator.due
-        return Outcome(self.step, interrupt.exit_code, *state, failure)
+        evaluated = self.evaluator.result, self._seconds, self.evaluator.solved, self.evaluator.due
+        return Outcome(self.step, interrupt.exit_code, *evaluated, failure)
 
     def _train(self, interrupt: Interrupt) -> None:
         """The loop. What may fail comes after the checkpoint that is due at the same step."""
         config, evaluator = self.config, self.evaluator
         log, checkpoint = (Every(part.every, self.step) for part in (config.log, config.checkpoint))
-        evaluator.begin(self.step)
         self.begin()
         self._evaluate(interrupt)  # a run that goes on may have been stopped before one
         while self.step < config.steps and not evaluator.solved and not interrupt:
             self.iterate()
             self.tracker.console.update(self.step)
-            evaluator.look(self.step, self._complete)
-            saving = checkpoint(self.step) or self._complete
+            complete = self.step >= config.steps
+            evaluator.look(self.step, complete)
+            saving = checkpoint(self.step) or complete
             if log(self.step) or saving:  # a kill would lose what waits to be logged
                 self.folder.check()
                 self._monitor.log(self.step, self._seconds)
@@ -110,10 +113,6 @@ class Trainer:
     def step(self) -> int:
         """Environment steps so far."""
         return self.collector.step
-
-    @property
-    def _complete(self) -> bool:
-        return self.step >= self.config.steps
 
     def begin(self) -> None:
         """Begins the first episodes of a new run, and makes the updates that a resumed run still owes."""
@@ -158,22 +157,12 @@ class Trainer:
             raise error
         self._held = None
         self._held = self.state(episodes=False)
-        saved = "nothing was learned yet"
         if self.step:
             self.save()
-            saved = f"everything before it is saved, and goes on with resume={self.folder}"
+        saved = (
+            f"everything before it is saved, and goes on with resume={self.folder}" if self.step else "nothing is lost"
+        )
         raise environment_failed(error, self.task.id, self.step, saved) from error
-
-    def _not_finite(self, error: NotFiniteError) -> NoReturn:
-        good = latest_checkpoint(self.run_dir)
-        where = f"the last good checkpoint is {self.folder.shown(good)}" if good else "there is no checkpoint yet"
-        if found := self.replay.not_finite():
-            values = f"{found} that {self.task.id} gave are NaN or infinite: mend the environment"
-            raise UserError(f"training stopped at step {self.step} because {values}; {where}") from error
-        advice = "a lower agent.lr or agent.max_grad_norm often helps"
-        raise UserError(f"training stopped at step {self.step} because {error}; {where}; {advice}") from error
-
-    # ---- what is seen
 
     def _evaluate(self, interrupt: Interrupt) -> None:
         """Evaluates if that is due, keeps the best agent so far, and films; a signal drops what is still to do.
@@ -182,8 +171,8 @@ class Trainer:
             EvaluationsFailedError: where it has failed too often, or at the end.
             Stopped: where a signal came.
         """
-        evaluator, last = self.evaluator, self._complete
-        if not evaluator.due:
+        evaluator, last = self.evaluator, self.step >= self.config.steps
+        if not evaluator.can_play(last):
             return
         self._monitor.check_finite()
         with interrupt.droppable():
@@ -256,6 +245,6 @@ class Trainer:
         self.replay.load_state(state["replay"])
         self.collector.load_state(step, state.get("collector"))
         restore(self._learner.generator, state["sampling_generator"])
-        self.evaluator.load_state(state)
+        self.evaluator.load_state(step, state)
         self._seconds = state["seconds"]
         self._monitor.load_state(state["monitor"], step, self._seconds)

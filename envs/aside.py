@@ -1,0 +1,73 @@
+"""One copy of a vector environment as an environment by itself, while the episodes that it trains on rest.
+
+For environments that can be there only once: an evaluation plays in the training's own copy, between two of its
+episodes. These do not notice, since each of them begins with its own seed.
+"""
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+
+from agent.common.errors import UserError
+from envs.failure import BrokenEnvironmentError
+from envs.guarded import Guarded
+
+
+class Copies(Protocol):
+    """What a vector class offers whose copies can be called one by one."""
+
+    single_observation_space: gym.Space[Any]
+    single_action_space: gym.Space[Any]
+
+    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+        """What a method of one copy gives."""
+
+
+class Aside(gym.Env[Any, Any]):
+    """Copy number `copy`, below what keeps its own episodes. To close it is the business of the vector environment.
+
+    Raises:
+        UserError: from every method, where the environment fails or breaks a rule; it can be played on.
+    """
+
+    def __init__(self, envs: Copies, env_id: str, copy: int = 0) -> None:
+        self._envs, self._id, self._copy = envs, env_id, copy
+        self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
+
+    def rests(self) -> bool:
+        """Whether it stands between two of its own episodes, so that it may be reset."""
+        rests: bool = self._envs.call_one(self._copy, "rests")
+        return rests
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode; of its info nothing comes over."""
+        return self._call("reset", seed), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step; of its info nothing comes over."""
+        return (*self._call("step", action), {})
+
+    def render(self) -> Any:
+        """A picture, where it was made to draw any."""
+        return self._call("render")
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        succeeded, result = self._envs.call_one(self._copy, "play_aside", self._id, name, *arguments)
+        if not succeeded:
+            raise BrokenEnvironmentError(*result)
+        return result
+
+
+def answer(env: gym.Env[Any, Any], env_id: str, name: str, *arguments: Any) -> tuple[bool, Any]:
+    """What `Aside` is sent: (True, a result), or (False, (a sentence, the lines below it)): errors end a process."""
+    guarded = Guarded(env, env_id)
+    try:
+        match name:
+            case "reset":
+                return True, guarded.reset(seed=arguments[0])[0]
+            case "step":
+                return True, guarded.step(*arguments)[:4]
+            case _:
+                return True, guarded.render()
+    except UserError as error:
+        return False, (str(error), error.detail)

@@ -1,0 +1,171 @@
+"""Environments that break Gymnasium's rules, each in one way, from the first step on or later."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+GOOD = np.zeros(3, np.float32)
+
+
+class UnpicklableError(Exception):
+    """Holds what no other process can be sent."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.made = lambda: text
+
+
+class Silent(Exception):
+    """Has no text, since its author's method fails."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def call(*_: Any) -> Any:
+        raise error
+
+    return call
+
+
+def ends(*_: Any) -> Any:
+    sys.exit(3)
+
+
+#: What a step gives instead of (observation, reward, terminated, truncated, info), and words of the sentence.
+STEPS: dict[str, tuple[Callable[..., Any], str]] = {
+    "four values": (lambda o, r, e, t, i: (o, r, e, i), "step must return (observation, reward, terminated"),
+    "six values": (lambda o, r, e, t, i: (o, r, e, t, i, i), "step must return (observation, reward, terminated"),
+    "nothing": (lambda o, r, e, t, i: None, "step must return (observation, reward, terminated"),
+    "observation alone": (lambda o, r, e, t, i: o, "step must return (observation, reward, terminated"),
+    "shape ()": (lambda o, r, e, t, i: (np.float32(0), r, e, t, i), "must have shape (3,)"),
+    "shape (1,)": (lambda o, r, e, t, i: (o[:1], r, e, t, i), "must have shape (3,)"),
+    "shape (1, 3)": (lambda o, r, e, t, i: (o[None], r, e, t, i), "must have shape (3,)"),
+    "shape (4,)": (lambda o, r, e, t, i: (np.zeros(4, np.float32), r, e, t, i), "not an array of shape (4,)"),
+    "ragged": (lambda o, r, e, t, i: ([0.0, [1.0], 2.0], r, e, t, i), "not a list of length 3"),
+    "words": (lambda o, r, e, t, i: (["a", "b", "c"], r, e, t, i), "must have shape (3,) and float32"),
+    "objects": (lambda o, r, e, t, i: (np.array([None, 1, 2]), r, e, t, i), "and object"),
+    "complex": (lambda o, r, e, t, i: (o * 1j, r, e, t, i), "complex64"),
+    "a dict": (lambda o, r, e, t, i: ({"a": o}, r, e, t, i), "not a dict of ['a']"),
+    "no observation": (lambda o, r, e, t, i: (None, r, e, t, i), "as observation_space says, not None"),
+    "reward None": (lambda o, r, e, t, i: (o, None, e, t, i), "the reward must be a number, not None"),
+    "reward '1'": (lambda o, r, e, t, i: (o, "1", e, t, i), "the reward must be a number, not '1'"),
+    "reward numpy '1'": (lambda o, r, e, t, i: (o, np.str_("1"), e, t, i), "the reward must be a number, not"),
+    "reward b'1'": (lambda o, r, e, t, i: (o, b"1", e, t, i), "the reward must be a number, not b'1'"),
+    "reward vector": (lambda o, r, e, t, i: (o, np.ones(2), e, t, i), "not an array of shape (2,)"),
+    "reward empty": (lambda o, r, e, t, i: (o, np.ones(0), e, t, i), "not an array of shape (0,)"),
+    "reward list": (lambda o, r, e, t, i: (o, [1.0], e, t, i), "not a list of length 1"),
+    "reward dict": (lambda o, r, e, t, i: (o, {}, e, t, i), "not an empty dict"),
+    "reward complex": (lambda o, r, e, t, i: (o, 1j, e, t, i), "the reward must be a number, not 1j"),
+    "reward NaT": (lambda o, r, e, t, i: (o, np.datetime64("NaT"), e, t, i), "the reward must be a number, not"),
+    "reward masked": (lambda o, r, e, t, i: (o, np.ma.masked, e, t, i), "the reward must be a number, not"),
+    "reward too large": (lambda o, r, e, t, i: (o, 10**400, e, t, i), "the reward must be a number, not 1000"),
+    "terminated 'no'": (lambda o, r, e, t, i: (o, r, "no", t, i), "terminated must be True or False, not 'no'"),
+    "terminated None": (lambda o, r, e, t, i: (o, r, None, t, i), "terminated must be True or False, not None"),
+    "terminated 2": (lambda o, r, e, t, i: (o, r, 2, t, i), "terminated must be True or False, not 2"),
+    "terminated two": (lambda o, r, e, t, i: (o, r, np.ones(2, bool), t, i), "terminated must be True or False"),
+    "truncated dict": (lambda o, r, e, t, i: (o, r, e, {}, i), "truncated must be True or False, not an empty dict"),
+    "raises": (raising(ValueError("no wheel")), "failed in step: ValueError: no wheel"),
+    "raises lines": (raising(ValueError("one\ntwo \x1b[31m")), r"failed in step: ValueError: one two \x1b[31m"),
+    "raises much": (raising(ValueError("x" * 10**6)), "failed in step: ValueError: xxx"),
+    "raises no text": (raising(Silent()), "failed in step: Silent"),
+    "raises unpicklable": (raising(UnpicklableError("a lambda")), "failed in step: UnpicklableError: a lambda"),
+    "raises SystemExit": (ends, "failed in step: it ended the program, by sys.exit(3)"),
+    "raises GeneratorExit": (raising(GeneratorExit()), "failed in step: GeneratorExit"),
+    "raises StopIteration": (raising(StopIteration("over")), "failed in step: StopIteration: over"),
+    "raises MemoryError": (raising(MemoryError()), "failed in step: MemoryError"),
+    "raises EOFError": (raising(EOFError("the game is gone")), "failed in step: EOFError: the game is gone"),
+    "raises BrokenPipe": (raising(BrokenPipeError(32, "Broken pipe")), "failed in step: BrokenPipeError"),
+    "not implemented": (raising(NotImplementedError()), "failed in step: NotImplementedError"),
+}
+
+#: The same of a reset, instead of (observation, info).
+RESETS: dict[str, tuple[Callable[..., Any], str]] = {
+    "observation alone": (lambda o, i: o, "reset must return (observation, info)"),
+    "nothing": (lambda o, i: None, "reset must return (observation, info)"),
+    "three values": (lambda o, i: (o, i, i), "reset must return (observation, info)"),
+    "shape ()": (lambda o, i: (0.0, i), "must have shape (3,)"),
+    "shape (1,)": (lambda o, i: (o[:1], i), "must have shape (3,)"),
+    "no observation": (lambda o, i: (None, i), "as observation_space says, not None"),
+    "raises": (raising(RuntimeError("no port")), "failed in reset: RuntimeError: no port"),
+    "raises SystemExit": (ends, "failed in reset: it ended the program, by sys.exit(3)"),
+    "raises unpicklable": (raising(UnpicklableError("a lambda")), "failed in reset: UnpicklableError: a lambda"),
+}
+
+#: What does no harm.
+HARMLESS: dict[str, Callable[..., Any]] = {
+    "a list of results": lambda o, r, e, t, i: [o, r, e, t, i],
+    "a list": lambda o, r, e, t, i: (o.tolist(), r, e, t, i),
+    "a tuple": lambda o, r, e, t, i: (tuple(o.tolist()), r, e, t, i),
+    "double precision": lambda o, r, e, t, i: (o.astype(np.float64), r, e, t, i),
+    "whole numbers": lambda o, r, e, t, i: (o.astype(np.int64), r, e, t, i),
+    "reward (1,)": lambda o, r, e, t, i: (o, np.array([r]), e, t, i),
+    "reward (1, 1)": lambda o, r, e, t, i: (o, np.array([[r]], np.float32), e, t, i),
+    "reward whole": lambda o, r, e, t, i: (o, int(r), e, t, i),
+    "reward float16": lambda o, r, e, t, i: (o, np.float16(r), e, t, i),
+    "reward True": lambda o, r, e, t, i: (o, True, e, t, i),
+    "endings 0 and 1": lambda o, r, e, t, i: (o, r, int(e), np.uint8(t), i),
+    "endings (1,)": lambda o, r, e, t, i: (o, r, np.array([e]), np.array([t]), i),
+    "info None": lambda o, r, e, t, i: (o, r, e, t, None),
+    "info a list": lambda o, r, e, t, i: (o, r, e, t, [1, "x"]),
+    "info odd": lambda o, r, e, t, i: (o, r, e, t, {3: object(), "f": lambda: 0, "life_lost": None}),
+    "another life": lambda o, r, e, t, i: (o, r, e, t, {"life_lost": "yes"}),
+}
+
+
+class Breaking(gym.Env[Any, Any]):
+    """Ten steps an episode, of which each pays 1; breaks a rule from step or reset `at` on, counted over its life.
+
+    Args:
+        step: a name of STEPS or HARMLESS.
+        reset: a name of RESETS.
+        close: raises | hangs.
+        at: 0: at once, where the task is loaded.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(
+        self, step: str = "", reset: str = "", close: str = "", at: int = 0, render_mode: str | None = None
+    ) -> None:
+        self.broken_step = (STEPS.get(step) or (HARMLESS.get(step),))[0]
+        self.broken_reset = (RESETS.get(reset) or (None,))[0]
+        self.closing, self.at, self.steps, self.resets, self.time = close, at, 0, 0, 0
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.time, self.resets = 0, self.resets + 1
+        if self.broken_reset is not None and self.resets > self.at:
+            return self.broken_reset(GOOD, {})
+        return GOOD, {}
+
+    def step(self, action: Any) -> Any:
+        self.time, self.steps = self.time + 1, self.steps + 1
+        result = GOOD, 1.0, self.time >= 10, False, {}
+        if self.broken_step is not None and self.steps > self.at:
+            return self.broken_step(*result)
+        return result
+
+    def render(self) -> Any:
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def close(self) -> None:
+        if self.closing == "raises":
+            raise RuntimeError("not connected to the physics server")
+        while self.closing == "hangs":
+            time.sleep(1000)
+
+
+def register() -> None:
+    """Makes it known to Gymnasium."""
+    gym.register("Test/Breaking-v0", entry_point=Breaking)  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""A run's folder is locked by the process that trains in it, and by nobody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.common.errors import UserError
+from agent.records.locking import occupied
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Trains in the folder `run`, starts a process in one of two ways that outlives it, says which one, and is killed.
+OUTLIVED = """
+import multiprocessing, os, signal, sys, time
+from pathlib import Path
+from agent.records.locking import occupied
+
+def wait():
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+
+with occupied(Path("run")):
+    if sys.argv[1] == "os.fork":
+        pid = os.fork()
+        if pid == 0:
+            wait()
+    else:
+        process = multiprocessing.get_context(sys.argv[1]).Process(target=wait, daemon=True)
+        process.start()
+        pid = process.pid
+    print(pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("way", ["os.fork", "fork"])
+def test_a_process_that_outlives_the_trainer_does_not_keep_its_run_locked(tmp_path: Path, way: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    arguments = [sys.executable, "-c", OUTLIVED, way]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None
+        pid = int(trainer.stdout.readline())
+        trainer.wait(30)
+    try:
+        os.kill(pid, 0)  # it lives on
+        with occupied(run):
+            pass
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_process_that_unwinds_closes_no_file_of_its_own(tmp_path: Path) -> None:
+    """The number of the lock's descriptor may be that of another file by then."""
+    (tmp_path / "config.yaml").write_text("text")
+    pid, other = -1, -1
+    try:
+        with occupied(tmp_path):
+            pid = os.fork()
+            if pid == 0:
+                other = os.open(tmp_path / "config.yaml", os.O_RDONLY)
+                raise InterruptedError
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            with pytest.raises(UserError, match="another process trains in"), occupied(tmp_path):
+                pass
+    except InterruptedError:
+        os._exit(0 if os.read(other, 4) == b"text" else 1)
+    with occupied(tmp_path):
+        pass

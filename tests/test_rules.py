@@ -1,0 +1,194 @@
+"""Environments that break Gymnasium's rules: one sentence each, in one process, in many, and in evaluation."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import breaking
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from breaking import HARMLESS, RESETS, STEPS
+
+import envs.closing
+from agent.common import notices
+from agent.common.errors import UserError
+from agent.common.seeding import environment_seeds
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse
+from agent.networks.build import build_network
+from agent.running.evaluation import evaluate
+from envs.make import Task, load_task
+from envs.vector import make_vector
+
+ENV = "Test/Breaking-v0"
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    breaking.register()
+    yield
+    gym.registry.pop(ENV)
+
+
+def check(error: UserError, words: str, raises: bool) -> None:
+    """One line that names the environment and holds the words, and the author's lines where its code raised."""
+    sentence = str(error)
+    assert sentence.startswith((f"{ENV} breaks a rule of Gymnasium: ", f"{ENV} failed in "))
+    assert words in sentence
+    assert sentence.isprintable()
+    assert len(sentence) < 700
+    assert ('File "' in error.detail) == raises
+    assert all(line.startswith("  ") and line.isprintable() for line in error.detail.splitlines())
+    assert "gymnasium" not in error.detail
+    assert "/envs/" not in error.detail.replace(breaking.__file__, "")
+    if raises:
+        assert breaking.__file__ in error.detail
+
+
+def play(task: Task, vectorization: Any) -> None:
+    """Thirty vector steps."""
+    copies = make_vector(task, 2, vectorization)
+    try:
+        copies.reset(seed=0)
+        for _ in range(30):
+            copies.step(np.zeros(2, dtype=np.int64))
+    finally:
+        copies.close()
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_breaks_a_rule_is_found_where_the_task_is_loaded(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_task(ENV, {"step": name})
+    check(caught.value, STEPS[name][1], raises=name.startswith(("raises", "not implemented")))
+
+
+@pytest.mark.parametrize("name", RESETS)
+def test_a_reset_that_breaks_a_rule_is_found_where_the_task_is_loaded(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_task(ENV, {"reset": name})
+    check(caught.value, RESETS[name][1], raises=name.startswith("raises"))
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_later_step_that_breaks_a_rule_ends_in_one_sentence(name: str, vectorization: str) -> None:
+    task = load_task(ENV, {"step": name, "at": 13})
+    with pytest.raises(UserError) as caught:
+        play(task, vectorization)
+    check(caught.value, STEPS[name][1], raises=name.startswith(("raises", "not implemented")))
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("name", RESETS)
+def test_a_later_reset_that_breaks_a_rule_ends_in_one_sentence(name: str, vectorization: str) -> None:
+    task = load_task(ENV, {"reset": name, "at": 2})
+    with pytest.raises(UserError) as caught:
+        play(task, vectorization)
+    check(caught.value, RESETS[name][1], raises=name.startswith("raises"))
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_does_no_harm_is_taken(name: str, vectorization: Any) -> None:
+    task = load_task(ENV, {"step": name})
+    copies = make_vector(task, 2, vectorization)
+    copies.reset(seed=0)
+    results = [copies.step(np.zeros(2, dtype=np.int64)) for _ in range(12)]
+    copies.close()
+    assert [reward.tolist() for _, reward, *_ in results] == [[1.0, 1.0]] * 10 + [[0.0, 0.0], [1.0, 1.0]]
+    assert [ended.tolist() for _, _, ended, *_ in results] == [[False] * 2] * 9 + [[True] * 2] + [[False] * 2] * 2
+    assert all(task.observe(observation).dtype == np.float32 for observation, *_ in results)
+    assert all(info == {} for *_, info in results)
+
+
+@pytest.mark.parametrize("name", ["four values", "shape (1,)", "reward '1'", "terminated 'no'", "raises SystemExit"])
+def test_an_evaluation_ends_in_the_same_sentence(name: str) -> None:
+    task = load_task(ENV, {"step": name, "at": 13})
+    config = parse(AgentConfig, {"network": {"hidden": [8]}})
+    network = build_network(config, task.observation, task.actions, torch.Generator().manual_seed(0))
+    with pytest.raises(UserError) as caught:
+        evaluate(task, network, environment_seeds(0, "evaluation", 6), num_envs=2)
+    check(caught.value, STEPS[name][1], raises=name.startswith("raises"))
+
+
+# ---- constructors and spaces
+
+
+class Made(gym.Env[Any, Any]):
+    """Has the attributes that it is given, and no others."""
+
+    def __init__(self, attributes: dict[str, Any], fails: BaseException | None = None) -> None:
+        if fails is not None:
+            raise fails
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
+    ({"observation_space": BOX}, "action_space must be one of gymnasium.spaces, not None"),
+    ({"action_space": TWO}, "observation_space must be one of gymnasium.spaces, not None"),
+    ({"action_space": 2, "observation_space": BOX}, "action_space must be one of gymnasium.spaces, not 2"),
+    ({"action_space": TWO, "observation_space": (3,)}, "observation_space must be one of gymnasium.spaces"),
+    ({"action_space": gym.spaces.Discrete, "observation_space": BOX}, "action_space must be one of gymnasium.spaces"),
+    ({"action_space": TWO, "observation_space": BOX}, "reset must return (observation, info), not None"),
+    (
+        {"action_space": TWO, "observation_space": BOX, "reset": lambda **_: (np.zeros(3, np.float32), {})},
+        "step must be a method of the environment, not missing",
+    ),
+    ({"action_space": gym.spaces.Discrete(10**9), "observation_space": BOX}, "the most that are supported are 100,000"),
+    (
+        {"action_space": TWO, "observation_space": gym.spaces.Discrete(10**9)},
+        "observations of 1,000,000,000 numbers: the most that are supported",
+    ),
+]
+
+
+@pytest.mark.parametrize(("attributes", "words"), ATTRIBUTES)
+def test_spaces_that_are_none_are_named(attributes: dict[str, Any], words: str) -> None:
+    gym.register("Test/Made-v0", entry_point=Made)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(UserError, match=f"^Test/Made-v0 .*{re.escape(words)}"):
+            load_task("Test/Made-v0", {"attributes": attributes})
+    finally:
+        gym.registry.pop("Test/Made-v0")
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), ValueError("\x1b[31m"), GeneratorExit(), RecursionError("deep")])
+def test_a_constructor_may_raise_anything(error: BaseException) -> None:
+    gym.register("Test/Made-v0", entry_point=Made)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(UserError, match=r"^Test/Made-v0 could not be made with") as caught:
+            load_task("Test/Made-v0", {"attributes": {}, "fails": error})
+        assert str(caught.value).isprintable()
+    finally:
+        gym.registry.pop("Test/Made-v0")
+
+
+# ---- closing
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("close", ["raises", "hangs"])
+def test_closing_that_fails_is_told_in_one_line(
+    close: str, vectorization: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(envs.closing, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("envs.processes.CLOSE_SECONDS", 1.0)
+    told: list[str] = []
+    monkeypatch.setattr(notices, "_say", told.append)
+    monkeypatch.setattr(notices, "_told", set())
+    began = time.monotonic()
+    task = load_task(ENV, {"close": close})
+    play(task, vectorization)
+    play(task, vectorization)
+    assert time.monotonic() - began < 10
+    assert len(told) == 1
+    assert told[0].startswith(ENV)
+    assert ("physics server" in told[0]) == (close == "raises")

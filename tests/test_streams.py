@@ -1,0 +1,148 @@
+"""How programs begin and what their streams may be: closed, full, read by somebody who goes away, of few characters."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import ROOT, plain_environment
+
+from agent.command.overrides import with_quotes
+
+SMALL = (
+    *("wandb.mode=disabled", "eval.video=false", "agent.network.hidden=[16]", "agent.learning_starts=64"),
+    *("agent.batch_size=64", "eval.episodes=2", "num_envs=2", "steps=100", "hydra.run.dir=run"),
+)
+
+NOISY = """
+import os
+import gymnasium as gym
+import numpy as np
+
+
+class Noisy(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        for stream in (1, 2):  # as libraries in C do
+            os.write(stream, b"a lot of noise")
+        print("a lot of noise")
+        return np.zeros(3, np.float32), 0.0, False, False, {}
+
+
+gym.register("Noisy-v0", entry_point=Noisy, max_episode_steps=9)
+"""
+
+
+def start(
+    folder: Path, program: str, *words: str, streams: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a new interpreter with its streams as a shell redirects them."""
+    command = ["bash", "-c", f'"$0" "$@" {streams}', sys.executable, str(ROOT / f"{program}.py"), *words]
+    return subprocess.run(
+        command, cwd=folder, env={**plain_environment(), **environment}, capture_output=True, text=True, timeout=90
+    )
+
+
+@pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&- <&-", ">/dev/full 2>/dev/full"])
+def test_training_needs_no_streams(tmp_path: Path, streams: str) -> None:
+    """It ends with the same code, and what others print lands in none of its files."""
+    (tmp_path / "noisy.py").write_text(NOISY)
+    result = start(tmp_path, "train", *SMALL, "env=noisy:Noisy-v0", streams=streams)
+    assert result.returncode == (2 if "/dev/full" in streams else 0)  # what the environment printed is lost
+    assert result.stderr == ""
+    # An environment that cannot print fails at its first step, which is tried before anything is trained.
+    assert (tmp_path / "run" / "last" / "agent.safetensors").exists() is (result.returncode == 0)
+    if result.returncode:
+        return
+    for path in (tmp_path / "run").rglob("*"):
+        assert not path.is_file() or b"a lot of noise" not in path.read_bytes(), path
+    for line in (tmp_path / "run" / "metrics.jsonl").open():
+        json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run."""
+    made = tmp_path_factory.mktemp("streams")
+    assert start(made, "train", *SMALL).returncode == 0
+    return made
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "said"),
+    [
+        ("2>&-", 0, ""),
+        (">&-", 0, ""),
+        ("| true; exit ${PIPESTATUS[0]}", 0, ""),
+        ("| head -1; exit ${PIPESTATUS[0]}", 0, ""),
+        (">/dev/full", 2, "error: what was printed could not be written (No space left on device)"),
+    ],
+)
+def test_the_streams_of_an_evaluation(folder: Path, streams: str, code: int, said: str) -> None:
+    (folder / "run" / "last" / "evaluation.json").unlink(missing_ok=True)
+    result = start(folder, "evaluate", "checkpoint=run", "which=last", "episodes=2", streams=streams)
+    assert result.returncode == code, result
+    assert result.stderr.startswith(said)
+    assert len(result.stderr.splitlines()) == bool(said)
+    assert (folder / "run" / "last" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("streams", "code"), [("| true; exit ${PIPESTATUS[0]}", 0), (">/dev/full", 2), (">&-", 0), ("2>&-", 0)]
+)
+def test_the_streams_of_help(tmp_path: Path, streams: str, code: int) -> None:
+    result = start(tmp_path, "train", "--help", streams=streams)
+    assert result.returncode == code, result
+    assert result.stderr == ("" if code == 0 else result.stderr.splitlines()[0] + "\n")
+
+
+def test_a_refusal_that_nobody_hears_has_its_code(tmp_path: Path) -> None:
+    result = start(tmp_path, "train", "steps=0", streams="2>&-")
+    assert (result.returncode, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("mode", ["0", "1"])
+def test_a_locale_without_umlauts(tmp_path: Path, mode: str) -> None:
+    words = (*SMALL[:-1], "hydra.run.dir=münchen", "wandb.name=grün", "wandb.tags=['ö','o']")
+    result = start(tmp_path, "train", *words, LC_ALL="C", PYTHONUTF8=mode, PYTHONCOERCECLOCALE="0")
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "münchen" / "config.yaml").read_text(encoding="utf-8")
+    assert "wandb.name=" in text.splitlines()[0]
+    assert "grün" in text.splitlines()[0]
+    config = yaml.safe_load(text)
+    assert (config["wandb"]["name"], config["wandb"]["tags"]) == ("grün", ["ö", "o"])
+    result = start(tmp_path, "evaluate", "checkpoint=münchen", "episodes=1", LC_ALL="C", PYTHONUTF8=mode)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("a=ü", "a='ü'"),
+        ("a.b=runs/ü-1", "a.b='runs/ü-1'"),
+        ("a=u", "a=u"),
+        ("a='ü'", "a='ü'"),
+        ("a=[ü]", "a=[ü]"),
+        ("a=ü,ö", "a=ü,ö"),
+        ("ü", "ü"),
+    ],
+)
+def test_letters_that_the_grammar_lacks_are_put_into_quotes(override: str, expected: str) -> None:
+    assert with_quotes(override) == expected
+
+
+def test_nothing_heavy_is_imported_before_ctrl_c_is_handled() -> None:
+    """What comes before is the interpreter's own start."""
+    for program in ("train", "evaluate", "compare"):
+        command = [sys.executable, "-X", "importtime", str(ROOT / f"{program}.py"), "--version"]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=90)
+        names = [line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import")]
+        before = names[names.index("site") + 1 : names.index("agent.common.beginning")]
+        assert set(before) <= {"agent", "agent.common", "signal", "enum", "types", "operator", "functools"}, before
