@@ -45,7 +45,7 @@ def run(config: EvaluateConfig) -> None:
     for file in files:
         print(f"wrote {beside(file)}.json and {beside(file)}.png")
     if len(results) > 1:
-        plot_evaluation(results, files[0].parent / "comparison.png")
+        plot_evaluation(results, players[0].home.parent / "comparison.png")
         print(f"compared in {files[0].parent / 'comparison.png'}")
     if config.video:
         for player in players:
@@ -58,7 +58,7 @@ def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str
     try:
         for player in players:
             results.append(evaluate_player(player, config))
-            write_result(player.path, results[-1])
+            write_result(player, results[-1])
     finally:
         if results:
             show_evaluations(results)
