@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -358,6 +359,19 @@ def test_a_terminal_gets_a_bar_that_lines_do_not_break() -> None:
     assert "return 7.0" in drawn
     assert "\rhello\n" in drawn  # the bar was wiped first
     assert drawn.endswith("after\n")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_last_line_never_exceeds_the_total(terminal: bool) -> None:
+    stream = Terminal() if terminal else io.StringIO()
+    console = Console(300, stream=stream)
+    console.update(296)
+    console.update(305, eval_return=1.0)  # eight copies step at once
+    console.close()
+    shown_steps = re.findall(r"(\d+)/300 steps", stream.getvalue())
+    assert shown_steps[-1] == "300"
+    assert all(int(step) <= 300 for step in shown_steps)
+    assert "100%" in stream.getvalue()
 
 
 def test_a_console_without_progress_prints_lines_only() -> None:
