@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from agent.common.errors import words_of
+from agent.common.interrupt import stopping
 from agent.common.notices import tell_once
 from envs.failure import is_stop
 
@@ -32,12 +33,14 @@ def guard_close(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
 
 def close_quietly(close: Callable[[], object], name: str) -> None:
     """Closes an environment; one that fails, or takes longer than `CLOSE_SECONDS`, is told of in one line."""
-    seconds = 0.1 if name in _hung else CLOSE_SECONDS
+    hurry = stopping()
+    seconds = 0.1 if hurry or name in _hung else CLOSE_SECONDS
     try:
         _within(seconds, close)
     except _TooLongError:
-        _hung.add(name)
-        tell_once(f"{name} does not come back from close(): it is left as it is")
+        if not hurry:
+            _hung.add(name)
+            tell_once(f"{name} does not come back from close(): it is left as it is")
     except BaseException as error:
         if is_stop(error):
             raise

@@ -482,7 +482,7 @@ def test_a_strangers_run_imports_nothing(programs: Programs, home: Path) -> None
     (home / "harm.py").write_text("open('harmed', 'w').close()\n")
     run = run_of(home, 0)
     step, state = loaded(run)
-    state["config"]["env"]["id"] = "harm:CartPole-v1"
+    state["seconds"], state["config"]["env"]["id"] = 1.0, "harm:CartPole-v1"
     shutil.rmtree(run / "checkpoints")
     save_checkpoint(run, step, state, 1)
     sentence = refused(programs.run("train", f"resume={run.relative_to(home)}", "steps=900", cwd=home))
