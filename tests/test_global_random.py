@@ -101,6 +101,14 @@ def test_in_processes_of_their_own_episodes_come_back_after_a_resume(vectorizati
     assert came.all() == comes_back
 
 
+def test_new_episodes_after_a_resume_draw_new_numbers() -> None:
+    envs = make_vector(load_task("Test/Global-v0", {}), 2, "sync", 1)
+    first, later, again = (np.array(begin(envs, 1, step))[:, 1:] for step in (0, 50, 0))
+    envs.close()
+    assert np.array_equal(first, again)
+    assert not np.intersect1d(first, later).size
+
+
 def test_only_environments_that_draw_so_are_told_of() -> None:
     for draws in (False, True):
         task = load_task("Test/Global-v0", {"draws": draws})

@@ -250,7 +250,7 @@ def test_an_error_before_training_ends_the_processes_too(programs: Programs, tmp
 
 #: Starts a worker that hangs for ever, ignores what can be ignored, and says its number; is to be killed.
 DEAF = """
-import multiprocessing, os, signal, sys, time
+import ctypes, multiprocessing, os, signal, sys, time
 from types import SimpleNamespace
 from envs import worker
 
@@ -260,8 +260,9 @@ def hang(trainer, platform, ready):
     for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
     ready.set()
-    while True:
-        time.sleep(1000)
+    while platform == "linux":
+        ctypes.PyDLL(None).sleep(1000)  # holds Python's lock: no thread of this process does anything
+    time.sleep(1000)
 
 if __name__ == "__main__":
     ready = multiprocessing.get_context("fork").Event()
@@ -271,11 +272,38 @@ if __name__ == "__main__":
     print(process.pid, flush=True)
     process.join()
 """
+#: The same of a vector environment.
+STUCK = """
+import signal, time
+import gymnasium as gym, numpy as np
+from envs.make import load_task
+from envs.vector import make_vector
+
+class Stuck(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        if action == 1:
+            time.sleep(1000)
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+gym.register("Stuck-v0", Stuck)
+envs = make_vector(load_task("Stuck-v0", {}), 2, "async")
+envs.reset(seed=0)
+envs.step_async(np.ones(2, int))
+time.sleep(0.3)
+print(envs.processes[1].pid, flush=True)
+envs.step_wait()
+"""
 
 
-@pytest.mark.parametrize("platform", ["linux", "another, without such a call"])
-def test_a_worker_that_hangs_and_hears_no_signal_ends_with_its_trainer(tmp_path: Path, platform: str) -> None:
-    (tmp_path / "deaf.py").write_text(DEAF)
+@pytest.mark.parametrize(("script", "platform"), [(DEAF, "linux"), (DEAF, "another"), (STUCK, "linux")])
+def test_a_worker_that_hangs_and_hears_no_signal_ends_with_its_trainer(
+    tmp_path: Path, script: str, platform: str
+) -> None:
+    """Elsewhere than on Linux a thread watches."""
+    (tmp_path / "deaf.py").write_text(script)
     command, environment = (
         [sys.executable, str(tmp_path / "deaf.py"), platform],
         {**os.environ, "PYTHONPATH": str(ROOT)},
