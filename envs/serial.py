@@ -46,6 +46,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
                 env.close()
             raise
         self._is_box = isinstance(self.single_observation_space, gym.spaces.Box)
+        self._has_parts = isinstance(self.single_observation_space, gym.spaces.Dict | gym.spaces.Tuple)
         self._shape, buffer = self.single_observation_space.shape, self._observations
         # With [i, ...] a single number is a place too.
         self._places = [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
@@ -120,6 +121,8 @@ class Serial(RepeatableCopies, SyncVectorEnv):
     def _batch(self, place: str) -> Any:
         """The environments' observations side by side."""
         observations: Any = self._env_obs
+        if self._has_parts:  # `concatenate` drops parts that are too many
+            return self._batch_of_odd(place)
         try:
             if not self._is_box:
                 self._observations = concatenate(self.single_observation_space, observations, self._observations)

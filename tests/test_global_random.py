@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -16,11 +18,27 @@ from agent.common.seeding import environment_seeds
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.networks.build import build_network
+from agent.networks.q_network import QNetwork
 from agent.running.evaluation import evaluate
 from envs.global_random import own_global_generators, seed_global_generators, state_of_global_generators
-from envs.make import load_task
+from envs.make import Task, load_task
 from envs.resuming import begin, restore, saved
 from envs.vector import make_vector, note_on_global_draws
+
+
+class Wanderer(gym.Env[np.ndarray, np.int64]):
+    """Changes the current folder."""
+
+    observation_space = gym.spaces.Box(0, 1, (3,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        os.chdir("/")
+        return np.zeros(3), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(3), 1.0, True, False, {}
 
 
 class Global(gym.Env[np.ndarray, np.int64]):
@@ -44,6 +62,11 @@ class Global(gym.Env[np.ndarray, np.int64]):
     def seen(self) -> np.ndarray:
         drawn = (np.random.rand(), random.random()) if self.draws else self.np_random.random(2)
         return np.array([self.made, *drawn])
+
+
+def network_of(task: Task) -> QNetwork:
+    config = parse(AgentConfig, {"network": {"hidden": [8]}})
+    return build_network(config, task.observation, task.actions, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +124,14 @@ def test_in_processes_of_their_own_episodes_come_back_after_a_resume(vectorizati
     assert came.all() == comes_back
 
 
+def test_new_episodes_after_a_resume_draw_new_numbers() -> None:
+    envs = make_vector(load_task("Test/Global-v0", {}), 2, "sync", 1)
+    first, later, again = (np.array(begin(envs, 1, step))[:, 1:] for step in (0, 50, 0))
+    envs.close()
+    assert np.array_equal(first, again)
+    assert not np.intersect1d(first, later).size
+
+
 def test_only_environments_that_draw_so_are_told_of() -> None:
     for draws in (False, True):
         task = load_task("Test/Global-v0", {"draws": draws})
@@ -114,11 +145,25 @@ def test_loading_a_task_and_evaluating_it_leave_training_its_numbers() -> None:
     seed_global_generators(3)
     before = state_of_global_generators()
     task = load_task("Test/Global-v0", {})
-    config = parse(AgentConfig, {"network": {"hidden": [8]}})
-    network = build_network(config, task.observation, task.actions, torch.Generator().manual_seed(0))
+    network = network_of(task)
     results = [evaluate(task, network, environment_seeds(0, "evaluation", 3)) for _ in range(2)]
     assert state_of_global_generators() == before
     assert results[0] == results[1]
+
+
+def test_an_environment_that_changes_the_folder_changes_it_for_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gym.register("Test/Wanderer-v0", entry_point=Wanderer)  # type: ignore[arg-type]
+    try:
+        task = load_task("Test/Wanderer-v0", {})
+        assert Path.cwd() == tmp_path
+        network = network_of(task)
+        evaluate(task, network, environment_seeds(0, "evaluation", 3))
+        assert Path.cwd() == tmp_path
+    finally:
+        gym.registry.pop("Test/Wanderer-v0")
 
 
 def raising_after_a_draw() -> None:

@@ -1,6 +1,7 @@
 """Episodes to look at: filmed, or played in a window."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any
@@ -81,11 +82,23 @@ class _Window(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, **options: Any) -> Any:
         with _refused(*self._failed):
-            return self.env.reset(**options)
+            result = self.env.reset(**options)
+            if (driver := _invisible_driver()) is not None:
+                raise UserError(f"there is no screen: pygame draws into memory, by its driver {driver!r}")
+            return result
 
     def step(self, action: Any) -> Any:
         with _refused(*self._failed):
             return self.env.step(action)
+
+
+def _invisible_driver() -> str | None:
+    """The name of the driver by which pygame, if an environment opened its display, draws where nobody sees it."""
+    display = getattr(sys.modules.get("pygame"), "display", None)
+    if display is None or not display.get_init():
+        return None
+    driver = str(display.get_driver())
+    return driver if driver in ("dummy", "offscreen") else None
 
 
 @contextmanager
