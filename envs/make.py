@@ -15,8 +15,8 @@ from envs.actions import PlainActions
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
 from envs.channels import Channels
 from envs.closing import guard_close
-from envs.failure import PASSED_ON, BrokenEnvironmentError, authors_lines
-from envs.global_random import own_global_generators, state_of_global_generators
+from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
+from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.minatar import MinAtar, is_minatar
 from envs.observations import Observer, observer_of
@@ -109,7 +109,7 @@ def load_task(
         UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
             breaks a rule of Gymnasium.
     """
-    with own_global_generators(0):
+    with apart(0):
         env = make_single(env_id, kwargs, checked=False, time_limit=time_limit)
         try:
             return _task(env, env_id, kwargs, time_limit, channels)
@@ -259,9 +259,9 @@ def make_single(
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"{env_id} needs a package that is not installed: {error}") from error
-        except PASSED_ON:
-            raise
         except BaseException as error:  # SystemExit too
+            if is_stop(error):
+                raise
             sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
             raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
 

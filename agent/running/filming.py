@@ -12,7 +12,7 @@ from agent.common.errors import UserError, words_of
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
-from envs.global_random import own_global_generators
+from envs.global_random import apart
 from envs.make import Task
 from envs.video import Film
 
@@ -57,7 +57,7 @@ def record(
                 film.add(env.render())
 
     opened = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
-    with own_global_generators(seeds[0]), opened as played:
+    with apart(seeds[0]), opened as played:
         result = play([played], EvaluationPolicy(network, noise, seeds), seeds, task, look, stop)
     return film.frames, result
 
@@ -68,7 +68,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: where the task cannot be shown, or there is no screen.
     """
-    with own_global_generators(seeds[0]), closing(task.make_guarded("human")) as env:
+    with apart(seeds[0]), closing(task.make_guarded("human")) as env:
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
 
 
