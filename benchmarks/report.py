@@ -58,9 +58,9 @@ piece excludes the pieces that it calls.""",
         """Seconds of a checkpoint and of a resume, beside the training between two checkpoints at the interval of the
 preset. A resume loads everything and plays the episodes under way again. `before` is the commit before episodes were
 played again, where every checkpoint reset the environments. Pong's replay holds 50,000 transitions here, its preset's
-1,000,000.""",
+1,000,000. With `--cpu-time` waiting for the disk is left out.""",
         "resume",
-        "python benchmarks/resume.py --before <checkout> --publish",
+        "python benchmarks/resume.py --before <checkout> --cpu-time --publish",
     ),
     (
         "The pieces",

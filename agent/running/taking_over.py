@@ -13,6 +13,8 @@ from agent.running.trainer import Trainer
 
 #: Numbers that a stream of noise draws ahead.
 MOST_DRAWS = 2**28
+#: What a monitor's state lacks in checkpoints of version 2.
+MONITORED_LATER = {"last", "reported"}
 #: What a state of a wrong form may raise in those that take it over.
 _WRONG = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError)
 
@@ -41,6 +43,8 @@ def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
         ValueError: naming the first difference.
     """
     ours = trainer.state(episodes=False)
+    later = MONITORED_LATER - state["monitor"].keys()
+    ours["monitor"] = {name: value for name, value in ours["monitor"].items() if name not in later}
     for name in ("agent", "replay", "collector", "monitor"):
         if name in state or name != "collector":  # which checkpoints of version 2 lack
             check_like(state[name], ours[name], name)
