@@ -16,13 +16,14 @@ from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
+from agent.records.evaluations import beside
 from agent.records.newest import newest_run
 from agent.records.plots import plot_evaluation
 from agent.records.run_folder import RUNS
 from agent.records.saved_agent import FILE_NAME
 from agent.running.player import Player, load_player
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
-from agent.running.results import beside, check_player, evaluate_player, film, find_agents, write_result
+from agent.running.results import check_player, evaluate_player, film, find_agents, write_result
 
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
@@ -44,7 +45,7 @@ def run(config: EvaluateConfig) -> None:
     for file in files:
         print(f"wrote {beside(file)}.json and {beside(file)}.png")
     if len(results) > 1:
-        plot_evaluation(results, files[0].parent / "comparison.png")
+        plot_evaluation(results, players[0].home.parent / "comparison.png")
         print(f"compared in {files[0].parent / 'comparison.png'}")
     if config.video:
         for player in players:
@@ -57,7 +58,7 @@ def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str
     try:
         for player in players:
             results.append(evaluate_player(player, config))
-            write_result(player.path, results[-1])
+            write_result(player, results[-1])
     finally:
         if results:
             show_evaluations(results)

@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +22,20 @@ from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from drawing import clean, looks, save
+
 from agent.common.files import atomic_write_bytes
 from agent.common.interrupt import Interrupt
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
+from agent.records.comparison.canvas import short_number
 from agent.records.console import Console
-from agent.records.plots import PALETTE
+from agent.records.plots import GREY
 from agent.running.build import build_agent, build_replay
 from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.trainer import Trainer
@@ -41,7 +45,7 @@ from envs.vector import make_vector
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "deep_sea"
 REPORT = ROOT / "docs" / "results" / "deep_sea.md"
-FIGURE = ROOT / "docs" / "figures" / "deep_sea.png"
+FIGURE = ROOT / "docs" / "figures" / "deep_sea.svg"
 
 EPISODES = 10_000  # at most
 GOOD = 0.9  # an episode's return from here on: the treasure is 1, the way to it costs 0.01
@@ -60,6 +64,13 @@ AGENTS: dict[str, list[str]] = {
     "noise per episode": [*NOISY, "agent.noise.hold=episode"],
     "noise per step": [*NOISY, "agent.noise.hold=step"],
     "ε-greedy": ["agent=dqn", *COMMON, "agent.epsilon.end=0.02", "agent.epsilon.steps={decay}"],
+}
+#: What the page calls them: the name that `agent=` takes, and what differs.
+NAMES = {
+    "index": "index_dqn",
+    "noise per episode": "noisy_dqn",
+    "noise per step": "noisy_dqn, a draw a step",
+    "ε-greedy": "dqn",
 }
 DECAY_EPISODES = 1_000  # over which ε falls
 
@@ -169,6 +180,11 @@ def median(results: Iterable[Mapping[str, Any]]) -> float:
     return float(np.median([np.inf if result["solved"] is None else result["solved"] for result in results]))
 
 
+def failures(results: Sequence[Mapping[str, Any]]) -> int:
+    """How many runs did not solve it, which a median does not show."""
+    return sum(result["solved"] is None for result in results)
+
+
 def report(seeds: Iterable[int]) -> None:
     """Writes the page and the figure of all runs that are kept."""
     lines = [
@@ -179,12 +195,13 @@ def report(seeds: Iterable[int]) -> None:
         f"after {EPISODES} episodes. The meaning of the actions differs from seed to seed. All agents have the same",
         "network, batch, updates per step and target period.",
         "",
-        "| agent | size | median | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
-        "|---|---|---|" + "---|" * len(list(seeds)),
+        "| agent | size | median | unsolved | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
+        "|---|---|---|---|" + "---|" * len(list(seeds)),
     ]
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for number, agent in enumerate(AGENTS):
+    style = looks(list(NAMES.values()))
+    for number, (agent, name) in enumerate(NAMES.items()):
         places = []
         for size in SIZES:
             runs = [kept(agent, size, seed) for seed in seeds]
@@ -193,25 +210,49 @@ def report(seeds: Iterable[int]) -> None:
                 continue
             middle = median(done)
             text = f"> {EPISODES}" if np.isinf(middle) else f"{middle:.0f}"
-            lines.append(f"| {agent} | {size} | {text} | " + " | ".join(map(episodes, runs)) + " |")
-            places.append((size, middle))
-        draw(axes, agent, places, PALETTE[number], number)
-    axes.axhline(EPISODES, color="0.5", linewidth=0.8, linestyle=":")
+            failed = f"{failures(done)} of {len(done)}"
+            lines.append(f"| {name} | {size} | {text} | {failed} | " + " | ".join(map(episodes, runs)) + " |")
+            places.append((size, middle, failures(done), len(done)))
+        draw(axes, name, places, style[name], number)
+    axes.axhline(EPISODES, color=GREY, linewidth=1.0, linestyle=(0, (6, 3)))
     axes.set(yscale="log", xlabel="size", ylabel="episodes until solved, median", xticks=SIZES)
-    axes.set_title("DeepSea; crosses: not solved in 10 000 episodes")
-    axes.legend()
-    axes.grid(alpha=0.3)
-    REPORT.write_text("\n".join(lines) + "\n\n![Episodes until solved, by size](../figures/deep_sea.png)\n")
-    figure.savefig(FIGURE, dpi=150)
+    axes.yaxis.set_major_formatter(short_number)
+    axes.set_title(
+        "median of five seeds; crosses: unsolved after 10 000 episodes; numbers: seeds that failed",
+        loc="left",
+        fontsize=8,
+        color=GREY,
+    )
+    figure.suptitle("DeepSea", x=0.012, ha="left", fontsize=11, fontweight="bold")
+    clean(axes)
+    axes.legend(frameon=False, fontsize=9)
+    REPORT.write_text("\n".join(lines) + "\n\n![Episodes until solved, by size](../figures/deep_sea.svg)\n")
+    save(figure, FIGURE)
     print("\n".join(lines))
 
 
-def draw(axes: Any, agent: str, places: list[tuple[int, float]], colour: str, number: int) -> None:
-    """One agent's line; what it did not solve stands at the limit, a little aside of the others."""
-    solved = [(size, middle) for size, middle in places if np.isfinite(middle)]
-    missed = [size + 0.3 * number for size, middle in places if np.isinf(middle)]
-    axes.plot(*zip(*solved, strict=True) if solved else ([], []), marker="o", color=colour, label=agent)
-    axes.plot(missed, [EPISODES] * len(missed), "x", color=colour, markersize=8)
+def draw(
+    axes: Axes, name: str, places: Sequence[tuple[int, float, int, int]], look: tuple[str, Any], number: int
+) -> None:
+    """One agent's line; what most seeds did not solve stands at the limit, a little aside of the others."""
+    colour, dash = look
+    solved = [(size, middle) for size, middle, *_ in places if np.isfinite(middle)]
+    face = colour if dash == "-" else "white"
+    line = zip(*solved, strict=True) if solved else ([], [])
+    axes.plot(*line, "o", ls=dash, color=colour, mfc=face, label=name, zorder=3 + (dash == "-"))
+    for size, middle, failed, runs in places:
+        x, y = (size, middle) if np.isfinite(middle) else (size + 0.3 * number, EPISODES)
+        if np.isinf(middle):
+            axes.plot(x, y, "x", color=colour, markersize=8)
+        elif failed:
+            axes.annotate(
+                f"{failed} of {runs}",
+                (x, y),
+                (7, 3 if dash == "-" else -9),
+                textcoords="offset points",
+                fontsize=8,
+                color=colour,
+            )
 
 
 def main() -> None:

@@ -11,21 +11,24 @@ go below docs. Stable-Baselines3 needs the extra `bench`.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reporting
+from drawing import Picture, learning_curves
 
-from agent.records.statistics import bootstrap_interval, interquartile_mean
+from agent.records.comparison.scoring import within_bounds
+from agent.records.statistics import interquartile_mean, mean_interval
+from envs.returns import return_bounds
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,11 +43,20 @@ class Study:
     seeds: str
     variants: dict[str, list[str]] = field(default_factory=dict)  # label → overrides of train.py; sb3 → its zoo
     eval_every: int = 2_500
+    names: dict[str, str] = field(default_factory=dict)  # label → what tables and pictures call it, where it differs
+
+    def name(self, label: str) -> str:
+        """What tables and pictures call a variant."""
+        return self.names.get(label, label)
+
+    def of(self, labels: Sequence[str]) -> "Study":
+        """The study of some variants alone."""
+        return replace(self, variants={label: self.variants[label] for label in labels})
 
 
 def run_ours(study: Study, label: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trains by train.py, evaluates the last agent by evaluate.py, and reads what they wrote."""
-    run = folder / f"{label}_seed{seed}"
+    run = folder / f"{re.sub('[^A-Za-z0-9]+', '_', label)}_seed{seed}"
     train = [
         *("train.py", f"env={study.env}", f"seed={seed}", f"steps={study.steps}", f"eval.every={study.eval_every}"),
         *("wandb.mode=disabled", "eval.video=false", "eval.noisy=false", "log.progress=false"),
@@ -98,38 +110,38 @@ def table(study: Study, results: list[dict[str, Any]]) -> str:
     for label in study.variants:
         mine = [result for result in results if result["label"] == label]
         finals = np.array([result["final"] for result in mine])
-        low, high = bootstrap_interval(finals)
         # A run that never got there counts as later than all others, so that the median stays honest.
         steps = np.median([result["hit_steps"] or np.inf for result in mine])
         seconds = np.median([result["hit_seconds"] or np.inf for result in mine])
         total = np.median([result["curve"][-1][2] for result in mine])
         each = " ".join(f"{final:.1f}" for final in finals)
+        never = sum(result["hit_steps"] is None for result in mine)
+        failed = f" ({never} of {len(mine)} never)" if never else ""
         lines.append(
-            f"| {label} | {each} | {finals.mean():.1f} [{low:.1f}, {high:.1f}] | {interquartile_mean(finals):.1f} "
-            f"| {steps:.0f} | {seconds:.1f} | {total:.1f} |"
+            f"| {study.name(label)} | {each} | {spread(finals, return_bounds(study.env))} "
+            f"| {interquartile_mean(finals):.1f} | {steps:.0f}{failed} | {seconds:.1f} | {total:.1f} |"
         )
     return "\n".join(lines)
 
 
+def spread(values: np.ndarray, bounds: tuple[float | None, float | None] = (None, None)) -> str:
+    """The mean with its 95 % interval (Student's t), as far as a return can be; of one seed the mean alone."""
+    interval = within_bounds(mean_interval(values), bounds)
+    return f"{values.mean():.1f} (one seed)" if interval is None else f"{values.mean():.1f} {bracketed(*interval)}"
+
+
+def bracketed(low: float, high: float) -> str:
+    return f"[{low:.1f}, {high:.1f}]"
+
+
 def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
     """Mean evaluation return over the seeds with a 95 % interval, against environment steps."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    grid = np.arange(study.eval_every, study.steps + 1, study.eval_every)
-    for label in study.variants:
-        mine = [result["curve"] for result in results if result["label"] == label]
-        values = np.array([[value for _, value, _ in curve][: len(grid)] for curve in mine])
-        intervals = np.array([bootstrap_interval(column) for column in values.T])
-        seeds = f"{len(mine)} seed{'s' * (len(mine) > 1)}"
-        (line,) = axes.plot(grid[: values.shape[1]], values.mean(axis=0), label=f"{label} ({seeds})")
-        axes.fill_between(grid[: values.shape[1]], *intervals.T, alpha=0.2, color=line.get_color(), linewidth=0)
-    axes.axhline(study.threshold, color="0.5", linewidth=0.8, linestyle=":")
-    what = ": mean and 95 % interval" if len(results) > len(study.variants) else ""
-    title = f"{study.env}, {study.steps:,} steps{what}"
-    axes.set(xlabel="environment steps", ylabel="greedy return", title=title)
-    axes.legend()
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    names = {label: study.name(label) for label in study.variants}
+    curves = {name: [r["curve"] for r in results if r["label"] == label] for label, name in names.items()}
+    finals = {name: [r["final"] for r in results if r["label"] == label] for label, name in names.items()}
+    title = f"{study.env}, {study.steps:,} steps"
+    picture = Picture(title, study.eval_every, return_bounds(study.env), study.threshold)
+    learning_curves(picture, curves, finals, path)
 
 
 STUDIES = {
@@ -140,6 +152,7 @@ STUDIES = {
         475.0,
         "200-209",
         {"per_row": ["agent.noise.draws=0"], "shared": ["agent.noise.draws=1"], "dqn": ["agent=dqn"], "sb3": []},
+        names={"per_row": "noisy_dqn", "shared": "noisy_dqn, one draw a batch", "sb3": "SB3 DQN"},
     ),
 }
 
@@ -153,11 +166,14 @@ def main() -> None:
     parser.add_argument(
         "--publish", action="store_true", help="write the table to docs/performance, the picture to docs/figures"
     )
+    parser.add_argument("--report", action="store_true", help="make no run: table and picture of the published results")
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
+    if arguments.report:
+        report(arguments.study, study)
+        return
     if arguments.only:
-        kept = {label: study.variants[label] for label in arguments.only.split(",")}
-        study = Study(study.env, study.steps, study.threshold, study.seeds, kept, study.eval_every)
+        study = study.of(arguments.only.split(","))
     first, _, last = (arguments.seeds or study.seeds).partition("-")
     seeds = range(int(first), int(last or first) + 1)
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -172,6 +188,15 @@ def main() -> None:
         reporting.save(f"learning_{arguments.study}", {**about, "results": results}, table(study, results))
     else:
         print(table(study, results))
+
+
+def report(name: str, study: Study) -> None:
+    """Writes the published table and picture again, from the results that were published with them."""
+    published = json.loads((reporting.RESULTS / f"learning_{name}.json").read_text())
+    results = published["results"]
+    study = study.of(list(dict.fromkeys(result["label"] for result in results)))
+    plot(study, results, reporting.FIGURES / f"{name}.png")
+    reporting.save(f"learning_{name}", published, table(study, results))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
-from cycler import cycler
 from learning import RESULTS, ROOT, Study, plot, run_study, table
 
 from agent.noise.distributions import QUANTILES
-from agent.records.plots import PALETTE
 
 
 def study(steps: int) -> Study:
@@ -41,8 +38,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = run_study("noise_families", families, range(int(first), int(last or first) + 1), arguments.jobs)
     (RESULTS / "noise_families.json").write_text(json.dumps(results, indent=1))
-    with matplotlib.rc_context({"axes.prop_cycle": cycler(color=PALETTE)}):
-        plot(families, results, arguments.out / "noise_families.png")
+    plot(families, results, arguments.out / "noise_families.png")
     (arguments.out / "noise_families.md").write_text(table(families, results) + "\n")
     print(table(families, results))
 

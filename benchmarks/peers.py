@@ -31,7 +31,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "peers"))
 
 import reporting  # noqa: E402
+from drawing import COLOURS, save  # noqa: E402
 from workloads import LIBRARIES, VARIANTS, WORKLOADS  # noqa: E402
+
+from agent.records.plots import BLUE, GREEN, ORANGE  # noqa: E402
 
 RUNNERS = ROOT / "benchmarks" / "peers"
 VENV = ROOT / "benchmarks" / ".venv-peers"
@@ -211,12 +214,14 @@ def write_table(results: list[dict[str, Any]], clock: str) -> str:
 
 
 def draw(results: list[dict[str, Any]], clock: str, path: Path) -> None:
-    """Ratios as bars, one panel per workload on one thread, the spread over rounds as a line."""
+    """Ratios as bars on one scale, one panel per workload on one thread, the spread over rounds as a line."""
     panels = [group for group in groups(results, clock) if group[0].endswith("1 thread")] or groups(results, clock)
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(7.0 * columns, 3.4 * lines), layout="constrained")
-    colours = dict(zip(LIBRARIES, ("C0", "C1", "C2", "C3"), strict=True))
+    colours = dict(zip(LIBRARIES, (ORANGE, COLOURS["SB3 DQN"], GREEN, BLUE), strict=True))
+    most = max(np.max(ratio) for _, rows in panels for _, _, ratio in rows)
+    figure.suptitle("Bars: median of the rounds; lines: least and greatest", x=0.01, ha="left", fontsize=10)
     for place, (title, rows) in enumerate(panels, start=1):
         axes = figure.add_subplot(lines, columns, place)
         middle = np.array([np.median(ratio) for _, _, ratio in rows])
@@ -226,10 +231,11 @@ def draw(results: list[dict[str, Any]], clock: str, path: Path) -> None:
         axes.barh(heights, middle, color=bars, xerr=np.array([middle - low, high - middle]), ecolor="0.3")
         axes.set_yticks(heights, [entry["label"] for entry, _, _ in rows], fontsize=8)
         axes.axvline(1.0, color="0.5", linewidth=0.8, linestyle=":")
-        axes.set_title(title, fontsize=9)
+        axes.set_xlim(0.0, 1.03 * most)
+        axes.set_title(title, fontsize=8, loc="left")
         axes.set_xlabel(f"environment steps per second ÷ {rows[0][0]['label']}", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def parse_arguments() -> argparse.Namespace:

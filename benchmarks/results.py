@@ -12,22 +12,22 @@ minatar are needed.
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from math import nan
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from cycler import cycler
-from learning import RESULTS, ROOT, Study, plot, run_ours
+from drawing import Picture, learning_curves
+from learning import RESULTS, ROOT, Study, run_ours
 from reporting import FIGURES
 
-from agent.records.plots import PALETTE
-from agent.records.statistics import bootstrap_interval, interquartile_mean
+from agent.records.comparison.scoring import within_bounds
+from agent.records.statistics import Difference, holm, interquartile_mean, mean_interval, welch
+from envs.returns import return_bounds
 
 KEPT = ROOT / "docs" / "results"
 SEEDS = range(100, 105)
@@ -55,13 +55,13 @@ class Task:
     agents: Mapping[str, Sequence[str]]
     seeds: Sequence[int] = SEEDS
     eval_every: int = 5_000
-    solved: float = nan
+    solved: float = math.nan
     references: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
     def path(self, agent: str, seed: int) -> Path:
         """Where a run's result is kept."""
-        return KEPT / self.name / f"{agent}_{seed}.json"
+        return KEPT / self.name / f"{file_name(agent)}_{seed}.json"
 
     def results(self, agent: str) -> list[dict[str, Any]]:
         """What there is of an agent's runs."""
@@ -69,9 +69,14 @@ class Task:
         return [json.loads(path.read_text()) for path in paths if path.exists()]
 
     def study(self, agents: Iterable[str]) -> Study:
-        """The same of some agents for benchmarks/learning.py, which runs and draws it."""
+        """The same of some agents for benchmarks/learning.py, which runs it."""
         variants = {agent: list(self.agents[agent]) for agent in agents}
         return Study(self.env, self.steps, self.solved, "", variants, self.eval_every)
+
+
+def file_name(agent: str) -> str:
+    """An agent's name as files have it."""
+    return agent.replace(", ", "_").replace(" ", "_").replace("ε", "epsilon")
 
 
 def make(task: Task, agent: str, seed: int) -> None:
@@ -96,10 +101,12 @@ def number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.1f}".replace("-", "−")
 
 
-def spread(values: np.ndarray) -> str:
-    """The mean with its 95 % interval."""
-    low, high = bootstrap_interval(values)
-    return f"{number(values.mean())} [{number(low)}, {number(high)}]"
+def spread(values: np.ndarray, env: str) -> str:
+    """The mean with its 95 % interval (Student's t), as far as a return can be; of one seed the mean alone."""
+    interval = within_bounds(mean_interval(values), return_bounds(env))
+    if interval is None:
+        return f"{number(values.mean())} (one seed)"
+    return f"{number(values.mean())} [{number(interval[0])}, {number(interval[1])}]"
 
 
 def table(task: Task) -> list[str]:
@@ -111,7 +118,8 @@ def table(task: Task) -> list[str]:
             lines.append(f"| {agent} | not run yet | | |")
             continue
         each = " ".join(map(number, values))
-        lines.append(f"| {agent} | {each} | {spread(values)} | {number(interquartile_mean(values))} |")
+        iqm = number(interquartile_mean(values)) if len(values) > 1 else ""
+        lines.append(f"| {agent} | {each} | {spread(values, task.env)} | {iqm} |")
     return lines + [f"| *{label}* | | {value} | |" for label, value in task.references.items()]
 
 
@@ -124,7 +132,7 @@ def section(task: Task) -> list[str]:
     if task.note:
         lines += [task.note, ""]
     if any(task.results(agent) for agent in task.agents):
-        lines += [f"![Learning curves on {task.name}](figures/results_{task.name}.png)", ""]
+        lines += [f"![Learning curves on {task.name}](figures/results_{task.name}.svg)", ""]
     for agent, overrides in task.agents.items():
         lines.append(
             f"- {agent}: `{' '.join(['python train.py', f'env={task.env}', f'steps={task.steps}', *overrides])}`"
@@ -132,26 +140,21 @@ def section(task: Task) -> list[str]:
     return [*lines, ""]
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """Difference of means, with a 95 % bootstrap interval over both sets of seeds."""
-    random = np.random.default_rng(0)
-    means = [random.choice(x, (10_000, len(x))).mean(axis=1) for x in (a, b)]
-    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
-    return float(a.mean() - b.mean()), float(low), float(high)
-
-
 def ablation(tasks: Sequence[Task]) -> list[str]:
-    """What learned noise adds over ε-greedy, task by task."""
-    lines = ["| | ε-greedy (dqn) | noise (noisy_dqn) | difference [95 %] | |", "|---|---|---|---|---|"]
+    """What learned noise adds over ε-greedy, task by task; the p-values are corrected for their number."""
+    rows: list[tuple[Task, np.ndarray, np.ndarray, Difference]] = []
     for task in tasks:
-        epsilon, noise = finals(task, "dqn"), finals(task, "noisy_dqn")
-        if min(len(epsilon), len(noise)) < 2:
-            continue
-        by, low, high = difference(noise, epsilon)
-        verdict = "noise wins" if low > 0 else "ε-greedy wins" if high < 0 else "undecided"
+        alone = NO_EPSILON if NO_EPSILON in task.agents else "noisy_dqn"
+        epsilon, noise = finals(task, "dqn"), finals(task, alone)
+        if (difference := welch(noise, epsilon)) is not None:
+            rows.append((task, epsilon, noise, difference))
+    lines = ["| | ε-greedy (dqn) | noise alone | difference [95 %] | p, corrected | |", "|---|---|---|---|---|---|"]
+    corrected = holm([difference.p for *_, difference in rows])
+    for (task, epsilon, noise, (mean, (low, high), _)), p in zip(rows, corrected, strict=True):
+        verdict = "undecided" if p >= 0.05 else "noise wins" if mean > 0 else "ε-greedy wins"
+        interval = f"{number(mean, '+')} [{number(low, '+')}, {number(high, '+')}]"
         means = f"{number(epsilon.mean())} | {number(noise.mean())}"
-        interval = f"{number(by, '+')} [{number(low, '+')}, {number(high, '+')}]"
-        lines.append(f"| {task.name} | {means} | {interval} | {verdict} |")
+        lines.append(f"| {task.name} | {means} | {interval} | {p:.2f} | {verdict} |")
     return lines
 
 
@@ -164,26 +167,39 @@ def best(tasks: Sequence[Task]) -> list[str]:
             continue
         others = {label: float(value.replace("−", "-")) for label, value in task.references.items()}
         agent, label = max(runs, key=lambda of: runs[of].mean()), max(others, key=others.__getitem__)
-        ours, theirs = runs[agent].mean(), others[label]
-        verdict = "ahead" if ours > theirs else "equal" if ours == theirs else "behind"
         reference = f"{label}: {task.references[label]}"
-        lines.append(f"| {task.name} | {agent} | {spread(runs[agent])} | {reference} | {verdict} |")
+        verdict = beside(runs[agent], others[label])
+        lines.append(f"| {task.name} | {agent} | {spread(runs[agent], task.env)} | {reference} | {verdict} |")
     return lines
 
 
-def report() -> None:
-    """Writes docs/RESULTS.md and its figures."""
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    for task in TASKS:
-        present = [agent for agent in task.agents if task.results(agent)]
-        if present:
-            results = [result for agent in present for result in task.results(agent)]
-            with matplotlib.rc_context({"axes.prop_cycle": cycler(color=PALETTE)}):
-                plot(task.study(present), results, FIGURES / f"results_{task.name}.png")
+def beside(ours: np.ndarray, theirs: float) -> str:
+    """Where another's figure lies: below our interval, above it, or within."""
+    low, high = mean_interval(ours) or (ours.mean(), ours.mean())
+    return "ahead" if low > theirs else "behind" if high < theirs else "undecided" if low < high else "equal"
+
+
+def draw(task: Task) -> None:
+    """The learning curves of a task."""
+    runs = {agent: results for agent in task.agents if (results := task.results(agent))}
+    if not runs:
+        return
+    solved = None if math.isnan(task.solved) else task.solved
+    title = f"{task.name}, {task.steps:,} steps"
+    picture = Picture(title, task.eval_every, return_bounds(task.env), solved, whole="Pong" in task.env)
+    curves = {agent: [result["curve"] for result in results] for agent, results in runs.items()}
+    last = {agent: [result["final"] for result in results] for agent, results in runs.items()}
+    learning_curves(picture, curves, last, FIGURES / f"results_{task.name}.svg")
+
+
+def page() -> str:
+    """The text of docs/RESULTS.md, from the runs that there are."""
     deep_sea = KEPT / "deep_sea.md"
-    page = [
+    lines = [
         HEAD,
         "## Beside others",
+        "",
+        BEST,
         "",
         *best(TASKS),
         "",
@@ -194,10 +210,18 @@ def report() -> None:
         *ablation(TASKS),
         "",
     ]
-    page += [line for task in TASKS for line in section(task)]
+    lines += [line for task in TASKS for line in section(task)]
     if deep_sea.exists():
-        page += [deep_sea.read_text().replace("# DeepSea", "## DeepSea").replace("../figures", "figures").rstrip(), ""]
-    (ROOT / "docs" / "RESULTS.md").write_text("\n".join(page))
+        lines += [deep_sea.read_text().replace("# DeepSea", "## DeepSea").replace("../figures", "figures").rstrip(), ""]
+    return "\n".join(lines)
+
+
+def report() -> None:
+    """Writes docs/RESULTS.md and its figures."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    for task in TASKS:
+        draw(task)
+    (ROOT / "docs" / "RESULTS.md").write_text(page())
 
 
 HEAD = """# Results
@@ -205,9 +229,13 @@ HEAD = """# Results
 `python benchmarks/results.py` and `python benchmarks/deep_sea.py` make the runs that are missing below `docs/results`
 and write this page. Each run is `train.py` with one seed, followed by `evaluate.py` on the **last** agent: its mean
 network plays 100 episodes greedily, on seeds that training never used. Settings were chosen on other seeds than those
-reported; where a reported seed had an influence, the section says so. Intervals are 95 % bootstrap intervals of the
-mean over seeds, and IQM is the interquartile mean over seeds. Curves show greedy evaluations during training, over 20
-episodes (10 on Atari).
+reported; where a reported seed had an influence, the section says so. Intervals are Student's t intervals of 95 % for
+the mean over seeds, cut where no return can be; where all seeds ended alike, they have no width. IQM is the mean of the
+seeds without the best and the worst quarter, whole seeds dropped, as rliable computes it. Curves show greedy
+evaluations during training, over 20 episodes (10 on Atari).
+
+An agent is called as `agent=` takes it. Where its run has other settings than that preset has on the task, what differs
+stands after a comma, and the command below the figure names all of it.
 
 The runs were made over many versions of the code. With the same seed, today's code may end with another result.
 
@@ -215,12 +243,17 @@ Rows in italics are figures that others publish, by their own protocols. The zoo
 trained agent per task. CleanRL and SLM-Lab give averages of returns during training. Their number of steps is named
 where it differs from ours.
 """
+BEST = """An agent is ahead of another's figure where its whole interval is, and undecided where its interval holds that
+figure. The figure has no interval of its own, and the best of several agents is chosen by the same runs."""
 ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration. All else is the same: double
-Q-learning, 3-step returns, layer normalisation, widths, batch, learning rate and replay. Losses are reported like
-wins."""
+Q-learning, 3-step returns, layer normalisation, widths, batch, learning rate and replay. Differences have Welch's
+interval, each by itself. The p-values, which decide, have Holm's correction for the number of tasks: were noise and
+ε-greedy alike on all of them, one table in twenty would name a winner. Losses are reported like wins."""
 
 CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
 NOISE_ALONE = ["agent.epsilon.start=0", "agent.epsilon.end=0"]
+#: Noise alone, on a task whose preset has ε-greedy actions on top of the noise.
+NO_EPSILON = "noisy_dqn, no ε"
 
 
 def landing(steps: int) -> dict[str, list[str]]:
@@ -230,9 +263,9 @@ def landing(steps: int) -> dict[str, list[str]]:
     every = [f"agent.lr_updates={steps}"]
     return {
         "dqn": ["agent=dqn", *every],
-        "noisy_dqn": [*NOISE_ALONE, *every],
-        "noisy_dqn_epsilon": every,
-        "rainbow": ["agent=rainbow", *NOISE_ALONE, "agent.n_step=7", *lower, beta],
+        "noisy_dqn": every,
+        NO_EPSILON: [*NOISE_ALONE, *every],
+        "rainbow, tuned": ["agent=rainbow", *NOISE_ALONE, "agent.n_step=7", *lower, beta],
         "munchausen_dqn": ["agent=munchausen_dqn", *every],
     }
 
@@ -317,7 +350,7 @@ TASKS = (
         "Pong",
         "ALE/Pong-v5",
         200_000,
-        {"noisy_dqn": ["agent.lr=1.5e-4", "agent.target_every=250", "agent.learning_starts=5000"]},
+        {"noisy_dqn, larger steps": ["agent.lr=1.5e-4", "agent.target_every=250", "agent.learning_starts=5000"]},
         range(100, 101),
         25_000,
         note="A CPU finishes this run within an hour: 800 000 frames with sticky actions. They are too few to learn "
@@ -330,7 +363,7 @@ TASKS = (
         "Pong-250k",
         "ALE/Pong-v5",
         250_000,
-        {"noisy_dqn": SMALL_PONG},
+        {"noisy_dqn, small network": SMALL_PONG},
         range(101, 102),
         25_000,
         note="This run takes one core little more than an hour. It has a million frames without sticky actions, the "
@@ -348,7 +381,7 @@ TASKS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", help="tasks, separated by commas")
-    parser.add_argument("--agents", help="agents, separated by commas")
+    parser.add_argument("--agents", help="agents as the files are named, separated by commas")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--report", action="store_true", help="make no run, write the page")
     arguments = parser.parse_args()
@@ -361,7 +394,8 @@ def main() -> None:
         if task.name in names and not arguments.report
         for seed in task.seeds
         for agent in task.agents
-        if not task.path(agent, seed).exists() and (not arguments.agents or agent in arguments.agents.split(","))
+        if not task.path(agent, seed).exists()
+        and (not arguments.agents or file_name(agent) in arguments.agents.split(","))
     ]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda run: make(*run), missing))

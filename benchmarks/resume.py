@@ -2,6 +2,7 @@
 
     python benchmarks/resume.py                     # of this checkout
     python benchmarks/resume.py --before ../other   # and of another one, in turns
+    python benchmarks/resume.py --cpu-time          # by the processor's time: steadier where others use the machine
 
 Each task is trained by its preset (Pong with a smaller replay, and for a short while), saved on the way, and resumed in
 a process of its own. The extras atari and minatar are needed.
@@ -38,13 +39,14 @@ TASKS = (
 )
 
 
-def child(checkout: str, report: str, options: list[str]) -> None:
-    """train.py of a checkout, with a clock on what saves and loads."""
+def child(clock: str, checkout: str, report: str, options: list[str]) -> None:
+    """train.py of a checkout, with a clock on what trains, saves and loads."""
     sys.path.insert(0, checkout)
+    now = time.process_time if clock == "cpu" else time.perf_counter
     from agent.running import collector, trainer
 
     seconds: dict[str, list[float]] = {}
-    marks: list[tuple[int, float]] = []
+    learning = [0.0, 0]  # seconds, steps
 
     def around(owner: Any, name: str) -> None:
         work: Callable[..., Any] | None = getattr(owner, name, None)
@@ -52,20 +54,21 @@ def child(checkout: str, report: str, options: list[str]) -> None:
             return
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            began = time.perf_counter()
+            began = now()
             try:
                 return work(*arguments, **named)
             finally:
-                seconds.setdefault(f"{owner.__name__}.{name}", []).append(time.perf_counter() - began)
+                seconds.setdefault(f"{owner.__name__}.{name}", []).append(now() - began)
 
         setattr(owner, name, timed)
 
     iterate = trainer.Trainer.iterate
 
     def noted(self: Any) -> None:
+        step, began = self.step, now()
         iterate(self)
-        if self.step > self.config.agent.learning_starts:
-            marks.append((self.step, self._seconds))
+        if step > self.config.agent.learning_starts:
+            learning[:] = learning[0] + now() - began, learning[1] + self.step - step
 
     trainer.Trainer.iterate = noted  # type: ignore[method-assign]
     for name in ("_checkpoint", "load_state", "begin"):
@@ -73,25 +76,25 @@ def child(checkout: str, report: str, options: list[str]) -> None:
     around(collector.Collector, "load_state")
     sys.argv = ["train.py", *options]
     runpy.run_path(str(Path(checkout) / "train.py"), run_name="__main__")
-    rate = (marks[-1][1] - marks[0][1]) / max(marks[-1][0] - marks[0][0], 1)
-    Path(report).write_text(json.dumps({"seconds": seconds, "per_step": rate}))
+    Path(report).write_text(json.dumps({"seconds": seconds, "per_step": learning[0] / max(learning[1], 1)}))
 
 
-def run(checkout: Path, *options: str) -> dict[str, Any]:
+def run(clock: str, checkout: Path, *options: str) -> dict[str, Any]:
     """What the child measured in one run."""
     with tempfile.NamedTemporaryFile("r") as report:
-        command = [sys.executable, __file__, "--child", str(checkout), report.name, *options]
+        command = [sys.executable, __file__, "--child", clock, str(checkout), report.name, *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         measured: dict[str, Any] = json.loads(report.read())
     return measured
 
 
-def measure(checkout: Path, options: tuple[str, ...], steps: int, every: int) -> dict[str, float]:
+def measure(clock: str, checkout: Path, options: tuple[str, ...], steps: int, every: int) -> dict[str, float]:
     """Seconds of a training step, of a checkpoint, of going on from it, and of what of that is played again."""
     with tempfile.TemporaryDirectory() as folder:
         where = f"{folder}/run"
-        made = run(checkout, *options, *COMMON, f"steps={steps}", f"checkpoint.every={every}", f"hydra.run.dir={where}")
-        resumed = run(checkout, f"resume={where}", f"steps={steps + 100}")["seconds"]
+        more = f"steps={steps}", f"checkpoint.every={every}", f"hydra.run.dir={where}"
+        made = run(clock, checkout, *options, *COMMON, *more)
+        resumed = run(clock, checkout, f"resume={where}", f"steps={steps + 100}")["seconds"]
     again = resumed.get("Collector.load_state", [0.0])[0]
     return {
         "step": made["per_step"],
@@ -106,6 +109,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--publish", action="store_true", help="write docs/performance/resume.md")
+    reporting.add_clock(parser)
     asked = parser.parse_args()
     checkouts = {"before": asked.before.resolve()} if asked.before else {}
     checkouts["now"] = ROOT
@@ -114,7 +118,7 @@ def main() -> None:
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in checkouts}
         for _ in range(asked.rounds):
             for name, checkout in checkouts.items():
-                rounds[name].append(measure(checkout, options, steps, every))
+                rounds[name].append(measure("cpu" if asked.cpu_time else "wall", checkout, options, steps, every))
         results[what] = rounds
         for name, measured in rounds.items():
             middle = {key: float(np.median([one[key] for one in measured])) for key in measured[0]}
@@ -133,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    child(sys.argv[2], sys.argv[3], sys.argv[4:]) if sys.argv[1:2] == ["--child"] else main()
+    child(*sys.argv[2:5], sys.argv[5:]) if sys.argv[1:2] == ["--child"] else main()

@@ -62,7 +62,10 @@ def instrument(clock: Clock) -> Callable[..., Any]:
     """Puts the clock around the pieces of a run; gives the function that trains, with it around what is left."""
     from gymnasium.vector import SyncVectorEnv
 
+    import agent.running.build as building
+    import agent.running.evaluator as evaluating
     import agent.running.run as running
+    import agent.running.saving as saving
     import agent.running.trainer as training
     from agent.compute.numpy.gradient import NumpyGradient
     from agent.learning.adam import Adam
@@ -73,7 +76,7 @@ def instrument(clock: Clock) -> Callable[..., Any]:
     from agent.replay.ring import Replay
     from agent.running.monitor import Monitor
 
-    made = running.make_vector
+    made = building.make_vector
 
     def make_vector(*arguments: Any) -> Any:
         envs = made(*arguments)
@@ -81,7 +84,7 @@ def instrument(clock: Clock) -> Callable[..., Any]:
         clock.around(kind, "step", "environments")
         return envs
 
-    running.make_vector = make_vector
+    building.make_vector = make_vector
     for owner, name, piece in (
         (running, "train", "start, and everything else"),
         (DQN, "act", "act: network"),
@@ -96,9 +99,9 @@ def instrument(clock: Clock) -> Callable[..., Any]:
         (Adam, "step", "update: Adam"),
         (training.Trainer, "iterate", "loop"),
         (Monitor, "log", "logging"),
-        (training, "evaluate", "evaluation"),
-        (training, "save_agent", "saving"),
-        (training, "save_checkpoint", "saving"),
+        (evaluating, "evaluate", "evaluation"),
+        (saving, "save_agent", "saving"),
+        (saving, "save_checkpoint", "saving"),
     ):
         clock.around(owner, name, piece)
     return running.train

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from agent.common.errors import words_of
-from agent.common.interrupt import Stopped
+from agent.common.interrupt import stopping
 from agent.common.notices import tell_once
+from envs.failure import is_stop
 
 #: How long an environment may take to close.
 CLOSE_SECONDS = 5.0
@@ -32,15 +33,17 @@ def guard_close(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
 
 def close_quietly(close: Callable[[], object], name: str) -> None:
     """Closes an environment; one that fails, or takes longer than `CLOSE_SECONDS`, is told of in one line."""
-    seconds = 0.1 if name in _hung else CLOSE_SECONDS
+    hurry = stopping()
+    seconds = 0.1 if hurry or name in _hung else CLOSE_SECONDS
     try:
         _within(seconds, close)
     except _TooLongError:
-        _hung.add(name)
-        tell_once(f"{name} does not come back from close(): it is left as it is")
-    except (KeyboardInterrupt, Stopped):
-        raise
+        if not hurry:
+            _hung.add(name)
+            tell_once(f"{name} does not come back from close(): it is left as it is")
     except BaseException as error:
+        if is_stop(error):
+            raise
         tell_once(f"{name} could not be closed ({words_of(error)}): it is left as it is")
 
 

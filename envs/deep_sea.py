@@ -1,4 +1,6 @@
-"""DeepSea: the ruler for exploration (Osband et al. 2019, arXiv 1703.07608, as in bsuite, arXiv 1908.03568).
+"""DeepSea: the ruler for exploration (Osband et al. 2019, arXiv 1703.07608).
+
+The same as in bsuite (arXiv 1908.03568), but for what a mapping_seed draws: another assignment of the actions.
 
 A diver starts at the top left of an N×N grid and sinks one row per step, left or right: one sequence of actions in 2^N
 reaches the treasure at the bottom right. Each move right costs 0.01/N, so that the reward leads the other way.

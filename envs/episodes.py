@@ -81,7 +81,10 @@ class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
         if self._seeds is not None:
             self._actions.append(int(action) - self._first)
             self._checksum = _with_ending(checksum(observation, self._checksum), reward, terminated, truncated)
-            self._ended = bool(terminated or truncated)
+            try:
+                self._ended = bool(terminated or truncated)
+            except Exception:  # they are no truth values: others say so
+                return result
             if self._ended and len(self._actions) >= self._shortest:
                 self._before(self._number + 1)
         return result

@@ -1,6 +1,7 @@
 """How an environment that fails is told of: one sentence, and below it the lines of its author's code that failed."""
 
 import re
+import signal
 import sysconfig
 import traceback
 from pathlib import Path
@@ -11,8 +12,6 @@ import numpy as np
 from agent.common.errors import UserError, plain, words_of
 from agent.common.interrupt import Stopped
 
-#: What a signal raises in the middle of a call: no fault of an environment.
-PASSED_ON = (KeyboardInterrupt, Stopped)
 #: The most frames that are shown.
 FRAMES = 12
 
@@ -22,7 +21,7 @@ _STANDARD = sysconfig.get_path("stdlib")
 _PACKAGES = ("site-packages", "dist-packages")
 _COUNT = re.compile(r"(not enough|too many) values to unpack \(expected (\d)(?:, got (\d+))?\)")
 _NOTHING = re.compile(r"cannot unpack non-iterable (\S+) object")
-_ARGUMENTS = re.compile(r"unexpected keyword argument|positional arguments? ")
+_ARGUMENTS = re.compile(r"unexpected keyword argument|positional argument")
 
 RESULT = {
     "reset": "reset must return (observation, info)",
@@ -40,6 +39,15 @@ class RuleError(Exception):
     def __init__(self, rule: str, came: str) -> None:
         super().__init__(rule, came)
         self.rule, self.came = rule, came
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether a signal raised an error in the middle of a call: that is no fault of the environment.
+
+    A KeyboardInterrupt is one where Python makes it of Ctrl-C; elsewhere it is the environment's own.
+    """
+    by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, Stopped) or (isinstance(error, KeyboardInterrupt) and by_python)
 
 
 def failed(env_id: str, place: str, error: BaseException) -> UserError:
@@ -109,7 +117,8 @@ def described(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and {plain(value.dtype)}"
     if isinstance(value, tuple | list):
-        return f"{len(value)} values" if isinstance(value, tuple) else f"a list of length {len(value)}"
+        kind = "a tuple" if isinstance(value, tuple) else "a list"
+        return f"{kind} of length {len(value)}"
     if isinstance(value, dict):
         return f"a dict of {plain(list(value), 80)}" if value else "an empty dict"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):

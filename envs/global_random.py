@@ -5,9 +5,11 @@ whatever else plays an environment leaves them as they were. This is the only fi
 """
 # ruff: noqa: NPY002 (it is these generators that environments draw from)
 
+import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -37,6 +39,25 @@ def own_global_generators(seed: int) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+@contextmanager
+def apart(seed: int) -> Iterator[None]:
+    """Plays an environment apart from whatever else this process does: with generators of its own, as above.
+
+    An environment that changes the current folder changes it for itself alone.
+    """
+    try:
+        folder = Path.cwd()
+    except OSError:  # it was deleted
+        folder = None
+    try:
+        with own_global_generators(seed):
+            yield
+    finally:
+        if folder is not None:
+            with suppress(OSError):
+                os.chdir(folder)
 
 
 class SeedsGlobalGenerators(gym.Wrapper[Any, Any, Any, Any]):

@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from envs.failure import PASSED_ON, failed
+from envs.failure import failed, is_stop
 from envs.rules import admitted, number_of, truth_of, unpacked
 
 
@@ -47,7 +47,7 @@ def guarded(env_id: str, place: str) -> Iterator[None]:
     """Makes one sentence of whatever a call into an environment raises; Ctrl-C and a stop go through."""
     try:
         yield
-    except PASSED_ON:
-        raise
     except BaseException as error:  # SystemExit too: an environment does not end a run
+        if is_stop(error):
+            raise
         raise failed(env_id, place, error) from error

@@ -1,6 +1,7 @@
 """Gymnasium environments for value learning: found by id, checked, and made. NumPy in, NumPy out."""
 
 import difflib
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from envs.actions import PlainActions
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
 from envs.channels import Channels
 from envs.closing import guard_close
-from envs.failure import PASSED_ON, BrokenEnvironmentError, authors_lines
-from envs.global_random import own_global_generators, state_of_global_generators
+from envs.failure import BrokenEnvironmentError, authors_lines, described, is_stop
+from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.minatar import MinAtar, is_minatar
 from envs.observations import Observer, observer_of
@@ -109,7 +110,7 @@ def load_task(
         UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
             breaks a rule of Gymnasium.
     """
-    with own_global_generators(0):
+    with apart(0):
         env = make_single(env_id, kwargs, checked=False, time_limit=time_limit)
         try:
             return _task(env, env_id, kwargs, time_limit, channels)
@@ -140,7 +141,7 @@ def _task(
         observe=observe,
         actions=int(actions.n),
         first_action=int(actions.start),
-        threshold=None if spec is None else spec.reward_threshold,
+        threshold=None if spec is None else _threshold(spec.reward_threshold),
         fps=frames_per_second(metadata.get("render_fps")),
         render_modes=_render_modes(metadata.get("render_modes")),
         time_limit=time_limit,
@@ -191,6 +192,11 @@ def _play(env: Guarded, observe: Observer, action: Any) -> None:
     observe(observe.stack([observation]))
 
 
+def _threshold(named: Any) -> float | None:
+    """The return at which a task counts as solved, where that is a number."""
+    return float(named) if isinstance(named, int | float) and math.isfinite(named) else None
+
+
 def _render_modes(modes: Any) -> tuple[str, ...]:
     modes = [modes] if isinstance(modes, str) else modes
     return tuple(mode for mode in modes if isinstance(mode, str)) if isinstance(modes, Iterable) else ()
@@ -223,7 +229,8 @@ def check_bounds(env_id: str, kwargs: Mapping[str, Any]) -> None:
     for name, value in kwargs.items():
         most = 2**63 if "seed" in name else LARGEST.get(name, LARGEST_NUMBER)
         if isinstance(value, int | float) and not abs(value) <= most:
-            raise UserError(f"env.kwargs.{name} of {env_id} is {value:g}: in a saved file it may be {most:g} at most")
+            words = f"env.kwargs.{name} of {env_id} is {described(value)}"
+            raise UserError(f"{words}: in a saved file it may be {most:,} at most")
 
 
 def make_single(
@@ -259,9 +266,9 @@ def make_single(
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"{env_id} needs a package that is not installed: {error}") from error
-        except PASSED_ON:
-            raise
         except BaseException as error:  # SystemExit too
+            if is_stop(error):
+                raise
             sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
             raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
 

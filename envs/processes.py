@@ -71,7 +71,8 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
         for number, make in enumerate(makers):
             ours, theirs = context.Pipe()
             self.parent_pipes.append(ours)
-            copy = Copy(number, self._id, make, self.single_observation_space, self._memory)
+            spaces = self.single_observation_space, self.single_action_space
+            copy = Copy(number, self._id, make, *spaces, self._memory)
             inherited = list(self.parent_pipes) if sys.platform == "linux" else []
             process = context.Process(target=work, args=(copy, theirs, inherited, os.getpid()), daemon=True)
             process.start()

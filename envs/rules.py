@@ -4,7 +4,7 @@ Taken are: rewards in arrays of one number, whole numbers where others are expec
 values that are 0 or 1, and infos of any kind: only `life_lost` is ever read. Everything else is a RuleError.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -60,10 +60,9 @@ def truth_of(name: str, value: Any) -> bool:
 
 def life_lost(info: Any) -> bool | None:
     """What an info says of a lost life; None where it says nothing, or something else by this name."""
-    if not isinstance(info, dict) or info.get("life_lost") is None:
-        return None
+    lost = dict.get(info, "life_lost") if isinstance(info, dict) else None  # not by methods of its author's
     try:
-        return truth_of("life_lost", info["life_lost"])
+        return None if lost is None else truth_of("life_lost", lost)
     except RuleError:
         return None
 
@@ -137,3 +136,10 @@ def check_space(name: str, space: Any) -> None:
     if not isinstance(space, gym.Space):
         known = f"{type(space).__module__}.{type(space).__name__}" if hasattr(space, "sample") else described(space)
         raise RuleError(f"{name} must be one of gymnasium.spaces", known)
+
+
+def check_equal(name: str, found: Sequence[gym.Space[Any]]) -> None:
+    """Raises a RuleError where a space of a copy is not that of the first."""
+    for space in found[1:]:
+        if space != found[0]:
+            raise RuleError(f"all copies must have the {name} {plain(found[0], 80)}", plain(space, 80))

@@ -10,10 +10,10 @@ from gymnasium.vector.utils import concatenate
 
 from agent.common.errors import UserError
 from envs.episodes import RepeatableCopies
-from envs.failure import PASSED_ON, RuleError, failed
+from envs.failure import RuleError, failed, is_stop
 from envs.global_random import seed_global_generators
 from envs.guarded import guarded
-from envs.rules import NUMBERS, admitted, life_lost, number_of, truth_of, unpacked
+from envs.rules import NUMBERS, admitted, check_equal, life_lost, number_of, truth_of, unpacked
 
 
 class Serial(RepeatableCopies, SyncVectorEnv):
@@ -36,8 +36,9 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         try:
             for make in makers:
                 copies.append(make())
-            if any(env.observation_space != copies[0].observation_space for env in copies):
-                raise UserError(f"{env_id} makes copies with different observation spaces: all must have the same")
+            for name in ("observation_space", "action_space"):
+                with guarded(env_id, name):
+                    check_equal(name, [getattr(env, name) for env in copies])
             iterator = iter(copies)
             super().__init__([lambda: next(iterator)] * len(copies), copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
         except BaseException:
@@ -45,10 +46,10 @@ class Serial(RepeatableCopies, SyncVectorEnv):
                 env.close()
             raise
         self._is_box = isinstance(self.single_observation_space, gym.spaces.Box)
+        self._has_parts = isinstance(self.single_observation_space, gym.spaces.Dict | gym.spaces.Tuple)
         self._shape, buffer = self.single_observation_space.shape, self._observations
-        self._places = (
-            [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
-        )  # [...]: a single number is one
+        # With [i, ...] a single number is a place too.
+        self._places = [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -63,9 +64,9 @@ class Serial(RepeatableCopies, SyncVectorEnv):
             result: Any = None
             try:
                 result = self._env_obs[i], info = env.reset(seed=own_seed, options=options)
-            except PASSED_ON:
-                raise
             except BaseException as error:
+                if is_stop(error):
+                    raise
                 raise self._failed("reset", error, result) from error
             self._note_life(infos, info, i)
         return self._batch("reset"), infos
@@ -89,11 +90,11 @@ class Serial(RepeatableCopies, SyncVectorEnv):
                         terminations[i] = truth_of("terminated", terminated)
                     if truncated is not False:
                         truncations[i] = truth_of("truncated", truncated)
-                if info:
+                if type(info) is not dict or info:  # another kind may have no truth value
                     self._note_life(infos, info, i)
-        except PASSED_ON:
-            raise
         except BaseException as error:
+            if is_stop(error):
+                raise
             raise self._failed(place, error, result) from error
         self._autoreset_envs = terminations | truncations
         return self._batch("step"), rewards, terminations, truncations, infos
@@ -120,6 +121,8 @@ class Serial(RepeatableCopies, SyncVectorEnv):
     def _batch(self, place: str) -> Any:
         """The environments' observations side by side."""
         observations: Any = self._env_obs
+        if self._has_parts:  # `concatenate` drops parts that are too many
+            return self._batch_of_odd(place)
         try:
             if not self._is_box:
                 self._observations = concatenate(self.single_observation_space, observations, self._observations)

@@ -13,7 +13,7 @@ from agent.common.errors import UserError, words_of
 from envs.atari import is_played_as_in_the_papers
 from envs.atari_vector import KNOWN, STRETCH, AtariVector
 from envs.episodes import Repeatable
-from envs.failure import PASSED_ON, BrokenEnvironmentError, authors_lines
+from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
 from envs.make import Task
 from envs.native import GuardedVector, check_copies
@@ -107,9 +107,9 @@ def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
         if is_played_as_in_the_papers(spec, task.kwargs):
             return AtariVector(num_envs, spec, task.kwargs, task.time_limit)
         made = gym.make_vec(task.id, num_envs, vectorization_mode="vector_entry_point", **task.kwargs)
-    except PASSED_ON:
-        raise
     except BaseException as error:  # SystemExit too
+        if is_stop(error):
+            raise
         raise BrokenEnvironmentError(
             f"the vector class of {task.id} could not be made with {task.kwargs}: {words_of(error)}; "
             "use env.vectorization=sync",

@@ -49,9 +49,13 @@ class Film:
         """Adds `as_frame` of a rendered image.
 
         Raises:
-            UserError: it is no picture.
+            UserError: it is no picture, or of another size than those before.
         """
-        self.frames.append(as_frame(image))
+        frame = as_frame(image)
+        if self.frames and frame.shape != self.frames[0].shape:
+            sizes = " and ".join(str(picture.shape[:2]) for picture in (self.frames[0], frame))
+            raise UserError(f"the frames of a film must have one size, not {sizes}")
+        self.frames.append(frame)
         self._bytes += self.frames[-1].nbytes
 
 

@@ -16,9 +16,8 @@ from gymnasium.vector.utils import write_to_shared_memory
 
 from agent.common.errors import UserError
 from agent.common.notices import tell_through
-from envs.failure import RuleError, broken, failed
 from envs.guarded import Guarded, guarded
-from envs.rules import life_lost
+from envs.rules import check_equal, life_lost
 
 #: Of Linux's prctl.h: the signal that a process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
@@ -30,7 +29,8 @@ class Copy(NamedTuple):
     number: int
     env_id: str
     make: Callable[[], gym.Env[Any, Any]]
-    space: gym.Space[Any]
+    space: gym.Space[Any]  # what it observes
+    actions: gym.Space[Any]
     memory: Any  # shared between processes, of all copies' observations
 
 
@@ -65,9 +65,8 @@ def _answer(pipe: Connection, call: Callable[..., Any], copy: Copy, *arguments: 
     try:
         with guarded(copy.env_id, "its process"):
             result = call(copy, *arguments)
-    except (UserError, KeyboardInterrupt) as error:  # nobody presses Ctrl-C here: the environment raises it
-        failure = failed(copy.env_id, "its process", error)
-        pipe.send((False, (str(failure), failure.detail)))
+    except UserError as error:
+        pipe.send((False, (str(error), error.detail)))
         return None
     pipe.send((True, None if isinstance(result, gym.Env) else result))
     return result
@@ -83,10 +82,9 @@ def _closed(env: gym.Env[Any, Any]) -> str | None:
 
 def _made(copy: Copy) -> gym.Env[Any, Any]:
     env = copy.make()
-    with guarded(copy.env_id, "observation_space"):
-        if env.observation_space != copy.space:
-            rule = "all copies must have the same observation_space"
-            raise broken(copy.env_id, RuleError(rule, str(env.observation_space)))
+    for name, space in (("observation_space", copy.space), ("action_space", copy.actions)):
+        with guarded(copy.env_id, name):
+            check_equal(name, [space, getattr(env, name)])
     return Guarded(env, copy.env_id)
 
 

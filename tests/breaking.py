@@ -79,6 +79,7 @@ STEPS: dict[str, tuple[Callable[..., Any], str]] = {
     "raises unpicklable": (raising(UnpicklableError("a lambda")), "failed in step: UnpicklableError: a lambda"),
     "raises SystemExit": (ends, "failed in step: it ended the program, by sys.exit(3)"),
     "raises GeneratorExit": (raising(GeneratorExit()), "failed in step: GeneratorExit"),
+    "raises KeyboardInterrupt": (raising(KeyboardInterrupt()), "failed in step: KeyboardInterrupt"),
     "raises StopIteration": (raising(StopIteration("over")), "failed in step: StopIteration: over"),
     "raises MemoryError": (raising(MemoryError()), "failed in step: MemoryError"),
     "raises EOFError": (raising(EOFError("the game is gone")), "failed in step: EOFError: the game is gone"),

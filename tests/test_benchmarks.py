@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -213,6 +214,86 @@ def test_every_run_of_the_evidence_has_options_that_there_are(load: Any) -> None
                 assert parse(TrainConfig, known).steps == task.steps
                 ours = [name for name in tree["imports"] if name.startswith("benchmarks.")]
                 assert all((ROOT / f"{name.replace('.', '/')}.py").exists() for name in ours)
+
+
+def test_the_page_of_results_is_that_of_the_runs_that_are_kept(load: Any) -> None:
+    assert load("results").page() == (ROOT / "docs" / "RESULTS.md").read_text()
+
+
+def test_an_agent_is_called_as_its_preset_in_tables_and_pictures(load: Any) -> None:
+    results, deep_sea = load("results"), load("deep_sea")
+    presets = {path.stem for path in (ROOT / "conf" / "agent").glob("*.yaml")}
+    names = [agent for task in results.TASKS for agent in task.agents] + list(deep_sea.NAMES.values())
+    assert {name.partition(",")[0] for name in names} <= presets
+    assert {name.partition(",")[0] for name in names} <= set(load("drawing").COLOURS)
+    for task in results.TASKS:
+        for agent in task.agents:
+            assert {result["label"] for result in task.results(agent)} <= {agent}, (task.name, agent)
+            chosen = [word for word in task.agents[agent] if word.startswith("agent=")] or ["agent=noisy_dqn"]
+            assert chosen == [f"agent={agent.partition(',')[0]}"]
+
+
+def test_an_agent_has_its_colour_in_every_picture_and_a_variant_dashes(load: Any) -> None:
+    drawing = load("drawing")
+    first, second = drawing.looks(["dqn", "noisy_dqn", "noisy_dqn, no ε"]), drawing.looks(["noisy_dqn, a", "noisy_dqn"])
+    assert first["noisy_dqn"] == second["noisy_dqn"] == (drawing.COLOURS["noisy_dqn"], "-")
+    assert first["noisy_dqn, no ε"][0] == drawing.COLOURS["noisy_dqn"]
+    assert first["noisy_dqn, no ε"][1] != "-"
+    assert len({colour for colour, _ in drawing.looks(["normal", "uniform", "laplace"]).values()}) == 3
+
+
+def test_a_picture_says_what_it_shows_and_its_bands_stay_within_what_a_return_can_be(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing = load("drawing")
+    seen: list[Any] = []
+    monkeypatch.setattr(drawing, "save", lambda figure, path: seen.append(figure.axes[0]))
+    runs = [[[step, value, 1.0] for step in range(1, 4)] for value in (-21.0, -20.0, 21.0)]
+    picture = drawing.Picture("Pong", 500_000, (-21.0, 21.0), 18.0, whole=True)
+    drawing.learning_curves(
+        picture, {"dqn": runs, "rainbow": runs[:1]}, {"dqn": [1.0, 2.0], "rainbow": [3.0]}, tmp_path
+    )
+    (axes,) = seen
+    (band,) = axes.collections
+    heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
+    assert (heights.min(), heights.max()) == (-21.0, 21.0)
+    assert [text.get_text() for text in axes.texts] == ["solved:\n18"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["dqn (3 seeds)", "rainbow (one seed)"]
+    assert "Student's t" in axes.get_title(loc="left")
+    assert axes.xaxis.get_major_formatter()(1_500_000, 0) == "1.5M"
+    assert axes.get_yticks().tolist() == [-21, -14, -7, 0, 7, 14, 21]
+
+
+def test_tables_of_evidence_say_no_more_than_their_seeds(load: Any) -> None:
+    results = load("results")
+    assert results.spread(np.array([-7.6]), "ALE/Pong-v5") == "−7.6 (one seed)"
+    assert results.spread(np.array([500.0, 490.0, 500.0]), "CartPole-v1").endswith(", 500.0]")
+    assert results.beside(np.array([-66.0, -60.0, -72.0]), -69.1) == "undecided"
+    assert results.beside(np.array([500.0, 500.0]), 500.0) == "equal"
+    assert results.beside(np.array([1.0, 1.1, 0.9]), 5.0) == "behind"
+    assert results.beside(np.array([1.0, 1.1, 0.9]), 0.5) == "ahead"
+
+
+def test_no_table_of_two_equal_agents_names_a_winner_more_often_than_it_says(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven tasks of three seeds: by a percentile bootstrap, one in five tasks had a winner."""
+    results = load("results")
+    random = np.random.Generator(np.random.PCG64(0))
+    monkeypatch.setattr(results, "finals", lambda task, agent: random.normal(size=3))
+    tables = [results.ablation(results.TASKS[:7]) for _ in range(300)]
+    assert sum("wins" in "".join(table) for table in tables) / 300 <= 0.08
+
+
+def test_a_median_says_how_many_seeds_it_hides(load: Any) -> None:
+    learning, deep_sea = load("learning"), load("deep_sea")
+    study = learning.Study("CartPole-v1", 100, 475.0, "0-2", {"dqn": []})
+    runs = [
+        {"label": "dqn", "final": 1.0, "hit_steps": hit, "hit_seconds": hit, "curve": [[1, 1.0, 1.0]]}
+        for hit in (10, 20, None)
+    ]
+    assert "| 20 (1 of 3 never) |" in learning.table(study, runs)
+    assert deep_sea.failures([{"solved": None}, {"solved": 3}]) == 1
 
 
 def test_the_convolutions_of_2013(monkeypatch: pytest.MonkeyPatch) -> None:

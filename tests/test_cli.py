@@ -336,8 +336,9 @@ def test_training_says_what_to_do_next(programs: Programs, tmp_path: Path) -> No
     assert result.code == 0
     assert result.out == ""
     lines = result.err.splitlines()
-    assert re.fullmatch(r"CartPole-v1 · cpu · [\d,]+ parameters · my run", lines[0])
-    assert "NoisyLinear(4, 16" in result.err
+    assert lines[0] == "CartPole-v1 · cpu · my run"
+    assert re.fullmatch(r"network: MLPEncoder and ExpectedHead, [\d,]+ parameters", lines[1])
+    assert "NoisyLinear" not in result.err  # log.network=true shows the modules
     assert "\r" not in result.err  # not a terminal: lines, no bar
     assert "\x1b" not in result.err
     assert len([line for line in lines if re.match(r" *\d+% [\d,]+/400 steps .*eval \d", line)]) >= 4
@@ -588,7 +589,7 @@ def test_a_machine_that_cannot_draw_says_so_in_one_sentence(
     assert ("SDL_VIDEODRIVER" in sentence) == ("CartPole-v1  " in result.out) == played
     assert {path.name for path in tmp_path.iterdir()} == {
         "agent.safetensors",
-        *(("evaluation.json", "evaluation.png") if played else ()),
+        *(("evaluation.json", "evaluation.png", "evaluation_2_episodes_seed0.json") if played else ()),
     }
 
 
@@ -619,7 +620,23 @@ def test_a_disk_that_is_full_for_pictures(programs: Programs, home: Path, tmp_pa
     assert re.match(r"could not write evaluation\.png \(File too large\)", one_sentence(result._replace(out="")))
     assert "CartPole-v1  " in result.out
     assert evaluation(tmp_path)["episodes"] == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"agent.safetensors", "evaluation.json"}
+    written = {"agent.safetensors", "evaluation.json", "evaluation_2_episodes_seed0.json"}
+    assert {path.name for path in tmp_path.iterdir()} == written
+
+
+def test_evaluating_again_keeps_what_was_played_in_another_way(programs: Programs, home: Path, tmp_path: Path) -> None:
+    copied(home, tmp_path)
+    words = ("checkpoint=agent.safetensors", "episodes=2")
+    for options in ((), ("seed=1",), ("noise=true",), ("episodes=3",)):
+        assert programs.run("evaluate", *words, *options, cwd=tmp_path).code == 0
+    kept = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("evaluation_*.json")}
+    assert {name: (found["episodes"], found["seed"], found["noise"]) for name, found in kept.items()} == {
+        "evaluation_2_episodes_seed0.json": (2, 0, False),
+        "evaluation_2_episodes_seed1.json": (2, 1, False),
+        "evaluation_2_episodes_seed0_noise.json": (2, 0, True),
+        "evaluation_3_episodes_seed0.json": (3, 0, False),
+    }
+    assert evaluation(tmp_path) == kept["evaluation_3_episodes_seed0.json"]  # the last
 
 
 def test_a_terminal_with_few_characters_shows_the_results(programs: Programs, home: Path, tmp_path: Path) -> None:

@@ -202,10 +202,12 @@ def test_a_curve_is_the_mean_with_students_interval() -> None:
 
 
 def test_a_curve_goes_as_far_as_all_of_its_runs() -> None:
-    curve = over_seeds([line([1, 10, 20, 30], [0, 0, 0, 0]), line([2, 12], [2, 2])], False, False)
-    assert curve is not None
-    assert (curve.x[0], curve.x[-1]) == (2, 12)
-    assert curve.centre.tolist() == [1, 1]
+    far, near = line([1, 10, 30], [0, 0, 0]), line([2, 5, 8, 12], [2, 2, 2, 2])
+    for by_time, unit in ((False, 1.0), (True, 0.01)):
+        curve = over_seeds([far, near], by_time, False)
+        assert curve is not None
+        assert (curve.x[0], curve.x[-1]) == pytest.approx((2 * unit, 12 * unit))
+        assert set(curve.centre) == {1.0}
 
 
 def test_one_seed_has_no_band_and_ten_have_an_iqm() -> None:
@@ -344,7 +346,7 @@ def test_metrics_that_are_torn_foreign_or_endless_are_left_out(tmp_path: Path) -
         "[" * 20_000,
         "[]",
         "\x00\xff",
-        '{"global_step": 600, "x": "' + "y" * 200_000 + '", "eval/return_mean": 7}',
+        '{"global_step": 600, "x": "' + "y" * 1_200_000 + '", "eval/return_mean": 7}',
         "",
     ]
     path.write_text("\n".join([*bad, *map(json.dumps, good), *bad]), errors="replace")
@@ -388,7 +390,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&$\\
 def test_every_text_of_a_run_is_escaped(tmp_path: Path) -> None:
     for seed in range(2):
         folder = write_run(
-            tmp_path / "runs" / f"{seed}<b>&'",
+            tmp_path / "runs" / f"{seed}<img src=x>&'",
             seed,
             env=f"Env{HOSTILE}",
             words=[f"agent.x={HOSTILE}{seed}"],
@@ -511,5 +513,8 @@ def test_runs_without_a_score_are_told(tmp_path: Path) -> None:
     write_run(tmp_path / "b", 1, done=0.05)
     found = compare(runs_of(tmp_path), EVALUATED)
     assert any("1 of 2 runs have no eval/return_mean yet" in note for note in found.notes)
+    write_run(tmp_path / "c", 2, "dqn", done=0.6)
+    notes = compare(runs_of(tmp_path), EVALUATED).notes
+    assert "agent=dqn: 1 of 1 runs have not reached their last step." in notes
     with pytest.raises(NothingYetError):
         compare([read_run(tmp_path / "b", EVALUATED)], EVALUATED)

@@ -1,6 +1,8 @@
 """Environments: what is refused and how, and that both kinds of vectorisation mean the same by an ending."""
 
 import contextlib
+import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.common.errors import UserError
-from envs.make import load_task, make_single
+from envs.make import load_saved_task, load_task, make_single
 from envs.observations import observer_of
 from envs.vector import NATIVE_FROM, Processes, make_vector
 
@@ -322,3 +324,97 @@ def test_make_single_renders_on_request() -> None:
     assert (frame.shape, frame.dtype) == ((400, 600, 3), np.uint8)
     assert env.step(0)[1] == 0.0
     env.close()
+
+
+# ---- what a file may ask for
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "refused"),
+    [
+        ("ALE/Pong-v5", {"frameskip": 1_000_000_000}, "env.kwargs.frameskip of ALE/Pong-v5 is 1000000000: in"),
+        ("ALE/Pong-v5", {"frameskip": 101}, "it may be 100 at most"),
+        ("LunarLander-v3", {"wind_power": 1e7}, "env.kwargs.wind_power of LunarLander-v3 is 10000000.0: in"),
+        ("LunarLander-v3", {"wind_power": -float("inf")}, "it may be 1,000,000 at most"),
+        ("CartPole-v1", {"size": float("nan")}, "env.kwargs.size of CartPole-v1 is nan"),
+        ("CartPole-v1", {"size": 10**400}, "env.kwargs.size of CartPole-v1 is"),
+        ("DeepSea-v0", {"size": 10_000}, "DeepSea has from 2 to 200 rows"),
+        ("DeepSea-v0", {"size": 201}, "DeepSea has from 2 to 200 rows"),
+        ("DeepSea-v0", {"size": 1.5}, "a whole number"),
+    ],
+)
+def test_a_saved_file_asks_for_no_more_than_a_machine_has(env_id: str, kwargs: dict[str, Any], refused: str) -> None:
+    """Before anything is built: where the package is missing, that is not said."""
+    began = time.monotonic()
+    with pytest.raises(UserError, match=re.escape(refused)):
+        load_saved_task(env_id, kwargs)
+    assert time.monotonic() - began < 5
+
+
+def test_seeds_of_any_size_and_plain_numbers_are_allowed() -> None:
+    assert load_saved_task("DeepSea-v0", {"size": 5, "mapping_seed": 2**40}).observation.size == 25
+
+
+def test_deep_sea_of_any_size_up_to_its_bound() -> None:
+    for size in (2, 200):
+        assert load_task("DeepSea-v0", {"size": size}).observation.size == size**2
+
+
+# ---- actions
+
+
+class Picky(Plain):
+    """Takes actions of some types alone."""
+
+    def __init__(self, takes: type, dtype: Any = np.int64) -> None:
+        super().__init__()
+        self.takes, self.action_space = takes, gym.spaces.Discrete(3, start=2, dtype=dtype)
+
+    def step(self, action: Any) -> Any:
+        if type(action) is not self.takes:
+            raise TypeError(f"{type(action)}")
+        return np.zeros(2), 0.5, False, False, {}
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("takes", "dtype"), [(np.int64, np.int64), (np.uint8, np.uint8), (np.int32, np.int32), (int, np.int64)]
+)
+def test_actions_are_what_the_space_samples_or_plain_numbers(
+    register: Register, takes: type, dtype: Any, vectorization: Any
+) -> None:
+    register("Test/Picky-v0", Picky)
+    task = load_task("Test/Picky-v0", {"takes": takes, "dtype": dtype})
+    envs = make_vector(task, 2, vectorization)
+    envs.reset(seed=0)
+    envs.step(task.to_environment(np.array([0, 2])))
+    envs.close()
+    env = task.make_guarded()
+    env.reset(seed=0)
+    for action in task.to_environment(np.array([0, 2])):
+        env.step(action)
+
+
+def test_one_that_takes_neither_is_told_of_what_it_said_first(register: Register) -> None:
+    register("Test/Picky-v0", Picky)
+    with pytest.raises(UserError, match=r"Test/Picky-v0 failed in step: TypeError: <class 'numpy.int64'>"):
+        load_task("Test/Picky-v0", {"takes": str})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "fps", "modes"),
+    [
+        ({"render_fps": None, "render_modes": None}, 30, ()),
+        ({"render_fps": 0, "render_modes": "rgb_array"}, 30, ("rgb_array",)),
+        ({"render_fps": "fast", "render_modes": [None, "human"]}, 30, ("human",)),
+        ({"render_fps": 29.97, "render_modes": {"human"}}, 30, ("human",)),
+        ({"render_fps": float("nan"), "render_modes": 3}, 30, ()),
+        ({"render_fps": [60]}, 30, ()),
+        ({"render_fps": 1e-9}, 1, ()),
+    ],
+)
+def test_metadata_of_any_kind(register: Register, metadata: dict[str, Any], fps: int, modes: tuple[str, ...]) -> None:
+    kind = type("Described", (Plain,), {"metadata": metadata})
+    register("Test/Described-v0", kind, reward_threshold="high")
+    task = load_task("Test/Described-v0", {})
+    assert (task.fps, task.render_modes, task.threshold) == (fps, modes, None)

@@ -20,8 +20,10 @@ import envs.atari_vector
 import envs.vector
 from agent.common.seeds import EpisodeSeeds
 from agent.records.checkpoint import load_checkpoint, save_checkpoint
+from agent.records.schema import LATER_PARTS, check_parts
 from agent.replay.batch import Batch
 from agent.replay.ring import Replay
+from agent.running.taking_over import MONITORED_LATER, load_state
 from envs import episodes, resuming
 from envs.episodes import ActionLog, checksum
 from envs.make import Task, load_task
@@ -543,13 +545,17 @@ def test_a_run_of_the_version_before_goes_on_with_new_episodes(tmp_path: Path, v
     nothing = np.zeros(3)
     old.replay.add(nothing, nothing, nothing > 0, nothing > 0, np.full((3, 4), 9.0, np.float32))
     state = old.state()
-    del state["collector"], state["monitor"]["last"], state["monitor"]["reported"]
+    for name in LATER_PARTS:
+        del state[name]
+    for name in MONITORED_LATER:
+        del state["monitor"][name]
     saved = save_checkpoint(tmp_path, old.step, state, 1)
     manifest = json.loads((saved / "state.json").read_text())  # as version 2 wrote it
     del manifest["number"]
     checksum = zlib.crc32(json.dumps([manifest["step"], manifest["state"]]).encode())
     (saved / "state.json").write_text(json.dumps({**manifest, "version": 2, "state_crc32": checksum}))
-    new.load_state(*load_checkpoint(saved))
+    step, read = load_checkpoint(saved)
+    load_state(new, step, check_parts(read))
     assert "3 of 3 copies (its checkpoint is of a version" in second.tracker.lines[-1]
     second.run()
     assert new.step >= 300

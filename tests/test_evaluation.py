@@ -451,3 +451,53 @@ def test_a_hostile_description_is_refused_in_a_short_clean_sentence(tmp_path: Pa
     assert FILE_NAME in sentence
     assert sentence.isprintable()
     assert len(sentence) < 600 + len(str(tmp_path))
+
+
+# ---- boards
+
+
+class Board(gym.Env[np.ndarray, np.int64]):
+    """A cube of which the first layer is set."""
+
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, last: int = 5) -> None:
+        self.observation_space = gym.spaces.Box(0, 1, (5, 5, last), np.bool_)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.arange(5)[:, None, None] * np.ones(self.observation_space.shape) == 0, {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self.reset()[0], 1.0, True, False, {}
+
+
+@pytest.mark.parametrize(
+    ("said", "last", "channels"),
+    [({"channels": "first"}, 5, "first"), ({"channels": "last"}, 5, "last"), ({}, 5, "last"), ({}, 9, "first")],
+)
+def test_a_saved_agent_remembers_where_the_channels_of_its_board_are(
+    tmp_path: Path, said: dict[str, str], last: int, channels: Any
+) -> None:
+    """One of the first version says nothing, and had a rule of its own."""
+    gym.register("Test/Board-v0", entry_point=Board)  # type: ignore[arg-type]
+    try:
+        task = load_task("Test/Board-v0", {"last": last}, channels=channels)
+        config, network = agent_of(task)
+        description = {
+            "env": {"id": task.id, "kwargs": {"last": last}},
+            "observation": task.observe.description(),
+            "actions": 2,
+            "agent": to_plain(config),
+            "global_step": 1,
+        }
+        save_agent(tmp_path / FILE_NAME, network.state_dict(), description | said)
+        player = load_player(tmp_path / FILE_NAME)
+        assert player.task.observe.channels == channels
+        board = player.task.observe(Board(last).reset()[0][None])[0]
+        assert board[0].all() == (channels == "first")
+        save_agent(tmp_path / FILE_NAME, network.state_dict(), description | {"channels": "middle"})
+        with pytest.raises(UserError, match="is damaged: its channels are 'middle'"):
+            load_player(tmp_path / FILE_NAME)
+    finally:
+        gym.registry.pop("Test/Board-v0")

@@ -18,6 +18,7 @@ from agent.common.seeding import state_of
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
+from agent.records.metrics import truncate_jsonl
 from agent.records.saved_agent import load_agent
 from agent.running.build import build_agent, build_envs, build_replay
 from agent.running.evaluation import Evaluation
@@ -222,7 +223,7 @@ def test_a_run_that_is_killed_around_an_evaluation_ends_as_if_it_was_not(
                 if len(notes) > killed_at:
                     raise KeyboardInterrupt
 
-            patched.setattr("agent.running.trainer.note_evaluation", note)
+            patched.setattr("agent.running.saving.note_evaluation", note)
         with pytest.raises(KeyboardInterrupt):
             killed()
     rows = killed.tracker.evaluations()
@@ -571,7 +572,7 @@ def test_an_environment_that_fails_loses_nothing(
     assert step % 50  # no checkpoint was due
     monkeypatch.setattr(Counted, "fails", staticmethod(lambda env: None))
     resumed = Run(tmp_path, changes)
-    assert any("begins new episodes in 3 of 3 copies (it failed" in line for line in resumed.tracker.lines)
+    assert any("begins new episodes in 3 of 3 copies (they were left" in line for line in resumed.tracker.lines)
     replay = resumed.trainer.replay
     assert len(replay) <= step
     assert resumed().step >= 200
@@ -630,3 +631,14 @@ def test_statistics_of_very_many_episodes_are_computed_once(tmp_path: Path, monk
     monkeypatch.setattr(Evaluation, "statistics", statistics)
     Run(tmp_path, QUIET)()
     assert len(computed) == 4
+
+
+def test_lines_of_an_evaluation_that_is_played_again_go(tmp_path: Path) -> None:
+    """Those of the very step at which a run goes on, and of evaluations only."""
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"global_step": step, name: 1.0} for step in (50, 100, 150) for name in ("train/loss", "eval/return_mean")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    truncate_jsonl(path, 100)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:4]
+    truncate_jsonl(path, 100, again="eval/")
+    assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:3]

@@ -280,3 +280,78 @@ def test_an_environment_in_a_file_is_trained_and_played(programs: Programs, tmp_
     assert "imports=[./agent.py]" in words
     result = programs.run("evaluate", *words, "episodes=2", cwd=tmp_path)
     assert result.code == 0, result.err
+
+
+WANDERING = """
+import os
+import gymnasium as gym
+import numpy as np
+
+os.chdir(os.environ["ELSEWHERE"])
+
+
+class Wandering(gym.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+
+    def __init__(self, when="step", render_mode=None):
+        self.when, self.render_mode = when, render_mode
+        self.wander("init")
+
+    def wander(self, now):
+        if now == self.when:
+            os.chdir(os.environ["ELSEWHERE"])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.wander("reset")
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.wander("step")
+        return np.zeros(3, np.float32), 1.0, False, False, {}
+
+    def render(self):
+        return np.zeros((64, 64, 3), np.uint8)
+
+    def close(self):
+        self.wander("close")
+
+
+gym.register("Wandering-v0", entry_point=Wandering, max_episode_steps=9)
+"""
+
+
+@pytest.mark.parametrize("when", ["init", "reset", "step", "close", "never"])
+def test_an_environment_that_changes_the_folder_leaves_the_run_in_its_own(
+    programs: Programs, tmp_path: Path, when: str
+) -> None:
+    """Its module changes it, too. What is shown is seen from the folder that the program was started in."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "wandering.py").write_text(WANDERING)
+    words = (*QUIET[:1], *QUIET[2:], "env=wandering:Wandering-v0", f"+env.kwargs.when={when}", "checkpoint.every=80")
+    result = programs.run("train", *words, "num_envs=2", cwd=home, ELSEWHERE=str(elsewhere))
+    assert result.code == 0, result.err
+    (run,) = home.glob("runs/Wandering-v0/*")
+    there = {path.name for path in run.iterdir()}
+    assert there >= {"config.yaml", "metrics.jsonl", "learning_curve.png", "best", "last", "checkpoints", "videos"}
+    assert not list(elsewhere.iterdir())
+    shown = next(line for line in result.err.splitlines() if line.startswith("evaluate:"))
+    words = tuple(shlex.split(shown.partition("python evaluate.py ")[2]))
+    assert words[0] == f"checkpoint={run.relative_to(home)}"
+    result = programs.run("evaluate", *words, "episodes=2", "video=true", cwd=home, ELSEWHERE=str(elsewhere))
+    assert result.code == 0, result.err
+    files = {path.name for path in (run / "best").iterdir()}
+    assert files >= {"evaluation.json", "evaluation.png"}
+    assert any(re.fullmatch(r"evaluation\.(gif|mp4)", name) for name in files)
+    said = [line for line in result.out.splitlines() if line.startswith("wrote ")]
+    assert all(line.startswith(f"wrote {run.relative_to(home)}/best/evaluation.") for line in said)
+    both = f"checkpoint=[{run.relative_to(home)}/best,{run.relative_to(home)}/last]"
+    result = programs.run("evaluate", both, *words[1:], "episodes=2", cwd=home, ELSEWHERE=str(elsewhere))
+    assert result.code == 0, result.err
+    assert (run / "last" / "evaluation.json").exists()
+    assert (run / "best" / "comparison.png").exists()
+    assert not list(elsewhere.iterdir())
+    assert {path.name for path in home.iterdir()} <= {"wandering.py", "runs", "__pycache__"}

@@ -29,7 +29,7 @@ COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "error
 DRAWING = ("canvas", "figures", "score_figures")
 #: The only files that may import these, anywhere in them.
 RESERVED: dict[str, set[str]] = {
-    "wandb": {"agent.records.tracking"},
+    "wandb": {"agent.records.wandb_run"},
     "hydra": {*PROGRAMS, *COMMAND},
     "omegaconf": {*PROGRAMS, *COMMAND},
     "gymnasium": {
@@ -163,7 +163,7 @@ SWITCHES = re.compile(
 #: Where such a question belongs, or is of something else: saved files, seeds, and the plan's own construction.
 MAY_SWITCH = {
     *("agent.common.arrays", "agent.common.tensor_file", "agent.common.seeding", "agent.records.encoding"),
-    "agent.running.build",
+    *("agent.records.schema", "agent.running.build"),
 }
 
 

@@ -53,7 +53,8 @@ def is_picture(path: Path) -> bool:
 
 def test_the_curve_has_the_returns_where_they_were_logged(tmp_path: Path, drawn: list[Axes]) -> None:
     rows: list[dict[str, Any]] = [{"global_step": 10 * i, "train/episode_return": float(i)} for i in range(1, 31)]
-    rows += [{"global_step": 100 * i, "eval/return_mean": 50.0 * i, "eval/return_std": 5.0} for i in (1, 2)]
+    evaluated = {"eval/return_std": 5.0, "eval/return_min": 44.0, "eval/return_max": 104.0}
+    rows += [{"global_step": 100 * i, "eval/return_mean": 50.0 * i, **evaluated} for i in (1, 2)]
     rows += [{"global_step": 100 * i, "eval_noisy/return_mean": 40.0 * i} for i in (1, 2)]
     path = metrics(tmp_path, rows, tail='{"global_step": 400, "train/episode_ret')
     plot_learning_curve(path, tmp_path / "deep" / "curve.png", "CartPole-v1", 475.0)
@@ -61,13 +62,15 @@ def test_the_curve_has_the_returns_where_they_were_logged(tmp_path: Path, drawn:
     assert line(axes, "evaluation (mean") == ([100.0, 200.0], [50.0, 100.0])
     assert line(axes, "evaluation with noise") == ([100.0, 200.0], [40.0, 80.0])
     assert line(axes, "solved")[1] == [475.0, 475.0]
-    steps, means = line(axes, "training")
+    steps, means = line(axes, "mean of the last 20")
     assert steps == [10.0 * i for i in range(1, 31)]
     naive = [np.mean(list(range(max(1, i - 19), i + 1))) for i in range(1, 31)]
     assert means == pytest.approx(naive)
-    (band,) = axes.collections
+    band, named = axes.collections
     ys = np.asarray(band.get_paths()[0].vertices)[:, 1]
-    assert (ys.min(), ys.max()) == (45.0, 105.0)
+    assert (ys.min(), ys.max()) == (45.0, 104.0), "no higher than the highest return that was seen"
+    assert "standard deviation" in str(named.get_label())
+    assert line(axes, "an episode of training")[1] == [float(i) for i in range(1, 31)]
     assert axes.get_title(loc="left") == "CartPole-v1"
     assert axes.get_xlabel() == "environment steps"
     assert "return" in axes.get_ylabel()
@@ -98,7 +101,7 @@ def test_an_unfinished_character_is_a_torn_line(tmp_path: Path, drawn: list[Axes
     path = metrics(tmp_path, [{"global_step": 5, "train/episode_return": 1.0}])
     path.write_bytes(path.read_bytes() + b'{"global_step": 6, "\xe2')
     plot_learning_curve(path, tmp_path / "curve.png", "x", None)
-    assert line(drawn[0], "training") == ([5.0], [1.0])
+    assert line(drawn[0], "an episode of training") == ([5.0], [1.0])
 
 
 def test_one_evaluation_alone_and_rows_out_of_order(tmp_path: Path, drawn: list[Axes]) -> None:
@@ -137,12 +140,25 @@ def test_an_evaluation_shows_every_return_and_the_marks(tmp_path: Path, drawn: l
     assert line(axes, "interquartile mean")[0] == [5.0]
     assert line(axes, "95 %")[0] == [2.0, 7.0]
     labels = [item.get_text() for item in axes.get_yticklabels()]
-    assert labels == ["best\nmean 4.0 [2.0, 7.0]\nIQM 5.0", "last\nmean 5.0 [3.0, 8.0]\nIQM 6.0"]
+    assert labels == [
+        "best\n4 episodes\nmean 4.0 [2.0, 7.0]\nIQM 5.0",
+        "last\n1 episode\nmean 5.0 [3.0, 8.0]\nIQM 6.0",
+    ]
     low, high = axes.get_xlim()
     assert low < 1.0
     assert high > 10.0
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first agent on top
     assert is_picture(tmp_path / "evaluation.png")
+
+
+def test_an_evaluation_names_its_task_its_step_and_its_episodes(tmp_path: Path, drawn: list[Axes]) -> None:
+    named = {**result("runs/a/best", [1.0, 2.0]), "env": "CartPole-v1", "global_step": 20_000}
+    plot_evaluation([named], tmp_path / "evaluation.png")
+    assert drawn[0].get_title(loc="left") == "CartPole-v1: return of each episode"
+    assert drawn[0].get_yticklabels()[0].get_text().splitlines()[1] == "2 episodes, step 20,000"
+    plot_evaluation([named, {**named, "env": "Acrobot-v1", "global_step": "<b>"}], tmp_path / "evaluation.png")
+    assert drawn[1].get_title(loc="left") == "CartPole-v1, Acrobot-v1: return of each episode"
+    assert drawn[1].get_yticklabels()[1].get_text().splitlines()[1] == "2 episodes"
 
 
 def test_equal_returns_and_many_agents(tmp_path: Path, drawn: list[Axes]) -> None:

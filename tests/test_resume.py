@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shlex
@@ -28,7 +27,6 @@ from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.records import run_folder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.records.locking import occupied
 from agent.records.run_folder import first_difference, merge_resumed
 from agent.records.saved_agent import load_agent
 from agent.running.build import build_agent, build_replay
@@ -484,7 +482,7 @@ def test_a_strangers_run_imports_nothing(programs: Programs, home: Path) -> None
     (home / "harm.py").write_text("open('harmed', 'w').close()\n")
     run = run_of(home, 0)
     step, state = loaded(run)
-    state["config"]["env"]["id"] = "harm:CartPole-v1"
+    state["seconds"], state["config"]["env"]["id"] = 1.0, "harm:CartPole-v1"
     shutil.rmtree(run / "checkpoints")
     save_checkpoint(run, step, state, 1)
     sentence = refused(programs.run("train", f"resume={run.relative_to(home)}", "steps=900", cwd=home))
@@ -559,26 +557,3 @@ def test_what_a_container_leaves_of_the_memory(tmp_path: Path) -> None:
     assert left_by_group(tmp_path) == 1000 - 700 + 150
     (tmp_path / "memory.max").write_text("max\n")
     assert left_by_group(tmp_path) == float("inf")
-
-
-def test_a_forked_process_does_not_keep_the_lock_of_a_run(tmp_path: Path) -> None:
-    """Processes of environments that hang may outlive the trainer: then the run could not be resumed."""
-    with occupied(tmp_path):
-        (tmp_path / "file").touch()
-        (begun, begins), (reader, writer) = os.pipe(), os.pipe()
-        if (child := os.fork()) == 0:
-            os.close(writer)
-            os.write(begins, b"x")
-            os.read(reader, 1)  # until the other one is done
-            os._exit(0)
-        os.read(begun, 1)
-        for descriptor in (begun, begins, reader):
-            os.close(descriptor)
-    try:
-        with occupied(tmp_path):  # though the child lives
-            assert os.waitpid(child, os.WNOHANG) == (0, 0)
-            with pytest.raises(UserError, match="another process trains"), occupied(tmp_path):
-                pass
-    finally:
-        os.close(writer)
-        os.waitpid(child, 0)

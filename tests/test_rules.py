@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +36,11 @@ def _registered() -> Iterator[None]:
     gym.registry.pop(ENV)
 
 
+#: Python makes one of Ctrl-C, which a test is not to press.
+STOPS = "raises KeyboardInterrupt"
+GRID = [name for name in STEPS if name != STOPS]
+
+
 def check(error: UserError, words: str, raises: bool) -> None:
     """One line that names the environment and holds the words, and the author's lines where its code raised."""
     sentence = str(error)
@@ -61,7 +67,7 @@ def play(task: Task, vectorization: Any) -> None:
         copies.close()
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", GRID)
 def test_a_step_that_breaks_a_rule_is_found_where_the_task_is_loaded(name: str) -> None:
     with pytest.raises(UserError) as caught:
         load_task(ENV, {"step": name})
@@ -76,7 +82,7 @@ def test_a_reset_that_breaks_a_rule_is_found_where_the_task_is_loaded(name: str)
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", GRID)
 def test_a_later_step_that_breaks_a_rule_ends_in_one_sentence(name: str, vectorization: str) -> None:
     task = load_task(ENV, {"step": name, "at": 13})
     with pytest.raises(UserError) as caught:
@@ -192,3 +198,111 @@ def test_closing_that_fails_is_told_in_one_line(
     assert len(told) == 1
     assert told[0].startswith(ENV)
     assert ("physics server" in told[0]) == (close == "raises")
+
+
+# ---- observations of every structure
+
+PAIR = gym.spaces.Dict(a=gym.spaces.Discrete(3), b=gym.spaces.Box(0, 1, (2,), np.float32))
+TWICE = gym.spaces.Tuple((gym.spaces.Discrete(3), gym.spaces.MultiBinary(2)))
+WORD, BYTES = gym.spaces.Text(4), gym.spaces.Box(0, 255, (2,), np.uint8)
+SINGLE = gym.spaces.Box(-1, 1, (), np.float32)
+B = np.zeros(2, np.float32)
+REFUSED: list[tuple[gym.Space[Any], Any, str]] = [
+    (PAIR, {"a": 1}, "an observation must be a dict of ['a', 'b'], not a dict of ['a']"),
+    (PAIR, (1, B), "an observation must be a dict of ['a', 'b'], not a tuple of length 2"),
+    (PAIR, {"a": 3, "b": B}, "'a' of an observation must lie in Discrete(3), as observation_space says, not 3"),
+    (PAIR, {"a": 1.0, "b": B}, "'a' of an observation must lie in Discrete(3), as observation_space says, not 1.0"),
+    (PAIR, {"a": 1, "b": np.float32(1)}, "'b' of an observation must have shape (2,)"),
+    (TWICE, (1,), "an observation must be a tuple of 2 parts, not a tuple of length 1"),
+    (TWICE, (1, B.astype(int), 3), "an observation must be a tuple of 2 parts, not a tuple of length 3"),
+    (TWICE, 7, "an observation must be a tuple of 2 parts, not 7"),
+    (TWICE, (1, np.array([0, 2])), "part 1 of an observation must lie in MultiBinary(2)"),
+    (WORD, "abcde", "an observation must be in Text(1, 4"),
+    (WORD, "a b", "an observation must be in Text(1, 4"),
+    (WORD, 3, "an observation must be in Text(1, 4"),
+    (BYTES, np.array([0, 256]), "must have shape (2,) and uint8"),
+    (BYTES, np.array([-1, 0]), "must have shape (2,) and uint8"),
+    (BYTES, np.array([0.0, 1.0]), "must have shape (2,) and uint8, as observation_space says, not an array of shape"),
+    (SINGLE, np.zeros(1, np.float32), "must have shape () and float32"),
+    (gym.spaces.Discrete(5), np.array([2]), "must lie in Discrete(5), as observation_space says, not an array of"),
+    (gym.spaces.Discrete(5), "2", "must lie in Discrete(5), as observation_space says, not '2'"),
+    (gym.spaces.Discrete(5), None, "must lie in Discrete(5), as observation_space says, not None"),
+    (gym.spaces.MultiDiscrete([2, 3]), [1, 3], "must lie in MultiDiscrete([2 3]), as observation_space says"),
+]
+TAKEN: list[tuple[gym.Space[Any], Any]] = [
+    (PAIR, {"b": B, "a": np.uint8(2), "more": object()}),
+    (PAIR, {"a": True, "b": [0, 1]}),
+    (TWICE, [2, np.array([True, False])]),
+    (WORD, ""),
+    (BYTES, [0, 255]),
+    (BYTES, np.array([0, 255], np.int64)),
+    (SINGLE, 0.5),
+    (SINGLE, np.float64(0.5)),
+    (gym.spaces.Discrete(5, start=-1), np.int8(-1)),
+    (gym.spaces.Box(0, 1, (2,), np.bool_), np.array([0, 1])),
+]
+
+
+class Shown(gym.Env[Any, Any]):
+    """Observes what it is told to, from its second step on; before that what its space samples."""
+
+    action_space = TWO
+
+    def __init__(self, space: gym.Space[Any], shown: Any) -> None:
+        self.observation_space, self.shown, self.steps = space, shown, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return (self.observation_space.sample() if self.steps == 1 else self.shown), 0.0, False, False, {}
+
+
+def show(space: gym.Space[Any], shown: Any, vectorization: Any) -> np.ndarray:
+    """Plays two steps; what the agent sees after the second."""
+    gym.register("Test/Shown-v0", entry_point=Shown)  # type: ignore[arg-type]
+    try:
+        task = load_task("Test/Shown-v0", {"space": space, "shown": shown})
+        copies = make_vector(task, 2, vectorization)
+        try:
+            copies.reset(seed=0)
+            copies.step(np.zeros(2, dtype=np.int64))
+            return task.observe(copies.step(np.zeros(2, dtype=np.int64))[0])
+        finally:
+            copies.close()
+    finally:
+        gym.registry.pop("Test/Shown-v0")
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_an_observation_of_another_structure_is_named(number: int, vectorization: str) -> None:
+    space, shown, words = REFUSED[number]
+    with pytest.raises(UserError, match=r"^Test/Shown-v0 breaks a rule of Gymnasium: ") as caught:
+        show(space, shown, vectorization)
+    said = str(caught.value)
+    assert words in said or ("a state must lie in" in said and words.partition("must lie in")[2] in said)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("number", range(len(TAKEN)))
+def test_an_observation_of_another_kind_that_does_no_harm_is_taken(number: int, vectorization: str) -> None:
+    space, shown = TAKEN[number]
+    rows = show(space, shown, vectorization)
+    assert np.isfinite(rows).all()
+    assert np.array_equal(rows[0], rows[1])
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_keyboard_interrupt_that_no_keyboard_sent_is_the_environments_own(vectorization: str) -> None:
+    """In training a signal has a handler of ours, which raises none."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with pytest.raises(UserError, match=f"{ENV} failed in step: KeyboardInterrupt"):
+            play(load_task(ENV, {"step": STOPS, "at": 3}), vectorization)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        play(load_task(ENV, {"step": STOPS, "at": 3}), "sync")

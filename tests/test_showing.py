@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -142,3 +144,25 @@ def test_where_there_is_no_screen_there_is_no_window(canvas: Callable[[str], Tas
     task = canvas(drawing)
     with pytest.raises(UserError, match=f"Test/Canvas-v0 cannot be shown .*{reason}.*leave render=human out"):
         watch(task, network_of(task), SEEDS)
+
+
+@pytest.mark.parametrize(("driver", "visible"), [("offscreen", False), ("dummy", False), ("x11", True)])
+def test_a_window_that_nobody_sees_is_none(
+    canvas: Callable[[str], Task], monkeypatch: pytest.MonkeyPatch, driver: str, visible: bool
+) -> None:
+    """Without a screen pygame draws into memory, and says nothing."""
+    task = canvas("nothing")
+    display = SimpleNamespace(get_init=lambda: True, get_driver=lambda: driver)
+    monkeypatch.setitem(sys.modules, "pygame", SimpleNamespace(display=display))  # type: ignore[arg-type]
+    if visible:
+        assert watch(task, network_of(task), SEEDS).lengths == (10, 10)
+        return
+    with pytest.raises(UserError, match=f"there is no screen: .*'{driver}'.*leave render=human out"):
+        watch(task, network_of(task), SEEDS)
+
+
+def test_a_film_has_frames_of_one_size() -> None:
+    film = envs.video.Film()
+    film.add(np.zeros((40, 50, 3), np.uint8))
+    with pytest.raises(UserError, match=r"one size, not \(40, 50\) and \(40, 51\)"):
+        film.add(np.zeros((40, 51, 3), np.uint8))

@@ -6,6 +6,8 @@ import inspect
 import io
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -20,7 +22,8 @@ from agent.common.errors import UserError
 from agent.config.run import WandbConfig
 from agent.records.console import Console, shown
 from agent.records.metrics import JsonlSink
-from agent.records.tracking import RUN_SETTINGS, Tracker
+from agent.records.tracking import Tracker
+from agent.records.wandb_run import RUN_SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_ACCOUNT = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_DIR")
@@ -64,7 +67,7 @@ from pathlib import Path
 from agent.records.console import Console
 from types import SimpleNamespace
 from agent.records.tracking import Tracker
-import agent.records.tracking
+import agent.records.wandb_run
 console = Console(100000)
 def tracker(mode="auto", run_id=None, **options):
     config = {"env": "CartPole-v1", "agent": {"lr": 0.001, "net": [256, 256]}}
@@ -111,6 +114,14 @@ def test_a_half_line_of_a_killed_run_does_not_swallow_the_next(tmp_path: Path) -
 def test_an_unwritable_metrics_file_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="could not write"):
         JsonlSink(tmp_path / "missing" / "m.jsonl")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sink = JsonlSink(tmp_path / "m.jsonl")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(UserError, match="File too large"):
+            sink.log(1, {"a": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     if Path("/dev/full").exists():
         with pytest.raises(UserError, match="not a plain file"):
             JsonlSink(Path("/dev/full")).log(1, {"a": 1.0})
@@ -206,7 +217,7 @@ def test_auto_falls_back_to_offline_when_the_network_is_away(
     key: str, run_script: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     code = """
-agent.records.tracking.RUN_SETTINGS["init_timeout"] = 2.0
+agent.records.wandb_run.RUN_SETTINGS["init_timeout"] = 2.0
 start = time.monotonic()
 t = tracker()
 assert time.monotonic() - start < 10
@@ -350,6 +361,19 @@ def test_a_terminal_gets_a_bar_that_lines_do_not_break() -> None:
     assert drawn.endswith("after\n")
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_last_line_never_exceeds_the_total(terminal: bool) -> None:
+    stream = Terminal() if terminal else io.StringIO()
+    console = Console(300, stream=stream)
+    console.update(296)
+    console.update(305, eval_return=1.0)  # eight copies step at once
+    console.close()
+    shown_steps = re.findall(r"(\d+)/300 steps", stream.getvalue())
+    assert shown_steps[-1] == "300"
+    assert all(int(step) <= 300 for step in shown_steps)
+    assert "100%" in stream.getvalue()
+
+
 def test_a_console_without_progress_prints_lines_only() -> None:
     stream = Terminal()
     console = Console(10, enabled=False, stream=stream)
@@ -401,4 +425,4 @@ def test_update_is_cheap() -> None:
 
 def test_wandb_is_named_by_one_file_of_the_agent() -> None:
     naming = [path.name for path in (ROOT / "agent").rglob("*.py") if "import wandb" in path.read_text()]
-    assert naming == ["tracking.py"]
+    assert naming == ["wandb_run.py"]

@@ -1,7 +1,10 @@
 """Processes: the same games as in one process, and what happens when one dies, fails, or a person presses Ctrl-C."""
 
 import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from gymnasium.vector import SyncVectorEnv
-from helpers import Programs
+from helpers import ROOT, Programs
 from test_observations import FLAT, Sampler
 
 from agent.common.errors import UserError
@@ -241,3 +244,91 @@ def test_an_error_before_training_ends_the_processes_too(programs: Programs, tmp
     result = programs.run("train", *SMALL, "wandb.mode=online", cwd=tmp_path, real=True, HOME=str(tmp_path))
     assert result.code == 2
     assert time.monotonic() - began < 60
+
+
+# ---- processes end with their trainer
+
+#: Starts a worker that hangs for ever, ignores what can be ignored, and says its number; is to be killed.
+DEAF = """
+import ctypes, multiprocessing, os, signal, sys, time
+from types import SimpleNamespace
+from envs import worker
+
+def hang(trainer, platform, ready):
+    worker.sys = SimpleNamespace(platform=platform)
+    worker.end_with(trainer)
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    ready.set()
+    while platform == "linux":
+        ctypes.PyDLL(None).sleep(1000)  # holds Python's lock: no thread of this process does anything
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    ready = multiprocessing.get_context("fork").Event()
+    process = multiprocessing.get_context("fork").Process(target=hang, args=(os.getpid(), sys.argv[1], ready))
+    process.start()
+    ready.wait()
+    print(process.pid, flush=True)
+    process.join()
+"""
+#: The same of a vector environment.
+STUCK = """
+import signal, time
+import gymnasium as gym, numpy as np
+from envs.make import load_task
+from envs.vector import make_vector
+
+class Stuck(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        if action == 1:
+            time.sleep(1000)
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+gym.register("Stuck-v0", Stuck)
+envs = make_vector(load_task("Stuck-v0", {}), 2, "async")
+envs.reset(seed=0)
+envs.step_async(np.ones(2, int))
+time.sleep(0.3)
+print(envs.processes[1].pid, flush=True)
+envs.step_wait()
+"""
+
+
+@pytest.mark.parametrize(("script", "platform"), [(DEAF, "linux"), (DEAF, "another"), (STUCK, "linux")])
+def test_a_worker_that_hangs_and_hears_no_signal_ends_with_its_trainer(
+    tmp_path: Path, script: str, platform: str
+) -> None:
+    """Elsewhere than on Linux a thread watches."""
+    (tmp_path / "deaf.py").write_text(script)
+    command, environment = (
+        [sys.executable, str(tmp_path / "deaf.py"), platform],
+        {**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None
+        worker = psutil.Process(int(trainer.stdout.readline()))
+        trainer.kill()
+    deadline = time.monotonic() + 5
+    while not gone([worker]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    try:
+        assert gone([worker])
+    finally:
+        if worker.is_running():
+            worker.kill()
+
+
+def test_too_few_open_files_are_told(fragile: Task) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = children()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + 12, hard))
+    try:
+        with pytest.raises(UserError, match=r"^40 processes of environments cannot be started: .* too few open files"):
+            make_vector(fragile, 40, "async")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert children() == before

@@ -10,7 +10,7 @@ from PIL import Image, ImageSequence
 
 import envs.video
 from agent.common.errors import UserError
-from envs.video import Frame, as_frame, write_video
+from envs.video import Frame, as_frame, frames_per_second, write_video
 
 
 def moving_square(count: int, height: int, width: int) -> list[Frame]:
@@ -121,3 +121,19 @@ def test_brightness_becomes_bytes_and_a_tiny_picture_is_enlarged() -> None:
     assert frame.sum() == 16 * 16 * (255 + 128)
     large = np.full((40, 33, 3), 7, np.uint8)
     assert as_frame(large) is large
+
+
+@pytest.mark.parametrize(
+    ("named", "fps"),
+    [
+        *[
+            (value, 30)
+            for value in (None, "", "fast", float("nan"), float("inf"), -1, 0, 0.0, [], {}, object(), 10**400)
+        ],
+        *[(30, 30), (60.0, 60), ("15", 15), (29.97, 30), (0.2, 1), (np.int64(50), 50), (np.float32(12.5), 12)],
+        *[(10**6, 1_000), (1e300, 1_000)],
+    ],
+)
+def test_the_speed_of_a_film_may_be_named_in_any_way(named: object, fps: int, tmp_path: Path) -> None:
+    assert frames_per_second(named) == fps
+    write_video(moving_square(3, 40, 60), tmp_path / "film", frames_per_second(named))

@@ -127,7 +127,8 @@ def _file_of(name: str) -> Path | None:
 
 @contextmanager
 def _sentences(name: str, option: str, folder: str) -> Iterator[None]:
-    """Makes a sentence of whatever goes wrong while a module is imported."""
+    """Makes a sentence of whatever goes wrong while a module is imported, and stays in the folder of the program."""
+    here = os.getcwd()  # noqa: PTH109
     try:
         yield
     except ModuleNotFoundError as error:
@@ -139,3 +140,5 @@ def _sentences(name: str, option: str, folder: str) -> Iterator[None]:
         raise UserError(f"{option}: {what}") from error
     except (Exception, SystemExit) as error:  # a script may end the program by itself
         raise UserError(f"{option}: importing it failed: {type(error).__name__}: {error}") from error
+    finally:
+        os.chdir(here)

@@ -43,6 +43,11 @@ def droppable() -> Iterator[None]:
         yield
 
 
+def stopping() -> bool:
+    """Whether the run under way was asked to stop: nothing is worth waiting for."""
+    return _active is not None and bool(_active)
+
+
 class Interrupt:
     """A context in which the first SIGINT or SIGTERM sets `signum`, and raises `Stopped` in work that is `droppable`.
 
@@ -51,14 +56,15 @@ class Interrupt:
     notebook, is never ended.
 
     Attributes:
-        rescue: saves the run where work that a stop drops does not end by itself; another thread calls it.
+        rescue: called by another thread where the main one has not saved within `GRACE`, with whether that is in work
+            that a stop drops; saves the run if it can, and says whether it did.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self.rescue: Callable[[], None] = _nothing
+        self.rescue: Callable[[bool], bool] = _nothing
         self._previous: dict[signal.Signals, object] = {}
         self._depth = 0  # of work that is dropped
         self._saved_at: float | None = None
@@ -158,13 +164,13 @@ class Interrupt:
     def _is_over(self, came: float) -> bool:
         """Whether nothing is left that is worth waiting for; saves the run where the main thread does not."""
         now = time.monotonic()
-        if self._saved_at is None and self._depth and now > came + GRACE:
+        if self._saved_at is None and now > came + GRACE:
             try:
-                self.rescue()
+                if self.rescue(self._depth > 0):
+                    return True
             except BaseException as error:  # as a full disk
                 os.write(2, f"error: {error}\n".encode(errors="replace"))
                 os._exit(2)
-            return True
         return self._saved_at is not None and now > max(came + PATIENCE, self._saved_at + REST)
 
 
@@ -173,19 +179,32 @@ def _signal_from(pipe: int) -> int:
     return next(iter(os.read(pipe, 1)), 0)
 
 
-def _nothing() -> None:
+def _nothing(dropped: bool) -> bool:
     """There is nothing to save."""
+    return dropped
+
+
+def _block() -> None:
+    """Lets signals wait while a process forks: one that came before the other handlers are set would be lost there."""
+    if _active is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, Interrupt.SIGNALS)
+
+
+def _unblock() -> None:
+    if _active is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, Interrupt.SIGNALS)
 
 
 def _leave_to_parent() -> None:
     """A process that an environment forks is not the run: it may be terminated, and leaves Ctrl-C to the trainer."""
     global _active
     if _active is not None:
-        _active = None
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _unblock()
+        _active = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_leave_to_parent)

@@ -13,10 +13,9 @@ _told: set[str] = set()
 
 
 def tell_through(say: Callable[[str], None]) -> None:
-    """From now on lines are printed by `say`, such as one that does not break a progress bar; all may be told again."""
+    """From now on lines are printed by `say`, such as one that does not break a progress bar."""
     global _say
     _say = say
-    _told.clear()
 
 
 def tell_once(line: str) -> None:

@@ -32,6 +32,13 @@ def without_effect(config: TrainConfig, words: Iterable[str]) -> Iterator[str]:
         idle["agent.epsilon.steps"] = f"ε is {agent.epsilon.end:g} all along"
     if not config.eval.video:
         idle["eval.video_every"] = "eval.video is false"
+    if config.eval.share:
+        idle["eval.num_envs"] = "eval.share is true, which plays in one of training's"
+    if config.eval.stop_at is None:
+        idle["eval.stop_patience"] = "eval.stop_at is null"
+    if not config.eval.episodes:
+        names = ("noisy", "num_envs", "share", "video_every")
+        idle |= dict.fromkeys((f"eval.{name}" for name in names), "eval.episodes is 0")
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         if key == "noise" and value not in ("preset", "none"):  # the group: a variant of agent.noise

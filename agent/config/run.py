@@ -54,10 +54,11 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Metrics are averaged and written every `every` environment steps; `progress` shows the bar."""
+    """Metrics are averaged and written every `every` environment steps; what a run prints."""
 
     every: Annotated[int, AT_LEAST_ONE] = 1_000
     progress: bool = True
+    network: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class WandbConfig:
     """Weights & Biases. `auto` is online where the user is logged in and offline everywhere else."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    project: str = "noisy-dqn"
+    project: str | None = None
     entity: str | None = None
     group: str | None = None
     name: str | None = None

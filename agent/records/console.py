@@ -110,14 +110,15 @@ class Console:
         self._bar.set_description_str(self._status())
 
     def _status(self) -> str:
-        parts = [f"{self._step:,}/{self._total:,} steps"]
+        step = min(self._step, self._total)  # the last vector step may go beyond
+        parts = [f"{step:,}/{self._total:,} steps"]
         if self._returns:
             parts.append(f"return {shown(sum(self._returns) / len(self._returns))}")
         if self._eval_return is not None:
             parts.append(f"eval {shown(self._eval_return)}")
         rate = self._rate()
         if rate > 0.0:
-            parts += [f"{rate:,.0f} steps/s", f"{_clock((self._total - self._step) / rate)} left"]
+            parts += [f"{rate:,.0f} steps/s", f"{_clock((self._total - step) / rate)} left"]
         return " · ".join(parts)
 
     def _rate(self) -> float:

@@ -25,14 +25,15 @@ def occupied(folder: Path) -> Iterator[None]:
     Raises:
         UserError: where another process trains in it.
     """
+    home, is_below_runs = folder.absolute(), folder.parent.parent == RUNS
     with _locked(folder):
         try:
             yield
         finally:
             with suppress(OSError):  # there is something in it
-                folder.rmdir()
-                if folder.parent.parent == RUNS:
-                    folder.parent.rmdir()
+                home.rmdir()
+                if is_below_runs:
+                    home.parent.rmdir()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import os
 import stat
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +102,21 @@ def read_series(path: Path, names: Sequence[str]) -> dict[str, Series]:
     after a place that cannot be read.
     """
     found = {name: (array("d"), array("d")) for name in names}
-    try:
+    for step, row in read_rows(path):
+        for name, (steps, values) in found.items():
+            if (value := number(row.get(name))) is not None:
+                steps.append(step)
+                values.append(value)
+    return {name: _sorted(*columns) for name, columns in found.items()}
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Step and row of each line of a metrics file; what `read_series` passes over is passed over."""
+    with suppress(OSError):
         for line in _lines(path):
             row = _parse(line)
-            if (step := _step_of(row)) is None:
-                continue
-            for name, (steps, values) in found.items():
-                if (value := _number(row.get(name))) is not None:
-                    steps.append(step)
-                    values.append(value)
-    except OSError:
-        pass
-    return {name: _sorted(*columns) for name, columns in found.items()}
+            if (step := _step_of(row)) is not None:
+                yield step, row
 
 
 def _sorted(steps: array[float], values: array[float]) -> Series:
@@ -148,7 +152,7 @@ def _step_of(row: Mapping[str, Any]) -> int | None:
     return step if isinstance(step, int) and not isinstance(step, bool) and 0 <= step <= MAX_STEP else None
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
     """A number that can be drawn; None for anything else."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= MAX_VALUE:
         return None

@@ -28,8 +28,13 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import: only when a pictu
 GREY, BLUE, ORANGE, GREEN, RED = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#d55e00"
 PALETTE = (BLUE, ORANGE, GREEN, "#cc79a7", "#56b4e9", RED)
 ROLLING_EPISODES = 20
-MARKS = ("middle half and median", "95 % interval of the mean", "mean", "interquartile mean")
-CURVES = ("train/episode_return", *(f"{name}/return_{of}" for name in ("eval", "eval_noisy") for of in ("mean", "std")))
+MARKS = ("an episode", "middle half and median", "95 % interval of the mean", "mean", "interquartile mean")
+BAND = "band: ± one standard deviation"
+CURVES = (
+    "train/episode_return",
+    *(f"eval/return_{of}" for of in ("mean", "std", "min", "max")),
+    *(f"eval_noisy/return_{of}" for of in ("mean", "std")),
+)
 MAX_CHARACTERS = 80  # of a title or label: the end of a longer one is shown
 MAX_DOTS = 5000  # more episodes than this are thinned, evenly, for drawing
 
@@ -58,6 +63,7 @@ def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: f
     _draw_training(axes, *series["train/episode_return"])
     _draw_evaluation(axes, series, "eval_noisy", ORANGE, "evaluation with noise")
     _draw_evaluation(axes, series, "eval", BLUE, "evaluation (mean network)")
+    _name_bands(axes)
     if not axes.has_data():
         axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", color=GREY)
         axes.set(xticks=[], yticks=[])
@@ -85,7 +91,7 @@ def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
 
 
 def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
-    figure, axes = _figure("Evaluation: return of each episode", 8.0, 1.7 + 0.95 * max(1, len(results)))
+    figure, axes = _figure(_evaluation_title(results), 8.0, 1.7 + 1.05 * max(1, len(results)))
     for row, result in enumerate(results):
         _draw_agent(axes, row, result, PALETTE[row % len(PALETTE)], first=row == 0)
     axes.set_yticks(range(len(results)), [_label(result) for result in results], parse_math=False)
@@ -137,7 +143,7 @@ def _figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
 def _finish(figure: Figure, axes: Axes, out: Path) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     picture = BytesIO()
     figure.savefig(picture, format="png")
     atomic_write_bytes(out, picture.getvalue())
@@ -147,8 +153,9 @@ def _draw_training(axes: Axes, steps: Curve, returns: Curve) -> None:
     if len(steps) == 0:
         return
     thin = slice(None, None, -(-len(steps) // MAX_DOTS))
-    axes.plot(steps[thin], returns[thin], ".", color=GREY, alpha=0.4, markersize=3.5, markeredgewidth=0, zorder=1)
-    label = f"training (mean of {ROLLING_EPISODES} episodes)"
+    label = "an episode of training"
+    axes.plot(steps[thin], returns[thin], ".", color=GREY, alpha=0.4, ms=3.5, mew=0, label=label, zorder=1)
+    label = f"mean of the last {ROLLING_EPISODES}"
     axes.plot(steps, _rolling_mean(returns), color=GREY, linewidth=1.4, label=label, zorder=2)
 
 
@@ -167,7 +174,22 @@ def _draw_evaluation(axes: Axes, series: Mapping[str, Series], name: str, color:
     axes.plot(steps, means, "o-", color=color, linewidth=1.8, markersize=3.5, label=label, zorder=4)
     band_steps, stds = series[f"{name}/return_std"]
     if np.array_equal(band_steps, steps):
-        axes.fill_between(steps, means - stds, means + stds, color=color, alpha=0.15, linewidth=0, zorder=3)
+        low, high = _bounds(series, name)
+        lower, upper = np.clip((means - stds, means + stds), low, high)
+        axes.fill_between(steps, lower, upper, color=color, alpha=0.15, linewidth=0, zorder=3)
+
+
+def _bounds(series: Mapping[str, Series], name: str) -> tuple[float, float]:
+    """The least and the greatest return that the run has seen, which no band goes beyond."""
+    names = ("train/episode_return", *(f"eval/return_{of}" for of in ("min", "max")), f"{name}/return_mean")
+    seen = np.concatenate([series[each][1] for each in names])
+    return float(seen.min()), float(seen.max())
+
+
+def _name_bands(axes: Axes) -> None:
+    """Says in the legend what the bands are, where there are any."""
+    if axes.collections:
+        axes.fill_between([], [], [], color=BLUE, alpha=0.15, linewidth=0, label=BAND)
 
 
 def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, first: bool) -> None:
@@ -175,21 +197,31 @@ def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, fir
     returns = np.asarray(result["returns"], dtype=np.float64)
     # Evenly spread by the golden ratio, so that equal returns are seen apart and no random number is needed.
     heights = row + 0.34 * (2.0 * ((np.arange(len(returns)) * 0.618034) % 1.0) - 1.0)
-    axes.plot(returns, heights, ".", color=color, alpha=0.35, markersize=5, markeredgewidth=0, zorder=2)
     low, median, high = np.percentile(returns, (25, 50, 75))
     # A label that starts with "_" stays out of the legend, which needs each mark once.
-    box, interval, mean, iqm = MARKS if first else ("_",) * len(MARKS)
+    dot, box, interval, mean, iqm = MARKS if first else ("_",) * len(MARKS)
+    axes.plot(returns, heights, ".", color=color, alpha=0.35, markersize=5, markeredgewidth=0, label=dot, zorder=2)
     axes.barh(row, high - low, left=low, height=0.5, color=color, alpha=0.18, label=box, zorder=1)
     axes.plot((median, median), (row - 0.25, row + 0.25), color=color, linewidth=1.5, zorder=3)
     axes.plot(result["return_ci95"], (row, row), color="black", linewidth=2.2, label=interval, zorder=4)
-    axes.plot(result["return_mean"], row, "o", color="black", markersize=7, label=mean, zorder=5)
+    axes.plot(result["return_mean"], row, "o", color="black", markersize=7, ls="none", label=mean, zorder=5)
     axes.plot(result["return_iqm"], row, "D", mfc="white", mec="black", ls="none", label=iqm, zorder=6)
+
+
+def _evaluation_title(results: Sequence[Mapping[str, Any]]) -> str:
+    """The task or tasks, and what is seen of them."""
+    tasks = dict.fromkeys(str(result["env"]) for result in results if "env" in result)
+    return f"{', '.join(tasks)}: return of each episode" if tasks else "Evaluation: return of each episode"
 
 
 def _label(result: Mapping[str, Any]) -> str:
     low, high = result["return_ci95"]
+    episodes = len(result["returns"])
+    played = f"{episodes} episode{'s' * (episodes != 1)}"
+    step = result.get("global_step")  # of a file that may be a stranger's
+    played += f", step {step:,}" if isinstance(step, int) else ""
     mean = f"mean {shown(result['return_mean'])} [{shown(low)}, {shown(high)}]"
-    return f"{_shortened(printable(str(result['label'])))}\n{mean}\nIQM {shown(result['return_iqm'])}"
+    return f"{_shortened(printable(str(result['label'])))}\n{played}\n{mean}\nIQM {shown(result['return_iqm'])}"
 
 
 def _thousands(value: float, _position: float) -> str:

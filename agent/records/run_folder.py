@@ -18,6 +18,7 @@ from agent.config.run import upgraded
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.records.locking import RUNS as RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
+from agent.records.schema import check_parts
 
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
 CONFIG = "config.yaml"
@@ -120,7 +121,10 @@ def _holds_anything(path: Path) -> bool:
 
 def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
     try:
-        return load_checkpoint(checkpoint)
+        step, state = load_checkpoint(checkpoint)
+        return step, check_parts(state)
+    except ValueError as error:
+        raise UserError(f"{checkpoint} cannot be resumed: {error}; start a new run without resume") from error
     except UserError as error:
         earlier = sorted(path.name for path in checkpoint.parent.glob("step_*") if path != checkpoint)
         if not earlier:

@@ -73,10 +73,16 @@ class Collector:
         self._result = begin_step(self.envs, self.task.to_environment(self._action))
         return self.step + len(begins) - int(np.count_nonzero(self._resets))
 
-    def receive(self) -> None:
-        """Waits for the step that `send` began, stores its transitions and counts them."""
+    def receive(self, arrived: Callable[[], None] | None = None) -> None:
+        """Waits for the step that `send` began, stores its transitions and counts them.
+
+        Args:
+            arrived: called when the environments have stepped, before anything is stored.
+        """
         assert self._result is not None, "call send first"
         next_observation, reward, terminated, truncated, info = self._result()
+        if arrived is not None:
+            arrived()
         self._observation = self.task.observe(next_observation)
         stored = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
         life_lost = self._life_lost(info) if self.config.env.life_loss else None
@@ -142,7 +148,7 @@ class Collector:
         self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
         failed = isinstance(self.envs, Repeats)  # which brings back whatever was saved
         why = "its vector class cannot bring them back: env.vectorization=sync or async can"
-        self._tell(count, "it failed in the middle of them" if failed else why)
+        self._tell(count, "they were left in the middle of a step" if failed else why)
 
     def _tell(self, count: int, why: str) -> None:
         self.tracker.console.line(

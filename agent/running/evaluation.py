@@ -16,7 +16,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
-from envs.global_random import own_global_generators
+from envs.global_random import apart
 from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
@@ -175,7 +175,7 @@ def evaluate(
     Raises:
         Stopped: where `stop` said so.
     """
-    with own_global_generators(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
+    with apart(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
         envs: list[gym.Env[Any, Any]] = [] if env is None else [env]
         for _ in range(min(num_envs, len(seeds)) if env is None else 0):
             envs.append(task.make_guarded())

@@ -1,6 +1,7 @@
 """Episodes to look at: filmed, or played in a window."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any
@@ -12,7 +13,7 @@ from agent.common.errors import UserError, words_of
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
-from envs.global_random import own_global_generators
+from envs.global_random import apart
 from envs.make import Task
 from envs.video import Film
 
@@ -57,7 +58,7 @@ def record(
                 film.add(env.render())
 
     opened = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
-    with own_global_generators(seeds[0]), opened as played:
+    with apart(seeds[0]), opened as played:
         result = play([played], EvaluationPolicy(network, noise, seeds), seeds, task, look, stop)
     return film.frames, result
 
@@ -68,7 +69,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: where the task cannot be shown, or there is no screen.
     """
-    with own_global_generators(seeds[0]), closing(task.make_guarded("human")) as env:
+    with apart(seeds[0]), closing(task.make_guarded("human")) as env:
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
 
 
@@ -81,11 +82,23 @@ class _Window(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, **options: Any) -> Any:
         with _refused(*self._failed):
-            return self.env.reset(**options)
+            result = self.env.reset(**options)
+            if (driver := _invisible_driver()) is not None:
+                raise UserError(f"there is no screen: pygame draws into memory, by its driver {driver!r}")
+            return result
 
     def step(self, action: Any) -> Any:
         with _refused(*self._failed):
             return self.env.step(action)
+
+
+def _invisible_driver() -> str | None:
+    """The name of the driver by which pygame, if an environment opened its display, draws where nobody sees it."""
+    display = getattr(sys.modules.get("pygame"), "display", None)
+    if display is None or not display.get_init():
+        return None
+    driver = str(display.get_driver())
+    return driver if driver in ("dummy", "offscreen") else None
 
 
 @contextmanager

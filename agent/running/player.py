@@ -1,6 +1,7 @@
 """Saved agents, rebuilt to play."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,8 @@ class Player:
     network: QNetwork
     noise: NoiseModel
     description: dict[str, Any]
-    path: Path
+    path: Path  # as it was named
+    home: Path  # the same, absolute: an environment may change the current folder
 
 
 def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
@@ -41,6 +43,7 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     Raises:
         UserError: for a damaged or foreign file, one whose parts do not fit, or a task that is not installed here.
     """
+    here, home = Path.cwd(), path.absolute()
     header = read_header(path)
     said = header.description
     config, limit = _agent_config(said, path), _time_limit(said, path)
@@ -49,11 +52,12 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
     channels = _channels(said, path)
     task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels)
+    os.chdir(here)  # paths of other agents are read from it
     if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
     network = _network(config, task.observation, task.actions, path, torch.Generator())
     network.load_state_dict(load_agent(path).tensors)
-    return Player(task, network.to(device), noise_model(config, network), said, path)
+    return Player(task, network.to(device), noise_model(config, network), said, path, home)
 
 
 def _network(

@@ -3,8 +3,8 @@
 import glob
 import json
 import shlex
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
 from agent.records.comparison.finding import expanded
+from agent.records.evaluations import beside, kept_beside, label
 from agent.records.plots import plot_evaluation
 from agent.records.saved_agent import FILE_NAME, Which, find_agent
 from agent.running.evaluation import evaluate
@@ -103,26 +104,34 @@ def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def label(file: Path) -> str:
-    """An agent's name in the table: its folder's, or the file's own where it is not called agent.safetensors."""
-    return str(file.parent) if file.name == FILE_NAME else str(file).removesuffix(".safetensors")
+def write_result(player: Player, result: dict[str, Any]) -> None:
+    """Writes the results as JSON and as a picture beside the agent's file, and the JSON once more under its own name.
+
+    The next evaluation replaces the first two; only one of as many episodes, the same seed and noise replaces the last.
+    """
+    text = json.dumps(result, indent=1)
+    with _place_of(player) as place:
+        kept = kept_beside(player.home, result["episodes"], result["seed"], result["noise"])
+        atomic_write_text(Path(f"{kept}.json"), text)
+        atomic_write_text(Path(f"{place}.json"), text)
+        plot_evaluation([result], Path(f"{place}.png"))
 
 
-def beside(file: Path) -> Path:
-    """Where an agent's results go, without the suffix; a file with a name of its own has results of its own."""
-    return file.with_name("evaluation" if file.name == FILE_NAME else f"{Path(label(file)).name}_evaluation")
-
-
-def write_result(file: Path, result: dict[str, Any]) -> None:
-    """Writes the results as JSON and as a picture beside the agent's file."""
-    atomic_write_text(Path(f"{beside(file)}.json"), json.dumps(result, indent=1))
-    plot_evaluation([result], Path(f"{beside(file)}.png"))
+@contextmanager
+def _place_of(player: Player) -> Iterator[Path]:
+    """Where an agent's results go, as an absolute path, which errors show as the agent's was named."""
+    place = beside(player.home)
+    try:
+        yield place
+    except UserError as error:
+        raise UserError(str(error).replace(str(place), str(beside(player.path)))) from error
 
 
 def film(player: Player, config: EvaluateConfig) -> None:
     """Writes a video of the first episode beside the agent."""
     seeds = environment_seeds(config.seed, "test", 1)
     frames, outcome = record(player.task, player.network, seeds, player.noise if config.noise else None)
-    path = write_video(frames, beside(player.path), player.task.fps)
+    with _place_of(player) as place:
+        path = write_video(frames, place, player.task.fps)
     cut = f": the first {len(frames)} frames" if len(frames) <= outcome.lengths[0] else ""
-    print(f"wrote {path}{cut}")
+    print(f"wrote {player.path.parent / path.name}{cut}")

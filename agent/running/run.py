@@ -12,6 +12,7 @@ from agent.common.notices import tell_through
 from agent.common.quoting import quote_override
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
+from agent.networks.q_network import QNetwork
 from agent.records.console import Console, shown
 from agent.records.metrics import truncate_jsonl
 from agent.records.plots import plot_learning_curve
@@ -21,6 +22,7 @@ from agent.records.tracking import Tracker
 from agent.running.build import build_agent, build_envs, build_replay
 from agent.running.failures import Folder
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
+from agent.running.taking_over import load_state
 from agent.running.trainer import Outcome, Trainer
 from envs.closing import close_quietly
 from envs.make import Task, check_bounds, load_saved_task, load_task
@@ -61,8 +63,10 @@ def train(
     truncate_jsonl(home / "metrics.jsonl", step, again="eval/" if state.get("evaluation_due") else None)
     console = Console(config.steps, step, enabled=config.log.progress)
     tell_through(console.line)
-    console.line(f"{task.id} · {device} · {agent.parameters.numel():,} parameters · {folder}")
-    console.line(str(agent.network))
+    console.line(f"{task.id} · {device} · {folder}")
+    console.line(network_line(agent.network))
+    if config.log.network:
+        console.line(str(agent.network))
     console.line(plan.line)
     warn(config, console)
     if (note := note_on_global_draws(task, envs)) is not None:
@@ -117,6 +121,12 @@ def end(
     return replace(outcome, exit_code=interrupt.exit_code)
 
 
+def network_line(network: QNetwork) -> str:
+    """The kinds of a network's encoder and head, and the number of its parameters."""
+    kinds = f"{type(network.encoder).__name__} and {type(network.head).__name__}"
+    return f"network: {kinds}, {sum(parameter.numel() for parameter in network.parameters()):,} parameters"
+
+
 def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     """The task of a run, which must be one that can be saved with its agents.
 
@@ -149,21 +159,6 @@ def warn(config: TrainConfig, console: Console) -> None:
         )
     if config.agent.learning_starts >= config.steps:
         console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
-
-
-def load_state(trainer: Trainer, step: int, state: dict[str, Any]) -> None:
-    """Takes over a checkpoint's state.
-
-    Raises:
-        UserError: where it is of other observations or actions than the environment has now.
-    """
-    try:
-        trainer.load_state(step, state)
-    except ValueError as error:
-        raise UserError(
-            f"{trainer.folder} cannot be resumed: what it saved does not fit {trainer.task.id} ({error}), which must "
-            "be the version that it began with"
-        ) from error
 
 
 def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracker) -> None:

@@ -1,5 +1,6 @@
 """The loop: collect, learn, save, evaluate. Everything is built elsewhere and handed in."""
 
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,17 +17,16 @@ from agent.compute.plan import TORCH, Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.records.checkpoint import save_checkpoint
-from agent.records.saved_agent import save_agent
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
 from agent.running.build import aside_of
 from agent.running.collector import Collector
+from agent.running.description import describe
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
 from agent.running.monitor import Monitor, NotFiniteError
 from agent.running.outcome import Outcome as Outcome
-from agent.running.progress import checkpoint_folder, note_evaluation
+from agent.running.saving import Saver
 from envs.make import Task
 
 
@@ -51,16 +51,16 @@ class Trainer:
         self.config, self.task = config, task
         self.agent, self.replay, self.tracker = agent, replay, tracker
         self.folder = run_dir if isinstance(run_dir, Folder) else Folder(run_dir)
-        self.run_dir = self.folder.path
+        self._saver = Saver(self.folder, config.checkpoint.keep)
         self.collector = Collector(config, task, envs, agent, replay, tracker)
         self.evaluator = Evaluator(config, task, agent, tracker, self.folder, aside_of(config, task, envs))
         self._learner = plan.learner(agent, replay, config.seed)
         self._overlap = plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
-        self._saved_at = -1  # step of the last checkpoint
         self._compiles = plan.backend == "compiled"  # the next update compiles, which a signal may end
         self._held: dict[str, Any] | None = None  # the state to save while the present one is in the middle of a step
+        self._waits, self._lock = False, threading.RLock()  # for an environment; of saving
 
     # ---- the loop
 
@@ -72,7 +72,7 @@ class Trainer:
             UserError: where it cannot be saved, or what is learned is not finite.
         """
         self.folder.open()
-        interrupt.rescue = self.save
+        interrupt.rescue = self.rescue
         failure: UserError | None = None
         try:
             with suppress(Stopped):  # in the middle of work that is not needed
@@ -130,13 +130,18 @@ class Trainer:
             coming = self.collector.send()
             if self._overlap:  # the updates that this step makes due, from the transitions before it
                 self._learn(coming)
-            self.collector.receive()
+            self._waits = True
+            self.collector.receive(self._arrived)
         except (Exception, SystemExit) as error:
             self._environment_failed(error)
         self._hold()
         self._learn(self.step)
         self._held = None
         self._seconds += time.perf_counter() - began
+
+    def _arrived(self) -> None:
+        with self._lock:  # which another thread holds that saves in place of this one
+            self._waits = False
 
     def _learn(self, step: int) -> None:
         for metrics in self._learner(step):
@@ -180,10 +185,10 @@ class Trainer:
         if metrics is not None:
             self.tracker.log(self.step, metrics | {"time/train_seconds": self._seconds})
             if evaluator.is_best():
-                self._save_agent("best")
-        if self._saved_at == self.step:
-            self._save_agent("last")  # which says how it was evaluated
-            note_evaluation(checkpoint_folder(self.run_dir, self.step), evaluator.state())
+                self._saver.agent("best", self.agent.tensors(), self.description())
+        if self._saver.step == self.step:
+            self._saver.agent("last", self.agent.tensors(), self.description())  # which says how it was evaluated
+            self._saver.evaluation(self.step, evaluator.state())
         if metrics is not None:
             with interrupt.droppable():
                 evaluator.film(self.step, last or evaluator.solved, interrupt.__bool__)
@@ -192,35 +197,30 @@ class Trainer:
 
     def save(self) -> None:
         """Saves what has happened since the last checkpoint."""
-        if self._saved_at != self.step:
-            self._checkpoint()
+        with self._lock:
+            if self._saver.step != self.step:
+                self._checkpoint()
 
-    def _save_agent(self, which: str) -> None:
-        self.folder.check()
-        save_agent(self.run_dir / which / "agent.safetensors", self.agent.tensors(), self.description())
+    def rescue(self, dropped: bool) -> bool:
+        """Saves from another thread, where the main one is in work that a stop drops or waits for an environment."""
+        with self._lock:
+            if not (dropped or self._waits):
+                return False
+            if not dropped:  # the episodes under way are in the middle of a step
+                self._held = None
+                self._held = self.state(episodes=False)
+            if self.step:
+                self.save()
+        return True
 
     def description(self) -> dict[str, Any]:
-        """What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
-        return {
-            "env": {"id": self.task.id, "kwargs": self.task.kwargs},
-            "time_limit": self.task.time_limit,
-            "channels": self.task.observe.channels,
-            "observation": self.task.observe.description(),
-            "actions": self.task.actions,
-            "agent": to_plain(self.config.agent),
-            "seed": self.config.seed,
-            "global_step": self.step,
-            "evaluation": self.evaluator.description(),  # of `last` it may be of an earlier step
-        }
+        """What a saved agent says of itself."""
+        return describe(self.config, self.task, self.step, self.evaluator.description())
 
     def _checkpoint(self) -> None:
         """Saves everything and the last agent."""
-        self.folder.check()
         self._monitor.check_finite()
-        (self.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)  # before `last`: see open_run
-        self._save_agent("last")
-        save_checkpoint(self.run_dir, self.step, self.state(), self.config.checkpoint.keep)
-        self._saved_at = self.step
+        self._saver.checkpoint(self.step, self.state(), self.agent.tensors(), self.description())
 
     def state(self, episodes: bool = True) -> dict[str, Any]:
         """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
@@ -240,7 +240,7 @@ class Trainer:
 
     def load_state(self, step: int, state: dict[str, Any]) -> None:
         """Takes over a checkpoint's state at `step`."""
-        self._saved_at = step
+        self._saver.step = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         self.collector.load_state(step, state.get("collector"))

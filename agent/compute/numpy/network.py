@@ -1,7 +1,7 @@
 """The network on a CPU: the same formulas in NumPy, with derivatives that are written by hand.
 
-A small network spends more time in torch's dispatcher and autograd than in its sums; an update in NumPy takes half to
-four fifths as long. Tests compare the results with autograd's.
+A small network spends more time in torch's dispatcher and autograd than in its sums; an update in NumPy takes a
+third to nine tenths as long. Tests compare the results with autograd's.
 """
 
 from collections.abc import Callable

@@ -160,11 +160,10 @@ def _notes(runs: Sequence[Run], with_metric: Sequence[Run], found: Comparison) -
     notes = []
     if waiting := len(runs) - len(with_metric):
         notes.append(f"{waiting} of {len(runs)} runs have no {found.metric} yet and are left out.")
-    going = [run for run in with_metric if run.steps is not None and run.step < run.steps]
-    if going:
-        notes.append(
-            f"{len(going)} of {len(with_metric)} runs have not reached their last step: they go on, or were stopped."
-        )
+    for group in found.groups:
+        members = [run for runs_of_task in group.runs.values() for run in runs_of_task]
+        if going := sum(run.steps is not None and run.step < run.steps for run in members):
+            notes.append(f"{group.name}: {going} of {len(members)} runs have not reached their last step.")
     for task in found.tasks:
         members = [run for group in found.groups for run in group.runs.get(task.name, ())]
         lengths = {run.steps for run in members if run.steps is not None}

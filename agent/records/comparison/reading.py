@@ -4,25 +4,24 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.common.files import open_plain
+from agent.common.files import read_plain
 from agent.records.comparison.configs import read_config
+from agent.records.metrics import MAX_STEP, number, read_rows
 from agent.records.run_folder import CONFIG
 
 METRICS = "metrics.jsonl"
 #: Bounds of what is read of one run.
-MAX_LINE, MAX_LINES, MAX_EVALUATION = 1 << 16, 5_000_000, 1 << 24
+MAX_LINES, MAX_EVALUATION = 5_000_000, 1 << 24
 MAX_NAMES, MAX_POINTS, MAX_VIDEOS = 80, 1_000, 6
-#: A number beyond this is no return, no loss and no time.
-MAX_NUMBER = 1e100
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./\[\]-]{0,99}")
 #: Besides the metric that is compared: what is shown of a run's inside.
@@ -120,8 +119,7 @@ def read_metrics(path: Path, metric: str) -> tuple[dict[str, Series], int]:
     points: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     clock: dict[float, float] = {}
     last = 0
-    for row in rows(path):
-        step = row[STEP]
+    for step, row in islice(read_rows(path), MAX_LINES):
         last = max(last, step)
         if (seconds := number(row.get(SECONDS))) is not None:
             clock[step] = seconds
@@ -147,55 +145,21 @@ def _series(points: list[tuple[float, float, float]], clock: Array) -> Series:
     return Series(steps, values, seconds)
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a metrics file, with a whole `global_step`; what is torn, foreign or endless is left out."""
-    try:
-        with open_plain(path) as file:
-            for line in islice(_lines(file), MAX_LINES):
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(row, dict) and _is_step(row.get(STEP)):
-                    yield row
-    except OSError:
-        return
-
-
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Lines no longer than MAX_LINE; longer ones are skipped."""
-    whole = True
-    while line := file.readline(MAX_LINE):
-        ended = line.endswith(b"\n")
-        if whole and (ended or len(line) < MAX_LINE):
-            yield line
-        whole = ended
-
-
-def _is_step(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15
-
-
-def number(value: Any) -> float | None:
-    """A finite number of a size that a metric can have; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if -MAX_NUMBER < value < MAX_NUMBER else None
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STEP
 
 
 def read_evaluation(path: Path) -> dict[str, Any] | None:
     """What evaluate.py wrote of an agent: its step, how it was played, and the mean return; None without any."""
     try:
-        with open_plain(path) as file:
-            text = file.read(MAX_EVALUATION + 1)
-        found = json.loads(text) if len(text) <= MAX_EVALUATION else None
+        found = json.loads(read_plain(path, MAX_EVALUATION))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or found.get("noise") is not False:
         return None
     result = {name: found.get(name) for name in (STEP, "episodes", "seed")}
     mean = number(found.get("return_mean"))
-    if mean is None or not all(_is_step(value) for value in result.values()):
+    if mean is None or not all(_is_count(value) for value in result.values()):
         return None
     return {**result, "return_mean": mean}
 

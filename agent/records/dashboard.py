@@ -1,0 +1,179 @@
+"""Weights & Biases: the charts, videos and agents that a run shows there. The module wandb is handed in."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from agent.common.texts import printable
+from agent.records.console import Console
+
+#: Seconds that the end of a run waits for W&B in all, that an agent's upload may take of them to begin, and that are
+#: left for W&B's own process to end.
+END_SECONDS, UPLOAD_SECONDS, LAST_SECONDS = 28.0, 4.0, 2.0
+#: A call that takes so many seconds waits for a server that does not answer: W&B is not called again before the end.
+SLOW_SECONDS = 5.0
+#: Charts are sorted by name, and `wandb leet` opens on the first nine: returns, the loss and σ.
+CHARTS = {"train/episode_return": "episode/return", "train/episode_length": "episode/length", "train/loss": "loss"}
+SIGMA, NOISE = "sigma/", "noise/sigma/"
+#: Of an evaluation's statistics only these have a chart; metrics.jsonl has them all.
+EVALUATION = ("eval/return_mean", "eval/human_normalised", "eval_noisy/return_mean")
+
+
+def charts_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that have a chart, by its name."""
+    return {
+        CHARTS.get(name, name.replace(SIGMA, NOISE, 1) if name.startswith(SIGMA) else name): value
+        for name, value in metrics.items()
+        if not name.startswith(("eval/", "eval_noisy/")) or name in EVALUATION
+    }
+
+
+class Sink:
+    """Keeps nothing (W&B is disabled) but the run's id, for a later resume with W&B."""
+
+    def __init__(self, run_id: str | None = None, dashboard: str = "W&B is disabled") -> None:
+        self.run_id = run_id
+        self.dashboard = dashboard
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Charts metrics at an environment step."""
+
+    def video(self, step: int, path: Path) -> None:
+        """Shows a video at an environment step."""
+
+    def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
+        """Keeps an agent's file as a version of an artifact; at the end of a run."""
+
+    def finish(self, exit_code: int) -> None:
+        """Closes the run."""
+
+
+class WandbSink(Sink):
+    """A W&B run. What W&B does wrong once the run has started is reported once and never stops training.
+
+    Args:
+        wandb: the module.
+        run: its run.
+        folder: where W&B writes, where the commands find all that was written of the run.
+        console: says what goes wrong.
+    """
+
+    def __init__(self, wandb: Any, run: Any, folder: Path, console: Console) -> None:
+        commands = f"watch: {command('leet', folder)}   upload: {command('sync', folder)}"
+        super().__init__(run.id, f"W&B is offline, {commands}" if run.offline else f"W&B: {run.url}")
+        self._wandb, self._run, self._folder, self._console = wandb, run, folder, console
+        self._failed = self._given_up = False
+        self._left = END_SECONDS
+        # W&B's own step counts calls and starts again at 0 in a resumed offline run: never chart against it.
+        self._try(lambda: run.define_metric("global_step"))
+        self._try(lambda: run.define_metric("*", step_metric="global_step"))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Charts metrics at an environment step."""
+        self._try(lambda: self._run.log({"global_step": step, **charts_of(metrics)}))
+
+    def video(self, step: int, path: Path) -> None:
+        """Shows a video at an environment step."""
+        self._try(lambda: self._run.log({"global_step": step, "eval/video": self._wandb.Video(str(path))}))
+
+    def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
+        """Keeps an agent's file as a version of an artifact; at the end of a run."""
+        action = self._run, path, list(aliases), dict(metadata)
+        self._try(lambda: self._within(UPLOAD_SECONDS, lambda: self._log_artifact(*action)))
+
+    def _log_artifact(self, run: Any, path: Path, aliases: list[str], metadata: dict[str, Any]) -> None:
+        # W&B reads the files later (offline: at `wandb sync`), when training may have replaced them. It gets
+        # a copy, in the run's folder and not in the home folder, where W&B would put its own.
+        (self._folder / "agents").mkdir(exist_ok=True)
+        copy = Path(tempfile.mkdtemp(prefix="", dir=self._folder / "agents"))
+        artifact = self._wandb.Artifact(f"agent-{self.run_id}", type="model", metadata=metadata)
+        shutil.copyfile(path, copy / path.name)
+        artifact.add_file(str(copy / path.name), policy="immutable", skip_cache=True)
+        run.log_artifact(artifact, aliases=aliases)
+
+    def finish(self, exit_code: int) -> None:
+        """Closes the run; what could not be uploaded within `END_SECONDS` is left to a command that is shown."""
+        try:
+            with silent_logging():
+                self._within(END_SECONDS, lambda: self._run.finish(exit_code=exit_code))
+        except Exception as error:
+            upload = command("sync --include-online", Path(self._run.dir).parent)
+            self._console.line(f"W&B did not finish ({reason(error)}); to upload: {upload}")
+            self._left = LAST_SECONDS
+            with suppress(Exception), silent_logging():  # else Python's end would wait for its process
+                self._within(LAST_SECONDS, lambda: self._wandb.teardown(exit_code))
+
+    def _within(self, seconds: float, action: Callable[[], object]) -> None:
+        """Does what may wait for the server, in a thread that is left behind when it takes too long."""
+        raised: list[Exception] = []
+
+        def work() -> None:
+            try:
+                action()
+            except Exception as error:
+                raised.append(error)
+
+        seconds, began = min(seconds, self._left), time.monotonic()
+        thread = Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            thread.join(max(seconds, 0.0))
+        finally:
+            self._left -= time.monotonic() - began
+        if thread.is_alive():
+            raise TimeoutError(f"its server has not answered for {seconds:.0f} s")
+        if raised:
+            raise raised[0]
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self._given_up:
+            return
+        began = time.monotonic()
+        try:
+            action()
+        except Exception as error:
+            self._tell(reason(error))
+            self._given_up = isinstance(error, TimeoutError)
+        if time.monotonic() - began > SLOW_SECONDS:
+            self._tell(f"a call took more than {SLOW_SECONDS:.0f} s")
+            self._given_up = True
+
+    def _tell(self, what: str) -> None:
+        if not self._failed:
+            self._console.line(f"W&B failed ({what}); training and metrics.jsonl go on.")
+        self._failed = True
+
+
+@contextmanager
+def silent_logging() -> Iterator[None]:
+    """Keeps Python from printing a traceback for each line that W&B cannot write to its log, as on a full disk."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
+        for handler in logging.getLogger("wandb").handlers:
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
+
+
+def command(verb: str, path: Path) -> str:
+    """A wandb command line to copy, with the path as one types it from here."""
+    program = "wandb" if shutil.which("wandb") else f"{shlex.quote(sys.executable)} -m wandb"
+    inside = path.resolve().is_relative_to(Path.cwd())
+    return f"{program} {verb} {shlex.quote(str(path.resolve().relative_to(Path.cwd()) if inside else path))}"
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error of W&B's."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0].rstrip(".")) if lines else type(error).__name__

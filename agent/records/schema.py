@@ -1,0 +1,117 @@
+"""The form of a run's state in a checkpoint, which may be a stranger's: checked whole before anything is taken over."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.common.errors import UserError
+from agent.common.tensor_file import dtype_name
+from agent.config.parsing import parse, to_plain
+from agent.config.run import TrainConfig, upgraded
+
+MOST = 2**53  # of whole numbers
+#: Parts that every state has, and those that later versions have added.
+PARTS: dict[str, type] = {
+    **{"config": dict, "agent": dict, "replay": dict, "monitor": dict},
+    **{"best_return": float, "evaluations": int, "seconds": float},
+}
+LATER_PARTS: dict[str, type] = {"collector": dict, "evaluation_due": bool, "failures": int, "reached": int}
+#: W&B makes a folder of this name.
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+def check_parts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state, with its config as this version writes it.
+
+    Raises:
+        ValueError: where a part is missing or of another form than any run writes.
+    """
+    for name, kind in PARTS.items():
+        _check_plain(state.get(name), kind, name)
+    for name, kind in LATER_PARTS.items():
+        if name in state:
+            _check_plain(state[name], kind, name)
+    run_id = state.get("wandb_run_id")
+    if run_id is not None and not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+        raise ValueError(f"its W&B run is {run_id!r:.40}")
+    _check_evaluation(state.get("evaluation"))
+    try:
+        config = to_plain(parse(TrainConfig, upgraded(state["config"])))
+    except (UserError, TypeError, AttributeError, ValueError, KeyError) as error:
+        raise ValueError(f"its config cannot be used: {error!s:.200}") from error
+    return {**state, "config": config}
+
+
+def _check_evaluation(value: Any) -> None:
+    """The step of the last evaluation, and the returns and lengths of its episodes where there was one."""
+    right = isinstance(value, tuple | list) and len(value) in (1, 3) and type(value[0]) is int
+    if right and len(value) == 3:
+        returns, lengths = value[1:]
+        right = all(isinstance(column, tuple | list) for column in (returns, lengths)) and (
+            0 < len(returns) == len(lengths)
+            and all(type(number) is float for number in returns)
+            and all(type(number) is int for number in lengths)
+        )
+    if not right:
+        raise ValueError(f"its last evaluation is {value!r:.40}")
+
+
+def check_like(given: Any, like: Any, name: str = "state") -> None:
+    """Compares a part of a state with that of a run that has just been made.
+
+    Arrays must have the shape and dtype that they have there, whole numbers must not be absurd. A generator may be of
+    another kind, which begins anew, and where the new run has None everybody checks for themselves.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    if like is None or _is_generator(like):
+        if like is not None and not _is_generator(given):
+            raise ValueError(f"{name} is no random generator")
+    elif isinstance(like, dict):
+        if not isinstance(given, dict):
+            raise ValueError(f"{name} is a {type(given).__name__}")
+        for key, value in like.items():
+            if key not in given:
+                raise ValueError(f"{name} lacks {key}")
+            check_like(given[key], value, f"{name}.{key}")
+    elif isinstance(like, list | tuple):
+        if not isinstance(given, list | tuple) or len(given) != len(like):
+            raise ValueError(f"{name} is not a list of {len(like)}")
+        for number, (value, other) in enumerate(zip(given, like, strict=True)):
+            check_like(value, other, f"{name}.{number}")
+    elif hasattr(like, "shape"):
+        _check_array(given, like, name)
+    else:
+        _check_plain(given, type(like), name)
+
+
+def _check_array(given: Any, like: Any, name: str) -> None:
+    kinds = [(tuple(x.shape), dtype_name(x)) if isinstance(x, _ARRAYS) else type(x).__name__ for x in (given, like)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{name} is {kinds[0]}, expected {kinds[1]}")
+
+
+def _check_plain(value: Any, kind: type, name: str) -> None:
+    if type(value) is not kind:
+        raise ValueError(f"{name} is {value!r:.40}, not of type {kind.__name__}")
+    if isinstance(value, int) and not -MOST <= value <= MOST:
+        raise ValueError(f"{name} is {value!r:.40}, which is out of range")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{name} is not a number")
+
+
+_ARRAYS = (torch.Tensor, np.ndarray)
+
+
+def _is_generator(state: Any) -> bool:
+    """Whether it is where a generator of NumPy's or torch's stands."""
+    if isinstance(state, dict):
+        return "bit_generator" in state
+    return isinstance(state, torch.Tensor) and state.dtype == torch.uint8 and state.ndim == 1

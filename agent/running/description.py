@@ -1,0 +1,23 @@
+"""What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.config.parsing import to_plain
+from agent.config.run import TrainConfig
+from envs.make import Task
+
+
+def describe(config: TrainConfig, task: Task, step: int, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The description of an agent at a step; `evaluation` may be of an earlier one."""
+    return {
+        "env": {"id": task.id, "kwargs": task.kwargs},
+        "time_limit": task.time_limit,
+        "channels": task.observe.channels,
+        "observation": task.observe.description(),
+        "actions": task.actions,
+        "agent": to_plain(config.agent),
+        "seed": config.seed,
+        "global_step": step,
+        "evaluation": evaluation,
+    }

@@ -1,0 +1,50 @@
+"""What a run writes to its folder besides metrics: agents, checkpoints, and what evaluations gave."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from agent.records.checkpoint import save_checkpoint
+from agent.records.saved_agent import save_agent
+from agent.running.failures import Folder
+from agent.running.progress import checkpoint_folder, note_evaluation
+
+
+class Saver:
+    """Writes to a run's folder as long as it is the one that it was.
+
+    Args:
+        folder: of the run.
+        keep: how many checkpoints stay.
+
+    Attributes:
+        step: of the newest checkpoint; −1: there is none.
+
+    Raises:
+        UserError: from every method, where the folder is gone or cannot be written.
+    """
+
+    def __init__(self, folder: Folder, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+        self.step = -1
+
+    def agent(self, which: str, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any]) -> None:
+        """Writes the best agent, or the last."""
+        self._folder.check()
+        save_agent(self._folder.path / which / "agent.safetensors", tensors, description)
+
+    def checkpoint(
+        self, step: int, state: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any]
+    ) -> None:
+        """Writes everything that a resumed run needs, and the last agent."""
+        self._folder.check()
+        (self._folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)  # before `last`: see open_run
+        self.agent("last", tensors, description)
+        save_checkpoint(self._folder.path, step, state, self._keep)
+        self.step = step
+
+    def evaluation(self, step: int, state: Mapping[str, Any]) -> None:
+        """Writes what an evaluation gave beside the checkpoint of its step, which was saved before it."""
+        self._folder.check()
+        note_evaluation(checkpoint_folder(self._folder.path, step), state)

@@ -1,0 +1,92 @@
+"""What a checkpoint saved, taken over by a run that has just been made; a checkpoint may be a stranger's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from agent.common.arrays import as_array
+from agent.common.errors import UserError, words_of
+from agent.records.schema import check_like
+from agent.replay.ring import ACTION, STOP, TERMINATED
+from agent.running.trainer import Trainer
+
+#: Numbers that a stream of noise draws ahead.
+MOST_DRAWS = 2**28
+#: What a monitor's state lacks in checkpoints of version 2.
+MONITORED_LATER = {"last", "reported"}
+#: What a state of a wrong form may raise in those that take it over.
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError)
+
+
+def load_state(trainer: Trainer, step: int, state: Mapping[str, Any]) -> None:
+    """Takes over a checkpoint's state, after all of it was compared with that of the new run.
+
+    Raises:
+        UserError: where it is of another form, or of other observations or actions than the environment has now.
+    """
+    try:
+        check_state(trainer, state)
+        trainer.load_state(step, dict(state))
+    except _WRONG as error:
+        reason = str(error) if type(error) is ValueError else words_of(error)
+        raise UserError(
+            f"{trainer.folder} cannot be resumed: what it saved does not fit {trainer.task.id} ({reason}), which must "
+            "be the version that it began with"
+        ) from error
+
+
+def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Compares a state with that of the run that is to take it over.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    ours = trainer.state(episodes=False)
+    later = MONITORED_LATER - state["monitor"].keys()
+    ours["monitor"] = {name: value for name, value in ours["monitor"].items() if name not in later}
+    for name in ("agent", "replay", "collector", "monitor"):
+        if name in state or name != "collector":  # which checkpoints of version 2 lack
+            check_like(state[name], ours[name], name)
+    check_replay(state["replay"], trainer.task.actions)
+    acting = state["agent"]["acting"]
+    held, shape = acting["held"], (trainer.config.num_envs, trainer.agent.noise.size)
+    if held is not None and getattr(held, "shape", None) != shape:
+        raise ValueError(f"the noise that acts is not of shape {shape}")
+    for stream in (acting["stream"], *_streams(state["agent"]["update"])):
+        if stream["kind"] == "table" and not 0 <= stream["taken"] <= stream["block"] <= MOST_DRAWS:
+            raise ValueError(f"a stream of noise has drawn {stream['block']!r:.40} numbers ahead")
+
+
+def _streams(update: Any) -> list[dict[str, Any]]:
+    """The states of streams below the state of the noise of updates."""
+    if isinstance(update, dict):
+        return [update] if "kind" in update else [found for part in update.values() for found in _streams(part)]
+    return [found for part in update for found in _streams(part)] if isinstance(update, list | tuple) else []
+
+
+def check_replay(replay: Mapping[str, Any], actions: int) -> None:
+    """Compares a replay's counters, whose arrays are of the right shapes, with each other.
+
+    Raises:
+        ValueError: where a sample would reach outside.
+    """
+    starts, rows = as_array(replay["starts"]), as_array(replay["starts_of_row"])
+    head, first, count = (replay[name] for name in ("head", "first", "count"))
+    inside = 0 <= head < len(rows) and 0 <= first < len(starts) and 0 <= count <= len(starts)
+    if not inside or (rows < 0).any() or int(rows.sum()) != count or _outside(starts, len(starts)):
+        raise ValueError("the replay's counters do not fit each other")
+    scalars = as_array(replay["scalars"])
+    if _outside(scalars[:, ACTION], actions):
+        raise ValueError(f"the replay has actions that are not among {actions}")
+    flags = (scalars[:, TERMINATED], scalars[:, STOP], as_array(replay["previous_stop"]))
+    if not all(np.isin(values, (0.0, 1.0)).all() for values in flags):
+        raise ValueError("the replay has endings that are neither 0 nor 1")
+    priorities = [as_array(replay[name]) for name in ("priorities", "largest_priority") if name in replay]
+    if any((values < 0).any() or not np.isfinite(values).all() for values in priorities):
+        raise ValueError("the replay has priorities that are negative or not finite")
+
+
+def _outside(values: np.ndarray, end: int) -> bool:
+    """Whether a number is not among 0 … end − 1."""
+    return not bool(((values >= 0) & (values < end)).all())

@@ -1,0 +1,137 @@
+"""Vector classes of other packages: what breaks a rule ends in one sentence, as it does for single environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from agent.common.errors import UserError
+from envs.make import load_task
+from envs.vector import begin_step, make_vector
+
+BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+
+
+class One(gym.Env[Any, Any]):
+    """As a single environment it keeps all rules."""
+
+    observation_space, action_space = BOX, TWO
+
+    def __init__(self, breaks: str = "") -> None:
+        self.breaks = breaks
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(3, np.float32), 1.0, False, False, {}
+
+
+def raise_it(*_: Any) -> Any:
+    raise ValueError("no threads")
+
+
+#: What a step gives instead of observations, rewards, two endings and infos of two copies, and words of the sentence.
+BREAKS: dict[str, tuple[Callable[..., Any], str]] = {
+    "four values": (lambda o, r, e, t, i: (o, r, e, i), "step must return"),
+    "one observation": (lambda o, r, e, t, i: (o[0], r, e, t, i), "observations must be an array of shape (2, 3)"),
+    "a list": (lambda o, r, e, t, i: (o.tolist(), r, e, t, i), "observations must be an array of shape (2, 3)"),
+    "one reward": (lambda o, r, e, t, i: (o, 1.0, e, t, i), "rewards must be an array of 2 numbers, not 1.0"),
+    "rewards of words": (lambda o, r, e, t, i: (o, np.array(["1", "2"]), e, t, i), "rewards must be an array of 2"),
+    "endings None": (lambda o, r, e, t, i: (o, r, None, t, i), "terminations must be an array of 2 truth values"),
+    "endings words": (lambda o, r, e, t, i: (o, r, e, np.array(["no", "no"]), i), "truncations must be an array of 2"),
+    "raises": (raise_it, "failed in step: ValueError: no threads"),
+}
+HARMLESS: dict[str, Callable[..., Any]] = {
+    "infos of any kind": lambda o, r, e, t, i: (o, r, e, t, [object()]),
+    "float32 rewards": lambda o, r, e, t, i: (o, r.astype(np.float32), e, t, i),
+    "whole rewards": lambda o, r, e, t, i: (o, r.astype(int), e, t, i),
+}
+
+
+class Two(VectorEnv[Any, Any, Any]):
+    """Copies of it, which break a rule in each step."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs: int = 2, breaks: str = "") -> None:
+        self.num_envs, self.breaks = num_envs, breaks
+        self.single_observation_space, self.single_action_space = BOX, TWO
+        if breaks == "another space":
+            self.single_observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
+        if breaks == "its own death":
+            raise SystemExit(0)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        observation = np.zeros((self.num_envs, 3), np.float32)
+        return observation if self.breaks == "reset" else (observation, {})
+
+    def step(self, actions: Any) -> Any:
+        ended = np.zeros(self.num_envs, bool)
+        result = np.zeros((self.num_envs, 3), np.float32), np.ones(self.num_envs), ended, ended, {}
+        change = HARMLESS.get(self.breaks) or BREAKS.get(self.breaks, (lambda *values: values, ""))[0]
+        return change(*result)
+
+    def close_extras(self, **options: Any) -> None:
+        if self.breaks == "closing":
+            raise OSError("gone")
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    gym.register("Test/Two-v0", entry_point=One, vector_entry_point=Two)  # type: ignore[arg-type]
+    yield
+    gym.registry.pop("Test/Two-v0")
+
+
+def two(breaks: str) -> VectorEnv[Any, Any, Any]:
+    return make_vector(load_task("Test/Two-v0", {"breaks": breaks}), 2, "native")
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_step_that_breaks_a_rule(name: str) -> None:
+    envs = two(name)
+    envs.reset(seed=0)
+    with pytest.raises(UserError, match=r"^Test/Two-v0 ") as caught:
+        begin_step(envs, np.zeros(2, dtype=np.int64))()
+    assert BREAKS[name][1] in str(caught.value)
+    assert (__file__ in caught.value.detail) == (name == "raises")
+    envs.close()
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_does_no_harm_is_taken(name: str) -> None:
+    envs = two(name)
+    envs.reset(seed=0)
+    observation, reward, terminated, truncated, info = envs.step(np.zeros(2, dtype=np.int64))
+    assert (observation.shape, reward.dtype, reward.tolist(), info) == ((2, 3), np.float64, [1.0, 1.0], {})
+    assert not terminated.any()
+    assert not truncated.any()
+
+
+def test_a_reset_that_breaks_a_rule() -> None:
+    with pytest.raises(UserError, match=r"^Test/Two-v0 .*reset must return \(observation, info\), not an array"):
+        two("reset").reset(seed=0)
+
+
+def test_copies_of_other_spaces_than_one_alone() -> None:
+    with pytest.raises(UserError, match=r"^Test/Two-v0 .*every copy must have the observation space .*\(3,\)"):
+        two("another space")
+
+
+def test_a_constructor_that_ends_the_program() -> None:
+    with pytest.raises(
+        UserError, match=r"the vector class of Test/Two-v0 could not be made .*use env.vectorization=sync"
+    ):
+        two("its own death")
+
+
+def test_closing_that_fails_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    two("closing").close()
+    assert "Test/Two-v0 could not be closed (OSError: gone)" in capsys.readouterr().err

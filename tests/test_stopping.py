@@ -1,0 +1,328 @@
+"""A signal is heard in whatever runs: what is learned is saved within seconds, the rest dropped, and the run goes on.
+
+The work that a stop has to drop lies in a module that a run imports: it waits for ever, in one of several ways.
+"""
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import Process, Programs
+
+from agent.common import beginning, interrupt
+from agent.common.interrupt import Interrupt, Stopped, droppable
+from agent.records.checkpoint import latest_checkpoint, load_checkpoint
+
+SECONDS = 5.0
+MARGIN = 4.0  # of a machine that does several things
+
+WORK = '''
+import ctypes, os, sys, time
+from pathlib import Path
+import gymnasium as gym
+import numpy as np
+
+PLACE, HOW = os.environ.get("PLACE"), os.environ.get("HOW")
+
+
+def sleep():
+    time.sleep(3600)
+
+
+def spin():
+    while True:
+        pass
+
+
+def swallow():
+    while True:
+        try:
+            time.sleep(3600)
+        except BaseException:
+            pass
+
+
+def wait_in_c():
+    """A lock that is taken twice: the C function does not come back at a signal, and Python's handler never runs."""
+    lock = ctypes.create_string_buffer(64)
+    take = ctypes.CDLL(None).pthread_mutex_lock
+    take(lock), take(lock)
+
+
+def work(place):
+    if place == PLACE:
+        Path("begun").touch()
+        globals()[HOW]()
+
+
+def replaced(module, name, place):
+    real = getattr(module, name)
+
+    def function(*arguments, **options):
+        work(place)
+        return real(*arguments, **options)
+
+    setattr(module, name, function)
+
+
+class Slow(gym.Env):
+    """Ten steps; what is not made for training may hang."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+    made = steps = 0
+
+    def __init__(self, render_mode=None):
+        Slow.made += 1
+        self.render_mode, self.own = render_mode, Slow.made <= 3  # one to look at it, two to train
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.np_random.random(3, np.float32), {}
+
+    def step(self, action):
+        Slow.steps += self.own
+        if Slow.steps == 150 and self.own:
+            work("training")
+        if not self.own:
+            work("evaluation")
+            if PLACE == "long evaluation":
+                Path("begun").touch()
+                time.sleep(0.005)
+        self.t += 1
+        ended = self.t == 10 and (self.own or PLACE != "long evaluation")
+        return self.np_random.random(3, np.float32), 1.0, ended, False, {}
+
+    def render(self):
+        work("film")
+        return np.zeros((40, 40, 3), np.uint8)
+
+    def close(self):
+        if not self.own:
+            work("close")
+
+
+gym.register("Slow-v0", Slow)
+
+import agent.running.evaluation
+import agent.running.run
+import torch
+
+replaced(agent.running.evaluation, "bootstrap_interval", "bootstrap")
+replaced(agent.running.run, "plot_learning_curve", "curve")
+replaced(agent.running.run.Tracker, "finish", "end of W&B")
+
+
+def compiled(function, **options):
+    """Stands in for the compiler, which takes a minute."""
+
+    def call(*arguments):
+        work("compiler")
+        return function(*arguments)
+
+    return call
+
+
+torch.compile = compiled
+'''
+OPTIONS = (
+    *("env=slow:Slow-v0", "num_envs=2", "agent.network.hidden=[8]", "agent.batch_size=8", "agent.learning_starts=30"),
+    *("agent.replay_size=500", "eval.episodes=2", "eval.noisy=false", "log.progress=false", "wandb.mode=disabled"),
+    *("checkpoint.every=0", "hydra.run.dir=run", "backend=compiled", "steps=300"),
+)
+#: What runs, the step from which it does, and the options for that.
+PLACES = {
+    "long evaluation": (120, "eval.every=120"),
+    "evaluation": (120, "eval.every=120"),
+    "bootstrap": (120, "eval.every=120"),
+    "film": (120, "eval.every=120", "eval.video_every=1"),
+    "close": (120, "eval.every=120"),
+    "compiler": (30,),
+    "curve": (300,),
+    "training": (146,),
+    "end of W&B": (300,),
+}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    started = Programs(tmp_path_factory.mktemp("logs"))
+    yield started
+    started.close()
+
+
+def start(programs: Programs, folder: Path, place: str, how: str) -> Process:
+    (folder / "slow.py").write_text(WORK)
+    process = programs.start("train", *OPTIONS, *map(str, PLACES[place][1:]), cwd=folder, PLACE=place, HOW=how)
+    process.until((folder / "begun").exists)
+    return process
+
+
+def stop(process: Process, number: signal.Signals) -> tuple[int, str, float]:
+    began = time.monotonic()
+    process.kill(number)
+    result = process.wait()
+    return result.code, result.err, time.monotonic() - began
+
+
+CASES = [
+    *((place, "sleep", signal.SIGTERM) for place in PLACES if place != "training"),
+    *((place, "sleep", signal.SIGINT) for place in ("long evaluation", "evaluation", "compiler", "end of W&B")),
+    *(("evaluation", how, number) for how in ("spin", "swallow") for number in (signal.SIGTERM, signal.SIGINT)),
+    *((place, "wait_in_c", signal.SIGTERM) for place in ("evaluation", "film", "compiler", "curve", "end of W&B")),
+    ("evaluation", "wait_in_c", signal.SIGINT),
+]
+
+
+@pytest.mark.parametrize(("place", "how", "number"), CASES)
+def test_whatever_runs_a_stop_saves_and_ends(
+    programs: Programs, tmp_path: Path, place: str, how: str, number: signal.Signals
+) -> None:
+    """And the run goes on: it ends as one that was never stopped."""
+    code, err, seconds = stop(start(programs, tmp_path, place, how), number)
+    assert code == 128 + number, err
+    assert seconds < SECONDS + MARGIN
+    assert "Traceback" not in err
+    checkpoint = latest_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+    step, _ = load_checkpoint(checkpoint)
+    assert PLACES[place][0] <= step < PLACES[place][0] + 3
+    if how == "sleep" and place not in ("curve", "end of W&B"):
+        assert f"stopped at step {step} and saved; go on with: python train.py resume=run" in err
+    result = programs.run("train", "env=slow:Slow-v0", "resume=run", cwd=tmp_path)
+    assert result.code == (0 if step < 300 else 2), result.err
+    assert ("done: evaluation return 10.0 over 2" if step < 300 else "run is complete at step") in result.err
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "slow.py").write_text(WORK)
+    assert programs.run("train", *OPTIONS, *map(str, PLACES[place][1:]), cwd=whole).code == 0
+    parameters = [
+        load_checkpoint(latest_checkpoint(run) or run)[1]["agent"]["parameters"]
+        for run in (tmp_path / "run", whole / "run")
+    ]
+    assert parameters[0].equal(parameters[1])
+
+
+def test_the_last_evaluation_that_was_stopped_is_played_when_the_run_goes_on(
+    programs: Programs, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(WORK)
+    process = programs.start("train", *OPTIONS, cwd=tmp_path, PLACE="evaluation", HOW="sleep")
+    process.until((tmp_path / "begun").exists)
+    code, err, _ = stop(process, signal.SIGTERM)
+    assert code == 143
+    assert re.search(r"stopped at step 30\d, before its last evaluation, and saved; go on with", err)
+    result = programs.run("train", "env=slow:Slow-v0", "resume=run", cwd=tmp_path)
+    assert result.code == 0
+    assert "done: evaluation return 10.0 over 2 episodes" in result.err
+    assert "complete" in programs.run("train", "env=slow:Slow-v0", "resume=run", cwd=tmp_path).err
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("how", ["sleep", "swallow", "wait_in_c"])
+def test_an_environment_that_hangs_in_training_is_not_waited_for(
+    programs: Programs, tmp_path: Path, how: str, vectorization: str
+) -> None:
+    """All steps before are saved; of the episodes under way nothing more is known, and they become truncations."""
+    (tmp_path / "slow.py").write_text(WORK)
+    options = (*OPTIONS, f"env.vectorization={vectorization}")
+    process = programs.start("train", *options, cwd=tmp_path, PLACE="training", HOW=how)
+    process.until((tmp_path / "begun").exists)
+    code, err, seconds = stop(process, signal.SIGTERM)
+    assert code == 143, err
+    assert seconds < SECONDS + MARGIN
+    step, _ = load_checkpoint(latest_checkpoint(tmp_path / "run") or tmp_path)
+    assert 100 < step < 300
+    result = programs.run("train", "env=slow:Slow-v0", "resume=run", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "begins new episodes in 2 of 2 copies (they were left in the middle of a step)" in result.err
+
+
+@pytest.mark.parametrize("how", ["sleep", "wait_in_c"])
+def test_a_second_signal_stops_at_once(programs: Programs, tmp_path: Path, how: str) -> None:
+    process = start(programs, tmp_path, "evaluation", how)
+    process.kill(signal.SIGTERM)
+    time.sleep(0.3 if how == "wait_in_c" else 0.0)
+    code, _, seconds = stop(process, signal.SIGINT)
+    assert code in (130, 143)
+    assert seconds < 2.0
+
+
+# ---- the mechanism by itself
+
+
+def test_no_thread_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the last to know the run, and take it apart while Python ends: that aborts the process."""
+    monkeypatch.setattr(beginning, "is_program", True)
+    before = threading.enumerate()
+    for _ in range(3):
+        with Interrupt() as context:
+            context.rescue = lambda: None
+            assert len(threading.enumerate()) == len(before) + 1
+        assert threading.enumerate() == before
+        assert context.rescue is interrupt._nothing
+
+
+def test_handlers_and_the_wakeup_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beginning, "is_program", True)
+    handlers = [signal.getsignal(number) for number in Interrupt.SIGNALS]
+    with Interrupt():
+        assert [signal.getsignal(number) for number in Interrupt.SIGNALS] != handlers
+    assert [signal.getsignal(number) for number in Interrupt.SIGNALS] == handlers
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_work_that_is_dropped_is_left_at_once_and_not_begun_again() -> None:
+    with Interrupt() as context:
+        with pytest.raises(Stopped), droppable():
+            signal.raise_signal(signal.SIGTERM)
+        assert context.exit_code == 143
+        with pytest.raises(Stopped), context.droppable():
+            pytest.fail("it began")
+
+
+def test_what_is_not_dropped_is_not_disturbed() -> None:
+    with droppable():  # of no run
+        pass
+    with Interrupt() as context:
+        with droppable():
+            pass
+        signal.raise_signal(signal.SIGINT)
+        assert bool(context)
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    handlers, failures = [signal.getsignal(number) for number in Interrupt.SIGNALS], list[BaseException]()
+
+    def train() -> None:
+        try:
+            with Interrupt() as context, context.droppable(), droppable():
+                assert [signal.getsignal(number) for number in Interrupt.SIGNALS] == handlers
+        except BaseException as error:
+            failures.append(error)
+
+    with Interrupt():  # another run, in the main thread
+        handlers = [signal.getsignal(number) for number in Interrupt.SIGNALS]
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+        signal.raise_signal(signal.SIGTERM)  # no Stopped: nothing is dropped in this thread
+    assert failures == []
+
+
+def test_a_process_that_an_environment_forks_can_be_terminated(tmp_path: Path) -> None:
+    """It is not the run: SIGTERM ends it as any other, and it says nothing of saving."""
+    import multiprocessing
+
+    with Interrupt() as context:
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(5.0)
+        assert child.exitcode == -signal.SIGTERM
+        assert not context

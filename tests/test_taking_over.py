@@ -1,0 +1,143 @@
+"""A state from a checkpoint is compared whole with the run that takes it over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agent.command.functions import train
+from agent.common.errors import UserError
+from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from agent.records.schema import check_like
+from agent.replay.prioritised import PrioritisedReplay
+from agent.running.taking_over import check_replay
+
+
+def replay_state() -> dict[str, Any]:
+    replay = PrioritisedReplay(20, 2, 3, n_step=2, exponent=0.5)
+    replay.begin(np.zeros((2, 3), np.float32))
+    for i in range(25):
+        ended = np.array([i % 5 == 4, i % 7 == 6])
+        replay.add(np.array([i % 2, 1]), np.ones(2), ended, ended & False, np.ones((2, 3), np.float32))
+    return copy.deepcopy(replay.state())
+
+
+def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda state: state.update({name: value})
+
+
+def at(name: str, place: Any, value: float) -> Callable[[dict[str, Any]], None]:
+    def change(state: dict[str, Any]) -> None:
+        state[name][place] = value
+
+    return change
+
+
+def test_a_replay_of_ours_is_taken() -> None:
+    check_replay(replay_state(), 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (put("head", -1), "counters"),
+        (put("head", 10**6), "counters"),
+        (put("first", 10**6), "counters"),
+        (put("count", 10**6), "counters"),
+        (put("count", 3), "counters"),
+        (at("starts_of_row", 0, -1), "counters"),
+        (at("starts", 0, 10**12), "counters"),
+        (at("starts", 0, -1), "counters"),
+        (at("scalars", (3, 0), 2.0), "actions"),
+        (at("scalars", (3, 0), float("nan")), "actions"),
+        (at("scalars", (3, 2), 0.5), "endings"),
+        (at("scalars", (3, 3), -65.0), "endings"),
+        (at("previous_stop", 0, float("nan")), "endings"),
+        (at("priorities", 0, -1.0), "priorities"),
+        (at("priorities", 0, float("inf")), "priorities"),
+        (at("largest_priority", 0, float("nan")), "priorities"),
+    ],
+)
+def test_a_replay_that_would_be_read_outside_is_refused(change: Callable[[dict[str, Any]], None], match: str) -> None:
+    state = replay_state()
+    change(state)
+    with pytest.raises(ValueError, match=match):
+        check_replay(state, 2)
+
+
+LIKE: dict[str, Any] = {
+    "tensor": torch.zeros(2, 3),
+    "array": np.zeros(4, np.int64),
+    "count": 3,
+    "share": 0.5,
+    "flag": True,
+    "word": "table",
+    "parts": [{"a": np.zeros(1)}],
+    "generator": torch.zeros(16, dtype=torch.uint8),
+    "later": None,
+}
+
+
+def test_a_state_like_ours_is_taken_from_any_device() -> None:
+    numpy = np.random.Generator(np.random.PCG64(0)).bit_generator.state
+    check_like(LIKE | {"tensor": np.ones((2, 3), np.float32), "generator": numpy, "later": "x", "more": 1}, LIKE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tensor", torch.zeros(3, 2)), ("tensor", torch.zeros(2, 3, dtype=torch.float64)), ("tensor", None),
+        ("tensor", [[0.0] * 3] * 2), ("array", np.zeros(4, np.int32)), ("array", 5), ("count", 3.0), ("count", True),
+        ("count", 10**20), ("share", "0.5"), ("share", float("nan")), ("flag", 1), ("word", None), ("parts", []),
+        ("parts", [5]), ("parts", [{}]), ("parts", {"a": 1}), ("generator", None), ("generator", 5),
+    ],
+)  # fmt: skip
+def test_the_first_difference_is_named(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^state\.{name}"):
+        check_like(LIKE | {name: value}, LIKE)
+    with pytest.raises(ValueError, match=f"^state lacks {name}$"):
+        check_like({key: value for key, value in LIKE.items() if key != name}, LIKE)
+
+
+SMALL = (
+    *("env=CartPole-v1", "num_envs=2", "agent.learning_starts=32", "agent.batch_size=32", "agent.replay_size=200"),
+    *("agent.network.hidden=[8]", "eval.episodes=1", "eval.video=false", "wandb.mode=disabled", "log.progress=false"),
+)
+
+
+def test_a_resumed_run_refuses_a_state_that_no_run_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(*SMALL, "steps=100", "hydra.run.dir=run")
+    found = latest_checkpoint(tmp_path / "run")
+    assert found is not None
+    step, state = load_checkpoint(found)
+    acting = state["agent"]["acting"]
+    changes: list[tuple[dict[str, Any], str, Any]] = [
+        (state["agent"], "updates", "many"),
+        (state["agent"], "parameters", torch.zeros(3)),
+        (state["agent"], "adam", {}),
+        (acting, "since", None),
+        (acting, "held", np.zeros((5, 5), np.float32)),
+        (acting["stream"], "block", 10**12),
+        (acting["stream"], "bits", {"bit_generator": "SFC64", "state": 5}),
+        (state["replay"], "count", 10**6),
+        (state["collector"], "begins", 5),
+        (state["monitor"], "noise", 5),
+        (state, "monitor", {}),
+    ]
+    for node, name, value in changes:
+        before = node[name]
+        node[name] = value
+        save_checkpoint(tmp_path / "run", step, state, 1)
+        node[name] = before
+        with pytest.raises(UserError, match=r"cannot be resumed: what it saved does not fit CartPole-v1") as caught:
+            train("resume=run", "steps=200")
+        assert str(caught.value).isprintable()
+    save_checkpoint(tmp_path / "run", step, state, 1)
+    assert train("resume=run", "steps=200").step >= 200
