@@ -69,7 +69,7 @@ def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path:
     (tmp_path / "my_encoder.py").write_text(shown_encoder())
     (tmp_path / "my_game.py").write_text(GAME)
     named = ("env=my_game:Game-v0", "imports=my_encoder", "agent.network.encoder=tiny")
-    options = (*QUIET, "hydra.run.dir=run", "num_envs=2")
+    options = (*QUIET, "hydra.run.dir=run", "num_envs=2", "log.network=true")
     result = programs.run("train", *options, *named, cwd=tmp_path)
     assert result.code == 0, result.err
     assert "Game-v0 · cpu" in result.err

@@ -15,7 +15,7 @@ from agent.records.locking import occupied
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Trains in the folder `run`, starts a process in one of two ways that outlives it, says which one, and is killed.
+#: Holds the folder `run`, starts a process in one of two ways, which prints its number, and waits to be killed.
 OUTLIVED = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
@@ -24,6 +24,7 @@ from agent.records.locking import occupied
 def wait():
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(os.getpid(), flush=True)
     time.sleep(60)
 
 with occupied(Path("run")):
@@ -32,11 +33,8 @@ with occupied(Path("run")):
         if pid == 0:
             wait()
     else:
-        process = multiprocessing.get_context(sys.argv[1]).Process(target=wait, daemon=True)
-        process.start()
-        pid = process.pid
-    print(pid, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+        multiprocessing.get_context(sys.argv[1]).Process(target=wait, daemon=True).start()
+    time.sleep(60)
 """
 
 
@@ -51,6 +49,7 @@ def test_a_process_that_outlives_the_trainer_does_not_keep_its_run_locked(tmp_pa
     with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as trainer:
         assert trainer.stdout is not None
         pid = int(trainer.stdout.readline())
+        trainer.kill()
         trainer.wait(30)
     try:
         os.kill(pid, 0)  # it lives on
