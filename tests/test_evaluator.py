@@ -13,7 +13,7 @@ import pytest
 
 import agent.running.evaluator
 from agent.common.errors import UserError
-from agent.common.interrupt import Interrupt
+from agent.common.interrupt import Interrupt, Stopped
 from agent.common.seeding import state_of
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
@@ -27,6 +27,7 @@ from agent.running.outcome import Outcome
 from agent.running.progress import NOTE, checkpoint_folder, note_evaluation, nothing_left, with_evaluation
 from agent.running.resources import resolve_device
 from agent.running.trainer import Trainer
+from envs.aside import Aside
 from envs.make import load_task
 
 SMALL: dict[str, Any] = {
@@ -148,7 +149,7 @@ class Run:
 
     def __call__(self, interrupt: Interrupt | None = None) -> Outcome:
         try:
-            return self.trainer.run(interrupt or Interrupt())
+            return self.trainer.run(Interrupt() if interrupt is None else interrupt)
         finally:
             self.envs.close()
 
@@ -642,3 +643,33 @@ def test_lines_of_an_evaluation_that_is_played_again_go(tmp_path: Path) -> None:
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:4]
     truncate_jsonl(path, 100, again="eval/")
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:3]
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_stop_in_a_shared_environment_leaves_its_own_episodes_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vectorization: str
+) -> None:
+    """Even where it comes between a question to the process and its answer, which is then in the way."""
+    changes = {**QUIET, "num_envs": 2, "eval.share": True, "eval.every": 60, "env.vectorization": vectorization}
+    whole = Run(tmp_path / "whole", changes)
+    whole()
+    with monkeypatch.context() as patched:
+        stopped = Run(tmp_path / "stopped", changes)
+
+        def step(aside: Aside, action: Any) -> Any:
+            if vectorization == "async":
+                arguments = ("play_aside", ("Test/Counted-v0", "step", action))
+                stopped.envs.parent_pipes[0].send(("call", arguments))  # type: ignore[attr-defined]
+            interrupt.signum = 15
+            raise Stopped
+
+        patched.setattr(Aside, "step", step)
+        interrupt = Interrupt()
+        outcome = stopped(interrupt)
+    assert (outcome.exit_code, outcome.evaluation_due) == (143, True)
+    resumed = Run(tmp_path / "stopped", changes)
+    assert resumed.trainer.step == outcome.step
+    assert resumed.tracker.lines == []  # no episode was cut
+    resumed()
+    assert resumed.tracker.evaluations() == whole.tracker.evaluations()
+    assert same(learned(whole.trainer), learned(resumed.trainer))

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,14 +49,12 @@ class Trainer:
         run_dir: Path | Folder,
         plan: Plan = TORCH,
     ) -> None:
-        self.config, self.task = config, task
-        self.agent, self.replay, self.tracker = agent, replay, tracker
+        self.config, self.task, self.agent, self.replay, self.tracker = config, task, agent, replay, tracker
         self.folder = run_dir if isinstance(run_dir, Folder) else Folder(run_dir)
         self._saver = Saver(self.folder, config.checkpoint.keep)
         self.collector = Collector(config, task, envs, agent, replay, tracker)
         self.evaluator = Evaluator(config, task, agent, tracker, self.folder, aside_of(config, task, envs))
-        self._learner = plan.learner(agent, replay, config.seed)
-        self._overlap = plan.overlap
+        self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
         self._compiles = plan.backend == "compiled"  # the next update compiles, which a signal may end
@@ -164,23 +163,16 @@ class Trainer:
         self._held = self.state(episodes=False)
         if self.step:
             self.save()
-        saved = (
-            f"everything before it is saved, and goes on with resume={self.folder}" if self.step else "nothing is lost"
-        )
+        saved = f"all before it is saved and goes on with resume={self.folder}" if self.step else "nothing is lost"
         raise environment_failed(error, self.task.id, self.step, saved) from error
 
     def _evaluate(self, interrupt: Interrupt) -> None:
-        """Evaluates if that is due, keeps the best agent so far, and films; a signal drops what is still to do.
-
-        Raises:
-            EvaluationsFailedError: where it has failed too often, or at the end.
-            Stopped: where a signal came.
-        """
+        """Evaluates if that is due, keeps the best agent so far, and films; raises Stopped where a signal came."""
         evaluator, last = self.evaluator, self.step >= self.config.steps
         if not evaluator.can_play(last):
             return
         self._monitor.check_finite()
-        with interrupt.droppable():
+        with self._dropped_at_a_stop(interrupt):
             metrics = evaluator.play(self.step, last, interrupt.__bool__)
         if metrics is not None:
             self.tracker.log(self.step, metrics | {"time/train_seconds": self._seconds})
@@ -190,8 +182,16 @@ class Trainer:
             self._saver.agent("last", self.agent.tensors(), self.description())  # which says how it was evaluated
             self._saver.evaluation(self.step, evaluator.state())
         if metrics is not None:
-            with interrupt.droppable():
+            with self._dropped_at_a_stop(interrupt):
                 evaluator.film(self.step, last or evaluator.solved, interrupt.__bool__)
+
+    @contextmanager
+    def _dropped_at_a_stop(self, interrupt: Interrupt) -> Iterator[None]:
+        """Play that a stop leaves in the middle; in a shared environment, the state to save is the one before it."""
+        self._held = self.state() if self.config.eval.share else None
+        with interrupt.droppable():
+            yield
+        self._held = None
 
     # ---- what is saved
 
