@@ -25,6 +25,7 @@ from agent.config.parts import (
     NoiseConfig,
     QuantileConfig,
 )
+from agent.learning.adam import Adam
 from agent.learning.dqn import DQN
 from agent.learning.gradient import AutogradGradient
 from agent.learning.loss import Levels
@@ -1076,3 +1077,22 @@ def test_acting_is_greedy_and_a_function_of_the_observation(head: str) -> None:
     expected = agent.network(torch.from_numpy(observe(64)), None).q_values.argmax(dim=1)
     assert actions[0].tolist() == actions[1].tolist() == expected.tolist()
     assert torch.equal(before, agent.state()["quantiles_generator"])
+
+
+def test_the_optimiser_is_made_on_a_device_without_numpy() -> None:
+    """torch's meta device refuses `numpy()` as CUDA does."""
+    parameters = torch.zeros(3, device="meta")
+    parameters.grad = torch.zeros(3, device="meta")
+    adam = Adam(parameters, 1e-8)
+    assert {value.device.type for value in adam.state.values()} == {"meta"}
+    assert adam._steps is adam.state["step"]
+
+
+def test_the_optimiser_counts_its_steps_in_its_state() -> None:
+    parameters = torch.zeros(3)
+    parameters.grad = torch.ones(3)
+    adam = Adam(parameters, 1e-8)
+    adam.set_rate(0.1)
+    adam.step()
+    adam.step()
+    assert adam.state["step"] == 2.0

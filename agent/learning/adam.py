@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from agent.common.arrays import as_array
+from agent.common.arrays import Place
 
 
 class Adam:
@@ -26,7 +26,7 @@ class Adam:
         self.state["step"] = torch.zeros((), device=parameters.device)
         assert parameters.grad is not None
         averages = [[self.state["exp_avg"]], [self.state["exp_avg_sq"]]]
-        self._steps = as_array(self.state["step"])
+        self._steps = Place(parameters.device).put(self.state["step"])  # the same memory
         self._arguments: list[list[Tensor]] = [[parameters], [parameters.grad], *averages, [], [self.state["step"]]]
 
     def set_rate(self, lr: float) -> None:
@@ -36,7 +36,7 @@ class Adam:
             self._lr_on_device.fill_(lr)
 
     def step(self) -> None:
-        """One step."""
+        """Updates `parameters` in place; the network's parameters are views of it, so the network changes too."""
         self._steps += 1.0
         torch._fused_adam_(
             *self._arguments,
