@@ -25,8 +25,8 @@ register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
-    """One run: a new one, or the rest of one that was stopped."""
+def main(cfg: DictConfig) -> float | None:
+    """One run: a new one, or the rest of one that was stopped. Returns its score, which Hydra hands to a sweeper."""
     composed = HydraConfig.get()
     with errors.sentences(TRAIN):
         folder = checked_folder(composed, cfg.resume)
@@ -34,17 +34,22 @@ def main(cfg: DictConfig) -> None:
     if job is not None:
         print(f"job {composed.job.num}: {job}", file=sys.stderr)
     with errors.job(job), errors.sentences(TRAIN), occupied(folder):
-        run(cfg, list(composed.overrides.task), folder)
+        return run(cfg, list(composed.overrides.task), folder)
 
 
-def run(cfg: DictConfig, overrides: list[str], folder: Path) -> None:
-    """Trains, and ends the process with the code of the signal that stopped it."""
+def run(cfg: DictConfig, overrides: list[str], folder: Path) -> float | None:
+    """Trains, and ends the process with the code of the signal that stopped it.
+
+    Returns:
+        The mean return of the last evaluation; None where there was none.
+    """
     request = training_request(to_options(cfg), overrides, folder)
     for sentence in without_effect(request.config, request.overrides):
         print(sentence, file=sys.stderr)
     outcome = train(request.config, folder, request.begun, request.imports, overrides)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
+    return None if outcome.evaluation is None else float(outcome.evaluation.statistics()["return_mean"])
 
 
 if __name__ == "__main__":

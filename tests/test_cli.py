@@ -450,6 +450,35 @@ def test_what_has_no_effect_is_told(programs: Programs, tmp_path: Path) -> None:
     ]
 
 
+#: A callback of Hydra's that writes down what it hands to a sweeper for each job.
+LISTENER = """
+from hydra.experimental.callback import Callback
+
+class Listener(Callback):
+    def on_job_end(self, config, job_return, **kwargs):
+        with open("scores.txt", "a") as file:
+            print(config.seed, job_return.return_value, file=file)
+"""
+
+
+def test_a_sweeper_gets_the_score_of_each_job(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "listener.py").write_text(LISTENER)
+    listens = "+hydra.callbacks.listener._target_=listener.Listener"
+    words = ("train", "-m", *SMALL, "steps=100", listens)
+    result = programs.run(*words, "seed=3,4", cwd=tmp_path, real=True, PYTHONPATH=str(tmp_path))
+    assert result.code == 0, result.err
+    assert (
+        programs.run(*words, "seed=5", "eval.episodes=0", cwd=tmp_path, real=True, PYTHONPATH=str(tmp_path)).code == 0
+    )
+    scores = dict(line.split() for line in (tmp_path / "scores.txt").read_text().splitlines())
+    assert scores.pop("5") == "None"
+    assert set(scores) == {"3", "4"}
+    for seed, score in scores.items():
+        (metrics,) = tmp_path.glob(f"runs/*/*_seed{seed}_*/metrics.jsonl")
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+        assert float(score) == [row["eval/return_mean"] for row in rows if "eval/return_mean" in row][-1]
+
+
 def test_a_sweep_goes_on_after_a_job_that_fails(programs: Programs, tmp_path: Path) -> None:
     result = programs.run("train", "-m", *SMALL, "steps=100", "env=Nope-v0,CartPole-v1", "seed=5", cwd=tmp_path)
     assert result.code == 2
