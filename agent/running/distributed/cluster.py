@@ -1,0 +1,118 @@
+"""Ray, started here for one run and stopped at its end, or the cluster that this machine belongs to."""
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from agent.common.errors import UserError, words_of
+from agent.running.distributed import keeper
+
+#: Ray's own store has this least size.
+LEAST_STORE = 80 * 2**20
+#: What Ray does by itself and a run does not need: reports of usage, metrics, workers in advance.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+#: Seconds that the keeper may take to clear up.
+PATIENCE = 12.0
+
+
+def import_ray() -> Any:
+    """The package ray.
+
+    Raises:
+        UserError: where it is not installed, naming the extra.
+    """
+    os.environ.update(QUIET)  # Ray reads most of them while it is imported
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("collect=ray needs the extra cluster: pip install -e '.[cluster]'") from error
+    return ray
+
+
+class Cluster:
+    """A connection to Ray.
+
+    Args:
+        address: of the cluster; None starts Ray in this machine, reachable from this machine alone.
+        cpus: that Ray started here may give away.
+        store: bytes of its object store.
+
+    Raises:
+        UserError: where Ray does not start, or there is no such cluster.
+    """
+
+    def __init__(self, address: str | None, cpus: int, store: int) -> None:
+        self.ray, self._borrowed = import_ray(), False
+        self._keeper: subprocess.Popen[bytes] | None = None
+        if self.ray.is_initialized():  # by the program that calls us, which will shut it down
+            self._borrowed = True
+            return
+        try:
+            if address is None:
+                self._start(cpus, max(store, LEAST_STORE))
+            else:
+                self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            self.close()
+            where = "here" if address is None else f"at collect.address={address}"
+            raise UserError(f"Ray did not start {where}: {words_of(error)}") from error
+
+    def _start(self, cpus: int, store: int) -> None:
+        # Sockets lie in the folder, and the path of one has 107 bytes at most.
+        folder = tempfile.mkdtemp(prefix="noisy-dqn-", dir="/tmp" if Path("/tmp").is_dir() else None)
+        mark = uuid.uuid4().hex
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-P", keeper.__file__, mark, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+        with _marked(mark):
+            self.ray.init(
+                num_cpus=cpus,
+                num_gpus=0,
+                object_store_memory=store,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+            )
+
+    def close(self) -> None:
+        """Disconnects; what was started here is stopped, and nothing of it is left."""
+        if self._borrowed:
+            return
+        with suppress(Exception):
+            self.ray.shutdown()
+        if self._keeper is not None:
+            assert self._keeper.stdin is not None
+            self._keeper.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._keeper.wait(PATIENCE)
+            self._keeper = None
+
+
+@contextmanager
+def _marked(mark: str) -> Iterator[None]:
+    """Processes that begin in it carry the mark, and so do theirs."""
+    os.environ[keeper.MARK] = mark
+    try:
+        yield
+    finally:
+        del os.environ[keeper.MARK]
