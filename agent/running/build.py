@@ -38,6 +38,20 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
     return DQN(network, config.agent, task.actions, config.seed, device, plan.policy, plan.gradient), plan
 
 
+def build_player(config: TrainConfig, task: Task, initialised_by: int) -> DQN:
+    """An agent that only acts, on the CPU, whose parameters others will give it.
+
+    Args:
+        config: its own; `seed` is of its exploration.
+        task: what it plays.
+        initialised_by: the seed of the first parameters, and of what is never learned, as fixed priors.
+    """
+    generator = torch_generator(initialised_by, "initialisation")
+    network = build_network(config.agent, task.observation, task.actions, generator)
+    plan = Plan(numpy_policy=config.backend != "torch" and NumpyNetwork.fits(network))
+    return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy)
+
+
 def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRings:
     """A ring for each actor in the machine's memory, if they fit: each has the part of its environments in the whole.
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 from agent.common.errors import UserError, words_of
 from agent.config.run import TrainConfig
-from agent.running.build import build_agent, build_envs
+from agent.running.build import build_envs, build_player
 from agent.running.collector import Collector
 from agent.running.distributed.chunk import Chunk, Failure, Recorder, Setup, Weights, load_weights
 from agent.running.failures import is_environments_own
@@ -90,7 +89,7 @@ class Actor:
         task, spec, recorder = self._setup.task, self._setup.spec, self._recorder
         if spec is not None and spec.id not in gym.registry:
             gym.registry[spec.id] = spec
-        agent, _ = build_agent(self._config, task, torch.device("cpu"))
+        agent = build_player(self._config, task, self._setup.config.seed)
         envs: Any = build_envs(self._config, task)
         with np.errstate(all="ignore"):
             return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]

@@ -84,7 +84,11 @@ class Setup:
         if config.collect.ladder:
             epsilon = ladder(actor, len(self.shares))
             agent = replace(agent, epsilon=EpsilonConfig(start=epsilon, end=epsilon))
-        return replace(config, agent=agent, seed=int(drawn >> np.uint64(1)), num_envs=self.shares[actor])
+        before, share = sum(self.shares[:actor]), self.shares[actor]
+        mean_envs = min(max(agent.noise.mean_envs - before, 0), share)  # the first ones of all
+        agent = replace(agent, noise=replace(agent.noise, mean_envs=mean_envs))
+        alone = replace(config.collect, engine="local")
+        return replace(config, agent=agent, collect=alone, seed=int(drawn >> np.uint64(1)), num_envs=share)
 
 
 def ladder(actor: int, actors: int) -> float:

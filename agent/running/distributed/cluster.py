@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Cluster:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is not for it
         )
-        with _marked(mark):
+        with _environment({keeper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}):
             self.ray.init(
                 num_cpus=cpus,
                 num_gpus=0,
@@ -109,10 +109,14 @@ class Cluster:
 
 
 @contextmanager
-def _marked(mark: str) -> Iterator[None]:
-    """Processes that begin in it carry the mark, and so do theirs."""
-    os.environ[keeper.MARK] = mark
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables for the processes that begin in it, and theirs: the mark, and where modules are found here."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ[keeper.MARK]
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

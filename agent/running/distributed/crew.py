@@ -87,7 +87,7 @@ class Crew:
         except self._ray.exceptions.RayTaskError as error:  # our own error, in full
             raise error.as_instanceof_cause() from None
         except self._ray.exceptions.RayError as error:
-            return self._anew(place, f"its process ended ({type(error).__name__})")
+            return self._anew(place, f"its process ended ({str(error).strip().splitlines()[-1].strip()})")
         if isinstance(result, Failure):
             return self._anew(place, result.sentence, result)
         expected = place.number, place.incarnation, place.sequence
