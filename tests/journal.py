@@ -47,6 +47,8 @@ class JournalEnv(gym.Env[np.ndarray, int]):
         return self._observation(), reward, ended and dies, ended and not dies, {}
 
     def _go_wrong(self) -> None:
+        if (self._folder / "slow").exists():
+            time.sleep(0.002)
         if (self._folder / "always").exists():
             raise ValueError("the wheel is off")
         for name in ("kill", "hang", "raise"):

@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {
     "env": {"id": journal.ID},
     "num_envs": 5,
     "steps": 2_000,
-    "agent": {"learning_starts": STARTS, "replay_ratio": "1/4", "n_step": 1, "replay_size": 20_000, "batch_size": 32},
+    "agent": {"learning_starts": STARTS, "replay_ratio": "1/4", "n_step": 1, "replay_size": 100_000, "batch_size": 32},
     "collect": {"engine": "ray", "actors": 3, "chunk": 8, "publish": 4},
     "eval": {"every": 0, "episodes": 5, "noisy": False, "video": False},
     "checkpoint": {"every": 0},
@@ -132,14 +132,13 @@ def test_a_tiny_task_is_solved_and_everything_is_counted(nodes: Any, fresh: Path
     assert len(returns) == len(metric(tmp_path, "train/episode_length")) > outcome.step / journal.LENGTH * 0.8
 
 
-@pytest.mark.parametrize("priorities", [False, True])
-def test_lockstep_gives_the_same_again(nodes: Any, fresh: Path, tmp_path: Path, priorities: bool) -> None:
+def test_lockstep_gives_the_same_again(nodes: Any, fresh: Path, tmp_path: Path) -> None:
     """Of a task whose observations are the same in every process."""
     changes = {
         "env__id": "CartPole-v1",
         "collect__sync": True,
         "steps": 600,
-        "agent__priority": {"enabled": priorities},
+        "agent__priority": {"enabled": True},
     }
     states = []
     for name in ("one", "two"):
@@ -161,7 +160,7 @@ def go_wrong(folder: Path, names: tuple[str, ...]) -> None:
     """Has one fault after the other happen, each when some steps have been played after the last."""
     enough = 0
     for name in names:
-        enough += 600
+        enough += 900
         while len(journal.rows(folder)) < enough:
             time.sleep(0.02)
         (folder / name).touch()
@@ -170,9 +169,10 @@ def go_wrong(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def test_an_actor_that_is_killed_hangs_or_fails_is_made_anew(nodes: Any, fresh: Path, tmp_path: Path) -> None:
+    (fresh / "slow").touch()
     faults = threading.Thread(target=go_wrong, args=(fresh, ("kill", "hang", "raise")), daemon=True)
     faults.start()
-    outcome = train(config_of(nodes.address, steps=6_000, collect__timeout=3.0), tmp_path)
+    outcome = train(config_of(nodes.address, steps=8_000, collect__timeout=1.5), tmp_path)
     faults.join(1.0)
     assert not faults.is_alive(), "not all went wrong"
     check(tmp_path, fresh, outcome)
@@ -212,10 +212,11 @@ def test_a_resumed_run_goes_on_with_new_episodes(nodes: Any, fresh: Path, tmp_pa
 
 
 def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fresh: Path, tmp_path: Path) -> None:
+    (fresh / "slow").touch()
     node = nodes.add_node(num_cpus=4, object_store_memory=80 * 2**20)
 
     def leave() -> None:
-        while len(journal.rows(fresh)) < 1_000:
+        while len(journal.rows(fresh)) < 2_000:
             time.sleep(0.02)
         nodes.remove_node(node, allow_graceful=False)
 

@@ -72,14 +72,21 @@ class Crew:
             UserError: where no incarnation of an actor can play.
         """
         while not stop() and (waiting := {place.calls[0]: place for place in self.places if place.calls}):
-            ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=LOOK)
-            if ready:
-                yield self._take(waiting[ready[0]])
-                continue
-            now = time.monotonic()
-            for place in waiting.values():
-                if now - place.since > self._timeout + (0.0 if place.sequence else START):
-                    yield self._anew(place, f"it gave nothing for collect.timeout={self._timeout:g} seconds")
+            for place in filter(self._hangs, waiting.values()):  # also while others give chunks all the time
+                yield self._anew(place, f"it gave nothing for collect.timeout={self._timeout:g} seconds")
+                break
+            else:
+                ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=LOOK)
+                if ready:
+                    yield self._take(waiting[ready[0]])
+
+    def _hangs(self, place: Place) -> bool:
+        """Whether an actor's oldest call has taken too long, and is still not done."""
+        allowed = self._timeout + (0.0 if place.sequence else START)
+        if time.monotonic() - place.since <= allowed:
+            return False
+        ready, _ = self._ray.wait([place.calls[0]], timeout=0.0)
+        return not ready
 
     def _take(self, place: Place) -> Chunk | Place:
         try:
@@ -87,7 +94,7 @@ class Crew:
         except self._ray.exceptions.RayTaskError as error:  # our own error, in full
             raise error.as_instanceof_cause() from None
         except self._ray.exceptions.RayError as error:
-            return self._anew(place, f"its process ended ({str(error).strip().splitlines()[-1].strip()})")
+            return self._anew(place, f"its process ended ({_first_sentence(error)})")
         if isinstance(result, Failure):
             return self._anew(place, result.sentence, result)
         expected = place.number, place.incarnation, place.sequence
@@ -119,3 +126,9 @@ class Crew:
         """Ends all actors."""
         for place in self.places:
             self._end(place)
+
+
+def _first_sentence(error: BaseException) -> str:
+    """The first sentence of the last line of an error of Ray, which shows a traceback before it and advice after it."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip().split(". ")[0] if lines else type(error).__name__
