@@ -160,7 +160,7 @@ def go_wrong(folder: Path, names: tuple[str, ...]) -> None:
     """Has one fault after the other happen, each when some steps have been played after the last."""
     enough = 0
     for name in names:
-        enough += 900
+        enough += 600
         while len(journal.rows(folder)) < enough:
             time.sleep(0.02)
         (folder / name).touch()
@@ -172,7 +172,7 @@ def test_an_actor_that_is_killed_hangs_or_fails_is_made_anew(nodes: Any, fresh: 
     (fresh / "slow").touch()
     faults = threading.Thread(target=go_wrong, args=(fresh, ("kill", "hang", "raise")), daemon=True)
     faults.start()
-    outcome = train(config_of(nodes.address, steps=8_000, collect__timeout=1.5), tmp_path)
+    outcome = train(config_of(nodes.address, steps=5_000, collect__timeout=1.5), tmp_path)
     faults.join(1.0)
     assert not faults.is_alive(), "not all went wrong"
     check(tmp_path, fresh, outcome)
@@ -222,7 +222,7 @@ def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fre
 
     thread = threading.Thread(target=leave, daemon=True)
     thread.start()
-    outcome = train(config_of(nodes.address, steps=8_000, num_envs=10, collect__actors=6), tmp_path)
+    outcome = train(config_of(nodes.address, steps=6_000, num_envs=10, collect__actors=6), tmp_path)
     thread.join()
     check(tmp_path, fresh, outcome)
     assert metric(tmp_path, "collect/restarts")[-1] >= 1.0
@@ -247,6 +247,12 @@ def keeper_of(pid: int) -> tuple[str, Path] | None:
     return None
 
 
+def listens_on(processes: list[psutil.Process]) -> set[str]:
+    """The addresses on which processes can be reached."""
+    found = [connection for process in processes for connection in process.net_connections("inet")]
+    return {str(each.laddr.ip).removeprefix("::ffff:") for each in found if each.status == psutil.CONN_LISTEN}
+
+
 @pytest.mark.parametrize("ending", ["done", "SIGINT", "SIGKILL"])
 def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_path: Path, ending: str) -> None:
     from agent.running.distributed.keeper import marked
@@ -266,6 +272,7 @@ def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_p
     mark, folder = kept[0]
     if ending != "done":
         assert len(marked(mark)) >= 4, "Ray's own processes and two actors"
+        assert listens_on([psutil.Process(run.pid), *marked(mark)]) == {"127.0.0.1"}
         run.kill(signal.Signals[ending], group=ending == "SIGINT")
     code = run.wait().code
     assert code == {"done": 0, "SIGINT": 130, "SIGKILL": -9}[ending]

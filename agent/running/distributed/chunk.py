@@ -11,7 +11,7 @@ import torch
 
 from agent.common.observation import ObservationSpec
 from agent.common.seeds import seed_sequence
-from agent.config.algorithm import EpsilonConfig
+from agent.config.parts import EpsilonConfig
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.q_network import persistent_buffers

@@ -25,17 +25,23 @@ QUIET = {
     "RAY_enable_metrics_collection": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+#: Has Ray listen on the loopback interface alone. On Linux it would else take the machine's own address, whatever it
+#: is told, and listen on all interfaces. Ray means it for machines without clusters, and reads it when it is imported.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 #: Seconds that the keeper may take to clear up.
 PATIENCE = 12.0
 
 
-def import_ray() -> Any:
+def import_ray(alone: bool = False) -> Any:
     """The package ray.
+
+    Args:
+        alone: it is to be started in this machine, reachable from nowhere else.
 
     Raises:
         UserError: where it is not installed, naming the extra.
     """
-    os.environ.update(QUIET)  # Ray reads most of them while it is imported
+    os.environ.update(QUIET | (LOOPBACK if alone else {}))  # Ray reads most of them while it is imported
     try:
         import ray
     except ImportError as error:
@@ -56,7 +62,7 @@ class Cluster:
     """
 
     def __init__(self, address: str | None, cpus: int, store: int) -> None:
-        self.ray, self._borrowed = import_ray(), False
+        self.ray, self._borrowed = import_ray(alone=address is None), False
         self._keeper: subprocess.Popen[bytes] | None = None
         if self.ray.is_initialized():  # by the program that calls us, which will shut it down
             self._borrowed = True
