@@ -20,6 +20,7 @@ pytest.importorskip("ray")
 from agent.common.errors import UserError
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
+from agent.networks.encoders import MLPEncoder, register_encoder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.metrics import read_rows
 from agent.running.distributed.cluster import import_ray
@@ -146,6 +147,13 @@ def test_lockstep_gives_the_same_again(nodes: Any, fresh: Path, tmp_path: Path) 
         states.append(state_of(tmp_path / name))
     for one, two in ((states[0][part], states[1][part]) for part in ("agent", "replay", "sampling_generator")):
         assert same(one, two)
+
+
+def test_an_encoder_of_ones_own_plays(nodes: Any, fresh: Path, tmp_path: Path) -> None:
+    """Registered in this process alone, by a function that no module holds."""
+    register_encoder("of_this_test", lambda parts: MLPEncoder(parts.observation.size, parts.hidden, parts.linear))
+    outcome = train(config_of(nodes.address, steps=400, agent__network={"encoder": "of_this_test"}), tmp_path)
+    check(tmp_path, fresh, outcome)
 
 
 def same(one: Any, two: Any) -> bool:

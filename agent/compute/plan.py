@@ -205,7 +205,5 @@ def _graphs(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
         )
     if config.cuda_graphs == "off" or device.type != "cuda":
         return False, ""
-    return (
-        on_device,
-        "each one CUDA graph" if on_device else "no CUDA graphs, since the replay is in the machine's memory",
-    )
+    why = "collect is ray" if config.collect.engine == "ray" else "agent.replay_device is cpu"
+    return on_device, "each one CUDA graph" if on_device else f"no CUDA graphs, since {why}"

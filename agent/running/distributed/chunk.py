@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,12 +70,16 @@ class Setup:
         task: what is played.
         spec: Gymnasium's entry of it, for a process that does not know its id.
         shares: environments of each actor.
+        encoders: that users have registered, by name.
+        heads: that users have registered, by name.
     """
 
     config: TrainConfig
     task: Task
     spec: Any
     shares: tuple[int, ...]
+    encoders: Mapping[str, Any] = field(default_factory=dict)
+    heads: Mapping[str, Any] = field(default_factory=dict)
 
     def config_of(self, actor: int, incarnation: int) -> TrainConfig:
         """The config of one incarnation of an actor: its seed is drawn from (seed, actor, incarnation)."""

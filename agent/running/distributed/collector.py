@@ -10,6 +10,8 @@ import numpy as np
 from agent.common.interrupt import stopping
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
+from agent.networks.encoders import own_encoders
+from agent.networks.heads.registry import own_heads
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyRings
 from agent.running.distributed.chunk import Chunk, Setup, shared_out, weights_of
@@ -58,7 +60,7 @@ class RayCollector:
         """Starts the actors; they begin new episodes."""
         config = self.config
         spec = gym.registry.get(self.task.id)
-        setup = Setup(config, self.task, spec, self._shares)
+        setup = Setup(config, self.task, spec, self._shares, own_encoders(), own_heads())
         tell = self.tracker.console.line
         self._crew = Crew(self._cluster.ray, setup, self._incarnations, config.collect.timeout, tell)
 
