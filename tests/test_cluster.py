@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -64,8 +65,10 @@ def nodes(played: Path) -> Iterator[Any]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **small})
     for _ in range(2):
         cluster.add_node(num_cpus=2, **small)
+    session = Path(cluster.head_node.get_session_dir_path())
     yield cluster
     cluster.shutdown()
+    shutil.rmtree(session, ignore_errors=True)
     del os.environ["PYTHONPATH"]
 
 
