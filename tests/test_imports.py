@@ -37,6 +37,8 @@ RESERVED: dict[str, set[str]] = {
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
         *(
             "agent.running.build",
+            "agent.running.distributed.actor",
+            "agent.running.distributed.collector",
             "envs.actions",
             "envs.aside",
             "envs.batches",
@@ -56,6 +58,7 @@ RESERVED: dict[str, set[str]] = {
         ),
         *("envs.vector", "envs.worker"),
     },
+    "ray": {"agent.running.distributed.cluster"},
     "matplotlib": {"agent.records.plots", *(f"agent.records.comparison.{name}" for name in DRAWING)},
 }
 

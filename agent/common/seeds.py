@@ -16,6 +16,7 @@ STREAMS: Final = (
     "diagnostics",  # noise and batches that are only looked at
     "test",  # seeds of evaluate.py's episodes: never those by which training chose its best agent
     "quantiles",  # the levels of implicit quantiles that are learned
+    "actors",  # of each incarnation of an actor: it splits its own seed into the streams above
 )
 
 

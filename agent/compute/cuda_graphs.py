@@ -125,6 +125,7 @@ class GraphedLearner(Learner):
     def __init__(self, agent: DQN, replay: Replay, seed: int) -> None:
         super().__init__(agent, replay, seed)
         assert isinstance(self.generator, torch.Generator)
+        self._ring = replay
         self._beta = torch.zeros((), dtype=torch.float64, device=replay.place.device)
         self._graph = Graph(self._device_update, [self.generator, *agent.generators()], "the update")
 
@@ -138,9 +139,9 @@ class GraphedLearner(Learner):
 
     def _device_update(self) -> Tensor:
         """One update on the device: loss, norm and, for weighted rows, mean priority, as one tensor [2 or 3]."""
-        batch, weight, rows = self._replay.sample_to_learn(self._config.batch_size, self._beta, self.generator)
+        batch, weight, rows = self._ring.sample_to_learn(self._config.batch_size, self._beta, self.generator)
         loss, norm, priority = self._agent.learn(batch, weight)
-        self._replay.update_priorities(rows, priority)
+        self._ring.update_priorities(rows, priority)
         return torch.stack(
             [torch.as_tensor(x) for x in (loss, norm, *(() if priority is None else (priority.mean(),)))]
         )

@@ -32,6 +32,7 @@ from agent.learning.learner import Learner
 from agent.learning.policy import Policy, TorchPolicy
 from agent.networks.q_network import QNetwork
 from agent.replay.ring import Compile, Replay, as_it_is
+from agent.replay.rings import AnyReplay
 
 Backend = Literal["torch", "numpy", "compiled"]
 
@@ -91,9 +92,11 @@ class Plan:
             case "torch":
                 return AutogradGradient(*arguments, autocast=self.autocast, tf32=self.tf32)
 
-    def learner(self, agent: DQN, replay: Replay, seed: int) -> Learner:
+    def learner(self, agent: DQN, replay: AnyReplay, seed: int) -> Learner:
         """Makes the learner, which draws batches and updates the agent."""
-        return GraphedLearner(agent, replay, seed) if self.graphs else Learner(agent, replay, seed)
+        if self.graphs and isinstance(replay, Replay):
+            return GraphedLearner(agent, replay, seed)
+        return Learner(agent, replay, seed)
 
     def compile(self, batch_size: int, device: torch.device) -> Compile:
         """Compiles a replay's functions for batches of `batch_size` rows; on a CPU it leaves them as they are."""
@@ -125,6 +128,7 @@ def choose_plan(config: TrainConfig, fits_numpy: bool, device: torch.device, par
             f"autocast={config.autocast} does not go with device={device}, where it gains nothing: leave it out"
         )
     overlap = config.overlap == "on" or (config.overlap == "auto" and device.type == "cuda")
+    overlap = overlap and config.collect.engine == "local"  # actors play meanwhile in any case
     tf32, bf16 = config.autocast != "none", config.autocast == "bf16"
     parts = [backend_line, graphs_line, "while the environments step" if overlap else ""]
     parts += ["TF32" if tf32 else "", "bfloat16 in the encoder" if bf16 else ""]
@@ -191,7 +195,8 @@ def _missing_compiler(device: torch.device) -> str:
 
 def _graphs(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
     """Whether to use CUDA graphs, and a phrase for it."""
-    on_device = device.type == "cuda" and config.agent.replay_device == "auto"
+    in_memory = config.agent.replay_device == "cpu" or config.collect.engine == "ray"
+    on_device = device.type == "cuda" and not in_memory
     if config.cuda_graphs == "on" and device.type != "cuda":
         raise UserError(f"cuda_graphs=on needs a CUDA device, and the device is {device}: leave it out")
     if config.cuda_graphs == "on" and not on_device:
@@ -200,4 +205,5 @@ def _graphs(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
         )
     if config.cuda_graphs == "off" or device.type != "cuda":
         return False, ""
-    return on_device, "each one CUDA graph" if on_device else "no CUDA graphs, since agent.replay_device is cpu"
+    why = "collect is ray" if config.collect.engine == "ray" else "agent.replay_device is cpu"
+    return on_device, "each one CUDA graph" if on_device else f"no CUDA graphs, since {why}"

@@ -34,6 +34,10 @@ def without_effect(config: TrainConfig, words: Iterable[str]) -> Iterator[str]:
         idle["eval.video_every"] = "eval.video is false"
     if config.eval.share:
         idle["eval.num_envs"] = "eval.share is true, which plays in one of training's"
+    if config.collect.engine == "local":
+        idle["collect"] = "collect is local"
+    else:
+        idle |= _idle_beside_ray(config)
     if config.eval.stop_at is None:
         idle["eval.stop_patience"] = "eval.stop_at is null"
     if not config.eval.episodes:
@@ -47,3 +51,15 @@ def without_effect(config: TrainConfig, words: Iterable[str]) -> Iterator[str]:
             if (key == name or key.startswith(f"{name}.")) and not why.startswith(f"{key} "):
                 yield f"{word} does nothing: {why}"
                 break
+
+
+def _idle_beside_ray(config: TrainConfig) -> dict[str, str]:
+    """The options that nothing reads where actors collect, with the reasons."""
+    collect, idle = config.collect, {"overlap": "with collect=ray the environments always step meanwhile"}
+    if collect.address is not None:
+        idle["collect.memory"] = "the cluster at collect.address has its own"
+    if collect.sync:
+        idle["collect.publish"] = "with collect.sync=true each chunk is played with the newest weights"
+    if collect.ladder:
+        idle["agent.epsilon"] = "with collect.ladder=true each actor has its own ε"
+    return idle

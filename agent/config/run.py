@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
+from agent.config.collect import CollectConfig
 from agent.config.ranges import AT_LEAST_ONE, COPIES, COUNTED, EPISODES, NOT_NEGATIVE, SEED, THREADS, VALUE, at_least
 
 
@@ -88,6 +89,7 @@ class TrainConfig:
     cuda_graphs: Literal["auto", "off", "on"] = "auto"
     overlap: Literal["auto", "off", "on"] = "auto"
     autocast: Literal["none", "tf32", "bf16"] = "none"
+    collect: CollectConfig = field(default_factory=CollectConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -105,6 +107,19 @@ class TrainConfig:
                 f"agent.batch_size is {self.agent.batch_size}: it must be at most agent.replay_size "
                 f"({self.agent.replay_size})"
             )
+        if self.collect.engine == "ray":
+            self._check_ray()
+
+    def _check_ray(self) -> None:
+        if self.collect.actors > self.num_envs:
+            raise UserError(
+                f"collect.actors is {self.collect.actors} and num_envs is {self.num_envs}: each actor plays at least "
+                "one environment; raise num_envs or lower collect.actors"
+            )
+        if self.eval.share:
+            raise UserError("eval.share=true does not go with collect=ray: the environments are the actors'")
+        if self.cuda_graphs == "on":
+            raise UserError("cuda_graphs=on does not go with collect=ray, whose replay is in the machine's memory")
 
 
 @dataclass(frozen=True)

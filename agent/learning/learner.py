@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from agent.common.seeding import Generator
 from agent.learning.dqn import DQN, UpdateMetrics
-from agent.replay.ring import Replay
+from agent.replay.rings import AnyReplay
 
 
 class Learner:
@@ -16,7 +16,7 @@ class Learner:
         seed: of the draws of batches.
     """
 
-    def __init__(self, agent: DQN, replay: Replay, seed: int) -> None:
+    def __init__(self, agent: DQN, replay: AnyReplay, seed: int) -> None:
         self._agent, self._replay, self._config = agent, replay, agent.config
         self.generator: Generator = replay.place.generator(seed, "replay")
 

@@ -163,6 +163,11 @@ def register_encoder(name: str, factory: EncoderFactory) -> None:
     _FACTORIES[name] = factory
 
 
+def own_encoders() -> dict[str, EncoderFactory]:
+    """The encoders that users have registered, by name: a process that plays for this one registers them, too."""
+    return {name: factory for name, factory in _FACTORIES.items() if name not in BUILT_IN}
+
+
 def build_encoder(parts: EncoderParts) -> Encoder:
     """The encoder that the config names; `auto` chooses by the kind and size of the observations.
 

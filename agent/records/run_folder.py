@@ -25,10 +25,19 @@ CONFIG = "config.yaml"
 #: The other files and folders that a run writes.
 WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
 #: Options that may differ between a run and its resumption: none of them belongs to the algorithm or the task.
-FREE = ("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume")
+FREE = (
+    *("collect.address", "collect.chunk", "collect.memory", "collect.publish", "collect.timeout"),
+    *("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume"),
+)
 
 #: The config nodes that Hydra's groups set, for groups that are not named like their node.
-GROUPS = {"env": ("env", "id"), "noise": ("agent", "noise"), "task": ("agent",), "sizes": ("agent",)}
+GROUPS = {
+    "env": ("env", "id"),
+    "collect": ("collect", "engine"),
+    "noise": ("agent", "noise"),
+    "task": ("agent",),
+    "sizes": ("agent",),
+}
 
 
 def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
@@ -162,7 +171,7 @@ def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides:
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         path = GROUPS.get(key) or tuple(key.split("."))
-        if path[0] in FREE:
+        if path[0] in FREE or ".".join(path) in FREE:
             _assign(merged, path, _select(asked, path))
             continue
         difference = first_difference(_select(saved, path), _select(asked, path), ".".join(path))

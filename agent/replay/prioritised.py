@@ -91,6 +91,19 @@ class PrioritisedReplay(Replay):
         weight = (priority / priority.min()) ** -beta
         return self._n_step_transitions(rows), single(weight), rows
 
+    def at_shares(self, share: Array) -> tuple[Array, Array]:
+        """The rows at shares [B] of the sum of all priorities, and their priorities p^α [B]."""
+        rows = self._tree.find(share)
+        return rows, self._tree.leaves[rows]
+
+    def total(self) -> float:
+        """The sum of all priorities p^α; waits for the device."""
+        return float(self._tree.total())
+
+    def share_largest(self, other: "PrioritisedReplay") -> None:
+        """Has the largest priority so far in common with another replay, before either is written to."""
+        self._largest = other._largest
+
     def _raise(self, priority: Array) -> Array:
         """(p + ε)^α; also keeps the largest ever stored up to date."""
         raised = finite_or((double(priority).clip(0.0) + LEAST) ** self.exponent, self._largest)
@@ -99,7 +112,7 @@ class PrioritisedReplay(Replay):
 
     def priority_metrics(self) -> dict[str, float]:
         """Mean priority p^α of all starts, and the largest ever seen; waits for the device."""
-        mean = float(self._tree.total()) / max(self.count, 1)
+        mean = self.total() / max(self.count, 1)
         return {"replay/priority_mean": mean, "replay/priority_largest": float(self._largest[0])}
 
     def _push_starts(self) -> None:

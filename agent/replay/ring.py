@@ -79,7 +79,7 @@ class Replay:
         self.rows, self.num_envs = ring_rows(capacity, num_envs, spec.stack), num_envs
         self.n_step, self.gamma, self.place = n_step, gamma, Place(device, tensors)
         self._size = size = self.rows * num_envs
-        self._transition_bytes = 2 * spec.size * np.dtype(spec.dtype).itemsize  # of its two observations
+        self.transition_bytes = 2 * spec.size * np.dtype(spec.dtype).itemsize  # of its two observations
         self._frames = Frames(spec, self.rows, num_envs, self.place)
         self.scalars, self.starts = self.place.zeros((size, 4)), self.place.zeros(size, "int64")
         powers = gamma ** np.arange(n_step + 1, dtype=np.float64)  # γ^0 … γ^n
@@ -167,7 +167,7 @@ class Replay:
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
         """`count` samples to learn from, one after the other; see `sample_to_learn`."""
         # On a device one at a time: functions are compiled for batches of one size.
-        at_once = self.place.pick(max(AT_ONCE // (size * self._transition_bytes), 1), 1)
+        at_once = self.place.pick(max(AT_ONCE // (size * self.transition_bytes), 1), 1)
         while count > 0:
             yield from map(Sample, self.sample_many(min(count, at_once), size, generator))
             count -= at_once
@@ -178,6 +178,10 @@ class Replay:
     def gather(self, start: Array) -> Batch[Array]:
         """The n-step transitions that begin at the flat rows `start` [B], int64."""
         return Batch(*self._gather(self.place.put(start)))
+
+    def at_ranks(self, rank: Array) -> Batch[Array]:
+        """The transitions at the starts number `rank` [B] of the queue, counted from the oldest."""
+        return Batch(*self._gather(take_round(self.starts, rank + self.first)))
 
     def _n_step_transitions(self, start: Array) -> tuple[Array, ...]:
         """The fields of `gather`, on the replay's own arrays."""
@@ -199,6 +203,10 @@ class Replay:
             discount, after = take(self._powers, length) * (1.0 - terminated), start + length * self.num_envs
         next_observation = self._frames.take(after)
         return self._frames.take(start), integer(first[:, ACTION]), reward, discount, next_observation
+
+    def priority_metrics(self) -> dict[str, float]:
+        """What is logged of priorities: nothing, where there are none."""
+        return {}
 
     def not_finite(self) -> str:
         """Names the stored values that are not finite: "rewards", "observations", both, or "" for neither."""

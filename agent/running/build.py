@@ -1,5 +1,6 @@
 """From a config to the objects of a run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from agent.learning.dqn import DQN
 from agent.networks.build import build_network
 from agent.replay.prioritised import PrioritisedReplay, prioritised_bytes
 from agent.replay.ring import Replay, required_bytes
+from agent.replay.rings import AnyRings, PrioritisedRings, Rings
 from agent.running.filming import draw_into_memory
 from agent.running.resources import check_replay_memory, threads_for_numpy
 from envs.aside import Aside
@@ -34,6 +36,39 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
     if plan.backend == "compiled":
         torch.compiler.reset()  # the jobs of a sweep share a process, which compiles a function eight times at most
     return DQN(network, config.agent, task.actions, config.seed, device, plan.policy, plan.gradient), plan
+
+
+def build_player(config: TrainConfig, task: Task, initialised_by: int) -> DQN:
+    """An agent that only acts, on the CPU, whose parameters others will give it.
+
+    Args:
+        config: its own; `seed` is of its exploration.
+        task: what it plays.
+        initialised_by: the seed of the first parameters, and of what is never learned, as fixed priors.
+    """
+    generator = torch_generator(initialised_by, "initialisation")
+    network = build_network(config.agent, task.observation, task.actions, generator)
+    plan = Plan(numpy_policy=config.backend != "torch" and NumpyNetwork.fits(network))
+    return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy)
+
+
+def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRings:
+    """A ring for each actor in the machine's memory, if they fit: each has the part of its environments in the whole.
+
+    Args:
+        config: of the run.
+        task: what is played.
+        shares: environments of each actor.
+    """
+    agent, count = config.agent, config.num_envs
+    sizes = [(-(-agent.replay_size * share // count), share, task.observation) for share in shares]
+    bytes_of = prioritised_bytes if agent.priority.enabled else required_bytes
+    check_replay_memory(sum(bytes_of(*size) for size in sizes), torch.device("cpu"))
+    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma}
+    if agent.priority.enabled:
+        exponent = agent.priority.exponent
+        return PrioritisedRings([PrioritisedReplay(*size, exponent=exponent, **options) for size in sizes])
+    return Rings([Replay(*size, **options) for size in sizes])
 
 
 def build_replay(config: TrainConfig, task: Task, device: torch.device, plan: Plan) -> Replay:

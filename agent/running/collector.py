@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -12,6 +12,7 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
+from agent.replay.rings import AnyReplay
 from envs import resuming
 from envs.episodes import Repeats
 from envs.make import Task
@@ -19,6 +20,30 @@ from envs.vector import begin_step
 
 #: Steps of an episode from which on it takes so long to play them again that a person should know of it.
 LONG = 10_000
+
+
+class AnyCollector(Protocol):
+    """What a trainer knows of whoever plays the environments."""
+
+    step: int  # transitions so far
+
+    def begin(self) -> None:
+        """Begins the first episodes."""
+
+    def send(self) -> int:
+        """Has the next steps begin; returns the step count that they are known to lead to."""
+
+    def receive(self, arrived: Callable[[], None] | None = None) -> None:
+        """Waits for steps that have begun, calls `arrived`, and stores and counts them."""
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged of collecting since the last call."""
+
+    def state(self, of_episodes: bool = True) -> dict[str, Any]:
+        """What a checkpoint has to hold of it."""
+
+    def load_state(self, step: int, state: dict[str, Any] | None) -> None:
+        """Goes on at `step` from a saved state."""
 
 
 class Collector:
@@ -88,6 +113,10 @@ class Collector:
         life_lost = self._life_lost(info) if self.config.env.life_loss else None
         self.replay.add(self._action, stored, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing: what is measured of a run says it all."""
+        return {}
 
     def state(self, of_episodes: bool = True) -> dict[str, Any]:
         """Where the episodes under way stand: everything that a checkpoint has to hold of them.
@@ -175,3 +204,17 @@ class Collector:
             self.tracker.log(self.step, episode)
             self._returns[i], self._lengths[i] = 0.0, -1  # the next step, which only resets, makes it 0
         self._begins, self._resets = resets, ended
+
+
+def in_process(
+    config: TrainConfig,
+    task: Task,
+    envs: VectorEnv[Any, Any, Any] | None,
+    agent: DQN,
+    replay: AnyReplay,
+    tracker: Tracker,
+) -> Collector:
+    """The collector of a run that plays its own environments."""
+    assert envs is not None
+    assert isinstance(replay, Replay)
+    return Collector(config, task, envs, agent, replay, tracker)

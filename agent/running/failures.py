@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agent.common.errors import UserError, words_of
 from agent.records.checkpoint import latest_checkpoint
+from envs.failure import BrokenEnvironmentError
 
 #: This package and torch: an error that they raise is not the environment's.
 _OURS = Path(__file__).resolve().parents[1]
@@ -17,7 +18,7 @@ class EnvironmentFailedError(UserError):
 def is_environments_own(error: BaseException) -> bool:
     """Whether an error comes from an environment, or from envs/, which checks it; not from agent/ or torch."""
     frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
+    if not frames or isinstance(error, BrokenEnvironmentError):
         return True
     innermost = Path(frames[-1].filename)
     return not innermost.is_relative_to(_OURS) and "torch" not in innermost.parts

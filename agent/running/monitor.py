@@ -1,6 +1,6 @@
 """The metrics of learning: they are gathered as tensors on the device and become floats once per interval."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,7 @@ import torch
 from agent.common.seeding import restore, torch_generator
 from agent.learning.dqn import DQN, UpdateMetrics
 from agent.records.tracking import Tracker
-from agent.replay.prioritised import PrioritisedReplay
-from agent.replay.ring import Replay
+from agent.replay.rings import AnyReplay
 
 ROWS = 512  # transitions on which Q values and the effect of the noise are measured
 
@@ -25,7 +24,7 @@ class Monitor:
     It draws from random streams of its own, so that measuring changes nothing in training.
     """
 
-    def __init__(self, agent: DQN, replay: Replay, tracker: Tracker, seed: int) -> None:
+    def __init__(self, agent: DQN, replay: AnyReplay, tracker: Tracker, seed: int) -> None:
         self._agent, self._replay, self._tracker = agent, replay, tracker
         self._batches = torch_generator(seed, "diagnostics", 0, device=replay.place.device)
         self._noise = torch_generator(seed, "diagnostics", 1, device=agent.device)
@@ -38,8 +37,8 @@ class Monitor:
             metrics = metrics._replace(priority=metrics.priority.mean())
         self._reported.append(metrics)
 
-    def log(self, step: int, seconds: float) -> None:
-        """Logs the interval that ends at `step`, after `seconds` of training.
+    def log(self, step: int, seconds: float, others: Mapping[str, float] | None = None) -> None:
+        """Logs the interval that ends at `step`, after `seconds` of training, with `others` beside its own metrics.
 
         Raises:
             NotFiniteError: before anything that is not a number could be saved.
@@ -55,8 +54,8 @@ class Monitor:
             "speed/updates_per_second": (agent.updates - last_updates) / elapsed,
             "time/train_seconds": seconds,
         }
-        if isinstance(self._replay, PrioritisedReplay):
-            metrics |= self._replay.priority_metrics()
+        metrics |= self._replay.priority_metrics() | dict(others or {})
+        if agent.config.priority.enabled:
             metrics["replay/beta"] = agent.config.priority.beta_at(step)
         seen = self._look() if self._reported else {}
         self._reported.clear()

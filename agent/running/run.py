@@ -20,6 +20,8 @@ from agent.records.run_folder import write_config
 from agent.records.saved_agent import check_env, load_agent
 from agent.records.tracking import Tracker
 from agent.running.build import build_agent, build_envs, build_replay
+from agent.running.distributed.collector import RayCollector
+from agent.running.distributed.starting import rings_of, start_collector
 from agent.running.failures import Folder
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.taking_over import load_state
@@ -56,8 +58,10 @@ def train(
     home = place.path
     task = task_of(config, folder, resumed=begun is not None)
     agent, plan = build_agent(config, task, device)
-    replay = build_replay(config, task, device, plan)
-    envs = build_envs(config, task)
+    by_actors = config.collect.engine == "ray"
+    rings = rings_of(config, task) if by_actors else None
+    replay = build_replay(config, task, device, plan) if rings is None else rings
+    envs = None if by_actors else build_envs(config, task)
     home.mkdir(parents=True, exist_ok=True)
     step, state = begun if begun is not None else (0, {})
     truncate_jsonl(home / "metrics.jsonl", step, again="eval/" if state.get("evaluation_due") else None)
@@ -69,12 +73,15 @@ def train(
         console.line(str(agent.network))
     console.line(plan.line)
     warn(config, console)
-    if (note := note_on_global_draws(task, envs)) is not None:
+    if envs is not None and (note := note_on_global_draws(task, envs)) is not None:
         console.line(note)
     tracker = Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
+    collector: RayCollector | None = None
     try:
         write_config(home, to_plain(config), overrides)  # from here on it holds a run
-        trainer = Trainer(config, task, envs, agent, replay, tracker, place, plan)
+        if rings is not None:
+            collector = start_collector(config, task, agent, rings, tracker)
+        trainer = Trainer(config, task, envs, agent, replay, tracker, place, plan, collector)
         if begun is not None:
             load_state(trainer, step, state)
         with Interrupt() as interrupt:
@@ -84,7 +91,10 @@ def train(
         tracker.finish(1)
         raise
     finally:
-        close_quietly(envs.close, task.id)
+        if envs is not None:
+            close_quietly(envs.close, task.id)
+        if collector is not None:
+            collector.close()
         console.close()
     return outcome
 

@@ -48,7 +48,8 @@ def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
     for name in ("agent", "replay", "collector", "monitor"):
         if name in state or name != "collector":  # which checkpoints of version 2 lack
             check_like(state[name], ours[name], name)
-    check_replay(state["replay"], trainer.task.actions)
+    for replay in state["replay"].get("rings", [state["replay"]]):
+        check_replay(replay, trainer.task.actions)
     acting = state["agent"]["acting"]
     held, shape = acting["held"], (trainer.config.num_envs, trainer.agent.noise.size)
     if held is not None and getattr(held, "shape", None) != shape:

@@ -19,9 +19,9 @@ from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
-from agent.replay.ring import Replay
+from agent.replay.rings import AnyReplay
 from agent.running.build import aside_of
-from agent.running.collector import Collector
+from agent.running.collector import AnyCollector, in_process
 from agent.running.description import describe
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
@@ -42,18 +42,20 @@ class Trainer:
         self,
         config: TrainConfig,
         task: Task,
-        envs: VectorEnv[Any, Any, Any],
+        envs: VectorEnv[Any, Any, Any] | None,
         agent: DQN,
-        replay: Replay,
+        replay: AnyReplay,
         tracker: Tracker,
         run_dir: Path | Folder,
         plan: Plan = TORCH,
+        collector: AnyCollector | None = None,
     ) -> None:
         self.config, self.task, self.agent, self.replay, self.tracker = config, task, agent, replay, tracker
         self.folder = run_dir if isinstance(run_dir, Folder) else Folder(run_dir)
         self._saver = Saver(self.folder, config.checkpoint.keep)
-        self.collector = Collector(config, task, envs, agent, replay, tracker)
-        self.evaluator = Evaluator(config, task, agent, tracker, self.folder, aside_of(config, task, envs))
+        self.collector: AnyCollector = collector or in_process(config, task, envs, agent, replay, tracker)
+        aside = None if envs is None else aside_of(config, task, envs)
+        self.evaluator = Evaluator(config, task, agent, tracker, self.folder, aside)
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
@@ -103,7 +105,7 @@ class Trainer:
             saving = checkpoint(self.step) or complete
             if log(self.step) or saving:  # a kill would lose what waits to be logged
                 self.folder.check()
-                self._monitor.log(self.step, self._seconds)
+                self._monitor.log(self.step, self._seconds, self.collector.metrics())
             if saving:
                 self._checkpoint()
             self._evaluate(interrupt)

@@ -35,6 +35,11 @@ def register_head(name: str, factory: HeadFactory) -> None:
     _FACTORIES[name] = factory
 
 
+def own_heads() -> dict[str, HeadFactory]:
+    """The heads that users have registered, by name: a process that plays for this one registers them, too."""
+    return {name: factory for name, factory in _FACTORIES.items() if name not in HEADS}
+
+
 def build_head(parts: HeadParts) -> Head:
     """The head that `agent.head` names.
 

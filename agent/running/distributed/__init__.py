@@ -1,0 +1,1 @@
+"""Collection by actors on Ray: the only package that knows it."""

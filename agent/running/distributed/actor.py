@@ -1,0 +1,101 @@
+"""An actor: a process that plays its own environments by a copy of the network, a chunk at a time."""
+
+import os
+import time
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from agent.common.errors import UserError, words_of
+from agent.config.run import TrainConfig
+from agent.networks.encoders import register_encoder
+from agent.networks.heads.registry import register_head
+from agent.running.build import build_envs, build_player
+from agent.running.collector import Collector
+from agent.running.distributed.chunk import Chunk, Failure, Recorder, Setup, Weights, load_weights
+from agent.running.failures import is_environments_own
+from agent.running.resources import prepare_cpu
+
+
+class Actor:
+    """Plays by the code of the collector in one process, which writes to a recorder in place of a replay.
+
+    Args:
+        setup: of all actors.
+        actor: its number.
+        incarnation: how many there have been with this number before.
+    """
+
+    def __init__(self, setup: Setup, actor: int, incarnation: int) -> None:
+        prepare_cpu(1)
+        self._names = {"actor": actor, "incarnation": incarnation}
+        self._config: TrainConfig = setup.config_of(actor, incarnation)
+        self._setup, self._sequence = setup, 0
+        self._collector: Collector | None = None
+        self._recorder = Recorder(setup.task.observation)
+        self._ended = 0.0
+
+    def process(self) -> int:
+        """The id of its process."""
+        return os.getpid()
+
+    def play(self, step: int, version: int, weights: Weights) -> Chunk | Failure:
+        """Plays the next chunk.
+
+        Args:
+            step: of the run: says whether actions are still uniform, and ε.
+            version: updates that made the weights.
+            weights: to act by; they are copied.
+
+        Returns:
+            What was played, or the environment's own error.
+        """
+        began = time.monotonic()
+        waiting = began - self._ended if self._ended else 0.0
+        try:
+            chunk = self._play(step, version, weights, began, waiting)
+        except (Exception, SystemExit) as error:
+            if not is_environments_own(error):
+                raise
+            detail = error.detail if isinstance(error, UserError) else ""
+            name = self._setup.task.id
+            return Failure(str(error) if isinstance(error, UserError) else f"{name} failed: {words_of(error)}", detail)
+        self._ended = time.monotonic()
+        return chunk
+
+    def _play(self, step: int, version: int, weights: Weights, began: float, waiting: float) -> Chunk:
+        if self._collector is None:
+            self._collector = self._make()
+            self._collector.begin()
+        collector = self._collector
+        load_weights(collector.agent, weights, version)
+        collector.step, steps = step, []
+        for _ in range(self._config.collect.chunk):
+            before = collector.step
+            collector.send()
+            collector.receive()
+            steps.append(collector.step - before)
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        return self._recorder.chunk(
+            Chunk,
+            **self._names,
+            sequence=sequence,
+            version=version,
+            steps=tuple(steps),
+            playing=time.monotonic() - began,
+            waiting=waiting,
+        )
+
+    def _make(self) -> Collector:
+        task, spec, recorder = self._setup.task, self._setup.spec, self._recorder
+        for name, encoder in self._setup.encoders.items():
+            register_encoder(name, encoder)
+        for name, head in self._setup.heads.items():
+            register_head(name, head)
+        if spec is not None and spec.id not in gym.registry:
+            gym.registry[spec.id] = spec
+        agent = build_player(self._config, task, self._setup.config.seed)
+        envs: Any = build_envs(self._config, task)
+        with np.errstate(all="ignore"):
+            return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]

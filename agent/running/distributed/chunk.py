@@ -1,0 +1,179 @@
+"""The parts of a run that actors and learner exchange: what an actor is made of, and what it has played."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from agent.common.observation import ObservationSpec
+from agent.common.seeds import seed_sequence
+from agent.config.parts import EpsilonConfig
+from agent.config.run import TrainConfig
+from agent.learning.dqn import DQN
+from agent.networks.q_network import persistent_buffers
+from envs.make import Task
+
+#: Ape-X's ladder: actor i of N acts by ε^(1 + α·i/(N − 1)) (Horgan et al. 2018, arXiv 1803.00933, §4).
+LADDER, STEEPNESS = 0.4, 7.0
+
+#: Parameters [P] and the buffers of encoders by their names, as arrays.
+Weights = Mapping[str, np.ndarray]
+
+
+class Chunk(NamedTuple):
+    """T vector steps of the E environments of an actor.
+
+    `first` holds the observations with which an incarnation began; only its chunk number 0 has it. Of stacked frames
+    the observations hold the newest alone.
+    """
+
+    actor: int
+    incarnation: int
+    sequence: int  # number of the chunk among those of the incarnation
+    version: int  # updates that had made the weights
+    first: np.ndarray | None  # [E, *shape]
+    action: np.ndarray  # [T, E]
+    reward: np.ndarray  # [T, E], as stored
+    terminated: np.ndarray  # [T, E]
+    truncated: np.ndarray  # [T, E]
+    observation: np.ndarray  # [T, E, *shape], after each step
+    life_lost: np.ndarray | None  # [T, E]
+    steps: tuple[int, ...]  # real transitions of each vector step
+    episodes: tuple[tuple[int, float, int], ...]  # vector step, return and length of each episode that ended
+    lines: tuple[str, ...]  # for the console
+    playing: float  # seconds
+    waiting: float  # seconds between the last chunk and this one
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its arrays."""
+        return sum(getattr(field, "nbytes", 0) for field in self)
+
+
+class Failure(NamedTuple):
+    """An environment's own error, after which the incarnation is of no use any more."""
+
+    sentence: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that an actor is made from.
+
+    Attributes:
+        config: of the run; the actor's own seed and number of environments are put in by `config_of`.
+        task: what is played.
+        spec: Gymnasium's entry of it, for a process that does not know its id.
+        shares: environments of each actor.
+        encoders: that users have registered, by name.
+        heads: that users have registered, by name.
+    """
+
+    config: TrainConfig
+    task: Task
+    spec: Any
+    shares: tuple[int, ...]
+    encoders: Mapping[str, Any] = field(default_factory=dict)
+    heads: Mapping[str, Any] = field(default_factory=dict)
+
+    def config_of(self, actor: int, incarnation: int) -> TrainConfig:
+        """The config of one incarnation of an actor: its seed is drawn from (seed, actor, incarnation)."""
+        config, agent = self.config, self.config.agent
+        drawn = seed_sequence(config.seed, "actors", actor, incarnation).generate_state(1, np.uint64)[0]
+        if config.collect.ladder:
+            epsilon = ladder(actor, len(self.shares))
+            agent = replace(agent, epsilon=EpsilonConfig(start=epsilon, end=epsilon))
+        before, share = sum(self.shares[:actor]), self.shares[actor]
+        mean_envs = min(max(agent.noise.mean_envs - before, 0), share)  # the first ones of all
+        agent = replace(agent, noise=replace(agent.noise, mean_envs=mean_envs))
+        alone = replace(config.collect, engine="local")
+        return replace(config, agent=agent, collect=alone, seed=int(drawn >> np.uint64(1)), num_envs=share)
+
+
+def ladder(actor: int, actors: int) -> float:
+    """The constant ε of an actor on Ape-X's ladder."""
+    return float(LADDER ** (1.0 + STEEPNESS * actor / max(actors - 1, 1)))
+
+
+def shared_out(count: int, actors: int) -> tuple[int, ...]:
+    """How many of `count` environments each actor has: as even as can be, the first ones have one more."""
+    each, more = divmod(count, actors)
+    return tuple(each + (actor < more) for actor in range(actors))
+
+
+def weights_of(agent: DQN) -> Weights:
+    """A copy of what acts, as arrays in the machine's memory."""
+    named = {"": agent.parameters, **persistent_buffers(agent.network)}
+    return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
+
+
+def load_weights(agent: DQN, weights: Weights, version: int) -> None:
+    """Copies weights into an agent, which counts them as made by `version` updates."""
+    with torch.no_grad():
+        for name, value in {"": agent.parameters, **persistent_buffers(agent.network)}.items():
+            value.copy_(torch.from_numpy(np.array(weights[name])))
+    agent.updates = version
+
+
+class Recorder:
+    """Stands for replay and tracker in an actor, and keeps what they are given for the next chunk."""
+
+    def __init__(self, spec: ObservationSpec) -> None:
+        self._newest = -spec.stored_shape[0] if spec.stack > 1 else 0
+        self.console = self
+        self._clear()
+
+    def _clear(self) -> None:
+        self._first: np.ndarray | None = None
+        self._rows: list[tuple[np.ndarray, ...]] = []
+        self._lost: list[np.ndarray | None] = []
+        self._episodes: list[tuple[int, float, int]] = []
+        self._lines: list[str] = []
+
+    def begin(self, observation: np.ndarray) -> None:
+        """Takes the first observations, as a replay does."""
+        self._first = self._stored(observation)
+
+    def add(self, *row: Any) -> None:
+        """Takes a vector step, as a replay does."""
+        action, reward, terminated, truncated, observation, life_lost = row
+        arrays = action, np.asarray(reward, np.float32), terminated, truncated
+        self._rows.append((*(array.copy() for array in arrays), self._stored(observation)))
+        self._lost.append(life_lost)
+
+    def _stored(self, observation: np.ndarray) -> np.ndarray:
+        return (observation[:, self._newest :] if self._newest else observation).copy()
+
+    def log(self, step: int, episode: Mapping[str, float]) -> None:
+        """Takes the return and length of an episode, as a tracker does."""
+        length = int(episode["train/episode_length"])
+        self._episodes.append((len(self._rows) - 1, float(episode["train/episode_return"]), length))
+
+    def line(self, text: str) -> None:
+        """Takes a line for the console."""
+        self._lines.append(text)
+
+    def chunk(self, make: Callable[..., Chunk], **fields: Any) -> Chunk:
+        """What was taken since the last chunk, made into one."""
+        columns = [np.stack(column) for column in zip(*self._rows, strict=True)]
+        names = ("action", "reward", "terminated", "truncated", "observation")
+        rows = self._rows
+        lost = None
+        if any(part is not None for part in self._lost):
+            nothing = np.zeros(len(rows[0][0]), dtype=bool)
+            lost = np.stack([nothing if part is None else part for part in self._lost])
+        made = make(
+            **dict(zip(names, columns, strict=True)),
+            **fields,
+            first=self._first,
+            life_lost=lost,
+            episodes=tuple(self._episodes),
+            lines=tuple(self._lines),
+        )
+        self._clear()
+        return made

@@ -1,0 +1,215 @@
+"""The collector whose environments are played by actors on Ray."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from agent.common.interrupt import stopping
+from agent.config.run import TrainConfig
+from agent.learning.dqn import DQN
+from agent.networks.encoders import own_encoders
+from agent.networks.heads.registry import own_heads
+from agent.records.tracking import Tracker
+from agent.replay.rings import AnyRings
+from agent.running.distributed.chunk import Chunk, Setup, shared_out, weights_of
+from agent.running.distributed.cluster import Cluster
+from agent.running.distributed.crew import Crew, Place
+from envs.make import Task
+
+#: Calls that an actor has at once: while the learner stores one chunk it plays the next.
+IN_FLIGHT = 2
+
+
+class RayCollector:
+    """Has actors play, and stores what they have played, a chunk at a time.
+
+    The learner makes all updates that a chunk makes due before it takes the next, so that the replay ratio is exact;
+    an actor has two calls at most, so that it never plays far ahead. Its weights are those of the newest version that
+    was published when the call was made.
+
+    Args:
+        config: of the run.
+        task: what is played.
+        cluster: where the actors live.
+        agent: learns; its weights are published.
+        replay: one ring for each actor.
+        tracker: is told of every episode that ends.
+
+    Attributes:
+        step: transitions so far.
+    """
+
+    def __init__(
+        self, config: TrainConfig, task: Task, cluster: Cluster, agent: DQN, replay: AnyRings, tracker: Tracker
+    ) -> None:
+        self.config, self.task, self.agent, self.replay, self.tracker = config, task, agent, replay, tracker
+        self.step = 0
+        self._cluster = cluster
+        self._crew: Crew | None = None
+        self._shares = shared_out(config.num_envs, config.collect.actors)
+        self._incarnations = [0] * config.collect.actors  # of the next crew
+        self._restarts = 0  # of crews before a resume
+        self._version = -1  # updates that had made the weights that are published
+        self._weights: Any = None
+        self._measured = Measures()
+
+    def begin(self) -> None:
+        """Starts the actors; they begin new episodes."""
+        config = self.config
+        spec = gym.registry.get(self.task.id)
+        setup = Setup(config, self.task, spec, self._shares, own_encoders(), own_heads())
+        tell = self.tracker.console.line
+        self._crew = Crew(self._cluster.ray, setup, self._incarnations, config.collect.timeout, tell)
+
+    @property
+    def crew(self) -> Crew:
+        """The actors, which `begin` starts."""
+        assert self._crew is not None, "call begin first"
+        return self._crew
+
+    def send(self) -> int:
+        """Gives the actors calls, with new weights where some are due; returns the steps so far."""
+        self._publish()
+        many = 1 if self.config.collect.sync else IN_FLIGHT
+        for place in self.crew.places:
+            while len(place.calls) < many:
+                self._call(place)
+        return self.step
+
+    def _call(self, place: Place) -> None:
+        self.crew.call(place, self.step, self._version, self._weights)
+
+    def _publish(self) -> None:
+        updates, collect = self.agent.updates, self.config.collect
+        every = 1 if collect.sync else collect.publish
+        if self._version < 0 or updates - self._version >= every:
+            self._weights, self._version = self._cluster.ray.put(weights_of(self.agent)), updates
+
+    def receive(self, arrived: Callable[[], None] | None = None) -> None:
+        """Waits for the next chunk (in lockstep for one of each actor), stores it and counts it; a signal ends it.
+
+        Args:
+            arrived: called when the chunks are there, before anything is stored.
+
+        Raises:
+            UserError: where no incarnation of an actor can play.
+        """
+        began = time.monotonic()
+        chunks = self._round() if self.config.collect.sync else self._next()
+        self._measured.waited(time.monotonic() - began)
+        if arrived is not None:
+            arrived()
+        for chunk in chunks:
+            self._store(chunk)
+
+    def _next(self) -> list[Chunk]:
+        """The chunk that comes first."""
+        for result in self.crew.chunks(stopping):
+            if isinstance(result, Chunk):
+                return [result]
+            self._call(result)
+        return []
+
+    def _round(self) -> list[Chunk]:
+        """One chunk of each actor, in the order of their numbers; none where a signal came in between."""
+        found: dict[int, Chunk] = {}
+        for result in self.crew.chunks(stopping):
+            if isinstance(result, Chunk):
+                found[result.actor] = result
+            else:
+                self._call(result)
+        complete = len(found) == len(self._shares)
+        return [found[number] for number in sorted(found)] if complete else []
+
+    def _store(self, chunk: Chunk) -> None:
+        ring = self.replay.rings[chunk.actor]
+        if chunk.first is not None:
+            self.replay.begin(chunk.actor, chunk.first)
+        before = self.step
+        for i, reward in enumerate(chunk.reward):
+            lost = None if chunk.life_lost is None else chunk.life_lost[i]
+            ring.add(chunk.action[i], reward, chunk.terminated[i], chunk.truncated[i], chunk.observation[i], lost)
+        counted = before + np.add.accumulate(chunk.steps)
+        self.step = int(counted[-1])
+        for line in chunk.lines:
+            self.tracker.console.line(line)
+        for i, episode_return, length in chunk.episodes:
+            episode = {"train/episode_return": episode_return, "train/episode_length": length}
+            self.tracker.log(int(counted[i]), episode)
+        self._measured.took(chunk, self.agent.updates - chunk.version)
+
+    def metrics(self) -> dict[str, float]:
+        """What was measured since the last call."""
+        restarts = self._restarts + (0 if self._crew is None else self._crew.restarts)
+        return {**self._measured.metrics(), "collect/restarts": restarts}
+
+    def state(self, of_episodes: bool = True) -> dict[str, Any]:
+        """What a checkpoint holds: a resumed run goes on with the next incarnations, which begin new episodes."""
+        places = None if self._crew is None else self._crew.places
+        numbers = self._incarnations if places is None else [place.incarnation + 1 for place in places]
+        restarts = self._restarts + (0 if self._crew is None else self._crew.restarts)
+        return {"incarnations": np.array(numbers, dtype=np.int64), "restarts": restarts}
+
+    def load_state(self, step: int, state: dict[str, Any] | None) -> None:
+        """Goes on at `step` from a saved state."""
+        if state is None or "incarnations" not in state:
+            raise ValueError("it was collected without Ray")
+        self.step, self._restarts = step, int(state["restarts"])
+        self._incarnations = [int(number) for number in state["incarnations"]]
+        self.tracker.console.line(
+            "the actors begin new episodes: the run can be gone on with, but is not bit-equal to one never stopped"
+        )
+
+    def close(self) -> None:
+        """Ends the actors, and Ray where it was started here."""
+        if self._crew is not None:
+            self._crew.close()
+        self._cluster.close()
+
+
+class Measures:
+    """Who waits for whom, and how old the weights are by which is played; means over the time between two looks."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._since, self._waited = time.monotonic(), 0.0
+        self._chunks: list[tuple[int, int, float, float, int, int]] = []
+
+    def waited(self, seconds: float) -> None:
+        """The learner has waited for a chunk."""
+        self._waited += seconds
+
+    def took(self, chunk: Chunk, staleness: int) -> None:
+        """A chunk was stored; `staleness` is the updates since its weights were made."""
+        row = chunk.actor, sum(chunk.steps), chunk.playing, chunk.waiting, staleness, chunk.bytes
+        self._chunks.append(row)
+
+    def metrics(self) -> dict[str, float]:
+        """What was measured since the last call.
+
+        Waits are parts of the time: of the actors' mean, and of the learner's. Steps per second are those of an actor
+        while it plays, and of all together.
+        """
+        elapsed = max(time.monotonic() - self._since, 1e-9)
+        rows, waited = np.array(self._chunks, dtype=np.float64).reshape(-1, 6), self._waited
+        self._clear()
+        found = {"collect/learner_wait": waited / elapsed}
+        if not len(rows):
+            return found
+        actors, steps, playing, waiting, staleness, size = rows.T
+        found |= {
+            "collect/actor_wait": float(waiting.sum() / max(waiting.sum() + playing.sum(), 1e-9)),
+            "collect/staleness": float(staleness.mean()),
+            "collect/steps_per_second": float(steps.sum() / elapsed),
+            "collect/bytes_per_step": float(size.sum() / max(steps.sum(), 1.0)),
+        }
+        for actor in np.unique(actors).astype(int):
+            mine = actors == actor
+            name = f"collect/steps_per_second_of_actor_{actor}"
+            found[name] = float(steps[mine].sum() / max(playing[mine].sum(), 1e-9))
+        return found
