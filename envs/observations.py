@@ -20,6 +20,7 @@ from agent.common.errors import UserError, plain
 from agent.common.observation import ObservationSpec
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
 from envs.failure import RuleError, broken
+from envs.parts import named_parts
 from envs.rules import admitted
 
 #: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.
@@ -118,7 +119,7 @@ def observer_of(
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     leaves = list(_leaves(space))
     if not all(_is_flat(leaf) for leaf in leaves):
-        raise UserError(f"{env_id} has observations {space}: their length is not fixed, so no network can take them")
+        raise UserError(_refusal(env_id, space))
     if (length := sum(_length(leaf) for leaf in leaves)) > LONGEST:
         raise UserError(f"{env_id} has observations of {length:,} numbers: the most that are supported are {LONGEST:,}")
     bounds = [_bounds(leaf) for leaf in leaves]
@@ -132,6 +133,16 @@ def observer_of(
     stretched = bool(shift.any() or (scale != 1.0).any())
     moved = stretched and not binary
     return Observer(space, spec, shift if moved else None, scale if moved else None, env_id=env_id)
+
+
+def _refusal(env_id: str, space: gym.Space[Any]) -> str:
+    """The sentence for observations that no network can take: names the part to blame, and what leaves it out."""
+    fit = {name: all(map(_is_flat, _leaves(part))) for name, part in named_parts(space).items()}
+    kept, odd = ([name for name in fit if fit[name] is wanted] for wanted in (True, False))
+    if not kept:
+        return f"{env_id} has observations {space}: their length is not fixed, so no network can take them"
+    names = " and ".join(f"{name!r} ({plain(named_parts(space)[name], 80)})" for name in odd)
+    return f"{env_id} observes {names}, which no network can take: env.observation=[{','.join(kept)}] leaves it out"
 
 
 def _has_bounds(space: spaces.Box) -> bool:

@@ -18,6 +18,7 @@ from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
 from envs.channels import Channels
 from envs.make import Task, load_saved_task
+from envs.wrapping import wrapping_of
 
 #: A description from a stranger may name no more: numbers of an observation, actions.
 MAX_OBSERVATION, MAX_ACTIONS = 1 << 26, 1 << 20
@@ -50,8 +51,8 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
         sketch = _network(config, _observation(said, path), said["actions"], path)
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
-    channels = _channels(said, path)
-    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels)
+    channels, wrapping = _channels(said, path), wrapping_of(said["env"].get("observation", ()))
+    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels, wrapping)
     os.chdir(here)  # paths of other agents are read from it
     if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")

@@ -27,6 +27,7 @@ from agent.running.trainer import Outcome, Trainer
 from envs.closing import close_quietly
 from envs.make import Task, check_bounds, load_saved_task, load_task
 from envs.vector import note_on_global_draws
+from envs.wrapping import wrapping_of
 
 #: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
 LARGE_SIGMA = 0.05
@@ -133,12 +134,13 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     Raises:
         UserError: where there is no such task, or where no file may hold its arguments.
     """
+    env, wrapping = config.env, wrapping_of(config.env.observation)
     if not resumed:
-        check_bounds(config.env.id, config.env.kwargs)  # now, not when the agent is to be evaluated
-        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
+        check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
+        task = load_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
     else:  # it may be a stranger's: checked before anything that it names is made
-        check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
-        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
+        check_env({"id": env.id, "kwargs": env.kwargs}, folder)
+        task = load_saved_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
     try:
         check_env({"id": task.id, "kwargs": task.kwargs}, folder)
     except UserError as error:  # now, not when the first agent is saved
