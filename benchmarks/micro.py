@@ -130,11 +130,10 @@ def update(_: argparse.Namespace) -> Works:
             same = type(by_hand.agent._gradient) is type(eager.agent._gradient)
             fill(by_hand.replay, by_hand.task, 2_000)
             batch = by_hand.replay.sample(128)
-            works[f"{head}, {noise}{', autograd' if same else ', NumPy'}"] = lambda a=by_hand.agent, b=batch: a.update(
-                b
-            )
+            tensors = batch.tensors(torch.device("cpu"))  # each agent gets the kind that it takes
+            works[f"{head}, {noise}, autograd"] = lambda a=eager.agent, b=tensors: a.update(b)
             if not same:
-                works[f"{head}, {noise}, autograd"] = lambda a=eager.agent, b=batch: a.update(b)
+                works[f"{head}, {noise}, NumPy"] = lambda a=by_hand.agent, b=batch: a.update(b)
     return works
 
 

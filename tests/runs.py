@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.config.algorithm import AgentConfig, EpsilonConfig, NoiseConfig
+from agent.config.algorithm import AgentConfig
 from agent.config.parsing import to_plain
+from agent.config.parts import EpsilonConfig, NoiseConfig
 from agent.config.run import EnvConfig, TrainConfig
 from agent.records.run_folder import write_config
 

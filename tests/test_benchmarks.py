@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 
 from agent.command.presets import register_presets
 from agent.common.observation import ObservationSpec
-from agent.config.algorithm import AgentConfig, NetworkConfig
+from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
+from agent.config.parts import NetworkConfig
 from agent.config.run import TrainConfig
 from agent.networks import encoders
 from agent.networks.build import build_network

@@ -20,8 +20,9 @@ from agent.compute.compiled_gradient import CompiledGradient
 from agent.compute.numpy.gradient import NumpyGradient
 from agent.compute.numpy.network import NumpyPolicy
 from agent.compute.plan import Plan
-from agent.config.algorithm import AgentConfig, ImpalaConfig, NetworkConfig
+from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
+from agent.config.parts import ImpalaConfig, NetworkConfig
 from agent.config.run import TrainConfig
 from agent.learning.gradient import AutogradGradient
 from agent.running.build import build_agent

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from agent.common.seeding import torch_generator
 from agent.compute.compiled_gradient import CompiledGradient
-from agent.config.algorithm import (
-    AgentConfig,
+from agent.config.algorithm import AgentConfig
+from agent.config.parts import (
     CategoricalConfig,
     EpsilonConfig,
     ImplicitQuantileConfig,

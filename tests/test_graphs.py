@@ -27,14 +27,8 @@ from agent.common.observation import ObservationSpec
 from agent.common.seeding import seed_sequence, torch_generator
 from agent.compute.cuda_graphs import WARM_UP, Graph, GraphedLearner
 from agent.compute.plan import TORCH, Plan
-from agent.config.algorithm import (
-    AgentConfig,
-    ImplicitQuantileConfig,
-    MunchausenConfig,
-    NetworkConfig,
-    NoiseConfig,
-    PriorityConfig,
-)
+from agent.config.algorithm import AgentConfig
+from agent.config.parts import ImplicitQuantileConfig, MunchausenConfig, NetworkConfig, NoiseConfig, PriorityConfig
 from agent.networks.build import build_network
 from agent.networks.trunks import Impala
 from agent.noise.streams import DeviceNoise

@@ -13,8 +13,9 @@ from making import make_agent
 from torch import Tensor, nn
 
 from agent.common.errors import UserError
-from agent.config.algorithm import AgentConfig, NetworkConfig
+from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
+from agent.config.parts import NetworkConfig
 from agent.learning import targets
 from agent.learning.gradient import AutogradGradient
 from agent.networks.build import build_network, noise_model

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agent.config.algorithm import AgentConfig, NetworkConfig, NoiseConfig
+from agent.config.algorithm import AgentConfig
+from agent.config.parts import NetworkConfig, NoiseConfig
 from agent.networks.build import build_network, noise_model
 from agent.networks.encoders import MLPEncoder
 from agent.networks.heads.base import Sizes, gather_actions

@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from agent.command.presets import register_presets
 from agent.common.errors import UserError
-from agent.config.algorithm import AgentConfig, NetworkConfig, NoiseConfig
+from agent.config.algorithm import AgentConfig
 from agent.config.checks import without_effect
 from agent.config.parsing import leaf_names, nearest, parse, to_plain
+from agent.config.parts import NetworkConfig, NoiseConfig
 from agent.config.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT
 from agent.config.run import EvaluateConfig, TrainConfig
 

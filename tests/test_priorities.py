@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_replay import World, all_starts, rows_of
 
-from agent.config.algorithm import PriorityConfig
+from agent.config.parts import PriorityConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.replay.prioritised import LEAST, PrioritisedReplay, prioritised_bytes
 from agent.replay.ring import Replay, required_bytes

@@ -15,9 +15,10 @@ import torch
 
 from agent.command import composing
 from agent.common.errors import UserError
-from agent.config.algorithm import MOST_LAYERS, AgentConfig, NetworkConfig
+from agent.config.algorithm import AgentConfig
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse, to_plain
+from agent.config.parts import MOST_LAYERS, NetworkConfig
 from agent.config.ranges import Range, above, at_least, between, positive
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.networks import build

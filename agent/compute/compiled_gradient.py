@@ -14,8 +14,8 @@ from torch.func import functional_call, grad_and_value
 from agent.common.arrays import Array, as_tensor
 from agent.compute.compiled import Compiled
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import NO_LEVELS, Result, products
-from agent.learning.loss import Levels, UpdateNoise, update_loss
+from agent.learning.gradient import Result, products
+from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise, update_loss
 from agent.networks.heads.base import Values
 from agent.networks.q_network import QNetwork
 from agent.replay.batch import Batch

@@ -5,164 +5,24 @@ conf/agent/noisy_dqn.yaml explains each option.
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from agent.common.errors import UserError
-from agent.common.schedule import linear
 from agent.config import ranges
-from agent.noise.distributions import Distribution
+from agent.config.parts import (
+    CategoricalConfig,
+    EpsilonConfig,
+    ImplicitQuantileConfig,
+    MunchausenConfig,
+    NetworkConfig,
+    NoiseConfig,
+    PriorityConfig,
+    QuantileConfig,
+)
 
-#: The heads of this package, as agent/networks/heads/registry.py knows them; a user's module may register others.
+#: The heads of this package, as agent/networks/heads/registry.py builds them; a user's module may register others.
 HEADS = ("expected", "categorical", "quantile", "implicit_quantile")
 Loss = Literal["huber", "squared"]
-
-#: A stack of more layers, or layers of more weights, is no network that one machine trains.
-MOST_LAYERS, MOST_WEIGHTS = 64, 2**28
-
-
-@dataclass(frozen=True)
-class CategoricalConfig:
-    """C51: the distribution of the return over `atoms` values, evenly spaced from v_min to v_max."""
-
-    atoms: Annotated[int, ranges.SEVERAL] = 51
-    v_min: Annotated[float, ranges.VALUE] = -10.0
-    v_max: Annotated[float, ranges.VALUE] = 10.0
-
-    def __post_init__(self) -> None:
-        if self.v_min >= self.v_max:
-            raise UserError(
-                f"agent.categorical.v_min is {self.v_min}: it must be below agent.categorical.v_max ({self.v_max})"
-            )
-        gap, greatest = (self.v_max - self.v_min) / (self.atoms - 1), max(abs(self.v_min), abs(self.v_max))
-        if gap < max(1e-6 * greatest, 1e-9):  # neighbouring atoms would be one number in float32
-            raise UserError(
-                f"agent.categorical.v_min and agent.categorical.v_max are {self.v_min} and {self.v_max}: they must be "
-                f"further apart for {self.atoms} atoms"
-            )
-
-
-@dataclass(frozen=True)
-class QuantileConfig:
-    """QR-DQN: `count` quantiles of the return at fixed levels; `kappa` is the threshold of the quantile Huber loss."""
-
-    count: Annotated[int, ranges.COUNT] = 200
-    kappa: Annotated[float, ranges.SCALE] = 1.0
-
-
-@dataclass(frozen=True)
-class ImplicitQuantileConfig:
-    """IQN: a prediction takes `samples` random levels τ, a target `target_samples`, and acting `acting` fixed ones."""
-
-    samples: Annotated[int, ranges.COUNT] = 64
-    target_samples: Annotated[int, ranges.COUNT] = 64
-    acting: Annotated[int, ranges.COUNT] = 32
-    cosines: Annotated[int, ranges.COUNT] = 64
-    kappa: Annotated[float, ranges.SCALE] = 1.0
-
-
-@dataclass(frozen=True)
-class MunchausenConfig:
-    """Munchausen targets: the scaled log-probability of a soft policy of this temperature is added to the reward."""
-
-    enabled: bool = False
-    alpha: Annotated[float, ranges.UNIT] = 0.9
-    temperature: Annotated[float, ranges.positive(1e-6, 1e6)] = 0.03
-    clip: Annotated[float, ranges.Range("at most 0 and at least -1e6", -1e6, 0)] = -1.0
-
-
-@dataclass(frozen=True)
-class PriorityConfig:
-    """Proportional prioritised replay: P(i) ∝ priority^exponent; β rises from `beta` to 1 over `beta_steps` steps."""
-
-    enabled: bool = False
-    exponent: Annotated[float, ranges.UNIT] = 0.5
-    beta: Annotated[float, ranges.UNIT] = 0.4
-    beta_steps: Annotated[int, ranges.AT_LEAST_ONE] = 50_000
-
-    def beta_at(self, step: int) -> float:
-        """β after `step` environment steps: it never passes 1 (Schaul et al. 2016, §3.4)."""
-        return linear(self.beta, 1.0, step, self.beta_steps)
-
-
-@dataclass(frozen=True)
-class EpsilonConfig:
-    """ε-greedy: ε falls linearly from `start` to `end` over `steps` environment steps. With both 0 it is off."""
-
-    start: Annotated[float, ranges.UNIT] = 0.0
-    end: Annotated[float, ranges.UNIT] = 0.0
-    steps: Annotated[int, ranges.AT_LEAST_ONE] = 8_000
-
-    def at(self, step: int) -> float:
-        """ε after `step` environment steps."""
-        return linear(self.start, self.end, step, self.steps)
-
-
-@dataclass(frozen=True)
-class ImpalaConfig:
-    """The trunk of `encoder` impala; see `Impala` in agent/networks/trunks.py."""
-
-    width: Annotated[int, ranges.SIDE] = 1
-    pool: Annotated[int | None, ranges.SIDE] = 6
-    spectral_norm: bool = False
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The network. `hidden` holds the widths of the linear hidden layers; the last is the head's, one per stream."""
-
-    hidden: Annotated[tuple[int, ...], ranges.WIDTH] = (128, 128)
-    dueling: bool = False
-    layer_norm: bool = True
-    encoder: str = "auto"
-    impala: ImpalaConfig = field(default_factory=ImpalaConfig)
-
-    def __post_init__(self) -> None:
-        if not self.hidden:
-            raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
-        if len(self.hidden) > MOST_LAYERS:
-            raise UserError(f"agent.network.hidden has {len(self.hidden)} layers: it must have at most {MOST_LAYERS}")
-        weights = sum(inputs * outputs for inputs, outputs in pairwise(self.hidden))
-        if weights > MOST_WEIGHTS:
-            raise UserError(
-                f"agent.network.hidden has {weights:,} weights between its layers: it must have at most "
-                f"{MOST_WEIGHTS:,}"
-            )
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """Learned noise. conf/agent/noisy_dqn.yaml explains each option.
-
-    agent/networks/build.py reads those of the layers, `DQN.update_noise` those of updates (`draws`, `repeat`, `share`,
-    `mean_rows`), and `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`).
-    """
-
-    enabled: bool = True
-    form: Literal["factorised", "independent", "index"] = "factorised"
-    index: Annotated[int, ranges.DIMENSIONS] = 8
-    prior: Annotated[float, ranges.SCALE] = 0.0
-    sigma0: Annotated[float | None, ranges.at_least(0, 1000)] = None
-    distribution: Distribution = "normal"
-    draws: Annotated[int, ranges.PARTS] = 1
-    repeat: Annotated[int, ranges.DIMENSIONS] = 1
-    share: bool = False
-    hold: Literal["step", "update", "episode"] = "step"
-    mean_envs: Annotated[int, ranges.PARTS] = 4
-    mean_rows: Annotated[float, ranges.UNIT] = 0.5
-
-    def __post_init__(self) -> None:
-        indexed = self.enabled and self.form == "index"
-        for name, asked in (("prior", self.prior > 0.0), ("repeat", self.repeat > 1)):
-            if asked and not indexed:
-                raise UserError(
-                    f"agent.noise.{name}={getattr(self, name)} needs an index: set agent.noise.enabled=true and "
-                    "agent.noise.form=index, or leave it out"
-                )
-        if self.share and not self.enabled:
-            raise UserError(
-                "agent.noise.share=true has no draw to share: set agent.noise.enabled=true, or leave it out"
-            )
 
 
 @dataclass(frozen=True)
@@ -200,53 +60,68 @@ class AgentConfig:
     warmup: Literal["random", "policy"] = "random"
 
     def __post_init__(self) -> None:
-        if self.target_range is not None and (
-            len(self.target_range) != 2 or self.target_range[0] >= self.target_range[1]
-        ):
+        """Refuses combinations that make no sense, by name and with one way to mend them."""
+        _check_learning(self)
+        _check_head(self)
+        _check_head_options(self)
+        _check_noise(self)
+
+
+def _check_learning(agent: AgentConfig) -> None:
+    limits = agent.target_range
+    if limits is not None and (len(limits) != 2 or limits[0] >= limits[1]):
+        raise UserError(f"agent.target_range is {list(limits)!s:.80}: it must be null or two rising numbers")
+    if agent.double and agent.munchausen.enabled:
+        raise UserError(
+            "agent.double does not go with agent.munchausen.enabled, whose soft policy takes no greatest value: "
+            "set agent.double=false"
+        )
+    if agent.epsilon.end > agent.epsilon.start:
+        raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
+    if agent.learning_starts < agent.batch_size and agent.replay_ratio > 0:
+        raise UserError(
+            f"agent.learning_starts is {agent.learning_starts}: it must be at least agent.batch_size "
+            f"({agent.batch_size}), so that the first batch can be filled"
+        )
+
+
+def _check_head(agent: AgentConfig) -> None:
+    if agent.head == "expected":
+        return
+    if agent.loss != "huber":
+        raise UserError(
+            f"agent.loss={agent.loss} does not go with agent.head={agent.head}, which has a loss of its own: "
+            "leave agent.loss at huber"
+        )
+    if agent.noise.prior > 0.0:
+        raise UserError(
+            f"agent.noise.prior does not go with agent.head={agent.head}: it is added to action values, which that "
+            "head does not learn as such; set agent.noise.prior=0"
+        )
+
+
+def _check_head_options(agent: AgentConfig) -> None:
+    for name, value in agent.head_options.items():
+        number = isinstance(value, bool | int | float) and ranges.VALUE.holds(value)
+        if not number and not (isinstance(value, str) and len(value) <= 100):
             raise UserError(
-                f"agent.target_range is {list(self.target_range)!s:.80}: it must be null or two rising numbers"
+                f"agent.head_options.{name!s:.80} must be a number {ranges.VALUE.text}, a truth value or a short word"
             )
-        if self.double and self.munchausen.enabled:
-            raise UserError(
-                "agent.double does not go with agent.munchausen.enabled, whose soft policy takes no greatest value: "
-                "set agent.double=false"
-            )
-        if self.head != "expected" and self.loss != "huber":
-            raise UserError(
-                f"agent.loss={self.loss} does not go with agent.head={self.head}, which has a loss of its own: "
-                "leave agent.loss at huber"
-            )
-        for name, value in self.head_options.items():
-            number = isinstance(value, bool | int | float) and ranges.VALUE.holds(value)
-            if not number and not (isinstance(value, str) and len(value) <= 100):
-                raise UserError(
-                    f"agent.head_options.{name!s:.80} must be a number {ranges.VALUE.text}, a truth value or a short "
-                    "word"
-                )
-        if self.head_options and self.head in HEADS:
-            raise UserError(
-                f"agent.head_options are those of heads of your own, and agent.head={self.head} has options of its own "
-                "name: leave agent.head_options out"
-            )
-        if self.noise.prior > 0.0 and self.head != "expected":
-            raise UserError(
-                f"agent.noise.prior does not go with agent.head={self.head}: it is added to action values, which that "
-                "head does not learn as such; set agent.noise.prior=0"
-            )
-        if self.noise.repeat > 1 and self.head == "implicit_quantile":
-            raise UserError(
-                "agent.noise.repeat does not go with agent.head=implicit_quantile, which has several levels for each "
-                "row already: set agent.noise.repeat=1"
-            )
-        if self.epsilon.end > self.epsilon.start:
-            raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
-        if self.noise.draws and self.batch_size % self.noise.draws:
-            raise UserError(
-                f"agent.noise.draws is {self.noise.draws}: it must divide agent.batch_size ({self.batch_size}), "
-                "or be 0 for one draw per row"
-            )
-        if self.learning_starts < self.batch_size and self.replay_ratio > 0:
-            raise UserError(
-                f"agent.learning_starts is {self.learning_starts}: it must be at least agent.batch_size "
-                f"({self.batch_size}), so that the first batch can be filled"
-            )
+    if agent.head_options and agent.head in HEADS:
+        raise UserError(
+            f"agent.head_options are those of heads of your own, and agent.head={agent.head} has options of its own "
+            "name: leave agent.head_options out"
+        )
+
+
+def _check_noise(agent: AgentConfig) -> None:
+    if agent.noise.repeat > 1 and agent.head == "implicit_quantile":
+        raise UserError(
+            "agent.noise.repeat does not go with agent.head=implicit_quantile, which has several levels for each "
+            "row already: set agent.noise.repeat=1"
+        )
+    if agent.noise.draws and agent.batch_size % agent.noise.draws:
+        raise UserError(
+            f"agent.noise.draws is {agent.noise.draws}: it must divide agent.batch_size ({agent.batch_size}), "
+            "or be 0 for one draw per row"
+        )

@@ -20,7 +20,7 @@ from agent.config.algorithm import AgentConfig
 from agent.learning import targets
 from agent.learning.adam import Adam
 from agent.learning.gradient import AutogradGradient, MakeGradient
-from agent.learning.loss import Levels, UpdateNoise
+from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise
 from agent.learning.policy import MakePolicy, TorchPolicy
 from agent.networks.build import noise_model
 from agent.networks.q_network import QNetwork, flatten_parameters, persistent_buffers
@@ -160,7 +160,7 @@ class DQN:
     def _levels(self, rows: int) -> Levels:
         """Fresh levels τ ~ U(0, 1) for the prediction and the target of each row, for a head of implicit quantiles."""
         if (counts := self.network.head.level_counts) is None:
-            return Levels()
+            return NO_LEVELS
         drawn = torch.rand(rows, sum(counts), generator=self._quantiles_generator, device=self.device)
         return Levels(drawn[:, : counts[0]], drawn[:, counts[0] :])
 

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from agent.common.arrays import Array, as_tensor
 from agent.config.algorithm import AgentConfig
-from agent.learning.loss import Levels, UpdateNoise, update_loss
+from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise, update_loss
 from agent.networks.q_network import QNetwork
 from agent.replay.batch import Batch
-
-NO_LEVELS = Levels()
 
 
 class Result(NamedTuple):

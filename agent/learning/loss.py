@@ -48,6 +48,9 @@ class Levels(NamedTuple):
     target: Tensor | None = None
 
 
+NO_LEVELS = Levels()
+
+
 def update_loss(
     config: AgentConfig,
     online: Network,

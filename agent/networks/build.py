@@ -6,7 +6,8 @@ import torch
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, as_spec
-from agent.config.algorithm import AgentConfig, NoiseConfig
+from agent.config.algorithm import AgentConfig
+from agent.config.parts import NoiseConfig
 from agent.networks.encoders import EncoderParts, build_encoder
 from agent.networks.heads.base import HeadParts, Sizes
 from agent.networks.heads.registry import build_head

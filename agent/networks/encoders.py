@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
-from agent.config.algorithm import NetworkConfig
+from agent.config.parts import NetworkConfig
 from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
 from agent.noise.distributions import LayerNoise, NoiseSizes
 from agent.noise.layers import LinearFactory

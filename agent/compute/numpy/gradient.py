@@ -11,8 +11,8 @@ from agent.common.arrays import Array, as_array
 from agent.compute.numpy.losses import LOSSES
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import NO_LEVELS, Result
-from agent.learning.loss import Levels, UpdateNoise, batch_loss, learning_target
+from agent.learning.gradient import Result
+from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise, batch_loss, learning_target
 from agent.networks.q_network import QNetwork
 from agent.replay.batch import Batch
 

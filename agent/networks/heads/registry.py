@@ -10,6 +10,7 @@ A head of your own needs one line, in any module that is imported before the age
 import re
 
 from agent.common.errors import UserError
+from agent.config.algorithm import HEADS
 from agent.networks.heads import categorical, expected, implicit_quantile, quantile
 from agent.networks.heads.base import Head, HeadFactory, HeadParts
 
@@ -19,7 +20,6 @@ _FACTORIES: dict[str, HeadFactory] = {
     "quantile": quantile.build,
     "implicit_quantile": implicit_quantile.build,
 }
-BUILT_IN = tuple(_FACTORIES)
 
 
 def register_head(name: str, factory: HeadFactory) -> None:
@@ -30,7 +30,7 @@ def register_head(name: str, factory: HeadFactory) -> None:
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
         raise ValueError(f"{name!r} cannot name a head: the name must be a word of letters, digits, _ and -")
-    if name in BUILT_IN:
+    if name in HEADS:
         raise ValueError(f"{name!r} is the name of a built-in head")
     _FACTORIES[name] = factory
 

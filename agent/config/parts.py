@@ -1,0 +1,158 @@
+"""The parts of an agent's options: heads, targets, priorities, ε, network and noise, each one node of the config."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from agent.common.errors import UserError
+from agent.common.schedule import linear
+from agent.config import ranges
+from agent.noise.acting_noise import Hold
+from agent.noise.distributions import Distribution
+
+#: A stack of more layers, or layers of more weights, is no network that one machine trains.
+MOST_LAYERS, MOST_WEIGHTS = 64, 2**28
+
+
+@dataclass(frozen=True)
+class CategoricalConfig:
+    """C51: the distribution of the return over `atoms` values, evenly spaced from v_min to v_max."""
+
+    atoms: Annotated[int, ranges.SEVERAL] = 51
+    v_min: Annotated[float, ranges.VALUE] = -10.0
+    v_max: Annotated[float, ranges.VALUE] = 10.0
+
+    def __post_init__(self) -> None:
+        if self.v_min >= self.v_max:
+            raise UserError(
+                f"agent.categorical.v_min is {self.v_min}: it must be below agent.categorical.v_max ({self.v_max})"
+            )
+        gap, greatest = (self.v_max - self.v_min) / (self.atoms - 1), max(abs(self.v_min), abs(self.v_max))
+        if gap < max(1e-6 * greatest, 1e-9):  # neighbouring atoms would be one number in float32
+            raise UserError(
+                f"agent.categorical.v_min and agent.categorical.v_max are {self.v_min} and {self.v_max}: they must be "
+                f"further apart for {self.atoms} atoms"
+            )
+
+
+@dataclass(frozen=True)
+class QuantileConfig:
+    """QR-DQN: `count` quantiles of the return at fixed levels; `kappa` is the threshold of the quantile Huber loss."""
+
+    count: Annotated[int, ranges.COUNT] = 200
+    kappa: Annotated[float, ranges.SCALE] = 1.0
+
+
+@dataclass(frozen=True)
+class ImplicitQuantileConfig:
+    """IQN: a prediction takes `samples` random levels τ, a target `target_samples`, and acting `acting` fixed ones."""
+
+    samples: Annotated[int, ranges.COUNT] = 64
+    target_samples: Annotated[int, ranges.COUNT] = 64
+    acting: Annotated[int, ranges.COUNT] = 32
+    cosines: Annotated[int, ranges.COUNT] = 64
+    kappa: Annotated[float, ranges.SCALE] = 1.0
+
+
+@dataclass(frozen=True)
+class MunchausenConfig:
+    """Munchausen targets: the scaled log-probability of a soft policy of this temperature is added to the reward."""
+
+    enabled: bool = False
+    alpha: Annotated[float, ranges.UNIT] = 0.9
+    temperature: Annotated[float, ranges.positive(1e-6, 1e6)] = 0.03
+    clip: Annotated[float, ranges.Range("at most 0 and at least -1e6", -1e6, 0)] = -1.0
+
+
+@dataclass(frozen=True)
+class PriorityConfig:
+    """Proportional prioritised replay: P(i) ∝ priority^exponent; β rises from `beta` to 1 over `beta_steps` steps."""
+
+    enabled: bool = False
+    exponent: Annotated[float, ranges.UNIT] = 0.5
+    beta: Annotated[float, ranges.UNIT] = 0.4
+    beta_steps: Annotated[int, ranges.AT_LEAST_ONE] = 50_000
+
+    def beta_at(self, step: int) -> float:
+        """β after `step` environment steps: it never passes 1 (Schaul et al. 2016, §3.4)."""
+        return linear(self.beta, 1.0, step, self.beta_steps)
+
+
+@dataclass(frozen=True)
+class EpsilonConfig:
+    """ε-greedy: ε falls linearly from `start` to `end` over `steps` environment steps. With both 0 it is off."""
+
+    start: Annotated[float, ranges.UNIT] = 0.0
+    end: Annotated[float, ranges.UNIT] = 0.0
+    steps: Annotated[int, ranges.AT_LEAST_ONE] = 8_000
+
+    def at(self, step: int) -> float:
+        """ε after `step` environment steps."""
+        return linear(self.start, self.end, step, self.steps)
+
+
+@dataclass(frozen=True)
+class ImpalaConfig:
+    """The trunk of `encoder` impala; see `Impala` in agent/networks/trunks.py."""
+
+    width: Annotated[int, ranges.SIDE] = 1
+    pool: Annotated[int | None, ranges.SIDE] = 6
+    spectral_norm: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network. `hidden` holds the widths of the linear hidden layers; the last is the head's, one per stream."""
+
+    hidden: Annotated[tuple[int, ...], ranges.WIDTH] = (128, 128)
+    dueling: bool = False
+    layer_norm: bool = True
+    encoder: str = "auto"
+    impala: ImpalaConfig = field(default_factory=ImpalaConfig)
+
+    def __post_init__(self) -> None:
+        if not self.hidden:
+            raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
+        if len(self.hidden) > MOST_LAYERS:
+            raise UserError(f"agent.network.hidden has {len(self.hidden)} layers: it must have at most {MOST_LAYERS}")
+        weights = sum(inputs * outputs for inputs, outputs in pairwise(self.hidden))
+        if weights > MOST_WEIGHTS:
+            raise UserError(
+                f"agent.network.hidden has {weights:,} weights between its layers: it must have at most "
+                f"{MOST_WEIGHTS:,}"
+            )
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Learned noise. conf/agent/noisy_dqn.yaml explains each option.
+
+    agent/networks/build.py reads those of the layers, `DQN.update_noise` those of updates (`draws`, `repeat`, `share`,
+    `mean_rows`), and `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`).
+    """
+
+    enabled: bool = True
+    form: Literal["factorised", "independent", "index"] = "factorised"
+    index: Annotated[int, ranges.DIMENSIONS] = 8
+    prior: Annotated[float, ranges.SCALE] = 0.0
+    sigma0: Annotated[float | None, ranges.at_least(0, 1000)] = None
+    distribution: Distribution = "normal"
+    draws: Annotated[int, ranges.PARTS] = 1
+    repeat: Annotated[int, ranges.DIMENSIONS] = 1
+    share: bool = False
+    hold: Hold = "step"
+    mean_envs: Annotated[int, ranges.PARTS] = 4
+    mean_rows: Annotated[float, ranges.UNIT] = 0.5
+
+    def __post_init__(self) -> None:
+        indexed = self.enabled and self.form == "index"
+        for name, asked in (("prior", self.prior > 0.0), ("repeat", self.repeat > 1)):
+            if asked and not indexed:
+                raise UserError(
+                    f"agent.noise.{name}={getattr(self, name)} needs an index: set agent.noise.enabled=true and "
+                    "agent.noise.form=index, or leave it out"
+                )
+        if self.share and not self.enabled:
+            raise UserError(
+                "agent.noise.share=true has no draw to share: set agent.noise.enabled=true, or leave it out"
+            )
