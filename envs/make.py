@@ -4,7 +4,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -119,13 +119,18 @@ def load_task(
     with apart(0):
         env = make_single(env_id, kwargs, checked=False, time_limit=time_limit, wrapping=wrapping)
         try:
-            return replace(_task(env, env_id, kwargs, time_limit, channels), wrapping=wrapping)
+            return _task(env, env_id, kwargs, time_limit, channels, wrapping)
         finally:
             env.close()
 
 
 def _task(
-    env: gym.Env[Any, Any], env_id: str, kwargs: Mapping[str, Any], time_limit: int | None, channels: Any
+    env: gym.Env[Any, Any],
+    env_id: str,
+    kwargs: Mapping[str, Any],
+    time_limit: int | None,
+    channels: Any,
+    wrapping: Wrapping,
 ) -> Task:
     spec = env.spec
     env_id = env_id if spec is None else spec.id
@@ -138,7 +143,8 @@ def _task(
     if actions.n > MOST_ACTIONS:
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
     channels = channels_of_package(env_id) if channels == "auto" else channels
-    observe = observer_of(env_id, observed, frame_stack(env), channels)
+    stack = 1 if wrapping.observes else frame_stack(env)
+    observe = observer_of(env_id, observed, stack, channels, wrapping.frames)
     plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
@@ -154,6 +160,7 @@ def _task(
         action_dtype=np.dtype(actions.dtype),
         plain_actions=plain_actions,
         draws_globally=draws_globally,
+        wrapping=wrapping,
     )
 
 

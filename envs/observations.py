@@ -6,7 +6,7 @@ is a vector. Which of three sides are the channels is found in `envs.channels`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
 from typing import Any, Literal
@@ -46,13 +46,13 @@ class Observer:
     spec: ObservationSpec
     shift: np.ndarray | None  # [n], or [1] of an image: (observation − shift)·scale
     scale: np.ndarray | None
-    axes: tuple[int, ...] = ()  # of an image of three dimensions: its order in a batch, channels first
+    axes: tuple[int, ...] = ()  # of an image of three dimensions, or four with its frames: its order in a batch
     env_id: str = ""  # for what is said of observations that are none
 
     @property
     def channels(self) -> Channels | None:
         """Where an image of three dimensions has its channels; None for every other observation."""
-        return None if not self.axes else "first" if self.axes == (0, 1, 2, 3) else "last"
+        return None if not self.axes else "first" if self.axes == tuple(range(len(self.axes))) else "last"
 
     def __call__(self, batch: Any) -> np.ndarray:
         """What E environments observe side by side, batched as Gymnasium does, as a new array [E, *spec.shape].
@@ -86,7 +86,7 @@ class Observer:
 
     def _image(self, batch: Any) -> np.ndarray:
         values: np.ndarray = np.asarray(batch)
-        return values.transpose(self.axes) if self.axes else values[:, None]
+        return values.transpose(self.axes).reshape(len(values), *self.spec.shape) if self.axes else values[:, None]
 
     def _vector(self, batch: Any) -> np.ndarray:
         if isinstance(self.space, spaces.Box):
@@ -98,7 +98,11 @@ class Observer:
 
 
 def observer_of(
-    env_id: str, space: gym.Space[Any], stack: int = 1, channels: Channels | Literal["auto", "older"] = "auto"
+    env_id: str,
+    space: gym.Space[Any],
+    stack: int = 1,
+    channels: Channels | Literal["auto", "older"] = "auto",
+    frames: int = 1,
 ) -> Observer:
     """How to observe an environment.
 
@@ -107,14 +111,16 @@ def observer_of(
         space: what it observes.
         stack: frames that an image is made of, the newest last.
         channels: where an image of three dimensions has them; `auto` finds out, `older` as the first version did.
+        frames: 2 or more where the first dimension of a Box, or of each part, counts frames, the newest last.
 
     Raises:
         UserError: where its observations have no fixed length, or none at all, or where its channels cannot be told.
     """
-    if isinstance(space, spaces.Box) and _has_bounds(space):
-        where = channels_of(env_id, space.shape, channels) if len(space.shape) == 3 else None
-        if where is not None or (len(space.shape) == 2 and min(space.shape) >= SMALLEST_SIDE):
-            return _image_observer(env_id, space, stack, where)
+    if isinstance(space, spaces.Box) and _has_bounds(frame := _frame(space, frames)):
+        where = channels_of(env_id, frame.shape, channels) if len(frame.shape) == 3 else None
+        if where is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
+            observer = _image_observer(env_id, frame, stack, where)
+            return observer if frames == 1 else _stacked(observer, space, frames)
     if channels in ("first", "last"):
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     leaves = list(_leaves(space))
@@ -143,6 +149,21 @@ def _refusal(env_id: str, space: gym.Space[Any]) -> str:
         return f"{env_id} has observations {space}: their length is not fixed, so no network can take them"
     names = " and ".join(f"{name!r} ({plain(named_parts(space)[name], 80)})" for name in odd)
     return f"{env_id} observes {names}, which no network can take: env.observation=[{','.join(kept)}] leaves it out"
+
+
+def _frame(space: spaces.Box, frames: int) -> spaces.Box:
+    """The space of one of several frames."""
+    if frames == 1:
+        return space
+    return spaces.Box(space.low[0], space.high[0], space.shape[1:], space.dtype)
+
+
+def _stacked(observer: Observer, space: gym.Space[Any], frames: int) -> Observer:
+    """The observer of images, as one of as many frames of them: all frames' channels are the channels of an image."""
+    channels, *sides = observer.spec.shape
+    spec = replace(observer.spec, shape=(frames * channels, *sides), stack=frames)
+    axes = (0, 1, *(axis + 1 for axis in observer.axes[1:])) if observer.axes else (0, 1, 2, 3)
+    return replace(observer, space=space, spec=spec, axes=axes)
 
 
 def _has_bounds(space: spaces.Box) -> bool:

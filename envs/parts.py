@@ -1,14 +1,17 @@
 """Puts on an environment what a task has around it; the parts of an observation that are kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 
-from agent.common.errors import UserError, plain
-from envs.failure import RuleError, described
-from envs.wrapping import Wrapping
+from agent.common.errors import UserError, plain, words_of
+from envs.atari import area_weights
+from envs.failure import RuleError, described, is_stop
+from envs.rules import admitted
+from envs.wrapping import Wrap, Wrapping
 
 
 def put_on(env: gym.Env[Any, Any], wrapping: Wrapping, env_id: str) -> gym.Env[Any, Any]:
@@ -17,7 +20,97 @@ def put_on(env: gym.Env[Any, Any], wrapping: Wrapping, env_id: str) -> gym.Env[A
     Raises:
         UserError: where something does not fit the environment.
     """
-    return Parts(env, wrapping.parts, env_id) if wrapping.parts else env
+    env = Parts(env, wrapping.parts, env_id) if wrapping.parts else env
+    for wrap in wrapping.wraps:
+        try:
+            env = _wrapped(env, wrap)
+        except BaseException as error:
+            if is_stop(error):
+                raise
+            reason = words_of(error)
+            raise UserError(f"env.wrappers: {wrap.name} cannot be put on {env_id}: {reason}") from error
+    return env
+
+
+def _wrapped(env: gym.Env[Any, Any], wrap: Wrap) -> gym.Env[Any, Any]:
+    make = Resize if wrap.name == "ResizeObservation" else getattr(gym.wrappers, wrap.name)
+    if wrap.part is not None:
+        return OnPart(env, wrap.part, lambda stub: make(stub, **dict(wrap.arguments)))
+    made: gym.Env[Any, Any] = make(env, **dict(wrap.arguments))
+    return made
+
+
+class Resize(gym.ObservationWrapper[Any, Any, Any]):
+    """Images [H, W] or [H, W, channels] of another size: averages over areas, as of Atari's frames.
+
+    It is Gymnasium's ResizeObservation without OpenCV, which averages over areas too where an image becomes smaller.
+
+    Args:
+        env: observes images of whole numbers from 0 to 255.
+        shape: height and width.
+
+    Raises:
+        UserError: where it observes no such images.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], shape: tuple[int, int]) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3) or space.dtype != np.uint8:
+            raise UserError(f"it takes images of uint8, and observations are {plain(space, 80)}")
+        self._rows, self._columns = area_weights(space.shape[0], shape[0]), area_weights(space.shape[1], shape[1])
+        low, high = int(space.low.min()), int(space.high.max())
+        self.observation_space = spaces.Box(low, high, (*shape, *space.shape[2:]), np.uint8)
+        self._shape = space.shape
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """[H, W] or [H, W, channels] → [*shape] or [*shape, channels]."""
+        if getattr(observation, "shape", None) != self._shape:
+            raise RuleError(f"an observation must have shape {self._shape}", described(observation))
+        rows = np.tensordot(self._rows, np.asarray(observation, np.float32), 1)  # [height, W] or [height, W, channels]
+        resized: np.ndarray = np.rint(np.einsum("hw...,vw->hv...", rows, self._columns, optimize=True)).astype(np.uint8)
+        return resized
+
+
+class OnPart(gym.ObservationWrapper[Any, Any, Any]):
+    """Puts a wrapper that is a function of one observation on one part of a Dict or Tuple.
+
+    Args:
+        env: observes a Dict or a Tuple.
+        part: its name or number.
+        make: puts the wrapper on an environment that observes this part alone.
+
+    Raises:
+        UserError: where there is no such part.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        part: str,
+        make: Callable[[gym.Env[Any, Any]], gym.ObservationWrapper[Any, Any, Any]],
+    ) -> None:
+        super().__init__(env)
+        there = named_parts(env.observation_space)
+        if part not in there:
+            raise UserError(f"there is no part {part!r}; the parts are {', '.join(there) or 'none'}")
+        alone: gym.Env[Any, Any] = gym.Env()
+        alone.observation_space, alone.action_space = there[part], env.action_space
+        self._function = make(alone)
+        space = env.observation_space
+        changed = {**there, part: self._function.observation_space}
+        self._is_dict = isinstance(space, spaces.Dict)
+        self._key: Any = part if self._is_dict else int(part)
+        self.observation_space = spaces.Dict(changed) if self._is_dict else spaces.Tuple(changed.values())
+
+    def observation(self, observation: Any) -> Any:
+        """The same parts, one of them changed."""
+        space: Any = self.env.observation_space
+        observation = admitted(space, observation)
+        part = self._function.observation(observation[self._key])
+        if self._is_dict:
+            return {**observation, self._key: part}
+        return (*observation[: self._key], part, *observation[self._key + 1 :])
 
 
 def named_parts(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:

@@ -1,5 +1,7 @@
 """What is put around an environment: it belongs to the task, wherever that is played."""
 
+import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from helpers import Programs
 from agent.common.errors import UserError
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
-from agent.records.saved_agent import check_env
+from agent.records.saved_agent import check_env, load_agent
+from agent.replay.ring import Replay
 from envs.make import Task, load_task
 from envs.vector import make_vector
-from envs.wrapping import BARE, wrapping_of
+from envs.wrapping import ALLOWED, BARE, wrapping_of
 
 SCENE = spaces.Dict(
     direction=spaces.Discrete(4),
@@ -211,4 +214,196 @@ def test_training_resuming_and_evaluating_keep_the_parts(programs: Programs, tmp
     more = programs.run("train", f"resume={folder}", "imports=rooms", "steps=300", cwd=tmp_path)
     assert more.code == 0, more.err
     played = programs.run("evaluate", f"checkpoint={folder}", "imports=rooms", "episodes=3", cwd=tmp_path)
+    assert played.code == 0, played.err
+
+
+# ---- wrappers
+
+IMAGES = spaces.Box(0, 255, (12, 14, 3), np.uint8)
+STACK = {"FrameStackObservation": {"stack_size": 3}}
+
+
+def wrapped(wrappers: Any, space: spaces.Space[Any] = IMAGES, *parts: Any) -> Task:
+    return load_task("Test/Scene-v0", {"space": space}, wrapping=wrapping_of(parts, wrappers))
+
+
+def by_hand(space: spaces.Space[Any], *wrappers: Any) -> gym.Env[Any, Any]:
+    env: gym.Env[Any, Any] = Scene(space)
+    for make in wrappers:
+        env = make(env)
+    return env
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "made"),
+    [
+        (["GrayscaleObservation"], [gym.wrappers.GrayscaleObservation]),
+        ([{"GrayscaleObservation": {"keep_dim": True}}], [lambda e: gym.wrappers.GrayscaleObservation(e, True)]),
+        (
+            [{"MaxAndSkipObservation": {"skip": 2}}, "GrayscaleObservation"],
+            [lambda e: gym.wrappers.MaxAndSkipObservation(e, 2), gym.wrappers.GrayscaleObservation],
+        ),
+        ([{"DelayObservation": {"delay": 2}}], [lambda e: gym.wrappers.DelayObservation(e, 2)]),
+        ([{"ClipReward": {"max_reward": 3}}], [lambda e: gym.wrappers.ClipReward(e, None, 3)]),
+        ([{"RepeatAction": {"num_repeats": 2}}], [lambda e: gym.wrappers.RepeatAction(e, 2)]),
+        ([{"ReshapeObservation": {"shape": [14, 12, 3]}}], [lambda e: gym.wrappers.ReshapeObservation(e, (14, 12, 3))]),
+    ],
+)
+def test_wrappers_are_gymnasiums_in_the_order_given(wrappers: Any, made: Any) -> None:
+    ours, theirs = wrapped(wrappers).make(), by_hand(IMAGES, *made)
+    assert ours.observation_space == theirs.observation_space
+    assert np.array_equal(ours.reset(seed=5)[0], theirs.reset(seed=5)[0])
+    for _ in range(3):
+        (one, *rest), (two, *others) = ours.step(1), theirs.step(1)
+        assert np.array_equal(one, two)
+        assert rest[:3] == others[:3]
+
+
+def test_a_continuous_task_in_bins() -> None:
+    task = load_task("Pendulum-v1", {}, wrapping=wrapping_of((), [{"DiscretizeAction": {"bins": 5}}]))
+    assert task.actions == 5
+
+
+def test_sizes_are_averages_over_areas() -> None:
+    env = wrapped([{"ResizeObservation": {"shape": [6, 7]}}]).make()
+    whole = Scene(IMAGES).reset(seed=5)[0].astype(np.float64)
+    means = whole.reshape(6, 2, 7, 2, 3).mean(axis=(1, 3))
+    seen = env.reset(seed=5)[0]
+    assert env.observation_space == spaces.Box(0, 255, (6, 7, 3), np.uint8)
+    assert np.abs(seen - means).max() <= 0.5 + 1e-3
+    grey = wrapped([{"ResizeObservation": {"shape": [6, 7]}}], spaces.Box(0, 255, (12, 14), np.uint8))
+    assert grey.observation.shape == (1, 6, 7)
+
+
+def test_a_wrapper_on_one_part() -> None:
+    space = spaces.Dict(image=IMAGES, speed=spaces.Box(-1, 1, (2,), np.float32))
+    for part, kind in (("image", space), (0, spaces.Tuple(space.spaces.values()))):
+        env = wrapped([{"ResizeObservation": {"shape": [6, 7], "part": part}}], kind).make()
+        alone = wrapped([{"ResizeObservation": {"shape": [6, 7]}}], kind, part).make()
+        seen, image = env.reset(seed=5)[0], alone.reset(seed=5)[0]
+        assert np.array_equal(seen[part], image)
+        assert seen in env.observation_space
+
+
+@pytest.mark.parametrize(
+    "space",
+    [IMAGES, spaces.Box(0, 255, (12, 14), np.uint8), spaces.Box(0, 1, (3, 12, 12), np.float32)],
+    ids=["colour", "grey", "floats"],
+)
+def test_a_stack_of_frames_is_stored_once_and_sampled_as_it_was(space: Any) -> None:
+    """Sampled observations are those that the wrapper gave, over episodes' ends and round the ring."""
+    task = wrapped([STACK, {"ClipReward": {"max_reward": 1}}], space)
+    spec, frame = task.observation, load_task("Test/Scene-v0", {"space": space}).observation
+    assert spec.shape == (3 * frame.shape[0], *frame.shape[1:])
+    assert (spec.stack, spec.stored_shape) == (3, frame.shape)
+    envs, replay = make_vector(task, 2), Replay(24, 2, spec)
+    seen = task.observe(envs.reset(seed=1)[0])
+    replay.begin(seen)
+    given = {}
+    for t in range(60):
+        observation, reward, terminated, truncated, _ = envs.step(np.zeros(2, np.int64))
+        given[t % replay.rows] = seen
+        seen = task.observe(observation)
+        replay.add(np.zeros(2), reward, terminated, truncated, seen)
+    for flat in replay.starts[(replay.first + np.arange(len(replay))) % len(replay.starts)]:
+        row, copy = divmod(int(flat), 2)
+        assert np.array_equal(replay.gather(np.array([flat])).observation[0], given[row][copy])
+    envs.close()
+
+
+@pytest.mark.parametrize("last", [{"DelayObservation": {"delay": 1}}, {"MaxAndSkipObservation": {"skip": 2}}])
+def test_what_changes_stacks_afterwards_has_them_stored_whole(last: Any) -> None:
+    space = spaces.Box(0, 255, (12, 14), np.uint8)
+    assert wrapped([STACK], space).observation.stack == 3
+    assert wrapped([STACK, last], space).observation.stack == 1
+
+
+def test_stacked_vectors_are_no_images() -> None:
+    assert wrapped([STACK], spaces.Box(-1, 1, (8,), np.float32)).observation.shape == (24,)
+    assert wrapped([STACK], spaces.Discrete(4)).observation.shape == (12,)
+
+
+def test_emulated_frames_that_a_wrapper_changes_are_no_stacks_any_more() -> None:
+    pytest.importorskip("ale_py")
+    resize = wrapping_of((), [{"ReshapeObservation": {"shape": [4, 42, 168]}}])
+    assert load_task("ALE/Pong-v5", {}).observation.stack == 4
+    assert load_task("ALE/Pong-v5", {}, wrapping=resize).observation.stack == 1
+
+
+REFUSALS: list[tuple[Any, str]] = [
+    ("FlattenObservation", "must be a list"),
+    ([7], "each is the name of a wrapper"),
+    ([{"A": {}, "B": {}}], "each is the name of a wrapper"),
+    (["os.system"], "cannot have 'os.system'"),
+    (["__class__"], "cannot have '__class__'"),
+    (["vector"], "cannot have 'vector'"),
+    ([{"RecordVideo": {"video_folder": "/etc"}}], "cannot have 'RecordVideo'"),
+    (["\x1b[2J"], "cannot have"),
+    (["FlattenObservation"] * 17, "must be a list"),
+    (["NormalizeObservation"], "its running statistics would be lost"),
+    (["NormalizeReward"], "its running statistics would be lost"),
+    ([{"TransformReward": {"func": "eval"}}], "takes a function"),
+    ([{"TimeLimit": {"max_episode_steps": 3}}], r"write env\.time_limit"),
+    ([{"FlattenObservation": {"x": 1}}], "takes no arguments, not 'x'"),
+    ([{"FlattenObservation": 3}], "takes {argument:value}"),
+    ([{"FrameStackObservation": {}}], "needs stack_size"),
+    ([{"FrameStackObservation": {"stack_size": 65}}], "cannot be 65"),
+    ([{"FrameStackObservation": {"stack_size": True}}], "cannot be True"),
+    ([{"FrameStackObservation": {"stack_size": 4, "padding_type": "zero"}}], "not 'padding_type'"),
+    ([{"FrameStackObservation": {"stack_size": 4, "part": "image"}}], "on whole observations only"),
+    ([{"ResizeObservation": {"shape": [10**9, 10**9]}}], "cannot be"),
+    ([{"ResizeObservation": {"shape": "84"}}], "cannot be"),
+    ([{"ResizeObservation": {"shape": [84, 84], "part": ["a"]}}], "a part has a short name"),
+    ([{"StickyAction": {"repeat_action_probability": float("nan")}}], "cannot be nan"),
+    ([{"ClipReward": {"min_reward": "0"}}], "cannot be '0'"),
+]
+
+
+@pytest.mark.parametrize(("wrappers", "match"), REFUSALS)
+def test_wrappers_that_cannot_be_named_are_refused_and_hostile_files_with_them(wrappers: Any, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        wrapping_of((), wrappers)
+    with pytest.raises(UserError, match="cannot be used") as refusal:
+        check_env({"id": "C-v1", "kwargs": {}, "wrappers": wrappers}, Path("x"))
+    assert "\x1b" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_every_wrapper_that_may_be_named_is_gymnasiums_with_these_arguments(name: str) -> None:
+    parameters = inspect.signature(getattr(gym.wrappers, name).__init__).parameters
+    assert set(ALLOWED[name].needed) <= set(ALLOWED[name].arguments) <= set(parameters)
+
+
+def test_a_wrapper_that_does_not_fit_is_named() -> None:
+    with pytest.raises(UserError, match=r"env\.wrappers: GrayscaleObservation cannot be put on CartPole-v1: "):
+        load_task("CartPole-v1", {}, wrapping=wrapping_of((), ["GrayscaleObservation"]))
+
+
+def test_wrappers_come_back_from_a_description() -> None:
+    said = ["GrayscaleObservation", {"ResizeObservation": {"shape": [6, 7]}}, STACK]
+    wrapping = wrapping_of(["image"], said)
+    assert json.loads(json.dumps(wrapping.description())) == {"observation": ["image"], "wrappers": said}
+
+
+def test_training_resuming_and_evaluating_keep_the_wrappers(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "rooms.py").write_text(ROOMS)
+    wrappers = (
+        "[GrayscaleObservation,{StickyAction:{repeat_action_probability:0.2}},{FrameStackObservation:{stack_size:3}}]"
+    )
+    words = ("imports=rooms", "env=Rooms-v0", *QUICK, "env.observation=[image]", f"env.wrappers={wrappers}")
+    folders = []
+    for name, parts in (("once", ("steps=300",)), ("twice", ("steps=200", "steps=300"))):
+        home = tmp_path / name
+        home.mkdir()
+        (home / "rooms.py").write_text(ROOMS)
+        for part in parts:
+            go_on = [f"resume={folders[-1]}"] if part == "steps=300" and name == "twice" else []
+            result = programs.run("train", *((*go_on, "imports=rooms", part) if go_on else (*words, part)), cwd=home)
+            assert result.code == 0, result.err
+            if not go_on:
+                folders += [next((home / "runs/Rooms-v0").iterdir())]
+    one, two = (load_agent(folder / "last/agent.safetensors") for folder in folders)
+    assert one.description["env"]["wrappers"] == two.description["env"]["wrappers"]
+    assert all(np.array_equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
+    played = programs.run("evaluate", f"checkpoint={folders[0]}", "imports=rooms", "episodes=3", cwd=tmp_path / "once")
     assert played.code == 0, played.err

@@ -19,6 +19,7 @@ class EnvConfig:
     time_limit: Annotated[int | None, COUNTED] = None
     channels: Literal["auto", "first", "last"] = "auto"
     observation: tuple[Any, ...] = ()  # checked where the task is known, as `kwargs` are
+    wrappers: tuple[Any, ...] = ()
     clip_rewards: bool = False
     life_loss: bool = False
 

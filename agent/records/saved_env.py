@@ -26,7 +26,7 @@ _MAKE_PARAMETERS = {  # of gymnasium.make, make_vec and EnvSpec: not the environ
 }
 
 #: What a file may say besides the id and the arguments.
-_WRAPPING = {"observation"}
+_WRAPPING = {"observation", "wrappers"}
 
 
 def check_env(env: object, path: Path) -> None:
@@ -34,7 +34,7 @@ def check_env(env: object, path: Path) -> None:
 
     Raises:
         UserError: not {"id": <plain Gymnasium id>, "kwargs": <flat dict of plain values>}, perhaps with the parts of
-            the observation that are kept.
+            the observation that are kept and the wrappers.
     """
     if not isinstance(env, dict) or env.keys() - _WRAPPING != {"id", "kwargs"}:
         raise refused(path, "its description does not say the environment as id and kwargs")
@@ -46,7 +46,7 @@ def check_env(env: object, path: Path) -> None:
     if not isinstance(kwargs, dict):
         raise refused(path, "its environment's kwargs are not a dict")
     try:
-        wrapping_of(env.get("observation", ()))
+        wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
     except UserError as error:
         raise refused(path, str(error)) from error
     for key, value in kwargs.items():

@@ -51,8 +51,9 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
         sketch = _network(config, _observation(said, path), said["actions"], path)
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
-    channels, wrapping = _channels(said, path), wrapping_of(said["env"].get("observation", ()))
-    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels, wrapping)
+    env, channels = said["env"], _channels(said, path)
+    wrapping = wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
+    task = load_saved_task(env["id"], env.get("kwargs", {}), limit, channels, wrapping)
     os.chdir(here)  # paths of other agents are read from it
     if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")

@@ -134,7 +134,7 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     Raises:
         UserError: where there is no such task, or where no file may hold its arguments.
     """
-    env, wrapping = config.env, wrapping_of(config.env.observation)
+    env, wrapping = config.env, wrapping_of(config.env.observation, config.env.wrappers)
     if not resumed:
         check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
         task = load_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
