@@ -4,7 +4,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -55,6 +55,7 @@ class Task:
     plain_actions: bool = False  # it takes Python's own whole numbers alone
     draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
     wrapping: Wrapping = BARE  # what is put around it
+    eval_kwargs: dict[str, Any] = field(default_factory=dict)  # other values of kwargs, for evaluations
 
     @property
     def action_space(self) -> gym.spaces.Discrete:
@@ -84,6 +85,10 @@ class Task:
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """The agent's actions [n], which count from 0, as the numbers that its action space samples."""
         return (actions + self.first_action).astype(self.action_dtype, copy=False)
+
+    def for_evaluation(self) -> "Task":
+        """The task as evaluations play it."""
+        return replace(self, kwargs={**self.kwargs, **self.eval_kwargs}) if self.eval_kwargs else self
 
     @property
     def renders(self) -> bool:

@@ -17,6 +17,7 @@ from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.records.saved_agent import check_env, load_agent
 from agent.replay.ring import Replay
+from agent.running.run import with_eval_kwargs
 from envs.make import Task, load_task
 from envs.vector import make_vector
 from envs.wrapping import ALLOWED, BARE, wrapping_of
@@ -407,3 +408,51 @@ def test_training_resuming_and_evaluating_keep_the_wrappers(programs: Programs, 
     assert all(np.array_equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
     played = programs.run("evaluate", f"checkpoint={folders[0]}", "imports=rooms", "episodes=3", cwd=tmp_path / "once")
     assert played.code == 0, played.err
+
+
+# ---- other conditions
+
+
+def test_evaluations_play_with_arguments_of_their_own(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "rooms.py").write_text(ROOMS.replace("gym.register", LENGTHS + "\n\ngym.register"))
+    words = ("imports=rooms", "env=Rooms-v0", *QUICK, "env.observation=[image]")
+    result = programs.run("train", *words, "+env.kwargs.longest=7", "+env.eval_kwargs.longest=5", cwd=tmp_path)
+    assert result.code == 0, result.err
+    (folder,) = (tmp_path / "runs/Rooms-v0").iterdir()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {row["eval/length_mean"] for row in rows if "eval/length_mean" in row} == {5}
+    assert {row["train/episode_length"] for row in rows if "train/episode_length" in row} == {7}
+    env = load_agent(folder / "last/agent.safetensors").description["env"]
+    assert (env["kwargs"], env["eval_kwargs"]) == ({"longest": 7}, {"longest": 5})
+    assert programs.run("train", f"resume={folder}", "imports=rooms", "steps=250", cwd=tmp_path).code == 0
+    played = programs.run("evaluate", f"checkpoint={folder}", "imports=rooms", "episodes=3", cwd=tmp_path)
+    assert played.code == 0, played.err
+    assert json.loads((folder / "best/evaluation.json").read_text())["length_mean"] == 5
+
+
+LENGTHS = """
+class Rooms(Rooms):
+    def __init__(self, longest=9):
+        self.longest = longest
+
+    def step(self, action):
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, self.time >= self.longest, truncated, info
+"""
+
+
+def test_conditions_that_make_another_task_are_refused() -> None:
+    gym.register("Test/Grid-v0", entry_point="envs.deep_sea:DeepSea")
+    try:
+        with pytest.raises(UserError, match="other observations or actions than training has"):
+            with_eval_kwargs(load_task("Test/Grid-v0", {"size": 5}), {"size": 6})
+    finally:
+        del gym.registry["Test/Grid-v0"]
+    with pytest.raises(UserError, match=r"without env\.eval_kwargs: leave one out"):
+        parse(TrainConfig, {"env": {"eval_kwargs": {"x": 1}}, "eval": {"share": True}})
+
+
+@pytest.mark.parametrize("kwargs", [7, {"render_mode": "human"}, {"size": 10**10}, {"path": "/etc/passwd"}, {"x": [1]}])
+def test_hostile_arguments_of_evaluations_are_refused(kwargs: Any) -> None:
+    with pytest.raises(UserError, match="cannot be used"):
+        check_env({"id": "C-v1", "kwargs": {}, "eval_kwargs": kwargs}, Path("x"))

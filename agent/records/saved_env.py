@@ -26,7 +26,7 @@ _MAKE_PARAMETERS = {  # of gymnasium.make, make_vec and EnvSpec: not the environ
 }
 
 #: What a file may say besides the id and the arguments.
-_WRAPPING = {"observation", "wrappers"}
+_WRAPPING = {"observation", "wrappers", "eval_kwargs"}
 
 
 def check_env(env: object, path: Path) -> None:
@@ -34,7 +34,7 @@ def check_env(env: object, path: Path) -> None:
 
     Raises:
         UserError: not {"id": <plain Gymnasium id>, "kwargs": <flat dict of plain values>}, perhaps with the parts of
-            the observation that are kept and the wrappers.
+            the observation that are kept, the wrappers, and other arguments for evaluations.
     """
     if not isinstance(env, dict) or env.keys() - _WRAPPING != {"id", "kwargs"}:
         raise refused(path, "its description does not say the environment as id and kwargs")
@@ -43,12 +43,18 @@ def check_env(env: object, path: Path) -> None:
         raise refused(path, f"its environment id {short(env_id)} is not a plain one such as 'CartPole-v1'")
     if env_id.rpartition("/")[2].startswith(_WRAPPING_IDS):
         raise refused(path, f"its environment {env_id!r} would make another one of its choice")
-    if not isinstance(kwargs, dict):
-        raise refused(path, "its environment's kwargs are not a dict")
+    _check_arguments("kwargs", kwargs, path)
+    _check_arguments("eval_kwargs", env.get("eval_kwargs", {}), path)
     try:
         wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
     except UserError as error:
         raise refused(path, str(error)) from error
+
+
+def _check_arguments(name: str, kwargs: object, path: Path) -> None:
+    """Refuses arguments of an environment's constructor that are not plain and of bounded size."""
+    if not isinstance(kwargs, dict):
+        raise refused(path, f"its environment's {name} are not a dict")
     for key, value in kwargs.items():
         if not isinstance(key, str) or not _KEYWORD.fullmatch(key) or key in _MAKE_PARAMETERS:
             raise refused(path, f"its environment has the keyword {short(key)}, which is not allowed")

@@ -53,7 +53,9 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
     env, channels = said["env"], _channels(said, path)
     wrapping = wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
-    task = load_saved_task(env["id"], env.get("kwargs", {}), limit, channels, wrapping)
+    task = load_saved_task(
+        env["id"], {**env.get("kwargs", {}), **env.get("eval_kwargs", {})}, limit, channels, wrapping
+    )
     os.chdir(here)  # paths of other agents are read from it
     if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")

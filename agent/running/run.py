@@ -139,16 +139,32 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
         check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
         task = load_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
     else:  # it may be a stranger's: checked before anything that it names is made
-        check_env({"id": env.id, "kwargs": env.kwargs}, folder)
+        check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
         task = load_saved_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
+    both = {**task.kwargs, **env.eval_kwargs}
     try:
-        check_env({"id": task.id, "kwargs": task.kwargs}, folder)
+        check_env({"id": task.id, "kwargs": both}, folder)
     except UserError as error:  # now, not when the first agent is saved
         raise UserError(
-            f"env.kwargs={task.kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
+            f"env.kwargs={both} cannot be saved with an agent: its values must be plain numbers, truth values "
             "or short words, and arguments of the environment itself, not of gymnasium.make"
         ) from error
-    return task
+    return with_eval_kwargs(task, env.eval_kwargs) if env.eval_kwargs else task
+
+
+def with_eval_kwargs(task: Task, eval_kwargs: dict[str, Any]) -> Task:
+    """The task, evaluated with other arguments of its environment.
+
+    Raises:
+        UserError: where they make another task of it, with other observations or actions.
+    """
+    evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
+    other = load_saved_task(task.id, evaluated.kwargs, task.time_limit, task.observe.channels or "auto", task.wrapping)
+    if (other.observe.description(), other.actions) != (task.observe.description(), task.actions):
+        raise UserError(
+            f"env.eval_kwargs={eval_kwargs} gives {task.id} other observations or actions than training has"
+        )
+    return replace(task, eval_kwargs=eval_kwargs)
 
 
 def warn(config: TrainConfig, console: Console) -> None:

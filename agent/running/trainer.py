@@ -53,7 +53,9 @@ class Trainer:
         self.folder = run_dir if isinstance(run_dir, Folder) else Folder(run_dir)
         self._saver = Saver(self.folder, config.checkpoint.keep)
         self.collector = Collector(config, task, envs, agent, replay, tracker)
-        self.evaluator = Evaluator(config, task, agent, tracker, self.folder, aside_of(config, task, envs))
+        self.evaluator = Evaluator(
+            config, task.for_evaluation(), agent, tracker, self.folder, aside_of(config, task, envs)
+        )
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
