@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,13 +14,13 @@ from agent.common.errors import UserError, words_of
 from agent.common.observation import ObservationSpec
 from envs.actions import PlainActions
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
-from envs.channels import Channels
 from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, described, is_stop
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.minatar import MinAtar, is_minatar
-from envs.observations import Observer, observer_of
+from envs.observations import Observer
+from envs.observed_parts import Where, observer_for
 from envs.packages import channels_of_package, register
 from envs.parts import put_on
 from envs.rules import check_space
@@ -105,7 +105,7 @@ def load_task(
     env_id: str,
     kwargs: Mapping[str, Any],
     time_limit: int | None = None,
-    channels: Channels | Literal["auto", "older"] = "auto",
+    channels: Where = "auto",
     wrapping: Wrapping = BARE,
 ) -> Task:
     """Makes the environment once, plays its first step, and checks that a value-based agent can play it.
@@ -149,7 +149,7 @@ def _task(
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
     channels = channels_of_package(env_id) if channels == "auto" else channels
     stack = 1 if wrapping.observes else frame_stack(env)
-    observe = observer_of(env_id, observed, stack, channels, wrapping.frames)
+    observe = observer_for(env_id, observed, stack, channels, wrapping.frames)
     plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
@@ -224,7 +224,7 @@ def load_saved_task(
     env_id: str,
     kwargs: Mapping[str, Any],
     time_limit: int | None = None,
-    channels: Channels | Literal["auto", "older"] = "auto",
+    channels: Where = "auto",
     wrapping: Wrapping = BARE,
 ) -> Task:
     """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file.

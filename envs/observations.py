@@ -91,9 +91,8 @@ class Observer:
     def _vector(self, batch: Any) -> np.ndarray:
         if isinstance(self.space, spaces.Box):
             return batch.reshape(len(batch), -1)  # type: ignore[no-any-return]
-        parts = [
-            _flat(leaf, values) for leaf, values in zip(_leaves(self.space), _values(self.space, batch), strict=True)
-        ]
+        pairs = zip(leaves_of(self.space), values_of(self.space, batch), strict=True)
+        parts = [_flat(leaf, values) for leaf, values in pairs]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
@@ -116,14 +115,14 @@ def observer_of(
     Raises:
         UserError: where its observations have no fixed length, or none at all, or where its channels cannot be told.
     """
-    if isinstance(space, spaces.Box) and _has_bounds(frame := _frame(space, frames)):
+    if isinstance(space, spaces.Box) and has_bounds(frame := _frame(space, frames)):
         where = channels_of(env_id, frame.shape, channels) if len(frame.shape) == 3 else None
         if where is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
             observer = _image_observer(env_id, frame, stack, where)
             return observer if frames == 1 else _stacked(observer, space, frames)
     if channels in ("first", "last"):
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
-    leaves = list(_leaves(space))
+    leaves = list(leaves_of(space))
     if not all(_is_flat(leaf) for leaf in leaves):
         raise UserError(_refusal(env_id, space))
     if (length := sum(_length(leaf) for leaf in leaves)) > LONGEST:
@@ -143,7 +142,7 @@ def observer_of(
 
 def _refusal(env_id: str, space: gym.Space[Any]) -> str:
     """The sentence for observations that no network can take: names the part to blame, and what leaves it out."""
-    fit = {name: all(map(_is_flat, _leaves(part))) for name, part in named_parts(space).items()}
+    fit = {name: all(map(_is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
     kept, odd = ([name for name in fit if fit[name] is wanted] for wanted in (True, False))
     if not kept:
         return f"{env_id} has observations {space}: their length is not fixed, so no network can take them"
@@ -166,7 +165,8 @@ def _stacked(observer: Observer, space: gym.Space[Any], frames: int) -> Observer
     return replace(observer, space=space, spec=spec, axes=axes)
 
 
-def _has_bounds(space: spaces.Box) -> bool:
+def has_bounds(space: spaces.Box) -> bool:
+    """Whether a Box has the bounds and the dimensions that an image may have."""
     if len(space.shape) not in (2, 3) or not space.low.size:
         return False
     finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
@@ -186,23 +186,23 @@ def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channe
     return Observer(space, ObservationSpec(shape), shift, scale, axes, env_id)
 
 
-def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
+def leaves_of(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
     """The spaces that a Tuple or a Dict is made of, in Gymnasium's order; otherwise the space itself."""
     if isinstance(space, spaces.Tuple | spaces.Dict):
         for part in space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values():
-            yield from _leaves(part)
+            yield from leaves_of(part)
     else:
         yield space
 
 
-def _values(space: gym.Space[Any], batch: Any) -> Iterator[Any]:
+def values_of(space: gym.Space[Any], batch: Any) -> Iterator[Any]:
     """A batch's values for each of the leaves."""
     if isinstance(space, spaces.Tuple):
         for part, values in zip(space.spaces, batch, strict=True):
-            yield from _values(part, values)
+            yield from values_of(part, values)
     elif isinstance(space, spaces.Dict):
         for name, part in space.spaces.items():
-            yield from _values(part, batch[name])
+            yield from values_of(part, batch[name])
     else:
         yield batch
 
