@@ -12,9 +12,10 @@ import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
-from agent.common.observation import packed
+from agent.common.observation import ObservationSpec, packed
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
 from envs.observations import Observer, has_bounds, leaves_of, observer_of, values_of
+from envs.parts import named_parts
 
 #: Where images have their channels; `flat`: there are no images, as in versions that made vectors of everything.
 Where = Channels | Literal["auto", "older", "flat"]
@@ -75,6 +76,33 @@ def observer_for(
     if any(leaf is None for leaf in leaves):
         raise UserError(f"{env_id} observes stacks of parts that cannot be stacked: keep others with env.observation")
     return _observer(env_id, space, leaves, images, rest, plain, frames)
+
+
+def image_parts(observe: Observer) -> tuple[str, ...]:
+    """The names of the parts of a Dict or Tuple that are images of bytes."""
+    if not isinstance(observe, PartsObserver):
+        return ()
+    pairs = zip(observe.observers, observe.leaves, strict=True)
+    images = {leaves[0] for observer, leaves in pairs if observer.spec.is_image and observer.spec.dtype == "uint8"}
+    names, leaf = [], 0
+    for name, part in named_parts(observe.space).items():
+        names += [name] if isinstance(part, spaces.Box) and leaf in images else []
+        leaf += sum(1 for _ in leaves_of(part))
+    return tuple(names)
+
+
+def without_part(observe: Observer) -> tuple[tuple[str, ...], ObservationSpec] | None:
+    """The parts of a Dict or Tuple without the one that takes the most memory, and their form; None for others."""
+    there = named_parts(observe.space)
+    if not isinstance(observe, PartsObserver) or len(there) < 2 or observe.frames > 1:
+        return None
+    kept = [tuple(name for name in there if name != left) for left in there]
+    forms = []
+    for names in kept:
+        parts = [there[name] for name in names]
+        forms.append(observer_for(observe.env_id, parts[0] if len(parts) == 1 else spaces.Tuple(parts)).spec)
+    least = min(range(len(forms)), key=lambda i: forms[i].stored_bytes)
+    return kept[least], forms[least]
 
 
 def _observer(

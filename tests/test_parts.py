@@ -1,6 +1,7 @@
 """Images beside other things: each part in its own dtype, a convolution for each image, everything else as before."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from helpers import Programs
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, packed
+from agent.compute.plan import TORCH
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
+from agent.config.run import TrainConfig
 from agent.networks.build import build_network, noise_model
 from agent.networks.encoders import MLPEncoder, PartsEncoder, TrunkEncoder
 from agent.networks.trunks import Convolutions
 from agent.records.saved_agent import load_agent, save_agent
 from agent.replay.ring import Replay, required_bytes
+from agent.running.build import build_replay
 from agent.running.player import load_player
 from envs.make import load_task
 from envs.observations import observer_of
@@ -281,3 +285,29 @@ def test_a_saved_agent_of_parts_is_rebuilt_and_a_hostile_one_refused(tmp_path: P
     ):
         with pytest.raises(UserError, match="is damaged"):
             load_player(saved(tmp_path / "agent.safetensors", **changes))
+
+
+def test_a_replay_that_does_not_fit_says_what_makes_it_fit_and_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option that the sentence names does give the size that it says."""
+    space = spaces.Dict(screen=spaces.Box(0, 255, (240, 320, 3), np.uint8), health=spaces.Box(0, 200, (1,), np.float32))
+    task = load_task("Test/Parts-v0", {"space": space})
+    monkeypatch.setattr("agent.running.resources.available_bytes", lambda device: 2 * 2**30)
+    config = parse(TrainConfig, {"agent": {"replay_size": 40_000}, "num_envs": 1})
+    with pytest.raises(UserError) as refusal:
+        build_replay(config, task, torch.device("cpu"), TORCH)
+    said = dict(re.findall(r"(\S+) \((\d+\.\d\d) GiB", str(refusal.value).partition("free: ")[2]))
+    assert list(said) == [
+        "agent.replay_size=9300",
+        "env.wrappers=[{ResizeObservation:{shape:[84,84],part:screen}}]",
+        "env.wrappers=[{GrayscaleObservation:{part:screen}}]",
+        "env.observation=[health]",
+    ]
+    assert "part:screen}}] (2.86 GiB, not enough alone)" in str(refusal.value)
+    resize = {"ResizeObservation": {"shape": [84, 84], "part": "screen"}}
+    grey = {"GrayscaleObservation": {"part": "screen"}}
+    for changed, capacity, parts, wrappers in zip(
+        said, (9_300, 40_000, 40_000, 40_000), ((), (), (), ("health",)), ([], [resize], [grey], []), strict=True
+    ):
+        smaller = load_task("Test/Parts-v0", {"space": space}, wrapping=wrapping_of(parts, wrappers))
+        assert f"{required_bytes(capacity, 1, smaller.observation) / 2**30:.2f}" == said[changed]
+    assert required_bytes(9_300, 1, task.observation) <= 2 * 2**30 < required_bytes(9_400, 1, task.observation)
