@@ -53,6 +53,9 @@ def task_of(run: Run, by: Sequence[str] = ()) -> str:
     kwargs += [f"{name[4:]}={value}" for name, value in options.items() if name.startswith("env.eval_kwargs.")]
     if options.get("env.time_limit", "null") != "null":
         kwargs.append(f"time_limit={options['env.time_limit']}")
+    for part in ("observation", "wrappers"):
+        if (value := options.get(f"env.{part}", "[]")) != "[]":
+            kwargs.append(f"{part}={value}")
     name = options.get("env.id", "all tasks" if "env.id" in run.options else "unknown task")
     return f"{name} ({', '.join(kwargs)})" if kwargs else name
 
