@@ -4,8 +4,8 @@ import difflib
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,16 +14,18 @@ from agent.common.errors import UserError, words_of
 from agent.common.observation import ObservationSpec
 from envs.actions import PlainActions
 from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
-from envs.channels import Channels
 from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, described, is_stop
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.minatar import MinAtar, is_minatar
-from envs.observations import Observer, observer_of
+from envs.observations import Observer
+from envs.observed_parts import Where, observer_for
 from envs.packages import channels_of_package, register
+from envs.parts import put_on
 from envs.rules import check_space
 from envs.video import frames_per_second
+from envs.wrapping import BARE, Wrapping
 
 #: More than any environment has: a network gives a value for each.
 MOST_ACTIONS = 100_000
@@ -52,6 +54,8 @@ class Task:
     action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
     plain_actions: bool = False  # it takes Python's own whole numbers alone
     draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
+    wrapping: Wrapping = BARE  # what is put around it
+    eval_kwargs: dict[str, Any] = field(default_factory=dict)  # other values of kwargs, for evaluations
 
     @property
     def action_space(self) -> gym.spaces.Discrete:
@@ -70,7 +74,8 @@ class Task:
         Raises:
             UserError: where it cannot be made.
         """
-        env = make_single(self.id if spec is None else spec, self.kwargs, render_mode, False, self.time_limit)
+        made_of = self.id if spec is None else spec
+        env = make_single(made_of, self.kwargs, render_mode, False, self.time_limit, self.wrapping)
         return PlainActions(env) if self.plain_actions else env
 
     def make_guarded(self, render_mode: str | None = None) -> Guarded:
@@ -80,6 +85,10 @@ class Task:
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """The agent's actions [n], which count from 0, as the numbers that its action space samples."""
         return (actions + self.first_action).astype(self.action_dtype, copy=False)
+
+    def for_evaluation(self) -> "Task":
+        """The task as evaluations play it."""
+        return replace(self, kwargs={**self.kwargs, **self.eval_kwargs}) if self.eval_kwargs else self
 
     @property
     def renders(self) -> bool:
@@ -96,7 +105,8 @@ def load_task(
     env_id: str,
     kwargs: Mapping[str, Any],
     time_limit: int | None = None,
-    channels: Channels | Literal["auto", "older"] = "auto",
+    channels: Where = "auto",
+    wrapping: Wrapping = BARE,
 ) -> Task:
     """Makes the environment once, plays its first step, and checks that a value-based agent can play it.
 
@@ -105,21 +115,27 @@ def load_task(
         kwargs: of the environment's constructor.
         time_limit: steps after which an episode is cut; None for the environment's own limit, if it has one.
         channels: where its images have their channels, see `envs.channels`.
+        wrapping: what is put around it.
 
     Raises:
         UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
             breaks a rule of Gymnasium.
     """
     with apart(0):
-        env = make_single(env_id, kwargs, checked=False, time_limit=time_limit)
+        env = make_single(env_id, kwargs, checked=False, time_limit=time_limit, wrapping=wrapping)
         try:
-            return _task(env, env_id, kwargs, time_limit, channels)
+            return _task(env, env_id, kwargs, time_limit, channels, wrapping)
         finally:
             env.close()
 
 
 def _task(
-    env: gym.Env[Any, Any], env_id: str, kwargs: Mapping[str, Any], time_limit: int | None, channels: Any
+    env: gym.Env[Any, Any],
+    env_id: str,
+    kwargs: Mapping[str, Any],
+    time_limit: int | None,
+    channels: Any,
+    wrapping: Wrapping,
 ) -> Task:
     spec = env.spec
     env_id = env_id if spec is None else spec.id
@@ -132,7 +148,8 @@ def _task(
     if actions.n > MOST_ACTIONS:
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
     channels = channels_of_package(env_id) if channels == "auto" else channels
-    observe = observer_of(env_id, observed, frame_stack(env), channels)
+    stack = 1 if wrapping.observes else frame_stack(env)
+    observe = observer_for(env_id, observed, stack, channels, wrapping.frames)
     plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
@@ -148,6 +165,7 @@ def _task(
         action_dtype=np.dtype(actions.dtype),
         plain_actions=plain_actions,
         draws_globally=draws_globally,
+        wrapping=wrapping,
     )
 
 
@@ -206,7 +224,8 @@ def load_saved_task(
     env_id: str,
     kwargs: Mapping[str, Any],
     time_limit: int | None = None,
-    channels: Channels | Literal["auto", "older"] = "auto",
+    channels: Where = "auto",
+    wrapping: Wrapping = BARE,
 ) -> Task:
     """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file.
 
@@ -215,7 +234,7 @@ def load_saved_task(
     """
     check_bounds(env_id, kwargs)
     try:
-        return load_task(env_id, kwargs, time_limit, channels)
+        return load_task(env_id, kwargs, time_limit, channels, wrapping)
     except UnknownEnvironmentError as error:
         raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
 
@@ -239,6 +258,7 @@ def make_single(
     render_mode: str | None = None,
     checked: bool = True,
     time_limit: int | None = None,
+    wrapping: Wrapping = BARE,
 ) -> gym.Env[Any, Any]:
     """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
 
@@ -261,7 +281,10 @@ def make_single(
                 made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
             elif is_minatar(made.spec):
                 made = MinAtar(made)
-            return guard_close(made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit), env_id)
+            made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
+            return guard_close(put_on(made, wrapping, env_id), env_id)
+        except UserError:
+            raise
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:

@@ -6,7 +6,7 @@ is a vector. Which of three sides are the channels is found in `envs.channels`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from agent.common.errors import UserError, plain
 from agent.common.observation import ObservationSpec
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
 from envs.failure import RuleError, broken
+from envs.parts import named_parts
 from envs.rules import admitted
 
 #: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.
@@ -45,13 +46,13 @@ class Observer:
     spec: ObservationSpec
     shift: np.ndarray | None  # [n], or [1] of an image: (observation − shift)·scale
     scale: np.ndarray | None
-    axes: tuple[int, ...] = ()  # of an image of three dimensions: its order in a batch, channels first
+    axes: tuple[int, ...] = ()  # of an image of three dimensions, or four with its frames: its order in a batch
     env_id: str = ""  # for what is said of observations that are none
 
     @property
     def channels(self) -> Channels | None:
         """Where an image of three dimensions has its channels; None for every other observation."""
-        return None if not self.axes else "first" if self.axes == (0, 1, 2, 3) else "last"
+        return None if not self.axes else "first" if self.axes == tuple(range(len(self.axes))) else "last"
 
     def __call__(self, batch: Any) -> np.ndarray:
         """What E environments observe side by side, batched as Gymnasium does, as a new array [E, *spec.shape].
@@ -85,19 +86,22 @@ class Observer:
 
     def _image(self, batch: Any) -> np.ndarray:
         values: np.ndarray = np.asarray(batch)
-        return values.transpose(self.axes) if self.axes else values[:, None]
+        return values.transpose(self.axes).reshape(len(values), *self.spec.shape) if self.axes else values[:, None]
 
     def _vector(self, batch: Any) -> np.ndarray:
         if isinstance(self.space, spaces.Box):
             return batch.reshape(len(batch), -1)  # type: ignore[no-any-return]
-        parts = [
-            _flat(leaf, values) for leaf, values in zip(_leaves(self.space), _values(self.space, batch), strict=True)
-        ]
+        pairs = zip(leaves_of(self.space), values_of(self.space, batch), strict=True)
+        parts = [_flat(leaf, values) for leaf, values in pairs]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def observer_of(
-    env_id: str, space: gym.Space[Any], stack: int = 1, channels: Channels | Literal["auto", "older"] = "auto"
+    env_id: str,
+    space: gym.Space[Any],
+    stack: int = 1,
+    channels: Channels | Literal["auto", "older"] = "auto",
+    frames: int = 1,
 ) -> Observer:
     """How to observe an environment.
 
@@ -106,19 +110,21 @@ def observer_of(
         space: what it observes.
         stack: frames that an image is made of, the newest last.
         channels: where an image of three dimensions has them; `auto` finds out, `older` as the first version did.
+        frames: 2 or more where the first dimension of a Box, or of each part, counts frames, the newest last.
 
     Raises:
         UserError: where its observations have no fixed length, or none at all, or where its channels cannot be told.
     """
-    if isinstance(space, spaces.Box) and _has_bounds(space):
-        where = channels_of(env_id, space.shape, channels) if len(space.shape) == 3 else None
-        if where is not None or (len(space.shape) == 2 and min(space.shape) >= SMALLEST_SIDE):
-            return _image_observer(env_id, space, stack, where)
+    if isinstance(space, spaces.Box) and has_bounds(frame := _frame(space, frames)):
+        where = channels_of(env_id, frame.shape, channels) if len(frame.shape) == 3 else None
+        if where is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
+            observer = _image_observer(env_id, frame, stack, where)
+            return observer if frames == 1 else _stacked(observer, space, frames)
     if channels in ("first", "last"):
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
-    leaves = list(_leaves(space))
+    leaves = list(leaves_of(space))
     if not all(_is_flat(leaf) for leaf in leaves):
-        raise UserError(f"{env_id} has observations {space}: their length is not fixed, so no network can take them")
+        raise UserError(_refusal(env_id, space))
     if (length := sum(_length(leaf) for leaf in leaves)) > LONGEST:
         raise UserError(f"{env_id} has observations of {length:,} numbers: the most that are supported are {LONGEST:,}")
     bounds = [_bounds(leaf) for leaf in leaves]
@@ -134,7 +140,33 @@ def observer_of(
     return Observer(space, spec, shift if moved else None, scale if moved else None, env_id=env_id)
 
 
-def _has_bounds(space: spaces.Box) -> bool:
+def _refusal(env_id: str, space: gym.Space[Any]) -> str:
+    """The sentence for observations that no network can take: names the part to blame, and what leaves it out."""
+    fit = {name: all(map(_is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
+    kept, odd = ([name for name in fit if fit[name] is wanted] for wanted in (True, False))
+    if not kept:
+        return f"{env_id} has observations {space}: their length is not fixed, so no network can take them"
+    names = " and ".join(f"{name!r} ({plain(named_parts(space)[name], 80)})" for name in odd)
+    return f"{env_id} observes {names}, which no network can take: env.observation=[{','.join(kept)}] leaves it out"
+
+
+def _frame(space: spaces.Box, frames: int) -> spaces.Box:
+    """The space of one of several frames."""
+    if frames == 1:
+        return space
+    return spaces.Box(space.low[0], space.high[0], space.shape[1:], space.dtype)
+
+
+def _stacked(observer: Observer, space: gym.Space[Any], frames: int) -> Observer:
+    """The observer of images, as one of as many frames of them: all frames' channels are the channels of an image."""
+    channels, *sides = observer.spec.shape
+    spec = replace(observer.spec, shape=(frames * channels, *sides), stack=frames)
+    axes = (0, 1, *(axis + 1 for axis in observer.axes[1:])) if observer.axes else (0, 1, 2, 3)
+    return replace(observer, space=space, spec=spec, axes=axes)
+
+
+def has_bounds(space: spaces.Box) -> bool:
+    """Whether a Box has the bounds and the dimensions that an image may have."""
     if len(space.shape) not in (2, 3) or not space.low.size:
         return False
     finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
@@ -154,23 +186,23 @@ def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channe
     return Observer(space, ObservationSpec(shape), shift, scale, axes, env_id)
 
 
-def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
+def leaves_of(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
     """The spaces that a Tuple or a Dict is made of, in Gymnasium's order; otherwise the space itself."""
     if isinstance(space, spaces.Tuple | spaces.Dict):
         for part in space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values():
-            yield from _leaves(part)
+            yield from leaves_of(part)
     else:
         yield space
 
 
-def _values(space: gym.Space[Any], batch: Any) -> Iterator[Any]:
+def values_of(space: gym.Space[Any], batch: Any) -> Iterator[Any]:
     """A batch's values for each of the leaves."""
     if isinstance(space, spaces.Tuple):
         for part, values in zip(space.spaces, batch, strict=True):
-            yield from _values(part, values)
+            yield from values_of(part, values)
     elif isinstance(space, spaces.Dict):
         for name, part in space.spaces.items():
-            yield from _values(part, batch[name])
+            yield from values_of(part, batch[name])
     else:
         yield batch
 

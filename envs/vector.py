@@ -19,6 +19,7 @@ from envs.make import Task
 from envs.native import GuardedVector, check_copies
 from envs.processes import Processes
 from envs.serial import Serial
+from envs.wrapping import BARE
 
 Vectorization = Literal["auto", "sync", "async", "native"]
 
@@ -93,6 +94,8 @@ def begin_step(envs: VectorEnv[Any, Any, Any], actions: np.ndarray) -> Callable[
 def _obstacle(task: Task) -> str | None:
     """What keeps a task from a vector class of its own, in words, none where it has none at all; None: nothing does."""
     spec = gym.spec(task.id)
+    if task.wrapping != BARE and (spec.vector_entry_point is not None or is_played_as_in_the_papers(spec, task.kwargs)):
+        return f" with {task.wrapping.first}"
     if is_played_as_in_the_papers(spec, task.kwargs):
         others = sorted(task.kwargs.keys() - KNOWN)
         return f" that knows env.kwargs.{others[0]}" if others else None

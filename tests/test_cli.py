@@ -156,7 +156,7 @@ BAD_TRAINING = {
     "a CUDA device that is not there": ("device=cuda:99", "device=cuda:99 is not there.*device=auto"),
     "a replay that does not fit": (
         "agent.replay_size=1000000000000",
-        r"GiB \(\d{13,} bytes\) on cpu and .* GiB \(\d+ bytes\) are free: lower agent\.replay_size$",
+        r"GiB \(\d{13,} bytes\) on cpu and .* GiB \(\d+ bytes\) are free: use agent\.replay_size=\d+ \(\d+\.\d+ GiB\)$",
     ),
     "a run to resume that is not there": ("resume=nowhere", "resume=nowhere: there is no such run"),
     "a run folder that cannot be made": ("hydra.run.dir=/dev/null/run", "/dev/null/run.*Not a directory"),

@@ -170,6 +170,23 @@ def test_arguments_of_a_task_make_tasks_unless_groups_are_made_by_them(tmp_path:
     assert names(tmp_path, "env.kwargs.size") == {"env.kwargs.size=10": 1, "env.kwargs.size=20": 1}
 
 
+def test_wrappers_and_other_conditions_of_evaluations_make_tasks_of_their_own(tmp_path: Path) -> None:
+    stack = {"FrameStackObservation": {"stack_size": 4}}
+    for name, options in {
+        "plain": {},
+        "stacked": {"env.wrappers": [stack]},
+        "parts": {"env.observation": ["image"]},
+        "other": {"env.eval_kwargs.size": 9},
+    }.items():
+        write_run(tmp_path / name, options=options)
+    assert {*group_runs(runs_of(tmp_path))[0].runs} == {
+        "CartPole-v1",
+        "CartPole-v1 (wrappers=[{FrameStackObservation:{stack_size:4}}])",
+        "CartPole-v1 (observation=[image])",
+        "CartPole-v1 (eval_kwargs.size=9)",
+    }
+
+
 def test_an_option_that_an_older_run_has_not_makes_no_group(tmp_path: Path) -> None:
     write_run(tmp_path / "new", 0)
     path = write_run(tmp_path / "old", 1) / "config.yaml"

@@ -256,7 +256,9 @@ def test_options_that_are_named_exist(path: Path) -> None:
             continue
         node: Any = cfg
         for part in name.split("."):
-            free = node is cfg.env.kwargs or node is cfg.agent.head_options  # any name goes below these
+            free = any(
+                node is n for n in (cfg.env.kwargs, cfg.env.eval_kwargs, cfg.agent.head_options)
+            )  # any name goes below these
             assert free or part in node, f"{path.name} names {name}"
             if free:
                 break

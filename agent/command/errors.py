@@ -139,7 +139,7 @@ def _torch_sentence(error: RuntimeError, text: str) -> str | None:
 def _config_sentence(error: Exception, program: Program) -> str:
     """Hydra's message in one sentence, with the nearest option where a name is unknown."""
     message = str(error)
-    if found := re.search(r"Could not override '((?:env\.kwargs|agent\.head_options)\.[^']+)'", message):
+    if found := re.search(r"Could not override '((?:env\.(?:eval_)?kwargs|agent\.head_options)\.[^']+)'", message):
         return f"no preset has {found[1]}: write +{found[1]}=… to add it"
     if found := re.search(r"Could not override '([^']+)'", message):
         return f"unknown option {found[1]}{_nearest(found[1], program.options)}"

@@ -42,7 +42,7 @@ def from_python(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, Mapping) and value:
         for key, below in value.items():
             yield from from_python(f"{name}.{key}", below)
-    elif name.startswith("env.kwargs."):
+    elif name.startswith(("env.kwargs.", "env.eval_kwargs.")):
         yield f"++{name}={_written(value)}"  # the preset need not know the environment's arguments
     else:
         yield f"{'env' if name == 'env.id' else name}={_written(value)}"

@@ -154,6 +154,13 @@ def all_finite(array: Array) -> bool:
     return bool((np.isfinite(array) if isinstance(array, np.ndarray) else torch.isfinite(array)).all())
 
 
+def float_columns(rows: Array, count: int) -> Array:
+    """The first `count` bytes of rows of bytes [n, m] as float32 [n, count / 4]."""
+    if isinstance(rows, np.ndarray):
+        return np.ascontiguousarray(rows[:, :count]).view(np.float32)
+    return rows[:, :count].contiguous().view(torch.float32)
+
+
 def write(array: Array, where: slice, values: np.ndarray) -> None:
     """array[where] = values."""
     if isinstance(array, np.ndarray):

@@ -83,6 +83,8 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 
 def _plain(hint: Any, value: Any, key: str) -> Any:
     """`value` as one of the leaf types."""
+    if hint is Any:
+        return value
     if get_origin(hint) is Literal:
         if isinstance(value, bool) and "on" in get_args(hint):
             value = "on" if value else "off"  # YAML takes these words for truth values

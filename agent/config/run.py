@@ -16,9 +16,12 @@ class EnvConfig:
 
     id: str = "CartPole-v1"
     kwargs: dict[str, Any] = field(default_factory=dict)
+    eval_kwargs: dict[str, Any] = field(default_factory=dict)
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
     time_limit: Annotated[int | None, COUNTED] = None
     channels: Literal["auto", "first", "last"] = "auto"
+    observation: tuple[Any, ...] = ()  # checked where the task is known, as `kwargs` are
+    wrappers: tuple[Any, ...] = ()
     clip_rewards: bool = False
     life_loss: bool = False
 
@@ -96,6 +99,10 @@ class TrainConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
+        if self.env.eval_kwargs and self.eval.share:
+            raise UserError(
+                "eval.share=true plays in training's own environment, without env.eval_kwargs: leave one out"
+            )
         needed = max(self.agent.n_step, 2) * self.num_envs
         if self.agent.replay_size < needed:
             raise UserError(

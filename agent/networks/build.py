@@ -78,8 +78,9 @@ def build_network(
     sizes = Sizes(encoder.features, last, actions, linear, network.dueling, network.layer_norm, output)
     head = build_head(HeadParts(sizes, config, config.head_options))
     if noise.prior > 0.0:
-        budget.take(last * (prod(spec.shape) + index * actions))
-        prior = Prior(spec, last, actions, index, noise.prior, generator)
+        form = ObservationSpec((sum(spec.stacked(part).size for part in spec.parts),)) if spec.parts else spec
+        budget.take(last * (prod(form.shape) + index * actions))
+        prior = Prior(form, last, actions, index, noise.prior, generator)
     return QNetwork(encoder, head, index, prior)
 
 

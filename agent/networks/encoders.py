@@ -7,7 +7,7 @@ An encoder of your own needs one line, in any module that is imported before the
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
@@ -109,6 +109,64 @@ class Flatten(nn.Module):
         return x.flatten(1)
 
 
+class PartsEncoder(Encoder):
+    """Images beside other things: a trunk for each image, a linear layer for the rest, then linear layers for all.
+
+    Shapes: rows of bytes [..., n], see `agent.common.observation.packed` → features [..., self.features].
+
+    Args:
+        parts: what to build from; its observation has parts.
+        build: makes the encoder of one part.
+    """
+
+    def __init__(self, parts: EncoderParts, build: Callable[[EncoderParts], Encoder]) -> None:
+        super().__init__()
+        self.spec = spec = parts.observation
+        self.encoders = nn.ModuleList()
+        for part in map(spec.stacked, spec.parts):
+            if part.is_image:
+                self.encoders.append(build(replace(parts, observation=part, hidden=())))
+            else:
+                width = parts.network.hidden[:1]
+                self.encoders.append(MLPEncoder(part.size, width, parts.linear, parts.network.layer_norm))
+        features = sum(encoder.features for encoder in self.encoders)  # type: ignore[misc]
+        self.mlp = MLPEncoder(features, parts.hidden, parts.linear, parts.network.layer_norm)
+        self.features = self.mlp.features
+        each: list[tuple[NoiseSizes, ...]] = [encoder.noise_sizes for encoder in self.encoders]  # type: ignore[misc]
+        self._depths = [len(sizes) for sizes in each]
+        self.noise_sizes = (*(size for sizes in each for size in sizes), *self.mlp.noise_sizes)
+        self.register_buffer("_scales", torch.tensor([1.0 / part.high for part in spec.parts]), persistent=False)
+
+    def forward(self, observation: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
+        """Maps rows of bytes [..., n] to features [..., self.features]."""
+        features, start = [], 0
+        for encoder, depth, part in zip(self.encoders, self._depths, self.unpacked(observation), strict=True):
+            features.append(encoder(part, noise[start : start + depth]))
+            start += depth
+        return self.mlp(torch.cat(features, dim=-1), noise[start:])  # type: ignore[no-any-return]
+
+    def unpacked(self, observation: Tensor) -> list[Tensor]:
+        """The parts [..., *shape] of rows of bytes: images as they are stored, vectors in the network's own dtype."""
+        scales: Tensor = self._scales  # type: ignore[assignment]
+        leading, parts, start = observation.shape[:-1], [], 0
+        rows = observation.to(torch.uint8).reshape(*leading, self.spec.stack, -1)  # floats hold every byte exactly
+        for part, end in zip(self.spec.parts, self.spec.ends, strict=True):
+            x = rows[..., start:end]
+            if part.dtype == "float32":
+                x = x.contiguous().view(torch.float32)
+            x = x.reshape(*leading, *self.spec.stacked(part).shape)
+            parts.append(x if part.is_image else x.to(scales.dtype))
+            start = end
+        return parts
+
+    def flat(self, observation: Tensor) -> Tensor:
+        """All numbers [..., m] of rows of bytes, images from 0 to 1."""
+        scales: Tensor = self._scales  # type: ignore[assignment]
+        leading = observation.shape[:-1]
+        parts = zip(self.unpacked(observation), scales, strict=True)
+        return torch.cat([part.reshape(*leading, -1).to(scales.dtype) * scale for part, scale in parts], dim=-1)
+
+
 EncoderFactory = Callable[[EncoderParts], Encoder]
 
 
@@ -174,6 +232,8 @@ def build_encoder(parts: EncoderParts) -> Encoder:
     Raises:
         UserError: for a name that nobody registered, or an encoder that does not take these observations.
     """
+    if parts.observation.parts:
+        return PartsEncoder(parts, build_encoder)
     name = parts.network.encoder
     if name == "auto":
         name = _automatic(parts.observation)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from agent.networks.encoders import Encoder
+from agent.networks.encoders import Encoder, PartsEncoder
 from agent.networks.heads.base import Head, Values
 from agent.networks.heads.expected import ExpectedValues
 from agent.noise.distributions import LayerNoise, split
@@ -52,7 +52,8 @@ class QNetwork(nn.Module):
         values: Values = self.head(features, layers[depth:], levels)
         if self.prior is None or noise is None:
             return values
-        return ExpectedValues(values.q_values + self.prior(observation, noise))
+        seen = self.encoder.flat(observation) if isinstance(self.encoder, PartsEncoder) else observation
+        return ExpectedValues(values.q_values + self.prior(seen, noise))
 
     def _layer_noise(self, noise: Tensor | None) -> Sequence[LayerNoise | None]:
         """Each layer's own part of the noise, or the index that they share."""

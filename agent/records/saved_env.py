@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.texts import printable
+from envs.wrapping import wrapping_of
 
 FILE_NAME = "agent.safetensors"
 # Gymnasium imports `module` for an id "module:Id": no colon gets through, nor anything else that is odd.
@@ -24,22 +25,36 @@ _MAKE_PARAMETERS = {  # of gymnasium.make, make_vec and EnvSpec: not the environ
     *{"num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "additional_wrappers"},
 }
 
+#: What a file may say besides the id and the arguments.
+_WRAPPING = {"observation", "wrappers", "eval_kwargs"}
+
 
 def check_env(env: object, path: Path) -> None:
     """Refuses an environment description that could do more than make a registered environment.
 
     Raises:
-        UserError: not {"id": <plain Gymnasium id>, "kwargs": <flat dict of plain values>}.
+        UserError: not {"id": <plain Gymnasium id>, "kwargs": <flat dict of plain values>}, perhaps with the parts of
+            the observation that are kept, the wrappers, and other arguments for evaluations.
     """
-    if not isinstance(env, dict) or env.keys() != {"id", "kwargs"}:
+    if not isinstance(env, dict) or env.keys() - _WRAPPING != {"id", "kwargs"}:
         raise refused(path, "its description does not say the environment as id and kwargs")
     env_id, kwargs = env["id"], env["kwargs"]
     if not isinstance(env_id, str) or not _ENV_ID.fullmatch(env_id):
         raise refused(path, f"its environment id {short(env_id)} is not a plain one such as 'CartPole-v1'")
     if env_id.rpartition("/")[2].startswith(_WRAPPING_IDS):
         raise refused(path, f"its environment {env_id!r} would make another one of its choice")
+    _check_arguments("kwargs", kwargs, path)
+    _check_arguments("eval_kwargs", env.get("eval_kwargs", {}), path)
+    try:
+        wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
+    except UserError as error:
+        raise refused(path, str(error)) from error
+
+
+def _check_arguments(name: str, kwargs: object, path: Path) -> None:
+    """Refuses arguments of an environment's constructor that are not plain and of bounded size."""
     if not isinstance(kwargs, dict):
-        raise refused(path, "its environment's kwargs are not a dict")
+        raise refused(path, f"its environment's {name} are not a dict")
     for key, value in kwargs.items():
         if not isinstance(key, str) or not _KEYWORD.fullmatch(key) or key in _MAKE_PARAMETERS:
             raise refused(path, f"its environment has the keyword {short(key)}, which is not allowed")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.common.arrays import Array, Place, restore_array, take_round, write
+from agent.common.arrays import Array, Place, float_columns, restore_array, take_round, write
 from agent.common.observation import ObservationSpec
 
 
@@ -25,6 +25,7 @@ class Frames:
     def __init__(self, spec: ObservationSpec, rows: int, num_envs: int, place: Place) -> None:
         self.stack, self.num_envs = spec.stack, num_envs
         self._channels = spec.stored_shape[0]
+        self._float_bytes, self._packed = spec.float_bytes, bool(spec.parts)
         size = rows * num_envs
         self.observations = place.zeros((size, *spec.stored_shape), spec.dtype)
         self.ages = place.zeros(size if spec.stack > 1 else 0, "uint8")
@@ -49,6 +50,10 @@ class Frames:
         frames = index[:, None] - back * self.num_envs  # [B, k]
         stacks = take_round(self.observations, frames.reshape(-1))
         return stacks.reshape(len(index), -1, *stacks.shape[2:])
+
+    def numbers(self) -> Array:
+        """What is stored, as numbers of which some may not be finite: of rows of bytes, the parts in float32."""
+        return float_columns(self.observations, self._float_bytes) if self._packed else self.observations
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold."""

@@ -210,7 +210,7 @@ class Replay:
 
     def not_finite(self) -> str:
         """Names the stored values that are not finite: "rewards", "observations", both, or "" for neither."""
-        stored = {"rewards": self.scalars[:, REWARD], "observations": self._frames.observations}
+        stored = {"rewards": self.scalars[:, REWARD], "observations": self._frames.numbers()}
         return " and ".join(name for name, values in stored.items() if not all_finite(values))
 
     def _push_starts(self) -> None:

@@ -17,6 +17,7 @@ from agent.replay.prioritised import PrioritisedReplay, prioritised_bytes
 from agent.replay.ring import Replay, required_bytes
 from agent.replay.rings import AnyRings, PrioritisedRings, Rings
 from agent.running.filming import draw_into_memory
+from agent.running.remedies import remedies
 from agent.running.resources import check_replay_memory, threads_for_numpy
 from envs.aside import Aside
 from envs.episodes import RepeatableCopies
@@ -79,10 +80,15 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device, plan: Pl
         where = torch.device("cpu")  # priorities are float64, which Apple's GPU does not have
     options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": where}
     options["compiled"] = plan.compile(agent.batch_size, where)
+    bytes_of = prioritised_bytes if agent.priority.enabled else required_bytes
+
+    def smaller(free: int) -> str:
+        return remedies(task, agent.replay_size, lambda size, form: bytes_of(size, config.num_envs, form), free)
+
     if agent.priority.enabled:
-        check_replay_memory(prioritised_bytes(*sizes), where)
+        check_replay_memory(prioritised_bytes(*sizes), where, smaller)
         return PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
-    check_replay_memory(required_bytes(*sizes), where)
+    check_replay_memory(required_bytes(*sizes), where, smaller)
     return Replay(*sizes, **options)
 
 

@@ -10,8 +10,9 @@ from envs.make import Task
 
 def describe(config: TrainConfig, task: Task, step: int, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
     """The description of an agent at a step; `evaluation` may be of an earlier one."""
+    others = {"eval_kwargs": task.eval_kwargs} if task.eval_kwargs else {}
     return {
-        "env": {"id": task.id, "kwargs": task.kwargs},
+        "env": {"id": task.id, "kwargs": task.kwargs, **others, **task.wrapping.description()},
         "time_limit": task.time_limit,
         "channels": task.observe.channels,
         "observation": task.observe.description(),

@@ -4,23 +4,24 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from agent.common.errors import UserError
-from agent.common.observation import ObservationSpec
+from agent.common.observation import ObservationSpec, packed
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.networks.build import build_network, noise_model
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
-from envs.channels import Channels
 from envs.make import Task, load_saved_task
+from envs.observed_parts import Where
+from envs.wrapping import wrapping_of
 
 #: A description from a stranger may name no more: numbers of an observation, actions.
-MAX_OBSERVATION, MAX_ACTIONS = 1 << 26, 1 << 20
+MAX_OBSERVATION, MAX_ACTIONS, MAX_PARTS = 1 << 26, 1 << 20, 256
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,11 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
         sketch = _network(config, _observation(said, path), said["actions"], path)
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
-    channels = _channels(said, path)
-    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels)
+    env, channels = said["env"], _channels(said, path)
+    wrapping = wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
+    task = load_saved_task(
+        env["id"], {**env.get("kwargs", {}), **env.get("eval_kwargs", {})}, limit, channels, wrapping
+    )
     os.chdir(here)  # paths of other agents are read from it
     if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
@@ -91,6 +95,24 @@ def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
     actions = said.get("actions")
     if not isinstance(form, dict) or type(actions) is not int or not 0 < actions <= MAX_ACTIONS:
         raise UserError(f"{path} is damaged: it does not describe its observations and actions")
+    if "parts" not in form:
+        return _part(form, path)
+    parts, stack = form["parts"], form.get("stack")
+    if not isinstance(parts, list) or not 0 < len(parts) <= MAX_PARTS or type(stack) is not int or not 0 < stack <= 64:
+        raise UserError(f"{path} is damaged: its observations are {form!r:.80}")
+    specs = [_part(part, path) for part in parts]
+    try:
+        spec = packed(specs, stack)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if spec.size > MAX_OBSERVATION:
+        raise UserError(f"{path} is damaged: its observations have {spec.size:,} bytes")
+    return spec
+
+
+def _part(form: Any, path: Path) -> ObservationSpec:
+    """An image or a vector that a description names."""
+    form = form if isinstance(form, dict) else {}
     missing: Any = None
     shape, dtype, high = (form.get(name, missing) for name in ("shape", "dtype", "high"))
     sides = isinstance(shape, list) and len(shape) in (1, 3) and all(type(n) is int and n > 0 for n in shape)
@@ -100,11 +122,13 @@ def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
     return ObservationSpec(tuple(shape), dtype, high)
 
 
-def _channels(said: dict[str, Any], path: Path) -> Channels | Literal["auto", "older"]:
+def _channels(said: dict[str, Any], path: Path) -> Where:
     """Where the channels of a board are; the first version saved none, and had a rule of its own."""
     channels = said.get("channels", "older")
     if channels not in (None, "first", "last", "older"):
         raise UserError(f"{path} is damaged: its channels are {channels!r:.80}")
+    if channels is None and "parts" not in said["observation"]:
+        return "flat"  # of a Dict, whose images older versions did not see
     return channels or "auto"
 
 

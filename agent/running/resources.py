@@ -3,7 +3,7 @@
 import ctypes
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -121,18 +121,24 @@ def left_by_group(group: Path) -> float:
     return limit - used + float(statistics.get("inactive_file", 0))
 
 
-def check_replay_memory(needed: int, device: torch.device) -> None:
+def check_replay_memory(needed: int, device: torch.device, remedies: Callable[[int], str]) -> None:
     """Refuses a replay that does not fit.
+
+    Args:
+        needed: bytes.
+        device: where it is to be.
+        remedies: for the bytes that are free, the options that make it smaller, or "".
 
     Raises:
         UserError: naming what is needed, what there is, and the options to turn.
     """
     free = available_bytes(device)
     if needed > free:
+        options = remedies(free)
         move = "" if device.type == "cpu" else ", or keep it in the machine's memory with agent.replay_device=cpu"
         raise UserError(
             f"the replay needs {_gigabytes(needed)} on {device} and {_gigabytes(free)} are free: "
-            f"lower agent.replay_size{move}"
+            f"{f'use {options}' if options else 'lower agent.replay_size'}{move}"
         )
 
 

@@ -29,6 +29,7 @@ from agent.running.trainer import Outcome, Trainer
 from envs.closing import close_quietly
 from envs.make import Task, check_bounds, load_saved_task, load_task
 from envs.vector import note_on_global_draws
+from envs.wrapping import wrapping_of
 
 #: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
 LARGE_SIGMA = 0.05
@@ -143,20 +144,37 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     Raises:
         UserError: where there is no such task, or where no file may hold its arguments.
     """
+    env, wrapping = config.env, wrapping_of(config.env.observation, config.env.wrappers)
     if not resumed:
-        check_bounds(config.env.id, config.env.kwargs)  # now, not when the agent is to be evaluated
-        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
+        check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
+        task = load_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
     else:  # it may be a stranger's: checked before anything that it names is made
-        check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
-        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
+        check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
+        task = load_saved_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
+    both = {**task.kwargs, **env.eval_kwargs}
     try:
-        check_env({"id": task.id, "kwargs": task.kwargs}, folder)
+        check_env({"id": task.id, "kwargs": both}, folder)
     except UserError as error:  # now, not when the first agent is saved
         raise UserError(
-            f"env.kwargs={task.kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
+            f"env.kwargs={both} cannot be saved with an agent: its values must be plain numbers, truth values "
             "or short words, and arguments of the environment itself, not of gymnasium.make"
         ) from error
-    return task
+    return with_eval_kwargs(task, env.eval_kwargs) if env.eval_kwargs else task
+
+
+def with_eval_kwargs(task: Task, eval_kwargs: dict[str, Any]) -> Task:
+    """The task, evaluated with other arguments of its environment.
+
+    Raises:
+        UserError: where they make another task of it, with other observations or actions.
+    """
+    evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
+    other = load_saved_task(task.id, evaluated.kwargs, task.time_limit, task.observe.channels or "auto", task.wrapping)
+    if (other.observe.description(), other.actions) != (task.observe.description(), task.actions):
+        raise UserError(
+            f"env.eval_kwargs={eval_kwargs} gives {task.id} other observations or actions than training has"
+        )
+    return replace(task, eval_kwargs=eval_kwargs)
 
 
 def warn(config: TrainConfig, console: Console) -> None:

@@ -55,7 +55,7 @@ class Trainer:
         self._saver = Saver(self.folder, config.checkpoint.keep)
         self.collector: AnyCollector = collector or in_process(config, task, envs, agent, replay, tracker)
         aside = None if envs is None else aside_of(config, task, envs)
-        self.evaluator = Evaluator(config, task, agent, tracker, self.folder, aside)
+        self.evaluator = Evaluator(config, task.for_evaluation(), agent, tracker, self.folder, aside)
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone

@@ -61,12 +61,22 @@ def value_text(value: Any) -> str:
         case bool():
             return str(value).lower()
         case list():
-            return clean(f"[{','.join(value_text(item) for item in value[:50] if not isinstance(item, list | dict))}]")
+            return clean(f"[{','.join(_inside(item, 3) for item in value[:50])}]")
         case dict():
             return "{}"
         case float():
             return f"{value:g}"
     return clean(str(value))
+
+
+def _inside(value: Any, depth: int) -> str:
+    """A value in a list, as the command line has it; what lies deeper than `depth` is left out."""
+    if isinstance(value, dict) and depth:
+        pairs = (f"{key}:{_inside(item, depth - 1)}" for key, item in islice(value.items(), 50))
+        return f"{{{','.join(pairs)}}}"
+    if isinstance(value, list) and depth:
+        return f"[{','.join(_inside(item, depth - 1) for item in value[:50])}]"
+    return "" if isinstance(value, list) else value_text(value)
 
 
 def clean(text: str) -> str:

@@ -50,8 +50,12 @@ def task_of(run: Run, by: Sequence[str] = ()) -> str:
     """The name of a run's task: the id and its arguments, but for options that groups are made by."""
     options = {name: value for name, value in run.options.items() if not below(name, by)}
     kwargs = [f"{name[11:]}={value}" for name, value in options.items() if name.startswith("env.kwargs.")]
+    kwargs += [f"{name[4:]}={value}" for name, value in options.items() if name.startswith("env.eval_kwargs.")]
     if options.get("env.time_limit", "null") != "null":
         kwargs.append(f"time_limit={options['env.time_limit']}")
+    for part in ("observation", "wrappers"):
+        if (value := options.get(f"env.{part}", "[]")) != "[]":
+            kwargs.append(f"{part}={value}")
     name = options.get("env.id", "all tasks" if "env.id" in run.options else "unknown task")
     return f"{name} ({', '.join(kwargs)})" if kwargs else name
 

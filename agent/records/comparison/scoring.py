@@ -145,6 +145,8 @@ def _plain_task(runs: Sequence[Run]) -> tuple[str, bool]:
     plain = all(
         run.options.get("env.id") == env_id
         and run.options.get("env.time_limit", "null") == "null"
+        and all(run.options.get(name, "[]") == "[]" for name in ("env.observation", "env.wrappers"))
+        and not any(name.startswith("env.eval_kwargs.") for name in run.options)
         and (
             env_id.startswith("ALE/")
             or not any(below(name, ("env.kwargs",)) for name in run.options if name != "env.kwargs")

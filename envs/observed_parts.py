@@ -1,0 +1,168 @@
+"""Observations with images among other things: every image is a part by itself, and all else is one vector.
+
+The parts lie side by side in rows of bytes, each in its own dtype: a replay stores and samples one array.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec, packed
+from envs.channels import SMALLEST_SIDE, Channels, channels_of
+from envs.observations import Observer, has_bounds, leaves_of, observer_of, values_of
+from envs.parts import named_parts
+
+#: Where images have their channels; `flat`: there are no images, as in versions that made vectors of everything.
+Where = Channels | Literal["auto", "older", "flat"]
+
+
+@dataclass(frozen=True, eq=False)
+class PartsObserver(Observer):
+    """Turns a Dict or a Tuple with images into rows of bytes; see `agent.common.observation.packed`."""
+
+    observers: tuple[Observer, ...] = ()  # of the parts, of one frame, those of float32 first
+    leaves: tuple[tuple[int, ...], ...] = ()  # of each part: which leaves it is made of
+    frames: int = 1
+    said: Channels | None = None  # where a person said that the channels are
+
+    @property
+    def channels(self) -> Channels | None:
+        """Where a person said that images have their channels."""
+        return self.said
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        """What E environments observe side by side, as rows of bytes [E, n]."""
+        values = [np.asarray(value) for value in values_of(self.space, batch)]
+        rows = len(values[0]) * self.frames
+        if self.frames > 1:
+            values = [value.reshape(rows, *value.shape[2:]) for value in values]
+        out = np.zeros((rows, self.spec.stored_shape[0]), np.uint8)
+        start = 0
+        for observe, leaves, end in zip(self.observers, self.leaves, self.spec.ends, strict=True):
+            taken = tuple(values[leaf] for leaf in leaves)
+            part = observe(taken if isinstance(observe.space, spaces.Tuple) else taken[0])
+            out[:, start:end] = part.reshape(rows, -1).view(np.uint8)
+            start = end
+        return out.reshape(-1, self.spec.shape[0])
+
+    def description(self) -> dict[str, Any]:
+        """What a saved agent says of its observations: the parts by themselves too."""
+        parts = [observe.description() for observe in self.observers]
+        return {"shape": list(self.spec.shape), "stack": self.frames, "parts": parts}
+
+
+def observer_for(
+    env_id: str, space: gym.Space[Any], stack: int = 1, channels: Where = "auto", frames: int = 1
+) -> Observer:
+    """How to observe an environment; see `observer_of`.
+
+    Raises:
+        UserError: where no network can take its observations.
+    """
+    plain = "auto" if channels == "flat" else channels
+    if channels in ("flat", "older") or not isinstance(space, spaces.Dict | spaces.Tuple):
+        return observer_of(env_id, space, stack, plain, frames)
+    leaves = [_one_frame(leaf, frames) for leaf in leaves_of(space)]
+    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, plain)]
+    if not images:
+        return observer_of(env_id, space, stack, plain, frames)
+    rest = [i for i in range(len(leaves)) if i not in images]
+    observer_of(env_id, _whole(space, images, leaves))  # refuses what no network can take, by name
+    if any(leaf is None for leaf in leaves):
+        raise UserError(f"{env_id} observes stacks of parts that cannot be stacked: keep others with env.observation")
+    return _observer(env_id, space, leaves, images, rest, plain, frames)
+
+
+def image_parts(observe: Observer) -> tuple[str, ...]:
+    """The names of the parts of a Dict or Tuple that are images of bytes."""
+    if not isinstance(observe, PartsObserver):
+        return ()
+    pairs = zip(observe.observers, observe.leaves, strict=True)
+    images = {leaves[0] for observer, leaves in pairs if observer.spec.is_image and observer.spec.dtype == "uint8"}
+    names, leaf = [], 0
+    for name, part in named_parts(observe.space).items():
+        names += [name] if isinstance(part, spaces.Box) and leaf in images else []
+        leaf += sum(1 for _ in leaves_of(part))
+    return tuple(names)
+
+
+def without_part(observe: Observer) -> tuple[tuple[str, ...], ObservationSpec] | None:
+    """The parts of a Dict or Tuple without the one that takes the most memory, and their form; None for others."""
+    there = named_parts(observe.space)
+    if not isinstance(observe, PartsObserver) or len(there) < 2 or observe.frames > 1:
+        return None
+    kept = [tuple(name for name in there if name != left) for left in there]
+    forms = []
+    for names in kept:
+        parts = [there[name] for name in names]
+        forms.append(observer_for(observe.env_id, parts[0] if len(parts) == 1 else spaces.Tuple(parts)).spec)
+    least = min(range(len(forms)), key=lambda i: forms[i].stored_bytes)
+    return kept[least], forms[least]
+
+
+def _observer(
+    env_id: str,
+    space: gym.Space[Any],
+    leaves: Sequence[gym.Space[Any] | None],
+    images: Sequence[int],
+    rest: Sequence[int],
+    channels: Any,
+    frames: int,
+) -> PartsObserver:
+    found: list[tuple[Observer, tuple[int, ...]]] = []
+    for i in images:
+        leaf = leaves[i]
+        assert leaf is not None
+        where: Any = channels if len(leaf.shape or ()) == 3 else "auto"
+        found.append((observer_of(env_id, leaf, channels=where), (i,)))
+    if rest:
+        vector = spaces.Tuple([leaf for i in rest if (leaf := leaves[i]) is not None])
+        found.append((observer_of(env_id, vector), tuple(rest)))
+    found.sort(key=lambda pair: pair[0].spec.dtype != "float32")  # the order is kept among equals
+    observers, parts = zip(*found, strict=True)
+    spec = packed([observe.spec for observe in observers], frames)
+    said = channels if channels in ("first", "last") else None
+    return PartsObserver(space, spec, None, None, (), env_id, observers, parts, frames, said)
+
+
+def _is_image(env_id: str, leaf: gym.Space[Any], channels: Any) -> bool:
+    if not isinstance(leaf, spaces.Box) or not has_bounds(leaf):
+        return False
+    if len(leaf.shape) == 2:
+        return min(leaf.shape) >= SMALLEST_SIDE
+    return channels_of(env_id, leaf.shape, channels) is not None
+
+
+def _one_frame(leaf: gym.Space[Any], frames: int) -> gym.Space[Any] | None:
+    """The space of which a leaf is a batch of frames; None where that cannot be told."""
+    if frames == 1:
+        return leaf
+    match leaf:
+        case spaces.Box():
+            return spaces.Box(leaf.low[0], leaf.high[0], leaf.shape[1:], leaf.dtype)
+        case spaces.MultiDiscrete() if leaf.nvec.ndim == 1:
+            return spaces.Discrete(int(leaf.nvec[0]), start=int(leaf.start[0]))
+        case spaces.MultiDiscrete():
+            return spaces.MultiDiscrete(leaf.nvec[0], start=leaf.start[0])
+        case spaces.MultiBinary() if len(leaf.shape) > 1:
+            return spaces.MultiBinary(leaf.shape[1:])
+    return None
+
+
+def _whole(space: gym.Space[Any], images: Sequence[int], leaves: Sequence[Any]) -> gym.Space[Any]:
+    """The space without the length of its images, which would be too long a vector."""
+    count = iter(range(len(leaves)))
+
+    def replaced(part: gym.Space[Any]) -> gym.Space[Any]:
+        if isinstance(part, spaces.Dict):
+            return spaces.Dict({key: replaced(value) for key, value in part.spaces.items()})
+        if isinstance(part, spaces.Tuple):
+            return spaces.Tuple([replaced(value) for value in part.spaces])
+        return spaces.Box(0, 1, (3, 3)) if next(count) in images else part
+
+    return replaced(space)
