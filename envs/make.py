@@ -4,7 +4,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -19,8 +19,9 @@ from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, described, is_stop
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
+from envs.masks import OFF, MaskObserved, key_of
 from envs.minatar import MinAtar, is_minatar
-from envs.observations import Observer, observer_of
+from envs.observations import Observer, masked, observer_of
 from envs.packages import channels_of_package, register
 from envs.rules import check_space
 from envs.video import frames_per_second
@@ -51,6 +52,7 @@ class Task:
     time_limit: int | None = None  # steps after which an episode is cut, besides the environment's own limit
     action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
     plain_actions: bool = False  # it takes Python's own whole numbers alone
+    action_mask: str = OFF  # where masks of actions are found; they are then the last part of what is observed
     draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
 
     @property
@@ -70,7 +72,9 @@ class Task:
         Raises:
             UserError: where it cannot be made.
         """
-        env = make_single(self.id if spec is None else spec, self.kwargs, render_mode, False, self.time_limit)
+        env = make_single(
+            self.id if spec is None else spec, self.kwargs, render_mode, False, self.time_limit, self.action_mask
+        )
         return PlainActions(env) if self.plain_actions else env
 
     def make_guarded(self, render_mode: str | None = None) -> Guarded:
@@ -97,6 +101,7 @@ def load_task(
     kwargs: Mapping[str, Any],
     time_limit: int | None = None,
     channels: Channels | Literal["auto", "older"] = "auto",
+    action_mask: str = OFF,
 ) -> Task:
     """Makes the environment once, plays its first step, and checks that a value-based agent can play it.
 
@@ -105,15 +110,16 @@ def load_task(
         kwargs: of the environment's constructor.
         time_limit: steps after which an episode is cut; None for the environment's own limit, if it has one.
         channels: where its images have their channels, see `envs.channels`.
+        action_mask: where masks of its actions are found: off or info.<key>.
 
     Raises:
         UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
             breaks a rule of Gymnasium.
     """
     with apart(0):
-        env = make_single(env_id, kwargs, checked=False, time_limit=time_limit)
+        env = make_single(env_id, kwargs, checked=False, time_limit=time_limit, action_mask=action_mask)
         try:
-            return _task(env, env_id, kwargs, time_limit, channels)
+            return replace(_task(env, env_id, kwargs, time_limit, channels), action_mask=action_mask)
         finally:
             env.close()
 
@@ -133,6 +139,8 @@ def _task(
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
     channels = channels_of_package(env_id) if channels == "auto" else channels
     observe = observer_of(env_id, observed, frame_stack(env), channels)
+    if (beside := _masked_space(env)) is not None:
+        observe = masked(observe, beside, int(actions.n))
     plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
@@ -149,6 +157,15 @@ def _task(
         plain_actions=plain_actions,
         draws_globally=draws_globally,
     )
+
+
+def _masked_space(env: gym.Env[Any, Any]) -> gym.Space[Any] | None:
+    """What is observed beside the masks of actions; None where there are none."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, MaskObserved):
+            return env.env.observation_space
+        env = env.env
+    return None
 
 
 def _spaces(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Space[Any], gym.Space[Any]]:
@@ -207,6 +224,7 @@ def load_saved_task(
     kwargs: Mapping[str, Any],
     time_limit: int | None = None,
     channels: Channels | Literal["auto", "older"] = "auto",
+    action_mask: str = OFF,
 ) -> Task:
     """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file.
 
@@ -215,7 +233,7 @@ def load_saved_task(
     """
     check_bounds(env_id, kwargs)
     try:
-        return load_task(env_id, kwargs, time_limit, channels)
+        return load_task(env_id, kwargs, time_limit, channels, action_mask)
     except UnknownEnvironmentError as error:
         raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
 
@@ -239,6 +257,7 @@ def make_single(
     render_mode: str | None = None,
     checked: bool = True,
     time_limit: int | None = None,
+    action_mask: str = OFF,
 ) -> gym.Env[Any, Any]:
     """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
 
@@ -261,7 +280,10 @@ def make_single(
                 made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
             elif is_minatar(made.spec):
                 made = MinAtar(made)
-            return guard_close(made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit), env_id)
+            made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
+            key = key_of(action_mask)
+            discrete = isinstance(made.action_space, gym.spaces.Discrete)  # others are refused later, by their own name
+            return guard_close(made if key is None or not discrete else MaskObserved(made, key), env_id)
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:

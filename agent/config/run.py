@@ -18,6 +18,7 @@ class EnvConfig:
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
     time_limit: Annotated[int | None, COUNTED] = None
     channels: Literal["auto", "first", "last"] = "auto"
+    action_mask: str = "off"
     clip_rewards: bool = False
     life_loss: bool = False
 

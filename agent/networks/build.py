@@ -68,7 +68,8 @@ def build_network(
             the network would be too large.
     """
 
-    noise, spec, prior = config.noise, as_spec(observation), None
+    noise, whole, prior = config.noise, as_spec(observation), None
+    spec = whole.unmasked
     index = noise.index if noise.enabled and noise.form == "index" else 0
     *hidden, last = config.network.hidden
     budget = Budget()
@@ -80,7 +81,7 @@ def build_network(
     if noise.prior > 0.0:
         budget.take(last * (prod(spec.shape) + index * actions))
         prior = Prior(spec, last, actions, index, noise.prior, generator)
-    return QNetwork(encoder, head, index, prior)
+    return QNetwork(encoder, head, index, prior, whole.mask)
 
 
 def linear_factories(

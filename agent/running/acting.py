@@ -10,7 +10,7 @@ from agent.learning.targets import greedy
 from agent.records.saved_agent import Which, find_agent
 from agent.running.evaluation import EvaluationPolicy
 from agent.running.player import Player, load_player
-from envs.batches import is_batch
+from envs.batches import first_leaf, is_batch
 
 
 class LoadedAgent:
@@ -28,7 +28,7 @@ class LoadedAgent:
     """
 
     def __init__(self, player: Player, noise: bool = False, seed: int = 0) -> None:
-        self._task = player.task
+        self._task, self._masked = player.task, bool(player.task.observation.mask)
         self._policy = EvaluationPolicy(player.network, player.noise if noise else None, [seed])
         self.env_id, self.description, self.path = player.task.id, player.description, player.path
 
@@ -62,8 +62,16 @@ class LoadedAgent:
     def _values(self, observation: Any) -> tuple[torch.Tensor, bool]:
         """The values [n, actions], and whether the observation was a batch."""
         observe = self._task.observe
-        batched = is_batch(observe.space, observation)
-        array = observe(observation if batched else observe.stack([observation]))
+        if self._masked:  # where a mask is given, `act` applies it
+            one = (observation, np.ones(self._task.actions, np.int8))
+            batched = is_batch(observe.space.spaces[0], observation)  # type: ignore[attr-defined]
+            if batched:
+                count = len(first_leaf(observe.space.spaces[0], observation))  # type: ignore[attr-defined]
+                observation = (observation, np.ones((count, self._task.actions), np.int8))
+            array = observe(observation if batched else observe.stack([one]))
+        else:
+            batched = is_batch(observe.space, observation)
+            array = observe(observation if batched else observe.stack([observation]))
         return self._policy.q_values(array, [0] * len(array)), batched
 
     def __repr__(self) -> str:

@@ -18,6 +18,7 @@ from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
 from envs.channels import Channels
 from envs.make import Task, load_saved_task
+from envs.masks import OFF, key_of
 
 #: A description from a stranger may name no more: numbers of an observation, actions.
 MAX_OBSERVATION, MAX_ACTIONS = 1 << 26, 1 << 20
@@ -50,8 +51,8 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
         sketch = _network(config, _observation(said, path), said["actions"], path)
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
-    channels = _channels(said, path)
-    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels)
+    channels, action_mask = _channels(said, path), _action_mask(said, path)
+    task = load_saved_task(said["env"]["id"], said["env"].get("kwargs", {}), limit, channels, action_mask)
     os.chdir(here)  # paths of other agents are read from it
     if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
@@ -97,7 +98,24 @@ def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
     plain = dtype in ("float32", "uint8", "bool") and type(high) in (int, float) and 0 < high < math.inf
     if not sides or not plain or math.prod(shape) > MAX_OBSERVATION:
         raise UserError(f"{path} is damaged: its observations are {form!r:.80}")
-    return ObservationSpec(tuple(shape), dtype, high)
+    mask = 0 if _action_mask(said, path) == OFF else actions
+    if mask and not (len(shape) == 1 and shape[0] > mask):
+        raise UserError(
+            f"{path} is damaged: its observations are {form!r:.80}, which hold no mask of {actions} actions"
+        )
+    return ObservationSpec(tuple(shape), dtype, high, mask=mask)
+
+
+def _action_mask(said: dict[str, Any], path: Path) -> str:
+    """Where the masks of actions are found."""
+    action_mask = said.get("action_mask", OFF)
+    if not isinstance(action_mask, str):
+        raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}")
+    try:
+        key_of(action_mask)
+    except UserError:
+        raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}") from None
+    return action_mask
 
 
 def _channels(said: dict[str, Any], path: Path) -> Channels | Literal["auto", "older"]:

@@ -133,12 +133,14 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     Raises:
         UserError: where there is no such task, or where no file may hold its arguments.
     """
+    env = config.env
+    named = env.id, env.kwargs, env.time_limit, env.channels, env.action_mask
     if not resumed:
         check_bounds(config.env.id, config.env.kwargs)  # now, not when the agent is to be evaluated
-        task = load_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
+        task = load_task(*named)
     else:  # it may be a stranger's: checked before anything that it names is made
         check_env({"id": config.env.id, "kwargs": config.env.kwargs}, folder)
-        task = load_saved_task(config.env.id, config.env.kwargs, config.env.time_limit, config.env.channels)
+        task = load_saved_task(*named)
     try:
         check_env({"id": task.id, "kwargs": task.kwargs}, folder)
     except UserError as error:  # now, not when the first agent is saved
