@@ -4,7 +4,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -19,9 +19,9 @@ from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, described, is_stop
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
-from envs.masks import OFF, MaskObserved, key_of
+from envs.masks import OFF, observing_masks, with_masks
 from envs.minatar import MinAtar, is_minatar
-from envs.observations import Observer, masked, observer_of
+from envs.observations import Observer, observer_of
 from envs.packages import channels_of_package, register
 from envs.rules import check_space
 from envs.video import frames_per_second
@@ -119,13 +119,18 @@ def load_task(
     with apart(0):
         env = make_single(env_id, kwargs, checked=False, time_limit=time_limit, action_mask=action_mask)
         try:
-            return replace(_task(env, env_id, kwargs, time_limit, channels), action_mask=action_mask)
+            return _task(env, env_id, kwargs, time_limit, channels, action_mask)
         finally:
             env.close()
 
 
 def _task(
-    env: gym.Env[Any, Any], env_id: str, kwargs: Mapping[str, Any], time_limit: int | None, channels: Any
+    env: gym.Env[Any, Any],
+    env_id: str,
+    kwargs: Mapping[str, Any],
+    time_limit: int | None,
+    channels: Any,
+    action_mask: str,
 ) -> Task:
     spec = env.spec
     env_id = env_id if spec is None else spec.id
@@ -139,8 +144,7 @@ def _task(
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
     channels = channels_of_package(env_id) if channels == "auto" else channels
     observe = observer_of(env_id, observed, frame_stack(env), channels)
-    if (beside := _masked_space(env)) is not None:
-        observe = masked(observe, beside, int(actions.n))
+    observe = observe if action_mask == OFF else with_masks(observe, int(actions.n))
     plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
@@ -153,19 +157,11 @@ def _task(
         fps=frames_per_second(metadata.get("render_fps")),
         render_modes=_render_modes(metadata.get("render_modes")),
         time_limit=time_limit,
+        action_mask=action_mask,
         action_dtype=np.dtype(actions.dtype),
         plain_actions=plain_actions,
         draws_globally=draws_globally,
     )
-
-
-def _masked_space(env: gym.Env[Any, Any]) -> gym.Space[Any] | None:
-    """What is observed beside the masks of actions; None where there are none."""
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, MaskObserved):
-            return env.env.observation_space
-        env = env.env
-    return None
 
 
 def _spaces(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Space[Any], gym.Space[Any]]:
@@ -204,7 +200,9 @@ def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete) -
 
 def _play(env: Guarded, observe: Observer, action: Any) -> None:
     observation, _ = env.reset(seed=0)
-    observe(observe.stack([observation]))
+    stored = observe(observe.stack([observation]))
+    if masked := observe.spec.mask:
+        action = type(action)(action + stored[0, -masked:].argmax())  # the first that is allowed
     observation, *_ = env.step(action)
     observe(observe.stack([observation]))
 
@@ -281,9 +279,7 @@ def make_single(
             elif is_minatar(made.spec):
                 made = MinAtar(made)
             made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
-            key = key_of(action_mask)
-            discrete = isinstance(made.action_space, gym.spaces.Discrete)  # others are refused later, by their own name
-            return guard_close(made if key is None or not discrete else MaskObserved(made, key), env_id)
+            return guard_close(observing_masks(made, action_mask), env_id)
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
             raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
         except gym.error.DependencyNotInstalled as error:

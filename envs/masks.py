@@ -3,6 +3,7 @@
 So a mask goes wherever its observation goes: into replays, checkpoints, evaluations and processes.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +12,7 @@ from gymnasium import spaces
 
 from agent.common.errors import UserError
 from envs.failure import RuleError, described
+from envs.observations import Observer, observer_of
 
 OFF = "off"
 
@@ -76,3 +78,21 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
                 raise RuleError(f"info[{self._key!r}] must allow an action where an episode goes on", "none is")
             mask[:] = 1
         return mask
+
+
+def observing_masks(env: gym.Env[Any, Any], action_mask: str) -> gym.Env[Any, Any]:
+    """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks."""
+    key = key_of(action_mask)
+    return env if key is None or not isinstance(env.action_space, spaces.Discrete) else MaskObserved(env, key)
+
+
+def with_masks(observe: Observer, actions: int) -> Observer:
+    """The observer of such pairs, which knows that its vector ends with a mask.
+
+    Raises:
+        UserError: where images are observed, which would become vectors in such a pair.
+    """
+    assert isinstance(observe.space, spaces.Tuple)
+    if observer_of(observe.env_id, observe.space.spaces[0]).spec.is_image:
+        raise UserError(f"env.action_mask goes with vectors, and {observe.env_id} observes images: leave it out")
+    return replace(observe, spec=replace(observe.spec, mask=actions))

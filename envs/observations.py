@@ -6,7 +6,7 @@ is a vector. Which of three sides are the channels is found in `envs.channels`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
 from typing import Any, Literal
@@ -132,17 +132,6 @@ def observer_of(
     stretched = bool(shift.any() or (scale != 1.0).any())
     moved = stretched and not binary
     return Observer(space, spec, shift if moved else None, scale if moved else None, env_id=env_id)
-
-
-def masked(observe: Observer, beside: gym.Space[Any], actions: int) -> Observer:
-    """The same observer, of pairs of what is observed and a mask of actions, which is the last part of the vector.
-
-    Raises:
-        UserError: where it observes images, which would become vectors in such a pair.
-    """
-    if observer_of(observe.env_id, beside).spec.is_image:
-        raise UserError(f"env.action_mask goes with vectors, and {observe.env_id} observes images: leave it out")
-    return replace(observe, spec=replace(observe.spec, mask=actions))
 
 
 def _has_bounds(space: spaces.Box) -> bool:

@@ -66,10 +66,16 @@ class Trap(gym.Env[np.ndarray, np.int64]):
         return self.np_random.uniform(-1, 1, INPUTS).astype(np.float32)
 
 
+class Picture(Trap):
+    observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+
 @pytest.fixture(autouse=True)
 def trap() -> Iterator[None]:
     gym.register("Test/Trap-v0", entry_point=Trap)
+    gym.register("Test/Picture-v0", entry_point=Picture)
     yield
+    del gym.registry["Test/Picture-v0"]
     del gym.registry["Test/Trap-v0"]
 
 
@@ -198,6 +204,11 @@ def test_what_is_no_mask_is_refused(kwargs: dict[str, Any], action_mask: str, ex
         load_task("Test/Trap-v0", kwargs, action_mask=action_mask)
 
 
+def test_masks_of_images_are_refused() -> None:
+    with pytest.raises(UserError, match="goes with vectors, and Test/Picture-v0 observes images"):
+        load_task("Test/Picture-v0", {}, action_mask="info.legal")
+
+
 def test_a_run_keeps_to_its_masks(tmp_path: Path) -> None:
     """An action that is not allowed would end it. A run in two parts is that in one, and its agent needs the masks."""
     options: dict[str, Any] = {
@@ -217,4 +228,6 @@ def test_a_run_keeps_to_its_masks(tmp_path: Path) -> None:
     mask = np.tile(np.array([0, 1, 0, 0]), (50, 1))
     assert (one.act(x, mask=mask) == 1).all()
     assert one.act(x[0], mask=[False, False, False, True]) == 3
+    taxi = load_task("Taxi-v4", {}, action_mask="info.action_mask")
+    assert taxi.observation == ObservationSpec((506,), "bool", mask=6)
     assert len(evaluate(whole.folder, episodes=5)["returns"]) == 5
