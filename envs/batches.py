@@ -13,13 +13,20 @@ def is_batch(space: gym.Space[Any], observation: Any) -> bool:
     Raises:
         ValueError: the observation has the form of neither.
     """
+    shape = np.shape(first_leaf(space, observation))
     while isinstance(space, spaces.Dict | spaces.Tuple):
-        name, space = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)))
-        observation = observation[name]
-    shape = np.shape(observation)
+        space = next(iter(space.values() if isinstance(space, spaces.Dict) else space.spaces))
     single = space.shape or ()
     if shape == single:
         return False
     if shape[1:] == single and shape:
         return True
     raise ValueError(f"the observation has shape {shape}: one has {single}, a batch has {('n', *single)}")
+
+
+def first_leaf(space: gym.Space[Any], observation: Any) -> Any:
+    """The first part of an observation, or of a batch of them, that is no Dict and no Tuple."""
+    while isinstance(space, spaces.Dict | spaces.Tuple):
+        name, space = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)))
+        observation = observation[name]
+    return observation

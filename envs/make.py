@@ -18,6 +18,7 @@ from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, described, is_stop
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
+from envs.masks import OFF, observing_masks, with_masks
 from envs.minatar import MinAtar, is_minatar
 from envs.observations import Observer
 from envs.observed_parts import Where, observer_for
@@ -53,6 +54,7 @@ class Task:
     time_limit: int | None = None  # steps after which an episode is cut, besides the environment's own limit
     action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
     plain_actions: bool = False  # it takes Python's own whole numbers alone
+    action_mask: str = OFF  # where masks of actions are found; they are then the last part of what is observed
     draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
     wrapping: Wrapping = BARE  # what is put around it
     eval_kwargs: dict[str, Any] = field(default_factory=dict)  # other values of kwargs, for evaluations
@@ -75,7 +77,8 @@ class Task:
             UserError: where it cannot be made.
         """
         made_of = self.id if spec is None else spec
-        env = make_single(made_of, self.kwargs, render_mode, False, self.time_limit, self.wrapping)
+        around = self.wrapping, self.action_mask
+        env = make_single(made_of, self.kwargs, render_mode, False, self.time_limit, *around)
         return PlainActions(env) if self.plain_actions else env
 
     def make_guarded(self, render_mode: str | None = None) -> Guarded:
@@ -107,6 +110,7 @@ def load_task(
     time_limit: int | None = None,
     channels: Where = "auto",
     wrapping: Wrapping = BARE,
+    action_mask: str = OFF,
 ) -> Task:
     """Makes the environment once, plays its first step, and checks that a value-based agent can play it.
 
@@ -116,15 +120,16 @@ def load_task(
         time_limit: steps after which an episode is cut; None for the environment's own limit, if it has one.
         channels: where its images have their channels, see `envs.channels`.
         wrapping: what is put around it.
+        action_mask: where masks of its actions are found: off or info.<key>.
 
     Raises:
         UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
             breaks a rule of Gymnasium.
     """
     with apart(0):
-        env = make_single(env_id, kwargs, checked=False, time_limit=time_limit, wrapping=wrapping)
+        env = make_single(env_id, kwargs, None, False, time_limit, wrapping, action_mask)
         try:
-            return _task(env, env_id, kwargs, time_limit, channels, wrapping)
+            return _task(env, env_id, kwargs, time_limit, channels, wrapping, action_mask)
         finally:
             env.close()
 
@@ -136,6 +141,7 @@ def _task(
     time_limit: int | None,
     channels: Any,
     wrapping: Wrapping,
+    action_mask: str,
 ) -> Task:
     spec = env.spec
     env_id = env_id if spec is None else spec.id
@@ -148,8 +154,9 @@ def _task(
     if actions.n > MOST_ACTIONS:
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
     channels = channels_of_package(env_id) if channels == "auto" else channels
-    stack = 1 if wrapping.observes else frame_stack(env)
-    observe = observer_for(env_id, observed, stack, channels, wrapping.frames)
+    stack, frames = 1 if wrapping.observes else frame_stack(env), wrapping.frames if action_mask == OFF else 1
+    observe = observer_for(env_id, observed, stack, channels, frames)
+    observe = observe if action_mask == OFF else with_masks(observe, int(actions.n))
     plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
@@ -162,6 +169,7 @@ def _task(
         fps=frames_per_second(metadata.get("render_fps")),
         render_modes=_render_modes(metadata.get("render_modes")),
         time_limit=time_limit,
+        action_mask=action_mask,
         action_dtype=np.dtype(actions.dtype),
         plain_actions=plain_actions,
         draws_globally=draws_globally,
@@ -205,7 +213,9 @@ def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete) -
 
 def _play(env: Guarded, observe: Observer, action: Any) -> None:
     observation, _ = env.reset(seed=0)
-    observe(observe.stack([observation]))
+    stored = observe(observe.stack([observation]))
+    if masked := observe.spec.mask:
+        action = type(action)(action + stored[0, -masked:].argmax())  # the first that is allowed
     observation, *_ = env.step(action)
     observe(observe.stack([observation]))
 
@@ -226,6 +236,7 @@ def load_saved_task(
     time_limit: int | None = None,
     channels: Where = "auto",
     wrapping: Wrapping = BARE,
+    action_mask: str = OFF,
 ) -> Task:
     """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file.
 
@@ -234,7 +245,7 @@ def load_saved_task(
     """
     check_bounds(env_id, kwargs)
     try:
-        return load_task(env_id, kwargs, time_limit, channels, wrapping)
+        return load_task(env_id, kwargs, time_limit, channels, wrapping, action_mask)
     except UnknownEnvironmentError as error:
         raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
 
@@ -259,6 +270,7 @@ def make_single(
     checked: bool = True,
     time_limit: int | None = None,
     wrapping: Wrapping = BARE,
+    action_mask: str = OFF,
 ) -> gym.Env[Any, Any]:
     """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
 
@@ -282,7 +294,7 @@ def make_single(
             elif is_minatar(made.spec):
                 made = MinAtar(made)
             made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
-            return guard_close(put_on(made, wrapping, env_id), env_id)
+            return guard_close(observing_masks(put_on(made, wrapping, env_id), action_mask), env_id)
         except UserError:
             raise
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:

@@ -16,6 +16,7 @@ from envs.episodes import Repeatable
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
 from envs.make import Task
+from envs.masks import OFF
 from envs.native import GuardedVector, check_copies
 from envs.processes import Processes
 from envs.serial import Serial
@@ -94,6 +95,8 @@ def begin_step(envs: VectorEnv[Any, Any, Any], actions: np.ndarray) -> Callable[
 def _obstacle(task: Task) -> str | None:
     """What keeps a task from a vector class of its own, in words, none where it has none at all; None: nothing does."""
     spec = gym.spec(task.id)
+    if task.action_mask != OFF:
+        return " with env.action_mask"
     if task.wrapping != BARE and (spec.vector_entry_point is not None or is_played_as_in_the_papers(spec, task.kwargs)):
         return f" with {task.wrapping.first}"
     if is_played_as_in_the_papers(spec, task.kwargs):

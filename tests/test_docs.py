@@ -112,7 +112,7 @@ agent.train = lambda *overrides, **options: in_full(*overrides, **options | {
 """
 
 
-@pytest.mark.parametrize("path", [README, ROOT / "docs" / "RUNS.md"], ids=label)
+@pytest.mark.parametrize("path", [README, ROOT / "docs" / "PYTHON.md"], ids=label)
 def test_python_runs(path: Path, tmp_path: Path) -> None:
     """All blocks of a document, in its order, in one fresh interpreter and one fresh folder."""
     found = blocks(path.read_text(), "python")

@@ -34,9 +34,8 @@ RESERVED: dict[str, set[str]] = {
     "omegaconf": {*PROGRAMS, *COMMAND},
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
-        *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.observations", "envs.packages"),
-        "envs.parts",
-        "envs.observed_parts",
+        *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.masks", "envs.observations"),
+        *("envs.packages", "envs.parts", "envs.observed_parts"),
         *(
             "agent.running.build",
             "agent.running.distributed.actor",

@@ -117,6 +117,44 @@ def test_an_agent_acts_as_it_is_evaluated(run: Run) -> None:
         player.act(np.zeros(3))
 
 
+def test_a_mask_leaves_the_best_of_the_allowed_actions(run: Run) -> None:
+    player, rng = load_agent(run.folder, "last"), np.random.default_rng(0)
+    observations = rng.normal(size=(8, 4)).astype(np.float32)
+    best = player.act(observations)
+    assert isinstance(best, np.ndarray)
+    only = np.zeros((8, 2), np.int8)  # Taxi's masks are int8
+    only[np.arange(8), 1 - best] = 1
+    assert (player.act(observations, mask=only) == 1 - best).all()
+    assert (player.act(observations, mask=np.ones((8, 2), bool)) == best).all()
+    mixed = only.astype(bool)
+    mixed[::2] = True
+    assert (player.act(observations, mask=mixed) == np.where(np.arange(8) % 2, 1 - best, best)).all()
+    one = player.act(observations[0], mask=[best[0] == 1, best[0] == 0])
+    assert isinstance(one, np.int64)
+    assert one == 1 - best[0]
+    noisy = load_agent(run.folder, "last", noise=True)
+    assert (noisy.act(observations, mask=only) == 1 - best).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ([False, False], "allows no action"),
+        ([True], r"shape \(1,\): it needs \(2,\)"),
+        ([[True, True]], r"shape \(1, 2\): it needs \(2,\)"),
+        ([0.5, 1], "other values than True and False"),
+        ([float("nan"), 1], "other values than True and False"),
+        (["yes", "no"], "other values than True and False"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(run: Run, mask: object, expected: str) -> None:
+    player = load_agent(run.folder, "last")
+    with pytest.raises(ValueError, match=expected):
+        player.act(np.zeros(4), mask=mask)
+    with pytest.raises(ValueError, match="allows no action: at least one must be True in every row"):
+        player.act(np.zeros((2, 4)), mask=[[True, True], [False, False]])
+
+
 def test_an_agent_with_noise_draws_for_every_action(run: Run) -> None:
     observation = np.full(4, 0.01, np.float32)
     noisy, again = (load_agent(run.folder, "last", noise=True, seed=3) for _ in range(2))

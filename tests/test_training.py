@@ -292,9 +292,9 @@ def test_warm_up_ends_where_learning_starts(tmp_path: Path, warmup: str) -> None
         assert observation.dtype == np.float32
         return act(observation, begins, epsilon)
 
-    def drawing(count: int) -> np.ndarray:
+    def drawing(count: int, observation: np.ndarray) -> np.ndarray:
         calls.append(("random", trainer.step))
-        return random_actions(count)
+        return random_actions(count, observation)
 
     def learning(batch: Any, weight: None) -> Any:
         assert trainer.step > 100

@@ -1,7 +1,7 @@
 """The form of an observation: how a replay stores it, and how a network reads it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -23,6 +23,12 @@ class ObservationSpec:
     high: float = 1.0  # of an image: the stored value that a network is given as 1
     stack: int = 1  # of an image: its channels are this many frames, the newest last; each next one is moved on by one
     parts: tuple["ObservationSpec", ...] = ()  # that lie in a row of bytes, each of one frame
+    mask: int = 0  # of a vector: its last numbers, so many, are 1 for the actions that are allowed, and no input
+
+    @property
+    def unmasked(self) -> "ObservationSpec":
+        """The form of what a network takes as its input."""
+        return self if not self.mask else replace(self, shape=(self.shape[0] - self.mask,), mask=0)
 
     @property
     def is_image(self) -> bool:

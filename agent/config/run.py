@@ -22,6 +22,7 @@ class EnvConfig:
     channels: Literal["auto", "first", "last"] = "auto"
     observation: tuple[Any, ...] = ()  # checked where the task is known, as `kwargs` are
     wrappers: tuple[Any, ...] = ()
+    action_mask: str = "off"
     clip_rewards: bool = False
     life_loss: bool = False
 

@@ -100,11 +100,16 @@ class DQN:
         action = self._policy(observation, self.acting_noise(begins, self.updates))
         if epsilon > 0.0:
             coins = self._explore_generator.random(len(action)) < epsilon
-            action = np.where(coins, self._explore_generator.integers(self.actions, size=len(action)), action)
+            action = np.where(coins, self.random_actions(len(action), observation), action)
         return action
 
-    def random_actions(self, count: int) -> np.ndarray:
-        """Uniform actions [count] for the warm-up."""
+    def random_actions(self, count: int, observation: np.ndarray | None = None) -> np.ndarray:
+        """Uniform actions [count]; with masks, of those that observations [count, *shape] allow."""
+        if (masked := self.network.mask) and observation is not None:
+            allowed = observation[:, -masked:] != 0
+            rank = self._explore_generator.integers(allowed.sum(axis=1))
+            chosen: np.ndarray = (allowed.cumsum(axis=1) > rank[:, None]).argmax(axis=1)
+            return chosen
         return self._explore_generator.integers(self.actions, size=count)
 
     # ---- learning
@@ -184,7 +189,8 @@ class DQN:
         kept = {name: value.clone() for name, value in self._buffers[0].items()}
         with torch.inference_mode():
             q_values = self.network(observation, None).q_values
-            result = {"q/mean": q_values.mean(), "q/max": q_values.max()}
+            allowed = self.network.allowed(observation) if self.network.mask else slice(None)
+            result = {"q/mean": q_values[allowed].mean(), "q/max": q_values.max()}
             rows = min(len(observation), max(DIAGNOSED // max(self.noise.size, 1), 1))
             noise = self.noise.draw(rows, generator=generator, device=self.device)
             if noise is not None:

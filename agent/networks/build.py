@@ -68,7 +68,8 @@ def build_network(
             the network would be too large.
     """
 
-    noise, spec, prior = config.noise, as_spec(observation), None
+    noise, whole, prior = config.noise, as_spec(observation), None
+    spec = whole.unmasked
     index = noise.index if noise.enabled and noise.form == "index" else 0
     *hidden, last = config.network.hidden
     budget = Budget()
@@ -81,7 +82,7 @@ def build_network(
         form = ObservationSpec((sum(spec.stacked(part).size for part in spec.parts),)) if spec.parts else spec
         budget.take(last * (prod(form.shape) + index * actions))
         prior = Prior(form, last, actions, index, noise.prior, generator)
-    return QNetwork(encoder, head, index, prior)
+    return QNetwork(encoder, head, index, prior, whole.mask)
 
 
 def linear_factories(

@@ -1,6 +1,7 @@
 """QNetwork = encoder + head; and its parameters as one flat vector."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from agent.networks.heads.expected import ExpectedValues
 from agent.noise.distributions import LayerNoise, split
 from agent.noise.index_layer import IndexLinear, Prior
 from agent.noise.layers import NoisyLinear
+
+#: The value of an action that is not allowed: finite, as a policy gives it the probability 0, and 0·(−∞) is no number.
+FORBIDDEN = -1e9
 
 
 class QNetwork(nn.Module):
@@ -25,13 +29,15 @@ class QNetwork(nn.Module):
         index: d, where the noise is an index ξ ∈ R^d that all layers share; noise [N, M, d] then gives each row M
             values, [B, M, A]. 0 where every layer has noise of its own.
         prior: is added to the action values of the expected head, where there is noise.
+        mask: A, where the last A numbers of an observation are 1 for the actions that are allowed, and no input. The
+            q_values of the others are then `FORBIDDEN`. 0 where there are no masks.
     """
 
-    def __init__(self, encoder: Encoder, head: Head, index: int = 0, prior: Prior | None = None) -> None:
+    def __init__(self, encoder: Encoder, head: Head, index: int = 0, prior: Prior | None = None, mask: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.prior, self.index = prior, index
+        self.prior, self.index, self.mask = prior, index, mask
         self.noise_sizes = encoder.noise_sizes + head.noise_sizes
         self.noise_size = index or sum(a + b for a, b in self.noise_sizes)
 
@@ -42,6 +48,23 @@ class QNetwork(nn.Module):
 
         With autocast the encoder computes in bfloat16. The head never does: it would round close values to equal ones.
         """
+        if self.mask:
+            return self._masked(observation, noise, levels, autocast)
+        return self._values(observation, noise, levels, autocast)
+
+    def allowed(self, observation: Tensor) -> Tensor:
+        """Which actions [..., A] the masks in observations [..., n] allow."""
+        return observation[..., -self.mask :] != 0
+
+    def _masked(self, observation: Tensor, noise: Tensor | None, levels: Tensor | None, autocast: bool) -> Values:
+        values: Any = self._values(observation[..., : -self.mask], noise, levels, autocast)
+        allowed = self.allowed(observation)
+        if values.q_values.dim() > allowed.dim():
+            allowed = allowed.unsqueeze(-2)  # for all values of a state, under several indices
+        result: Values = values._replace(q_values=values.q_values.masked_fill(~allowed, FORBIDDEN))
+        return result
+
+    def _values(self, observation: Tensor, noise: Tensor | None, levels: Tensor | None, autocast: bool) -> Values:
         layers = self._layer_noise(noise)
         depth = len(self.encoder.noise_sizes)
         if not autocast:

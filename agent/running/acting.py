@@ -10,7 +10,7 @@ from agent.learning.targets import greedy
 from agent.records.saved_agent import Which, find_agent
 from agent.running.evaluation import EvaluationPolicy
 from agent.running.player import Player, load_player
-from envs.batches import is_batch
+from envs.batches import first_leaf, is_batch
 
 
 class LoadedAgent:
@@ -28,20 +28,25 @@ class LoadedAgent:
     """
 
     def __init__(self, player: Player, noise: bool = False, seed: int = 0) -> None:
-        self._task = player.task
+        self._task, self._masked = player.task, bool(player.task.observation.mask)
         self._policy = EvaluationPolicy(player.network, player.noise if noise else None, [seed])
         self.env_id, self.description, self.path = player.task.id, player.description, player.path
 
-    def act(self, observation: Any) -> np.int64 | np.ndarray:
+    def act(self, observation: Any, mask: Any = None) -> np.int64 | np.ndarray:
         """The greedy action, as the environment takes it: one for an observation, [n] for a batch of n.
 
         Args:
             observation: as the environment gives it, or as a vector environment gives those of n copies.
+            mask: [actions] for an observation, [n, actions] for a batch, of bools or of 0 and 1: which actions are
+                allowed, in the order of `q_values`, as in Gymnasium's `info["action_mask"]`. None allows all.
 
         Raises:
-            ValueError: its shape is neither.
+            ValueError: the shape of the observation is neither; the mask is no such array, or allows no action.
         """
         values, batched = self._values(observation)
+        if mask is not None:
+            allowed = _checked_mask(mask, tuple(values.shape) if batched else tuple(values.shape[1:]))
+            values = values.masked_fill(~torch.from_numpy(allowed).to(values.device), -torch.inf)
         actions = self._task.to_environment(greedy(values).cpu().numpy())
         return actions if batched else actions[0]
 
@@ -57,12 +62,37 @@ class LoadedAgent:
     def _values(self, observation: Any) -> tuple[torch.Tensor, bool]:
         """The values [n, actions], and whether the observation was a batch."""
         observe = self._task.observe
-        batched = is_batch(observe.space, observation)
-        array = observe(observation if batched else observe.stack([observation]))
+        if self._masked:  # where a mask is given, `act` applies it
+            one = (observation, np.ones(self._task.actions, np.int8))
+            batched = is_batch(observe.space.spaces[0], observation)  # type: ignore[attr-defined]
+            if batched:
+                count = len(first_leaf(observe.space.spaces[0], observation))  # type: ignore[attr-defined]
+                observation = (observation, np.ones((count, self._task.actions), np.int8))
+            array = observe(observation if batched else observe.stack([one]))
+        else:
+            batched = is_batch(observe.space, observation)
+            array = observe(observation if batched else observe.stack([observation]))
         return self._policy.q_values(array, [0] * len(array)), batched
 
     def __repr__(self) -> str:
         return f"LoadedAgent({self.env_id!r}, {str(self.path)!r})"
+
+
+def _checked_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask as bools of this shape, which allow an action in every row.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    array = np.asarray(mask)
+    if array.shape != shape:
+        raise ValueError(f"the mask has shape {array.shape}: it needs {shape}, one truth value for each action")
+    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise ValueError("the mask holds other values than True and False, or 1 and 0")
+    allowed: np.ndarray = array.astype(bool)
+    if not allowed.any(axis=-1).all():
+        raise ValueError("the mask allows no action: at least one must be True in every row")
+    return allowed
 
 
 def load_agent(

@@ -64,7 +64,11 @@ def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRi
     agent, count = config.agent, config.num_envs
     sizes = [(-(-agent.replay_size * share // count), share, task.observation) for share in shares]
     bytes_of = prioritised_bytes if agent.priority.enabled else required_bytes
-    check_replay_memory(sum(bytes_of(*size) for size in sizes), torch.device("cpu"))
+    check_replay_memory(
+        sum(bytes_of(*size) for size in sizes),
+        torch.device("cpu"),
+        lambda free: remedies(task, agent.replay_size, lambda size, form: bytes_of(size, count, form), free),
+    )
     options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma}
     if agent.priority.enabled:
         exponent = agent.priority.exponent

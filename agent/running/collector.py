@@ -92,7 +92,7 @@ class Collector:
         """Chooses actions and lets the environments begin a step; returns the step count that it will lead to."""
         agent, begins = self.config.agent, self._begins
         if self.step < agent.learning_starts and agent.warmup == "random":
-            self._action = self.agent.random_actions(len(begins))
+            self._action = self.agent.random_actions(len(begins), self._observation)
         else:
             self._action = self.agent.act(self._observation, begins, agent.epsilon.at(self.step))
         self._result = begin_step(self.envs, self.task.to_environment(self._action))

@@ -14,6 +14,7 @@ def describe(config: TrainConfig, task: Task, step: int, evaluation: Mapping[str
     return {
         "env": {"id": task.id, "kwargs": task.kwargs, **others, **task.wrapping.description()},
         "time_limit": task.time_limit,
+        **({} if task.action_mask == "off" else {"action_mask": task.action_mask}),
         "channels": task.observe.channels,
         "observation": task.observe.description(),
         "actions": task.actions,

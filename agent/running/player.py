@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
 from envs.make import Task, load_saved_task
+from envs.masks import OFF, key_of
 from envs.observed_parts import Where
 from envs.wrapping import wrapping_of
 
@@ -51,10 +52,10 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     with torch.device("meta"):  # shapes only: a lying description allocates nothing
         sketch = _network(config, _observation(said, path), said["actions"], path)
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in sketch.state_dict().items()}, path)
-    env, channels = said["env"], _channels(said, path)
+    env, channels, action_mask = said["env"], _channels(said, path), _action_mask(said, path)
     wrapping = wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
     task = load_saved_task(
-        env["id"], {**env.get("kwargs", {}), **env.get("eval_kwargs", {})}, limit, channels, wrapping
+        env["id"], {**env.get("kwargs", {}), **env.get("eval_kwargs", {})}, limit, channels, wrapping, action_mask
     )
     os.chdir(here)  # paths of other agents are read from it
     if (said["observation"], said["actions"]) != (task.observe.description(), task.actions):
@@ -95,8 +96,16 @@ def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
     actions = said.get("actions")
     if not isinstance(form, dict) or type(actions) is not int or not 0 < actions <= MAX_ACTIONS:
         raise UserError(f"{path} is damaged: it does not describe its observations and actions")
-    if "parts" not in form:
+    masked = _action_mask(said, path) != OFF
+    if "parts" not in form and not masked:
         return _part(form, path)
+    if masked:
+        whole = _part(form, path)
+        if not (len(whole.shape) == 1 and whole.shape[0] > actions):
+            raise UserError(
+                f"{path} is damaged: its observations are {form!r:.80}, which hold no mask of {actions} actions"
+            )
+        return replace(whole, mask=actions)
     parts, stack = form["parts"], form.get("stack")
     if not isinstance(parts, list) or not 0 < len(parts) <= MAX_PARTS or type(stack) is not int or not 0 < stack <= 64:
         raise UserError(f"{path} is damaged: its observations are {form!r:.80}")
@@ -120,6 +129,18 @@ def _part(form: Any, path: Path) -> ObservationSpec:
     if not sides or not plain or math.prod(shape) > MAX_OBSERVATION:
         raise UserError(f"{path} is damaged: its observations are {form!r:.80}")
     return ObservationSpec(tuple(shape), dtype, high)
+
+
+def _action_mask(said: dict[str, Any], path: Path) -> str:
+    """Where the masks of actions are found."""
+    action_mask = said.get("action_mask", OFF)
+    if not isinstance(action_mask, str):
+        raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}")
+    try:
+        key_of(action_mask)
+    except UserError:
+        raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}") from None
+    return action_mask
 
 
 def _channels(said: dict[str, Any], path: Path) -> Where:

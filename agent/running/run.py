@@ -145,12 +145,13 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
         UserError: where there is no such task, or where no file may hold its arguments.
     """
     env, wrapping = config.env, wrapping_of(config.env.observation, config.env.wrappers)
+    named = env.id, env.kwargs, env.time_limit, env.channels, wrapping, env.action_mask
     if not resumed:
         check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
-        task = load_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
+        task = load_task(*named)
     else:  # it may be a stranger's: checked before anything that it names is made
         check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
-        task = load_saved_task(env.id, env.kwargs, env.time_limit, env.channels, wrapping)
+        task = load_saved_task(*named)
     both = {**task.kwargs, **env.eval_kwargs}
     try:
         check_env({"id": task.id, "kwargs": both}, folder)
@@ -169,7 +170,8 @@ def with_eval_kwargs(task: Task, eval_kwargs: dict[str, Any]) -> Task:
         UserError: where they make another task of it, with other observations or actions.
     """
     evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
-    other = load_saved_task(task.id, evaluated.kwargs, task.time_limit, task.observe.channels or "auto", task.wrapping)
+    named = task.time_limit, task.observe.channels or "auto", task.wrapping, task.action_mask
+    other = load_saved_task(task.id, evaluated.kwargs, *named)
     if (other.observe.description(), other.actions) != (task.observe.description(), task.actions):
         raise UserError(
             f"env.eval_kwargs={eval_kwargs} gives {task.id} other observations or actions than training has"

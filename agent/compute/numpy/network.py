@@ -72,7 +72,7 @@ class NumpyNetwork:
         encoder, layers = network.encoder, [module for module in network.modules() if isinstance(module, NoisyLinear)]
         known = type(encoder) is MLPEncoder or PatchConvolution.fits(encoder)
         on_cpu = next(network.parameters()).device.type == "cpu"
-        plain = not network.index and all(layer.factorised for layer in layers)
+        plain = not network.index and not network.mask and all(layer.factorised for layer in layers)
         learns = all(parameter.requires_grad for parameter in network.parameters())
         return known and _norms_fit(encoder) and plain and learns and type(network.head) in Q_VALUES and on_cpu
 
