@@ -1,6 +1,6 @@
 """The loss of one update, on one screen: batch and noise → loss.
 
-All networks, devices and backends use it. The NumPy backend takes `learning_target` and `batch_loss` from here, or for
+Autograd and the compiler use `update_loss`. The NumPy backend takes `learning_target` and `batch_loss` from here, or for
 some heads its own version (agent/compute/numpy/losses.py).
 
 Every function of this file is pure: its result depends on the parameters of the networks, the batch, the noise and the
@@ -26,7 +26,7 @@ Network = Callable[[Tensor, Tensor | None, Tensor | None], Values]
 
 
 class UpdateNoise(NamedTuple, Generic[A]):
-    """Three independent draws of the network's noise, one for each use in an update (Fortunato et al. 2018, §3).
+    """Draws of the network's noise, one for each use in an update (Fortunato et al. 2018, §3), independent unless shared.
 
     Each is [N, size] with one draw for B / N rows, or [N, M, size] where each row is learned under M indices. None
     stands for the mean network. `selection` is used by double Q-learning alone.

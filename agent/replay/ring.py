@@ -119,9 +119,8 @@ class Replay:
         stop = ended
         if life_lost is not None:
             terminated, stop = terminated | life_lost, ended | (life_lost & self._fresh)
-        row = (
-            self._row
-        )  # STOP is 1 in the newest row, so that no window reads past it; the next call writes the true one
+        # STOP is 1 in the newest row, so that no window reads past it. The next call writes the true value.
+        row = self._row
         row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
         self._put(self.scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
         self._put(self.scalars, self.head, row)
