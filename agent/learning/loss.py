@@ -1,4 +1,4 @@
-"""The loss of one update, on one screen: batch and noise → loss.
+"""The loss of one update, computed from a batch and noise, on one screen.
 
 Autograd and the compiler use `update_loss`. The NumPy backend takes `learning_target` and `batch_loss` from here, or
 for some heads its own version (agent/compute/numpy/losses.py).
@@ -72,7 +72,7 @@ def update_loss(
         batch: B transitions.
         noise: one draw for each of the three uses of a network.
         levels: for a head of implicit quantiles.
-        weight: [B], how much each row counts in the mean.
+        weight: importance-sampling weights [B].
     """
     batch, levels = arranged(batch, levels, noise.prediction)
     with torch.no_grad():

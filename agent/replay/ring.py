@@ -113,7 +113,7 @@ class Replay:
     ) -> None:
         """Completes the waiting row with the result of `envs.step(action)`; each [E], next_observation [E, *shape].
 
-        Where a life was lost, the return ends as by termination, and the game goes on: the next row is a start.
+        Where a life was lost, the return ends as at a termination, but the episode goes on: the next row is a start.
         """
         ended = (terminated | truncated) & self._fresh
         stop = ended
