@@ -1,7 +1,10 @@
 """Shared by all tests: one torch thread, as train.py sets it, and the devices that this machine has."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from helpers import Programs
 
 from agent.common import notices
 from agent.running.resources import prepare_cpu
@@ -17,6 +20,14 @@ def _no_line_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test sees the lines that are told once, wherever an earlier one has sent them."""
     monkeypatch.setattr(notices, "_told", set())
     monkeypatch.setattr(notices, "_say", notices._print)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Runs the programs as a person does; their output lies in a folder of the module's own."""
+    started = Programs(tmp_path_factory.mktemp("logs"))
+    yield started
+    started.close()
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -167,13 +167,6 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 def test_configs_of_ones_own(programs: Programs, tmp_path: Path) -> None:
     """Flags that name folders and files work between the options, and what these bring is checked as well."""
     for name, text in FILES.items():

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,13 +69,6 @@ OPTIONS = (
     *("agent.replay_size=500", "eval.every=100", "eval.episodes=2", "log.progress=false", "wandb.mode=disabled"),
     *("hydra.run.dir=run", "steps=200"),
 )
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])

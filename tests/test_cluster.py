@@ -243,13 +243,6 @@ def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fre
 # ---- Ray that a run starts by itself
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 def keeper_of(pid: int) -> tuple[str, Path] | None:
     """The mark and the folder of the Ray that a trainer has started."""
     for child in psutil.Process(pid).children():

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,6 @@ from tests.helpers import ROOT, Programs, Result
 from tests.runs import write_run
 
 EVALUATED = "eval/return_mean"
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    found = Programs(tmp_path_factory.mktemp("logs"))
-    yield found
-    found.close()
 
 
 def one_sentence(result: Result) -> str:

@@ -45,13 +45,6 @@ gym.register("Game-v0", entry_point=Game)
 """
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 def shown_encoder() -> str:
     """The module that docs/EXTENDING.md shows."""
     found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "docs/EXTENDING.md").read_text(), re.DOTALL)

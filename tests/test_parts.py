@@ -71,13 +71,6 @@ def registered() -> Iterator[None]:
     del gym.registry["Test/Parts-v0"]
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 def encoder_of(spec: ObservationSpec, **network: Any) -> PartsEncoder:
     config = parse(AgentConfig, {"network": {"hidden": [24, 16], **network}})
     built = build_network(config, spec, 3, torch.Generator().manual_seed(0)).encoder

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +42,6 @@ WORDS = (
     *("agent.network.hidden=[16]", "agent.learning_starts=64", "agent.batch_size=64", "eval.episodes=3"),
     *("eval.video=false", "num_envs=2", "steps=200", "wandb.mode=disabled", "log.progress=false"),
 )
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")

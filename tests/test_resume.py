@@ -76,13 +76,6 @@ AGENTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 # ---- what has to be equal
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -147,13 +146,6 @@ PLACES = {
     "training": (146,),
     "end of W&B": (300,),
 }
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
 
 
 def start(programs: Programs, folder: Path, place: str, how: str) -> Process:

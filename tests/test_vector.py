@@ -180,13 +180,6 @@ TRAIN = ("env=CartPole-v1", "env.vectorization=async", "num_envs=2", "wandb.mode
 SMALL = (*TRAIN, "agent.network.hidden=[16]", "eval.episodes=2", "hydra.run.dir=run")
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 

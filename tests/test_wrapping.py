@@ -97,13 +97,6 @@ def registered() -> Iterator[None]:
     del gym.registry["Test/Scene-v0"]
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 def scene(*parts: Any, **kwargs: Any) -> Task:
     return load_task("Test/Scene-v0", kwargs, wrapping=wrapping_of(parts))
 
