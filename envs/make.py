@@ -1,30 +1,27 @@
 """Gymnasium environments for value learning: found by id, checked, and made. NumPy in, NumPy out."""
 
-import difflib
 import math
-import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
 from envs.actions import PlainActions
-from envs.atari import EMULATOR, Atari, frame_stack, is_played_as_in_the_papers
-from envs.closing import guard_close
-from envs.failure import BrokenEnvironmentError, authors_lines, described, is_stop
+from envs.atari import frame_stack
+from envs.failure import described
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
-from envs.masks import OFF, observing_masks, with_masks
-from envs.minatar import MinAtar, is_minatar
+from envs.masks import OFF, with_masks
 from envs.observations import Observer
 from envs.observed_parts import Where, observer_for
-from envs.packages import channels_of_package, register
-from envs.parts import put_on
+from envs.packages import channels_of_package
 from envs.rules import check_space
+from envs.single import UnknownEnvironmentError, make_single
 from envs.video import frames_per_second
 from envs.wrapping import BARE, Wrapping
 
@@ -33,10 +30,6 @@ MOST_ACTIONS = 100_000
 #: The largest numbers among the arguments of an environment that a saved agent names, but for seeds.
 LARGEST_NUMBER = 1_000_000
 LARGEST = {"frameskip": 100, "max_num_frames_per_episode": 2**31}
-
-
-class UnknownEnvironmentError(UserError):
-    """There is no environment of this id."""
 
 
 @dataclass(frozen=True)
@@ -196,15 +189,12 @@ def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete) -
     """
     before = state_of_global_generators()
     action = np.dtype(actions.dtype).type(actions.start)
+    plain_actions = False
     try:
         _play(env, observe, action)
-        plain_actions = False
     except UserError:
-        try:
+        with suppress(UserError):
             _play(env, observe, int(action))
-        except UserError:
-            plain_actions = False
-        else:
             plain_actions = True
         if not plain_actions:
             raise
@@ -261,54 +251,3 @@ def check_bounds(env_id: str, kwargs: Mapping[str, Any]) -> None:
         if isinstance(value, int | float) and not abs(value) <= most:
             words = f"env.kwargs.{name} of {env_id} is {described(value)}"
             raise UserError(f"{words}: in a saved file it may be {most:,} at most")
-
-
-def make_single(
-    env: str | gym.envs.registration.EnvSpec,
-    kwargs: Mapping[str, Any],
-    render_mode: str | None = None,
-    checked: bool = True,
-    time_limit: int | None = None,
-    wrapping: Wrapping = BARE,
-    action_mask: str = OFF,
-) -> gym.Env[Any, Any]:
-    """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
-
-    Raises:
-        UserError: where Gymnasium does not know the id or cannot make it.
-    """
-    env_id = env if isinstance(env, str) else env.id
-    if not env_id:
-        raise UserError("env= names no environment: write env=<id>, such as env=CartPole-v1")
-    options: dict[str, Any] = dict(kwargs)
-    options |= {} if render_mode is None else {"render_mode": render_mode}
-    options |= {} if checked else {"disable_env_checker": True}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice on newer versions; what is wrong comes as an exception
-        register(env_id)
-        try:
-            made = gym.make(env, **options)
-            if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
-                made.close()
-                made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
-            elif is_minatar(made.spec):
-                made = MinAtar(made)
-            made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
-            return guard_close(observing_masks(put_on(made, wrapping, env_id), action_mask), env_id)
-        except UserError:
-            raise
-        except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
-            raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
-        except gym.error.DependencyNotInstalled as error:
-            raise UserError(f"{env_id} needs a package that is not installed: {error}") from error
-        except BaseException as error:  # SystemExit too
-            if is_stop(error):
-                raise
-            sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
-            raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
-
-
-def _nearest_ids(env_id: str) -> str:
-    by_lower = {known.lower(): known for known in gym.registry}
-    close = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.5)
-    return f"; the nearest are {', '.join(by_lower[name] for name in close)}" if close else ""

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from agent.common.errors import UserError
 from envs.failure import RuleError, described
 from envs.observations import Observer, observer_of
+from envs.rules import are_truths
 
 OFF = "off"
 
@@ -70,7 +71,7 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
                 return np.ones(self._actions, np.int8)
             raise RuleError(rule, "it is missing")
         array = np.asarray(found)
-        if array.shape != (self._actions,) or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        if array.shape != (self._actions,) or not are_truths(array):
             raise RuleError(rule, described(found))
         mask: np.ndarray = array.astype(np.int8)
         if not mask.any():

@@ -58,6 +58,11 @@ def truth_of(name: str, value: Any) -> bool:
     return bool(number)
 
 
+def are_truths(array: np.ndarray) -> bool:
+    """Whether all values are True or False, or 1 or 0."""
+    return array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1)).all())
+
+
 def life_lost(info: Any) -> bool | None:
     """What an info says of a lost life; None where it says nothing, or something else by this name."""
     lost = dict.get(info, "life_lost") if isinstance(info, dict) else None  # not by methods of its author's

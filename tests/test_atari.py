@@ -12,7 +12,8 @@ from test_training import setup
 from agent.replay.ring import REWARD, TERMINATED
 from agent.running.evaluation import Evaluation
 from envs.atari import SCORES, Atari, area_weights, frame_stack, human_normalised
-from envs.make import load_task, make_single
+from envs.make import load_task
+from envs.single import make_single
 from envs.vector import make_vector
 
 

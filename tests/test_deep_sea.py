@@ -8,7 +8,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from envs.deep_sea import DEEP_SEA, DeepSea, DeepSeaVector
-from envs.make import load_task, make_single
+from envs.make import load_task
+from envs.single import make_single
 from envs.vector import make_vector
 
 

@@ -13,8 +13,9 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.common.errors import UserError
-from envs.make import load_saved_task, load_task, make_single
+from envs.make import load_saved_task, load_task
 from envs.observations import observer_of
+from envs.single import make_single
 from envs.vector import NATIVE_FROM, Processes, make_vector
 
 Policy = Callable[[np.ndarray], np.ndarray]

@@ -26,7 +26,8 @@ from agent.records.saved_agent import FILE_NAME, save_agent
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from agent.running.evaluation import Evaluation, EvaluationPolicy, evaluate, play
 from agent.running.player import load_player
-from envs.make import Task, load_task, make_single
+from envs.make import Task, load_task
+from envs.single import make_single
 
 SEEDS = environment_seeds(0, "evaluation", 30)
 SMALL = {"network": {"hidden": [24, 24]}}

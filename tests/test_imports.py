@@ -35,6 +35,7 @@ RESERVED: dict[str, set[str]] = {
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.masks", "envs.observations"),
+        "envs.single",
         *("envs.packages", "envs.parts", "envs.observed_parts"),
         *(
             "agent.running.build",

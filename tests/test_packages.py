@@ -9,7 +9,8 @@ import pytest
 
 from agent.common.errors import UserError
 from envs import packages
-from envs.make import load_task, make_single
+from envs.make import load_task
+from envs.single import make_single
 from envs.vector import make_vector
 
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")

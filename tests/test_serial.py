@@ -10,8 +10,9 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agent.common.errors import UserError
-from envs.make import load_task, make_single
+from envs.make import load_task
 from envs.serial import Serial
+from envs.single import make_single
 from envs.vector import make_vector
 
 

@@ -86,8 +86,7 @@ class PrioritisedReplay(Replay):
 
     def _at_shares(self, share: Array, beta: Array | float) -> tuple[tuple[Array, ...], Array, Array]:
         """The transitions at shares [B] of the sum of all priorities, their weights [B], and their rows [B]."""
-        rows = self._tree.find(share)
-        priority = self._tree.leaves[rows]
+        rows, priority = self.at_shares(share)
         weight = (priority / priority.min()) ** -beta
         return self._n_step_transitions(rows), single(weight), rows
 

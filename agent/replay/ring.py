@@ -149,8 +149,7 @@ class Replay:
         """
         if not self.count:
             raise ValueError("the replay holds no transition yet")
-        rank = self.place.below(self._queue[1], size, generator)
-        return Batch(*self._gather(take_round(self.starts, rank + self._queue[0])))
+        return self.at_ranks(self.place.below(self._queue[1], size, generator))
 
     def sample_many(self, count: int, size: int, generator: Generator | None = None) -> list[Batch[Array]]:
         """`count` independent batches of `size`, gathered in one piece; see `sample`."""
@@ -180,7 +179,7 @@ class Replay:
 
     def at_ranks(self, rank: Array) -> Batch[Array]:
         """The transitions at the starts number `rank` [B] of the queue, counted from the oldest."""
-        return Batch(*self._gather(take_round(self.starts, rank + self.first)))
+        return Batch(*self._gather(take_round(self.starts, rank + self._queue[0])))
 
     def _n_step_transitions(self, start: Array) -> tuple[Array, ...]:
         """The fields of `gather`, on the replay's own arrays."""

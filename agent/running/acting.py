@@ -11,6 +11,7 @@ from agent.records.saved_agent import Which, find_agent
 from agent.running.evaluation import EvaluationPolicy
 from agent.running.player import Player, load_player
 from envs.batches import first_leaf, is_batch
+from envs.rules import are_truths
 
 
 class LoadedAgent:
@@ -87,7 +88,7 @@ def _checked_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(mask)
     if array.shape != shape:
         raise ValueError(f"the mask has shape {array.shape}: it needs {shape}, one truth value for each action")
-    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+    if not are_truths(array):
         raise ValueError("the mask holds other values than True and False, or 1 and 0")
     allowed: np.ndarray = array.astype(bool)
     if not allowed.any(axis=-1).all():

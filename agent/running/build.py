@@ -7,6 +7,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
 from agent.common.seeding import torch_generator
 from agent.compute.numpy.network import NumpyNetwork
 from agent.compute.plan import Plan, choose_plan
@@ -63,12 +64,7 @@ def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRi
     """
     agent, count = config.agent, config.num_envs
     sizes = [(-(-agent.replay_size * share // count), share, task.observation) for share in shares]
-    bytes_of = prioritised_bytes if agent.priority.enabled else required_bytes
-    check_replay_memory(
-        sum(bytes_of(*size) for size in sizes),
-        torch.device("cpu"),
-        lambda free: remedies(task, agent.replay_size, lambda size, form: bytes_of(size, count, form), free),
-    )
+    _check_memory(config, task, sizes, torch.device("cpu"))
     options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma}
     if agent.priority.enabled:
         exponent = agent.priority.exponent
@@ -84,16 +80,23 @@ def build_replay(config: TrainConfig, task: Task, device: torch.device, plan: Pl
         where = torch.device("cpu")  # priorities are float64, which Apple's GPU does not have
     options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": where}
     options["compiled"] = plan.compile(agent.batch_size, where)
-    bytes_of = prioritised_bytes if agent.priority.enabled else required_bytes
+    _check_memory(config, task, [sizes], where)
+    if agent.priority.enabled:
+        return PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
+    return Replay(*sizes, **options)
+
+
+def _check_memory(
+    config: TrainConfig, task: Task, sizes: Sequence[tuple[int, int, ObservationSpec]], where: torch.device
+) -> None:
+    """Refuses replays of these sizes (transitions, environments, observation) that do not fit together."""
+    bytes_of = prioritised_bytes if config.agent.priority.enabled else required_bytes
 
     def smaller(free: int) -> str:
-        return remedies(task, agent.replay_size, lambda size, form: bytes_of(size, config.num_envs, form), free)
+        capacity = config.agent.replay_size
+        return remedies(task, capacity, lambda size, form: bytes_of(size, config.num_envs, form), free)
 
-    if agent.priority.enabled:
-        check_replay_memory(prioritised_bytes(*sizes), where, smaller)
-        return PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
-    check_replay_memory(required_bytes(*sizes), where, smaller)
-    return Replay(*sizes, **options)
+    check_replay_memory(sum(bytes_of(*size) for size in sizes), where, smaller)
 
 
 def build_envs(config: TrainConfig, task: Task) -> VectorEnv[Any, Any, Any]:

@@ -96,16 +96,23 @@ def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
     actions = said.get("actions")
     if not isinstance(form, dict) or type(actions) is not int or not 0 < actions <= MAX_ACTIONS:
         raise UserError(f"{path} is damaged: it does not describe its observations and actions")
-    masked = _action_mask(said, path) != OFF
-    if "parts" not in form and not masked:
-        return _part(form, path)
-    if masked:
-        whole = _part(form, path)
-        if not (len(whole.shape) == 1 and whole.shape[0] > actions):
-            raise UserError(
-                f"{path} is damaged: its observations are {form!r:.80}, which hold no mask of {actions} actions"
-            )
-        return replace(whole, mask=actions)
+    if _action_mask(said, path) != OFF:
+        return _masked(form, actions, path)
+    return _packed(form, path) if "parts" in form else _part(form, path)
+
+
+def _masked(form: dict[str, Any], actions: int, path: Path) -> ObservationSpec:
+    """A vector that ends with a mask of actions."""
+    spec = _part(form, path)
+    if not (len(spec.shape) == 1 and spec.shape[0] > actions):
+        raise UserError(
+            f"{path} is damaged: its observations are {form!r:.80}, which hold no mask of {actions} actions"
+        )
+    return replace(spec, mask=actions)
+
+
+def _packed(form: dict[str, Any], path: Path) -> ObservationSpec:
+    """Images and a vector side by side in rows of bytes."""
     parts, stack = form["parts"], form.get("stack")
     if not isinstance(parts, list) or not 0 < len(parts) <= MAX_PARTS or type(stack) is not int or not 0 < stack <= 64:
         raise UserError(f"{path} is damaged: its observations are {form!r:.80}")

@@ -10,6 +10,7 @@ from agent.common.errors import UserError, words_of
 from agent.common.interrupt import Interrupt, Stopped
 from agent.common.notices import tell_through
 from agent.common.quoting import quote_override
+from agent.compute.plan import Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.networks.q_network import QNetwork
@@ -69,11 +70,7 @@ def train(
     console = Console(config.steps, step, enabled=config.log.progress)
     tell_through(console.line)
     console.line(f"{task.id} · {device} · {folder}")
-    console.line(network_line(agent.network))
-    if config.log.network:
-        console.line(str(agent.network))
-    console.line(plan.line)
-    warn(config, console)
+    introduce(config, agent.network, plan, console)
     if envs is not None and (note := note_on_global_draws(task, envs)) is not None:
         console.line(note)
     tracker = Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
@@ -130,6 +127,15 @@ def end(
     if outcome.failure is not None and not interrupt:
         raise outcome.failure
     return replace(outcome, exit_code=interrupt.exit_code)
+
+
+def introduce(config: TrainConfig, network: QNetwork, plan: Plan, console: Console) -> None:
+    """Says what learns and how it is computed, and warns of options that are hardly meant."""
+    console.line(network_line(network))
+    if config.log.network:
+        console.line(str(network))
+    console.line(plan.line)
+    warn(config, console)
 
 
 def network_line(network: QNetwork) -> str:

@@ -78,7 +78,6 @@ class Actor:
             steps.append(collector.step - before)
         sequence, self._sequence = self._sequence, self._sequence + 1
         return self._recorder.chunk(
-            Chunk,
             **self._names,
             sequence=sequence,
             version=version,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -158,18 +158,20 @@ class Recorder:
         """Takes a line for the console."""
         self._lines.append(text)
 
-    def chunk(self, make: Callable[..., Chunk], **fields: Any) -> Chunk:
-        """What was taken since the last chunk, made into one."""
-        columns = [np.stack(column) for column in zip(*self._rows, strict=True)]
-        names = ("action", "reward", "terminated", "truncated", "observation")
-        rows = self._rows
+    def chunk(self, **fields: Any) -> Chunk:
+        """What was taken since the last chunk, as a chunk with the other fields given."""
+        action, reward, terminated, truncated, observation = map(np.stack, zip(*self._rows, strict=True))
         lost = None
         if any(part is not None for part in self._lost):
-            nothing = np.zeros(len(rows[0][0]), dtype=bool)
+            nothing = np.zeros(action.shape[1], dtype=bool)
             lost = np.stack([nothing if part is None else part for part in self._lost])
-        made = make(
-            **dict(zip(names, columns, strict=True)),
+        made = Chunk(
             **fields,
+            action=action,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            observation=observation,
             first=self._first,
             life_lost=lost,
             episodes=tuple(self._episodes),

@@ -143,15 +143,17 @@ class RayCollector:
 
     def metrics(self) -> dict[str, float]:
         """What was measured since the last call."""
-        restarts = self._restarts + (0 if self._crew is None else self._crew.restarts)
-        return {**self._measured.metrics(), "collect/restarts": restarts}
+        return {**self._measured.metrics(), "collect/restarts": self._all_restarts()}
+
+    def _all_restarts(self) -> int:
+        """Actors that were made anew, also before a resume."""
+        return self._restarts + (0 if self._crew is None else self._crew.restarts)
 
     def state(self, of_episodes: bool = True) -> dict[str, Any]:
         """What a checkpoint holds: a resumed run goes on with the next incarnations, which begin new episodes."""
         places = None if self._crew is None else self._crew.places
         numbers = self._incarnations if places is None else [place.incarnation + 1 for place in places]
-        restarts = self._restarts + (0 if self._crew is None else self._crew.restarts)
-        return {"incarnations": np.array(numbers, dtype=np.int64), "restarts": restarts}
+        return {"incarnations": np.array(numbers, dtype=np.int64), "restarts": self._all_restarts()}
 
     def load_state(self, step: int, state: dict[str, Any] | None) -> None:
         """Goes on at `step` from a saved state."""

@@ -1,0 +1,73 @@
+"""One environment, made by its id with everything that a task has around it."""
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+
+from agent.common.errors import UserError, words_of
+from envs.atari import EMULATOR, Atari, is_played_as_in_the_papers
+from envs.closing import guard_close
+from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
+from envs.masks import OFF, observing_masks
+from envs.minatar import MinAtar, is_minatar
+from envs.packages import register
+from envs.parts import put_on
+from envs.wrapping import BARE, Wrapping
+
+
+class UnknownEnvironmentError(UserError):
+    """There is no environment of this id."""
+
+
+def make_single(
+    env: str | gym.envs.registration.EnvSpec,
+    kwargs: Mapping[str, Any],
+    render_mode: str | None = None,
+    checked: bool = True,
+    time_limit: int | None = None,
+    wrapping: Wrapping = BARE,
+    action_mask: str = OFF,
+) -> gym.Env[Any, Any]:
+    """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
+
+    Raises:
+        UserError: where Gymnasium does not know the id or cannot make it.
+    """
+    env_id = env if isinstance(env, str) else env.id
+    if not env_id:
+        raise UserError("env= names no environment: write env=<id>, such as env=CartPole-v1")
+    options: dict[str, Any] = dict(kwargs)
+    options |= {} if render_mode is None else {"render_mode": render_mode}
+    options |= {} if checked else {"disable_env_checker": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on newer versions; what is wrong comes as an exception
+        register(env_id)
+        try:
+            made = gym.make(env, **options)
+            if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
+                made.close()
+                made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
+            elif is_minatar(made.spec):
+                made = MinAtar(made)
+            made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
+            return guard_close(observing_masks(put_on(made, wrapping, env_id), action_mask), env_id)
+        except UserError:
+            raise
+        except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
+            raise UnknownEnvironmentError(f"there is no environment {env_id!r}{_nearest_ids(env_id)}") from error
+        except gym.error.DependencyNotInstalled as error:
+            raise UserError(f"{env_id} needs a package that is not installed: {error}") from error
+        except BaseException as error:  # SystemExit too
+            if is_stop(error):
+                raise
+            sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
+            raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
+
+
+def _nearest_ids(env_id: str) -> str:
+    by_lower = {known.lower(): known for known in gym.registry}
+    close = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.5)
+    return f"; the nearest are {', '.join(by_lower[name] for name in close)}" if close else ""
