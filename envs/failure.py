@@ -1,7 +1,6 @@
 """How an environment that fails is told of: one sentence, and below it the lines of its author's code that failed."""
 
 import re
-import signal
 import sysconfig
 import traceback
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
+from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, plain, words_of
 from agent.common.interrupt import Stopped
 
@@ -44,10 +44,9 @@ class RuleError(Exception):
 def is_stop(error: BaseException) -> bool:
     """Whether a signal raised an error in the middle of a call: that is no fault of the environment.
 
-    A KeyboardInterrupt is one where Python makes it of Ctrl-C; elsewhere it is the environment's own.
+    A KeyboardInterrupt is one where it may be made of Ctrl-C; elsewhere it is the environment's own.
     """
-    by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    return isinstance(error, Stopped) or (isinstance(error, KeyboardInterrupt) and by_python)
+    return isinstance(error, Stopped) or (isinstance(error, KeyboardInterrupt) and is_ctrl_c())
 
 
 def failed(env_id: str, place: str, error: BaseException) -> UserError:

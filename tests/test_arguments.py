@@ -194,3 +194,19 @@ def test_configs_of_ones_own(programs: Programs, tmp_path: Path) -> None:
         assert result.code == 2, result
         assert re.fullmatch(expected, result.err), result.err
     assert not list(tmp_path.glob("run*/*"))
+
+
+@pytest.mark.parametrize("words", ["", "hydra.run.dir=here/run", "-m seed=0,1"])
+def test_a_config_that_changes_the_folder_leaves_no_folder_behind(
+    programs: Programs, tmp_path: Path, words: str
+) -> None:
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "elsewhere.yaml").write_text(FILES["elsewhere.yaml"])
+    options = ("--config-dir", "my", "--config-name", "elsewhere", *words.split())
+    result = programs.run("train", *options, cwd=tmp_path)
+    assert result.code == 2, result
+    assert result.err.splitlines()[-1].startswith("error: hydra.job.chdir does not work here"), result.err
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*_seed*")} | set(
+        map(str, tmp_path.rglob("run"))
+    )
+    assert not left

@@ -372,6 +372,7 @@ def test_multirun_makes_a_folder_for_each_job(programs: Programs, tmp_path: Path
         *(("MountainCar-v0", 0, 0.01), ("MountainCar-v0", 0, 0.1)),
     ]
     assert all(run.parent.name == config["env"]["id"] for run, config in zip(runs, configs, strict=True))
+    assert all(re.fullmatch(r"[-_0-9]+_seed\d_noisy_dqn_job\d", run.name) for run in runs)
     head = (runs[0] / "config.yaml").read_text().splitlines()[0]
     assert head.startswith("# python train.py ")
     assert f"seed={configs[0]['seed']}" in head or f"agent.lr={configs[0]['agent']['lr']}" in head

@@ -52,6 +52,8 @@ class Closing(gym.Env):
             raise RuntimeError("Not connected to physics server.")
         if how == "exits":
             raise SystemExit(0)
+        if how == "interrupts":
+            raise KeyboardInterrupt
         while how == "hangs":
             time.sleep(3600)
 
@@ -77,6 +79,7 @@ OPTIONS = (
     [
         ("raises", "could not be closed (RuntimeError: Not connected to physics server.)"),
         ("exits", "could not be closed (it ended the program, by sys.exit(0))"),
+        ("interrupts", "could not be closed (KeyboardInterrupt)"),
     ],
 )
 def test_close_that_raises_is_one_line(

@@ -26,7 +26,8 @@ from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
-from agent.records.run_folder import folder_of_runs, merge_resumed, open_run, run_folder, task_folder
+from agent.records.locking import RUNS, remove_if_empty
+from agent.records.run_folder import agent_name, folder_of_runs, merge_resumed, open_run, run_folder, task_folder
 from agent.running.progress import nothing_left, with_evaluation
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
@@ -51,7 +52,7 @@ class Request:
 
 def register_resolvers() -> None:
     """Makes known to OmegaConf the functions that conf/train.yaml names folders by."""
-    for resolver in (run_folder, task_folder, folder_of_runs):
+    for resolver in (agent_name, run_folder, task_folder, folder_of_runs):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -98,6 +99,8 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
     """
     if composed.job.chdir or composed.output_subdir is not None:  # by a config file of one's own
         name = "hydra.job.chdir" if composed.job.chdir else "hydra.output_subdir"
+        here = Path(composed.runtime.cwd)  # Hydra has gone into the folder already, or has written there
+        remove_if_empty(Path(os.path.normpath(here / composed.runtime.output_dir)), here / RUNS)
         raise UserError(f"{name} does not work here: leave it out of the config")
     if composed.mode is RunMode.MULTIRUN:
         if resume is not None:

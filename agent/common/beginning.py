@@ -6,6 +6,7 @@ import sys
 from types import FrameType
 
 is_program = False  # this process is a program of the project, which may be ended as a whole
+ctrl_c_came = False  # since `by_exception` handles it
 
 
 def begin() -> None:
@@ -24,14 +25,31 @@ def at_once(signum: int, frame: FrameType | None) -> None:
 
 def quit_at_once() -> None:
     """Ends the process at Ctrl-C without a traceback, until `quit_by_exception`."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as behind nohup
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, by_exception):  # not ignored, as behind nohup
         signal.signal(signal.SIGINT, at_once)
+
+
+def by_exception(signum: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt as Python's handler does, and notes that it was Ctrl-C: environments raise some, too.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
+    global ctrl_c_came
+    ctrl_c_came = True
+    signal.default_int_handler(signum, frame)
 
 
 def quit_by_exception() -> None:
     """Makes Ctrl-C a KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is at_once:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, by_exception)
+
+
+def is_ctrl_c() -> bool:
+    """Whether a KeyboardInterrupt may be that of a person: always where Python's own handler makes it of a signal."""
+    handler = signal.getsignal(signal.SIGINT)
+    return handler is signal.default_int_handler or (handler is by_exception and ctrl_c_came)
 
 
 def open_streams() -> None:

@@ -25,15 +25,25 @@ def occupied(folder: Path) -> Iterator[None]:
     Raises:
         UserError: where another process trains in it.
     """
-    home, is_below_runs = folder.absolute(), folder.parent.parent == RUNS
+    home, runs = folder.absolute(), RUNS.absolute()
     with _locked(folder):
         try:
             yield
         finally:
-            with suppress(OSError):  # there is something in it
-                home.rmdir()
-                if is_below_runs:
-                    home.parent.rmdir()
+            remove_if_empty(home, runs)
+
+
+def remove_if_empty(folder: Path, runs: Path) -> None:
+    """Takes a run's folder away where nothing was written to it, and with it that of its task below `runs`.
+
+    Args:
+        folder: an absolute path, since an environment, or Hydra, may have changed the current folder.
+        runs: the folder of all runs, an absolute path.
+    """
+    with suppress(OSError):  # there is something in it
+        folder.rmdir()
+        if folder.parent.parent == runs:
+            folder.parent.rmdir()
 
 
 @contextmanager

@@ -57,6 +57,11 @@ def task_folder(env_id: str | None) -> str:
     return (env_id or "").rpartition(":")[2]
 
 
+def agent_name(choice: str | None) -> str:
+    """The agent in the name of a sweep's run: its file in conf/agent/, which may lie in a folder of one's own there."""
+    return (choice or "agent").replace("/", "_")
+
+
 def folder_of_runs(sweep: str) -> str:
     """Where a sweep's runs lie, seen from its folder: beside all others, or in the folder that a person named."""
     return "../.." if Path(sweep).parent == RUNS / "multirun" else "."
