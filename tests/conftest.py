@@ -3,12 +3,20 @@
 import pytest
 import torch
 
+from agent.common import notices
 from agent.running.resources import prepare_cpu
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     prepare_cpu(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_line_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test sees the lines that are told once, wherever an earlier one has sent them."""
+    monkeypatch.setattr(notices, "_told", set())
+    monkeypatch.setattr(notices, "_say", notices._print)
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from helpers import Programs
 
-from agent.common import notices
 from agent.common.interrupt import Stopped
 from agent.common.notices import tell_through
 from envs import closing
@@ -143,14 +142,12 @@ def test_an_environment_that_takes_only_python_s_numbers_gets_them(programs: Pro
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told = list[str]()
     tell_through(told.append)
-    monkeypatch.setattr(notices, "_told", set())
     monkeypatch.setattr(closing, "CLOSE_SECONDS", 0.3)
     monkeypatch.setattr(closing, "_hung", set())
-    yield told
-    tell_through(lambda line: None)
+    return told
 
 
 def swallows() -> None:

@@ -128,10 +128,11 @@ def test_a_tiny_task_is_solved_and_everything_is_counted(nodes: Any, fresh: Path
     assert outcome.evaluation is not None
     assert outcome.evaluation.statistics()["return_mean"] > 9.0
     check(tmp_path, fresh, outcome)
-    assert len(list(fresh.glob("*.journal"))) == 4, "three actors and the learner, which evaluates"
+    assert len(list(fresh.glob("*.journal"))) >= 3, "several actors, and the learner, which evaluates"
     assert metric(tmp_path, "collect/restarts") == [0.0] * len(metric(tmp_path, "collect/restarts"))
-    for name in ("actor_wait", "learner_wait", "staleness", "steps_per_second", "steps_per_second_of_actor_2"):
+    for name in ("actor_wait", "learner_wait", "staleness", "steps_per_second"):
         assert metric(tmp_path, f"collect/{name}"), name
+    assert any(metric(tmp_path, f"collect/steps_per_second_of_actor_{i}") for i in range(3))
     returns = metric(tmp_path, "train/episode_return")
     assert len(returns) == len(metric(tmp_path, "train/episode_length")) > outcome.step / journal.LENGTH * 0.8
 
@@ -210,7 +211,7 @@ def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
         train(config_of(nodes.address, steps=100_000), tmp_path / "later")
     (fresh / "always").unlink()
     state = state_of(tmp_path / "later")
-    assert state["replay"]["rings"][0]["count"] > 0
+    assert sum(ring["count"] for ring in state["replay"]["rings"]) > 0
 
 
 def test_a_resumed_run_goes_on_with_new_episodes(nodes: Any, fresh: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Compiled:
             reason = f"{type(error).__name__}: {reason_of(error):.300}"
             if self._strict:
                 raise UserError(f"the update could not be compiled ({reason}): use backend=torch") from error
-            print(f"\nthe update could not be compiled, and is not ({reason})", file=sys.stderr, flush=True)
+            print(f"\nthe update could not be compiled and runs uncompiled ({reason})", file=sys.stderr, flush=True)
             self._compiled = self._function
             return self._function(*arguments)
 

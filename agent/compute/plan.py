@@ -36,7 +36,7 @@ from agent.replay.rings import AnyReplay
 
 Backend = Literal["torch", "numpy", "compiled"]
 
-#: A run of at least so many updates wins back the time of compiling, as measured. Without a cache, compiling takes 10
+#: The fewest updates of a run that win back the time of compiling, as measured. Without a cache, compiling takes 10
 #: to 60 s on a CPU and saves 0.8 of the 3.9 ms of an update with MinAtar's convolution; on CUDA it takes 20 to 90 s
 #: and saves 0.2 to 0.5 ms of an update with Atari's three convolutions.
 COMPILE_FROM = {"cpu": 100_000, "cuda": 100_000}

@@ -30,7 +30,7 @@ class Adam:
         self._arguments: list[list[Tensor]] = [[parameters], [parameters.grad], *averages, [], [self.state["step"]]]
 
     def set_rate(self, lr: float) -> None:
-        """The size of the steps from now on."""
+        """Sets the learning rate of the following steps."""
         self._lr = lr
         if self._lr_on_device is not None:
             self._lr_on_device.fill_(lr)

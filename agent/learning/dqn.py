@@ -28,7 +28,7 @@ from agent.noise.acting_noise import ActingNoise
 from agent.noise.streams import noise_stream
 from agent.replay.batch import Batch
 
-#: The diagnostics draw at most so many numbers of noise: one row of independent noise takes a number for each weight.
+#: The most noise values that the diagnostics draw: one row of independent noise takes a number for each weight.
 DIAGNOSED = 2**24
 
 
@@ -115,7 +115,7 @@ class DQN:
     # ---- learning
 
     def update(self, batch: Batch[Array], weight: Array | None = None) -> UpdateMetrics:
-        """One gradient step on a batch; every `target_every` updates the target network follows.
+        """One gradient step on a batch; every `target_every` updates, the target network is updated.
 
         Args:
             batch: B transitions.

@@ -1,4 +1,4 @@
-"""When the agent learns, and from which batches: as many updates as the replay ratio says."""
+"""Samples batches, and makes the number of updates that the replay ratio requires."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
-"""The loss of one update, on one screen: batch and noise → loss.
+"""The loss of one update, computed from a batch and noise, on one screen.
 
-All networks, devices and backends use it. The NumPy backend takes `learning_target` and `batch_loss` from here, or for
-some heads its own version (agent/compute/numpy/losses.py).
+Autograd and the compiler use `update_loss`. The NumPy backend takes `learning_target` and `batch_loss` from here, or
+for some heads its own version (agent/compute/numpy/losses.py).
 
 Every function of this file is pure: its result depends on the parameters of the networks, the batch, the noise and the
 quantile levels alone. The learning target is called `goal`, since `target` is the target network.
@@ -26,8 +26,9 @@ Network = Callable[[Tensor, Tensor | None, Tensor | None], Values]
 
 
 class UpdateNoise(NamedTuple, Generic[A]):
-    """Three independent draws of the network's noise, one for each use in an update (Fortunato et al. 2018, §3).
+    """Draws of the network's noise, one for each use in an update (Fortunato et al. 2018, §3).
 
+    They are independent unless `agent.noise.share` is set.
     Each is [N, size] with one draw for B / N rows, or [N, M, size] where each row is learned under M indices. None
     stands for the mean network. `selection` is used by double Q-learning alone.
     """
@@ -71,7 +72,7 @@ def update_loss(
         batch: B transitions.
         noise: one draw for each of the three uses of a network.
         levels: for a head of implicit quantiles.
-        weight: [B], how much each row counts in the mean.
+        weight: importance-sampling weights [B].
     """
     batch, levels = arranged(batch, levels, noise.prediction)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Which action bootstraps, and Munchausen's part of the reward: pure functions of tensors.
+"""Greedy action selection and Munchausen targets: pure functions of tensors.
 
 The targets and losses of the heads are in agent/networks/heads/.
 

@@ -39,7 +39,8 @@ class ActingNoise:
             updates: how many updates there have been.
         """
         hold, held = self._hold, self.held
-        if hold == "update" and held is not None and self._drawn_at == updates > 0:  # before the first, each step draws
+        # Before the first update, each step takes a new draw.
+        if hold == "update" and held is not None and self._drawn_at == updates > 0:
             return held
         if hold == "episode" and held is not None and not begins.any():
             return held

@@ -44,7 +44,7 @@ class TableNoise:
     """
 
     SIZE = 2**16
-    BLOCK = 2**14  # so many numbers are drawn ahead, and small draws are slices of them
+    BLOCK = 2**14  # numbers that are drawn ahead; small draws are slices of them
 
     def __init__(self, model: NoiseModel, seed: np.random.SeedSequence) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""Prioritised replay: a transition is drawn in proportion to a power of the error that it had when last learned from.
+"""Prioritised replay: a transition is drawn with probability proportional to a power of its most recent error.
 
 Schaul et al. 2016 (arXiv 1511.05952), the proportional variant: P(i) = p_i^α / Σ p_k^α (eq. 1). Deviation: the rows of
 a batch are drawn independently. The paper takes one from each of B equal parts of the sum (appendix B.2.1); the rows

@@ -113,15 +113,14 @@ class Replay:
     ) -> None:
         """Completes the waiting row with the result of `envs.step(action)`; each [E], next_observation [E, *shape].
 
-        Where a life was lost, the return ends as by termination, and the game goes on: the next row is a start.
+        Where a life was lost, the return ends as at a termination, but the episode goes on: the next row is a start.
         """
         ended = (terminated | truncated) & self._fresh
         stop = ended
         if life_lost is not None:
             terminated, stop = terminated | life_lost, ended | (life_lost & self._fresh)
-        row = (
-            self._row
-        )  # STOP is 1 in the newest row, so that no window reads past it; the next call writes the true one
+        # STOP is 1 in the newest row, so that no window reads past it. The next call writes the true value.
+        row = self._row
         row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
         self._put(self.scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
         self._put(self.scalars, self.head, row)

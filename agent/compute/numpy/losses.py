@@ -25,7 +25,7 @@ TINY = np.float32(np.finfo(np.float32).tiny)
 
 def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
     """Huber's or the squared loss of one number per action, as td_loss in agent/networks/heads/expected.py."""
-    bound, squared, limits = config.huber_threshold, config.loss == "squared", config.target_range
+    bound, squared, limits = head.threshold, head.loss_name == "squared", config.target_range
     starts = np.arange(config.batch_size) * head.shape[0]  # where a row of values [B, A] begins
 
     def loss(

@@ -79,7 +79,7 @@ class NumpyNetwork:
     def __call__(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         """q_values [B, A] of observations [B, *shape] under noise [N, size], where N divides B; None: the mean network.
 
-        Each draw holds for B / N rows in a row.
+        Each draw applies to B / N consecutive rows.
         """
         return self._q_values(self.outputs(self.read(observation), noise))
 

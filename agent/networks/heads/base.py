@@ -32,7 +32,7 @@ class Values(Protocol):
 
     @property
     def outcomes(self) -> Tensor:
-        """The numbers that make a target, for every action: values [..., A], masses or quantiles [..., A, K]."""
+        """The numbers for a target, per action: values [..., A], masses or quantiles [..., A, K]."""
 
 
 class Stream(nn.Module):

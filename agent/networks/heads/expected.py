@@ -21,7 +21,7 @@ class ExpectedValues(NamedTuple):
 
 
 class ExpectedHead(Head):
-    """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's with its threshold, or the squared one."""
+    """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's, with `threshold`, or squared."""
 
     def __init__(self, sizes: Sizes, loss: Loss = "huber", threshold: float = 1.0) -> None:
         super().__init__(sizes)

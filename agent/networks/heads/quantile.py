@@ -66,7 +66,7 @@ class QuantileHead(SampledHead):
         return QuantileValues(outputs.mean(dim=-1), outputs, self.levels)
 
 
-#: A CPU takes at most so many pairs of quantiles at once: they then stay in its cache, which is twice as fast.
+#: The most pairs of quantiles that a CPU takes at once: they then stay in its cache, which is twice as fast.
 PAIRS = 2**18
 
 

@@ -20,6 +20,7 @@ _FACTORIES: dict[str, HeadFactory] = {
     "quantile": quantile.build,
     "implicit_quantile": implicit_quantile.build,
 }
+assert tuple(_FACTORIES) == HEADS
 
 
 def register_head(name: str, factory: HeadFactory) -> None:
