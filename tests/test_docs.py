@@ -16,13 +16,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.comparing import comparison_request, paths_to_override
-from agent.command.composing import compose_training, evaluation_request, to_options
+from agent.command.composing import compose_training, evaluation_request, sharing_request, to_options
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 
 README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "EXTENDING.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-HELP = [ROOT / "conf" / name for name in ("train.yaml", "evaluate/evaluate.yaml", "compare/compare.yaml")]
+HELP = [
+    ROOT / "conf" / name
+    for name in ("train.yaml", "evaluate/evaluate.yaml", "compare/compare.yaml", "share/share.yaml")
+]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: A run of a second.
 SHORT = {
@@ -178,10 +181,19 @@ def test_a_comparing_command_composes(path: Path, options: list[str]) -> None:
         assert comparison_request(to_options(cfg)).runs
 
 
+@pytest.mark.parametrize(("path", "options"), every_command("share.py"), ids=label)
+def test_a_sharing_command_composes(path: Path, options: list[str]) -> None:
+    for overrides in sweep(options):
+        with initialize_config_dir(str(ROOT / "conf" / "share"), version_base="1.3"):
+            cfg = compose("share", overrides)
+        sharing_request(to_options(cfg))
+
+
 def test_commands_are_found() -> None:
     assert len(every_command("train.py")) > 50
     assert len(every_command("evaluate.py")) > 5
     assert len(every_command("compare.py")) > 5
+    assert len(every_command("share.py")) > 3
 
 
 def sweep(options: list[str]) -> Iterator[list[str]]:

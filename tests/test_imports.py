@@ -19,10 +19,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("agent.compute",),
     ("agent.running",),
     ("agent.command",),
-    ("train", "evaluate", "compare"),
+    ("train", "evaluate", "compare", "share"),
 )
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
-PROGRAMS = {"train", "evaluate", "compare"}
+PROGRAMS = {"train", "evaluate", "compare", "share"}
 #: Of the package that concerns the command line, who knows Hydra.
 COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "errors", "overrides", "presets")}
 #: Of the comparison of runs, who draws.
@@ -36,6 +36,7 @@ RESERVED: dict[str, set[str]] = {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.masks", "envs.observations"),
         "envs.single",
+        *("agent.running.export.folder", "agent.running.export.inputs"),
         *("envs.packages", "envs.parts", "envs.observed_parts"),
         *(
             "agent.running.build",

@@ -26,6 +26,7 @@ from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
+from agent.config.share import ShareConfig
 from agent.records.locking import RUNS, remove_if_empty
 from agent.records.run_folder import agent_name, folder_of_runs, merge_resumed, open_run, run_folder, task_folder
 from agent.running.progress import nothing_left, with_evaluation
@@ -171,3 +172,13 @@ def evaluation_request(options: dict[str, Any]) -> EvaluateConfig:
     paths = options["checkpoint"]
     options["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
     return parse(EvaluateConfig, options)
+
+
+def sharing_request(options: dict[str, Any]) -> ShareConfig:
+    """What the options ask to share, and how.
+
+    Raises:
+        UserError: for options that are wrong.
+    """
+    import_named(options)
+    return parse(ShareConfig, options)

@@ -10,6 +10,7 @@ from agent.common.streams import check_output, tolerate_streams
 from agent.config.compare import CompareConfig
 from agent.config.parsing import leaf_names
 from agent.config.run import EvaluateConfig, TrainConfig
+from agent.config.share import ShareConfig
 
 _TRAINED = (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir")
 TRAIN = Program(
@@ -46,6 +47,13 @@ COMPARE = Program(
     options=leaf_names(CompareConfig),
     example="runs=[runs/a,runs/b]",
     several="several runs by their folders: python compare.py runs/a runs/b",
+)
+
+SHARE = Program(
+    name="share.py",
+    options=[*leaf_names(ShareConfig), "imports"],
+    example="checkpoint=<run folder>",
+    several="one agent at a time",
 )
 
 

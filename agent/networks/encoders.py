@@ -137,7 +137,7 @@ class PartsEncoder(Encoder):
         self.noise_sizes = (*(size for sizes in each for size in sizes), *self.mlp.noise_sizes)
         self.register_buffer("_scales", torch.tensor([1.0 / part.high for part in spec.parts]), persistent=False)
 
-    def forward(self, observation: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
+    def forward(self, observation: Tensor | list[Tensor], noise: Sequence[LayerNoise | None]) -> Tensor:
         """Maps rows of bytes [..., n] to features [..., self.features]."""
         features, start = [], 0
         for encoder, depth, part in zip(self.encoders, self._depths, self.unpacked(observation), strict=True):
@@ -145,8 +145,13 @@ class PartsEncoder(Encoder):
             start += depth
         return self.mlp(torch.cat(features, dim=-1), noise[start:])  # type: ignore[no-any-return]
 
-    def unpacked(self, observation: Tensor) -> list[Tensor]:
-        """The parts [..., *shape] of rows of bytes: images as they are stored, vectors in the network's own dtype."""
+    def unpacked(self, observation: Tensor | list[Tensor]) -> list[Tensor]:
+        """The parts [..., *shape] of rows of bytes: images as they are stored, vectors in the network's own dtype.
+
+        A list of parts stays as it is: an exported network takes them without the bytes.
+        """
+        if isinstance(observation, list):
+            return observation
         scales: Tensor = self._scales  # type: ignore[assignment]
         leading, parts, start = observation.shape[:-1], [], 0
         rows = observation.to(torch.uint8).reshape(*leading, self.spec.stack, -1)  # floats hold every byte exactly
@@ -159,12 +164,13 @@ class PartsEncoder(Encoder):
             start = end
         return parts
 
-    def flat(self, observation: Tensor) -> Tensor:
+    def flat(self, observation: Tensor | list[Tensor]) -> Tensor:
         """All numbers [..., m] of rows of bytes, images from 0 to 1."""
         scales: Tensor = self._scales  # type: ignore[assignment]
-        leading = observation.shape[:-1]
-        parts = zip(self.unpacked(observation), scales, strict=True)
-        return torch.cat([part.reshape(*leading, -1).to(scales.dtype) * scale for part, scale in parts], dim=-1)
+        forms = map(self.spec.stacked, self.spec.parts)
+        parts = zip(self.unpacked(observation), forms, scales, strict=True)
+        flat = [part.flatten(-len(form.shape)).to(scales.dtype) * scale for part, form, scale in parts]
+        return torch.cat(flat, dim=-1)
 
 
 EncoderFactory = Callable[[EncoderParts], Encoder]

@@ -196,7 +196,7 @@ class Impala(nn.Module):
     ) -> None:
         super().__init__()
         channels, *sides = shape
-        self.pool = pool
+        self.pool = nn.Identity() if pool is None else nn.AdaptiveMaxPool2d(pool)
         self.stages = nn.ModuleList()
         for outputs in (16 * width, 32 * width, 32 * width):
             entry = Convolution(channels, outputs, 3, 1, 1, generator=generator)
@@ -214,5 +214,4 @@ class Impala(nn.Module):
         for stage in self.stages:
             for part in stage.children():
                 x = part(x, norms) if isinstance(part, Residual) else part(x)
-        x = torch.relu(x)
-        return (x if self.pool is None else F.adaptive_max_pool2d(x, self.pool)).flatten(1)
+        return self.pool(torch.relu(x)).flatten(1)  # type: ignore[no-any-return]

@@ -33,7 +33,7 @@ def along(spread: Tensor, index: Tensor) -> Tensor:
     """
     several = index if index.dim() == 3 else index.unsqueeze(1)
     inner = (1,) * (spread.dim() - 3)  # dimensions between row and directions share the row's index
-    result = several.reshape(len(several), *inner, *several.shape[1:]) @ spread
+    result = several.reshape(several.shape[0], *inner, *several.shape[1:]) @ spread
     return result if index.dim() == 3 else result.squeeze(-2)
 
 

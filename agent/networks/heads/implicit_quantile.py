@@ -47,7 +47,7 @@ class ImplicitQuantileHead(SampledHead):
         """Maps features [..., p] to values of every action, at levels [..., K] or at the fixed ones."""
         *stream_noise, embedding_noise = noise
         if levels is None:
-            rows = 1 if embedding_noise is None else len(embedding_noise.output)
+            rows = 1 if embedding_noise is None else embedding_noise.output.shape[0]
             # One embedding for each draw of noise, not for each row: the levels are the same.
             levels = self.levels.expand(rows, *(1,) * (features.dim() - 2), -1)
         embedded = torch.relu(self.embedding(torch.cos(levels.unsqueeze(-1) * self.frequencies), embedding_noise))

@@ -1,0 +1,1 @@
+"""A saved agent as a file that needs nothing of this project: ONNX."""

@@ -1,0 +1,146 @@
+"""The folder of an exported agent: agent.onnx, and a README that says how to play with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import gymnasium as gym
+
+from agent.common.files import atomic_write_text
+from agent.records.saved_agent import FILE_NAME
+from agent.running.export.graph import write_onnx
+from agent.running.export.inputs import Input
+from agent.running.player import Player
+from envs.make import Task
+
+ONNX, README = "agent.onnx", "README.md"
+#: Draws of ε from the base distributions, of mean 0 and variance 1, in NumPy.
+DRAWS = {
+    "normal": "rng.normal(0, 1, (1, {size}))",
+    "uniform": "rng.uniform(-(3**0.5), 3**0.5, (1, {size}))",
+    "laplace": "rng.laplace(0, 0.5**0.5, (1, {size}))",
+    "logistic": "rng.logistic(0, 3**0.5 / np.pi, (1, {size}))",
+}
+TEXT = """\
+# {env_id}, a saved agent as ONNX
+
+`{file}` maps observations to the values of all actions and to the greedy action. It holds {network}, with the
+preprocessing of observations inside. It was trained for {step:,} steps by noisy-dqn.
+
+| input | type | shape |
+|---|---|---|
+{inputs}
+
+| output | type | shape |
+|---|---|---|
+| `q_values` | float32 | [batch, {actions}] |
+| `action` | int64 | [batch], as the environment takes it |
+{notes}
+One episode with onnxruntime (`pip install onnxruntime gymnasium`):
+
+```python
+{code}
+```
+"""
+CODE = """\
+import gymnasium as gym
+import numpy as np
+import onnxruntime
+{imports}
+session = onnxruntime.InferenceSession("{file}")
+env = {env}
+observation, info = env.reset(seed=0)
+episode_return, ended = 0.0, False
+while not ended:
+    inputs = {{{values}}}
+    (action,) = session.run(["action"], inputs)[0]
+    observation, reward, terminated, truncated, info = env.step({action})
+    episode_return, ended = episode_return + float(reward), terminated or truncated
+print(episode_return)"""
+
+
+def folder_for(file: Path) -> Path:
+    """Where the export of an agent's file goes: `onnx` beside it; a file with a name of its own has its own folder."""
+    return file.with_name("onnx" if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_onnx")
+
+
+def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Path, Path]:
+    """Writes agent.onnx and README.md.
+
+    Args:
+        player: the agent.
+        folder: is made where it is missing.
+        noise: whether the file takes one draw of noise for each observation; without it the mean network acts.
+
+    Returns:
+        The two files.
+
+    Raises:
+        UserError: where the agent cannot be exported, or the disk refuses.
+    """
+    inputs = write_onnx(player, folder / ONNX, noise)
+    atomic_write_text(folder / README, readme(player, inputs, noise))
+    return folder / ONNX, folder / README
+
+
+def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
+    """What the file takes and gives, and a program that plays one episode."""
+    task, size = player.task, player.noise.size
+    rows = [f"| `{item.name}` | {item.dtype} | {_shape(item.shape)} |" for item in inputs]
+    rows += [f"| `noise` | float32 | {_shape((size,))} |"] if noise else []
+    return TEXT.format(
+        env_id=task.id,
+        file=ONNX,
+        network="the noisy network, with one draw of its noise as an input" if noise else "the mean network",
+        step=player.description["global_step"],
+        inputs="\n".join(rows),
+        actions=task.actions,
+        notes=_notes(player, noise),
+        code=_program(player, inputs, noise),
+    )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"[{', '.join(['batch', *map(str, shape)])}]"
+
+
+def _notes(player: Player, noise: bool) -> str:
+    notes = []
+    if noise:
+        drawn = f"independent numbers of the {player.noise.distribution} distribution with mean 0 and variance 1"
+        notes.append(f"`noise` holds {drawn}; zeros give the mean network.")
+    if player.task.observation.mask:
+        notes.append("`action_mask` holds 1 for the actions that are allowed, and 0 for the others.")
+    if not _is_plain(player.task):
+        notes.append("The observations are those of the environment as noisy-dqn makes it, with its wrappers.")
+    return "".join(f"\n{note}\n" for note in notes)
+
+
+def _program(player: Player, inputs: Sequence[Input], noise: bool) -> str:
+    task = player.task
+    values = [f"{item.name!r}: np.asarray({item.source}, {item.dtype.name!r})[None]" for item in inputs]
+    imports, env = _environment(task)
+    if noise:
+        draw = DRAWS[player.noise.distribution].format(size=player.noise.size)
+        values.append(f"'noise': {draw}.astype('float32')")
+        env += "\nrng = np.random.default_rng(0)"
+    joined = ", ".join(values).replace("'", '"') if not any('"' in value for value in values) else ", ".join(values)
+    action = "int(action)" if task.plain_actions else "action"
+    return CODE.format(file=ONNX, imports=imports, env=env, values=joined, action=action)
+
+
+def _environment(task: Task) -> tuple[str, str]:
+    """What to import, and the expression that makes the environment."""
+    if not _is_plain(task):
+        around = task.wrapping.description()
+        wrapping = f"wrapping_of({around.get('observation', [])!r}, {around.get('wrappers', [])!r})"
+        made = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping})"
+        return "\nfrom envs.single import make_single\nfrom envs.wrapping import wrapping_of\n", made
+    arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
+    made = f"gym.make({task.id!r}{arguments})".replace("'", '"')
+    return "", made if task.time_limit is None else f"gym.wrappers.TimeLimit({made}, {task.time_limit})"
+
+
+def _is_plain(task: Task) -> bool:
+    """Whether Gymnasium alone makes the environment, as it is."""
+    entry = gym.spec(task.id).entry_point
+    return not task.wrapping.description() and isinstance(entry, str) and entry.startswith("gymnasium.envs.")

@@ -1,0 +1,156 @@
+"""An agent as one function of an environment's observations, written as an ONNX file."""
+
+import copy
+import importlib.util
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agent.common.errors import UserError, words_of
+from agent.common.files import atomic_write_bytes
+from agent.learning.targets import greedy
+from agent.networks.q_network import QNetwork
+from agent.networks.trunks import Convolution, spectral_norms
+from agent.running.export.inputs import Input, inputs_of, observing
+from agent.running.player import Player
+
+#: An ONNX file is one message of protocol buffers, which holds no more.
+MOST_BYTES = 2**31 - 2**20
+OUTPUTS = ("q_values", "action")
+
+
+class ExportedAgent(nn.Module):
+    """Observations, and perhaps ε of the noise [B, size], to q_values [B, A] and the greedy actions [B].
+
+    The actions are the environment's, which may begin at another number than 0. f of factorised noise is inside, so
+    that ε is drawn from the base distribution itself.
+
+    Args:
+        player: the agent; its network is copied.
+        noise: whether the last input is noise; without it the mean network acts.
+    """
+
+    def __init__(self, player: Player, noise: bool) -> None:
+        super().__init__()
+        self.observe, self.network = observing(player.task.observe), exportable(player.network)
+        self.first, self.noise, self.factorised = player.task.first_action, noise, player.noise.factorised
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps the inputs, each [B, ...], in the order of the file's."""
+        leaves, noise = (inputs[:-1], inputs[-1]) if self.noise else (inputs, None)
+        if noise is not None and self.factorised:
+            noise = noise.sign() * noise.abs().sqrt()
+        values = self.network(self.observe(leaves), noise).q_values
+        return values, greedy(values) + self.first
+
+
+class MaxPool(nn.Module):
+    """An adaptive max-pool to side×side of images of fixed size, by slices: ONNX has no operation for it."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., H, W] → [..., side, side]."""
+        for dim in (-2, -1):
+            n = x.shape[dim]
+            ends = [(i * n // self.side, -(-(i + 1) * n // self.side)) for i in range(self.side)]
+            x = torch.stack([x.narrow(dim, start, end - start).amax(dim) for start, end in ends], dim)
+        return x
+
+
+def exportable(network: QNetwork) -> QNetwork:
+    """A copy on the CPU that computes the same by operations that ONNX has."""
+    copied = copy.deepcopy(network).cpu().eval()
+    normed = [module for module in copied.modules() if isinstance(module, Convolution) and module.spectral_norm]
+    with torch.no_grad():
+        for layer, norm in zip(normed, spectral_norms(normed), strict=True):
+            layer.weight.div_(norm)  # type: ignore[arg-type]
+            layer.spectral_norm = False
+    for module in list(copied.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.AdaptiveMaxPool2d):
+                setattr(module, name, MaxPool(int(child.output_size)))  # type: ignore[arg-type]
+    return copied
+
+
+def write_onnx(player: Player, path: Path, noise: bool = False) -> list[Input]:
+    """Writes the agent as one ONNX file, of a batch of any size.
+
+    Returns:
+        Its inputs, without the noise.
+
+    Raises:
+        UserError: where the extra is not installed, the agent has no noise that was asked for, or its network has
+            operations that ONNX has not.
+    """
+    check_installed()
+    if noise and not player.noise.size:
+        raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
+    inputs, size = inputs_of(player.task), sum(4 * x.numel() for x in player.network.state_dict().values())
+    if size > MOST_BYTES:
+        raise UserError(f"{player.path} has {size:,} bytes of parameters: an ONNX file holds {MOST_BYTES:,}")
+    examples = [torch.zeros(2, *item.shape, dtype=_dtype(item, player)) for item in inputs]
+    names = [item.name for item in inputs]
+    if noise:
+        examples, names = [*examples, torch.zeros(2, player.noise.size)], [*names, "noise"]
+    atomic_write_bytes(path, _file(ExportedAgent(player, noise), examples, names, player))
+    return inputs
+
+
+def check_installed() -> None:
+    """Raises a UserError where a package that writes ONNX is missing."""
+    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
+        raise UserError(f"to=onnx needs {' and '.join(missing)}: pip install 'noisy-dqn[onnx]'")
+
+
+def _dtype(item: Input, player: Player) -> torch.dtype:
+    found = getattr(torch, item.dtype.name, None)
+    if not isinstance(found, torch.dtype):
+        raise UserError(f"{player.task.id} observes {item.name} as {item.dtype}, which ONNX has not")
+    return found
+
+
+def _file(module: nn.Module, examples: list[Tensor], names: list[str], player: Player) -> bytes:
+    batch = torch.export.Dim("batch")
+    try:
+        with _quiet(), torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+            program: Any = torch.onnx.export(
+                module.eval(),
+                tuple(examples),
+                dynamo=True,
+                external_data=False,
+                input_names=names,
+                output_names=OUTPUTS,
+                dynamic_shapes=(tuple({0: batch} for _ in examples),),
+                verbose=False,
+            )
+            if any(isinstance(item.shape[0], int) for item in program.model.graph.inputs):
+                raise UserError("its encoder or head makes a plain number of the size of a batch, by len() for example")
+            file = Path(folder) / "agent.onnx"
+            program.save(file, external_data=False)
+            return file.read_bytes()
+    except Exception as error:  # an encoder or head of one's own may hold whatever torch can compute
+        reason = words_of(error).partition("\n")[0]
+        raise UserError(f"{player.path} cannot be written as ONNX: {reason[:300]}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the reports that the exporter prints, which are not for people."""
+    level, logger = logging.getLogger("torch.onnx").level, logging.getLogger("torch.onnx")
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,139 @@
+"""The inputs of an exported agent: an environment's own observations, part by part, made into what its network takes.
+
+`envs.observations` does the same in NumPy; tests compare the two.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from agent.common.errors import UserError
+from envs.make import Task
+from envs.masks import OFF, key_of
+from envs.observations import Observer, leaves_of
+from envs.observed_parts import PartsObserver
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of the file.
+
+    Attributes:
+        name: in the file.
+        source: the Python expression that finds its values in `observation` and `info`.
+        space: of its values; the input has another dimension before, for a batch.
+    """
+
+    name: str
+    source: str
+    space: Any
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the input: that of the space, int64 for whole numbers of Python's."""
+        found: np.dtype[Any] = np.dtype(self.space.dtype)
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one value."""
+        return tuple(self.space.shape or ())
+
+
+def inputs_of(task: Task) -> list[Input]:
+    """The inputs for the observations of a task, in the order of its leaves; a mask of actions comes last.
+
+    Raises:
+        UserError: where a part is a text, which ONNX's models of this kind do not take.
+    """
+    space, key = task.observe.space, key_of(task.action_mask) if task.action_mask != OFF else None
+    if key is None:
+        found = list(_named(space, "observation", "observation"))
+    else:
+        assert isinstance(space, spaces.Tuple)
+        found = list(_named(space.spaces[0], "observation", "observation"))
+        found.append(Input("action_mask", f"info[{key!r}]", space.spaces[1]))
+    if texts := [item.name for item in found if isinstance(item.space, spaces.Text)]:
+        raise UserError(f"{task.id} observes a text ({texts[0]}), which to=onnx cannot take: leave it out in training")
+    return found
+
+
+def _named(space: Any, name: str, source: str) -> Iterator[Input]:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for key, part in parts:
+            yield from _named(part, f"{name}.{key}", f"{source}[{key!r}]")
+    else:
+        yield Input(name, source, space)
+
+
+class Observe(nn.Module):
+    """What an Observer does, for tensors: leaves of observations [B, *shape] → vectors [B, n] or images [B, *shape]."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, observe: Observer) -> None:
+        super().__init__()
+        self.leaves, self.spec, self.axes = list(leaves_of(observe.space)), observe.spec, observe.axes
+        self.moved = observe.shift is not None
+        for name, value in (("shift", observe.shift), ("scale", observe.scale)):
+            self.register_buffer(name, torch.from_numpy(np.asarray(0.0 if value is None else value)), persistent=False)
+
+    def forward(self, leaves: Sequence[Tensor]) -> Tensor:
+        """Floats or, of an image that is stored so, bytes or truth values."""
+        x = self._image(leaves[0]) if self.spec.is_image else self._vector(leaves)
+        if self.moved:
+            return ((x.double() - self.shift) * self.scale).float()
+        return x if self.spec.is_image and self.spec.dtype != "float32" else x.float()
+
+    def _image(self, x: Tensor) -> Tensor:
+        x = x.permute(self.axes) if self.axes else x
+        return x.reshape(-1, *self.spec.shape)
+
+    def _vector(self, leaves: Sequence[Tensor]) -> Tensor:
+        parts = [_flat(space, x) for space, x in zip(self.leaves, leaves, strict=True)]
+        exact = torch.float64 if self.moved or len({part.dtype for part in parts}) > 1 else parts[0].dtype
+        return parts[0] if len(parts) == 1 else torch.cat([part.to(exact) for part in parts], dim=1)
+
+
+def _flat(space: Any, x: Tensor) -> Tensor:
+    """A leaf [B, *shape] as [B, n], by Gymnasium's flattening: whole numbers of a finite set are one-hot."""
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(x, int(space.n), int(space.start))
+    x = x.flatten(1)
+    if not isinstance(space, spaces.MultiDiscrete):
+        return x
+    pairs = zip(space.nvec.reshape(-1).tolist(), space.start.reshape(-1).tolist(), strict=True)
+    return torch.cat([_one_hot(x[:, i], n, start) for i, (n, start) in enumerate(pairs)], dim=1)
+
+
+def _one_hot(x: Tensor, n: int, start: int) -> Tensor:
+    return (x.long().unsqueeze(1) == torch.arange(start, start + n)).float()
+
+
+class ObserveParts(nn.Module):
+    """What a PartsObserver does, without the rows of bytes: leaves → the parts that a PartsEncoder takes."""
+
+    def __init__(self, observe: PartsObserver) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(Observe(part) for part in observe.observers)
+        self.leaves, self.frames = observe.leaves, observe.frames
+        self.shapes = [observe.spec.stacked(part).shape for part in observe.spec.parts]
+
+    def forward(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The parts [B, *shape], with the frames of a stack as channels."""
+        if self.frames > 1:
+            leaves = [x.flatten(0, 1) for x in leaves]
+        rows = zip(self.parts, self.leaves, self.shapes, strict=True)
+        return [part([leaves[i] for i in taken]).reshape(-1, *shape) for part, taken, shape in rows]
+
+
+def observing(observe: Observer) -> nn.Module:
+    """The module for an observer."""
+    return ObserveParts(observe) if isinstance(observe, PartsObserver) else Observe(observe)
