@@ -132,6 +132,16 @@ def test_a_locale_without_umlauts(tmp_path: Path, mode: str) -> None:
         ("a=[ü]", "a=[ü]"),
         ("a=ü,ö", "a=ü,ö"),
         ("ü", "ü"),
+        ("a=#1", "a='#1'"),
+        ("a=lr=0.1", "a='lr=0.1'"),
+        ("a=x;y&z", "a='x;y&z'"),
+        ("a=one #2", "a='one #2'"),
+        ("a=one 2", "a=one 2"),
+        ("a=me@x.org|50%", "a=me@x.org|50%"),
+        ("a=~/b", "a=~/b"),
+        ("a=${b}#", "a=${b}#"),
+        ("a={b:c#}", "a={b:c#}"),
+        ("a=", "a="),
     ],
 )
 def test_letters_that_the_grammar_lacks_are_put_into_quotes(override: str, expected: str) -> None:

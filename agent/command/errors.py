@@ -3,6 +3,7 @@
 import difflib
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -119,11 +120,20 @@ def _sentence(error: Exception) -> str | None:
             return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
         case ValueError() if "Config group override" in text:  # Hydra's, for env= and agent=1
             return "options that choose a file, such as env=CartPole-v1 or agent=dqn, take its name; see --help"
+        case ValueError() if text.startswith("invalid literal for int()") and _of_omegaconf(error):
+            name = text.rpartition(": ")[2]
+            return f"a list has nothing by the name {name}: write the whole of it, such as wandb.tags=[a,b]"
         case MemoryError():
             return f"the memory is full ({text}); lower agent.network.hidden, agent.batch_size or num_envs"
         case RuntimeError():
             return _torch_sentence(error, text)
     return None
+
+
+def _of_omegaconf(error: Exception) -> bool:
+    """Whether the error came up in OmegaConf, which takes what stands below a list for the number of an item."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("omegaconf.")
 
 
 def _torch_sentence(error: RuntimeError, text: str) -> str | None:
@@ -139,10 +149,15 @@ def _torch_sentence(error: RuntimeError, text: str) -> str | None:
 def _config_sentence(error: Exception, program: Program) -> str:
     """Hydra's message in one sentence, with the nearest option where a name is unknown."""
     message = str(error)
-    if found := re.search(r"Could not override '((?:env\.(?:eval_)?kwargs|agent\.head_options)\.[^']+)'", message):
-        return f"no preset has {found[1]}: write +{found[1]}=… to add it"
     if found := re.search(r"Could not override '([^']+)'", message):
-        return f"unknown option {found[1]}{_nearest(found[1], program.options)}"
+        below = re.search(r"full_key: (\S+)", str(error.__cause__))  # of those in braces: env.kwargs={size: 3}
+        name = below[1] if below and below[1].startswith(f"{found[1]}.") else found[1]
+        if re.match(r"(env\.(eval_)?kwargs|agent\.head_options)\.", name):
+            return f"no preset has {name}: write +{name}=… to add it"
+        return f"unknown option {name}{_nearest(name, program.options)}"
+    if found := re.search("Ambiguous value for argument '(.+?)=(.+?)'\n", message):
+        each = "" if program.several else ", or add -m to the command line for a run of each"
+        return f"{found[1]}={found[2]} has commas: write {found[1]}=[{found[2]}] where a list is meant{each}"
     if found := re.search(
         r"Could not find '(.+?)'\s+Available options in '(.+?)':(.*?)Config search", message, re.DOTALL
     ):
@@ -154,8 +169,9 @@ def _config_sentence(error: Exception, program: Program) -> str:
     if re.match("(Additional|Primary) config directory", message):
         return f"{message.partition(chr(10))[0].rstrip('.')}: --config-dir and --config-path take a folder"
     odd = re.search("mismatched input|no viable alternative|extraneous input|LexerNoViableAlt", message)
-    quoted = ", one with spaces, commas, brackets, ~ or = in quotes: 'name=\"a = b\"'" if odd else ""
+    quoted = ", one with commas, brackets, quotes or a ~ in front in quotes: 'name=\"a, b\"'" if odd else ""
     said = message.partition("See https://")[0].strip()
+    said = re.sub(r"^\w+Exception: (.*?)\s*\^", r"cannot read \1", said, flags=re.DOTALL)
     return f"{said}; options are written name=value, such as {program.example}{quoted}, see --help"
 
 

@@ -11,10 +11,15 @@ from agent.common.quoting import quote, quote_override
 
 
 def with_quotes(override: str) -> str:
-    """The override with its value in quotes where Hydra's grammar lacks a letter of it: hydra.run.dir=ünder."""
+    """The override with its value in quotes where Hydra's grammar lacks a letter of it: hydra.run.dir=runs/lr=1#ünder.
+
+    A value with quotes, brackets, commas or backslashes is left as it is, since Hydra gives them a meaning; so is one
+    that begins with ~, which means the home folder where a shell reads it, and would here be a folder of that name.
+    """
     name, _, value = override.partition("=")
-    lacking = not value.isascii() and not re.search(r"""[\s'"\\\[\]{}(),$=]""", value)
-    return quote_override(name, value) if lacking else override
+    lacking = re.search(r"[^\w\s/+.%*@?|:-]|[^\x00-\x7f]", value)
+    meant = re.search(r"""^~|['"\\\[\]{}(),$]""", value)
+    return quote_override(name, value) if lacking and not meant else override
 
 
 def unfold(overrides: Sequence[str]) -> Iterator[str]:
