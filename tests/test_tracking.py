@@ -245,6 +245,32 @@ def test_auto_respects_wandb_mode_and_does_not_go_online(
     assert len(offline_runs(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("project='t5/large'", "Invalid project name 't5/large': cannot contain characters"),
+        ("tags=('t' * 65,)", "run_tags: Tag 'tttttttttttttttttttt...tttttttttttttttttttt' is 65 characters"),
+        ("tags=('',)", "run_tags: Tag at index 0 is empty"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["offline", "auto"])
+def test_a_name_that_wandb_refuses_is_told_before_training(
+    options: str, said: str, mode: str, run_script: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """An offline run would fail only when it is uploaded; in mode auto it goes on without W&B."""
+    code = f"""
+from agent.common.errors import UserError
+try:
+    tracker("{mode}", **dict({options})).finish()
+except UserError as error:
+    print(error)
+"""
+    out, err = finish(run_script(code))
+    assert said in out + err
+    assert "Traceback" not in out + err
+    assert out.count("wandb.mode=offline") == (mode == "offline")
+
+
 @pytest.mark.parametrize(("key", "said"), [("", "no API key"), ("malformed", "API key must have")])
 def test_online_without_an_account_is_a_clear_error(
     key: str, said: str, run_script: Callable[..., subprocess.Popen[str]]

@@ -20,7 +20,8 @@ from test_observations import FLAT, Sampler
 
 from agent.common.errors import UserError
 from envs.make import Task, load_task
-from envs.vector import Processes, make_vector
+from envs.resuming import begin
+from envs.vector import Processes, begin_step, make_vector
 
 
 class Fragile(gym.Env[np.ndarray, np.int64]):
@@ -45,6 +46,26 @@ class Fragile(gym.Env[np.ndarray, np.int64]):
         if action == 3:
             time.sleep(1000)
         return np.zeros(2, dtype=np.float32), 0.0, False, False, {}
+
+
+class Reused(gym.Env[np.ndarray, np.int64]):
+    """Hands out one array and one dict for ever, and writes into them in `step` and `reset`."""
+
+    observation_space = gym.spaces.Box(-9, 9, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.shown, self.info = np.zeros(2, np.float32), {"life_lost": False}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.shown[:], self.info["life_lost"] = 0, False
+        return self.shown, self.info
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.shown += 1
+        self.info["life_lost"] = bool(self.shown[0] == 2)
+        return self.shown, 1.0, False, bool(self.shown[0] == 3), self.info
 
 
 MAIN = os.getpid()
@@ -325,3 +346,23 @@ def test_too_few_open_files_are_told(fragile: Task) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert children() == before
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_an_environment_may_write_into_what_it_has_shown(vectorization: Any, num_envs: int) -> None:
+    """The row of an ending holds the last observation, not the first of the next episode, and no row changes later."""
+    gym.register("Test/Reused-v0", entry_point=Reused)
+    task = load_task("Test/Reused-v0", {})
+    envs = make_vector(task, num_envs, vectorization)
+    gym.registry.pop("Test/Reused-v0")
+    rows = [task.observe(begin(envs, 0))]
+    lost = []
+    for _ in range(9):
+        observation, *_, info = begin_step(envs, task.to_environment(np.zeros(num_envs, np.int64)))()
+        rows.append(task.observe(observation))
+        lost.append(np.array(info.get("life_lost", np.zeros(num_envs, bool))))
+    envs.close()
+    expected = np.array([0, 1, 2, 3] * 2 + [0, 1], np.float32)
+    assert np.array_equal(np.array(rows), np.broadcast_to(expected[:, None, None], (10, num_envs, 2)))
+    assert np.array_equal(np.array(lost), np.broadcast_to((expected[1:] == 2)[:, None], (9, num_envs)))

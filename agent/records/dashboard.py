@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import shutil
 import sys
@@ -174,6 +175,9 @@ def command(verb: str, path: Path) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error of W&B's."""
+    """The first line of an error of W&B's; of a setting that it refuses the name and the rule, which come below it."""
     lines = str(error).strip().splitlines()
+    if len(lines) > 2 and re.match(r"\d+ validation errors? for ", lines[0]):  # as pydantic writes them
+        rule = re.sub(r"^\s*(Value error, )?|\s*\[type=.*", "", lines[2])
+        return printable(f"{lines[1]}: {rule}".rstrip("."))
     return printable(lines[0].rstrip(".")) if lines else type(error).__name__
