@@ -44,7 +44,7 @@ class Task:
     threshold: float | None  # the return at which Gymnasium calls the task solved
     fps: int
     render_modes: tuple[str, ...]  # rgb_array: it gives frames; human: it opens a window
-    time_limit: int | None = None  # steps after which an episode is cut, besides the environment's own limit
+    time_limit: int | None = None  # steps after which an episode is cut; None: the environment's own limit
     action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
     plain_actions: bool = False  # it takes Python's own whole numbers alone
     action_mask: str = OFF  # where masks of actions are found; they are then the last part of what is observed

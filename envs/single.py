@@ -46,7 +46,8 @@ def make_single(
         warnings.simplefilter("ignore")  # advice on newer versions; what is wrong comes as an exception
         register(env_id)
         try:
-            made = gym.make(env, **options)
+            # -1: without the limit that it is registered with, which may be shorter than the one that is asked for
+            made = gym.make(env, None if time_limit is None else -1, **options)
             if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
                 made.close()
                 made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))

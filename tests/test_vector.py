@@ -188,6 +188,14 @@ def test_a_time_limit_of_ones_own(vectorization: Any) -> None:
     envs.close()
 
 
+def test_a_time_limit_may_be_longer_than_the_environment_s_own() -> None:
+    envs = make_vector(load_task("MountainCar-v0", {}, time_limit=250), 2)  # its own is 200
+    envs.reset(seed=0)
+    endings = [envs.step(np.ones(2, dtype=np.int64))[3].tolist() for _ in range(260)]
+    assert [t for t, ended in enumerate(endings, 1) if any(ended)] == [250]
+    envs.close()
+
+
 def test_a_vector_class_of_its_own_knows_no_time_limit_of_ours() -> None:
     task = load_task("CartPole-v1", {}, time_limit=7)
     assert isinstance(make_vector(task, 8), SyncVectorEnv)

@@ -136,8 +136,8 @@ def _environment(task: Task) -> tuple[str, str]:
         made = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping})"
         return "\nfrom envs.single import make_single\nfrom envs.wrapping import wrapping_of\n", made
     arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
-    made = f"gym.make({task.id!r}{arguments})".replace("'", '"')
-    return "", made if task.time_limit is None else f"gym.wrappers.TimeLimit({made}, {task.time_limit})"
+    limit = "" if task.time_limit is None else f", max_episode_steps={task.time_limit}"
+    return "", f"gym.make({task.id!r}{arguments}{limit})".replace("'", '"')
 
 
 def _is_plain(task: Task) -> bool:
