@@ -24,10 +24,10 @@ from helpers import Programs, Result
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.config.parsing import parse
+from agent.config.resuming import first_difference, merge_resumed
 from agent.config.run import TrainConfig
 from agent.records import run_folder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.records.run_folder import first_difference, merge_resumed
 from agent.records.saved_agent import load_agent
 from agent.running.build import build_agent, build_replay
 from agent.running.progress import with_evaluation

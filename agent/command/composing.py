@@ -25,10 +25,11 @@ from agent.command.presets import CONF, register_presets
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
+from agent.config.resuming import merge_resumed
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
 from agent.records.locking import RUNS, remove_if_empty
-from agent.records.run_folder import agent_name, folder_of_runs, merge_resumed, open_run, run_folder, task_folder
+from agent.records.run_folder import agent_name, folder_of_runs, open_run, run_folder, task_folder
 from agent.running.progress import nothing_left, with_evaluation
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
