@@ -392,7 +392,6 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
     run = run_of(home, 0)
     words = ("train", f"resume={run.relative_to(home)}")
     for options, difference in (
-        ("agent.lr=0.5", r"agent\.lr=0\.001, and agent\.lr=0\.5 was asked"),
         ("agent=dqn", r"agent\.[a-z.]+=.*agent\.[a-z.]+=.* was asked by agent=dqn: leave agent=dqn out"),
         ("noise=per_episode", r"agent\.noise\.hold=step, and agent\.noise\.hold=episode was asked"),
         ("seed=1", "seed=0, and seed=1 was asked"),
