@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
@@ -155,9 +155,6 @@ def _config_sentence(error: Exception, program: Program) -> str:
         if re.match(r"(env\.(eval_)?kwargs|agent\.head_options)\.", name):
             return f"no preset has {name}: write +{name}=… to add it"
         return f"unknown option {name}{_nearest(name, program.options)}"
-    if found := re.search("Ambiguous value for argument '(.+?)=(.+?)'\n", message):
-        each = "" if program.several else ", or add -m to the command line for a run of each"
-        return f"{found[1]}={found[2]} has commas: write {found[1]}=[{found[2]}] where a list is meant{each}"
     if found := re.search(
         r"Could not find '(.+?)'\s+Available options in '(.+?)':(.*?)Config search", message, re.DOTALL
     ):
@@ -168,11 +165,15 @@ def _config_sentence(error: Exception, program: Program) -> str:
         return f"there is no config {found[1]}: --config-name takes the name of a file in conf/ or --config-dir"
     if re.match("(Additional|Primary) config directory", message):
         return f"{message.partition(chr(10))[0].rstrip('.')}: --config-dir and --config-path take a folder"
-    odd = re.search("mismatched input|no viable alternative|extraneous input|LexerNoViableAlt", message)
-    quoted = ", one with commas, brackets, quotes or a ~ in front in quotes: 'name=\"a, b\"'" if odd else ""
+    if found := re.match("Ambiguous value for argument '(.*?)'\n", message):
+        apart = program.several or "add -m for a run with each"
+        name, _, value = found[1].partition("=")
+        return f"{found[1]} reads as several values: {apart}, or write it as one text, '{name}=\"{value}\"'"
+    if isinstance(error, OverrideParseException):
+        example = "a text with spaces, commas, brackets, quotes, = or # is in quotes, such as 'wandb.tags=[\"a = b\"]'"
+        return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"
     said = message.partition("See https://")[0].strip()
-    said = re.sub(r"^\w+Exception: (.*?)\s*\^", r"cannot read \1", said, flags=re.DOTALL)
-    return f"{said}; options are written name=value, such as {program.example}{quoted}, see --help"
+    return f"{said}; options are written name=value, such as {program.example}, see --help"
 
 
 def _nearest(name: str, options: Sequence[str]) -> str:

@@ -6,20 +6,30 @@ from numbers import Integral, Real
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from agent.common.quoting import quote, quote_override
 
 
 def with_quotes(override: str) -> str:
-    """The override with its value in quotes where Hydra's grammar lacks a letter of it: hydra.run.dir=runs/lr=1#ünder.
+    """The override with its value in quotes where Hydra's grammar refuses a plain text: hydra.run.dir=ünder, name=a=b.
 
-    A value with quotes, brackets, commas or backslashes is left as it is, since Hydra gives them a meaning; so is one
-    that begins with ~, which means the home folder where a shell reads it, and would here be a folder of that name.
+    Values that are meant for the grammar stay as they are: in quotes, lists, mappings, interpolations, functions, and
+    several values with commas between them. So does one that begins with ~, which would be a folder of that name.
     """
     name, _, value = override.partition("=")
-    lacking = re.search(r"[^\w\s/+.%*@?|:-]|[^\x00-\x7f]", value)
-    meant = re.search(r"""^~|['"\\\[\]{}(),$]""", value)
-    return quote_override(name, value) if lacking and not meant else override
+    for_the_grammar = re.match(r"""['"\[{$~]|\w+\(""", value) or "," in value or not value
+    if for_the_grammar or _readable(override) or not _readable(f"{name}=x"):
+        return override
+    return quote_override(name, value)
+
+
+def _readable(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def unfold(overrides: Sequence[str]) -> Iterator[str]:
