@@ -16,6 +16,11 @@ def with_quotes(override: str) -> str:
     return quote_override(name, value) if lacking else override
 
 
+def is_sweep(override: str) -> bool:
+    """Whether the override names several values, as seed=0,1 does."""
+    return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
 def unfold(overrides: Sequence[str]) -> Iterator[str]:
     """The overrides, with one for each option in place of those in braces, such as eval={every:100}."""
     parser = OverridesParser.create()

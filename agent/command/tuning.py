@@ -11,7 +11,7 @@ from typing import Any
 from agent.command.comparing import WITH_VALUE
 from agent.command.composing import training_options
 from agent.command.imports import import_named
-from agent.command.overrides import unfold, with_quotes
+from agent.command.overrides import is_sweep, unfold, with_quotes
 from agent.command.presets import CONF
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text, read_plain, why
@@ -24,7 +24,7 @@ from agent.running.tuning.space import Domain, default_space, parse_space, read_
 
 #: Of a study; bytes of it that are read.
 FILE, LONGEST = "study.json", 1 << 24
-SPACES = CONF / "tune" / "space"
+SPACES = CONF / "tune" / "spaces"
 TRAIN_PROGRAM = CONF.parent / "train.py"
 #: Options that may be named where a study goes on.
 ON_RESUME = ("resume", "trials", "jobs")
@@ -160,6 +160,11 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
     Raises:
         UserError, HydraException, OmegaConfBaseException: for options that are wrong, of the space as well.
     """
+    for word in config.train:
+        if is_sweep(word):
+            raise UserError(
+                f"{word} has several values: a space=<file> names values to try, and seeds= a number of seeds"
+            )
     words = [word for word in config.train if _name(word) not in ("seed", "imports")]
     options = training_options(config.train)
     written_id = str(options["env"]["id"])
@@ -229,9 +234,12 @@ def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
             *path, leaf = domain.name.split(".")
             node: Any = options
             for key in path:
-                node = node.setdefault(key, {}) if isinstance(node, dict) else {}
-            if isinstance(node, dict):
-                node[leaf] = value
+                if not isinstance(node, dict):
+                    raise UserError(f"the space has {domain.name}, and {key} has no options of its own")
+                node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise UserError(f"the space has {domain.name}, and {path[-1]} has no options of its own")
+            node[leaf] = value
             try:
                 parse(TrainConfig, options)
             except UserError as error:
