@@ -74,6 +74,7 @@ class WandbConfig:
     project: str | None = None
     entity: str | None = None
     group: str | None = None
+    job_type: str | None = None
     name: str | None = None
     tags: tuple[str, ...] = ()
 
