@@ -31,7 +31,7 @@ ON_RESUME = ("resume", "trials", "jobs")
 #: Options of train.py that a preset does not hold.
 NOT_OF_A_PRESET = (
     *("device", "threads", "backend", "cuda_graphs", "overlap", "autocast", "collect", "eval", "checkpoint", "log"),
-    *("wandb", "seed", "imports"),
+    *("wandb", "tensorboard", "seed", "imports"),
 )
 
 
