@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from agent.command.composing import training_options
-from agent.command.tuning import SPACES, check_domains, first_settings, read_study, train_words_to_override
+from agent.command.tuning import SPACES, read_study, train_words_to_override
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig
@@ -18,7 +18,7 @@ from agent.config.tune import StudyConfig
 from agent.running.tuning.locks import lock
 from agent.running.tuning.pool import check_failures
 from agent.running.tuning.results import best_of, fresh_seeds
-from agent.running.tuning.space import default_space, parse_space, read_space
+from agent.running.tuning.space import check_domains, default_space, first_settings, parse_space, read_space
 from agent.running.tuning.study import Result, Study
 from agent.running.tuning.trial_run import last_words
 from tests.helpers import Process, Programs

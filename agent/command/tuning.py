@@ -20,7 +20,14 @@ from agent.config.parsing import leaf_names, parse, to_plain
 from agent.config.run import TrainConfig
 from agent.config.tune import StudyConfig, TuneConfig
 from agent.records.run_folder import RUNS, agent_name, new_folder, task_folder
-from agent.running.tuning.space import Domain, default_space, parse_space, read_space
+from agent.running.tuning.space import (
+    check_domains,
+    default_space,
+    first_settings,
+    parse_space,
+    read_space,
+    select,
+)
 
 #: Of a study; bytes of it that are read.
 FILE, LONGEST = "study.json", 1 << 24
@@ -224,36 +231,3 @@ def space_of(config: TuneConfig, training: TrainConfig, given: Sequence[str]) ->
         if name in given:
             raise UserError(f"{name} is in space={config.space} and on the command line: leave one of them out")
     return space
-
-
-def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
-    """Raises a UserError where an option does not exist or may not have a value of its domain."""
-    for domain in domains:
-        for value in domain.corners():
-            options: dict[str, Any] = to_plain(training)
-            *path, leaf = domain.name.split(".")
-            node: Any = options
-            for key in path:
-                if not isinstance(node, dict):
-                    raise UserError(f"the space has {domain.name}, and {key} has no options of its own")
-                node = node.setdefault(key, {})
-            if not isinstance(node, dict):
-                raise UserError(f"the space has {domain.name}, and {path[-1]} has no options of its own")
-            node[leaf] = value
-            try:
-                parse(TrainConfig, options)
-            except UserError as error:
-                raise UserError(f"the space has {domain.name}={value}, which does not work: {error}") from error
-
-
-def first_settings(space: dict[str, Any], domains: Sequence[Domain], options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that training has without the study, as far as the space holds them: those of the first trial."""
-    values = {domain.name: space[domain.name].get("first", select(options, domain.name)) for domain in domains}
-    return {domain.name: values[domain.name] for domain in domains if domain.holds(values[domain.name])}
-
-
-def select(tree: Any, name: str) -> Any:
-    """The value of an option in a mapping of mappings; None where there is none."""
-    for key in name.split("."):
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree

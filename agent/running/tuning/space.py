@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import yaml
 
 from agent.common.errors import UserError, plain
 from agent.common.files import read_plain, why
-from agent.config.parsing import nearest
+from agent.config.parsing import nearest, parse, to_plain
 from agent.config.run import TrainConfig
 
 #: Bytes of a space file that are read.
@@ -171,3 +171,36 @@ def parts_of(config: TrainConfig) -> Iterator[str]:
         yield "priority"
     if agent.head in ("quantile", "implicit_quantile"):
         yield agent.head
+
+
+def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
+    """Raises a UserError where an option does not exist or may not have a value of its domain."""
+    for domain in domains:
+        for value in domain.corners():
+            options: dict[str, Any] = to_plain(training)
+            *path, leaf = domain.name.split(".")
+            node: Any = options
+            for key in path:
+                if not isinstance(node, dict):
+                    raise UserError(f"the space has {domain.name}, and {key} has no options of its own")
+                node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise UserError(f"the space has {domain.name}, and {path[-1]} has no options of its own")
+            node[leaf] = value
+            try:
+                parse(TrainConfig, options)
+            except UserError as error:
+                raise UserError(f"the space has {domain.name}={value}, which does not work: {error}") from error
+
+
+def first_settings(space: dict[str, Any], domains: Sequence[Domain], options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that training has without the study, as far as the space holds them: those of the first trial."""
+    values = {domain.name: space[domain.name].get("first", select(options, domain.name)) for domain in domains}
+    return {domain.name: values[domain.name] for domain in domains if domain.holds(values[domain.name])}
+
+
+def select(tree: Any, name: str) -> Any:
+    """The value of an option in a mapping of mappings; None where there is none."""
+    for key in name.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
