@@ -10,7 +10,7 @@ from agent.config.run import upgraded
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
 #: Options, and nodes of them, that say nothing of what is learned: of the machine, the protocol and the run's length.
 FREE = (
-    *("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "resume"),
+    *("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "tensorboard", "resume"),
     *("collect.address", "collect.chunk", "collect.memory", "collect.publish", "collect.timeout"),
     "agent.replay_device",
 )
