@@ -9,7 +9,7 @@ import numpy as np
 
 from agent.common.errors import UserError, words_of
 from agent.config.run import TrainConfig
-from agent.networks.encoders import register_encoder
+from agent.networks.encoder_registry import register_encoder
 from agent.networks.heads.registry import register_head
 from agent.running.build import build_envs, build_player
 from agent.running.collector import Collector
