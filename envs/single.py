@@ -47,7 +47,8 @@ def make_single(
         register(env_id)
         try:
             # -1: without the limit that it is registered with, which may be shorter than the one that is asked for
-            made = gym.make(env, None if time_limit is None else -1, **options)
+            limit = {} if time_limit is None else {"max_episode_steps": -1}
+            made = gym.make(env, **{**limit, **options})
             if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
                 made.close()
                 made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
