@@ -147,9 +147,10 @@ def _task(
     if actions.n > MOST_ACTIONS:
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
     channels = channels_of_package(env_id) if channels == "auto" else channels
-    stack, frames = 1 if wrapping.observes else frame_stack(env), wrapping.frames if action_mask == OFF else 1
-    observe = observer_for(env_id, observed, stack, channels, frames)
-    observe = observe if action_mask == OFF else with_masks(observe, int(actions.n))
+    stack = 1 if wrapping.observes else frame_stack(env)
+    inner = observed.spaces[0] if action_mask != OFF and isinstance(observed, gym.spaces.Tuple) else observed
+    observe = observer_for(env_id, inner, stack, channels, wrapping.frames)
+    observe = observe if action_mask == OFF else with_masks(observe, observed, int(actions.n))
     plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
@@ -203,9 +204,9 @@ def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete) -
 
 def _play(env: Guarded, observe: Observer, action: Any) -> None:
     observation, _ = env.reset(seed=0)
-    stored = observe(observe.stack([observation]))
-    if masked := observe.spec.mask:
-        action = type(action)(action + stored[0, -masked:].argmax())  # the first that is allowed
+    observe(observe.stack([observation]))
+    if observe.spec.mask:
+        action = type(action)(action + observation[1].argmax())  # the first that is allowed
     observation, *_ = env.step(action)
     observe(observe.stack([observation]))
 

@@ -3,7 +3,8 @@
 So a mask goes wherever its observation goes: into replays, checkpoints, evaluations and processes.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -11,8 +12,10 @@ import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
+from agent.common.masking import Masking, masked_spec
+from envs.channels import Channels
 from envs.failure import RuleError, described
-from envs.observations import Observer, observer_of
+from envs.observations import Observer
 from envs.rules import are_truths
 
 OFF = "off"
@@ -87,13 +90,37 @@ def observing_masks(env: gym.Env[Any, Any], action_mask: str) -> gym.Env[Any, An
     return env if key is None or not isinstance(env.action_space, spaces.Discrete) else MaskObserved(env, key)
 
 
-def with_masks(observe: Observer, actions: int) -> Observer:
-    """The observer of such pairs, which knows that its vector ends with a mask.
+@dataclass(frozen=True, eq=False)
+class MaskedObserver(Observer):
+    """Turns pairs of an observation and a mask into rows of bytes; see `agent.common.masking`."""
 
-    Raises:
-        UserError: where images are observed, which would become vectors in such a pair.
-    """
-    assert isinstance(observe.space, spaces.Tuple)
-    if observe.spec.parts or observer_of(observe.env_id, observe.space.spaces[0]).spec.is_image:
-        raise UserError(f"env.action_mask goes with vectors, and {observe.env_id} observes images: leave it out")
-    return replace(observe, spec=replace(observe.spec, mask=actions))
+    inner: Observer | None = None  # of the observation
+
+    @property
+    def plain(self) -> Observer:
+        """The observer of the observation without its mask."""
+        assert self.inner is not None
+        return self.inner
+
+    @property
+    def channels(self) -> Channels | None:
+        """Where images have their channels."""
+        return self.plain.channels
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        """What E environments observe side by side, as rows of bytes [E, n]."""
+        observation, masks = batch
+        return self._masking.pack(self.plain(observation), np.asarray(masks))
+
+    @cached_property
+    def _masking(self) -> Masking:
+        return Masking(self.spec)
+
+    def description(self) -> dict[str, Any]:
+        """What a saved agent says of its observations: also of how many actions they have masks."""
+        return {**self.plain.description(), "mask": self.spec.mask}
+
+
+def with_masks(observe: Observer, space: gym.Space[Any], actions: int) -> MaskedObserver:
+    """The observer of pairs of what `observe` takes and a mask, which lie in `space`."""
+    return MaskedObserver(space, masked_spec(observe.spec, actions), None, None, (), observe.env_id, observe)

@@ -65,9 +65,9 @@ class LoadedAgent:
         observe = self._task.observe
         if self._masked:  # where a mask is given, `act` applies it
             one = (observation, np.ones(self._task.actions, np.int8))
-            batched = is_batch(observe.space.spaces[0], observation)  # type: ignore[attr-defined]
+            batched = is_batch(observe.plain.space, observation)
             if batched:
-                count = len(first_leaf(observe.space.spaces[0], observation))  # type: ignore[attr-defined]
+                count = len(first_leaf(observe.plain.space, observation))
                 observation = (observation, np.ones((count, self._task.actions), np.int8))
             array = observe(observation if batched else observe.stack([one]))
         else:
