@@ -16,25 +16,53 @@ from agent.common.masking import Masking, masked_spec
 from envs.channels import Channels
 from envs.failure import RuleError, described
 from envs.observations import Observer
+from envs.parts import TAKEN, WithoutMask
 from envs.rules import are_truths
 
-OFF = "off"
+OFF, AUTO = "off", "auto"
+#: Where `auto` looks for masks, in infos and in observations.
+KEY = "action_mask"
 
 
-def key_of(action_mask: str) -> str | None:
-    """The key of the info that holds the masks, by `env.action_mask`; None for `off`.
+def source_of(action_mask: str) -> tuple[str, str] | None:
+    """The place, info or observation, and the key in it that hold the masks; None for `off`.
 
     Raises:
-        UserError: it is neither `off` nor info.<key>.
+        UserError: it is neither `off` nor info.<key> nor observation.<key>.
     """
     if action_mask == OFF:
         return None
     place, _, key = action_mask.partition(".")
-    if place != "info" or not key.isidentifier():
+    if place not in ("info", "observation") or not key.isidentifier():
         raise UserError(
-            f"env.action_mask is {action_mask!r:.80}: it must be off or info.<key>, such as info.action_mask"
+            f"env.action_mask is {action_mask!r:.80}: it must be auto, off, info.<key> or observation.<key>, "
+            f"such as info.{KEY}"
         )
-    return key
+    return place, key
+
+
+def in_observation(env: gym.Env[Any, Any]) -> str:
+    """What `auto` stands for before the first reset: masks where the observations have a part for them, else `off`."""
+    space = env.observation_space
+    return f"observation.{KEY}" if isinstance(space, spaces.Dict) and KEY in space.spaces else OFF
+
+
+def found_masks(env: gym.Env[Any, Any]) -> str | None:
+    """What `auto` stands for in an environment that was made with it, as far as that is known before its first reset.
+
+    Returns:
+        None where the info of a reset decides, see `in_info`.
+    """
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, WithoutMask):
+            return f"observation.{KEY}"
+        env = env.env
+    return None
+
+
+def in_info(info: Any) -> str:
+    """What `auto` stands for where a reset gave this info."""
+    return f"info.{KEY}" if isinstance(info, dict) and dict.get(info, KEY) is not None else OFF
 
 
 class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
@@ -45,14 +73,15 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
     Args:
         env: with Discrete actions.
         key: of the info that holds the masks.
+        name: of that place, for the errors.
 
     Raises:
         RuleError: from reset and step, where there is no mask, or one that is no mask or allows no action.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], key: str) -> None:
+    def __init__(self, env: gym.Env[Any, Any], key: str, name: str) -> None:
         super().__init__(env)
-        self._key = key
+        self._key, self._name = key, f"{name}, where env.action_mask finds masks,"
         self._actions = int(env.action_space.n)  # type: ignore[attr-defined]
         self.observation_space = spaces.Tuple((env.observation_space, spaces.MultiBinary(self._actions)))
 
@@ -67,27 +96,33 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
         return (observation, self._mask(info, bool(terminated))), reward, terminated, truncated, info
 
     def _mask(self, info: Any, terminated: bool) -> np.ndarray:
-        found = info.get(self._key) if isinstance(info, dict) else None
-        rule = f"info[{self._key!r}] must be a mask of {self._actions} truth values"
+        found = dict.get(info, self._key) if isinstance(info, dict) else None
+        rule = f"{self._name} must be a mask of {self._actions} truth values"
         if found is None:
             if terminated:
                 return np.ones(self._actions, np.int8)
-            raise RuleError(rule, "it is missing")
+            raise RuleError(rule, "nothing at all")
         array = np.asarray(found)
         if array.shape != (self._actions,) or not are_truths(array):
             raise RuleError(rule, described(found))
         mask: np.ndarray = array.astype(np.int8)
         if not mask.any():
             if not terminated:
-                raise RuleError(f"info[{self._key!r}] must allow an action where an episode goes on", "none is")
+                raise RuleError(f"{self._name} must allow an action while an episode goes on", "none")
             mask[:] = 1
         return mask
 
 
 def observing_masks(env: gym.Env[Any, Any], action_mask: str) -> gym.Env[Any, Any]:
-    """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks."""
-    key = key_of(action_mask)
-    return env if key is None or not isinstance(env.action_space, spaces.Discrete) else MaskObserved(env, key)
+    """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks.
+
+    Masks that are a part of the observations must have been taken out of them by `WithoutMask`.
+    """
+    source = source_of(action_mask)
+    if source is None or not isinstance(env.action_space, spaces.Discrete):
+        return env
+    place, key = source
+    return MaskObserved(env, key if place == "info" else TAKEN, f"{place}[{key!r}]")
 
 
 @dataclass(frozen=True, eq=False)

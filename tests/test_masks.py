@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from safetensors.torch import load_file
 
 from agent import evaluate, load_agent, train
 from agent.common.errors import UserError
@@ -18,6 +19,7 @@ from agent.compute.numpy.gradient import NumpyGradient
 from agent.compute.numpy.network import NumpyNetwork, NumpyPolicy
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
+from agent.config.run import TrainConfig, upgraded
 from agent.learning.dqn import DQN
 from agent.learning.gradient import AutogradGradient
 from agent.learning.loss import UpdateNoise, learning_target
@@ -27,9 +29,12 @@ from agent.networks.heads.base import gather_actions
 from agent.networks.masking import split as split_masks
 from agent.networks.q_network import FORBIDDEN, QNetwork, flatten_parameters
 from agent.replay.batch import Batch
+from agent.replay.ring import Replay
+from agent.running.build import build_agent
 from agent.running.evaluation import EvaluationPolicy
 from envs.make import load_task
 from envs.vector import make_vector
+from envs.wrapping import wrapping_of
 
 ACTIONS, INPUTS = 4, 3
 SPEC = masked_spec(ObservationSpec((INPUTS,)), ACTIONS)
@@ -40,24 +45,25 @@ class Trap(gym.Env[np.ndarray, np.int64]):
 
     observation_space, action_space = spaces.Box(-1, 1, (INPUTS,), np.float32), spaces.Discrete(ACTIONS)
 
-    def __init__(self, fault: str = "") -> None:
-        self.fault = fault
+    def __init__(self, fault: str = "", key: str = "legal", limit: int = 0) -> None:
+        self.fault, self.key, self.limit = fault, key, limit
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.steps = 0
-        return self._observe(), {"legal": self._mask()}
+        return self._tell(self._mask())
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if not self.mask[action]:
+        if not self.mask[action] and self.fault != "tame":
             raise ValueError("action is not allowed")
         self.steps += 1
-        ended = self.steps == 6
+        ended, truncated = self.steps == 6, self.steps == self.limit
         reward = 1.0 if action == self.best else 0.0
-        info = {"legal": np.zeros(ACTIONS, np.int8) if ended else self._mask()}
-        if self.fault == "missing" and not ended:
-            info = {}
-        return self._observe(), reward, ended, False, info
+        observation, info = self._tell(np.zeros(ACTIONS, np.int8) if ended else self._mask())
+        return observation, reward, ended, truncated, {} if self.fault == "missing" and not ended else info
+
+    def _tell(self, mask: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        return self._observe(), {self.key: mask}
 
     def _mask(self) -> np.ndarray:
         self.best = int(self.np_random.choice([0, 1, 3]))
@@ -69,18 +75,43 @@ class Trap(gym.Env[np.ndarray, np.int64]):
         return self.mask[:3] if self.fault == "short" else self.mask
 
     def _observe(self) -> np.ndarray:
-        return self.np_random.uniform(-1, 1, INPUTS).astype(np.float32)
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self.observation_space.sample()
 
 
 class Picture(Trap):
+    """The same of images."""
+
     observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+
+class Told(Trap):
+    """The same of a Dict, of which a mask is one part; `kind` says what the others are."""
+
+    KINDS: ClassVar[dict[str, dict[str, spaces.Space[Any]]]] = {
+        "vector": {"at": spaces.Box(-1, 1, (INPUTS,), np.float32)},
+        "mixed": {"at": spaces.Box(-1, 1, (INPUTS,), np.float32), "zone": spaces.Discrete(3)},
+        "image": {"view": spaces.Box(0, 255, (8, 8, 3), np.uint8)},
+        "both": {"view": spaces.Box(0, 255, (8, 8, 3), np.uint8), "at": spaces.Box(-1, 1, (INPUTS,), np.float32)},
+    }
+
+    def __init__(self, kind: str = "vector", **options: Any) -> None:
+        super().__init__(**options)
+        self.rest = spaces.Dict(self.KINDS[kind])
+        self.observation_space = spaces.Dict({**self.KINDS[kind], "action_mask": spaces.MultiBinary(ACTIONS)})
+
+    def _tell(self, mask: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        self.rest.seed(int(self.np_random.integers(2**31)))
+        return {**self.rest.sample(), "action_mask": mask}, {}
 
 
 @pytest.fixture(autouse=True)
 def trap() -> Iterator[None]:
     gym.register("Test/Trap-v0", entry_point=Trap)
     gym.register("Test/Picture-v0", entry_point=Picture)
+    gym.register("Test/Told-v0", entry_point=Told)
     yield
+    del gym.registry["Test/Told-v0"]
     del gym.registry["Test/Picture-v0"]
     del gym.registry["Test/Trap-v0"]
 
@@ -334,11 +365,15 @@ def test_masks_come_with_their_observations(vectorization: Any) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "action_mask", "expected"),
     [
-        ({"fault": "none"}, "info.legal", "must allow an action where an episode goes on"),
+        ({"fault": "none"}, "info.legal", "must allow an action while an episode goes on"),
         ({"fault": "short"}, "info.legal", "must be a mask of 4 truth values"),
         ({"fault": "missing"}, "info.legal", "must be a mask of 4 truth values"),
-        ({}, "info.action_mask", r"info\['action_mask'\] must be a mask"),
-        ({}, "on", "env.action_mask is 'on': it must be off or info.<key>"),
+        ({}, "info.action_mask", r"Test/Trap-v0 .*info\['action_mask'\].* must be a mask"),
+        ({}, "on", "env.action_mask is 'on': it must be auto, off, info.<key> or observation.<key>"),
+        ({"key": "action_mask", "fault": "none"}, "auto", "must allow an action while an episode goes on, not none"),
+        ({"key": "action_mask", "fault": "short"}, "auto", "where env.action_mask finds masks, must be a mask of 4"),
+        ({"key": "action_mask", "fault": "missing"}, "auto", "must be a mask of 4 truth values, not nothing at all"),
+        ({}, "observation.legal", "Test/Trap-v0 observes Box.*, without legal"),
     ],
 )
 def test_what_is_no_mask_is_refused(kwargs: dict[str, Any], action_mask: str, expected: str) -> None:
@@ -346,26 +381,245 @@ def test_what_is_no_mask_is_refused(kwargs: dict[str, Any], action_mask: str, ex
         load_task("Test/Trap-v0", kwargs, action_mask=action_mask)
 
 
-def test_a_run_keeps_to_its_masks(tmp_path: Path) -> None:
-    """An action that is not allowed would end it. A run in two parts is that in one, and its agent needs the masks."""
+@pytest.mark.parametrize("fault", ["none", "short"])
+def test_a_part_that_is_no_mask_is_refused(fault: str) -> None:
+    with pytest.raises(UserError, match=r"Test/Told-v0 breaks a rule .*observation\['action_mask'\].* must"):
+        load_task("Test/Told-v0", {"fault": fault}, action_mask="auto")
+
+
+def test_auto_finds_what_there_is() -> None:
+    """Once, when the task is described: nothing of a task without masks changes, not even how often it is reset."""
+    found = {
+        env_id: load_task(env_id, kwargs, action_mask="auto")
+        for env_id, kwargs in (
+            ("Test/Trap-v0", {"key": "action_mask"}),
+            ("Test/Told-v0", {}),
+            ("Taxi-v4", {}),
+            ("CartPole-v1", {}),
+        )
+    }
+    places = [task.action_mask for task in found.values()]
+    assert places == ["info.action_mask", "observation.action_mask", "info.action_mask", "off"]
+    assert load_task("Test/Trap-v0", {"fault": "tame"}, action_mask="auto").action_mask == "off"
+    assert found["CartPole-v1"].observation == load_task("CartPole-v1", {}).observation
+    assert found["Taxi-v4"].observation == masked_spec(ObservationSpec((500,), "bool"), 6)
+    assert load_task("Taxi-v4", {}).observation == ObservationSpec((500,), "bool")
+
+
+@pytest.mark.parametrize("action_mask", ["auto", "off"])
+def test_what_has_no_masks_is_reset_once(action_mask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    original = Trap.reset
+
+    def reset(self: Trap, **options: Any) -> Any:
+        calls.append("reset")
+        return original(self, **options)
+
+    monkeypatch.setattr(Trap, "reset", reset)
+    load_task("Test/Trap-v0", {"fault": "tame"}, action_mask=action_mask)
+    assert calls == ["reset"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "inner"),
+    [
+        ("vector", (), ObservationSpec((INPUTS,))),
+        ("mixed", (), ObservationSpec((INPUTS + 3,))),
+        ("mixed", ["zone"], ObservationSpec((3,), "bool")),
+        ("mixed", ["zone", "action_mask"], ObservationSpec((3,), "bool")),
+        ("image", (), ObservationSpec((3, 8, 8), "uint8", 255.0)),
+        ("both", (), packed([ObservationSpec((INPUTS,)), ObservationSpec((3, 8, 8), "uint8", 255.0)])),
+        ("both", ["view"], ObservationSpec((3, 8, 8), "uint8", 255.0)),
+    ],
+)
+def test_a_mask_among_the_observations_is_left_out_of_them(kind: str, parts: Any, inner: ObservationSpec) -> None:
+    task = load_task("Test/Told-v0", {"kind": kind}, wrapping=wrapping_of(parts, ()), action_mask="auto")
+    assert task.observation == masked_spec(inner, ACTIONS)
+    env, masking = task.make(), Masking(task.observation)
+    observation, _ = env.reset(seed=3)
+    told: Any = env.unwrapped
+    array = task.observe(task.observe.stack([observation]))
+    assert (masking.allowed(array)[0] == told.mask).all()
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"limit": 3}, {"limit": 4}])
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize(
+    ("env_id", "wrappers"),
+    [
+        ("Test/Trap-v0", ()),
+        ("Test/Told-v0", ()),
+        ("Test/Picture-v0", ({"FrameStackObservation": {"stack_size": 3}},)),
+    ],
+)
+def test_a_replay_gives_the_mask_of_each_state(env_id: str, wrappers: Any, n_step: int, kwargs: Any) -> None:
+    """Through autoresets, truncations and n steps: a twin remembers what the environments have said."""
+    task = load_task(env_id, {"key": "action_mask", **kwargs}, wrapping=wrapping_of((), wrappers), action_mask="auto")
+    assert task.observation.stack == (3 if wrappers else 1)
+    masking, envs = Masking(task.observation), make_vector(task, 2)
+    replay = Replay(200, 2, task.observation, n_step=n_step, gamma=0.5)
+    x, rng = task.observe(envs.reset(seed=5)[0]), np.random.default_rng(0)
+    replay.begin(x)
+    seen, ends, resets = [x], [], [np.zeros(2, bool)]
+    for _ in range(40):
+        allowed = masking.allowed(x)
+        action = np.array([rng.choice(np.flatnonzero(row)) for row in allowed])
+        following, reward, terminated, truncated, _ = envs.step(action)
+        x = task.observe(following)
+        replay.add(action, reward, terminated, truncated, x)
+        seen.append(x)
+        ends.append((terminated, truncated))
+        resets.append((terminated | truncated) & ~resets[-1])
+    envs.close()
+    for t in range(40):
+        for e in range(2):
+            if resets[t][e]:
+                continue  # the row only resets
+            k = next((i + 1 for i in range(n_step) if t + i < 40 and (ends[t + i][0] | ends[t + i][1])[e]), n_step)
+            k = min(k, 40 - t)
+            batch = replay.gather(np.array([t * 2 + e]))
+            assert (masking.allowed(np.asarray(batch.observation)) == masking.allowed(seen[t])[e]).all()
+            assert (masking.observed(np.asarray(batch.observation)) == masking.observed(seen[t])[e]).all()
+            after = np.asarray(batch.next_observation)
+            assert (masking.observed(after) == masking.observed(seen[t + k])[e]).all()
+            assert (masking.allowed(after) == masking.allowed(seen[t + k])[e]).all()
+            assert float(batch.discount[0]) == 0.5**k * (not ends[t + k - 1][0][e])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("env", "wrappers"),
+    [
+        ({"id": "Test/Trap-v0", "kwargs": {"key": "action_mask"}}, []),
+        ({"id": "Test/Told-v0", "kwargs": {"kind": "both", "limit": 4}}, []),
+        (
+            {"id": "Test/Picture-v0", "kwargs": {"key": "action_mask"}},
+            [{"FrameStackObservation": {"stack_size": 2}}],
+        ),
+    ],
+)
+def test_the_best_looking_action_is_never_taken(
+    tmp_path: Path, env: dict[str, Any], wrappers: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In no mode, though the network values action 2 most: taken, it would end the run. The run has all modes."""
+    if backend == "numpy" and env["id"] == "Test/Told-v0":
+        backend = "auto"  # a Dict with images is torch's, with masks or without
+    original = build_agent
+
+    def tempted(*arguments: Any) -> Any:
+        agent, plan = original(*arguments)
+        for net in (agent.network, agent.target):
+            with torch.no_grad():
+                net.head.advantage.output.bias[2] = 1e4
+        return agent, plan
+
+    monkeypatch.setattr("agent.running.run.build_agent", tempted)
+    run = train(
+        f"hydra.run.dir={tmp_path / 'run'}",
+        agent={
+            "network": {"hidden": [16]},
+            "learning_starts": 64,
+            "batch_size": 16,
+            "epsilon": {"start": 0.3, "end": 0.1},
+        },
+        env={**env, "wrappers": wrappers},
+        eval={"episodes": 2, "video": False, "every": 100},
+        wandb={"mode": "disabled"},
+        log={"progress": False},
+        steps=200,
+        num_envs=2,
+        backend=backend,
+    )
+    saved = (run.folder / "config.yaml").read_text()
+    assert f"action_mask: {'observation' if 'Told' in env['id'] else 'info'}.action_mask" in saved
+    player = load_agent(run.folder, "last")
+    assert player.description["action_mask"] in saved
+    task = player._task
+    env_made, values = task.make(), EvaluationPolicy(player._policy._network, None, [])
+    (observation, mask), _ = env_made.reset(seed=0)
+    assert int(player.act(observation)) == 2
+    assert mask[int(player.act(observation, mask=mask))] == 1
+    array = task.observe(task.observe.stack([(observation, mask)]))
+    assert mask[values(array, [0])[0]] == 1
+    assert len(evaluate(run.folder, which="last", episodes=3)["returns"]) == 3
+
+
+def test_a_loaded_agent_takes_the_mask_from_its_observation(tmp_path: Path) -> None:
+    run = train(
+        f"hydra.run.dir={tmp_path / 'run'}",
+        agent={"network": {"hidden": [16]}, "learning_starts": 64, "batch_size": 16},
+        env={"id": "Test/Told-v0", "kwargs": {"kind": "mixed"}},
+        eval={"episodes": 0},
+        wandb={"mode": "disabled"},
+        log={"progress": False},
+        steps=80,
+        num_envs=2,
+    )
+    agent, env = load_agent(run.folder, "last"), gym.make("Test/Told-v0", kind="mixed")
+    observation, _ = env.reset(seed=0)
+    best = int(agent.q_values(observation).argmax())
+    masks = {int(agent.act({**observation, "action_mask": np.arange(ACTIONS) == i})) for i in range(ACTIONS)}
+    assert masks == set(range(ACTIONS))
+    assert int(agent.act({**observation, "action_mask": np.ones(ACTIONS, np.int8)})) == best
+    batch = {name: np.stack([part, part]) for name, part in observation.items()}
+    assert (agent.act({**batch, "action_mask": np.eye(ACTIONS, dtype=np.int8)[:2]}) == [0, 1]).all()
+
+
+def test_a_run_from_before_has_no_masks() -> None:
+    """What an earlier release recorded says nothing of masks: they are off, not found."""
+    assert upgraded({"env": {"id": "Taxi-v4"}})["env"] == {"id": "Taxi-v4", "action_mask": "off"}
+    assert upgraded({"env": {"action_mask": "info.legal"}})["env"] == {"action_mask": "info.legal"}
+    assert parse(TrainConfig, {}).env.action_mask == "auto"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "wrappers"),
+    [
+        ("Test/Trap-v0", {"key": "action_mask"}, []),
+        ("Test/Told-v0", {"limit": 5, "kind": "both"}, []),
+        ("Test/Picture-v0", {"limit": 4, "key": "action_mask"}, [{"FrameStackObservation": {"stack_size": 2}}]),
+    ],
+)
+def test_a_run_in_two_parts_is_that_in_one(tmp_path: Path, env_id: str, kwargs: Any, wrappers: Any) -> None:
+    """Bit for bit; an action that is not allowed would end it."""
     options: dict[str, Any] = {
-        "agent": {"network": {"hidden": [16]}, "learning_starts": 64, "batch_size": 32},
-        "env": {"id": "Test/Trap-v0", "action_mask": "info.legal"},
-        "eval": {"episodes": 4, "video": False, "every": 100},
+        "agent": {"network": {"hidden": [16]}, "learning_starts": 64, "batch_size": 32, "n_step": 3},
+        "env": {"id": env_id, "kwargs": kwargs, "wrappers": wrappers},
+        "eval": {"episodes": 2, "video": False, "every": 100},
         "wandb": {"mode": "disabled"},
         "log": {"progress": False},
         "num_envs": 2,
     }
-    whole = train(f"hydra.run.dir={tmp_path / 'whole'}", steps=400, **options)
-    train(f"hydra.run.dir={tmp_path / 'parts'}", steps=200, **options)
-    parts = train(resume=tmp_path / "parts", steps=400)
-    one, two = (load_agent(run.folder, "last") for run in (whole, parts))
+    whole = train(f"hydra.run.dir={tmp_path / 'whole'}", steps=300, **options)
+    train(f"hydra.run.dir={tmp_path / 'parts'}", steps=150, **options)
+    parts = train(resume=tmp_path / "parts", steps=300)
+    one, two = (safetensors_of(run.folder) for run in (whole, parts))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def safetensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The parameters of the last agent of a run."""
+    return load_file(folder / "last" / "agent.safetensors")
+
+
+def test_an_agent_is_given_its_masks(tmp_path: Path) -> None:
+    run = train(
+        f"hydra.run.dir={tmp_path / 'run'}",
+        agent={"network": {"hidden": [16]}, "learning_starts": 64, "batch_size": 32},
+        env={"id": "Test/Trap-v0", "action_mask": "info.legal"},
+        eval={"episodes": 0},
+        wandb={"mode": "disabled"},
+        log={"progress": False},
+        steps=80,
+        num_envs=2,
+    )
+    one = load_agent(run.folder, "last")
     x = np.random.default_rng(0).uniform(-1, 1, (50, INPUTS)).astype(np.float32)
-    assert (one.q_values(x) == two.q_values(x)).all()
     mask = np.tile(np.array([0, 1, 0, 0]), (50, 1))
     assert (one.act(x, mask=mask) == 1).all()
     assert one.act(x[0], mask=[False, False, False, True]) == 3
     taxi = load_task("Taxi-v4", {}, action_mask="info.action_mask")
     assert taxi.observation == masked_spec(ObservationSpec((500,), "bool"), 6)
     assert taxi.observation.stored_bytes == 504  # 500 states, and six bits
-    assert len(evaluate(whole.folder, episodes=5)["returns"]) == 5
+    assert len(evaluate(run.folder, which="last", episodes=5)["returns"]) == 5

@@ -1,5 +1,6 @@
 """A saved agent to be used from Python: observations in, actions out, all of them NumPy's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from agent.records.saved_agent import Which, find_agent
 from agent.running.evaluation import EvaluationPolicy
 from agent.running.player import Player, load_player
 from envs.batches import first_leaf, is_batch
+from envs.masks import source_of
 from envs.rules import are_truths
 
 
@@ -39,13 +41,15 @@ class LoadedAgent:
         Args:
             observation: as the environment gives it, or as a vector environment gives those of n copies.
             mask: [actions] for an observation, [n, actions] for a batch, of bools or of 0 and 1: which actions are
-                allowed, in the order of `q_values`, as in Gymnasium's `info["action_mask"]`. None allows all.
+                allowed, in the order of `q_values`, as in Gymnasium's `info["action_mask"]`. None allows all, or what
+                the mask allows that is a part of the observation.
 
         Raises:
             ValueError: the shape of the observation is neither; the mask is no such array, or allows no action.
         """
+        observation, own = self._without_mask(observation)
         values, batched = self._values(observation)
-        if mask is not None:
+        if (mask := own if mask is None else mask) is not None:
             allowed = _checked_mask(mask, tuple(values.shape) if batched else tuple(values.shape[1:]))
             values = values.masked_fill(~torch.from_numpy(allowed).to(values.device), -torch.inf)
         actions = self._task.to_environment(greedy(values).cpu().numpy())
@@ -57,8 +61,18 @@ class LoadedAgent:
         Raises:
             ValueError: the observation's shape is not the environment's.
         """
-        values, batched = self._values(observation)
+        values, batched = self._values(self._without_mask(observation)[0])
         return values.cpu().numpy() if batched else values[0].cpu().numpy()
+
+    def _without_mask(self, observation: Any) -> tuple[Any, Any]:
+        """An observation without the part that is its mask, and that part; None where there is no such part."""
+        source, wrapping = source_of(self._task.action_mask), self._task.wrapping
+        if source is None or source[0] == "info" or wrapping.wraps or not isinstance(observation, Mapping):
+            return observation, None
+        mask = source[1]
+        kept = [name for name in wrapping.parts or observation if name != mask]
+        rest = {name: observation[name] for name in kept}
+        return rest[kept[0]] if len(kept) == 1 else rest, observation.get(mask)
 
     def _values(self, observation: Any) -> tuple[torch.Tensor, bool]:
         """The values [n, actions], and whether the observation was a batch."""

@@ -18,7 +18,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
 from envs.make import Task, load_saved_task
-from envs.masks import OFF, key_of
+from envs.masks import OFF, source_of
 from envs.observed_parts import Where
 from envs.wrapping import wrapping_of
 
@@ -138,7 +138,7 @@ def _action_mask(said: dict[str, Any], path: Path) -> str:
     if not isinstance(action_mask, str):
         raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}")
     try:
-        key_of(action_mask)
+        source_of(action_mask)
     except UserError:
         raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}") from None
     return action_mask

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from agent.common.errors import UserError
 from agent.networks.masking import Masked
 from envs.make import Task
-from envs.masks import OFF, MaskedObserver, key_of
+from envs.masks import MaskedObserver, source_of
 from envs.observations import Observer, leaves_of
 from envs.observed_parts import PartsObserver
 
@@ -52,11 +52,12 @@ def inputs_of(task: Task) -> list[Input]:
     Raises:
         UserError: where a part is a text, which ONNX's models of this kind do not take.
     """
-    space, key = task.observe.space, key_of(task.action_mask) if task.action_mask != OFF else None
-    found = list(_named(task.observe.plain.space, "observation", "observation"))
-    if key is not None:
+    space, source = task.observe.space, source_of(task.action_mask)
+    pairs = source is not None and source[0] == "observation"  # as the environment gives them with its mask taken out
+    found = list(_named(task.observe.plain.space, "observation", "observation[0]" if pairs else "observation"))
+    if source is not None:
         assert isinstance(space, spaces.Tuple)
-        found.append(Input("action_mask", f"info[{key!r}]", space.spaces[1]))
+        found.append(Input("action_mask", "observation[1]" if pairs else f"info[{source[1]!r}]", space.spaces[1]))
     if texts := [item.name for item in found if isinstance(item.space, spaces.Text)]:
         raise UserError(f"{task.id} observes a text ({texts[0]}), which to=onnx cannot take: leave it out in training")
     return found
