@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +18,7 @@ from agent.command import errors, program
 from agent.command.composing import checked_folder, register_resolvers, to_options, training_request
 from agent.command.presets import register_presets
 from agent.command.program import TRAIN
+from agent.command.sweeping import in_sweep_of_wandb, with_labels
 from agent.config.checks import without_effect
 from agent.records.locking import occupied
 from agent.running.run import train
@@ -34,16 +36,19 @@ def main(cfg: DictConfig) -> float | None:
     if job is not None:
         print(f"job {composed.job.num}: {job}", file=sys.stderr)
     with errors.job(job), errors.sentences(TRAIN), occupied(folder):
-        return run(cfg, list(composed.overrides.task), folder)
+        options, overrides = to_options(cfg), list(composed.overrides.task)
+        if job is not None or in_sweep_of_wandb():
+            options = with_labels(options, overrides, composed.runtime.choices)
+        return run(options, overrides, folder)
 
 
-def run(cfg: DictConfig, overrides: list[str], folder: Path) -> float | None:
+def run(options: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
     """Trains, and ends the process with the code of the signal that stopped it.
 
     Returns:
         The mean return of the last evaluation; None where there was none.
     """
-    request = training_request(to_options(cfg), overrides, folder)
+    request = training_request(options, overrides, folder)
     for sentence in without_effect(request.config, request.overrides):
         print(sentence, file=sys.stderr)
     outcome = train(request.config, folder, request.begun, request.imports, overrides)

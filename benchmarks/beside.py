@@ -74,10 +74,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("other", type=Path, help="the root of the other checkout")
     parser.add_argument("--only", type=lambda text: text.split(","), default=["act", "update"], help="of micro.py")
+    parser.add_argument("--rows", default="", help="only rows whose names hold this text")
     parser.add_argument("--turns", type=int, default=150)
     arguments = parser.parse_args()
     checkouts = [Checkout(path, arguments.only) for path in (arguments.other, ROOT)]
-    shared = [row for row in checkouts[0].rows if row in checkouts[1].rows]
+    shared = [row for row in checkouts[0].rows if row in checkouts[1].rows and arguments.rows in row]
     rows = []
     for row in shared:
         other, this = compare(checkouts, row, arguments.turns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,29 @@ def _write_mp4(frames: Sequence[Frame], path: Path, fps: int) -> None:
     writer.close()
 
 
-def _write_gif(frames: Sequence[Frame], path: Path, fps: int) -> None:
+def as_gif(path: Path) -> tuple[bytes, int, int]:
+    """A video file as a GIF, with its height and width in pixels, for whoever shows no mp4."""
+    if path.suffix != ".gif":
+        frames, fps = _read_mp4(path)
+        buffer = BytesIO()
+        _write_gif(frames, buffer, fps)
+        return buffer.getvalue(), *frames[0].shape[:2]
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return path.read_bytes(), image.height, image.width
+
+
+def _read_mp4(path: Path) -> tuple[list[Frame], int]:
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(str(path))
+    about = next(reader)
+    width, height = about["size"]
+    return [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader], max(1, round(about["fps"]))
+
+
+def _write_gif(frames: Sequence[Frame], file: Path | BytesIO, fps: int) -> None:
     from PIL import Image
 
     stride = -(-fps // GIF_MAX_FPS)
@@ -146,4 +169,4 @@ def _write_gif(frames: Sequence[Frame], path: Path, fps: int) -> None:
     # Delays are whole centiseconds, so each is the distance between rounded times: the error never adds up.
     times = [round(100 * stride * i / fps) for i in range(len(shown) + 1)]
     delays = [10 * (end - start) for start, end in pairwise(times)]
-    next(images).save(path, save_all=True, append_images=images, duration=delays, loop=0)
+    next(images).save(file, "GIF", save_all=True, append_images=images, duration=delays, loop=0)

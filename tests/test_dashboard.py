@@ -27,7 +27,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from agent.records.console import Console
 from agent.records.tracking import Tracker
-options = dict(mode="auto", project=None, entity=None, group=None, name=None, tags=()) | json.loads(sys.argv[1])
+given = json.loads(sys.argv[1])
+options = dict(mode="auto", project=None, entity=None, group=None, job_type=None, name=None, tags=()) | given
 Path("run").mkdir(exist_ok=True)
 tracker = Tracker(Path("run"), {"seed": 0}, SimpleNamespace(**options), Console(1000, enabled=False))
 for step in range(50):
@@ -263,7 +264,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from agent.records.console import Console
 from agent.records.wandb_run import start
-options = SimpleNamespace(mode="auto", project=None, entity=None, group=None, name=None, tags=())
+options = SimpleNamespace(mode="auto", project=None, entity=None, group=None, job_type=None, name=None, tags=())
 sink = start(Path("run"), {{}}, options, Console(1000, enabled=False), None)
 for step in range(300):
     sink.log(step, {{"train/loss": 1.0}})
@@ -329,10 +330,19 @@ def test_the_variables_of_wandb_hold_where_the_command_line_says_nothing(tmp_pat
 
 
 def test_the_command_line_comes_before_the_variables(tmp_path: Path) -> None:
-    options = {"project": "p", "entity": "e", "group": "g", "name": "n", "tags": ["t"], "mode": "offline"}
+    options = {
+        "project": "p",
+        "entity": "e",
+        "group": "g",
+        "name": "n",
+        "tags": ["t"],
+        "mode": "offline",
+        "job_type": "j",
+    }
     run(tmp_path, json.dumps(options), **OWN, WANDB_MODE="online")
     found = record(tmp_path / "run")
     names = {"project": "p", "entity": "e", "display_name": "n", "run_group": "g", "notes": "why"}
+    names |= {"job_type": "j"}
     assert {name: found.get(name) for name in names} == names
     assert found["tags"] == ["t"]
 

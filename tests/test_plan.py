@@ -9,9 +9,9 @@ import torch
 from agent.common.errors import UserError
 from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, choose_plan, updates_of
 from agent.config.parsing import parse, to_plain
+from agent.config.resuming import merge_resumed
 from agent.config.run import TrainConfig
 from agent.learning.gradient import products
-from agent.records.run_folder import merge_resumed
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

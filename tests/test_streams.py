@@ -132,9 +132,24 @@ def test_a_locale_without_umlauts(tmp_path: Path, mode: str) -> None:
         ("a=[ü]", "a=[ü]"),
         ("a=ü,ö", "a=ü,ö"),
         ("ü", "ü"),
+        ("a=b=c", "a='b=c'"),
+        ("a=runs/x#2", "a='runs/x#2'"),
+        ("a=it's", r"a='it\'s'"),
+        ("a=(x)", "a='(x)'"),
+        ("a=me@x", "a=me@x"),
+        ("a=b c", "a=b c"),
+        ("a=#1,#2", "a=#1,#2"),
+        ("a=range(1", "a=range(1"),
+        ("a=[b=c]", "a=[b=c]"),
+        ("a={b", "a={b"),
+        ("a='b", "a='b"),
+        ("a=${b}#", "a=${b}#"),
+        ("a#=b=c", "a#=b=c"),
+        ("a", "a"),
+        ("a=", "a="),
     ],
 )
-def test_letters_that_the_grammar_lacks_are_put_into_quotes(override: str, expected: str) -> None:
+def test_plain_text_that_the_grammar_refuses_is_put_into_quotes(override: str, expected: str) -> None:
     assert with_quotes(override) == expected
 
 

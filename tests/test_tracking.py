@@ -72,7 +72,7 @@ console = Console(100000)
 def tracker(mode="auto", run_id=None, **options):
     config = {"env": "CartPole-v1", "agent": {"lr": 0.001, "net": [256, 256]}}
     # Stands in for agent.config.run.WandbConfig, which would take the time to import torch in each of these processes.
-    node = dict(mode=mode, project="p", entity=None, group=None, name=None, tags=()) | options
+    node = dict(mode=mode, project="p", entity=None, group=None, job_type=None, name=None, tags=()) | options
     return Tracker(Path("run"), config, SimpleNamespace(**node), console, run_id)
 Path("run").mkdir(exist_ok=True)
 """

@@ -24,11 +24,12 @@ from agent.command.overrides import unfold
 from agent.command.presets import CONF, register_presets
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
-from agent.config.parsing import parse, to_plain
+from agent.config.parsing import parse, parsed_singly, to_plain
+from agent.config.resuming import merge_resumed
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
 from agent.records.locking import RUNS, remove_if_empty
-from agent.records.run_folder import agent_name, folder_of_runs, merge_resumed, open_run, run_folder, task_folder
+from agent.records.run_folder import agent_name, folder_of_runs, open_run, run_folder, task_folder
 from agent.running.progress import nothing_left, with_evaluation
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
@@ -134,14 +135,31 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
         raise UserError("env.id is not to be set: write env=<id>, which brings the preset of the task as well")
     imports = import_named(options)
     resume = options.pop("resume")
-    config, unfolded = parse(TrainConfig, options), list(unfold(overrides))
-    begun = open_run(folder, None if resume is None else str(resume))
-    if resume == "auto":
-        print(_taken(folder, config, begun and begun[0]), file=sys.stderr)
-    if begun is None:
-        return Request(config, unfolded, imports, None)
+    unfolded, named = list(unfold(overrides)), None if resume is None else str(resume)
+    if named is None:  # whatever is wrong with the options comes before what is wrong with the folder
+        parse(TrainConfig, options)
+    begun = open_run(folder, named)
+    if begun is not None:
+        if named == "auto":
+            print(f"resume=auto: going on with {folder} from step {begun[0]}", file=sys.stderr)
+        return _resumed(folder, begun, options, unfolded, imports)
+    config = parse(TrainConfig, options)
+    if named == "auto":
+        asked = f"{config.env.id} and seed={config.seed}"
+        print(f"resume=auto: there is no run of {asked} to go on with; beginning {folder}", file=sys.stderr)
+    return Request(config, unfolded, imports, None)
+
+
+def _resumed(
+    folder: Path, begun: tuple[int, dict[str, Any]], options: dict[str, Any], overrides: list[str], imports: list[str]
+) -> Request:
+    """The run to resume, with those of the options that it may change.
+
+    Raises:
+        UserError: for options that do not fit it; for a run that is complete.
+    """
     step, saved = begun[0], to_plain(parse(TrainConfig, upgraded(begun[1]["config"])))
-    config = parse(TrainConfig, merge_resumed(saved, to_plain(config), unfolded))
+    config = parse(TrainConfig, merge_resumed(saved, parsed_singly(TrainConfig, options), overrides))
     state = {**with_evaluation(folder, *begun), "config": saved}
     left = nothing_left(config, step, state)
     if left == "solved":
@@ -152,14 +170,7 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
     if left == "complete":
         advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
         raise UserError(f"{folder} is complete at step {step}: {advice}")
-    return Request(config, unfolded, imports, (step, state))
-
-
-def _taken(folder: Path, config: TrainConfig, step: int | None) -> str:
-    """The run that resume=auto has taken."""
-    if step is not None:
-        return f"resume=auto: going on with {folder} from step {step}"
-    return f"resume=auto: there is no run of {config.env.id} and seed={config.seed} to go on with; beginning {folder}"
+    return Request(config, overrides, imports, (step, state))
 
 
 def evaluation_request(options: dict[str, Any]) -> EvaluateConfig:

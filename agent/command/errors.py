@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
@@ -153,10 +153,15 @@ def _config_sentence(error: Exception, program: Program) -> str:
         return f"there is no config {found[1]}: --config-name takes the name of a file in conf/ or --config-dir"
     if re.match("(Additional|Primary) config directory", message):
         return f"{message.partition(chr(10))[0].rstrip('.')}: --config-dir and --config-path take a folder"
-    odd = re.search("mismatched input|no viable alternative|extraneous input|LexerNoViableAlt", message)
-    quoted = ", one with spaces, commas, brackets, ~ or = in quotes: 'name=\"a = b\"'" if odd else ""
+    if found := re.match("Ambiguous value for argument '(.*?)'\n", message):
+        apart = program.several or "add -m for a run with each"
+        name, _, value = found[1].partition("=")
+        return f"{found[1]} reads as several values: {apart}, or write it as one text, '{name}=\"{value}\"'"
+    if isinstance(error, OverrideParseException):
+        example = "a text with spaces, commas, brackets, quotes, = or # is in quotes, such as 'wandb.tags=[\"a = b\"]'"
+        return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"
     said = message.partition("See https://")[0].strip()
-    return f"{said}; options are written name=value, such as {program.example}{quoted}, see --help"
+    return f"{said}; options are written name=value, such as {program.example}, see --help"
 
 
 def _nearest(name: str, options: Sequence[str]) -> str:

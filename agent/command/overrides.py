@@ -6,15 +6,30 @@ from numbers import Integral, Real
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from agent.common.quoting import quote, quote_override
 
 
 def with_quotes(override: str) -> str:
-    """The override with its value in quotes where Hydra's grammar lacks a letter of it: hydra.run.dir=ünder."""
+    """The override with its value in quotes where Hydra's grammar refuses a plain text: hydra.run.dir=ünder, name=a=b.
+
+    Values that are meant for the grammar stay as they are: in quotes, lists, mappings, interpolations, functions, and
+    several values with commas between them.
+    """
     name, _, value = override.partition("=")
-    lacking = not value.isascii() and not re.search(r"""[\s'"\\\[\]{}(),$=]""", value)
-    return quote_override(name, value) if lacking else override
+    for_the_grammar = re.match(r"""['"\[{$]|\w+\(""", value) or "," in value or not value
+    if for_the_grammar or _readable(override) or not _readable(f"{name}=x"):
+        return override
+    return quote_override(name, value)
+
+
+def _readable(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def unfold(overrides: Sequence[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from agent.common.errors import UserError
 
 TEMPORARY = ".tmp-"
 #: Folders that a run makes inside its own folder: a link in the place of one would lead its files elsewhere.
-RUN_FOLDERS = ("best", "last", "checkpoints", "videos", "wandb")
+RUN_FOLDERS = ("best", "last", "checkpoints", "videos", "wandb", "tensorboard")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

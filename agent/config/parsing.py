@@ -34,6 +34,29 @@ def parse(cls: type[T], mapping: Mapping[str, Any], prefix: str = "") -> T:
     Raises:
         UserError: for an unknown key, a value of the wrong type or out of its range, naming key, value and range.
     """
+    hints = _hints(cls, mapping, prefix)
+    return cls(**{key: _value(hints[key], value, f"{prefix}{key}") for key, value in mapping.items()})
+
+
+def parsed_singly(cls: type[Any], mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The mapping as `to_plain` would write it, with every option checked by itself and none beside another.
+
+    For options of which only some will be used: `agent.epsilon.end=0.05` is right for a run whose ε starts at 1, though
+    not beside the defaults.
+
+    Raises:
+        UserError: as `parse`, but for combinations.
+    """
+    hints, plain = _hints(cls, mapping, prefix), {}
+    for key, value in mapping.items():
+        node, name = hints[key], f"{prefix}{key}"
+        below = dataclasses.is_dataclass(node) and isinstance(node, type) and isinstance(value, Mapping)
+        plain[key] = parsed_singly(node, value, f"{name}.") if below else to_plain(_value(node, value, name))
+    return plain
+
+
+def _hints(cls: type[Any], mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The types of a dataclass's options, where the mapping has no other keys."""
     hints = get_type_hints(cls, include_extras=True)
     unknown = [key for key in mapping if key not in hints]
     if unknown:
@@ -41,7 +64,7 @@ def parse(cls: type[T], mapping: Mapping[str, Any], prefix: str = "") -> T:
         name = str(unknown[0])[:SHORT]
         name = name if name.isprintable() else ascii(name)
         raise UserError(f"unknown option {prefix}{name}{nearest(name, list(hints))} (known here: {known})")
-    return cls(**{key: _value(hints[key], value, f"{prefix}{key}") for key, value in mapping.items()})
+    return hints
 
 
 def to_plain(config: Any) -> Any:

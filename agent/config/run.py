@@ -74,6 +74,7 @@ class WandbConfig:
     project: str | None = None
     entity: str | None = None
     group: str | None = None
+    job_type: str | None = None
     name: str | None = None
     tags: tuple[str, ...] = ()
 
@@ -98,6 +99,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         if self.env.eval_kwargs and self.eval.share:

@@ -166,11 +166,11 @@ def silent_logging() -> Iterator[None]:
             handler.handleError = lambda record: None  # type: ignore[method-assign]
 
 
-def command(verb: str, path: Path) -> str:
-    """A wandb command line to copy, with the path as one types it from here."""
-    program = "wandb" if shutil.which("wandb") else f"{shlex.quote(sys.executable)} -m wandb"
+def command(verb: str, path: Path, program: str = "wandb", module: str = "wandb") -> str:
+    """A command line to copy, with the path as one types it from here."""
+    called = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m {module}"
     inside = path.resolve().is_relative_to(Path.cwd())
-    return f"{program} {verb} {shlex.quote(str(path.resolve().relative_to(Path.cwd()) if inside else path))}"
+    return f"{called} {verb} {shlex.quote(str(path.resolve().relative_to(Path.cwd()) if inside else path))}"
 
 
 def reason(error: BaseException) -> str:

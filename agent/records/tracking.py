@@ -1,4 +1,4 @@
-"""Everything a run reports, in one place: metrics.jsonl, console, Weights & Biases."""
+"""Everything a run reports, in one place: metrics.jsonl, console, Weights & Biases, TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.records.console import Console
+from agent.records.dashboard import Sink
 from agent.records.metrics import JsonlSink
 from agent.records.wandb_run import start
 
@@ -26,11 +27,13 @@ class Tracker:
         settings: the config node `wandb`.
         console: shows the returns that are logged, and what goes wrong with W&B.
         run_id: W&B id of the run that is resumed; None for a new run.
+        also: what else gets all that is logged.
 
     Attributes:
         run_id: W&B id to store in checkpoints; None if there never was one.
         console: where it prints.
         dashboard: how to watch the run: its address, or the commands to watch and upload it.
+        dashboards: the same of what else gets all that is logged.
 
     Raises:
         UserError: metrics.jsonl cannot be written, or wandb.mode is online or offline and W&B cannot do it.
@@ -43,33 +46,40 @@ class Tracker:
         settings: WandbConfig,
         console: Console,
         run_id: str | None = None,
+        also: Sequence[Sink] = (),
     ) -> None:
         self._file = JsonlSink(run_dir / "metrics.jsonl")
         self._sink = start(run_dir, config, settings, console, run_id)
+        self._sinks = (self._sink, *also)
         self.console = console
         self._finished = False
         self.run_id = self._sink.run_id
         self.dashboard = self._sink.dashboard
+        self.dashboards = tuple(sink.dashboard for sink in also)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record metrics at an environment step, the axis of every chart; about 0.1 ms with W&B."""
         self._file.log(step, metrics)
-        self._sink.log(step, metrics)
+        for sink in self._sinks:
+            sink.log(step, metrics)
         shown = {SHOWN[name]: value for name, value in metrics.items() if name in SHOWN}
         if shown:
             self.console.update(step, **shown)
 
     def video(self, step: int, path: Path) -> None:
         """Show a video file (mp4 or gif) at an environment step."""
-        self._sink.video(step, path)
+        for sink in self._sinks:
+            sink.video(step, path)
 
     def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
         """Log a saved agent's file as a version of the artifact agent-<run_id>."""
-        self._sink.save_agent(path, aliases, metadata)
+        for sink in self._sinks:
+            sink.save_agent(path, aliases, metadata)
 
     def finish(self, exit_code: int = 0) -> None:
         """Close everything; calling it again does nothing."""
         if not self._finished:
             self._finished = True
             self._file.close()
-            self._sink.finish(exit_code)
+            for sink in self._sinks:
+                sink.finish(exit_code)

@@ -105,7 +105,7 @@ def _has_key(wandb: Any) -> bool:
 def _options(wandb: Any, run_dir: Path, config: Config, settings: WandbConfig, run_id: str | None) -> dict[str, Any]:
     """The arguments of wandb.init: no more than was asked for, so that W&B's own variables hold for the rest."""
     system = wandb.setup().settings
-    names = ("project", "entity", "group", "name", "tags")
+    names = ("project", "entity", "group", "job_type", "name", "tags")
     options = {name: value for name in names if (value := getattr(settings, name)) not in (None, ())}
     options |= {} if system.project else {"project": options.get("project", PROJECT)}
     options |= {} if system.run_name else {"name": options.get("name", run_dir.name)}

@@ -1,6 +1,7 @@
 """From a config to the objects of a run."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,13 @@ from agent.common.observation import ObservationSpec
 from agent.common.seeding import torch_generator
 from agent.compute.numpy.network import NumpyNetwork
 from agent.compute.plan import Plan, choose_plan
+from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.build import build_network
+from agent.records.console import Console
+from agent.records.event_files import EventFiles, has_event_files
+from agent.records.tracking import Tracker
 from agent.replay.prioritised import PrioritisedReplay, prioritised_bytes
 from agent.replay.ring import Replay, required_bytes
 from agent.replay.rings import AnyRings, PrioritisedRings, Rings
@@ -52,6 +57,29 @@ def build_player(config: TrainConfig, task: Task, initialised_by: int) -> DQN:
     network = build_network(config.agent, task.observation, task.actions, generator)
     plan = Plan(numpy_policy=config.backend != "torch" and NumpyNetwork.fits(network))
     return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy)
+
+
+def build_tracker(
+    config: TrainConfig, home: Path, console: Console, begun: tuple[int, dict[str, Any]] | None
+) -> Tracker:
+    """What a run reports goes through it.
+
+    Args:
+        config: of the run.
+        home: its folder, where metrics.jsonl ends at the checkpoint to go on from.
+        console: where it prints.
+        begun: step and state of that checkpoint.
+
+    Raises:
+        UserError: where something that was asked for cannot be reported to.
+    """
+    step, state = begun if begun is not None else (0, {})
+    also = []
+    if config.tensorboard:
+        whole = state.get("config", {}).get("tensorboard", False) and has_event_files(home)
+        anew = step if state.get("evaluation_due") else step + 1
+        also.append(EventFiles(home, console, None if begun is None else anew if whole else 0))
+    return Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"), also)
 
 
 def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRings:

@@ -20,7 +20,7 @@ from agent.records.plots import plot_learning_curve
 from agent.records.run_folder import write_config
 from agent.records.saved_agent import check_env, load_agent
 from agent.records.tracking import Tracker
-from agent.running.build import build_agent, build_envs, build_replay
+from agent.running.build import build_agent, build_envs, build_replay, build_tracker
 from agent.running.distributed.collector import RayCollector
 from agent.running.distributed.starting import rings_of, start_collector
 from agent.running.failures import Folder
@@ -74,7 +74,7 @@ def train(
     introduce(config, agent.network, plan, console)
     if envs is not None and (note := note_on_global_draws(task, envs)) is not None:
         console.line(note)
-    tracker = Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"))
+    tracker = build_tracker(config, home, console, begun)
     collector: RayCollector | None = None
     try:
         write_config(home, to_plain(config), overrides)  # from here on it holds a run
@@ -226,7 +226,7 @@ def tell(
         say(f"agents:    {' and '.join(str(folder / which) for which in agents)}")
     if (home / CURVE).exists():
         say(f"curve:     {folder / CURVE}")
-    say(f"dashboard: {tracker.dashboard}")
+    say("\n".join(f"dashboard: {shown_at}" for shown_at in (tracker.dashboard, *tracker.dashboards)))
     if agents:
         overrides = [quote_override("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
         say(f"evaluate:  python evaluate.py {shlex.join(overrides)}")

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.common.errors import UserError
+from agent.config.resuming import FREE
 from agent.records.comparison.configs import clean
 from agent.records.comparison.reading import Run
-from agent.records.run_folder import FREE
 
 #: Options that are no setting of what is compared: of the machine, the protocol and the run's length.
 IGNORED = ("seed", "imports", "hydra", *FREE)

@@ -1,0 +1,107 @@
+"""Which options a run may change where it is resumed, and the options that it then has."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from agent.common.errors import UserError
+from agent.config.run import upgraded
+
+SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
+#: Options, and nodes of them, that say nothing of what is learned: of the machine, the protocol and the run's length.
+FREE = (
+    *("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "tensorboard", "resume"),
+    *("collect.address", "collect.chunk", "collect.memory", "collect.publish", "collect.timeout"),
+    "agent.replay_device",
+)
+#: Settings of the algorithm that each update or action reads anew: how fast a run learns and explores from here on.
+#: All other settings stand in the checkpoint, as shapes, drawn numbers, priorities and counters, or make another task.
+PACE = (
+    *("agent.lr", "agent.lr_end", "agent.lr_updates", "agent.adam_eps", "agent.max_grad_norm"),
+    *("agent.target_every", "agent.tau", "agent.epsilon", "agent.priority.beta", "agent.priority.beta_steps"),
+)
+#: What may change on resume.
+MAY_CHANGE = (*(name for name in FREE if name != "resume"), *PACE)
+
+#: The config nodes that Hydra's groups set, for groups that are not named like their node.
+GROUPS = {
+    "env": ("env", "id"),
+    "collect": ("collect", "engine"),
+    "noise": ("agent", "noise"),
+    "task": ("agent",),
+    "sizes": ("agent",),
+}
+
+
+def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The config of a resumed run: the saved one, with what was asked on the command line and may change.
+
+    An option changes where it is asked for by its own name. A preset, such as agent=dqn, changes none: all that it sets
+    must be as the run has it, but for what is asked for by name beside it.
+
+    Args:
+        saved: the config in the checkpoint.
+        asked: the config that the command line composed, with values as the saved one writes them.
+        overrides: the command line's own words, `key=value`, one for each option.
+
+    Raises:
+        UserError: where an option was asked that differs from the run's and may not change, naming those that may.
+    """
+    saved = upgraded(saved)
+    merged = copy.deepcopy(saved)
+    named = [(override, *_target(override)) for override in overrides]
+    for _, key, path in named:
+        if key not in GROUPS and may_change(".".join(path)):
+            _assign(merged, path, _select(asked, path))
+    for override, key, path in named:
+        difference = first_difference(_select(merged, path), _select(asked, path), ".".join(path))
+        if difference is not None:
+            raise _refusal(override, key, *difference)
+    merged.pop("resume", None)
+    return merged
+
+
+def may_change(name: str) -> bool:
+    """Whether an option, by its full name, may change where a run is resumed."""
+    return any(name == free or name.startswith(f"{free}.") for free in (*MAY_CHANGE, "resume"))
+
+
+def _target(override: str) -> tuple[str, tuple[str, ...]]:
+    """The name in an override, and the config node or option that it sets."""
+    key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+    return key, GROUPS.get(key) or tuple(key.split("."))
+
+
+def _refusal(override: str, key: str, name: str, was: Any, now: Any) -> UserError:
+    """The sentence for an option that may not change, or for a preset that would change one."""
+    asked = f"the run to resume has {name}={was}, and {name}={now} was asked"
+    if key != name:
+        by_name = f", or write {name}={now} beside it" if may_change(name) else ""
+        return UserError(f"{asked} by {override}: leave {override} out{by_name}, or start a new run without resume")
+    return UserError(
+        f"{asked}: leave {override} out, or start a new run without resume; a resumed run may change "
+        f"{', '.join(MAY_CHANGE)} and nothing else"
+    )
+
+
+def first_difference(saved: Any, asked: Any, name: str) -> tuple[str, Any, Any] | None:
+    """Name and both values of the first leaf in which two configs differ; None where they agree."""
+    if isinstance(saved, Mapping) and isinstance(asked, Mapping):
+        for key in [*saved, *(key for key in asked if key not in saved)]:
+            difference = first_difference(saved.get(key), asked.get(key), f"{name}.{key}")
+            if difference is not None:
+                return difference
+        return None
+    return None if saved == asked else (name, saved, asked)
+
+
+def _assign(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
+
+
+def _select(tree: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
