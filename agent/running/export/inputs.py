@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from agent.common.errors import UserError
 from agent.networks.masking import Masked
+from envs.leaves import leaves_of
 from envs.make import Task
 from envs.masks import MaskedObserver, source_of
-from envs.observations import Observer, leaves_of
+from envs.observations import Observer
 from envs.observed_parts import PartsObserver
 
 
