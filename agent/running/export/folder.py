@@ -11,6 +11,7 @@ from agent.running.export.graph import write_onnx
 from agent.running.export.inputs import Input
 from agent.running.player import Player
 from envs.make import Task
+from envs.masks import source_of
 
 ONNX, README = "agent.onnx", "README.md"
 #: Draws of ε from the base distributions, of mean 0 and variance 1, in NumPy.
@@ -133,7 +134,8 @@ def _environment(task: Task) -> tuple[str, str]:
     if not _is_plain(task):
         around = task.wrapping.description()
         wrapping = f"wrapping_of({around.get('observation', [])!r}, {around.get('wrappers', [])!r})"
-        made = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping})"
+        mask = f", {task.action_mask!r}" if _is_pair(task) else ""
+        made = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping}{mask})"
         return "\nfrom envs.single import make_single\nfrom envs.wrapping import wrapping_of\n", made
     arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
     made = f"gym.make({task.id!r}{arguments})".replace("'", '"')
@@ -143,4 +145,11 @@ def _environment(task: Task) -> tuple[str, str]:
 def _is_plain(task: Task) -> bool:
     """Whether Gymnasium alone makes the environment, as it is."""
     entry = gym.spec(task.id).entry_point
-    return not task.wrapping.description() and isinstance(entry, str) and entry.startswith("gymnasium.envs.")
+    bare = not task.wrapping.description() and not _is_pair(task)
+    return bare and isinstance(entry, str) and entry.startswith("gymnasium.envs.")
+
+
+def _is_pair(task: Task) -> bool:
+    """Whether its environment gives observations beside masks, which it observed among them."""
+    source = source_of(task.action_mask)
+    return source is not None and source[0] == "observation"
