@@ -39,6 +39,8 @@ AGENTS: dict[str, tuple[str, ...]] = {
     "MountainCar-v0": ("seed=0",),
     "LunarLander-v3": ("seed=0", "agent=munchausen_dqn"),
     "FrozenLake-v1": ("seed=0",),
+    "CliffWalking-v1": ("seed=0",),
+    "CliffWalkingSlippery-v1": ("seed=0",),
     "Blackjack-v1": ("seed=0",),
     "DeepSea-v0": ("seed=0",),
 }
