@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from agent.command.composing import training_options
 from agent.command.tuning import SPACES, read_study, train_words_to_override
@@ -15,6 +16,7 @@ from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig
 from agent.config.tune import StudyConfig
+from agent.records.study_plots import plot_history, plot_importances
 from agent.running.tuning.locks import lock
 from agent.running.tuning.pool import check_failures
 from agent.running.tuning.results import best_of, fresh_seeds
@@ -338,6 +340,23 @@ def test_the_table_the_csv_and_the_warning(home: Path) -> None:
     assert [float(row["score"]) for row in rows] == [trial["score"] for trial in trials_of(home / "study")]
     assert "is no test score" in out
     assert "seed=100,101,102,103,104" in out
+
+
+def test_pictures_are_written(home: Path) -> None:
+    for name in ("history.png", *(["importances.png"] if "importances" in (home / "out").read_text() else [])):
+        with Image.open(home / "study" / name) as picture:
+            assert picture.size[0] == 1200
+
+
+def test_pictures_of_odd_studies_are_drawn(tmp_path: Path) -> None:
+    for number, (scores, complete) in enumerate(
+        [([None], [False]), ([1.0], [True]), ([None, -3.0, 2.0], [False, False, True]), ([1.0, 0.0], [False, False])]
+    ):
+        out = tmp_path / f"{number}.png"
+        plot_history(scores, complete, out, "a $title$")
+        assert out.stat().st_size > 1000
+    plot_importances({"a.very.long.name_of_an_option": 0.7, "b": 0.0}, tmp_path / "bars.png", "title")
+    assert (tmp_path / "bars.png").stat().st_size > 1000
 
 
 def test_the_printed_command_trains_with_the_best_settings(programs: Programs, home: Path) -> None:
