@@ -177,6 +177,8 @@ def test_the_learner_stores_them_and_the_rest_gets_the_largest(size: int) -> Non
     assert starts.mean() > 0.8
     assert np.count_nonzero(leaves) == ring.count == starts.sum()
     assert ring._largest[0] == pytest.approx(largest)
+    ring.prioritise(ring.head, np.ones((held, 2)))
+    assert np.count_nonzero(ring._tree.leaves) == ring.count, "a row that only resets can be drawn"
 
 
 class Tracked:
