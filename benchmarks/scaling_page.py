@@ -233,8 +233,8 @@ def _paper(learners: Mapping[str, Any]) -> list[str]:
 def _breaks(name: str, learner: Mapping[str, Any]) -> str:
     sparse = {**learner, "replay_ratio": APE_X}
     return (
-        f"**{name}**: the most actors are, {_limits(learner)}. {REMEDIES[first_to_break(learner, 1000).name]} With Ape-X's "
-        f"own ratio, about 19 updates for 12,500 transitions, the most actors are, {_limits(sparse)}."
+        f"**{name}**: the most actors are, {_limits(learner)}. {REMEDIES[first_to_break(learner, 1000).name]} "
+        f"With Ape-X's own ratio, about 19 updates for 12,500 transitions, the most actors are, {_limits(sparse)}."
     )
 
 
