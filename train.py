@@ -18,7 +18,7 @@ from agent.command import errors, program
 from agent.command.composing import checked_folder, register_resolvers, to_options, training_request
 from agent.command.presets import register_presets
 from agent.command.program import TRAIN
-from agent.command.sweeping import with_labels
+from agent.command.sweeping import in_sweep_of_wandb, with_labels
 from agent.config.checks import without_effect
 from agent.records.locking import occupied
 from agent.running.run import train
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> float | None:
         print(f"job {composed.job.num}: {job}", file=sys.stderr)
     with errors.job(job), errors.sentences(TRAIN), occupied(folder):
         options, overrides = to_options(cfg), list(composed.overrides.task)
-        if job is not None:
+        if job is not None or in_sweep_of_wandb():
             options = with_labels(options, overrides, composed.runtime.choices)
         return run(options, overrides, folder)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
-from agent.command.overrides import from_python
 from agent.command.program import TRAIN
+from agent.common.quoting import from_python
 from agent.config.checks import without_effect
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig

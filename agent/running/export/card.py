@@ -1,0 +1,94 @@
+"""The card of a shared agent: its task, how it was trained, its returns with their spread, and how it is played."""
+
+from collections.abc import Mapping
+from typing import Any
+
+TEXT = """\
+# {env_id}
+
+{algorithm}, trained for {step:,} environment steps{seed}.
+
+| returns of {episodes} episodes of {policy} | |
+|---|---|
+| mean ± standard deviation | {mean:.2f} ± {std:.2f} |
+| 95 % interval of the mean | [{low:.2f}, {high:.2f}] |
+| interquartile mean | {iqm:.2f} |
+| lowest, highest | {least:.2f}, {most:.2f} |
+
+Every episode has a seed of its own, made from evaluation seed {evaluation_seed}; `{evaluation}` holds each return.
+The interval is of episodes of this one agent, and says nothing of others that the same training would give.
+
+```bash
+{shell}
+```
+
+```python
+from agent import load_agent
+
+agent = load_agent("{name}")
+action = agent.act(observation)  # one of {env_id}, or a batch
+```
+"""
+_HEADS = {"categorical": "C51", "quantile": "QR-DQN", "implicit_quantile": "IQN"}
+
+
+def card(
+    description: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    name: str,
+    file: str,
+    filmed: bool = True,
+    train: str = "",
+) -> str:
+    """The card in Markdown.
+
+    Args:
+        description: what the agent's file says of itself.
+        evaluation: as evaluate.py writes it.
+        name: what `load_agent` and `checkpoint=` take.
+        file: the name of the file that holds the evaluation.
+        filmed: whether its task can be recorded.
+        train: the command that trained the agent, where it is known.
+    """
+    low, high = evaluation["return_ci95"]
+    play = f"python evaluate.py checkpoint={name}{' video=true' if filmed else ''}"
+    seed = description.get("seed")
+    return TEXT.format(
+        env_id=evaluation["env"],
+        algorithm=algorithm(description["agent"]),
+        step=description["global_step"],
+        seed="" if seed is None else f" with seed {seed}",
+        episodes=evaluation["episodes"],
+        policy="the noisy network" if evaluation["noise"] else "the greedy mean network",
+        mean=evaluation["return_mean"],
+        std=evaluation["return_std"],
+        low=low,
+        high=high,
+        iqm=evaluation["return_iqm"],
+        least=evaluation["return_min"],
+        most=evaluation["return_max"],
+        evaluation_seed=evaluation["seed"],
+        evaluation=file,
+        shell=f"{train}\n{play}" if train else play,
+        name=name,
+    )
+
+
+def algorithm(agent: Mapping[str, Any]) -> str:
+    """An algorithm in words: its head, and the extensions that are on.
+
+    Args:
+        agent: the mapping of an AgentConfig.
+    """
+    extensions = [
+        (agent["noise"]["enabled"], f"noisy layers ({agent['noise']['form']})"),
+        (agent["epsilon"]["start"] > 0, "ε-greedy exploration"),
+        (agent["double"], "double Q-learning"),
+        (agent["munchausen"]["enabled"], "Munchausen targets"),
+        (agent["network"]["dueling"], "dueling streams"),
+        (agent["priority"]["enabled"], "prioritised replay"),
+        (agent["n_step"] > 1, f"{agent['n_step']}-step returns"),
+    ]
+    parts = [text for on, text in extensions if on]
+    name = _HEADS.get(agent["head"], "DQN")
+    return name if not parts else f"{name} with {' and '.join([', '.join(parts[:-1]), parts[-1]][len(parts) == 1 :])}"
