@@ -57,7 +57,7 @@ class FirstPriorities:
         self._rows.clear()
         count = len(starts)
         ends_in_time = np.logical_or.accumulate((ended & starts)[::-1])[::-1]
-        known = starts & (ends_in_time | (np.arange(count)[:, None] <= count - self._replay.n_step))
+        known = starts & (ends_in_time | (np.arange(count)[:, None] <= count - self._agent.config.n_step))
         result = np.full(starts.shape, np.nan, dtype=np.float32)
         if known.any():
             row, env = known.nonzero()
