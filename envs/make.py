@@ -16,7 +16,7 @@ from envs.atari import frame_stack
 from envs.bounds import check_bounds
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
-from envs.masks import OFF, with_masks
+from envs.masks import AUTO, OFF, found_masks, in_info, observing_masks, with_masks
 from envs.observations import Observer
 from envs.observed_parts import Where, observer_for
 from envs.packages import channels_of_package
@@ -44,7 +44,7 @@ class Task:
     time_limit: int | None = None  # steps after which an episode is cut; None: the environment's own limit
     action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
     plain_actions: bool = False  # it takes Python's own whole numbers alone
-    action_mask: str = OFF  # where masks of actions are found; they are then the last part of what is observed
+    action_mask: str = OFF  # where masks of actions are found, `auto` no more; they are then observed, too
     draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
     wrapping: Wrapping = BARE  # what is put around it
     eval_kwargs: dict[str, Any] = field(default_factory=dict)  # other values of kwargs, for evaluations
@@ -110,7 +110,7 @@ def load_task(
         time_limit: steps after which an episode is cut; None for the environment's own limit, if it has one.
         channels: where its images have their channels, see `envs.channels`.
         wrapping: what is put around it.
-        action_mask: where masks of its actions are found: off or info.<key>.
+        action_mask: where masks of its actions are found: off, info.<key>, observation.<key>, or auto, which finds out.
 
     Raises:
         UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
@@ -143,11 +143,16 @@ def _task(
         )
     if actions.n > MOST_ACTIONS:
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
+    before, begun = state_of_global_generators(), None
+    if action_mask == AUTO:
+        env, action_mask, begun = _find_masks(env, env_id)
+        observed = env.observation_space
     channels = channels_of_package(env_id) if channels == "auto" else channels
-    stack, frames = 1 if wrapping.observes else frame_stack(env), wrapping.frames if action_mask == OFF else 1
-    observe = observer_for(env_id, observed, stack, channels, frames)
-    observe = observe if action_mask == OFF else with_masks(observe, int(actions.n))
-    plain_actions, draws_globally = _first_step(Guarded(env, env_id), observe, actions)
+    stack = 1 if wrapping.observes else frame_stack(env)
+    inner = observed.spaces[0] if action_mask != OFF and isinstance(observed, gym.spaces.Tuple) else observed
+    observe = observer_for(env_id, inner, stack, channels, wrapping.frames)
+    observe = observe if action_mask == OFF else with_masks(observe, observed, int(actions.n))
+    plain_actions = _first_step(Guarded(env, env_id), observe, actions, begun)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
         id=env_id,
@@ -162,7 +167,7 @@ def _task(
         action_mask=action_mask,
         action_dtype=np.dtype(actions.dtype),
         plain_actions=plain_actions,
-        draws_globally=draws_globally,
+        draws_globally=state_of_global_generators() != before,
         wrapping=wrapping,
     )
 
@@ -177,32 +182,46 @@ def _spaces(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Space[Any], gym.Sp
     return found["action_space"], found["observation_space"]
 
 
-def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete) -> tuple[bool, bool]:
+def _find_masks(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Env[Any, Any], str, Any]:
+    """What action_mask=auto stands for: the environment with its masks, their place, and what a reset gave, if any."""
+    if (found := found_masks(env)) is not None:
+        return env, found, None
+    observation, info = Guarded(env, env_id).reset(seed=0)
+    found = in_info(info)
+    return observing_masks(env, found), found, observation if found == OFF else None
+
+
+def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, begun: Any) -> bool:
     """Plays a first step, which finds most of what breaks a rule.
+
+    Args:
+        env: the environment.
+        observe: its observer.
+        actions: its actions.
+        begun: the observation of its first reset; None where there was none.
 
     Returns:
         Whether the environment takes only Python's own whole numbers as actions, and not NumPy's, which its action
-        space samples; and whether it drew from the global generators.
+        space samples.
     """
-    before = state_of_global_generators()
     action = np.dtype(actions.dtype).type(actions.start)
     plain_actions = False
     try:
-        _play(env, observe, action)
+        _play(env, observe, action, begun)
     except UserError:
         with suppress(UserError):
             _play(env, observe, int(action))
             plain_actions = True
         if not plain_actions:
             raise
-    return plain_actions, state_of_global_generators() != before
+    return plain_actions
 
 
-def _play(env: Guarded, observe: Observer, action: Any) -> None:
-    observation, _ = env.reset(seed=0)
-    stored = observe(observe.stack([observation]))
-    if masked := observe.spec.mask:
-        action = type(action)(action + stored[0, -masked:].argmax())  # the first that is allowed
+def _play(env: Guarded, observe: Observer, action: Any, begun: Any = None) -> None:
+    observation = env.reset(seed=0)[0] if begun is None else begun
+    observe(observe.stack([observation]))
+    if observe.spec.mask:
+        action = type(action)(action + observation[1].argmax())  # the first that is allowed
     observation, *_ = env.step(action)
     observe(observe.stack([observation]))
 

@@ -3,7 +3,8 @@
 So a mask goes wherever its observation goes: into replays, checkpoints, evaluations and processes.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -11,27 +12,57 @@ import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
+from agent.common.masking import Masking, masked_spec
+from envs.channels import Channels
 from envs.failure import RuleError, described
-from envs.observations import Observer, observer_of
+from envs.observations import Observer
+from envs.parts import TAKEN, WithoutMask
 from envs.rules import are_truths
 
-OFF = "off"
+OFF, AUTO = "off", "auto"
+#: Where `auto` looks for masks, in infos and in observations.
+KEY = "action_mask"
 
 
-def key_of(action_mask: str) -> str | None:
-    """The key of the info that holds the masks, by `env.action_mask`; None for `off`.
+def source_of(action_mask: str) -> tuple[str, str] | None:
+    """The place, info or observation, and the key in it that hold the masks; None for `off`.
 
     Raises:
-        UserError: it is neither `off` nor info.<key>.
+        UserError: it is neither `off` nor info.<key> nor observation.<key>.
     """
     if action_mask == OFF:
         return None
     place, _, key = action_mask.partition(".")
-    if place != "info" or not key.isidentifier():
+    if place not in ("info", "observation") or not key.isidentifier():
         raise UserError(
-            f"env.action_mask is {action_mask!r:.80}: it must be off or info.<key>, such as info.action_mask"
+            f"env.action_mask is {action_mask!r:.80}: it must be auto, off, info.<key> or observation.<key>, "
+            f"such as info.{KEY}"
         )
-    return key
+    return place, key
+
+
+def in_observation(env: gym.Env[Any, Any]) -> str:
+    """What `auto` stands for before the first reset: masks where the observations have a part for them, else `off`."""
+    space = env.observation_space
+    return f"observation.{KEY}" if isinstance(space, spaces.Dict) and KEY in space.spaces else OFF
+
+
+def found_masks(env: gym.Env[Any, Any]) -> str | None:
+    """What `auto` stands for in an environment that was made with it, as far as that is known before its first reset.
+
+    Returns:
+        None where the info of a reset decides, see `in_info`.
+    """
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, WithoutMask):
+            return f"observation.{KEY}"
+        env = env.env
+    return None
+
+
+def in_info(info: Any) -> str:
+    """What `auto` stands for where a reset gave this info."""
+    return f"info.{KEY}" if isinstance(info, dict) and dict.get(info, KEY) is not None else OFF
 
 
 class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
@@ -42,14 +73,15 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
     Args:
         env: with Discrete actions.
         key: of the info that holds the masks.
+        name: of that place, for the errors.
 
     Raises:
         RuleError: from reset and step, where there is no mask, or one that is no mask or allows no action.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], key: str) -> None:
+    def __init__(self, env: gym.Env[Any, Any], key: str, name: str) -> None:
         super().__init__(env)
-        self._key = key
+        self._key, self._name = key, f"{name}, where env.action_mask finds masks,"
         self._actions = int(env.action_space.n)  # type: ignore[attr-defined]
         self.observation_space = spaces.Tuple((env.observation_space, spaces.MultiBinary(self._actions)))
 
@@ -64,36 +96,66 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
         return (observation, self._mask(info, bool(terminated))), reward, terminated, truncated, info
 
     def _mask(self, info: Any, terminated: bool) -> np.ndarray:
-        found = info.get(self._key) if isinstance(info, dict) else None
-        rule = f"info[{self._key!r}] must be a mask of {self._actions} truth values"
+        found = dict.get(info, self._key) if isinstance(info, dict) else None
+        rule = f"{self._name} must be a mask of {self._actions} truth values"
         if found is None:
             if terminated:
                 return np.ones(self._actions, np.int8)
-            raise RuleError(rule, "it is missing")
+            raise RuleError(rule, "nothing at all")
         array = np.asarray(found)
         if array.shape != (self._actions,) or not are_truths(array):
             raise RuleError(rule, described(found))
         mask: np.ndarray = array.astype(np.int8)
         if not mask.any():
             if not terminated:
-                raise RuleError(f"info[{self._key!r}] must allow an action where an episode goes on", "none is")
+                raise RuleError(f"{self._name} must allow an action while an episode goes on", "none")
             mask[:] = 1
         return mask
 
 
 def observing_masks(env: gym.Env[Any, Any], action_mask: str) -> gym.Env[Any, Any]:
-    """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks."""
-    key = key_of(action_mask)
-    return env if key is None or not isinstance(env.action_space, spaces.Discrete) else MaskObserved(env, key)
+    """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks.
 
-
-def with_masks(observe: Observer, actions: int) -> Observer:
-    """The observer of such pairs, which knows that its vector ends with a mask.
-
-    Raises:
-        UserError: where images are observed, which would become vectors in such a pair.
+    Masks that are a part of the observations must have been taken out of them by `WithoutMask`.
     """
-    assert isinstance(observe.space, spaces.Tuple)
-    if observe.spec.parts or observer_of(observe.env_id, observe.space.spaces[0]).spec.is_image:
-        raise UserError(f"env.action_mask goes with vectors, and {observe.env_id} observes images: leave it out")
-    return replace(observe, spec=replace(observe.spec, mask=actions))
+    source = source_of(action_mask)
+    if source is None or not isinstance(env.action_space, spaces.Discrete):
+        return env
+    place, key = source
+    return MaskObserved(env, key if place == "info" else TAKEN, f"{place}[{key!r}]")
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedObserver(Observer):
+    """Turns pairs of an observation and a mask into rows of bytes; see `agent.common.masking`."""
+
+    inner: Observer | None = None  # of the observation
+
+    @property
+    def plain(self) -> Observer:
+        """The observer of the observation without its mask."""
+        assert self.inner is not None
+        return self.inner
+
+    @property
+    def channels(self) -> Channels | None:
+        """Where images have their channels."""
+        return self.plain.channels
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        """What E environments observe side by side, as rows of bytes [E, n]."""
+        observation, masks = batch
+        return self._masking.pack(self.plain(observation), np.asarray(masks))
+
+    @cached_property
+    def _masking(self) -> Masking:
+        return Masking(self.spec)
+
+    def description(self) -> dict[str, Any]:
+        """What a saved agent says of its observations: also of how many actions they have masks."""
+        return {**self.plain.description(), "mask": self.spec.mask}
+
+
+def with_masks(observe: Observer, space: gym.Space[Any], actions: int) -> MaskedObserver:
+    """The observer of pairs of what `observe` takes and a mask, which lie in `space`."""
+    return MaskedObserver(space, masked_spec(observe.spec, actions), None, None, (), observe.env_id, observe)

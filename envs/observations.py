@@ -47,6 +47,11 @@ class Observer:
     env_id: str = ""  # for what is said of observations that are none
 
     @property
+    def plain(self) -> "Observer":
+        """The observer without masks of actions: this one."""
+        return self
+
+    @property
     def channels(self) -> Channels | None:
         """Where an image of three dimensions has its channels; None for every other observation."""
         return None if not self.axes else "first" if self.axes == tuple(range(len(self.axes))) else "last"

@@ -13,14 +13,20 @@ from envs.failure import RuleError, described, is_stop
 from envs.rules import admitted
 from envs.wrapping import Wrap, Wrapping
 
+#: The key of an info under which `WithoutMask` hands on a mask.
+TAKEN = "the mask that was a part of the observation"
 
-def put_on(env: gym.Env[Any, Any], wrapping: Wrapping, env_id: str) -> gym.Env[Any, Any]:
-    """The environment with everything around it.
+
+def put_on(env: gym.Env[Any, Any], wrapping: Wrapping, env_id: str, mask: str | None = None) -> gym.Env[Any, Any]:
+    """The environment with everything around it; `mask` is the part of its observations that holds masks, if any.
 
     Raises:
         UserError: where something does not fit the environment.
     """
-    env = Parts(env, wrapping.parts, env_id) if wrapping.parts else env
+    if mask is not None:
+        env = WithoutMask(env, mask, wrapping.parts, env_id)
+    else:
+        env = Parts(env, wrapping.parts, env_id) if wrapping.parts else env
     for wrap in wrapping.wraps:
         try:
             env = _wrapped(env, wrap)
@@ -173,3 +179,42 @@ class Parts(gym.ObservationWrapper[Any, Any, Any]):
                 raise RuleError(f"an observation must be a dict of {self._all}", described(observation))
         elif not isinstance(observation, tuple | list) or len(observation) != len(self._all):
             raise RuleError(f"an observation must be a tuple of {len(self._all)} parts", described(observation))
+
+
+class WithoutMask(gym.Wrapper[Any, Any, Any, Any]):
+    """Takes the part that is a mask out of observations, and puts it into infos, by the key `TAKEN`.
+
+    Args:
+        env: observes a Dict.
+        mask: name of the part.
+        kept: names of the parts that are kept besides; () for all others.
+        env_id: for the errors.
+
+    Raises:
+        UserError: where there is no such part, or no other one.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], mask: str, kept: Sequence[str], env_id: str) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        if not isinstance(space, spaces.Dict) or mask not in space.spaces:
+            raise UserError(f"env.action_mask=observation.{mask}: {env_id} observes {plain(space, 80)}, without {mask}")
+        others = [name for name in kept or named_parts(space) if name != mask]
+        if not others:
+            raise UserError(f"env.action_mask=observation.{mask}: {env_id} observes nothing else that would be kept")
+        self._mask, self._parts = mask, Parts(env, others, env_id)
+        self.observation_space = self._parts.observation_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode."""
+        return self._moved(*self.env.reset(seed=seed, options=options))
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One step."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, info = self._moved(observation, info)
+        return observation, reward, terminated, truncated, info
+
+    def _moved(self, observation: Any, info: Any) -> tuple[Any, dict[str, Any]]:
+        rest = self._parts.observation(observation)  # which finds that it is no dict
+        return rest, {**(info if isinstance(info, dict) else {}), TAKEN: observation.get(self._mask)}

@@ -11,7 +11,7 @@ from agent.common.errors import UserError, words_of
 from envs.atari import EMULATOR, Atari, is_played_as_in_the_papers
 from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
-from envs.masks import OFF, observing_masks
+from envs.masks import AUTO, OFF, in_observation, observing_masks, source_of
 from envs.minatar import MinAtar, is_minatar
 from envs.packages import register
 from envs.parts import put_on
@@ -32,6 +32,8 @@ def make_single(
     action_mask: str = OFF,
 ) -> gym.Env[Any, Any]:
     """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
+
+    With action_mask=auto it is observed with masks where they are a part of its observations; see `envs.masks`.
 
     Raises:
         UserError: where Gymnasium does not know the id or cannot make it.
@@ -55,7 +57,7 @@ def make_single(
             elif is_minatar(made.spec):
                 made = MinAtar(made)
             made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
-            return guard_close(observing_masks(put_on(made, wrapping, env_id), action_mask), env_id)
+            return guard_close(_around(made, wrapping, action_mask, env_id), env_id)
         except UserError:
             raise
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
@@ -67,6 +69,14 @@ def make_single(
                 raise
             sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
             raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
+
+
+def _around(env: gym.Env[Any, Any], wrapping: Wrapping, action_mask: str, env_id: str) -> gym.Env[Any, Any]:
+    """The environment with its wrappers and its masks."""
+    action_mask = in_observation(env) if action_mask == AUTO else action_mask
+    source = source_of(action_mask)
+    part = source[1] if source is not None and source[0] == "observation" else None
+    return observing_masks(put_on(env, wrapping, env_id, part), action_mask)
 
 
 def _nearest_ids(env_id: str) -> str:

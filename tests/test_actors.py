@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from agent.common.errors import UserError
 from agent.config.checks import without_effect
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
-from agent.running.build import build_player
+from agent.learning.dqn import DQN
+from agent.running.build import build_player, build_rings
 from agent.running.distributed.actor import Actor
 from agent.running.distributed.chunk import Chunk, Setup, ladder, shared_out, weights_of
+from agent.running.distributed.collector import RayCollector
 from envs.make import load_task
 
 
@@ -81,6 +84,113 @@ def test_a_chunk_is_what_was_played_in_order_and_the_weights_are_those_that_were
 
     assert np.array_equal(actions(chunks), actions(play(weights)))
     assert not np.array_equal(actions(chunks), actions(play(others)))
+
+
+GAMMA, N = 0.9, 3
+
+
+def prioritised(**changes: Any) -> TrainConfig:
+    agent = {"n_step": N, "gamma": GAMMA, "replay_size": 400, "batch_size": 8, "priority": {"enabled": True}, **changes}
+    return parse(TrainConfig, {"num_envs": 5, "agent": agent, "collect": {"engine": "ray", "actors": 3, "chunk": 12}})
+
+
+def played(setup: Setup, weights: Any, count: int) -> list[Chunk]:
+    actor = Actor(setup, 1, 0)
+    chunks = [actor.play(1_000, 7, weights) for _ in range(count)]
+    assert all(isinstance(chunk, Chunk) for chunk in chunks)
+    return chunks  # type: ignore[return-value]
+
+
+def by_hand(chunks: list[Chunk], player: DQN) -> np.ndarray:
+    """The errors |δ| [steps, E] of double Q-learning by one network, transition by transition; NaN where none is due.
+
+    A window that its chunk does not complete is left out, and so are rows that only reset.
+    """
+    first = chunks[0].first
+    assert first is not None
+    observation = np.concatenate([first[None], *(chunk.observation for chunk in chunks)])
+    ended = np.concatenate([chunk.terminated | chunk.truncated for chunk in chunks])
+    died, reward, action = (
+        np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("terminated", "reward", "action")
+    )
+    steps, result = chunks[0].action.shape[0], np.full(ended.shape, np.nan)
+
+    def value(at: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return player.network(torch.from_numpy(at[None]), None).q_values[0].numpy()
+
+    for t, e in np.ndindex(*ended.shape):
+        end = (t // steps + 1) * steps  # of the chunk
+        if t and ended[t - 1, e]:
+            continue
+        total, last = 0.0, False
+        for k in range(N):
+            if t + k >= end:
+                break
+            total += GAMMA**k * reward[t + k, e]
+            if last := bool(ended[t + k, e]):
+                break
+        else:
+            k = N - 1
+        if not last and t + N > end:
+            continue
+        after = 0.0 if died[t + k, e] else GAMMA ** (k + 1) * value(observation[t + k + 1, e]).max()
+        result[t, e] = abs(total + after - value(observation[t, e])[action[t, e]])
+    return result
+
+
+def test_first_priorities_are_the_errors_of_the_actors_own_network() -> None:
+    task = load_task("CartPole-v1", {})
+    setup = Setup(prioritised(), task, None, (2, 2, 1))
+    player = build_player(setup.config_of(0, 0), task, 0)
+    chunks = played(setup, weights_of(player), 6)
+    expected, found = by_hand(chunks, player), np.concatenate([chunk.priority for chunk in chunks])  # type: ignore[arg-type]
+    assert 0.0 < np.isnan(expected).mean() < 0.4
+    assert len({*expected[~np.isnan(expected)].round(4)}) > 50
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    plain = Setup(prioritised(priority={"enabled": False}), task, None, (2, 2, 1))
+    assert played(plain, weights_of(player), 1)[0].priority is None
+
+
+@pytest.mark.parametrize("size", [400, 40])  # of which a ring has two fifths: it holds all chunks, or not even two
+def test_the_learner_stores_them_and_the_rest_gets_the_largest(size: int) -> None:
+    task, config = load_task("CartPole-v1", {}), prioritised(replay_size=size)
+    setup = Setup(config, task, None, (2, 2, 1))
+    player = build_player(setup.config_of(0, 0), task, 0)
+    rings: Any = build_rings(config, task, (2, 2, 1))
+    tracker: Any = Tracked()
+    collector = RayCollector(config, task, None, player, rings, tracker)  # type: ignore[arg-type]
+    stored = np.full((0, 2), np.nan)
+    largest = 1.0
+    for chunk in played(setup, weights_of(player), 4):
+        assert chunk.priority is not None
+        raised = (chunk.priority.astype(np.float64) + 1e-6) ** config.agent.priority.exponent
+        stored = np.concatenate([stored, np.where(np.isnan(raised), largest, raised)])
+        collector._store(chunk)
+        largest = max(largest, np.nanmax(raised))
+    ring = rings.rings[1]
+    leaves = np.array(ring._tree.leaves).reshape(-1, 2)
+    held = min(ring.rows - 1, len(stored))
+    rows = (ring.head - held + np.arange(held)) % ring.rows
+    starts = leaves[rows] > 0.0
+    np.testing.assert_allclose(leaves[rows][starts], stored[-held:][starts], rtol=1e-6)
+    assert starts.mean() > 0.8
+    assert np.count_nonzero(leaves) == ring.count == starts.sum()
+    assert ring._largest[0] == pytest.approx(largest)
+    ring.prioritise(ring.head, np.ones((held, 2)))
+    assert np.count_nonzero(ring._tree.leaves) == ring.count, "a row that only resets can be drawn"
+
+
+class Tracked:
+    """A tracker that keeps nothing."""
+
+    def log(self, step: int, metrics: Any) -> None: ...
+
+    def line(self, text: str) -> None: ...
+
+    @property
+    def console(self) -> Tracked:
+        return self
 
 
 def test_options_that_nothing_reads_are_named() -> None:

@@ -305,3 +305,51 @@ def test_the_convolutions_of_2013(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build_network(config, ObservationSpec((4, 84, 84), "uint8", 255.0, 4), 6)
     shapes = {tuple(parameter.shape) for parameter in network.parameters()}
     assert {(16, 4, 8, 8), (32, 16, 4, 4), (256, 32 * 9 * 9)} <= shapes
+
+
+# ---- scaling out: the page is made of numbers alone
+
+
+def of_a_learner(**changes: float) -> dict[str, Any]:
+    row = {"both": 500.0, "updates_at_both": 250.0, "intake": 80_000.0, "updates": 1_000.0, "replay_ratio": 0.5}
+    row |= {"parameters": 1_000, "bytes": 30.0, "wire": 40.0, "steps_of_chunk": 128.0, "publish": 16}
+    return {**row, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({}, "updates"),
+        ({"replay_ratio": 1e-4}, "chunks"),
+        ({"replay_ratio": 1e-4, "intake": 1e9, "wire": 1e5}, "network"),
+    ],
+)
+def test_the_page_of_scaling_names_what_breaks_first(load: Any, changes: dict[str, float], first: str) -> None:
+    module = load("scaling_page")
+    learner = of_a_learner(**changes)
+    assert module.first_to_break(learner, 1000).name == first
+    actors = [
+        {"milliseconds": 2.0, "actors": 1, "steps": 400.0, "learner_wait": 0.9, "actor_wait": 0.1},
+        {"milliseconds": 2.0, "actors": 4, "steps": 1_440.0, "learner_wait": 0.5, "actor_wait": 0.1},
+        {"milliseconds": 2.0, "actors": 8, "steps": 1_600.0, "learner_wait": 0.01, "actor_wait": 0.5},
+    ]
+    result = {
+        "command": "python", "versions": {}, "learner": {"A task": learner},
+        "machine": {"processor": "", "cores": 2, "memory_gib": 1, "system": "", "python": "", "load": 0},
+        "actors": [{**row, "staleness": 3.0, "busy": 0.5} for row in actors],
+        "overhead": {"A task": {"local": [100.0, 300.0], "ray": [100.0]}},
+    }  # fmt: skip
+    page = module.page(result)
+    assert module.REMEDIES[first] in page
+    assert module.linear_parts(actors) == pytest.approx([1.0, 0.9, 0.5])
+    assert "least part of linear is **90%**" in page, "the row whose limit is the learner does not count"
+    assert "| A task | 200 (100 … 300) | 100 (100 … 100) | 0.50 |" in page
+
+
+def test_needs_of_many_actors_are_those_of_one_times_their_number(load: Any) -> None:
+    module = load("scaling_page")
+    updates, chunks, network = module.needs(of_a_learner(), 100)
+    assert updates.needed == 100 * 500 * 0.5
+    assert chunks.needed == 100 * 500 / 16
+    assert chunks.limit == 80_000 / 128
+    assert network.needed == 100 * 500 * 40 + 1_000 / 16 * 4_000 * 7

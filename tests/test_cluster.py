@@ -152,7 +152,8 @@ def test_lockstep_gives_the_same_again(nodes: Any, fresh: Path, tmp_path: Path) 
     changes = {
         "env__id": "CartPole-v1",
         "collect__sync": True,
-        "steps": 600,
+        "steps": 400,
+        "collect__actors": 2,
         "agent__priority": {"enabled": True},
     }
     states = []
@@ -161,13 +162,6 @@ def test_lockstep_gives_the_same_again(nodes: Any, fresh: Path, tmp_path: Path) 
         states.append(state_of(tmp_path / name))
     for one, two in ((states[0][part], states[1][part]) for part in ("agent", "replay", "sampling_generator")):
         assert same(one, two)
-
-
-def test_an_encoder_of_ones_own_plays(nodes: Any, fresh: Path, tmp_path: Path) -> None:
-    """Registered in this process alone, by a function that no module holds."""
-    register_encoder("of_this_test", lambda parts: MLPEncoder(parts.observation.size, parts.hidden, parts.linear))
-    outcome = train(config_of(nodes.address, steps=400, agent__network={"encoder": "of_this_test"}), tmp_path)
-    check(tmp_path, fresh, outcome)
 
 
 def same(one: Any, two: Any) -> bool:
@@ -207,7 +201,7 @@ def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
 ) -> None:
     (fresh / "always").touch()
     with pytest.raises(UserError, match="the wheel is off"):
-        train(config_of(nodes.address), tmp_path / "at once")
+        train(config_of(nodes.address, num_envs=1, collect__actors=1), tmp_path / "at once")
     (fresh / "always").unlink()
 
     def later() -> None:
@@ -224,11 +218,16 @@ def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
     assert sum(ring["count"] for ring in state["replay"]["rings"]) > 0
 
 
-def test_a_resumed_run_goes_on_with_new_episodes(nodes: Any, fresh: Path, tmp_path: Path) -> None:
-    train(config_of(nodes.address, steps=800), tmp_path)
+def test_a_resumed_run_goes_on_with_new_episodes_and_an_encoder_of_ones_own_plays(
+    nodes: Any, fresh: Path, tmp_path: Path
+) -> None:
+    """The encoder is registered in this process alone, as a function that no module holds."""
+    register_encoder("of_this_test", lambda parts: MLPEncoder(parts.observation.size, parts.hidden, parts.linear))
+    own = {"agent__network": {"encoder": "of_this_test"}}
+    train(config_of(nodes.address, steps=800, **own), tmp_path)
     path = latest_checkpoint(tmp_path)
     assert path is not None
-    outcome = train(config_of(nodes.address, steps=1_600), tmp_path, load_checkpoint(path))
+    outcome = train(config_of(nodes.address, steps=1_600, **own), tmp_path, load_checkpoint(path))
     check(tmp_path, fresh, outcome)
     assert state_of(tmp_path)["collector"]["incarnations"].tolist() == [2, 2, 2]
 

@@ -1,5 +1,6 @@
 """Agents as ONNX: the same values and actions as the agent's own, for every head, encoder and kind of observation."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -311,6 +312,44 @@ def test_the_readme_s_program_makes_the_wrappers(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert float(ended.stdout) >= 8
+
+
+PACKAGE = """
+import gymnasium as gym
+
+class Walk(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-9, 9, (1,)), gym.spaces.Discrete(2)
+    def __init__(self, step=1.0): self._step = step
+    def reset(self, *, seed=None, options=None):
+        self._place = 0.0
+        return [self._place], {}
+    def step(self, action):
+        self._place += self._step if action else -self._step
+        return [self._place], self._place, abs(self._place) > 4, False, {}
+
+gym.register("Walk-v0", entry_point="a_package_of_walks:Walk", max_episode_steps=20)
+"""
+
+
+def test_the_readme_s_program_plays_a_task_of_another_package_without_this_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_package_of_walks.py").write_text(PACKAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("a_package_of_walks")
+    try:
+        player = saved(tmp_path, "Walk-v0", {"step": 0.5})
+        write_folder(player, tmp_path)
+        assert program_of(tmp_path) == pytest.approx(return_of(player, tmp_path))
+        assert "with its wrappers" not in (tmp_path / "README.md").read_text()
+    finally:
+        del gym.registry["Walk-v0"]
+
+
+def test_the_readme_s_program_plays_minatar_without_this_project(tmp_path: Path) -> None:
+    pytest.importorskip("minatar", reason="needs the extra minatar")
+    write_folder(saved(tmp_path, "MinAtar/Breakout-v1"), tmp_path)
+    assert program_of(tmp_path) >= 0
 
 
 def test_an_encoder_that_onnx_cannot_express_is_refused_in_a_sentence(tmp_path: Path) -> None:

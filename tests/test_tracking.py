@@ -400,6 +400,21 @@ def test_the_last_line_never_exceeds_the_total(terminal: bool) -> None:
     assert "100%" in stream.getvalue()
 
 
+def test_the_console_shows_who_waits_for_whom_and_how_old_the_weights_are(tmp_path: Path) -> None:
+    """As they were last logged; without actors it says nothing of it."""
+    stream = io.StringIO()
+    console = Console(1000, stream=stream)
+    tracker = Tracker(tmp_path, {}, WandbConfig(mode="disabled"), console)
+    tracker.log(100, {"eval/return_mean": 1.0})
+    tracker.log(200, {"collect/learner_wait": 0.5, "collect/actor_wait": 0.25, "collect/staleness": 24.0})
+    tracker.log(300, {"collect/learner_wait": 0.125, "collect/steps_per_second": 5.0})
+    tracker.log(250, {"eval/return_mean": 2.0})  # which arrives late
+    first, last = (line for line in stream.getvalue().splitlines() if "steps" in line)
+    assert "wait" not in first
+    assert "300/1,000 steps" in last
+    assert "eval 2.0 · learner waits 12% · actors wait 25% · staleness 24" in last
+
+
 def test_a_console_without_progress_prints_lines_only() -> None:
     stream = Terminal()
     console = Console(10, enabled=False, stream=stream)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from agent.command.composing import training_options
 from agent.command.tuning import SPACES, read_study, train_words_to_override
@@ -15,6 +16,7 @@ from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig
 from agent.config.tune import StudyConfig
+from agent.records.study_plots import plot_history, plot_importances
 from agent.running.tuning.locks import lock
 from agent.running.tuning.pool import check_failures
 from agent.running.tuning.results import best_of, fresh_seeds
@@ -293,9 +295,9 @@ def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def home(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a study of three trials."""
+    """A folder with a study of two trials."""
     folder = tmp_path_factory.mktemp("tune")
-    words = ("env=CartPole-v1", "trials=3", "seeds=2", "seed=20", "startup=1", "out=study")
+    words = ("env=CartPole-v1", "trials=2", "seeds=2", "seed=20", "startup=2", "jobs=2", "out=study")
     ended = programs.run("tune", *words, *SMALL, cwd=folder)
     assert ended.code == 0, ended
     assert ended.err == ""
@@ -310,7 +312,7 @@ def trials_of(folder: Path) -> list[dict[str, Any]]:
 
 def test_trials_are_ordinary_runs_and_their_score_is_the_mean_over_seeds(home: Path) -> None:
     trials = trials_of(home / "study")
-    assert [trial["number"] for trial in trials] == [0, 1, 2]
+    assert [trial["number"] for trial in trials] == [0, 1]
     assert trials[0]["state"] == "complete"
     for trial in trials:
         for seed, score in trial["seeds"].items():
@@ -334,10 +336,27 @@ def test_the_table_the_csv_and_the_warning(home: Path) -> None:
     out = (home / "out").read_text()
     with (home / "study" / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["trial"] for row in rows] == ["0", "1", "2"]
+    assert [row["trial"] for row in rows] == ["0", "1"]
     assert [float(row["score"]) for row in rows] == [trial["score"] for trial in trials_of(home / "study")]
     assert "is no test score" in out
     assert "seed=100,101,102,103,104" in out
+
+
+def test_pictures_are_written(home: Path) -> None:
+    for name in ("history.png", *(["importances.png"] if "importances" in (home / "out").read_text() else [])):
+        with Image.open(home / "study" / name) as picture:
+            assert picture.size[0] == 1200
+
+
+def test_pictures_of_odd_studies_are_drawn(tmp_path: Path) -> None:
+    for number, (scores, complete) in enumerate(
+        [([None], [False]), ([1.0], [True]), ([None, -3.0, 2.0], [False, False, True]), ([1.0, 0.0], [False, False])]
+    ):
+        out = tmp_path / f"{number}.png"
+        plot_history(scores, complete, out, "a $title$")
+        assert out.stat().st_size > 1000
+    plot_importances({"a.very.long.name_of_an_option": 0.7, "b": 0.0}, tmp_path / "bars.png", "title")
+    assert (tmp_path / "bars.png").stat().st_size > 1000
 
 
 def test_the_printed_command_trains_with_the_best_settings(programs: Programs, home: Path) -> None:
@@ -367,9 +386,9 @@ def test_a_study_is_shown_and_goes_on_with_more_trials(programs: Programs, home:
     assert "leave seeds out" in one_sentence(refused)
     refused = programs.run("tune", "resume=study", "agent.lr=0.1", cwd=home)
     assert "leave agent.lr=0.1 out" in one_sentence(refused)
-    ended = programs.run("tune", "resume=study", "trials=4", cwd=home)
+    ended = programs.run("tune", "resume=study", "trials=3", cwd=home)
     assert ended.code == 0, ended
-    assert len(trials_of(home / "study")) == 4
+    assert len(trials_of(home / "study")) == 3
 
 
 def started(programs: Programs, cwd: Path, *words: str) -> Process:

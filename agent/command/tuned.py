@@ -1,12 +1,15 @@
 """What tune.py prints of a study, and the files that it writes of it."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.command.tables import aligned
+from agent.common.errors import UserError
 from agent.config.tune import StudyConfig
 from agent.records.console import shown
+from agent.records.study_plots import plot_history, plot_importances
 from agent.running.tuning.pool import check_failures
 from agent.running.tuning.results import (
     best_of,
@@ -36,9 +39,26 @@ def finish(study: Study) -> None:
         print("no trial has been trained to its end yet")
     else:
         written.append(write_preset(study.folder, study.config, best))
+    written += draw(study, results)
     print("\n".join(f"wrote {path}" for path in written))
     if best is not None:
         tell_best(study.folder, study.config, best)
+
+
+def draw(study: Study, results: Sequence[Result]) -> list[Path]:
+    """Draws the scores of the trials, and the importances of options where enough trials tell them; the pictures."""
+    history, bars = study.folder / "history.png", study.folder / "importances.png"
+    title = f"{study.config.env}: {len(results)} trials"
+    complete = [result.state == "complete" for result in results]
+    try:
+        plot_history([result.score for result in results], complete, history, title)
+        if not (importances := study.importances()):
+            return [history]
+        plot_importances(importances, bars, f"{title}: which options matter")
+    except UserError as error:  # a picture is never worth a study
+        print(error, file=sys.stderr)
+        return []
+    return [history, bars]
 
 
 def tell_best(folder: Path, config: StudyConfig, best: Result) -> None:

@@ -15,7 +15,8 @@ class ObservationSpec:
     as uint8 or bool where it came as such: a quarter of the memory, and no copy until a network reads it.
 
     Images beside other things are rows of bytes [stack·m], uint8: m bytes hold `parts` side by side, each in its own
-    dtype, float32 first, and zeros up to a multiple of 4. See `packed`.
+    dtype, float32 first, and zeros up to a multiple of 4. See `packed`. So is whatever comes with a mask of actions,
+    whose bits lie behind the parts: see `agent.common.masking`.
     """
 
     shape: tuple[int, ...]
@@ -23,12 +24,14 @@ class ObservationSpec:
     high: float = 1.0  # of an image: the stored value that a network is given as 1
     stack: int = 1  # of an image: its channels are this many frames, the newest last; each next one is moved on by one
     parts: tuple["ObservationSpec", ...] = ()  # that lie in a row of bytes, each of one frame
-    mask: int = 0  # of a vector: its last numbers, so many, are 1 for the actions that are allowed, and no input
+    mask: int = 0  # of rows of bytes: so many actions, each with a bit that is 1 where it is allowed
 
     @property
     def unmasked(self) -> "ObservationSpec":
-        """The form of what a network takes as its input."""
-        return self if not self.mask else replace(self, shape=(self.shape[0] - self.mask,), mask=0)
+        """The form of what a network takes as its input: of one part, that part itself."""
+        if not self.mask:
+            return self
+        return self.stacked(self.parts[0]) if len(self.parts) == 1 else replace(self, mask=0)
 
     @property
     def is_image(self) -> bool:
@@ -75,8 +78,13 @@ class ObservationSpec:
         return f"{kind} {list(self.shape)} of {self.dtype}"
 
 
-def packed(parts: Sequence[ObservationSpec], stack: int = 1) -> ObservationSpec:
+def packed(parts: Sequence[ObservationSpec], stack: int = 1, mask: int = 0) -> ObservationSpec:
     """Parts side by side in rows of bytes, `stack` frames of them; those of float32 must come first.
+
+    Args:
+        parts: each of one frame.
+        stack: how many frames.
+        mask: actions that have a bit each, behind the parts; 0 where there are no masks.
 
     Raises:
         ValueError: where they do not.
@@ -84,8 +92,8 @@ def packed(parts: Sequence[ObservationSpec], stack: int = 1) -> ObservationSpec:
     kinds = [part.dtype != "float32" for part in parts]
     if kinds != sorted(kinds):
         raise ValueError("parts of float32 must come first, where their bytes are aligned")
-    length = sum(part.stored_bytes for part in parts)
-    return ObservationSpec((stack * (length + -length % 4),), "uint8", 1.0, stack, tuple(parts))
+    length = sum(part.stored_bytes for part in parts) + -(-mask // 8)
+    return ObservationSpec((stack * (length + -length % 4),), "uint8", 1.0, stack, tuple(parts), mask)
 
 
 def as_spec(observation: "ObservationSpec | int") -> ObservationSpec:

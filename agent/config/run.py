@@ -22,7 +22,7 @@ class EnvConfig:
     channels: Literal["auto", "first", "last"] = "auto"
     observation: tuple[Any, ...] = ()  # checked where the task is known, as `kwargs` are
     wrappers: tuple[Any, ...] = ()
-    action_mask: str = "off"
+    action_mask: str = "auto"
     clip_rewards: bool = False
     life_loss: bool = False
 
@@ -150,6 +150,8 @@ class EvaluateConfig:
 def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A TrainConfig's mapping that an earlier release saved, in today's options."""
     config = dict(saved)
+    if isinstance(env := config.get("env"), Mapping):  # until 0.1: no masks of actions
+        config["env"] = {"action_mask": "off", **env}
     if "compile" in config:  # until 0.1: on | off | auto
         config["backend"] = {"on": "compiled", "off": "torch"}.get(config.pop("compile"), "auto")
     return config

@@ -23,7 +23,7 @@ from agent.learning.gradient import AutogradGradient, MakeGradient
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise
 from agent.learning.policy import MakePolicy, TorchPolicy
 from agent.networks.build import noise_model
-from agent.networks.q_network import QNetwork, flatten_parameters, persistent_buffers
+from agent.networks.q_network import FORBIDDEN, QNetwork, flatten_parameters, persistent_buffers
 from agent.noise.acting_noise import ActingNoise
 from agent.noise.streams import noise_stream
 from agent.replay.batch import Batch
@@ -105,8 +105,8 @@ class DQN:
 
     def random_actions(self, count: int, observation: np.ndarray | None = None) -> np.ndarray:
         """Uniform actions [count]; with masks, of those that observations [count, *shape] allow."""
-        if (masked := self.network.mask) and observation is not None:
-            allowed = observation[:, -masked:] != 0
+        if (masking := self.network.masking) is not None and observation is not None:
+            allowed = masking.allowed(observation)
             rank = self._explore_generator.integers(allowed.sum(axis=1))
             chosen: np.ndarray = (allowed.cumsum(axis=1) > rank[:, None]).argmax(axis=1)
             return chosen
@@ -189,15 +189,15 @@ class DQN:
         kept = {name: value.clone() for name, value in self._buffers[0].items()}
         with torch.inference_mode():
             q_values = self.network(observation, None).q_values
-            allowed = self.network.allowed(observation) if self.network.mask else slice(None)
-            result = {"q/mean": q_values[allowed].mean(), "q/max": q_values.max()}
+            allowed = q_values > FORBIDDEN if self.network.masking is not None else None
+            result = {"q/mean": _of(q_values, allowed).mean(), "q/max": q_values.max()}
             rows = min(len(observation), max(DIAGNOSED // max(self.noise.size, 1), 1))
             noise = self.noise.draw(rows, generator=generator, device=self.device)
             if noise is not None:
                 noisy, mean = self.network(observation[:rows], noise).q_values, q_values[:rows]
                 changed = targets.greedy(noisy) != targets.greedy(mean)
                 result["noise/action_change"] = changed.float().mean()
-                result["noise/q_std"] = (noisy - mean).std()
+                result["noise/q_std"] = _of(noisy - mean, None if allowed is None else allowed[:rows]).std()
             for name, layer in self.network.noisy_layers().items():
                 result[f"sigma/{name}"] = layer.mean_sigma()
             for name, value in kept.items():
@@ -245,3 +245,8 @@ class DQN:
     def tensors(self) -> dict[str, Tensor]:
         """The network's parameters by name, as a saved agent holds them."""
         return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+
+
+def _of(values: Tensor, allowed: Tensor | None) -> Tensor:
+    """The values of the actions that are allowed; None: of all."""
+    return values if allowed is None else values[allowed]

@@ -5,6 +5,7 @@ from math import prod
 import torch
 
 from agent.common.errors import UserError
+from agent.common.masking import Masking
 from agent.common.observation import ObservationSpec, as_spec
 from agent.config.algorithm import AgentConfig
 from agent.config.parts import NoiseConfig
@@ -83,7 +84,7 @@ def build_network(
         form = ObservationSpec((sum(spec.stacked(part).size for part in spec.parts),)) if spec.parts else spec
         budget.take(last * (prod(form.shape) + index * actions))
         prior = Prior(form, last, actions, index, noise.prior, generator)
-    return QNetwork(encoder, head, index, prior, whole.mask)
+    return QNetwork(encoder, head, index, prior, Masking(whole) if whole.mask else None)
 
 
 def linear_factories(

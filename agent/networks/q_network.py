@@ -6,15 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agent.common.masking import Masking
 from agent.networks.encoders import Encoder, PartsEncoder
 from agent.networks.heads.base import Head, Values
 from agent.networks.heads.expected import ExpectedValues
+from agent.networks.masking import Masked
+from agent.networks.masking import split as split_masks
 from agent.noise.distributions import LayerNoise, split
 from agent.noise.index_layer import IndexLinear, Prior
 from agent.noise.layers import NoisyLinear
 
-#: The value of an action that is not allowed: finite, as a policy gives it the probability 0, and 0·(−∞) is no number.
-FORBIDDEN = -1e9
+#: The value of an action that is not allowed: finite, as a policy gives it the probability 0, and 0·(−∞) is no number;
+#: also divided by the least temperature of Munchausen's policy.
+FORBIDDEN = -1e20
 
 
 class QNetwork(nn.Module):
@@ -29,48 +33,51 @@ class QNetwork(nn.Module):
         index: d, where the noise is an index ξ ∈ R^d that all layers share; noise [N, M, d] then gives each row M
             values, [B, M, A]. 0 where every layer has noise of its own.
         prior: is added to the action values of the expected head, where there is noise.
-        mask: A, where the last A numbers of an observation are 1 for the actions that are allowed, and no input. The
-            q_values of the others are then `FORBIDDEN`. 0 where there are no masks.
+        masking: takes observations and masks of actions out of rows of bytes; q_values of actions that are not allowed
+            are then `FORBIDDEN`. None where there are no masks.
     """
 
-    def __init__(self, encoder: Encoder, head: Head, index: int = 0, prior: Prior | None = None, mask: int = 0) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Head,
+        index: int = 0,
+        prior: Prior | None = None,
+        masking: Masking | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.prior, self.index, self.mask = prior, index, mask
+        self.prior, self.index, self.masking = prior, index, masking
         self.noise_sizes = encoder.noise_sizes + head.noise_sizes
         self.noise_size = index or sum(a + b for a, b in self.noise_sizes)
 
     def forward(
-        self, observation: Tensor, noise: Tensor | None, levels: Tensor | None = None, *, autocast: bool = False
+        self,
+        observation: Tensor | Masked,
+        noise: Tensor | None,
+        levels: Tensor | None = None,
+        *,
+        autocast: bool = False,
     ) -> Values:
         """Values of every action at each observation, in the typed tuple of the head.
 
         With autocast the encoder computes in bfloat16. The head never does: it would round close values to equal ones.
         """
-        if self.mask:
-            return self._masked(observation, noise, levels, autocast)
-        return self._values(observation, noise, levels, autocast)
+        if self.masking is None:
+            return self._values(observation, noise, levels, autocast)  # type: ignore[arg-type]
+        masked = observation if isinstance(observation, Masked) else split_masks(self.masking, observation)
+        return only_allowed(self._values(masked.observation, noise, levels, autocast), masked.allowed)
 
-    def allowed(self, observation: Tensor) -> Tensor:
-        """Which actions [..., A] the masks in observations [..., n] allow."""
-        return observation[..., -self.mask :] != 0
-
-    def _masked(self, observation: Tensor, noise: Tensor | None, levels: Tensor | None, autocast: bool) -> Values:
-        values: Any = self._values(observation[..., : -self.mask], noise, levels, autocast)
-        allowed = self.allowed(observation)
-        if values.q_values.dim() > allowed.dim():
-            allowed = allowed.unsqueeze(-2)  # for all values of a state, under several indices
-        result: Values = values._replace(q_values=values.q_values.masked_fill(~allowed, FORBIDDEN))
-        return result
-
-    def _values(self, observation: Tensor, noise: Tensor | None, levels: Tensor | None, autocast: bool) -> Values:
+    def _values(
+        self, observation: Tensor | list[Tensor], noise: Tensor | None, levels: Tensor | None, autocast: bool
+    ) -> Values:
         layers = self._layer_noise(noise)
         depth = len(self.encoder.noise_sizes)
         if not autocast:
             features = self.encoder(observation, layers[:depth])
         else:
-            with torch.autocast(observation.device.type, torch.bfloat16):
+            with torch.autocast(next(self.parameters()).device.type, torch.bfloat16):
                 features = self.encoder(observation, layers[:depth]).float()
         values: Values = self.head(features, layers[depth:], levels)
         if self.prior is None or noise is None:
@@ -89,6 +96,15 @@ class QNetwork(nn.Module):
     def noisy_layers(self) -> dict[str, NoisyLinear | IndexLinear]:
         """The noisy layers by name, in the order of their noise."""
         return {name: layer for name, layer in self.named_modules() if isinstance(layer, NoisyLinear | IndexLinear)}
+
+
+def only_allowed(values: Values, allowed: Tensor) -> Values:
+    """The values of a head with `FORBIDDEN` in place of the q_values that the masks [..., A] do not allow."""
+    if values.q_values.dim() > allowed.dim():
+        allowed = allowed.unsqueeze(-2)  # for all values of a state, under several indices
+    whole: Any = values
+    result: Values = whole._replace(q_values=values.q_values.masked_fill(~allowed, FORBIDDEN))
+    return result
 
 
 def flatten_parameters(module: nn.Module) -> Tensor:

@@ -43,6 +43,7 @@ class Console:
         self._step = initial_step
         self._returns: deque[float] = deque(maxlen=RETURNS_SHOWN)
         self._eval_return: float | None = None
+        self._collecting: dict[str, float] = {}  # the newest measures of actors and learner
         self._marks = deque([(time.monotonic(), initial_step)], maxlen=RATE_WINDOW)
         self._bar: Any = self._open_bar() if enabled and self._stream.isatty() else None
         self._period = REDRAW_SECONDS if self._bar is not None else LINE_SECONDS
@@ -63,7 +64,8 @@ class Console:
 
         Args:
             step: environment steps so far.
-            **values: `episode_return` of an episode that ended, `eval_return` of an evaluation.
+            **values: `episode_return` of an episode that ended, `eval_return` of an evaluation; where actors collect,
+                `learner_wait`, `actor_wait` and `staleness`.
         """
         self._step = max(step, self._step)  # an evaluation may arrive after its step
         if values:
@@ -71,7 +73,10 @@ class Console:
         if time.monotonic() >= self._due:
             self._show()
 
-    def _record(self, episode_return: float | None = None, eval_return: float | None = None) -> None:
+    def _record(
+        self, episode_return: float | None = None, eval_return: float | None = None, **collecting: float
+    ) -> None:
+        self._collecting.update(collecting)
         if episode_return is not None:
             self._returns.append(episode_return)
         if eval_return is not None:
@@ -116,6 +121,11 @@ class Console:
             parts.append(f"return {shown(sum(self._returns) / len(self._returns))}")
         if self._eval_return is not None:
             parts.append(f"eval {shown(self._eval_return)}")
+        for name, words in (("learner_wait", "learner waits"), ("actor_wait", "actors wait")):
+            if name in self._collecting:
+                parts.append(f"{words} {self._collecting[name]:.0%}")
+        if "staleness" in self._collecting:
+            parts.append(f"staleness {self._collecting['staleness']:.0f}")
         rate = self._rate()
         if rate > 0.0:
             parts += [f"{rate:,.0f} steps/s", f"{_clock((self._total - step) / rate)} left"]

@@ -53,13 +53,13 @@ def plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: fl
     Raises:
         UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
     """
-    with _told(out):
+    with told(out):
         _plot_learning_curve(metrics_path, out, title, threshold)
 
 
 def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: float | None) -> None:
     series = read_series(metrics_path, CURVES)
-    figure, axes = _figure(title, 8.0, 4.6)
+    figure, axes = new_figure(title, 8.0, 4.6)
     _draw_training(axes, *series["train/episode_return"])
     _draw_evaluation(axes, series, "eval_noisy", ORANGE, "evaluation with noise")
     _draw_evaluation(axes, series, "eval", BLUE, "evaluation (mean network)")
@@ -72,7 +72,7 @@ def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: f
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return per episode")
     axes.xaxis.set_major_formatter(_thousands)
-    _finish(figure, axes, out)
+    write_figure(figure, axes, out)
 
 
 def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
@@ -86,12 +86,12 @@ def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
     Raises:
         UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
     """
-    with _told(out):
+    with told(out):
         _plot_evaluation(results, out)
 
 
 def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
-    figure, axes = _figure(_evaluation_title(results), 8.0, 1.7 + 1.05 * max(1, len(results)))
+    figure, axes = new_figure(_evaluation_title(results), 8.0, 1.7 + 1.05 * max(1, len(results)))
     for row, result in enumerate(results):
         _draw_agent(axes, row, result, PALETTE[row % len(PALETTE)], first=row == 0)
     axes.set_yticks(range(len(results)), [_label(result) for result in results], parse_math=False)
@@ -100,11 +100,11 @@ def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
     axes.margins(x=0.05)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("return per episode")
-    _finish(figure, axes, out)
+    write_figure(figure, axes, out)
 
 
 @contextmanager
-def _told(out: Path) -> Iterator[None]:
+def told(out: Path) -> Iterator[None]:
     """Makes one sentence of whatever goes wrong in drawing: no picture is worth a traceback."""
     try:
         with warnings.catch_warnings():
@@ -120,7 +120,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= MAX_CHARACTERS else f"…{text[1 - MAX_CHARACTERS :]}"
 
 
-def _figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
     """An empty drawing in the style of all pictures; never pyplot, whose state is global."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -140,7 +140,8 @@ def _figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _finish(figure: Figure, axes: Axes, out: Path) -> None:
+def write_figure(figure: Figure, axes: Axes, out: Path) -> None:
+    """Writes the drawing with the legend of its axes below; raises UserError where the disk refuses."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from agent.config.run import WandbConfig
 
 Config = Mapping[str, Any]
-SHOWN = {"train/episode_return": "episode_return", "eval/return_mean": "eval_return"}  # on the console
+SHOWN = {  # on the console
+    **{"train/episode_return": "episode_return", "eval/return_mean": "eval_return"},
+    **{f"collect/{name}": name for name in ("learner_wait", "actor_wait", "staleness")},
+}
 
 
 class Tracker:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.common.arrays import Array, double, finite_or, keep_largest, restore_array, single
+from agent.common.arrays import Array, as_array, double, finite_or, keep_largest, restore_array, single
 from agent.common.observation import ObservationSpec, as_spec
 from agent.common.seeding import Generator
 from agent.replay.batch import Batch, Sample
@@ -83,6 +83,17 @@ class PrioritisedReplay(Replay):
         assert rows is not None
         assert priority is not None
         self._tree.put(rows, self._raised(self.place.put(priority)))
+
+    def prioritise(self, end: int, priority: np.ndarray) -> None:
+        """Stores first priorities [T, E] of the newest T rows, before row `end`; NaN leaves what `add` has stored.
+
+        Rows that are no starts, or that are overwritten already, stay as they are.
+        """
+        held = priority[-(self.rows - self._frames.stack) :]
+        rows = (end - len(held) + np.arange(len(held)))[:, None] % self.rows * self.num_envs + np.arange(self.num_envs)
+        known = np.isfinite(held) & (as_array(self._tree.leaves[rows.ravel()]).reshape(rows.shape) > 0.0)
+        if known.any():
+            self.update_priorities(self.place.put(rows[known]), held[known].astype(np.float64))
 
     def _at_shares(self, share: Array, beta: Array | float) -> tuple[tuple[Array, ...], Array, Array]:
         """The transitions at shares [B] of the sum of all priorities, their weights [B], and their rows [B]."""

@@ -128,6 +128,10 @@ class Replay:
         self._frames.put(self.head, next_observation, ~self._fresh)
         self._fresh = ~ended
 
+    def waiting(self) -> np.ndarray:
+        """Which environments [E] begin a transition with the next `add`; the others only reset."""
+        return self._fresh.copy()
+
     def cut(self, copies: np.ndarray) -> None:
         """Ends the episodes of some copies of the environment, bool [E], as truncations with their newest transition.
 

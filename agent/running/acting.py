@@ -1,5 +1,6 @@
 """A saved agent to be used from Python: observations in, actions out, all of them NumPy's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from agent.running.evaluation import EvaluationPolicy
 from agent.running.fetching import agent_file
 from agent.running.player import Player, load_player
 from envs.batches import first_leaf, is_batch
+from envs.masks import source_of
 from envs.rules import are_truths
 
 
@@ -40,13 +42,15 @@ class LoadedAgent:
         Args:
             observation: as the environment gives it, or as a vector environment gives those of n copies.
             mask: [actions] for an observation, [n, actions] for a batch, of bools or of 0 and 1: which actions are
-                allowed, in the order of `q_values`, as in Gymnasium's `info["action_mask"]`. None allows all.
+                allowed, in the order of `q_values`, as in Gymnasium's `info["action_mask"]`. None allows all, or what
+                the mask allows that is a part of the observation.
 
         Raises:
             ValueError: the shape of the observation is neither; the mask is no such array, or allows no action.
         """
+        observation, own = self._without_mask(observation)
         values, batched = self._values(observation)
-        if mask is not None:
+        if (mask := own if mask is None else mask) is not None:
             allowed = _checked_mask(mask, tuple(values.shape) if batched else tuple(values.shape[1:]))
             values = values.masked_fill(~torch.from_numpy(allowed).to(values.device), -torch.inf)
         actions = self._task.to_environment(greedy(values).cpu().numpy())
@@ -58,17 +62,27 @@ class LoadedAgent:
         Raises:
             ValueError: the observation's shape is not the environment's.
         """
-        values, batched = self._values(observation)
+        values, batched = self._values(self._without_mask(observation)[0])
         return values.cpu().numpy() if batched else values[0].cpu().numpy()
+
+    def _without_mask(self, observation: Any) -> tuple[Any, Any]:
+        """An observation without the part that is its mask, and that part; None where there is no such part."""
+        source, wrapping = source_of(self._task.action_mask), self._task.wrapping
+        if source is None or source[0] == "info" or wrapping.wraps or not isinstance(observation, Mapping):
+            return observation, None
+        mask = source[1]
+        kept = [name for name in wrapping.parts or observation if name != mask]
+        rest = {name: observation[name] for name in kept}
+        return rest[kept[0]] if len(kept) == 1 else rest, observation.get(mask)
 
     def _values(self, observation: Any) -> tuple[torch.Tensor, bool]:
         """The values [n, actions], and whether the observation was a batch."""
         observe = self._task.observe
         if self._masked:  # where a mask is given, `act` applies it
             one = (observation, np.ones(self._task.actions, np.int8))
-            batched = is_batch(observe.space.spaces[0], observation)  # type: ignore[attr-defined]
+            batched = is_batch(observe.plain.space, observation)
             if batched:
-                count = len(first_leaf(observe.space.spaces[0], observation))  # type: ignore[attr-defined]
+                count = len(first_leaf(observe.plain.space, observation))
                 observation = (observation, np.ones((count, self._task.actions), np.int8))
             array = observe(observation if batched else observe.stack([one]))
         else:

@@ -2,13 +2,14 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from agent.common.errors import UserError
+from agent.common.masking import masked_spec
 from agent.common.observation import ObservationSpec, packed
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
@@ -17,7 +18,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
 from envs.make import Task, load_saved_task
-from envs.masks import OFF, key_of
+from envs.masks import OFF, source_of
 from envs.observed_parts import Where
 from envs.wrapping import wrapping_of
 
@@ -96,19 +97,12 @@ def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
     actions = said.get("actions")
     if not isinstance(form, dict) or type(actions) is not int or not 0 < actions <= MAX_ACTIONS:
         raise UserError(f"{path} is damaged: it does not describe its observations and actions")
-    if _action_mask(said, path) != OFF:
-        return _masked(form, actions, path)
-    return _packed(form, path) if "parts" in form else _part(form, path)
-
-
-def _masked(form: dict[str, Any], actions: int, path: Path) -> ObservationSpec:
-    """A vector that ends with a mask of actions."""
-    spec = _part(form, path)
-    if not (len(spec.shape) == 1 and spec.shape[0] > actions):
-        raise UserError(
-            f"{path} is damaged: its observations are {form!r:.80}, which hold no mask of {actions} actions"
-        )
-    return replace(spec, mask=actions)
+    spec = _packed(form, path) if "parts" in form else _part(form, path)
+    if _action_mask(said, path) == OFF:
+        return spec
+    if form.get("mask") != actions:
+        raise UserError(f"{path} is damaged: its observations have masks of {form.get('mask')!r:.80} actions")
+    return masked_spec(spec, actions)
 
 
 def _packed(form: dict[str, Any], path: Path) -> ObservationSpec:
@@ -144,7 +138,7 @@ def _action_mask(said: dict[str, Any], path: Path) -> str:
     if not isinstance(action_mask, str):
         raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}")
     try:
-        key_of(action_mask)
+        source_of(action_mask)
     except UserError:
         raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}") from None
     return action_mask

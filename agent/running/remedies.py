@@ -49,14 +49,14 @@ def _smaller(task: Task) -> Iterator[tuple[str, ObservationSpec]]:
         yield _wrappers(task, "ResizeObservation", f"shape:[{SIDE},{SIDE}]"), _changed(spec, _resized)
     if any(image.shape[0] // image.stack in (3, 4) and image.stack == 1 for image in images):
         yield _wrappers(task, "GrayscaleObservation", ""), _changed(spec, _grey)
-    if (fewer := without_part(task.observe)) is not None:
+    if (fewer := without_part(task.observe.plain)) is not None:
         names, smaller = fewer
         yield f"env.observation=[{','.join(names)}]", smaller
 
 
 def _wrappers(task: Task, name: str, argument: str) -> str:
     """The option that puts a wrapper on the images."""
-    parts = [f"part:{part}" for part in image_parts(task.observe)] or [""]
+    parts = [f"part:{part}" for part in image_parts(task.observe.plain)] or [""]
     each = [",".join(filter(None, (argument, part))) for part in parts]
     return f"env.wrappers=[{','.join(f'{{{name}:{{{one}}}}}' if one else name for one in each)}]"
 
@@ -64,7 +64,7 @@ def _wrappers(task: Task, name: str, argument: str) -> str:
 def _changed(spec: ObservationSpec, change: Callable[[ObservationSpec], ObservationSpec]) -> ObservationSpec:
     """The form with its images of bytes changed."""
     if spec.parts:
-        return packed([_changed(part, change) for part in spec.parts], spec.stack)
+        return packed([_changed(part, change) for part in spec.parts], spec.stack, spec.mask)
     return change(spec) if spec.is_image and spec.dtype == "uint8" else spec
 
 

@@ -61,6 +61,7 @@ def train(
     place = Folder(folder)  # now: an environment may change the current folder
     home = place.path
     task = task_of(config, folder, resumed=begun is not None)
+    config = replace(config, env=replace(config.env, action_mask=task.action_mask))  # what `auto` has found stays
     agent, plan = build_agent(config, task, device)
     by_actors = config.collect.engine == "ray"
     rings = rings_of(config, task) if by_actors else None

@@ -1,7 +1,7 @@
 """Losses in NumPy on a CPU, and their derivatives with respect to the streams' outputs. Tests compare with autograd.
 
 A loss is made for a config and a head. It takes outputs of the streams, [B, A] or [B, A, K]: `outputs` of the online
-network at s, `next_outputs` of the target network at s', and `selector`, whose values select the next action.
+network at s and `next_outputs` of the target network at s'; `next_action` [B] is the one that is selected at s'.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from agent.compute.numpy.network import Q_VALUES
 from agent.config.algorithm import AgentConfig
 from agent.networks.heads.base import Head
 from agent.networks.heads.categorical import CategoricalHead
@@ -17,7 +16,7 @@ from agent.networks.heads.expected import ExpectedHead
 from agent.replay.batch import Batch
 
 Array = np.ndarray
-#: batch, outputs, next_outputs, selector, weight [B] or None → loss, gradient for `outputs`, priorities [B] or None
+#: batch, outputs, next_outputs, next_action, weight [B] or None → loss, gradient for `outputs`, priorities [B] or None
 Loss = Callable[[Batch[np.ndarray], Array, Array, Array, Array | None], tuple[Any, Array, Array | None]]
 
 TINY = np.float32(np.finfo(np.float32).tiny)
@@ -29,11 +28,11 @@ def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
     starts = np.arange(config.batch_size) * head.shape[0]  # where a row of values [B, A] begins
 
     def loss(
-        batch: Batch[np.ndarray], outputs: Array, next_outputs: Array, selector: Array, weight: Array | None
+        batch: Batch[np.ndarray], outputs: Array, next_outputs: Array, next_action: Array, weight: Array | None
     ) -> tuple[Any, Array, Array | None]:
         rows = starts if len(outputs) == len(starts) else np.arange(0, outputs.size, outputs.shape[1])
         chosen = rows + batch.action
-        target = next_outputs.take(rows + selector.argmax(axis=1))
+        target = next_outputs.take(rows + next_action)
         target *= batch.discount
         target += batch.reward
         if limits is not None:
@@ -52,13 +51,13 @@ def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
 
 def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
     """KL(target ‖ prediction) of masses on atoms: see agent/networks/heads/categorical.py."""
-    atoms, limits, q_values = head.atoms.numpy(), config.target_range, Q_VALUES[CategoricalHead](head)
+    atoms, limits = head.atoms.numpy(), config.target_range
 
     def loss(
-        batch: Batch[np.ndarray], outputs: Array, next_outputs: Array, selector: Array, weight: Array | None
+        batch: Batch[np.ndarray], outputs: Array, next_outputs: Array, next_action: Array, weight: Array | None
     ) -> tuple[Any, Array, Array | None]:
         rows = np.arange(len(outputs))
-        masses = np.exp(_log_softmax(next_outputs[rows, q_values(selector).argmax(axis=1)]))
+        masses = np.exp(_log_softmax(next_outputs[rows, next_action]))
         positions = np.multiply.outer(batch.discount, atoms)
         positions += batch.reward[:, None]
         target = project(masses, positions if limits is None else positions.clip(*limits), atoms)

@@ -19,7 +19,7 @@ from agent.networks.heads.base import Stream
 from agent.networks.heads.categorical import CategoricalHead
 from agent.networks.heads.expected import ExpectedHead
 from agent.networks.heads.quantile import QuantileHead
-from agent.networks.q_network import QNetwork
+from agent.networks.q_network import FORBIDDEN, QNetwork
 from agent.noise.layers import NoisyLinear
 
 
@@ -61,7 +61,7 @@ class NumpyNetwork:
         self._advantage = _stream(head.advantage, on_observation and not self._trunk)
         self._value = None if head.value is None else _stream(head.value, on_observation and not self._trunk)
         self._shape = (-1, *head.shape)
-        self._q_values = Q_VALUES[type(head)](head)
+        self._q_values, self._masking = Q_VALUES[type(head)](head), network.masking
         ends = np.cumsum([0, *(size for pair in network.noise_sizes for size in pair)]).tolist()
         cuts = [(..., slice(a, b)) for a, b in pairwise(ends)]
         self._cuts = list(zip(cuts[::2], cuts[1::2], strict=True))
@@ -72,7 +72,7 @@ class NumpyNetwork:
         encoder, layers = network.encoder, [module for module in network.modules() if isinstance(module, NoisyLinear)]
         known = type(encoder) is MLPEncoder or PatchConvolution.fits(encoder)
         on_cpu = next(network.parameters()).device.type == "cpu"
-        plain = not network.index and not network.mask and all(layer.factorised for layer in layers)
+        plain = not network.index and all(layer.factorised for layer in layers)
         learns = all(parameter.requires_grad for parameter in network.parameters())
         return known and _norms_fit(encoder) and plain and learns and type(network.head) in Q_VALUES and on_cpu
 
@@ -81,10 +81,21 @@ class NumpyNetwork:
 
         Each draw applies to B / N consecutive rows.
         """
-        return self._q_values(self.outputs(self.read(observation), noise))
+        return self.q_values(self.outputs(self.read(observation), noise), self.allowed(observation))
+
+    def q_values(self, outputs: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
+        """q_values [B, A] for outputs of the streams, of which the masks [B, A], if any, allow some alone."""
+        values = self._q_values(outputs)
+        return values if allowed is None else np.where(allowed, values, np.float32(FORBIDDEN))
+
+    def allowed(self, observation: np.ndarray) -> np.ndarray | None:
+        """The masks of actions [B, A] that come with observations; None where there are none."""
+        return None if self._masking is None else self._masking.allowed(observation)
 
     def read(self, observation: np.ndarray) -> np.ndarray:
         """Observations as `outputs` and `vjp` take them: floats [B, inputs], or the patches of images."""
+        if self._masking is not None:
+            observation = self._masking.observed(observation)
         if self._convolution is not None:
             return self._convolution.patches(observation)
         return observation if observation.dtype == np.float32 else observation.astype(np.float32)

@@ -8,9 +8,11 @@ import numpy as np
 
 from agent.common.errors import UserError, words_of
 from agent.config.run import TrainConfig
+from agent.replay.ring import Replay
 from agent.running.build import build_envs, build_player
 from agent.running.collector import Collector
 from agent.running.distributed.chunk import Chunk, Failure, Recorder, Setup, Weights, load_weights
+from agent.running.distributed.priorities import FirstPriorities
 from agent.running.failures import is_environments_own
 from agent.running.resources import prepare_cpu
 
@@ -87,6 +89,11 @@ class Actor:
         task, recorder = self._setup.task, self._recorder
         self._setup.register()
         agent = build_player(self._config, task, self._setup.config.seed)
+        if (wanted := self._config.agent).priority.enabled:
+            capacity = (self._config.collect.chunk + wanted.n_step) * self._config.num_envs
+            options: dict[str, Any] = {"n_step": wanted.n_step, "gamma": wanted.gamma}
+            newest = Replay(capacity, self._config.num_envs, task.observation, **options)
+            recorder.priorities = FirstPriorities(agent, newest)
         envs: Any = build_envs(self._config, task)
         with np.errstate(all="ignore"):
             return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]

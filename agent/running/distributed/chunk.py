@@ -18,6 +18,7 @@ from agent.learning.dqn import DQN
 from agent.networks.encoder_registry import register_encoder
 from agent.networks.heads.registry import register_head
 from agent.networks.q_network import persistent_buffers
+from agent.running.distributed.priorities import FirstPriorities
 from envs.make import Task
 
 #: Ape-X's ladder: actor i of N acts by ε^(1 + α·i/(N − 1)) (Horgan et al. 2018, arXiv 1803.00933, §4).
@@ -45,6 +46,7 @@ class Chunk(NamedTuple):
     truncated: np.ndarray  # [T, E]
     observation: np.ndarray  # [T, E, *shape], after each step
     life_lost: np.ndarray | None  # [T, E]
+    priority: np.ndarray | None  # [T, E], for a prioritised replay; NaN: not known
     steps: tuple[int, ...]  # real transitions of each vector step
     episodes: tuple[tuple[int, float, int], ...]  # vector step, return and length of each episode that ended
     lines: tuple[str, ...]  # for the console
@@ -138,6 +140,7 @@ class Recorder:
     def __init__(self, spec: ObservationSpec) -> None:
         self._newest = -spec.stored_shape[0] if spec.stack > 1 else 0
         self.console = self
+        self.priorities: FirstPriorities | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -150,6 +153,8 @@ class Recorder:
     def begin(self, observation: np.ndarray) -> None:
         """Takes the first observations, as a replay does."""
         self._first = self._stored(observation)
+        if self.priorities is not None:
+            self.priorities.begin(observation)
 
     def add(self, *row: Any) -> None:
         """Takes a vector step, as a replay does."""
@@ -157,6 +162,8 @@ class Recorder:
         arrays = action, np.asarray(reward, np.float32), terminated, truncated
         self._rows.append((*(array.copy() for array in arrays), self._stored(observation)))
         self._lost.append(life_lost)
+        if self.priorities is not None:
+            self.priorities.add(*row)
 
     def _stored(self, observation: np.ndarray) -> np.ndarray:
         return (observation[:, self._newest :] if self._newest else observation).copy()
@@ -186,6 +193,7 @@ class Recorder:
             observation=observation,
             first=self._first,
             life_lost=lost,
+            priority=None if self.priorities is None else self.priorities.of_chunk(),
             episodes=tuple(self._episodes),
             lines=tuple(self._lines),
         )

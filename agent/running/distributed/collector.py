@@ -13,6 +13,7 @@ from agent.learning.dqn import DQN
 from agent.networks.encoder_registry import own_encoders
 from agent.networks.heads.registry import own_heads
 from agent.records.tracking import Tracker
+from agent.replay.prioritised import PrioritisedReplay
 from agent.replay.rings import AnyRings
 from agent.running.distributed.chunk import Chunk, Setup, shared_out, weights_of
 from agent.running.distributed.cluster import Cluster
@@ -142,6 +143,8 @@ class RayCollector:
         for i, reward in enumerate(chunk.reward):
             lost = None if chunk.life_lost is None else chunk.life_lost[i]
             ring.add(chunk.action[i], reward, chunk.terminated[i], chunk.truncated[i], chunk.observation[i], lost)
+        if chunk.priority is not None and isinstance(ring, PrioritisedReplay):
+            ring.prioritise(ring.head, chunk.priority)
         counted = before + np.add.accumulate(chunk.steps)
         self.step = int(counted[-1])
         for line in chunk.lines:

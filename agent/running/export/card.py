@@ -26,7 +26,7 @@ The interval is of episodes of this one agent, and says nothing of others that t
 from agent import load_agent
 
 agent = load_agent("{name}")
-action = agent.act(observation)  # one of {env_id}, or a batch
+action = agent.act(observation{mask})  # one of {env_id}, or a batch
 ```
 """
 _HEADS = {"categorical": "C51", "quantile": "QR-DQN", "implicit_quantile": "IQN"}
@@ -71,6 +71,7 @@ def card(
         evaluation=file,
         shell=f"{train}\n{play}" if train else play,
         name=name,
+        mask="" if description.get("action_mask", "off") == "off" else ", mask=mask",
     )
 
 

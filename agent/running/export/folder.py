@@ -11,6 +11,7 @@ from agent.running.export.graph import write_onnx
 from agent.running.export.inputs import Input
 from agent.running.player import Player
 from envs.make import Task
+from envs.masks import source_of
 
 ONNX, README = "agent.onnx", "README.md"
 #: Draws of ε from the base distributions, of mean 0 and variance 1, in NumPy.
@@ -20,6 +21,10 @@ DRAWS = {
     "laplace": "rng.laplace(0, 0.5**0.5, (1, {size}))",
     "logistic": "rng.logistic(0, 3**0.5 / np.pi, (1, {size}))",
 }
+#: Packages whose environments are Gymnasium's own, or are made by this project.
+OURS = {"gymnasium", "envs", "ale_py", "shimmy", "__main__"}
+#: Packages that do not register their environments when they are imported.
+REGISTERING = {"minatar": "import minatar.gym\n\nminatar.gym.register_envs()\n"}
 TEXT = """\
 # {env_id}, a saved agent as ONNX
 
@@ -110,7 +115,7 @@ def _notes(player: Player, noise: bool) -> str:
         notes.append(f"`noise` holds {drawn}; zeros give the mean network.")
     if player.task.observation.mask:
         notes.append("`action_mask` holds 1 for the actions that are allowed, and 0 for the others.")
-    if not _is_plain(player.task):
+    if not _is_plain(player.task) and not _of_package(player.task):
         notes.append("The observations are those of the environment as noisy-dqn makes it, with its wrappers.")
     return "".join(f"\n{note}\n" for note in notes)
 
@@ -118,7 +123,7 @@ def _notes(player: Player, noise: bool) -> str:
 def _program(player: Player, inputs: Sequence[Input], noise: bool) -> str:
     task = player.task
     values = [f"{item.name!r}: np.asarray({item.source}, {item.dtype.name!r})[None]" for item in inputs]
-    imports, env = _environment(task)
+    imports, env = _of_package(task) or _environment(task)
     if noise:
         draw = DRAWS[player.noise.distribution].format(size=player.noise.size)
         values.append(f"'noise': {draw}.astype('float32')")
@@ -128,12 +133,26 @@ def _program(player: Player, inputs: Sequence[Input], noise: bool) -> str:
     return CODE.format(file=ONNX, imports=imports, env=env, values=joined, action=action)
 
 
+def _of_package(task: Task) -> tuple[str, str] | None:
+    """As `_environment`, for a task that another package makes and this project puts nothing around; else None."""
+    entry = gym.spec(task.id).entry_point
+    module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "__main__")
+    package = module.partition(".")[0]
+    if package in OURS or task.wrapping.description() or task.observation.mask:
+        return None
+    arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
+    limit = "" if task.time_limit is None else f", max_episode_steps={task.time_limit}"
+    made = f"gym.make({task.id!r}{arguments}{limit})".replace("'", '"')
+    return REGISTERING.get(package, f"import {package}  # registers the environment\n"), made
+
+
 def _environment(task: Task) -> tuple[str, str]:
     """What to import, and the expression that makes the environment."""
     if not _is_plain(task):
         around = task.wrapping.description()
         wrapping = f"wrapping_of({around.get('observation', [])!r}, {around.get('wrappers', [])!r})"
-        made = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping})"
+        mask = f", {task.action_mask!r}" if _is_pair(task) else ""
+        made = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping}{mask})"
         return "\nfrom envs.single import make_single\nfrom envs.wrapping import wrapping_of\n", made
     arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
     limit = "" if task.time_limit is None else f", max_episode_steps={task.time_limit}"
@@ -143,4 +162,11 @@ def _environment(task: Task) -> tuple[str, str]:
 def _is_plain(task: Task) -> bool:
     """Whether Gymnasium alone makes the environment, as it is."""
     entry = gym.spec(task.id).entry_point
-    return not task.wrapping.description() and isinstance(entry, str) and entry.startswith("gymnasium.envs.")
+    bare = not task.wrapping.description() and not _is_pair(task)
+    return bare and isinstance(entry, str) and entry.startswith("gymnasium.envs.")
+
+
+def _is_pair(task: Task) -> bool:
+    """Whether its environment gives observations beside masks, which it observed among them."""
+    source = source_of(task.action_mask)
+    return source is not None and source[0] == "observation"

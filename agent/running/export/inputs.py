@@ -13,9 +13,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agent.common.errors import UserError
+from agent.networks.masking import Masked
 from envs.leaves import leaves_of
 from envs.make import Task
-from envs.masks import OFF, key_of
+from envs.masks import MaskedObserver, source_of
 from envs.observations import Observer
 from envs.observed_parts import PartsObserver
 
@@ -52,13 +53,12 @@ def inputs_of(task: Task) -> list[Input]:
     Raises:
         UserError: where a part is a text, which ONNX's models of this kind do not take.
     """
-    space, key = task.observe.space, key_of(task.action_mask) if task.action_mask != OFF else None
-    if key is None:
-        found = list(_named(space, "observation", "observation"))
-    else:
+    space, source = task.observe.space, source_of(task.action_mask)
+    pairs = source is not None and source[0] == "observation"  # as the environment gives them with its mask taken out
+    found = list(_named(task.observe.plain.space, "observation", "observation[0]" if pairs else "observation"))
+    if source is not None:
         assert isinstance(space, spaces.Tuple)
-        found = list(_named(space.spaces[0], "observation", "observation"))
-        found.append(Input("action_mask", f"info[{key!r}]", space.spaces[1]))
+        found.append(Input("action_mask", "observation[1]" if pairs else f"info[{source[1]!r}]", space.spaces[1]))
     if texts := [item.name for item in found if isinstance(item.space, spaces.Text)]:
         raise UserError(f"{task.id} observes a text ({texts[0]}), which to=onnx cannot take: leave it out in training")
     return found
@@ -135,6 +135,21 @@ class ObserveParts(nn.Module):
         return [part([leaves[i] for i in taken]).reshape(-1, *shape) for part, taken, shape in rows]
 
 
+class ObserveMasked(nn.Module):
+    """What a MaskedObserver does, without the rows of bytes: leaves, of which the last is a mask → Masked."""
+
+    def __init__(self, observe: MaskedObserver) -> None:
+        super().__init__()
+        self.observation, self.alone = observing(observe.plain), len(observe.spec.parts) == 1
+
+    def forward(self, leaves: Sequence[Tensor]) -> Masked:
+        """Observations and masks, as a QNetwork takes them."""
+        found = self.observation(leaves[:-1])
+        return Masked(found[0] if self.alone and isinstance(found, list) else found, leaves[-1] != 0)
+
+
 def observing(observe: Observer) -> nn.Module:
     """The module for an observer."""
+    if isinstance(observe, MaskedObserver):
+        return ObserveMasked(observe)
     return ObserveParts(observe) if isinstance(observe, PartsObserver) else Observe(observe)

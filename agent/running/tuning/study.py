@@ -198,9 +198,9 @@ class Study:
         return Result(frozen.number, state, score, settings, *found)
 
     def importances(self) -> dict[str, float]:
-        """How much of the scores' variance each option explains (PED-ANOVA, Watanabe et al. 2023), the most first.
+        """How much each option matters for a place among the best trials (PED-ANOVA, Watanabe et al. 2023).
 
-        Empty where there are too few trials to tell.
+        The sum is 1. Empty where there are too few trials to tell.
         """
         import optuna
 

@@ -1,0 +1,33 @@
+"""Observations and masks of actions taken out of rows of bytes, as tensors; see `agent.common.masking`."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from agent.common.masking import Masking
+
+
+class Masked(NamedTuple):
+    """Observations beside their masks; observations of several parts are rows of bytes, or a list of the parts."""
+
+    observation: Tensor | list[Tensor]
+    allowed: Tensor  # bool [..., A]
+
+
+def split(masking: Masking, rows: Tensor) -> Masked:
+    """Observations and masks of rows [..., n] of bytes, or of floats, which hold every byte exactly.
+
+    Of rows of floats the observations are floats of the same dtype.
+    """
+    frames = rows.to(torch.uint8).reshape(*rows.shape[:-1], *masking.frames)
+    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=rows.device)
+    bits = (frames[..., -1, masking.bits].unsqueeze(-1) >> places) & 1
+    allowed = bits.flatten(-2)[..., : masking.actions] != 0
+    if not masking.alone:
+        return Masked(rows, allowed)
+    form = masking.inner
+    x = frames[..., : masking.end].flatten(-2).contiguous()
+    x = x.view(torch.float32) if form.dtype == "float32" else x != 0 if form.dtype == "bool" else x
+    x = x.reshape(*rows.shape[:-1], *form.shape)
+    return Masked(x.to(rows.dtype) if rows.is_floating_point() else x, allowed)
