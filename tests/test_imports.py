@@ -24,7 +24,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
 PROGRAMS = {"train", "evaluate", "compare", "share"}
 #: Of the package that concerns the command line, who knows Hydra.
-COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "errors", "overrides", "presets")}
+COMMAND = {
+    f"agent.command.{name}"
+    for name in ("arguments", "composing", "errors", "jobs", "overrides", "presets", "watching")
+}
 #: Of the comparison of runs, who draws.
 DRAWING = ("canvas", "figures", "score_figures")
 #: The only files that may import these, anywhere in them.
