@@ -45,7 +45,6 @@ def main(cfg: DictConfig) -> float | None:
             if apart is None:
                 return run(options, overrides, folder)
             return apart.go_on(lambda resume: run(options | resume, overrides, folder))
-    return None
 
 
 def run(options: dict[str, Any], overrides: list[str], folder: Path) -> float | None:

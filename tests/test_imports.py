@@ -25,8 +25,7 @@ FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package i
 PROGRAMS = {"train", "evaluate", "compare", "share"}
 #: Of the package that concerns the command line, who knows Hydra.
 COMMAND = {
-    f"agent.command.{name}"
-    for name in ("arguments", "composing", "errors", "jobs", "overrides", "presets", "watching")
+    f"agent.command.{name}" for name in ("arguments", "composing", "errors", "jobs", "overrides", "presets", "watching")
 }
 #: Of the comparison of runs, who draws.
 DRAWING = ("canvas", "figures", "score_figures")
@@ -230,6 +229,7 @@ def test_only_the_command_line_imports_by_name() -> None:
     assert {name for name in FILES if "agent.command.composing" in edges(name)} <= {
         *PROGRAMS,
         "agent.command.functions",
+        "agent.command.watching",
     }
 
 

@@ -109,7 +109,7 @@ def _lines_to(path: Path) -> Iterator[None]:
     _flush()
     for number in (1, 2):
         os.dup2(log, number)
-    sys.stdout = sys.stderr = open(log, "w", encoding="utf-8", errors="replace", buffering=1)  # noqa: SIM115
+    sys.stdout = sys.stderr = open(log, "w", encoding="utf-8", errors="replace", buffering=1)  # noqa: SIM115, PTH123
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """What the jobs of a sweep on many cores or machines tell the process that started them: files in the sweep's folder.
 
-Each job has a note, which is replaced as it goes on, and a log of the lines that it prints. Files work wherever the runs'
-own folders do.
+Each job has a note, which is replaced as it goes on, and a log of the lines that it prints. Files work wherever the
+folders of the runs do.
 """
 
 import json
