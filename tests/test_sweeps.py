@@ -11,6 +11,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from helpers import Process, Programs
 from hydra.errors import MissingConfigException
@@ -24,6 +25,7 @@ from agent.records.jobs_console import JobsConsole
 
 INSTALLED = {distribution.metadata["Name"] for distribution in distributions()}
 needs_joblib = pytest.mark.skipif("hydra-joblib-launcher" not in INSTALLED, reason="pip install -e '.[parallel]'")
+needs_submitit = pytest.mark.skipif("hydra-submitit-launcher" not in INSTALLED, reason="pip install -e '.[slurm]'")
 SHORT = ("num_envs=2", "eval.every=0", "eval.video=false", "wandb.mode=disabled", "agent.network.hidden=[8]")
 SMALL = (*SHORT, "steps=300", "eval.episodes=1", "agent.learning_starts=128")
 #: Far more steps than a test waits for.
@@ -128,6 +130,32 @@ def test_a_job_has_one_thread_and_what_it_prints_is_prefixed(programs: Programs,
     counted = re.findall(r"^\[job (\d)\] threads: (\d+)$", result.err, re.MULTILINE)
     assert set(counted) == {("0", "1"), ("1", "1")}
     assert "jobs ended" not in result.err
+
+
+def task_of(process: Process) -> psutil.Process:
+    """The process of the one job that submitit's local executor runs."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    (task,) = [child for child in children if "submitit.core._submit" in child.cmdline()]
+    return task
+
+
+@needs_submitit
+@pytest.mark.parametrize("number", [signal.SIGUSR2, None], ids=["preempted", "undisturbed"])
+def test_a_job_that_is_preempted_goes_on_exactly(
+    programs: Programs, tmp_path: Path, number: signal.Signals | None
+) -> None:
+    words = ("-m", *SHORT, "steps=3000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=1000")
+    queued = programs.start("train", *words, "hydra/launcher=submitit_local", "seed=5", cwd=tmp_path, real=True)
+    queued.until(lambda: any(step > 300 for step in steps_of(tmp_path)))
+    if number is not None:
+        task_of(queued).send_signal(number)
+    result = queued.wait()
+    assert result.code == 0, result.err
+    assert ("resume=auto: going on with" in result.err) == (number is not None), result.err
+    (tmp_path / "serial").mkdir()
+    assert programs.run("train", *words, "seed=5", cwd=tmp_path / "serial").code == 0
+    assert_equal(agents(tmp_path / "serial"), agents(tmp_path))
+    assert set(agents(tmp_path)) == {"5_noisy_dqn_job0"}, "in the folder where it began"
 
 
 @pytest.mark.parametrize("launcher", sorted(LAUNCHERS))

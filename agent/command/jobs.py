@@ -20,6 +20,8 @@ from agent.common import beginning
 from agent.records.board import Board, Note
 from agent.records.console import report_through
 
+#: Launchers that hand jobs to a queue, which may preempt them, and outlives the process that waits for them.
+QUEUES = ("submitit_local", "submitit_slurm")
 #: Seconds between two looks at whether the sweep is to stop.
 POLL = 0.2
 
@@ -81,7 +83,9 @@ def apart(composed: HydraConf) -> Iterator[Job | None]:
     words = " ".join(composed.overrides.task)
     job = Job(board_of(composed), composed.job.num, words, composed.runtime.output_dir)
     job.board.write(job.number, replace(job.first, state="running"))
-    with _lines_to(job.board.log(job.number)), _stopped_with(job.board):
+    queued = launcher_of(composed) in QUEUES
+    stopping = _stopped_by_queue(job) if queued else _stopped_with(job.board)
+    with _lines_to(job.board.log(job.number)), stopping:
         print(words, file=sys.stderr)
         report_through(lambda step, steps: job.board.advance(job.number, step, steps))
         try:
@@ -90,6 +94,8 @@ def apart(composed: HydraConf) -> Iterator[Job | None]:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
             job.end("stopped" if code > 128 else "failed" if code else "done", job.score)
+            if queued and code > 128:
+                raise  # the queue decides whether it begins again: it is not done
         except KeyboardInterrupt:
             job.end("stopped")
         except Exception:  # a defect, which ends this job alone
@@ -155,6 +161,38 @@ def _stopped_with(board: Board) -> Iterator[None]:
         beginning.is_program = was_program
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _stopped_by_queue(job: Job) -> Iterator[None]:
+    """Saves and stops the job where its queue says so; a job that is preempted, or out of time, is queued again then.
+
+    submitit's own handler of that signal queues the job at once, and ends it in the middle of a step.
+    """
+    number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
+    queue_again: Any = signal.getsignal(number)
+    preempted = False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal preempted
+        if not preempted:
+            preempted = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit, number: stop}
+    before = {name: signal.signal(name, handler) for name, handler in handlers.items()}
+    try:
+        yield
+    except SystemExit:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        if preempted and callable(queue_again):
+            job.end("queued")
+            queue_again(number, None)  # which ends the process
+        raise
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def _quit(signum: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from agent.command import errors
 from agent.command.composing import check_sweep, register_resolvers
-from agent.command.jobs import board_of, launcher_of
+from agent.command.jobs import QUEUES, board_of, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.records.board import Board, Note
@@ -27,8 +27,8 @@ from agent.records.jobs_console import JobsConsole
 
 #: Seconds between two looks at the jobs.
 POLL = 0.2
-#: Launchers whose jobs go on when the process that waits for them ends.
-OUTLIVED = ("submitit_local", "submitit_slurm")
+#: States of a job that has ended.
+ENDED = ("done", "failed", "stopped")
 _watcher: "Watcher | None" = None
 
 
@@ -83,7 +83,7 @@ class Watcher:
         notes = self.board.notes()
         states = [note.state for note in notes.values()]
         self._console.update(
-            ended=sum(state != "running" for state in states),
+            ended=sum(state in ENDED for state in states),
             running=states.count("running"),
             step=sum(note.step for note in notes.values()),
             part=sum(1.0 if note.state == "done" else note.step / max(1, note.steps) for note in notes.values()),
@@ -121,7 +121,7 @@ class Watch(Callback):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         jobs = number_of_jobs(composed.overrides.task) if composed.runtime.choices["hydra/sweeper"] == "basic" else None
         bar = bool(config.get("log", {}).get("progress", True))
-        _watcher = Watcher(board, jobs, bar, stops=launcher not in OUTLIVED)
+        _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES)
 
 
 def _arrive() -> Watch:
@@ -174,4 +174,7 @@ def _lost(error: Exception) -> Exception:
     if type(error).__name__ == "TerminatedWorkerError":
         advice = "it may have been killed for want of memory; run fewer at once by hydra.launcher.n_jobs=<number>"
         return UserError(f"a process of the sweep has ended, and with it the sweep: {advice}")
+    if type(error).__module__.startswith("submitit."):
+        first = str(error).partition("\n")[0]
+        return UserError(f"a job of the sweep was lost ({first}): its own lines are in jobs/ of the sweep's folder")
     return error

@@ -25,7 +25,7 @@ class Note:
         folder: of its run.
         step: environment steps that it has done.
         steps: that it was asked for; 0 before it has begun.
-        state: running, done, failed, or stopped, where a signal ended it.
+        state: running, done, failed, stopped (a signal ended it), or queued (again, after its queue has stopped it).
         score: that it returned.
     """
 
