@@ -18,7 +18,7 @@ from agent.command import errors, jobs, program
 from agent.command.composing import checked_folder, register_resolvers, to_options, training_request
 from agent.command.presets import register_presets
 from agent.command.program import TRAIN
-from agent.command.sweeping import with_labels
+from agent.command.sweeping import in_sweep_of_wandb, with_labels
 from agent.command.watching import watched
 from agent.config.checks import without_effect
 from agent.records.locking import occupied
@@ -34,13 +34,13 @@ def main(cfg: DictConfig) -> float | None:
     with jobs.apart(composed) as apart:
         with errors.sentences(TRAIN):
             folder = checked_folder(composed, cfg.resume)
-        serial = composed.mode is RunMode.MULTIRUN and apart is None
-        job = " ".join(composed.overrides.task) if serial else None
-        if serial:
+        swept = composed.mode is RunMode.MULTIRUN
+        job = " ".join(composed.overrides.task) if swept and apart is None else None
+        if job is not None:
             print(f"job {composed.job.num}: {job}", file=sys.stderr)
         with errors.job(job), errors.sentences(TRAIN), occupied(folder):
             options, overrides = to_options(cfg), list(composed.overrides.task)
-            if composed.mode is RunMode.MULTIRUN:
+            if swept or in_sweep_of_wandb():
                 options = with_labels(options, overrides, composed.runtime.choices)
             if apart is None:
                 return run(options, overrides, folder)

@@ -1,19 +1,29 @@
-"""Sweeps at W&B: runs that differ in their seeds alone are one group."""
+"""Sweeps at W&B: runs that differ in their seeds alone are one group, whoever starts them."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Programs
+import yaml
+from helpers import ROOT, Programs, plain_environment
 from test_dashboard import record
 
+from agent.command.composing import compose_training, training_request
 from agent.command.sweeping import LONGEST, group_name, with_labels
+from agent.records.dashboard import charts_of
+
+SWEEP = ROOT / "conf" / "wandb_sweep.yaml"
 
 SHORT = ("steps=40", "num_envs=2", "eval.episodes=0", "agent.network.hidden=[8]", "log.progress=false")
-LABELS = ("WANDB_RUN_GROUP", "WANDB_JOB_TYPE")
+LABELS = ("WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_SWEEP_ID")
 
 
 def options(**wandb: str | None) -> dict[str, Any]:
@@ -75,3 +85,78 @@ def test_a_group_is_named_by_all_that_seeds_share() -> None:
     names = [group_name("A-v1", "dqn", [*long, f"steps={steps}"]) for steps in (1, 2)]
     assert len(names[0]) == LONGEST
     assert names[0] != names[1]  # though all that is shown of them is equal
+
+
+# ---- W&B's own sweeps
+
+#: W&B's agent, from the answer of its server to the end of the run that it starts.
+AGENT = """
+import json, os, sys, yaml
+from wandb.wandb_agent import Agent
+agent = object.__new__(Agent)  # without a server, which its constructor asks
+agent._in_jupyter, agent._function, agent._forward_signals, agent._run_processes = False, None, False, {}
+agent._sweep_command = yaml.safe_load(open(sys.argv[1]))["command"] + json.loads(sys.argv[2])
+agent._command_run({"type": "run", "run_id": "run1", "program": sys.argv[3], "args": json.loads(sys.argv[4])})
+sys.exit(agent._run_processes["run1"].wait())
+"""
+
+
+def chosen(which: int) -> dict[str, Any]:
+    """A value of each parameter of the sweep: the first or the last."""
+    parameters = yaml.safe_load(SWEEP.read_text())["parameters"]
+    return {
+        name: about["values"][which] if "values" in about else float(about["max" if which else "min"])
+        for name, about in parameters.items()
+    }
+
+
+@pytest.mark.parametrize("which", [0, -1])
+def test_wandbs_agent_starts_a_run_of_the_sweep(which: int, tmp_path: Path) -> None:
+    values = chosen(which)
+    arguments = {name: {"value": value} for name, value in values.items()}
+    words = [json.dumps([*SHORT, "agent.network.hidden=[8]"]), str(ROOT / "train.py"), json.dumps(arguments)]
+    environment = plain_environment() | {
+        "WANDB_SWEEP_ID": "sweep1",
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": str(tmp_path),
+    }
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-c", AGENT, str(SWEEP), *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.glob("runs/CartPole-v1/*")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["agent"]["lr"] == values["agent.lr"]
+    assert config["agent"]["n_step"] == values["agent.n_step"]
+    assert config["agent"]["network"]["dueling"] is values["agent.network.dueling"]
+    assert config["agent"]["noise"]["sigma0"] == values["agent.noise.sigma0"]
+    assert config["agent"]["noise"]["draws"] == (0 if values["noise"] == "per_row" else 1)
+    assert config["seed"] == values["seed"]
+    found = record(tmp_path)
+    assert found["run_id"] == "run1"
+    assert found["job_type"] == "train"
+    assert found["run_group"].startswith("CartPole-v1 noisy_dqn agent.")
+    assert "seed=" not in found["run_group"]
+
+
+def combinations() -> Iterator[list[str]]:
+    """Each value of each parameter, beside the first of all others."""
+    for name, about in yaml.safe_load(SWEEP.read_text())["parameters"].items():
+        for value in about.get("values", [about.get("min"), about.get("max")]):
+            yield [f"{key}={chosen_value}" for key, chosen_value in {**chosen(0), name: value}.items()]
+
+
+def test_every_value_of_the_sweep_is_one_that_train_py_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tried = list(combinations())
+    assert len(tried) > 10
+    for number, overrides in enumerate(tried):
+        options, folder = compose_training(["env=CartPole-v1", *overrides, f"hydra.run.dir=run{number}"])
+        assert training_request(options, overrides, folder).config.seed in (0, 1, 2)
+
+
+def test_the_sweep_maximises_a_chart_of_a_run() -> None:
+    sweep = yaml.safe_load(SWEEP.read_text())
+    assert sweep["metric"]["name"] in charts_of({"eval/return_mean": 1.0})
+    assert sweep["command"][-1] == "${args_no_hyphens}"

@@ -16,7 +16,6 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 
 from agent.command.errors import INTERRUPTED
-from agent.common import beginning
 from agent.records.board import Board, Note
 from agent.records.console import report_through
 
@@ -152,13 +151,11 @@ def _stopped_with(board: Board) -> Iterator[None]:
 
     handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    was_program, beginning.is_program = beginning.is_program, True
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
         ended.set()
-        beginning.is_program = was_program
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -14,6 +14,11 @@ JOB_TYPE = "train"
 VARIABLES = {"group": "WANDB_RUN_GROUP", "job_type": "WANDB_JOB_TYPE"}
 
 
+def in_sweep_of_wandb() -> bool:
+    """Whether W&B's own agent has started this process."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
 def with_labels(options: dict[str, Any], overrides: Sequence[str], choices: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a sweep's run, with its group and job type at W&B where neither a person nor a variable says them.
 

@@ -27,6 +27,8 @@ from agent.records.jobs_console import JobsConsole
 
 #: Seconds between two looks at the jobs.
 POLL = 0.2
+#: Seconds after a signal until the jobs are left alone, which save all the same.
+PATIENCE = 20.0
 #: States of a job that has ended.
 ENDED = ("done", "failed", "stopped")
 _watcher: "Watcher | None" = None
@@ -43,7 +45,7 @@ class Watcher:
     """
 
     def __init__(self, board: Board, jobs: int | None, bar: bool, stops: bool, stream: TextIO | None = None) -> None:
-        self.board, self.signum = board, 0
+        self.board, self.signum, self._due = board, 0, float("inf")
         self._console = JobsConsole(jobs, bar, stream)
         self._read: dict[int, int] = {}  # bytes of each log that were shown
         self._ended = threading.Event()
@@ -68,13 +70,16 @@ class Watcher:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
             os._exit(128 + signum)  # the jobs find that we are gone, save and stop
-        self.signum = signum
+        self._due, self.signum = time.monotonic() + PATIENCE, signum
         self.board.stop()
         os.write(2, b"\nall jobs save and stop; a second signal stops waiting for them\n")
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL):
             self._show()
+            if self.signum and time.monotonic() > self._due:
+                os.write(2, b"some jobs have not stopped yet; they save and stop by themselves\n")
+                os._exit(128 + self.signum)
 
     def _show(self, last: bool = False) -> dict[int, Note]:
         for job, log in self.board.logs():

@@ -32,7 +32,7 @@ def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
             return str(found)
     elif resume:
         return resume
-    return str(_new_folder(RUNS / task / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
+    return str(new_folder(RUNS / task / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
 
 
 def task_folder(env_id: str | None) -> str:
@@ -50,7 +50,7 @@ def folder_of_runs(sweep: str) -> str:
     return "../.." if Path(sweep).parent == RUNS / "multirun" else "."
 
 
-def _new_folder(path: Path) -> Path:
+def new_folder(path: Path) -> Path:
     """Makes a folder, with a number behind its name where that is taken: runs may start in the same second."""
     folder, number = path, 1
     while True:

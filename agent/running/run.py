@@ -24,6 +24,7 @@ from agent.running.build import build_agent, build_envs, build_replay, build_tra
 from agent.running.distributed.collector import RayCollector
 from agent.running.distributed.starting import rings_of, start_collector
 from agent.running.failures import Folder
+from agent.running.progress import evaluated_again
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.taking_over import load_state
 from agent.running.trainer import Outcome, Trainer
@@ -66,7 +67,7 @@ def train(
     envs = None if by_actors else build_envs(config, task)
     home.mkdir(parents=True, exist_ok=True)
     step, state = begun if begun is not None else (0, {})
-    truncate_jsonl(home / "metrics.jsonl", step, again="eval/" if state.get("evaluation_due") else None)
+    truncate_jsonl(home / "metrics.jsonl", step, *evaluated_again(step, state))
     console = Console(config.steps, step, enabled=config.log.progress)
     tell_through(console.line)
     console.line(f"{task.id} · {device} · {folder}")
