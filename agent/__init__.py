@@ -15,7 +15,7 @@ TYPE_CHECKING = False  # that of typing takes longer to import than the rest
 if TYPE_CHECKING:
     from agent.command.functions import evaluate as evaluate
     from agent.command.functions import train as train
-    from agent.networks.encoders import register_encoder as register_encoder
+    from agent.networks.encoder_registry import register_encoder as register_encoder
     from agent.networks.heads.registry import register_head as register_head
     from agent.noise.layers import NoisyLinear as NoisyLinear
     from agent.running.acting import load_agent as load_agent
@@ -24,7 +24,7 @@ _PLACES = {
     "NoisyLinear": "agent.noise.layers",
     "evaluate": "agent.command.functions",
     "load_agent": "agent.running.acting",
-    "register_encoder": "agent.networks.encoders",
+    "register_encoder": "agent.networks.encoder_registry",
     "register_head": "agent.networks.heads.registry",
     "train": "agent.command.functions",
 }

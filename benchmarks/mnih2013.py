@@ -3,7 +3,8 @@
 python train.py env=ALE/Pong-v5 imports=benchmarks.mnih2013 agent.network.encoder=mnih2013
 """
 
-from agent.networks.encoders import TrunkEncoder, image, register_encoder
+from agent import register_encoder
+from agent.networks.encoders import TrunkEncoder, image
 from agent.networks.trunks import Convolutions
 
 LAYERS = (16, 8, 4), (32, 4, 2)  # channels, side, stride

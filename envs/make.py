@@ -13,7 +13,7 @@ from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
 from envs.actions import PlainActions
 from envs.atari import frame_stack
-from envs.failure import described
+from envs.bounds import check_bounds
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.masks import OFF, with_masks
@@ -27,9 +27,6 @@ from envs.wrapping import BARE, Wrapping
 
 #: More than any environment has: a network gives a value for each.
 MOST_ACTIONS = 100_000
-#: The largest numbers among the arguments of an environment that a saved agent names, but for seeds.
-LARGEST_NUMBER = 1_000_000
-LARGEST = {"frameskip": 100, "max_num_frames_per_episode": 2**31}
 
 
 @dataclass(frozen=True)
@@ -238,16 +235,3 @@ def load_saved_task(
         return load_task(env_id, kwargs, time_limit, channels, wrapping, action_mask)
     except UnknownEnvironmentError as error:
         raise UserError(f"{error}; if it belongs to another package, name that with imports=<package>") from None
-
-
-def check_bounds(env_id: str, kwargs: Mapping[str, Any]) -> None:
-    """Refuses numbers with which an environment that a file names could use up the machine.
-
-    Raises:
-        UserError: names the argument and the most that it may be.
-    """
-    for name, value in kwargs.items():
-        most = 2**63 if "seed" in name else LARGEST.get(name, LARGEST_NUMBER)
-        if isinstance(value, int | float) and not abs(value) <= most:
-            words = f"env.kwargs.{name} of {env_id} is {described(value)}"
-            raise UserError(f"{words}: in a saved file it may be {most:,} at most")

@@ -5,10 +5,9 @@ at once. A Box is an image where it has two or three dimensions, a height and wi
 is a vector. Which of three sides are the channels is found in `envs.channels`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from math import prod
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -20,8 +19,8 @@ from agent.common.errors import UserError, plain
 from agent.common.observation import ObservationSpec
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
 from envs.failure import RuleError, broken
+from envs.leaves import ONE_HOT, bounds_of, flat_values, is_flat, is_whole, leaves_of, length_of, values_of
 from envs.parts import named_parts
-from envs.rules import admitted
 
 #: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.
 WIDEST_RANGE = 2.0**16
@@ -30,8 +29,6 @@ WIDEST_RANGE = 2.0**16
 LISTED = 10_000
 #: The most components of a vector: ten million weights for each neuron of a first layer.
 LONGEST = 10_000_000
-
-_ONE_HOT = (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +67,7 @@ class Observer:
 
     def stack(self, observations: Sequence[Any]) -> Any:
         """Observations of single environments, batched as Gymnasium does."""
-        if isinstance(self.space, (spaces.Box, *_ONE_HOT)):
+        if isinstance(self.space, (spaces.Box, *ONE_HOT)):
             return np.stack(observations)
         empty: Any = create_empty_array(self.space, len(observations))
         return concatenate(self.space, observations, empty)
@@ -92,7 +89,7 @@ class Observer:
         if isinstance(self.space, spaces.Box):
             return batch.reshape(len(batch), -1)  # type: ignore[no-any-return]
         pairs = zip(leaves_of(self.space), values_of(self.space, batch), strict=True)
-        parts = [_flat(leaf, values) for leaf, values in pairs]
+        parts = [flat_values(leaf, values) for leaf, values in pairs]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
@@ -123,16 +120,16 @@ def observer_of(
     if channels in ("first", "last"):
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     leaves = list(leaves_of(space))
-    if not all(_is_flat(leaf) for leaf in leaves):
+    if not all(is_flat(leaf) for leaf in leaves):
         raise UserError(_refusal(env_id, space))
-    if (length := sum(_length(leaf) for leaf in leaves)) > LONGEST:
+    if (length := sum(length_of(leaf) for leaf in leaves)) > LONGEST:
         raise UserError(f"{env_id} has observations of {length:,} numbers: the most that are supported are {LONGEST:,}")
-    bounds = [_bounds(leaf) for leaf in leaves]
+    bounds = [bounds_of(leaf) for leaf in leaves]
     low, high = (np.concatenate([pair[i] for pair in bounds]) if bounds else np.empty(0) for i in (0, 1))
     if not len(low):
         raise UserError(f"{env_id} has observations {space}: there is nothing in them")
-    binary = all(isinstance(leaf, _ONE_HOT) or leaf.dtype == np.bool_ for leaf in leaves)
-    whole = np.concatenate([np.full(len(pair[0]), _is_whole(leaf)) for leaf, pair in zip(leaves, bounds, strict=True)])
+    binary = all(isinstance(leaf, ONE_HOT) or leaf.dtype == np.bool_ for leaf in leaves)
+    whole = np.concatenate([np.full(len(pair[0]), is_whole(leaf)) for leaf, pair in zip(leaves, bounds, strict=True)])
     shift, scale = _stretch(low, high, whole)
     spec = ObservationSpec((len(low),), "bool" if binary else "float32")
     stretched = bool(shift.any() or (scale != 1.0).any())
@@ -142,7 +139,7 @@ def observer_of(
 
 def _refusal(env_id: str, space: gym.Space[Any]) -> str:
     """The sentence for observations that no network can take: names the part to blame, and what leaves it out."""
-    fit = {name: all(map(_is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
+    fit = {name: all(map(is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
     kept, odd = ([name for name in fit if fit[name] is wanted] for wanted in (True, False))
     if not kept:
         return f"{env_id} has observations {space}: their length is not fixed, so no network can take them"
@@ -184,84 +181,6 @@ def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channe
         return Observer(space, ObservationSpec(shape, "uint8", high, stack), None, None, axes, env_id)
     shift, scale = (None, None) if (low, high) == (0.0, 1.0) else (np.array([low]), np.array([1.0 / (high - low)]))
     return Observer(space, ObservationSpec(shape), shift, scale, axes, env_id)
-
-
-def leaves_of(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
-    """The spaces that a Tuple or a Dict is made of, in Gymnasium's order; otherwise the space itself."""
-    if isinstance(space, spaces.Tuple | spaces.Dict):
-        for part in space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values():
-            yield from leaves_of(part)
-    else:
-        yield space
-
-
-def values_of(space: gym.Space[Any], batch: Any) -> Iterator[Any]:
-    """A batch's values for each of the leaves."""
-    if isinstance(space, spaces.Tuple):
-        for part, values in zip(space.spaces, batch, strict=True):
-            yield from values_of(part, values)
-    elif isinstance(space, spaces.Dict):
-        for name, part in space.spaces.items():
-            yield from values_of(part, batch[name])
-    else:
-        yield batch
-
-
-def _is_flat(leaf: gym.Space[Any]) -> bool:
-    return isinstance(leaf, (spaces.Box, spaces.Text, *_ONE_HOT))
-
-
-def _length(leaf: gym.Space[Any]) -> int:
-    """How many numbers a leaf is flattened to."""
-    if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete):
-        return int(np.sum(leaf.n if isinstance(leaf, spaces.Discrete) else leaf.nvec))
-    if isinstance(leaf, spaces.Text):
-        return leaf.max_length
-    return prod(leaf.shape or ())
-
-
-def _flat(leaf: gym.Space[Any], values: Any) -> np.ndarray:
-    """The values [E, …] of a leaf as [E, n]: `gymnasium.spaces.flatten` for all environments at once."""
-    if isinstance(leaf, spaces.Text):
-        return np.stack([np.asarray(spaces.flatten(leaf, admitted(leaf, value))) for value in values])
-    array: np.ndarray = np.asarray(values)
-    if isinstance(leaf, spaces.Discrete):
-        return _one_hot(leaf, array, array - leaf.start, int(leaf.n))
-    array = array.reshape(len(array), -1)
-    if isinstance(leaf, spaces.MultiBinary) and array.max() > 1:
-        raise _outside(leaf, array)
-    if not isinstance(leaf, spaces.MultiDiscrete):
-        return array
-    columns = zip((array - leaf.start.reshape(-1)).T, leaf.nvec.reshape(-1).tolist(), strict=True)
-    return np.concatenate([_one_hot(leaf, array, column, n) for column, n in columns], axis=1)
-
-
-def _one_hot(leaf: gym.Space[Any], values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
-    """index [E], counted from 0 → bool [E, n]; `values` are what came of the leaf."""
-    hot: np.ndarray = index[:, None] == np.arange(n)
-    if np.count_nonzero(hot) != len(index):
-        raise _outside(leaf, values)
-    return hot
-
-
-def _outside(leaf: gym.Space[Any], values: np.ndarray) -> RuleError:
-    """Says which of the values [E, …] is the first that is no member of its space."""
-    odd = next((value for value in values if not leaf.contains(value.reshape(leaf.shape))), values)
-    return RuleError(f"a state must lie in {leaf}, as observation_space says", plain(odd.tolist(), 80))
-
-
-def _is_whole(leaf: gym.Space[Any]) -> bool:
-    """Whether its numbers are whole and their size means nothing by itself."""
-    return not isinstance(leaf, _ONE_HOT) and not np.issubdtype(leaf.dtype, np.floating)
-
-
-def _bounds(leaf: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high [n] of a leaf's flattened components; equal, which means nothing, for those that are 0 or 1."""
-    flat = spaces.flatten_space(leaf)
-    assert isinstance(flat, spaces.Box)
-    if isinstance(leaf, _ONE_HOT):
-        return np.zeros(flat.shape), np.zeros(flat.shape)
-    return flat.low.astype(np.float64), flat.high.astype(np.float64)
 
 
 def _stretch(low: np.ndarray, high: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

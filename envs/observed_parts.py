@@ -14,7 +14,8 @@ from gymnasium import spaces
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, packed
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
-from envs.observations import Observer, has_bounds, leaves_of, observer_of, values_of
+from envs.leaves import leaves_of, values_of
+from envs.observations import Observer, has_bounds, observer_of
 from envs.parts import named_parts
 
 #: Where images have their channels; `flat`: there are no images, as in versions that made vectors of everything.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_training import setup
 
-from agent.replay.ring import REWARD, TERMINATED
+from agent.replay.n_step import REWARD, TERMINATED
 from agent.running.evaluation import Evaluation
 from envs.atari import SCORES, Atari, area_weights, frame_stack, human_normalised
 from envs.make import load_task

@@ -21,7 +21,7 @@ from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.config.parts import NetworkConfig
 from agent.config.run import TrainConfig
-from agent.networks import encoders
+from agent.networks import encoder_registry
 from agent.networks.build import build_network
 from tests.test_imports import ROOT
 
@@ -298,7 +298,7 @@ def test_a_median_says_how_many_seeds_it_hides(load: Any) -> None:
 
 
 def test_the_convolutions_of_2013(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "_FACTORIES", dict(encoders._FACTORIES))
+    monkeypatch.setattr(encoder_registry, "_FACTORIES", dict(encoder_registry._FACTORIES))
     monkeypatch.delitem(sys.modules, "benchmarks.mnih2013", raising=False)
     importlib.import_module("benchmarks.mnih2013")
     config = AgentConfig(network=NetworkConfig(encoder="mnih2013", hidden=(256,)))

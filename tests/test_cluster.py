@@ -21,7 +21,8 @@ pytest.importorskip("ray")
 from agent.common.errors import UserError
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
-from agent.networks.encoders import MLPEncoder, register_encoder
+from agent.networks.encoder_registry import register_encoder
+from agent.networks.encoders import MLPEncoder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.metrics import read_rows
 from agent.records.saved_agent import load_agent

@@ -29,7 +29,7 @@ from agent.learning.adam import Adam
 from agent.learning.dqn import DQN
 from agent.learning.gradient import AutogradGradient
 from agent.learning.loss import Levels
-from agent.networks import encoders
+from agent.networks import encoder_registry, encoders
 from agent.networks.build import build_network
 from agent.noise.streams import DeviceNoise, TableNoise
 from agent.replay.ring import Batch, Replay
@@ -742,9 +742,9 @@ class Frozen(nn.Module):
 
 @pytest.fixture
 def own_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "_FACTORIES", dict(encoders._FACTORIES))
-    encoders.register_encoder("centred", lambda parts: encoders.TrunkEncoder(Centred(), parts))
-    encoders.register_encoder("frozen", lambda parts: encoders.TrunkEncoder(Frozen(), parts))
+    monkeypatch.setattr(encoder_registry, "_FACTORIES", dict(encoder_registry._FACTORIES))
+    encoder_registry.register_encoder("centred", lambda parts: encoders.TrunkEncoder(Centred(), parts))
+    encoder_registry.register_encoder("frozen", lambda parts: encoders.TrunkEncoder(Frozen(), parts))
 
 
 @pytest.mark.usefixtures("own_encoders")

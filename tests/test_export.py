@@ -19,7 +19,8 @@ from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse, to_plain
 from agent.networks.build import build_network
-from agent.networks.encoders import TrunkEncoder, register_encoder
+from agent.networks.encoder_registry import register_encoder
+from agent.networks.encoders import TrunkEncoder
 from agent.records.saved_agent import FILE_NAME, save_agent
 from agent.running.evaluation import EvaluationPolicy
 from agent.running.export.folder import write_folder

@@ -146,7 +146,7 @@ def test_a_run_is_filed_under_the_id_alone(programs: Programs, tmp_path: Path) -
         ("import nowhere_at_all", "it needs nowhere_at_all"),
         ("1 / 0", "importing it failed: ZeroDivisionError"),
         ("import sys; sys.exit(0)", "importing it failed: SystemExit"),
-        ("from agent.networks.encoders import register_encoder; register_encoder('mlp', None)", "ValueError: 'mlp'"),
+        ("from agent import register_encoder; register_encoder('mlp', None)", "ValueError: 'mlp'"),
     ],
 )
 def test_a_module_that_fails_is_one_sentence(

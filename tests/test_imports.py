@@ -54,6 +54,7 @@ RESERVED: dict[str, set[str]] = {
         ),
         *(
             "envs.guarded",
+            "envs.leaves",
             "envs.minatar",
             "envs.native",
             "envs.processes",

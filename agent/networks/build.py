@@ -8,7 +8,8 @@ from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, as_spec
 from agent.config.algorithm import AgentConfig
 from agent.config.parts import NoiseConfig
-from agent.networks.encoders import EncoderParts, build_encoder
+from agent.networks.encoder_registry import build_encoder
+from agent.networks.encoders import EncoderParts
 from agent.networks.heads.base import HeadParts, Sizes
 from agent.networks.heads.registry import build_head
 from agent.networks.q_network import QNetwork

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.texts import printable
+from envs.bounds import largest
 from envs.wrapping import wrapping_of
 
 FILE_NAME = "agent.safetensors"
@@ -16,9 +17,6 @@ _ENV_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9
 _WRAPPING_IDS = ("GymV21Environment", "GymV26Environment")  # they make any other id, given as an argument
 _KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _KEYWORD_TEXT = re.compile(r"(?:[A-Za-z0-9_+-][A-Za-z0-9_ .,+-]{0,99})?")  # no path, no module
-#: The largest numbers among an environment's arguments: larger ones could make it endless or fill the memory.
-MAX_NUMBER, MAX_SEED = 10**9, 2**63
-MAX_ARGUMENTS = dict.fromkeys(("size", "frameskip", "frame_skip"), 1_000)
 _MAKE_PARAMETERS = {  # of gymnasium.make, make_vec and EnvSpec: not the environment's own keywords
     *{"id", "env_id", "env_fn", "env_fns", "env_spec", "kwargs", "entry_point", "vector_entry_point"},
     *{"render_mode", "max_episode_steps", "autoreset", "disable_env_checker", "apply_api_compatibility"},
@@ -61,9 +59,8 @@ def _check_arguments(name: str, kwargs: object, path: Path) -> None:
         if not _is_plain(value):
             plain = "a number, a truth value or a short plain text"
             raise refused(path, f"its environment's {key!r} is {short(value)}, not {plain}")
-        largest = MAX_SEED if "seed" in key else MAX_ARGUMENTS.get(key, MAX_NUMBER)
-        if not isinstance(value, str) and not -largest <= value <= largest:
-            raise refused(path, f"its environment's {key!r} is {short(value)}, where {largest:,} is the most")
+        if not isinstance(value, str) and not abs(value) <= (most := largest(key)):
+            raise refused(path, f"its environment's {key!r} is {short(value)}, where {most:,} is the most")
 
 
 def _is_plain(value: object) -> bool:

@@ -88,7 +88,7 @@ class PrioritisedReplay(Replay):
         """The transitions at shares [B] of the sum of all priorities, their weights [B], and their rows [B]."""
         rows, priority = self.at_shares(share)
         weight = (priority / priority.min()) ** -beta
-        return self._n_step_transitions(rows), single(weight), rows
+        return self._n_step.transitions(rows), single(weight), rows
 
     def at_shares(self, share: Array) -> tuple[Array, Array]:
         """The rows at shares [B] of the sum of all priorities, and their priorities p^α [B]."""

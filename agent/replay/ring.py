@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.common.arrays import Array, Place, all_finite, integer, restore_array, take, take_round, write
+from agent.common.arrays import Array, Place, all_finite, restore_array, take_round, write
 from agent.common.observation import ObservationSpec, as_spec
 from agent.common.seeding import Generator
 from agent.replay.batch import Batch, Sample
 from agent.replay.frames import Frames
+from agent.replay.n_step import ACTION, REWARD, STOP, TERMINATED, NStep
 
-# Columns of the packed scalars of a row.
-ACTION, REWARD, TERMINATED, STOP = range(4)
 #: Several batches of together at most so many bytes are gathered at once, which costs little more than one of them.
 AT_ONCE = 64 * 2**20
 
@@ -77,14 +76,13 @@ class Replay:
     ) -> None:
         spec = as_spec(observation)
         self.rows, self.num_envs = ring_rows(capacity, num_envs, spec.stack), num_envs
-        self.n_step, self.gamma, self.place = n_step, gamma, Place(device, tensors)
+        self.place = Place(device, tensors)
         self._size = size = self.rows * num_envs
         self.transition_bytes = 2 * spec.size * np.dtype(spec.dtype).itemsize  # of its two observations
         self._frames = Frames(spec, self.rows, num_envs, self.place)
         self.scalars, self.starts = self.place.zeros((size, 4)), self.place.zeros(size, "int64")
-        powers = gamma ** np.arange(n_step + 1, dtype=np.float64)  # γ^0 … γ^n
-        self._powers = self.place.put(powers.astype(np.float32))
-        self._gather = compiled(self._n_step_transitions)
+        self._n_step = NStep(self._frames, self.scalars, num_envs, n_step, gamma, self.place)
+        self._gather = compiled(self._n_step.transitions)
         self.head = 0  # the row that holds the current observation and waits for its action
         self.first = self.count = 0  # queue of starts: position of the oldest, and how many there are
         self._queue = self.place.zeros(2, "int64")  # a copy of both on the device, where draws read them
@@ -180,27 +178,6 @@ class Replay:
     def at_ranks(self, rank: Array) -> Batch[Array]:
         """The transitions at the starts number `rank` [B] of the queue, counted from the oldest."""
         return Batch(*self._gather(take_round(self.starts, rank + self._queue[0])))
-
-    def _n_step_transitions(self, start: Array) -> tuple[Array, ...]:
-        """The fields of `gather`, on the replay's own arrays."""
-        at = start
-        row = first = take(self.scalars, start)  # [B, 4]
-        reward, terminated = row[:, REWARD], row[:, TERMINATED]
-        if self.n_step == 1:
-            discount, after = self.gamma * (1.0 - terminated), start + self.num_envs
-        else:
-            going = 1.0 - row[:, STOP]  # whether the next step belongs to the window
-            steps: Any = 1.0  # k
-            for i in range(1, self.n_step):
-                at = at + self.num_envs
-                row = take_round(self.scalars, at)
-                reward = reward + going * row[:, REWARD] * self.gamma**i
-                terminated = terminated + going * row[:, TERMINATED]
-                steps, going = steps + going, going * (1.0 - row[:, STOP])
-            length = integer(steps)
-            discount, after = take(self._powers, length) * (1.0 - terminated), start + length * self.num_envs
-        next_observation = self._frames.take(after)
-        return self._frames.take(start), integer(first[:, ACTION]), reward, discount, next_observation
 
     def priority_metrics(self) -> dict[str, float]:
         """What is logged of priorities: nothing, where there are none."""

@@ -28,8 +28,9 @@ from agent.running.progress import evaluated_again
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.taking_over import load_state
 from agent.running.trainer import Outcome, Trainer
+from envs.bounds import check_bounds
 from envs.closing import close_quietly
-from envs.make import Task, check_bounds, load_saved_task, load_task
+from envs.make import Task, load_saved_task, load_task
 from envs.vector import note_on_global_draws
 from envs.wrapping import wrapping_of
 

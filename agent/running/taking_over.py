@@ -8,7 +8,7 @@ import numpy as np
 from agent.common.arrays import as_array
 from agent.common.errors import UserError, words_of
 from agent.records.schema import check_like
-from agent.replay.ring import ACTION, STOP, TERMINATED
+from agent.replay.n_step import ACTION, STOP, TERMINATED
 from agent.running.trainer import Trainer
 
 #: Numbers that a stream of noise draws ahead.

@@ -15,7 +15,7 @@ from agent.common.seeds import seed_sequence
 from agent.config.parts import EpsilonConfig
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.networks.encoders import register_encoder
+from agent.networks.encoder_registry import register_encoder
 from agent.networks.heads.registry import register_head
 from agent.networks.q_network import persistent_buffers
 from envs.make import Task

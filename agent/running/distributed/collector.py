@@ -10,7 +10,7 @@ import numpy as np
 from agent.common.interrupt import stopping
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.networks.encoders import own_encoders
+from agent.networks.encoder_registry import own_encoders
 from agent.networks.heads.registry import own_heads
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyRings

@@ -13,9 +13,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agent.common.errors import UserError
+from envs.leaves import leaves_of
 from envs.make import Task
 from envs.masks import OFF, key_of
-from envs.observations import Observer, leaves_of
+from envs.observations import Observer
 from envs.observed_parts import PartsObserver
 
 

@@ -1,0 +1,88 @@
+"""Which encoder is built: the kind of the observation chooses it, or the config names a registered one.
+
+An encoder of your own needs one line, in any module that is imported before the agent is built::
+
+    register_encoder("mine", lambda parts: TrunkEncoder(MyTrunk(parts.observation.shape), parts))
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
+from agent.networks.encoders import Encoder, EncoderParts, Flatten, MLPEncoder, PartsEncoder, TrunkEncoder, image
+from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
+
+#: From this height and width on, `auto` takes three convolutions: they fit, and one would leave too many features.
+NATURE_FROM = 36
+
+EncoderFactory = Callable[[EncoderParts], Encoder]
+
+
+def _mlp(parts: EncoderParts) -> Encoder:
+    if parts.observation.is_image:
+        return TrunkEncoder(Flatten(parts.observation.shape), parts)
+    return MLPEncoder(parts.observation.size, parts.hidden, parts.linear, parts.network.layer_norm)
+
+
+def _convolutions(layers: Sequence[tuple[int, int, int]]) -> EncoderFactory:
+    return lambda parts: TrunkEncoder(Convolutions(image(parts), layers, parts.generator), parts)
+
+
+def _impala(parts: EncoderParts) -> Encoder:
+    options = parts.network.impala
+    trunk = Impala(image(parts), options.width, options.pool, options.spectral_norm, parts.generator)
+    return TrunkEncoder(trunk, parts)
+
+
+_FACTORIES: dict[str, EncoderFactory] = {
+    "mlp": _mlp,
+    "minatar": _convolutions(MINATAR),
+    "nature": _convolutions(NATURE),
+    "data_efficient": _convolutions(DATA_EFFICIENT),
+    "impala": _impala,
+}
+BUILT_IN = ("auto", *_FACTORIES)
+
+
+def register_encoder(name: str, factory: EncoderFactory) -> None:
+    """Makes `agent.network.encoder=<name>` build `factory(parts)`; the same name may be registered again.
+
+    Raises:
+        ValueError: for a name that is not a plain word, or is the name of a built-in encoder.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError(f"{name!r} cannot name an encoder: the name must be a word of letters, digits, _ and -")
+    if name in BUILT_IN:
+        raise ValueError(f"{name!r} is the name of a built-in encoder")
+    _FACTORIES[name] = factory
+
+
+def own_encoders() -> dict[str, EncoderFactory]:
+    """The encoders that users have registered, by name: a process that plays for this one registers them, too."""
+    return {name: factory for name, factory in _FACTORIES.items() if name not in BUILT_IN}
+
+
+def build_encoder(parts: EncoderParts) -> Encoder:
+    """The encoder that the config names; `auto` chooses by the kind and size of the observations.
+
+    Raises:
+        UserError: for a name that nobody registered, or an encoder that does not take these observations.
+    """
+    if parts.observation.parts:
+        return PartsEncoder(parts, build_encoder)
+    name = parts.network.encoder
+    if name == "auto":
+        name = _automatic(parts.observation)
+    if name not in _FACTORIES:
+        raise UserError(
+            f"agent.network.encoder is {name!r:.80}: there is no encoder of this name (there are auto, "
+            f"{', '.join(_FACTORIES)}); one of your own is registered by the module that you name with imports="
+        )
+    return _FACTORIES[name](parts)
+
+
+def _automatic(observation: ObservationSpec) -> str:
+    if not observation.is_image:
+        return "mlp"
+    return "nature" if min(observation.shape[1:]) >= NATURE_FROM else "minatar"
