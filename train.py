@@ -14,11 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from agent.command import errors, program
+from agent.command import errors, jobs, program
 from agent.command.composing import checked_folder, register_resolvers, to_options, training_request
 from agent.command.presets import register_presets
 from agent.command.program import TRAIN
 from agent.command.sweeping import in_sweep_of_wandb, with_labels
+from agent.command.watching import watched
 from agent.config.checks import without_effect
 from agent.records.locking import occupied
 from agent.running.run import train
@@ -30,16 +31,20 @@ register_resolvers()
 def main(cfg: DictConfig) -> float | None:
     """One run: a new one, or the rest of one that was stopped. Returns its score, which Hydra hands to a sweeper."""
     composed = HydraConfig.get()
-    with errors.sentences(TRAIN):
-        folder = checked_folder(composed, cfg.resume)
-    job = " ".join(composed.overrides.task) if composed.mode is RunMode.MULTIRUN else None
-    if job is not None:
-        print(f"job {composed.job.num}: {job}", file=sys.stderr)
-    with errors.job(job), errors.sentences(TRAIN), occupied(folder):
-        options, overrides = to_options(cfg), list(composed.overrides.task)
-        if job is not None or in_sweep_of_wandb():
-            options = with_labels(options, overrides, composed.runtime.choices)
-        return run(options, overrides, folder)
+    with jobs.apart(composed) as apart:
+        with errors.sentences(TRAIN):
+            folder = checked_folder(composed, cfg.resume)
+        swept = composed.mode is RunMode.MULTIRUN
+        job = " ".join(composed.overrides.task) if swept and apart is None else None
+        if job is not None:
+            print(f"job {composed.job.num}: {job}", file=sys.stderr)
+        with errors.job(job), errors.sentences(TRAIN), occupied(folder):
+            options, overrides = to_options(cfg), list(composed.overrides.task)
+            if swept or in_sweep_of_wandb():
+                options = with_labels(options, overrides, composed.runtime.choices)
+            if apart is None:
+                return run(options, overrides, folder)
+            return apart.go_on(lambda resume: run(options | resume, overrides, folder))
 
 
 def run(options: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
@@ -59,4 +64,4 @@ def run(options: dict[str, Any], overrides: list[str], folder: Path) -> float | 
 
 if __name__ == "__main__":
     register_presets(sys.argv[1:])
-    program.run(main, TRAIN)
+    program.run(watched(main), TRAIN)

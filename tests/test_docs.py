@@ -273,7 +273,11 @@ def test_options_that_are_named_exist(path: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", return_hydra_config=True)
     for name in re.findall(r"(?<![\w/.\-])((?:agent|env|eval|checkpoint|log|wandb|hydra)(?:\.[a-z]\w*)+)", named(path)):
-        if name.endswith(".safetensors") or (ROOT / name.replace(".", "/")).with_suffix(".py").exists():
+        if (
+            name.startswith("hydra.launcher.")
+            or name.endswith(".safetensors")
+            or (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
+        ):
             continue
         node: Any = cfg
         for part in name.split("."):

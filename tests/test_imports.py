@@ -24,7 +24,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
 PROGRAMS = {"train", "evaluate", "compare", "share", "tune"}
 #: Of the package that concerns the command line, who knows Hydra.
-COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "errors", "overrides", "presets")}
+COMMAND = {
+    f"agent.command.{name}" for name in ("arguments", "composing", "errors", "jobs", "overrides", "presets", "watching")
+}
 #: Of the comparison of runs, who draws.
 DRAWING = ("canvas", "figures", "score_figures")
 #: The only files that may import these, anywhere in them.
@@ -232,6 +234,7 @@ def test_only_the_command_line_imports_by_name() -> None:
     assert {name for name in FILES if "agent.command.composing" in edges(name)} <= {
         *PROGRAMS,
         "agent.command.functions",
+        "agent.command.watching",
         "agent.command.tuning",
     }
 

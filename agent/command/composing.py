@@ -124,11 +124,20 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
         remove_if_empty(Path(os.path.normpath(here / composed.runtime.output_dir)), here / RUNS)
         raise UserError(f"{name} does not work here: leave it out of the config")
     if composed.mode is RunMode.MULTIRUN:
-        if resume is not None:
-            raise UserError("resume does not go with -m: resume the runs one by one")
-        if any(override.startswith("hydra.run.dir=") for override in composed.overrides.hydra):
-            raise UserError("hydra.run.dir is of a single run: with -m name the folder of all by hydra.sweep.dir")
+        check_sweep(composed, resume)
     return _seen_from_here(composed.runtime.output_dir)
+
+
+def check_sweep(composed: HydraConf, resume: object) -> None:
+    """Refuses options of a single run.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if resume is not None:
+        raise UserError("resume does not go with -m: resume the runs one by one")
+    if any(override.startswith("hydra.run.dir=") for override in composed.overrides.hydra):
+        raise UserError("hydra.run.dir is of a single run: with -m name the folder of all by hydra.sweep.dir")
 
 
 def _seen_from_here(folder: str) -> Path:

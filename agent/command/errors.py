@@ -39,6 +39,8 @@ ELSEWHERE = {
 }
 
 
+#: Launchers of sweeps, and the extras that bring them.
+LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 #: Raised for a config that cannot be composed.
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 #: Exit code of a program that ended for a reason that a person can mend, and of one that Ctrl-C ended.
@@ -158,6 +160,8 @@ def _config_sentence(error: Exception, program: Program) -> str:
     if found := re.search(
         r"Could not find '(.+?)'\s+Available options in '(.+?)':(.*?)Config search", message, re.DOTALL
     ):
+        if extra := LAUNCHERS.get(found[1].removeprefix("hydra/launcher/")):
+            return f"{found[1].replace('launcher/', 'launcher=')} needs the extra {extra}: pip install -e '.[{extra}]'"
         plugin = ", or of a plugin that is installed" if found[2].startswith("hydra/") else ""
         name = f"{found[2]}={found[1].removeprefix(found[2])[1:]}"
         return f"there is no {name}: it must be one of {', '.join(found[3].split())}{plugin}"

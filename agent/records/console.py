@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -13,11 +14,25 @@ from agent.common.streams import tolerant
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 10.0
+REPORT_SECONDS = 1.0
 RETURNS_SHOWN = 20  # the episode return shown is the mean of this many last episodes
 RATE_WINDOW = 50  # drawings over which steps/s is measured: 5 s of a bar
 
 
-class _Bar(tqdm):  # type: ignore[misc, unused-ignore]
+_report: Callable[[int, int], None] | None = None
+
+
+def report_through(report: Callable[[int, int], None] | None) -> None:
+    """From now on consoles tell the step and the number of all steps to `report`: no bar, no lines.
+
+    Args:
+        report: of a process that is one of several, whose progress is shown elsewhere; None: there is no such place.
+    """
+    global _report
+    _report = report
+
+
+class Bar(tqdm):  # type: ignore[misc, unused-ignore]
     """A tqdm bar without tqdm's watchdog thread, which would be copied into forked environments."""
 
     monitor_interval = 0
@@ -45,13 +60,13 @@ class Console:
         self._eval_return: float | None = None
         self._collecting: dict[str, float] = {}  # the newest measures of actors and learner
         self._marks = deque([(time.monotonic(), initial_step)], maxlen=RATE_WINDOW)
-        self._bar: Any = self._open_bar() if enabled and self._stream.isatty() else None
-        self._period = REDRAW_SECONDS if self._bar is not None else LINE_SECONDS
+        self._bar: Any = self._open_bar() if enabled and not _report and self._stream.isatty() else None
+        self._period = _period(self._bar is not None)
         self._due = time.monotonic() + self._period if enabled else float("inf")
         self._last_shown: tuple[int, float | None] | None = None
 
-    def _open_bar(self) -> _Bar:
-        return _Bar(
+    def _open_bar(self) -> Bar:
+        return Bar(
             total=self._total,
             initial=self._step,
             file=self._stream,
@@ -104,6 +119,9 @@ class Console:
         self._marks.append((now, self._step))
         self._due = now + self._period
         self._last_shown = (self._step, self._eval_return)
+        if _report is not None:
+            _report(min(self._step, self._total), self._total)
+            return
         if self._bar is None:
             print(
                 f"{100 * min(self._step / max(1, self._total), 1.0):3.0f}% {self._status()}",
@@ -128,7 +146,7 @@ class Console:
             parts.append(f"staleness {self._collecting['staleness']:.0f}")
         rate = self._rate()
         if rate > 0.0:
-            parts += [f"{rate:,.0f} steps/s", f"{_clock((self._total - step) / rate)} left"]
+            parts += [f"{rate:,.0f} steps/s", f"{clock((self._total - step) / rate)} left"]
         return " · ".join(parts)
 
     def _rate(self) -> float:
@@ -137,12 +155,18 @@ class Console:
         return (last - first) / (end - start) if end > start else 0.0
 
 
+def _period(bar: bool) -> float:
+    """Seconds between two drawings."""
+    return REDRAW_SECONDS if bar else LINE_SECONDS if _report is None else REPORT_SECONDS
+
+
 def shown(value: float) -> str:
     """A return with one decimal, or with three digits where it is small: -20.8, 0.993, -0.006."""
     return f"{value:.1f}" if abs(value) >= 1.0 or value == 0.0 else f"{value:.3g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time as minutes and seconds, with hours where there are any."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

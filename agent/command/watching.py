@@ -1,0 +1,185 @@
+"""A sweep on many cores or machines, seen from the process that waits for it: one bar, and the lines of all jobs."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import setup_globals
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from agent.command import errors
+from agent.command.composing import check_sweep, register_resolvers
+from agent.command.jobs import QUEUES, board_of, launcher_of
+from agent.command.program import TRAIN
+from agent.common.errors import UserError
+from agent.records.board import Board, Note
+from agent.records.jobs_console import JobsConsole
+
+#: Seconds between two looks at the jobs.
+POLL = 0.2
+#: Seconds after a signal until the jobs are left alone, which save all the same.
+PATIENCE = 20.0
+#: States of a job that has ended.
+ENDED = ("done", "failed", "stopped")
+_watcher: "Watcher | None" = None
+
+
+class Watcher:
+    """Shows the jobs of a sweep until it is closed.
+
+    Args:
+        board: of the sweep.
+        jobs: their number; None where a sweeper decides it as it goes on.
+        bar: show how far they are.
+        stops: a signal stops the jobs as well.
+    """
+
+    def __init__(self, board: Board, jobs: int | None, bar: bool, stops: bool, stream: TextIO | None = None) -> None:
+        self.board, self.signum, self._due = board, 0, float("inf")
+        self._console = JobsConsole(jobs, bar, stream)
+        self._read: dict[int, int] = {}  # bytes of each log that were shown
+        self._ended = threading.Event()
+        self._before: dict[int, Any] = {}
+        if stops:
+            self._before = {
+                number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+            }
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> dict[int, Note]:
+        """Shows the rest, and returns all notes."""
+        self._ended.set()
+        self._thread.join()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        notes = self._show(last=True)
+        self._console.close()
+        return notes
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum:
+            os._exit(128 + signum)  # the jobs find that we are gone, save and stop
+        self._due, self.signum = time.monotonic() + PATIENCE, signum
+        self.board.stop()
+        os.write(2, b"\nall jobs save and stop; a second signal stops waiting for them\n")
+
+    def _watch(self) -> None:
+        while not self._ended.wait(POLL):
+            self._show()
+            if self.signum and time.monotonic() > self._due:
+                os.write(2, b"some jobs have not stopped yet; they save and stop by themselves\n")
+                os._exit(128 + self.signum)
+
+    def _show(self, last: bool = False) -> dict[int, Note]:
+        for job, log in self.board.logs():
+            for line in self._lines(job, log, last):
+                self._console.line(f"[job {job}] {line}")
+        notes = self.board.notes()
+        states = [note.state for note in notes.values()]
+        self._console.update(
+            ended=sum(state in ENDED for state in states),
+            running=states.count("running"),
+            step=sum(note.step for note in notes.values()),
+            part=sum(1.0 if note.state == "done" else note.step / max(1, note.steps) for note in notes.values()),
+        )
+        return notes
+
+    def _lines(self, job: int, log: Path, last: bool) -> Iterator[str]:
+        """The whole lines of a log that were not shown yet; at the end the rest, too."""
+        with log.open("rb") as file:
+            file.seek(self._read.get(job, 0))
+            data = file.read()
+        if not last:
+            data = data[: data.rfind(b"\n") + 1]
+        self._read[job] = self._read.get(job, 0) + len(data)
+        yield from (line for line in data.decode(errors="replace").splitlines() if line.strip())
+
+
+class Watch(Callback):
+    """Begins to watch a sweep, where its jobs run in other processes; Hydra makes it, and sends it to them."""
+
+    def __reduce__(self) -> Any:
+        return _arrive, ()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Makes ready for a sweep's jobs, which inherit where modules are found here."""
+        global _watcher
+        composed = config.hydra
+        launcher = launcher_of(composed)
+        if launcher == "basic":
+            return
+        with errors.sentences(TRAIN):
+            check_sweep(composed, config.get("resume"))
+            board = board_of(composed)
+            board.clear()
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        jobs = number_of_jobs(composed.overrides.task) if composed.runtime.choices["hydra/sweeper"] == "basic" else None
+        bar = bool(config.get("log", {}).get("progress", True))
+        _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES)
+
+
+def _arrive() -> Watch:
+    """The callback in the process of a job, which is the first of ours to come there: names of folders are known."""
+    setup_globals()
+    register_resolvers()
+    return Watch()
+
+
+def number_of_jobs(overrides: list[str]) -> int:
+    """How many jobs Hydra's own sweeper makes of a command line."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return prod(len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override())
+
+
+def watched(main: Callable[[], object]) -> Callable[[], None]:
+    """The main function of a program, at whose end the jobs of a sweep are counted.
+
+    It ends the process with 128 + the number of the signal that stopped them.
+    """
+
+    def run() -> None:
+        with _counted():
+            main()
+
+    return run
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    global _watcher
+    started = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        if _watcher is None or not _watcher.signum:
+            raise _lost(error) from error
+    finally:
+        if _watcher is not None:
+            watcher, _watcher = _watcher, None
+            notes = watcher.close()
+            errors.failed += [note.words for note in notes.values() if note.state == "failed"]
+            if watcher.signum:
+                print(f"stopped after {time.monotonic() - started:.0f} s", file=sys.stderr)
+                sys.exit(128 + watcher.signum)
+
+
+def _lost(error: Exception) -> Exception:
+    """A launcher's error as one that says what to do; else the error itself."""
+    if type(error).__name__ == "TerminatedWorkerError":
+        advice = "it may have been killed for want of memory; run fewer at once by hydra.launcher.n_jobs=<number>"
+        return UserError(f"a process of the sweep has ended, and with it the sweep: {advice}")
+    if type(error).__module__.startswith("submitit."):
+        first = str(error).partition("\n")[0]
+        return UserError(f"a job of the sweep was lost ({first}): its own lines are in jobs/ of the sweep's folder")
+    return error

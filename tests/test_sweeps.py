@@ -1,0 +1,215 @@
+"""Sweeps whose jobs run at the same time: what they print, how they end, and that each is the run that it is alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import time
+from importlib.metadata import distributions
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from helpers import Process, Programs
+from hydra.errors import MissingConfigException
+from safetensors.numpy import load_file
+
+from agent.command.errors import LAUNCHERS, sentence_of
+from agent.command.program import TRAIN
+from agent.command.watching import Watcher, number_of_jobs
+from agent.records.board import Board, Note
+from agent.records.jobs_console import JobsConsole
+
+INSTALLED = {distribution.metadata["Name"] for distribution in distributions()}
+needs_joblib = pytest.mark.skipif("hydra-joblib-launcher" not in INSTALLED, reason="pip install -e '.[parallel]'")
+needs_submitit = pytest.mark.skipif("hydra-submitit-launcher" not in INSTALLED, reason="pip install -e '.[slurm]'")
+SHORT = ("num_envs=2", "eval.every=0", "eval.video=false", "wandb.mode=disabled", "agent.network.hidden=[8]")
+SMALL = (*SHORT, "steps=300", "eval.episodes=1", "agent.learning_starts=128")
+#: Far more steps than a test waits for.
+LONG = (*SHORT, "steps=4000000", "eval.episodes=0", "checkpoint.every=0")
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+
+
+def agents(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The parameters of each run's last agent, by the end of its folder's name."""
+    found = folder.glob("runs/*/*/last/agent.safetensors")
+    return {path.parent.parent.name.partition("_seed")[2]: load_file(path) for path in found}
+
+
+def assert_equal(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str, np.ndarray]]) -> None:
+    assert one.keys() == other.keys()
+    for name, parameters in one.items():
+        assert parameters.keys() == other[name].keys()
+        assert all(np.array_equal(value, other[name][key]) for key, value in parameters.items()), name
+
+
+def steps_of(sweep: Path) -> list[int]:
+    return [json.loads(path.read_text())["step"] for path in sweep.glob("runs/multirun/*/jobs/*.json")]
+
+
+@needs_joblib
+def test_jobs_on_many_cores_are_the_runs_of_a_serial_sweep(programs: Programs, tmp_path: Path) -> None:
+    for name in ("one", "many"):
+        (tmp_path / name).mkdir()
+    words = ("train", "-m", *SMALL, "env=CartPole-v1,Nope-v0", "seed=0,1")
+    many = programs.run(*words, *JOBLIB, cwd=tmp_path / "many", real=True)
+    one = programs.run(*words, cwd=tmp_path / "one")
+    assert (one.code, many.code) == (2, 2), many.err
+    assert set(agents(tmp_path / "one")) == {"0_noisy_dqn_job0", "1_noisy_dqn_job1"}
+    assert_equal(agents(tmp_path / "one"), agents(tmp_path / "many"))
+    *told, last = [line for line in many.err.splitlines() if line]
+    assert re.fullmatch(r"error: 2 of the jobs failed: .*env=Nope-v0 seed=0.*; .*env=Nope-v0 seed=1.*", last)
+    assert all(re.match(r"\[job [0-3]\] |[ \d]{3}% \d/4 jobs ended", line) for line in told), many.err
+    assert sum(line.startswith("[job 2] error: ") for line in told) == 1
+    assert "4/4 jobs ended" in told[-1]
+    assert "Traceback" not in many.err
+    assert {path.name for path in tmp_path.glob("many/runs/*")} == {"CartPole-v1", "multirun"}
+
+
+def started(programs: Programs, folder: Path) -> Process:
+    process = programs.start("train", "-m", *LONG, *JOBLIB, "seed=0,1,2", cwd=folder, real=True)
+    process.until(lambda: sum(step > 0 for step in steps_of(folder)) == 2)
+    return process
+
+
+def assert_saved(folder: Path) -> None:
+    saved = list(folder.glob("runs/CartPole-v1/*/checkpoints/latest"))
+    assert len(saved) == 2
+    assert len(list(folder.glob("runs/CartPole-v1/*/last/agent.safetensors"))) == 2
+    assert not list(folder.glob("runs/CartPole-v1/*seed2*")), "the third has not begun, and leaves nothing"
+
+
+@needs_joblib
+@pytest.mark.parametrize("group", [True, False], ids=["terminal", "process"])
+def test_a_signal_saves_and_ends_all_jobs(programs: Programs, tmp_path: Path, group: bool) -> None:
+    process = started(programs, tmp_path)
+    process.kill(signal.SIGINT if group else signal.SIGTERM, group=group)
+    began = time.monotonic()
+    result = process.wait()
+    assert result.code == (130 if group else 143), result.err
+    assert time.monotonic() - began < 30.0  # three, on a machine that does nothing else
+    assert result.err.count("and saved; go on with: python train.py resume=") == 2
+    assert "failed" not in result.err
+    assert "Traceback" not in result.err
+    assert_saved(tmp_path)
+
+
+@needs_joblib
+def test_jobs_whose_sweep_was_killed_save_and_stop(programs: Programs, tmp_path: Path) -> None:
+    process = started(programs, tmp_path)
+    process.kill(signal.SIGKILL)
+    assert process.wait().code == -signal.SIGKILL
+    process.until(lambda: len(list(tmp_path.glob("runs/CartPole-v1/*/last/agent.safetensors"))) == 2)
+    process.until(lambda: len(list(tmp_path.glob("runs/CartPole-v1/*/checkpoints/latest"))) == 2)
+
+
+#: An environment that writes down how many threads torch has where it plays.
+COUNTING = """
+import gymnasium as gym, torch
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Counting(CartPoleEnv):
+    def step(self, action):
+        print(f"threads: {torch.get_num_threads()}", flush=True) if not hasattr(self, "told") else None
+        self.told = True
+        return super().step(action)
+
+gym.register("Counting-v0", entry_point=Counting, max_episode_steps=50)
+"""
+
+
+@needs_joblib
+def test_a_job_has_one_thread_and_what_it_prints_is_prefixed(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text(COUNTING)
+    words = ("-m", *SMALL, "env=counting:Counting-v0", "seed=0,1", "log.progress=false")
+    result = programs.run("train", *words, *JOBLIB, cwd=tmp_path, real=True)
+    assert result.code == 0, result.err
+    counted = re.findall(r"^\[job (\d)\] threads: (\d+)$", result.err, re.MULTILINE)
+    assert set(counted) == {("0", "1"), ("1", "1")}
+    assert "jobs ended" not in result.err
+
+
+def task_of(process: Process) -> psutil.Process:
+    """The process of the one job that submitit's local executor runs."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    (task,) = [child for child in children if "submitit.core._submit" in child.cmdline()]
+    return task
+
+
+@needs_submitit
+@pytest.mark.parametrize("number", [signal.SIGUSR2, None], ids=["preempted", "undisturbed"])
+def test_a_job_that_is_preempted_goes_on_exactly(
+    programs: Programs, tmp_path: Path, number: signal.Signals | None
+) -> None:
+    words = ("-m", *SHORT, "steps=3000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=1000")
+    queued = programs.start("train", *words, "hydra/launcher=submitit_local", "seed=5", cwd=tmp_path, real=True)
+    queued.until(lambda: any(step > 300 for step in steps_of(tmp_path)))
+    if number is not None:
+        task_of(queued).send_signal(number)
+    result = queued.wait()
+    assert result.code == 0, result.err
+    assert ("resume=auto: going on with" in result.err) == (number is not None), result.err
+    (tmp_path / "serial").mkdir()
+    assert programs.run("train", *words, "seed=5", cwd=tmp_path / "serial").code == 0
+    assert_equal(agents(tmp_path / "serial"), agents(tmp_path))
+    assert set(agents(tmp_path)) == {"5_noisy_dqn_job0"}, "in the folder where it began"
+
+
+@pytest.mark.parametrize("launcher", sorted(LAUNCHERS))
+def test_the_extra_of_a_missing_launcher_is_named(launcher: str) -> None:
+    said = (
+        f"Could not find 'hydra/launcher/{launcher}'\n\nAvailable options in 'hydra/launcher':\n\tbasic\nConfig search"
+    )
+    extra = LAUNCHERS[launcher]
+    wanted = f"hydra/launcher={launcher} needs the extra {extra}: pip install -e '.[{extra}]'"
+    assert sentence_of(MissingConfigException(said, ""), TRAIN) == wanted
+
+
+def test_an_option_of_one_run_ends_a_sweep_in_one_sentence(programs: Programs, tmp_path: Path) -> None:
+    if "hydra-joblib-launcher" not in INSTALLED:
+        pytest.skip("pip install -e '.[parallel]'")
+    result = programs.run("train", "-m", *JOBLIB, "seed=0,1", "resume=auto", cwd=tmp_path, real=True)
+    assert result.code == 2
+    assert result.err == "error: resume does not go with -m: resume the runs one by one\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [("seed=range(10)", 10), ("seed=0,1 agent=dqn,c51,iqn", 6), ("seed=3 env=A-v0,B-v0", 2), ("", 1)],
+)
+def test_the_number_of_jobs_is_known(words: str, number: int) -> None:
+    assert number_of_jobs(words.split()) == number
+
+
+def test_lines_are_shown_whole_and_once(tmp_path: Path) -> None:
+    board, shown = Board(tmp_path), io.StringIO()
+    board.clear()
+    watcher = Watcher(board, 2, bar=False, stops=False, stream=shown)
+    board.write(0, Note("seed=0", "a"))
+    with board.log(0).open("w") as log:
+        for part in ("half", " of a line\n", "\nthe rest"):
+            log.write(part)
+            log.flush()
+            time.sleep(0.5)
+    assert watcher.close().keys() == {0}
+    assert shown.getvalue() == "[job 0] half of a line\n[job 0] the rest\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_one_bar_shows_all_jobs() -> None:
+    shown = Terminal()
+    console = JobsConsole(4, enabled=True, stream=shown)
+    time.sleep(0.11)
+    console.update(ended=1, running=2, step=2_500, part=1.5)
+    console.line("[job 1] a line")
+    console.close()
+    assert " 38%|" in shown.getvalue()
+    assert "1/4 jobs ended · 2 running · 2,500 steps · " in shown.getvalue()
+    assert "\n[job 1] a line\n" in shown.getvalue().replace("\r", "\n")
