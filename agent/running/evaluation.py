@@ -1,7 +1,7 @@
 """The only evaluation in the repository: fresh environments, seeds of its own, one seed per episode."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -118,38 +118,62 @@ def play(
     Raises:
         Stopped: where `stop` said so.
     """
-    returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
-    waiting = iter(range(len(seeds)))
-    running: dict[int, int] = {}  # environment → episode
-    observations: dict[int, Any] = {}
-
-    def begin(slots: Iterable[int]) -> None:
-        for slot in slots:
-            episode = next(waiting, None)
-            running.pop(slot, None)
-            if episode is not None:
-                running[slot] = episode
-                observations[slot], _ = envs[slot].reset(seed=seeds[episode])
-                if slot == 0 and look is not None:
-                    look(envs[0])
-
-    begin(range(len(envs)))
-    while running:
+    playing = _Playing(envs, seeds, task, look)
+    while playing.running:
         if stop():
             raise Stopped
-        slots, episodes = list(running), list(running.values())
-        actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
-        ended = []
-        for slot, episode, action in zip(slots, episodes, task.to_environment(actions), strict=True):
-            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action)
-            returns[episode] += float(reward)
-            lengths[episode] += 1
-            if slot == 0 and look is not None:
-                look(envs[0])
-            if terminated or truncated or lengths[episode] >= EPISODE_CAP:
-                ended.append(slot)
-        begin(ended)
-    return Evaluation(tuple(returns), tuple(lengths))
+        playing.step(policy(playing.observations(), list(playing.running.values())))
+    return Evaluation(tuple(playing.returns), tuple(playing.lengths))
+
+
+class _Playing:
+    """The episodes that `play` plays; its arguments are described there."""
+
+    def __init__(
+        self,
+        envs: Sequence[gym.Env[Any, Any]],
+        seeds: Sequence[int],
+        task: Task,
+        look: Callable[[gym.Env[Any, Any]], None] | None,
+    ) -> None:
+        self._envs, self._seeds, self._task, self._look = envs, seeds, task, look
+        self.returns, self.lengths = [0.0] * len(seeds), [0] * len(seeds)
+        self.running: dict[int, int] = {}  # environment → episode
+        self._observations: dict[int, Any] = {}
+        self._waiting = iter(range(len(seeds)))
+        for slot in range(len(envs)):
+            self._begin(slot)
+
+    def observations(self) -> np.ndarray:
+        """Of the environments that are playing, [n, *shape]."""
+        observe = self._task.observe
+        return observe(observe.stack([self._observations[slot] for slot in self.running]))
+
+    def step(self, actions: np.ndarray) -> None:
+        """Steps the environments that are playing; those whose episodes ended begin the next ones."""
+        each = zip(self.running.items(), self._task.to_environment(actions), strict=True)
+        for slot in [slot for (slot, episode), action in each if self._step_one(slot, episode, action)]:
+            self._begin(slot)
+
+    def _begin(self, slot: int) -> None:
+        """Begins the next episode that waits, if there is one."""
+        self.running.pop(slot, None)
+        if (episode := next(self._waiting, None)) is not None:
+            self.running[slot] = episode
+            self._observations[slot], _ = self._envs[slot].reset(seed=self._seeds[episode])
+            self._show(slot)
+
+    def _step_one(self, slot: int, episode: int, action: np.generic) -> bool:
+        """Steps one environment, and says whether its episode ended."""
+        self._observations[slot], reward, terminated, truncated, _ = self._envs[slot].step(action)
+        self.returns[episode] += float(reward)
+        self.lengths[episode] += 1
+        self._show(slot)
+        return bool(terminated or truncated or self.lengths[episode] >= EPISODE_CAP)
+
+    def _show(self, slot: int) -> None:
+        if slot == 0 and self._look is not None:
+            self._look(self._envs[0])
 
 
 def evaluate(

@@ -25,8 +25,9 @@ from agent.running.collector import AnyCollector, in_process
 from agent.running.description import describe
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
+from agent.running.held import Held
 from agent.running.monitor import Monitor, NotFiniteError
-from agent.running.outcome import Outcome as Outcome
+from agent.running.outcome import Outcome
 from agent.running.saving import Saver
 from envs.make import Task
 
@@ -60,7 +61,7 @@ class Trainer:
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
         self._compiles = plan.backend == "compiled"  # the next update compiles, which a signal may end
-        self._held: dict[str, Any] | None = None  # the state to save while the present one is in the middle of a step
+        self._held = Held(self.state)
         self._waits, self._lock = False, threading.RLock()  # for an environment; of saving
 
     # ---- the loop
@@ -137,7 +138,7 @@ class Trainer:
             self._environment_failed(error)
         self._hold()
         self._learn(self.step)
-        self._held = None
+        self._held.drop()
         self._seconds += time.perf_counter() - began
 
     def _arrived(self) -> None:
@@ -154,15 +155,13 @@ class Trainer:
     def _hold(self) -> None:
         """Keeps the state to save where the next update is the first of a compiled learner: a signal ends compiling."""
         if self._compiles and self._learner.due(self.step + self.config.num_envs) > 0:
-            self._held = None
-            self._held = self.state()
+            self._held.hold()
 
     def _environment_failed(self, error: BaseException) -> NoReturn:
         """Saves the run, with the episodes under way as truncations, where an environment's own error ended a step."""
         if not is_environments_own(error):
             raise error
-        self._held = None
-        self._held = self.state(episodes=False)
+        self._held.hold(episodes=False)
         if self.step:
             self.save()
         saved = f"all before it is saved and goes on with resume={self.folder}" if self.step else "nothing is lost"
@@ -190,10 +189,11 @@ class Trainer:
     @contextmanager
     def _dropped_at_a_stop(self, interrupt: Interrupt) -> Iterator[None]:
         """Play that a stop leaves in the middle; in a shared environment, the state to save is the one before it."""
-        self._held = self.state() if self.config.eval.share else None
+        if self.config.eval.share:
+            self._held.hold()
         with interrupt.droppable():
             yield
-        self._held = None
+        self._held.drop()
 
     # ---- what is saved
 
@@ -209,8 +209,7 @@ class Trainer:
             if not (dropped or self._waits):
                 return False
             if not dropped:  # the episodes under way are in the middle of a step
-                self._held = None
-                self._held = self.state(episodes=False)
+                self._held.hold(episodes=False)
             if self.step:
                 self.save()
         return True
@@ -222,12 +221,10 @@ class Trainer:
     def _checkpoint(self) -> None:
         """Saves everything and the last agent."""
         self._monitor.check_finite()
-        self._saver.checkpoint(self.step, self.state(), self.agent.tensors(), self.description())
+        self._saver.checkpoint(self.step, self._held.state(), self.agent.tensors(), self.description())
 
     def state(self, episodes: bool = True) -> dict[str, Any]:
         """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
-        if self._held is not None:
-            return self._held
         return {
             "config": to_plain(self.config),
             "agent": self.agent.state(),
