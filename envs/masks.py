@@ -6,12 +6,12 @@ So a mask goes wherever its observation goes: into replays, checkpoints, evaluat
 from dataclasses import replace
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
 from envs.failure import RuleError, described
+from envs.kinds import Env, Info, Wrapper
 from envs.observations import Observer, observer_of
 from envs.rules import are_truths
 
@@ -34,7 +34,7 @@ def key_of(action_mask: str) -> str | None:
     return key
 
 
-class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
+class MaskObserved(Wrapper):
     """Observes pairs of an observation and its mask, of 0 and 1 [actions].
 
     Where an episode has ended there is nothing to choose, and a mask may be missing or allow nothing: it allows all.
@@ -47,23 +47,23 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
         RuleError: from reset and step, where there is no mask, or one that is no mask or allows no action.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], key: str) -> None:
+    def __init__(self, env: Env, key: str) -> None:
         super().__init__(env)
         self._key = key
         self._actions = int(env.action_space.n)  # type: ignore[attr-defined]
         self.observation_space = spaces.Tuple((env.observation_space, spaces.MultiBinary(self._actions)))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Begins an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         return (observation, self._mask(info, False)), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: object) -> tuple[Any, Any, bool, bool, Info]:
         """One step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return (observation, self._mask(info, bool(terminated))), reward, terminated, truncated, info
 
-    def _mask(self, info: Any, terminated: bool) -> np.ndarray:
+    def _mask(self, info: object, terminated: bool) -> np.ndarray:
         found = info.get(self._key) if isinstance(info, dict) else None
         rule = f"info[{self._key!r}] must be a mask of {self._actions} truth values"
         if found is None:
@@ -81,7 +81,7 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
         return mask
 
 
-def observing_masks(env: gym.Env[Any, Any], action_mask: str) -> gym.Env[Any, Any]:
+def observing_masks(env: Env, action_mask: str) -> Env:
     """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks."""
     key = key_of(action_mask)
     return env if key is None or not isinstance(env.action_space, spaces.Discrete) else MaskObserved(env, key)

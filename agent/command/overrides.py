@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -39,7 +38,7 @@ def unfold(overrides: Sequence[str]) -> Iterator[str]:
         yield from _below(override.partition("=")[0], parser.parse_override(override).value(), override)
 
 
-def _below(key: str, node: Any, override: str) -> Iterator[str]:
+def _below(key: str, node: object, override: str) -> Iterator[str]:
     if isinstance(node, dict) and node:
         for name, value in node.items():
             yield from _below(f"{key}.{name}", value, f"{key}.{name}={value}")
@@ -47,7 +46,7 @@ def _below(key: str, node: Any, override: str) -> Iterator[str]:
         yield override
 
 
-def from_python(name: str, value: Any) -> Iterator[str]:
+def from_python(name: str, value: object) -> Iterator[str]:
     """The overrides that give an option a value of Python's; a mapping gives one for each option below it.
 
     Args:
@@ -63,7 +62,7 @@ def from_python(name: str, value: Any) -> Iterator[str]:
         yield f"{'env' if name == 'env.id' else name}={_written(value)}"
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     """A value of Python's in Hydra's grammar."""
     match value:
         case None:

@@ -75,7 +75,7 @@ def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: f
     _finish(figure, axes, out)
 
 
-def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
+def plot_evaluation(results: Sequence[Mapping[str, object]], out: Path) -> None:
     """Draw the returns of one or several evaluated agents: every episode, the quartiles, mean and IQM.
 
     Args:
@@ -90,7 +90,7 @@ def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
         _plot_evaluation(results, out)
 
 
-def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
+def _plot_evaluation(results: Sequence[Mapping[str, object]], out: Path) -> None:
     figure, axes = _figure(_evaluation_title(results), 8.0, 1.7 + 1.05 * max(1, len(results)))
     for row, result in enumerate(results):
         _draw_agent(axes, row, result, PALETTE[row % len(PALETTE)], first=row == 0)
@@ -208,7 +208,7 @@ def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, fir
     axes.plot(result["return_iqm"], row, "D", mfc="white", mec="black", ls="none", label=iqm, zorder=6)
 
 
-def _evaluation_title(results: Sequence[Mapping[str, Any]]) -> str:
+def _evaluation_title(results: Sequence[Mapping[str, object]]) -> str:
     """The task or tasks, and what is seen of them."""
     tasks = dict.fromkeys(str(result["env"]) for result in results if "env" in result)
     return f"{', '.join(tasks)}: return of each episode" if tasks else "Evaluation: return of each episode"

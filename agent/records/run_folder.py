@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -65,7 +64,7 @@ def _new_folder(path: Path) -> Path:
             return folder
 
 
-def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
+def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, object]] | None:
     """The checkpoint to go on from, or None for a new run.
 
     With resume=auto a run without a checkpoint starts again in its folder: a job may be repeated until it is done.
@@ -116,7 +115,7 @@ def _holds_anything(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
-def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
+def _load(checkpoint: Path) -> tuple[int, dict[str, object]]:
     try:
         step, state = load_checkpoint(checkpoint)
         return step, check_parts(state)
@@ -129,7 +128,7 @@ def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
         raise UserError(f"{error} To go on from {earlier[-1]} instead, delete {checkpoint}.") from error
 
 
-def write_config(folder: Path, config: Mapping[str, Any], words: Sequence[str] = ()) -> None:
+def write_config(folder: Path, config: Mapping[str, object], words: Sequence[str] = ()) -> None:
     """Writes the resolved config beside the run, with the words of the command line on top, those of earlier ones too.
 
     Raises:

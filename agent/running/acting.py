@@ -1,7 +1,6 @@
 """A saved agent to be used from Python: observations in, actions out, all of them NumPy's."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ class LoadedAgent:
         self._policy = EvaluationPolicy(player.network, player.noise if noise else None, [seed])
         self.env_id, self.description, self.path = player.task.id, player.description, player.path
 
-    def act(self, observation: Any, mask: Any = None) -> np.int64 | np.ndarray:
+    def act(self, observation: object, mask: object = None) -> np.int64 | np.ndarray:
         """The greedy action, as the environment takes it: one for an observation, [n] for a batch of n.
 
         Args:
@@ -51,7 +50,7 @@ class LoadedAgent:
         actions = self._task.to_environment(greedy(values).cpu().numpy())
         return actions if batched else actions[0]
 
-    def q_values(self, observation: Any) -> np.ndarray:
+    def q_values(self, observation: object) -> np.ndarray:
         """The value of every action, float64 [actions], or [n, actions] for a batch of n observations.
 
         Raises:
@@ -60,7 +59,7 @@ class LoadedAgent:
         values, batched = self._values(observation)
         return values.cpu().numpy() if batched else values[0].cpu().numpy()
 
-    def _values(self, observation: Any) -> tuple[torch.Tensor, bool]:
+    def _values(self, observation: object) -> tuple[torch.Tensor, bool]:
         """The values [n, actions], and whether the observation was a batch."""
         observe = self._task.observe
         if self._masked:  # where a mask is given, `act` applies it
@@ -79,7 +78,7 @@ class LoadedAgent:
         return f"LoadedAgent({self.env_id!r}, {str(self.path)!r})"
 
 
-def _checked_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _checked_mask(mask: object, shape: tuple[int, ...]) -> np.ndarray:
     """The mask as bools of this shape, which allow an action in every row.
 
     Raises:

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 
@@ -17,6 +16,7 @@ from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
 from envs.global_random import apart
+from envs.kinds import Env
 from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
@@ -95,11 +95,11 @@ def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:
 
 
 def play(
-    envs: Sequence[gym.Env[Any, Any]],
+    envs: Sequence[Env],
     policy: Policy,
     seeds: Sequence[int],
     task: Task,
-    look: Callable[[gym.Env[Any, Any]], None] | None = None,
+    look: Callable[[Env], None] | None = None,
     stop: Callable[[], bool] = never,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
@@ -131,10 +131,10 @@ class _Playing:
 
     def __init__(
         self,
-        envs: Sequence[gym.Env[Any, Any]],
+        envs: Sequence[Env],
         seeds: Sequence[int],
         task: Task,
-        look: Callable[[gym.Env[Any, Any]], None] | None,
+        look: Callable[[Env], None] | None,
     ) -> None:
         self._envs, self._seeds, self._task, self._look = envs, seeds, task, look
         self.returns, self.lengths = [0.0] * len(seeds), [0] * len(seeds)
@@ -183,7 +183,7 @@ def evaluate(
     noise: NoiseModel | None = None,
     num_envs: int = 20,
     stop: Callable[[], bool] = never,
-    env: gym.Env[Any, Any] | None = None,
+    env: Env | None = None,
 ) -> Evaluation:
     """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step.
 
@@ -200,7 +200,7 @@ def evaluate(
         Stopped: where `stop` said so.
     """
     with apart(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
-        envs: list[gym.Env[Any, Any]] = [] if env is None else [env]
+        envs: list[Env] = [] if env is None else [env]
         for _ in range(min(num_envs, len(seeds)) if env is None else 0):
             envs.append(task.make_guarded())
             opened.callback(envs[-1].close)

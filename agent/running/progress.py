@@ -32,12 +32,12 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step_{step:012d}"
 
 
-def note_evaluation(checkpoint: Path, state: Mapping[str, Any]) -> None:
+def note_evaluation(checkpoint: Path, state: Mapping[str, object]) -> None:
     """Writes what an evaluation gave beside the checkpoint that was saved before it."""
     atomic_write_text(checkpoint / NOTE, json.dumps(dict(state)))
 
 
-def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str, Any]:
+def with_evaluation(run_dir: Path, step: int, state: dict[str, object]) -> dict[str, object]:
     """A checkpoint's state with what the evaluation of its step gave, where that was played.
 
     A note that is not as it was written here is left aside: the evaluation is played again.

@@ -81,7 +81,7 @@ def check_player(player: Player, config: EvaluateConfig) -> None:
             raise UserError(f"{player.task.id} cannot be shown: leave {option} out")
 
 
-def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, object]:
     """Plays one agent: the settings, the statistics, and every return."""
     noise = player.noise if config.noise else None
     seeds = environment_seeds(config.seed, "test", config.episodes)

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gymnasium.vector import VectorEnv
-
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.notices import tell_through
@@ -31,6 +29,7 @@ from agent.running.taking_over import load_state
 from agent.running.trainer import Trainer
 from envs.bounds import check_bounds
 from envs.closing import close_quietly
+from envs.kinds import Envs
 from envs.make import Task, load_saved_task, load_task
 from envs.vector import note_on_global_draws
 from envs.wrapping import wrapping_of
@@ -96,7 +95,7 @@ def open_console(config: TrainConfig, home: Path, begun: tuple[int, dict[str, An
 
 
 @contextmanager
-def closing(tracker: Tracker, envs: VectorEnv[Any, Any, Any] | None, task: Task) -> Iterator[ExitStack]:
+def closing(tracker: Tracker, envs: Envs | None, task: Task) -> Iterator[ExitStack]:
     """Closes what a run opened, in the end: the tracker where an error ends it, environments, then the console."""
     with ExitStack() as opened:
         opened.callback(tracker.console.close)
@@ -149,7 +148,7 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     return with_eval_kwargs(task, env.eval_kwargs) if env.eval_kwargs else task
 
 
-def with_eval_kwargs(task: Task, eval_kwargs: dict[str, Any]) -> Task:
+def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
     """The task, evaluated with other arguments of its environment.
 
     Raises:

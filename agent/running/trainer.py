@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt, Stopped
@@ -29,6 +28,7 @@ from agent.running.held import Held
 from agent.running.monitor import Monitor, NotFiniteError
 from agent.running.outcome import Outcome
 from agent.running.saving import Saver
+from envs.kinds import Envs
 from envs.make import Task
 
 
@@ -43,7 +43,7 @@ class Trainer:
         self,
         config: TrainConfig,
         task: Task,
-        envs: VectorEnv[Any, Any, Any] | None,
+        envs: Envs | None,
         agent: DQN,
         replay: AnyReplay,
         tracker: Tracker,
@@ -214,7 +214,7 @@ class Trainer:
                 self.save()
         return True
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> dict[str, object]:
         """What a saved agent says of itself."""
         return describe(self.config, self.task, self.step, self.evaluator.description())
 

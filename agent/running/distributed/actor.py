@@ -2,7 +2,6 @@
 
 import os
 import time
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -95,6 +94,6 @@ class Actor:
         if spec is not None and spec.id not in gym.registry:
             gym.registry[spec.id] = spec
         agent = build_player(self._config, task, self._setup.config.seed)
-        envs: Any = build_envs(self._config, task)
+        envs: object = build_envs(self._config, task)
         with np.errstate(all="ignore"):
             return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]
