@@ -22,7 +22,8 @@ class JournalEnv(gym.Env[np.ndarray, int]):
 
     episodes = 0  # of this process
 
-    def __init__(self) -> None:
+    def __init__(self, nap: float = 0.0) -> None:
+        self._nap = nap  # seconds that each episode takes to begin
         self.observation_space = gym.spaces.Box(0.0, 2.0**24, (3,), np.float32)
         self.action_space = gym.spaces.Discrete(2)
         self._folder = Path(os.environ[FOLDER])
@@ -30,6 +31,7 @@ class JournalEnv(gym.Env[np.ndarray, int]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
+        time.sleep(self._nap)
         JournalEnv.episodes += 1
         self._episode, self._time = JournalEnv.episodes, 0
         return self._observation(), {}

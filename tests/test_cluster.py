@@ -25,6 +25,7 @@ from agent.networks.encoder_registry import register_encoder
 from agent.networks.encoders import MLPEncoder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.metrics import read_rows
+from agent.records.saved_agent import load_agent
 from agent.running.distributed.cluster import import_ray
 from agent.running.outcome import Outcome
 from agent.running.run import train
@@ -125,11 +126,19 @@ def fresh(played: Path) -> Path:
 
 
 def test_a_tiny_task_is_solved_and_everything_is_counted(nodes: Any, fresh: Path, tmp_path: Path) -> None:
-    outcome = train(config_of(nodes.address), tmp_path)
+    slow = {"env__eval_kwargs": {"nap": 0.1}, "eval__every": 200, "log__every": 100}
+    outcome = train(config_of(nodes.address, **slow), tmp_path)
     assert outcome.evaluation is not None
     assert outcome.evaluation.statistics()["return_mean"] > 9.0
     check(tmp_path, fresh, outcome)
-    assert len(list(fresh.glob("*.journal"))) >= 3, "several actors, and the learner, which evaluates"
+    players = {row[0] for row in journal.rows(fresh) if row[2] == journal.LENGTH - 1}  # of whole episodes
+    assert len(players) >= 4, "actors, and one that evaluates"
+    assert os.getpid() not in players
+    logged = [(step, "eval/return_mean" in row) for step, row in read_rows(tmp_path / "metrics.jsonl")]
+    late = [max(before for before, _ in logged[:i]) - step for i, (step, evaluates) in enumerate(logged) if evaluates]
+    assert len(late) >= 2
+    assert max(late) > 100, "it has learned on while an evaluation was played"
+    assert load_agent(tmp_path / "best" / "agent.safetensors").description["evaluation"]["return_mean"] == 10.0
     assert metric(tmp_path, "collect/restarts") == [0.0] * len(metric(tmp_path, "collect/restarts"))
     for name in ("actor_wait", "learner_wait", "staleness", "steps_per_second"):
         assert metric(tmp_path, f"collect/{name}"), name

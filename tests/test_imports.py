@@ -41,7 +41,7 @@ RESERVED: dict[str, set[str]] = {
         *("envs.packages", "envs.parts", "envs.observed_parts"),
         *(
             "agent.running.build",
-            "agent.running.distributed.actor",
+            "agent.running.distributed.chunk",
             "agent.running.distributed.collector",
             "envs.actions",
             "envs.aside",

@@ -65,7 +65,7 @@ class Console:
             step: environment steps so far.
             **values: `episode_return` of an episode that ended, `eval_return` of an evaluation.
         """
-        self._step = step
+        self._step = max(step, self._step)  # an evaluation may arrive after its step
         if values:
             self._record(**values)
         if time.monotonic() >= self._due:

@@ -69,13 +69,14 @@ class JsonlSink:
         self._file.close()
 
 
-def truncate_jsonl(path: Path, step: int, again: str | None = None) -> None:
+def truncate_jsonl(path: Path, step: int, again: str | None = None, since: int | None = None) -> None:
     """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
 
     Args:
         path: of the file; where there is none, there is nothing to do.
         step: at which the run goes on.
-        again: lines of this very step with a name that begins so go as well: they will be written again.
+        again: lines from `since` on with a name that begins so go as well: they will be written again.
+        since: a step; None: that at which the run goes on.
 
     Raises:
         UserError: the file cannot be read or written.
@@ -88,7 +89,11 @@ def truncate_jsonl(path: Path, step: int, again: str | None = None) -> None:
                 row = _parse(line)
                 if (logged := _step_of(row)) is None or logged > step:
                     continue
-                if logged < step or again is None or not any(name.startswith(again) for name in row):
+                if (
+                    logged < (step if since is None else since)
+                    or again is None
+                    or not any(name.startswith(again) for name in row)
+                ):
                     file.write(line.rstrip(b"\r\n") + b"\n")
     except OSError as error:
         raise UserError(f"cannot cut {path} back to step {step} ({why(error)}): move it away, or mend it.") from error

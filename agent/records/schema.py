@@ -21,7 +21,13 @@ PARTS: dict[str, type] = {
     **{"config": dict, "agent": dict, "replay": dict, "monitor": dict},
     **{"best_return": float, "evaluations": int, "seconds": float},
 }
-LATER_PARTS: dict[str, type] = {"collector": dict, "evaluation_due": bool, "failures": int, "reached": int}
+LATER_PARTS: dict[str, type] = {
+    "collector": dict,
+    "evaluation_due": bool,
+    "failures": int,
+    "reached": int,
+    "under_way": dict,
+}
 #: W&B makes a folder of this name.
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -37,6 +43,8 @@ def check_parts(state: Mapping[str, Any]) -> dict[str, object]:
     for name, kind in LATER_PARTS.items():
         if name in state:
             _check_plain(state[name], kind, name)
+    if "under_way" in state:
+        _check_plain(state["under_way"].get("step"), int, "under_way.step")
     run_id = state.get("wandb_run_id")
     if run_id is not None and not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
         raise ValueError(f"its W&B run is {run_id!r:.40}")

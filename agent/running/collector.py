@@ -12,6 +12,7 @@ from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
 from agent.replay.rings import AnyReplay
+from agent.running.beside import Elsewhere
 from envs import resuming
 from envs.episodes import Repeats
 from envs.kinds import Envs
@@ -35,6 +36,9 @@ class AnyCollector(Protocol):
 
     def receive(self, arrived: Callable[[], None] | None = None) -> None:
         """Waits for steps that have begun, calls `arrived`, and stores and counts them."""
+
+    def elsewhere(self) -> Elsewhere | None:
+        """Who plays evaluations while training goes on; None: nobody, and training waits for them."""
 
     def metrics(self) -> dict[str, float]:
         """What is logged of collecting since the last call."""
@@ -113,6 +117,10 @@ class Collector:
         life_lost = self._life_lost(info) if self.config.env.life_loss else None
         self.replay.add(self._action, stored, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
+
+    def elsewhere(self) -> Elsewhere | None:
+        """Nobody."""
+        return None
 
     def metrics(self) -> dict[str, float]:
         """Nothing: what is measured of a run says it all."""

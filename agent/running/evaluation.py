@@ -1,7 +1,8 @@
 """The only evaluation in the repository: fresh environments, seeds of its own, one seed per episode."""
 
 import copy
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agent.common.errors import UserError
 from agent.common.interrupt import Stopped
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
@@ -52,6 +54,24 @@ class Evaluation:
             "length_mean": float(np.mean(self.lengths)),
             **({} if human is None else {"human_normalised": human}),
         }
+
+
+@dataclass(frozen=True)
+class Played:
+    """One evaluation of an agent: by its mean network, by its noisy one where that is played, and perhaps a film."""
+
+    mean: Evaluation
+    noisy: Evaluation | None = None
+    film: "EncodedFilm | None" = None
+
+
+@dataclass(frozen=True)
+class EncodedFilm:
+    """A film that another process has made: the bytes of the file and its suffix, or why there is none."""
+
+    content: bytes = b""
+    suffix: str = ""
+    failure: str = ""
 
 
 class EvaluationPolicy:
@@ -174,6 +194,26 @@ class _Playing:
     def _show(self, slot: int) -> None:
         if slot == 0 and self._look is not None:
             self._look(self._envs[0])
+
+
+def metrics_of(result: Evaluation, statistics: Mapping[str, Any], task: Task) -> dict[str, float]:
+    """The metrics of an evaluation with these statistics."""
+    low, high = statistics["return_ci95"]
+    metrics = {f"eval/{name}": value for name, value in statistics.items() if name != "return_ci95"}
+    human = human_normalised(task.id, float(np.mean(result.returns)))
+    metrics |= {} if human is None else {"eval/human_normalised": human}
+    return metrics | {"eval/return_ci95_low": low, "eval/return_ci95_high": high}
+
+
+def finite(result: Evaluation, name: str) -> Evaluation:
+    """The result of an evaluation on the task of this name.
+
+    Raises:
+        UserError: where a return in it is not finite.
+    """
+    if not all(map(math.isfinite, result.returns)):
+        raise UserError(f"{name} gave rewards that are NaN or infinite")
+    return result
 
 
 def evaluate(

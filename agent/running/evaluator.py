@@ -2,22 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
-
-import numpy as np
 
 from agent.common.errors import UserError, words_of
 from agent.common.schedule import Every
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvalConfig, TrainConfig
 from agent.learning.dqn import DQN
+from agent.networks.q_network import QNetwork
 from agent.records.tracking import Tracker
-from agent.running.evaluation import EPISODE_CAP, Evaluation, evaluate
+from agent.running.evaluation import EPISODE_CAP, Evaluation, Played, evaluate, finite, metrics_of
 from agent.running.failures import Folder
-from agent.running.filming import record
+from agent.running.filming import film_of, record
 from envs.aside import Aside
-from envs.atari import human_normalised
 from envs.make import Task
 from envs.video import write_video
 
@@ -43,6 +41,7 @@ class Evaluator:
         aside: the training's own environment, to play in between two of its episodes; None: in fresh ones.
 
     Attributes:
+        folder: of the run.
         due: an evaluation is due that has not been played.
         best_return: the highest mean return so far.
         result: of the newest evaluation.
@@ -63,7 +62,7 @@ class Evaluator:
         aside: Aside | None = None,
     ) -> None:
         self._config, self._task, self._agent = config.eval, task, agent
-        self._tracker, self._folder, self._aside = tracker, folder, aside
+        self._tracker, self.folder, self._aside = tracker, folder, aside
         self._seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
         self._num_envs = config.eval.num_envs or config.num_envs
         self._goal = stop_return(config.eval, task)
@@ -86,6 +85,11 @@ class Evaluator:
         return self.due and (self._aside is None or last or self._aside.rests())
 
     @property
+    def episodes(self) -> int:
+        """Episodes of an evaluation; 0: there are none."""
+        return self._config.episodes
+
+    @property
     def solved(self) -> bool:
         """Whether as many evaluations in a row as were asked for have reached the return at which to stop."""
         return self._goal is not None and self._reached >= self._config.stop_patience
@@ -105,26 +109,32 @@ class Evaluator:
             Stopped: where `stop` said so; the evaluation is still due.
         """
         try:
-            result = self._evaluate(None, stop)
-            statistics = result.statistics()
-            metrics = _metrics(statistics, self._task, result)
+            played = Played(self._evaluate(None, stop))
             if self._config.noisy and self._agent.noise.size:
-                noisy = self._evaluate(self._agent.noise, stop).statistics()
-                metrics |= {f"eval_noisy/{name}": noisy[name] for name in ("return_mean", "return_std")}
+                played = replace(played, noisy=self._evaluate(self._agent.noise, stop))
         except (Exception, SystemExit) as error:  # an environment may do anything
-            self._failed(step, last, error)
+            self.failed(step, last, error)
+            self.due = False
             return None
+        self.due = False
+        return self.take(step, played)
+
+    def take(self, step: int, played: Played) -> dict[str, float]:
+        """Takes an evaluation of the agent of a step as the newest; its metrics."""
+        result, statistics = played.mean, played.mean.statistics()
+        metrics = metrics_of(result, statistics, self._task)
+        if played.noisy is not None:
+            noisy = played.noisy.statistics()
+            metrics |= {f"eval_noisy/{name}": noisy[name] for name in ("return_mean", "return_std")}
         self.result, self.evaluated_at, self._statistics = result, step, statistics
-        self._count, self._failures, self.due = self._count + 1, 0, False
+        self._count, self._failures = self._count + 1, 0
         self._reached = self._reached + 1 if self._goal is not None and metrics["eval/return_mean"] >= self._goal else 0
         self._tell_of_cuts(result)
         return metrics
 
     def _evaluate(self, noise: Any, stop: Callable[[], bool]) -> Evaluation:
         result = evaluate(self._task, self._agent.network, self._seeds, noise, self._num_envs, stop, self._aside)
-        if not all(map(math.isfinite, result.returns)):
-            raise UserError(f"{self._task.id} gave rewards that are NaN or infinite")
-        return result
+        return finite(result, self._task.id)
 
     def is_best(self) -> bool:
         """Whether the newest evaluation is the best so far (of equal ones the later), and if so, remembers its mean."""
@@ -140,17 +150,21 @@ class Evaluator:
             return None
         return {"global_step": self.evaluated_at, **self._statistics}
 
-    def _failed(self, step: int, last: bool, error: BaseException) -> None:
+    def failed(self, step: int, last: bool, error: BaseException) -> None:
+        """Tells of an evaluation of the agent of a step that failed.
+
+        Raises:
+            EvaluationsFailedError: at the last one, and at the third in a row.
+        """
         self._failures += 1
         once = "" if self._config.share else "; of an environment that can be there only once: eval.share=true"
         if last or self._failures >= FAILURES:
             which = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(
                 f"{which} failed at step {step} ({words_of(error)}); everything is saved: go on with "
-                f"resume={self._folder} where it is mended, or without evaluations by eval.episodes=0{once}",
+                f"resume={self.folder} where it is mended, or without evaluations by eval.episodes=0{once}",
                 error.detail if isinstance(error, UserError) else "",
             ) from error
-        self.due = False
         self._tracker.console.line(f"no evaluation at step {step}: {words_of(error)}")
 
     def _tell_of_cuts(self, result: Evaluation) -> None:
@@ -164,23 +178,32 @@ class Evaluator:
 
     # ---- a film
 
-    def film(self, step: int, last: bool, stop: Callable[[], bool]) -> None:
+    def film(self, step: int, last: bool, stop: Callable[[], bool], network: QNetwork | None = None) -> None:
         """Films the first evaluation episode, if due; a machine that cannot render still finishes its run.
+
+        Args:
+            step: of the run.
+            last: there will be no other evaluation.
+            stop: asked between steps.
+            network: to be filmed; None: the agent's.
 
         Raises:
             Stopped: where `stop` said so.
         """
-        every = self._config.video_every
-        due = last or (every and self._count % every == 0)
-        if not (self._config.video and due and self._task.renders):
+        if not self.films(last, self._count):
             return
         try:
-            frames, _ = record(self._task, self._agent.network, self._seeds[:1], None, stop, self._aside)
-            path = write_video(frames, self._folder.path / "videos" / f"step_{step:012d}", self._task.fps)
+            frames, _ = record(self._task, network or self._agent.network, self._seeds[:1], None, stop, self._aside)
+            path = write_video(frames, film_of(self.folder, step), self._task.fps)
         except (Exception, SystemExit) as error:
             self._tracker.console.line(f"no video: {words_of(error)}")
             return
         self._tracker.video(step, path)
+
+    def films(self, last: bool, count: int | None = None) -> bool:
+        """Whether the evaluation number `count` from 1 on, by default the next one, is filmed."""
+        every, number = self._config.video_every, self._count + 1 if count is None else count
+        return self._config.video and self._task.renders and bool(last or (every and number % every == 0))
 
     # ---- saving it
 
@@ -206,15 +229,6 @@ class Evaluator:
         self._failures = state.get("failures", 0)
         same_goal = state["config"]["eval"].get("stop_at") == self._config.stop_at
         self._reached = state.get("reached", 0) if same_goal else 0
-
-
-def _metrics(statistics: Mapping[str, Any], task: Task, result: Evaluation) -> dict[str, float]:
-    """What is logged of an evaluation."""
-    low, high = statistics["return_ci95"]
-    metrics = {f"eval/{name}": value for name, value in statistics.items() if name != "return_ci95"}
-    human = human_normalised(task.id, float(np.mean(result.returns)))
-    metrics |= {} if human is None else {"eval/human_normalised": human}
-    return metrics | {"eval/return_ci95_low": low, "eval/return_ci95_high": high}
 
 
 def stop_return(config: EvalConfig, task: Task) -> float | None:

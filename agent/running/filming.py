@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from agent.common.errors import UserError, words_of
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
+from agent.running.failures import Folder
 from envs.global_random import apart
 from envs.kinds import Env, Wrapper
 from envs.make import Task
@@ -61,6 +63,11 @@ def record(
     with apart(seeds[0]), opened as played:
         result = play([played], EvaluationPolicy(network, noise, seeds), seeds, task, look, stop)
     return film.frames, result
+
+
+def film_of(folder: Folder, step: int) -> Path:
+    """Where the film of a step lies in a run's folder, without its suffix."""
+    return folder.path / "videos" / f"step_{step:012d}"
 
 
 def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel | None = None) -> Evaluation:

@@ -46,7 +46,17 @@ def with_evaluation(run_dir: Path, step: int, state: dict[str, object]) -> dict[
         noted = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
     except (OSError, ValueError, RecursionError):
         return state
-    return {**state, **noted} if _is_note(noted, step) else state
+    if not _is_note(noted, step):
+        return state
+    arrived = {name: value for name, value in state.items() if name != "under_way"}
+    return {**arrived, **noted}
+
+
+def evaluated_again(step: int, state: Mapping[str, Any]) -> tuple[str | None, int]:
+    """The beginning of the names of metrics that a run that goes on writes again, and the step from which on."""
+    if (under_way := state.get("under_way")) is not None:
+        return "eval/", under_way["step"]
+    return "eval/" if state.get("evaluation_due") else None, step
 
 
 def _is_note(noted: object, step: int) -> bool:
@@ -73,7 +83,8 @@ def nothing_left(config: TrainConfig, step: int, state: Mapping[str, Any]) -> Li
         step: of the checkpoint.
         state: of the checkpoint, with its evaluation.
     """
-    now, due = config.eval, state.get("evaluation_due", False) and config.eval.episodes > 0
+    now, waits = config.eval, state.get("evaluation_due", False) or "under_way" in state
+    due = waits and config.eval.episodes > 0
     same_goal = now.stop_at is not None and state["config"]["eval"].get("stop_at") == now.stop_at
     if same_goal and state.get("reached", 0) >= now.stop_patience and not due:
         return "solved"

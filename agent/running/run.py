@@ -24,6 +24,7 @@ from agent.running.distributed.starting import rings_of, start_collector
 from agent.running.ending import end
 from agent.running.failures import Folder
 from agent.running.outcome import Outcome
+from agent.running.progress import evaluated_again
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.taking_over import load_state
 from agent.running.trainer import Trainer
@@ -88,7 +89,7 @@ def open_console(config: TrainConfig, home: Path, begun: tuple[int, dict[str, An
     """Makes the folder, drops what was logged after the checkpoint to go on from, and opens the console of a run."""
     step, state = begun if begun is not None else (0, {})
     home.mkdir(parents=True, exist_ok=True)
-    truncate_jsonl(home / "metrics.jsonl", step, again="eval/" if state.get("evaluation_due") else None)
+    truncate_jsonl(home / "metrics.jsonl", step, *evaluated_again(step, state))
     console = Console(config.steps, step, enabled=config.log.progress)
     tell_through(console.line)
     return console

@@ -50,6 +50,11 @@ def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
             check_like(state[name], ours[name], name)
     for replay in state["replay"].get("rings", [state["replay"]]):
         check_replay(replay, trainer.task.actions)
+    if (under_way := state.get("under_way")) is not None:  # an evaluation
+        tensors = trainer.agent.tensors()
+        check_like(under_way, {"step": 0, "seconds": 0.0, "tensors": tensors}, "under_way")
+        if under_way["tensors"].keys() != tensors.keys():
+            raise ValueError("the agent that was evaluated has other layers")
     acting = state["agent"]["acting"]
     held, shape = acting["held"], (trainer.config.num_envs, trainer.agent.noise.size)
     if held is not None and getattr(held, "shape", None) != shape:

@@ -19,12 +19,13 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyReplay
+from agent.running.beside import Beside
 from agent.running.build import aside_of
 from agent.running.collector import AnyCollector, in_process
-from agent.running.description import describe
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
 from agent.running.held import Held
+from agent.running.keeping import Results
 from agent.running.monitor import Monitor, NotFiniteError
 from agent.running.outcome import Outcome
 from agent.running.saving import Saver
@@ -57,6 +58,10 @@ class Trainer:
         self.collector: AnyCollector = collector or in_process(config, task, envs, agent, replay, tracker)
         aside = None if envs is None else aside_of(config, task, envs)
         self.evaluator = Evaluator(config, task.for_evaluation(), agent, tracker, self.folder, aside)
+        self._results = Results(config, task, agent, self.evaluator, self._saver, tracker)
+        parts = self.evaluator, agent, self._results, self._saver, tracker
+        elsewhere = self.collector.elsewhere()
+        self._beside = None if elsewhere is None else Beside(elsewhere, *parts)
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
@@ -89,7 +94,8 @@ class Trainer:
         except NotFiniteError as error:
             raise not_finite(error, self.step, self.task.id, self.replay.not_finite(), self.folder) from error
         interrupt.saved()
-        evaluated = self.evaluator.result, self._seconds, self.evaluator.solved, self.evaluator.due
+        due = self.evaluator.due or (self._beside is not None and self._beside.busy)
+        evaluated = self.evaluator.result, self._seconds, self.evaluator.solved, due
         return Outcome(self.step, interrupt.exit_code, *evaluated, failure)
 
     def _train(self, interrupt: Interrupt) -> None:
@@ -170,18 +176,18 @@ class Trainer:
     def _evaluate(self, interrupt: Interrupt) -> None:
         """Evaluates if that is due, keeps the best agent so far, and films; raises Stopped where a signal came."""
         evaluator, last = self.evaluator, self.step >= self.config.steps
+        if self._beside is not None:
+            self._beside.look(self.step, last, self._seconds, self._monitor.check_finite, interrupt.__bool__)
+            return
         if not evaluator.can_play(last):
             return
         self._monitor.check_finite()
         with self._dropped_at_a_stop(interrupt):
             metrics = evaluator.play(self.step, last, interrupt.__bool__)
         if metrics is not None:
-            self.tracker.log(self.step, metrics | {"time/train_seconds": self._seconds})
-            if evaluator.is_best():
-                self._saver.agent("best", self.agent.tensors(), self.description())
+            self._results.keep(self.step, self._seconds, metrics, self.agent.tensors)
         if self._saver.step == self.step:
-            self._saver.agent("last", self.agent.tensors(), self.description())  # which says how it was evaluated
-            self._saver.evaluation(self.step, evaluator.state())
+            self._results.note(self.step, evaluator.state())
         if metrics is not None:
             with self._dropped_at_a_stop(interrupt):
                 evaluator.film(self.step, last or evaluator.solved, interrupt.__bool__)
@@ -214,14 +220,14 @@ class Trainer:
                 self.save()
         return True
 
-    def description(self) -> dict[str, object]:
-        """What a saved agent says of itself."""
-        return describe(self.config, self.task, self.step, self.evaluator.description())
-
     def _checkpoint(self) -> None:
         """Saves everything and the last agent."""
         self._monitor.check_finite()
-        self._saver.checkpoint(self.step, self._held.state(), self.agent.tensors(), self.description())
+        self._saver.checkpoint(
+            self.step, self._held.state(), self.agent.tensors(), self._results.description(self.step)
+        )
+        if self._beside is not None:
+            self._beside.saved()
 
     def state(self, episodes: bool = True) -> dict[str, Any]:
         """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
@@ -233,6 +239,7 @@ class Trainer:
             "sampling_generator": state_of(self._learner.generator),
             "monitor": self._monitor.state(),
             **self.evaluator.state(),
+            **({} if self._beside is None else self._beside.state()),
             "seconds": self._seconds,
             "wandb_run_id": self.tracker.run_id,
         }
@@ -245,5 +252,7 @@ class Trainer:
         self.collector.load_state(step, state.get("collector"))
         restore(self._learner.generator, state["sampling_generator"])
         self.evaluator.load_state(step, state)
+        if self._beside is not None:
+            self._beside.load_state(state)
         self._seconds = state["seconds"]
         self._monitor.load_state(state["monitor"], step, self._seconds)

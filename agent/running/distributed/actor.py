@@ -3,13 +3,10 @@
 import os
 import time
 
-import gymnasium as gym
 import numpy as np
 
 from agent.common.errors import UserError, words_of
 from agent.config.run import TrainConfig
-from agent.networks.encoder_registry import register_encoder
-from agent.networks.heads.registry import register_head
 from agent.running.build import build_envs, build_player
 from agent.running.collector import Collector
 from agent.running.distributed.chunk import Chunk, Failure, Recorder, Setup, Weights, load_weights
@@ -86,13 +83,8 @@ class Actor:
         )
 
     def _make(self) -> Collector:
-        task, spec, recorder = self._setup.task, self._setup.spec, self._recorder
-        for name, encoder in self._setup.encoders.items():
-            register_encoder(name, encoder)
-        for name, head in self._setup.heads.items():
-            register_head(name, head)
-        if spec is not None and spec.id not in gym.registry:
-            gym.registry[spec.id] = spec
+        task, recorder = self._setup.task, self._recorder
+        self._setup.register()
         agent = build_player(self._config, task, self._setup.config.seed)
         envs: object = build_envs(self._config, task)
         with np.errstate(all="ignore"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 
@@ -14,6 +15,8 @@ from agent.common.seeds import seed_sequence
 from agent.config.parts import EpsilonConfig
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
+from agent.networks.encoder_registry import register_encoder
+from agent.networks.heads.registry import register_head
 from agent.networks.q_network import persistent_buffers
 from envs.make import Task
 
@@ -80,6 +83,15 @@ class Setup:
     shares: tuple[int, ...]
     encoders: Mapping[str, Any] = field(default_factory=dict)
     heads: Mapping[str, Any] = field(default_factory=dict)
+
+    def register(self) -> None:
+        """Makes the task, the encoders and the heads known to this process."""
+        for name, encoder in self.encoders.items():
+            register_encoder(name, encoder)
+        for name, head in self.heads.items():
+            register_head(name, head)
+        if self.spec is not None and self.spec.id not in gym.registry:
+            gym.registry[self.spec.id] = self.spec
 
     def config_of(self, actor: int, incarnation: int) -> TrainConfig:
         """The config of one incarnation of an actor: its seed is drawn from (seed, actor, incarnation)."""

@@ -17,6 +17,7 @@ from agent.replay.rings import AnyRings
 from agent.running.distributed.chunk import Chunk, Setup, shared_out, weights_of
 from agent.running.distributed.cluster import Cluster
 from agent.running.distributed.crew import Crew, Place
+from agent.running.distributed.evaluations import RayEvaluations
 from envs.make import Task
 
 #: Calls that an actor has at once: while the learner stores one chunk it plays the next.
@@ -49,6 +50,7 @@ class RayCollector:
         self.step = 0
         self._cluster = cluster
         self._crew: Crew | None = None
+        self._evaluations: RayEvaluations | None = None
         self._shares = shared_out(config.num_envs, config.collect.actors)
         self._incarnations = [0] * config.collect.actors  # of the next crew
         self._restarts = 0  # of crews before a resume
@@ -58,11 +60,19 @@ class RayCollector:
 
     def begin(self) -> None:
         """Starts the actors; they begin new episodes."""
-        config = self.config
+        timeout, tell = self.config.collect.timeout, self.tracker.console.line
+        self._crew = Crew(self._cluster.ray, self._setup(), self._incarnations, timeout, tell)
+
+    def _setup(self) -> Setup:
         spec = gym.registry.get(self.task.id)
-        setup = Setup(config, self.task, spec, self._shares, own_encoders(), own_heads())
-        tell = self.tracker.console.line
-        self._crew = Crew(self._cluster.ray, setup, self._incarnations, config.collect.timeout, tell)
+        return Setup(self.config, self.task, spec, self._shares, own_encoders(), own_heads())
+
+    def elsewhere(self) -> RayEvaluations | None:
+        """A Ray task plays evaluations; in lockstep nobody does, since it would be chance when they arrive."""
+        if self.config.collect.sync or not self.config.eval.episodes:
+            return None
+        self._evaluations = RayEvaluations(self._cluster.ray, self._setup())
+        return self._evaluations
 
     @property
     def crew(self) -> Crew:
@@ -167,6 +177,8 @@ class RayCollector:
 
     def close(self) -> None:
         """Ends the actors, and Ray where it was started here."""
+        if self._evaluations is not None:
+            self._evaluations.close()
         if self._crew is not None:
             self._crew.close()
         self._cluster.close()

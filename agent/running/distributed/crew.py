@@ -94,7 +94,7 @@ class Crew:
         except self._ray.exceptions.RayTaskError as error:  # our own error, in full
             raise error.as_instanceof_cause() from None
         except self._ray.exceptions.RayError as error:
-            return self._anew(place, f"its process ended ({_first_sentence(error)})")
+            return self._anew(place, f"its process ended ({first_sentence(error)})")
         if isinstance(result, Failure):
             return self._anew(place, result.sentence, result)
         expected = place.number, place.incarnation, place.sequence
@@ -128,7 +128,7 @@ class Crew:
             self._end(place)
 
 
-def _first_sentence(error: BaseException) -> str:
+def first_sentence(error: BaseException) -> str:
     """The first sentence of the last line of an error of Ray, which shows a traceback before it and advice after it."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip().split(". ")[0] if lines else type(error).__name__

@@ -40,8 +40,8 @@ def shown_shares(shares: tuple[int, ...]) -> str:
 
 
 def store_bytes(config: TrainConfig, task: Task, parameters: int) -> int:
-    """Bytes of the object store for the chunks and the versions of the weights that are under way."""
+    """Bytes of the object store for the chunks and versions of the weights under way, also those that are evaluated."""
     collect = config.collect
     chunks = (IN_FLIGHT + 1) * collect.chunk * config.num_envs * (task.observation.stored_bytes + 32)
-    versions = (IN_FLIGHT * collect.actors + 1) * 4 * parameters
+    versions = (IN_FLIGHT * collect.actors + 2) * 4 * parameters
     return BESIDE + int(ROOM * (chunks + versions))

@@ -1,0 +1,189 @@
+"""Evaluations that other processes play while training goes on."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from agent.common.errors import UserError, words_of
+from agent.common.files import make_folder, new_file
+from agent.common.interrupt import Stopped
+from agent.learning.dqn import DQN
+from agent.networks.q_network import QNetwork
+from agent.records.tracking import Tracker
+from agent.running.evaluation import EncodedFilm, Played
+from agent.running.evaluator import Evaluator
+from agent.running.failures import Folder
+from agent.running.filming import film_of
+from agent.running.keeping import Results, Tensors
+from agent.running.saving import Saver
+
+
+class Elsewhere(Protocol):
+    """Another process, which plays one evaluation at a time."""
+
+    def begin(self, tensors: Mapping[str, Tensor], films: bool) -> None:
+        """Begins an evaluation of the network with these parameters, and perhaps a film of its first episode."""
+
+    def result(self, patient: bool) -> Played | None:
+        """The evaluation that was begun; None where it is not there yet.
+
+        Args:
+            patient: may wait for a moment.
+
+        Raises:
+            UserError: the evaluation failed.
+        """
+
+
+@dataclass
+class UnderWay:
+    """An evaluation that has not arrived.
+
+    Attributes:
+        step: of the agent that is evaluated.
+        seconds: of training, until then.
+        tensors: its parameters.
+        begun: whether a process plays it; not yet after a resume.
+    """
+
+    step: int
+    seconds: float
+    tensors: Tensors
+    begun: bool = False
+
+
+class Beside:
+    """Has the agent of a step evaluated by another process, one evaluation at a time; training does not wait for it.
+
+    An evaluation that is due before the last one has arrived begins when that arrives, on the agent of that moment. At
+    the end of a run all are waited for. A checkpoint holds the parameters that are being evaluated; a run that is
+    resumed there has them evaluated again, but where a note beside the checkpoint tells the result.
+
+    Args:
+        elsewhere: plays.
+        evaluator: says when an evaluation is due, and keeps the results.
+        agent: is evaluated.
+        results: takes what has arrived.
+        saver: knows the newest checkpoint.
+        tracker: is told of films.
+    """
+
+    def __init__(
+        self,
+        elsewhere: Elsewhere,
+        evaluator: Evaluator,
+        agent: DQN,
+        results: Results,
+        saver: Saver,
+        tracker: Tracker,
+    ) -> None:
+        self._evaluator, self._elsewhere, self._agent = evaluator, elsewhere, agent
+        self._results, self._saver, self._tracker = results, saver, tracker
+        self._under_way: UnderWay | None = None
+        self._due_when_saved = False  # another one was due at the newest checkpoint
+
+    @property
+    def busy(self) -> bool:
+        """Whether an evaluation has not arrived."""
+        return self._under_way is not None
+
+    def look(self, step: int, last: bool, seconds: float, check: Callable[[], None], stop: Callable[[], bool]) -> None:
+        """Takes an evaluation that has arrived and begins one that is due; at the last step waits until none is left.
+
+        Args:
+            step: of the run.
+            last: there will be no other call.
+            seconds: of training so far.
+            check: raises an error where the agent is not one to evaluate.
+            stop: asked while it waits.
+
+        Raises:
+            EvaluationsFailedError: at the last one, and at the third in a row; a checkpoint still holds it.
+            Stopped: where `stop` said so while it waited.
+        """
+        evaluator = self._evaluator
+        while self._under_way is not None or evaluator.due:
+            if self._under_way is None:
+                check()
+                self._under_way, evaluator.due = UnderWay(step, seconds, self._agent.tensors()), False
+                self._due_when_saved &= step != self._saver.step
+            if not self._under_way.begun:
+                self._elsewhere.begin(self._under_way.tensors, evaluator.films(last))
+                self._under_way.begun = True
+            if not self._arrives(self._under_way, step, last, stop):
+                return
+            if evaluator.solved and not last:  # the run ends here
+                evaluator.due = False
+
+    def _arrives(self, under_way: UnderWay, step: int, last: bool, stop: Callable[[], bool]) -> bool:
+        """Whether an evaluation has arrived, and is kept; at the last step it is waited for."""
+        of_last = last and not self._evaluator.due
+        try:
+            while (played := self._elsewhere.result(last)) is None:
+                if not last:
+                    return False
+                if stop():
+                    raise Stopped
+        except UserError as error:
+            self._evaluator.failed(under_way.step, of_last, error)
+            played = None
+        self._under_way = None
+        if played is not None:
+            metrics = self._evaluator.take(under_way.step, played)
+            self._results.keep(under_way.step, under_way.seconds, metrics, lambda: under_way.tensors)
+        if self._saver.step >= under_way.step:
+            self._results.note(step, self._evaluator.state() | {"evaluation_due": self._due_when_saved})
+        if played is not None:
+            self._film(under_way, played, stop)
+        return True
+
+    def _film(self, under_way: UnderWay, played: Played, stop: Callable[[], bool]) -> None:
+        """Keeps the film of an evaluation; the agent that solved the task is filmed here, where that was not known."""
+        if played.film is not None:
+            keep_film(self._evaluator.folder, self._tracker, under_way.step, played.film)
+        elif self._evaluator.solved:
+            network = self._agent.network
+            self._evaluator.film(under_way.step, True, stop, with_tensors(network, under_way.tensors))
+
+    # ---- saving it
+
+    def saved(self) -> None:
+        """A checkpoint has just been saved."""
+        self._due_when_saved = self._evaluator.due
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the evaluator's state: the evaluation under way, if any."""
+        if (under_way := self._under_way) is None:
+            return {}
+        return {"under_way": {"step": under_way.step, "seconds": under_way.seconds, "tensors": dict(under_way.tensors)}}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint's state; the evaluator's must have been loaded."""
+        self._due_when_saved = self._evaluator.due
+        if (saved := state.get("under_way")) is not None and self._evaluator.episodes:
+            self._under_way = UnderWay(saved["step"], saved["seconds"], dict(saved["tensors"]))
+
+
+def with_tensors(network: QNetwork, tensors: Mapping[str, Tensor]) -> QNetwork:
+    """A copy of a network with other parameters."""
+    copied = copy.deepcopy(network)
+    copied.load_state_dict(dict(tensors))
+    return copied
+
+
+def keep_film(folder: Folder, tracker: Tracker, step: int, film: EncodedFilm) -> None:
+    """Writes the film of a step to a run's folder; one that cannot be written is one line on the console."""
+    path = film_of(folder, step).with_suffix(film.suffix)
+    try:
+        if film.failure:
+            raise UserError(film.failure)
+        make_folder(path.parent)
+        with new_file(path) as file:
+            file.write(film.content)
+    except (OSError, UserError) as error:
+        tracker.console.line(f"no video: {words_of(error)}")
+        return
+    tracker.video(step, path)
