@@ -5,6 +5,7 @@ from agent.common.beginning import begin
 if __name__ == "__main__":
     begin()  # first: the imports take a second
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import hydra
@@ -17,8 +18,10 @@ from agent.common.errors import UserError
 from agent.config.share import ShareConfig
 from agent.records.newest import newest_run
 from agent.records.run_folder import RUNS
-from agent.records.saved_agent import FILE_NAME, find_agent
+from agent.records.saved_agent import FILE_NAME
 from agent.running.export.folder import folder_for, write_folder
+from agent.running.export.hub import hub_folder, push, push_command, write_hub_folder
+from agent.running.fetching import checked_repo, own_file
 from agent.running.player import load_player
 from agent.running.resources import prepare_cpu
 
@@ -31,14 +34,34 @@ def main(cfg: DictConfig) -> None:
 
 
 def run(config: ShareConfig) -> None:
-    """Writes the files and says where they are."""
+    """Writes the files, says where they are, and pushes them where that is asked for."""
     prepare_cpu(1)
-    file = find_agent(Path(config.checkpoint or newest(config)), config.which)
-    folder = folder_for(file) if config.out is None else Path(config.out)
+    if config.repo is not None:
+        checked_repo(config.repo, f"repo={config.repo}")
+    file = own_file(config.checkpoint or newest(config), config.which)
+    folder = Path(config.out or (folder_for if config.repo is None else hub_folder)(file))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file: name a folder, which the agent is written to")
-    for path in write_folder(load_player(file), folder.absolute(), config.noise):
+    player, absolute = load_player(file), folder.absolute()
+    if config.repo is None:
+        written: Iterable[Path] = write_folder(player, absolute, config.noise)
+    else:
+        written = write_hub_folder(player, absolute, config.repo)
+    for path in written:
         print(f"wrote {folder / path.name}")
+    if config.repo is not None:
+        send(absolute, folder, config.repo, config)
+
+
+def send(absolute: Path, folder: Path, repo: str, config: ShareConfig) -> None:
+    """Pushes the folder, or says the command that does."""
+    address = push(absolute, repo, config.private) if config.push else None
+    if address is not None:
+        print(f"pushed to {address}")
+        return
+    login = "hf auth login && " if config.push else ""
+    print(f"not pushed{', nobody is logged in' if config.push else ''}; push it by: {login}", end="")
+    print(push_command(folder, repo, config.private))
 
 
 def newest(config: ShareConfig) -> str:

@@ -35,6 +35,7 @@ EPISODES = 100
 #: What the command line of an agent's training holds beside the task, each with its seed.
 AGENTS: dict[str, tuple[str, ...]] = {
     "CartPole-v1": ("seed=0",),
+    "Acrobot-v1": ("seed=0",),
     "LunarLander-v3": ("seed=0", "agent=munchausen_dqn"),
     "FrozenLake-v1": ("seed=0",),
 }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.comparing import comparison_request, paths_to_override
 from agent.command.composing import compose_training, evaluation_request, sharing_request, to_options
+from agent.command.tuning import new_study, train_words_to_override
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
+from agent.config.tune import TuneConfig
 
 README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "EXTENDING.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 HELP = [
     ROOT / "conf" / name
-    for name in ("train.yaml", "evaluate/evaluate.yaml", "compare/compare.yaml", "share/share.yaml")
+    for name in ("train.yaml", "evaluate/evaluate.yaml", "compare/compare.yaml", "share/share.yaml", "tune/tune.yaml")
 ]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: A run of a second.
@@ -189,7 +192,20 @@ def test_a_sharing_command_composes(path: Path, options: list[str]) -> None:
         sharing_request(to_options(cfg))
 
 
+@pytest.mark.parametrize(("path", "options"), every_command("tune.py"), ids=label)
+def test_a_tuning_command_composes(path: Path, options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "my_space.yaml").write_text("agent.lr: {low: 1e-4, high: 1e-2}")
+    for overrides in sweep(train_words_to_override(options)):
+        with initialize_config_dir(str(ROOT / "conf" / "tune"), version_base="1.3"):
+            cfg = compose("tune", overrides)
+        config = parse(TuneConfig, to_options(cfg))
+        if config.resume is None:
+            space = None if config.space is None else str(tmp_path / config.space)
+            new_study(replace(config, space=space))
+
+
 def test_commands_are_found() -> None:
+    assert len(every_command("tune.py")) > 8
     assert len(every_command("train.py")) > 50
     assert len(every_command("evaluate.py")) > 5
     assert len(every_command("compare.py")) > 5

@@ -19,10 +19,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("agent.compute",),
     ("agent.running",),
     ("agent.command",),
-    ("train", "evaluate", "compare", "share"),
+    ("train", "evaluate", "compare", "share", "tune"),
 )
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
-PROGRAMS = {"train", "evaluate", "compare", "share"}
+PROGRAMS = {"train", "evaluate", "compare", "share", "tune"}
 #: Of the package that concerns the command line, who knows Hydra.
 COMMAND = {f"agent.command.{name}" for name in ("arguments", "composing", "errors", "overrides", "presets")}
 #: Of the comparison of runs, who draws.
@@ -64,6 +64,7 @@ RESERVED: dict[str, set[str]] = {
         *("envs.vector", "envs.worker"),
     },
     "ray": {"agent.running.distributed.cluster"},
+    "optuna": {"agent.running.tuning.study"},
     "matplotlib": {"agent.records.plots", *(f"agent.records.comparison.{name}" for name in DRAWING)},
 }
 
@@ -225,10 +226,14 @@ def test_nothing_runs_code_from_data(name: str) -> None:
 
 
 def test_only_the_command_line_imports_by_name() -> None:
-    assert {name for name in FILES if "agent.command.imports" in edges(name)} == {"agent.command.composing"}
+    assert {name for name in FILES if "agent.command.imports" in edges(name)} == {
+        "agent.command.composing",
+        "agent.command.tuning",
+    }
     assert {name for name in FILES if "agent.command.composing" in edges(name)} <= {
         *PROGRAMS,
         "agent.command.functions",
+        "agent.command.tuning",
     }
 
 

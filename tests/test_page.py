@@ -157,6 +157,43 @@ def test_numbers_follow_the_mouse(browser: Browser, page: Path) -> None:
     assert browser.run("return getComputedStyle(document.querySelector('.picture .numbers')).display") == "none"
 
 
+#: Pairs of texts of a picture that cover each other by more than two pixels in both directions.
+OVERLAPS = """
+const found = [];
+for (const picture of document.querySelectorAll(".picture")) {
+  const texts = [...picture.querySelectorAll("svg text")].map(e => [e.textContent, e.getBoundingClientRect()]);
+  texts.forEach(([a, p], i) => texts.slice(i + 1).forEach(([b, q]) => {
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (wide > 2 && high > 4) found.push(`${picture.dataset.name}: ${a} | ${b}`);
+  }));
+}
+return found;
+"""
+#: Widths of the settings' first column, and how far each switch's text begins right of its box.
+WIDTHS = """
+return [document.querySelector(".settings td").getBoundingClientRect().width,
+  ...[...document.querySelectorAll("#groups label span")].map(span =>
+    span.getBoundingClientRect().left - span.closest("label").querySelector("input").getBoundingClientRect().right)];
+"""
+
+
+@pytest.mark.parametrize("groups", [4, 6, 8])
+def test_many_groups_with_long_names_can_be_read(browser: Browser, tmp_path: Path, groups: int) -> None:
+    for group in range(groups):
+        options = {"agent.network.hidden": [512, 512, 256, group], "agent.target_every": 1000 + group}
+        words = [f"agent.network.hidden=[512,512,256,{group}]", f"agent.target_every={1000 + group}"]
+        for seed in range(2):
+            folder = tmp_path / "runs" / f"{group}_{seed}"
+            write_run(folder, seed, final=300 + 20 * group, words=words, options=options)
+    browser.open(written(tmp_path / "runs", tmp_path / "out"))
+    assert browser.run(OVERLAPS) == []
+    first, *switches = browser.run(WIDTHS)
+    assert first > 150
+    assert len(switches) >= groups
+    assert min(switches) > 0
+
+
 def test_texts_of_strangers_stay_texts(browser: Browser, tmp_path: Path) -> None:
     for seed in range(2):
         write_run(

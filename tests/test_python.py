@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 import agent
 from agent import evaluate, load_agent, train
 from agent.command.functions import Run
-from agent.command.overrides import from_python
 from agent.common.errors import UserError
+from agent.common.quoting import from_python
 from agent.common.seeding import environment_seeds
 from envs.batches import is_batch
 

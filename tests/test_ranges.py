@@ -22,10 +22,11 @@ from agent.config.parts import MOST_LAYERS, NetworkConfig
 from agent.config.ranges import Range, above, at_least, between, positive
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
+from agent.config.tune import TuneConfig
 from agent.networks import build
 from agent.networks.build import build_network
 
-ROOTS = (TrainConfig, EvaluateConfig, CompareConfig, ShareConfig)
+ROOTS = (TrainConfig, EvaluateConfig, CompareConfig, ShareConfig, TuneConfig)
 NUMBERS = (int, float, Fraction)
 
 

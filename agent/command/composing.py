@@ -70,6 +70,24 @@ def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]
     Raises:
         UserError, HydraException, OmegaConfBaseException: for overrides that cannot be composed.
     """
+    with _composed(overrides) as cfg:
+        options, folder = _without_hydra(cfg), _seen_from_here(cfg.hydra.run.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return options, folder
+
+
+def training_options(overrides: Sequence[str]) -> dict[str, Any]:
+    """The options of a run, as `compose_training` gives them; no folder is made.
+
+    Raises:
+        UserError, HydraException, OmegaConfBaseException: for overrides that cannot be composed.
+    """
+    with _composed(overrides) as cfg:
+        return _without_hydra(cfg)
+
+
+@contextmanager
+def _composed(overrides: Sequence[str]) -> Iterator[DictConfig]:
     check_overrides(overrides, TRAIN)
     with _lock, _hydra_restored():
         register_resolvers()
@@ -78,10 +96,11 @@ def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)  # conf/train.yaml refers to it
-        options = to_options(OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"]))
-        folder = _seen_from_here(cfg.hydra.run.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    return options, folder
+        yield cfg
+
+
+def _without_hydra(cfg: DictConfig) -> dict[str, Any]:
+    return to_options(OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"]))
 
 
 @contextmanager

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
-from agent.command.overrides import from_python
 from agent.command.program import TRAIN
+from agent.common.quoting import from_python
 from agent.config.checks import without_effect
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig
 from agent.records.locking import occupied
-from agent.records.saved_agent import Which, find_agent
+from agent.records.saved_agent import Which
 from agent.running import run as running
 from agent.running.acting import LoadedAgent, load_agent
 from agent.running.evaluation import Evaluation
+from agent.running.fetching import agent_file
 from agent.running.player import load_player
 from agent.running.resources import cpu_restored, prepare_cpu, resolve_device
 from agent.running.results import check_player, evaluate_player
@@ -87,7 +88,7 @@ def evaluate(
     """Plays a saved agent as evaluate.py does, and gives what that writes to evaluation.json; nothing is written.
 
     Args:
-        checkpoint: a run folder, an agent folder or an agent.safetensors.
+        checkpoint: a run folder, an agent folder, an agent.safetensors, or hub:user/name.
         which: of a run folder, the best agent or the last.
         episodes: exactly the first `episodes` seeds are played.
         seed: every episode has its own seed from this one.
@@ -102,11 +103,10 @@ def evaluate(
     Raises:
         UserError: for an agent that is missing, damaged or foreign, and for options that it cannot do.
     """
-    path = Path(checkpoint)
     options = {"which": which, "episodes": episodes, "seed": seed, "noise": noise, "num_envs": num_envs}
-    config = parse(EvaluateConfig, {"checkpoint": [str(path)], **options, "device": device})
+    config = parse(EvaluateConfig, {"checkpoint": [os.fspath(checkpoint)], **options, "device": device})
     with cpu_restored():
         prepare_cpu(1)
-        player = load_player(find_agent(path, config.which), resolve_device(config.device))
+        player = load_player(agent_file(os.fspath(checkpoint), config.which), resolve_device(config.device))
         check_player(player, config)
         return evaluate_player(player, config)

@@ -20,7 +20,7 @@ from agent.common.quoting import quote
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 #: Modules of this project: there is nothing to be registered in them.
-_OURS = {"agent", "envs", "train", "evaluate", "compare"}
+_OURS = {"agent", "envs", "train", "evaluate", "compare", "share", "tune"}
 
 
 def import_named(options: dict[str, Any]) -> list[str]:

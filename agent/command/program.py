@@ -11,6 +11,7 @@ from agent.config.compare import CompareConfig
 from agent.config.parsing import leaf_names
 from agent.config.run import EvaluateConfig, TrainConfig
 from agent.config.share import ShareConfig
+from agent.config.tune import TuneConfig
 
 _TRAINED = (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir")
 TRAIN = Program(
@@ -54,6 +55,13 @@ SHARE = Program(
     options=[*leaf_names(ShareConfig), "imports"],
     example="checkpoint=<run folder>",
     several="one agent at a time",
+)
+
+TUNE = Program(
+    name="tune.py",
+    options=[*leaf_names(TuneConfig), *TRAIN.options],
+    example="env=CartPole-v1",
+    several="many trials by trials=<number>",
 )
 
 

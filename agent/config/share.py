@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.common.errors import UserError
+
 
 @dataclass(frozen=True)
 class ShareConfig:
@@ -10,6 +12,18 @@ class ShareConfig:
 
     checkpoint: str | None = None
     which: Literal["best", "last"] = "best"
-    to: Literal["onnx"] = "onnx"
+    to: Literal["onnx", "hub"] = "onnx"
     noise: bool = False
     out: str | None = None
+    repo: str | None = None
+    private: bool = False
+    push: bool = True
+
+    def __post_init__(self) -> None:
+        if self.to == "hub" and self.repo is None:
+            raise UserError("to=hub needs repo=user/name, the repository of the Hugging Face Hub to share in")
+        if self.to == "hub" and self.noise:
+            raise UserError("noise=true is of to=onnx: an agent on the Hub has its noise, leave it out")
+        for name, given in (("repo", self.repo is not None), ("private", self.private), ("push", not self.push)):
+            if given and self.to != "hub":
+                raise UserError(f"{name} is of to=hub: add to=hub, or leave {name} out")

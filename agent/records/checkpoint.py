@@ -95,7 +95,7 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep:
     return final
 
 
-def load_checkpoint(path: Path) -> tuple[int, dict[str, object]]:
+def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     """Reads a checkpoint folder: (step, state), every leaf of the type it was saved as, tensors on the CPU.
 
     Raises:

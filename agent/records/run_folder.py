@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,7 +32,7 @@ def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
             return str(found)
     elif resume:
         return resume
-    return str(_new_folder(RUNS / task / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
+    return str(new_folder(RUNS / task / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
 
 
 def task_folder(env_id: str | None) -> str:
@@ -49,7 +50,7 @@ def folder_of_runs(sweep: str) -> str:
     return "../.." if Path(sweep).parent == RUNS / "multirun" else "."
 
 
-def _new_folder(path: Path) -> Path:
+def new_folder(path: Path) -> Path:
     """Makes a folder, with a number behind its name where that is taken: runs may start in the same second."""
     folder, number = path, 1
     while True:
@@ -64,7 +65,7 @@ def _new_folder(path: Path) -> Path:
             return folder
 
 
-def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, object]] | None:
+def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
     """The checkpoint to go on from, or None for a new run.
 
     With resume=auto a run without a checkpoint starts again in its folder: a job may be repeated until it is done.
@@ -115,7 +116,7 @@ def _holds_anything(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
-def _load(checkpoint: Path) -> tuple[int, dict[str, object]]:
+def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
     try:
         step, state = load_checkpoint(checkpoint)
         return step, check_parts(state)

@@ -51,7 +51,7 @@ class SavedAgent:
     """What a file holds: float32 tensors on the CPU by name, and the description as it was saved."""
 
     tensors: dict[str, torch.Tensor]
-    description: dict[str, object]
+    description: dict[str, Any]
 
 
 def save_agent(path: Path, tensors: Mapping[str, torch.Tensor], description: Mapping[str, object]) -> None:

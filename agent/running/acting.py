@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from agent.learning.targets import greedy
-from agent.records.saved_agent import Which, find_agent
+from agent.records.saved_agent import Which
 from agent.running.evaluation import EvaluationPolicy
+from agent.running.fetching import agent_file
 from agent.running.player import Player, load_player
 from envs.batches import first_leaf, is_batch
 from envs.rules import are_truths
@@ -101,7 +102,7 @@ def load_agent(
     """Loads a saved agent; nothing in its file is executed.
 
     Args:
-        path: a run folder, an agent folder or an agent.safetensors.
+        path: a run folder, an agent folder, an agent.safetensors, or hub:user/name of the Hugging Face Hub.
         which: of a run folder, the best agent or the last.
         device: where its network computes.
         noise: whether it acts by a fresh draw of its noise for every action.
@@ -110,4 +111,4 @@ def load_agent(
     Raises:
         UserError: there is none, it is damaged or foreign, or its task is not installed here.
     """
-    return LoadedAgent(load_player(find_agent(Path(path), which), device), noise, seed)
+    return LoadedAgent(load_player(agent_file(path, which), device), noise, seed)

@@ -32,7 +32,7 @@ class Player:
     task: Task
     network: QNetwork
     noise: NoiseModel
-    description: dict[str, object]
+    description: dict[str, Any]
     path: Path  # as it was named
     home: Path  # the same, absolute: an environment may change the current folder
 

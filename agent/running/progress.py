@@ -37,7 +37,7 @@ def note_evaluation(checkpoint: Path, state: Mapping[str, object]) -> None:
     atomic_write_text(checkpoint / NOTE, json.dumps(dict(state)))
 
 
-def with_evaluation(run_dir: Path, step: int, state: dict[str, object]) -> dict[str, object]:
+def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's state with what the evaluation of its step gave, where that was played.
 
     A note that is not as it was written here is left aside: the evaluation is played again.

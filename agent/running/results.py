@@ -18,6 +18,7 @@ from agent.records.evaluations import beside, kept_beside, label
 from agent.records.plots import plot_evaluation
 from agent.records.saved_agent import FILE_NAME, Which, find_agent
 from agent.running.evaluation import evaluate
+from agent.running.fetching import brought, is_remote
 from agent.running.filming import record, watch
 from agent.running.player import Player
 from envs.video import write_video
@@ -27,7 +28,8 @@ def find_agents(paths: Sequence[str], which: Which) -> list[Path]:
     """The files of the agents that are named, each once.
 
     Args:
-        paths: run folders, agent folders and files, and patterns of them, such as runs/CartPole-v1/*.
+        paths: run folders, agent folders and files, and patterns of them, such as runs/CartPole-v1/*; hub:user/name
+            brings an agent of the Hub below runs/hub/.
         which: of a run folder, the best agent or the last.
 
     Raises:
@@ -35,9 +37,15 @@ def find_agents(paths: Sequence[str], which: Which) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        for file in [_find_agent(Path(path), which)] if Path(path).exists() else _matching(path, which):
+        for file in _named(path, which):
             found.setdefault(file.resolve(), file)
     return list(found.values())
+
+
+def _named(path: str, which: Which) -> list[Path]:
+    if is_remote(path):
+        return [brought(path)]
+    return [_find_agent(Path(path), which)] if Path(path).exists() else _matching(path, which)
 
 
 def _find_agent(path: Path, which: Which) -> Path:
@@ -81,7 +89,7 @@ def check_player(player: Player, config: EvaluateConfig) -> None:
             raise UserError(f"{player.task.id} cannot be shown: leave {option} out")
 
 
-def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, object]:
+def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
     """Plays one agent: the settings, the statistics, and every return."""
     noise = player.noise if config.noise else None
     seeds = environment_seeds(config.seed, "test", config.episodes)

@@ -76,7 +76,7 @@ def _summary(summary: Summary | None) -> dict[str, object]:
     return {} if summary is None else asdict(summary)
 
 
-HEADER = ("group", "seeds", "steps", "last agent: mean", "median", "IQM", "best agent: mean")
+HEADER = ("group", "seeds", "steps", "last agent: mean", "median", "IQM", "optimality gap", "best agent: mean")
 
 
 def table_rows(found: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
@@ -93,6 +93,7 @@ def table_rows(found: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
                         str(last.runs),
                         f"{max(steps):,}" if min(steps) > 0.99 * max(steps) else f"{min(steps):,} … {max(steps):,}",
                         *_cells(last),
+                        _gap(last),
                         _cells(task.summaries["best"][group.name])[0],
                         *([_difference(found, task.name, group.name)] if found.baseline else []),
                     )
@@ -101,10 +102,14 @@ def table_rows(found: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
     if found.overall:
         rows = [("group", "runs", "last agent: mean", "median", "IQM", "optimality gap", "best agent: mean")]
         for name, last in found.overall["last"].items():
-            gap = with_interval(last.gap, last.gap_interval, last.runs) if last.gap is not None else "–"
-            rows.append((name, str(last.runs), *_cells(last), gap, _cells(found.overall["best"][name])[0]))
+            rows.append((name, str(last.runs), *_cells(last), _gap(last), _cells(found.overall["best"][name])[0]))
         tables.append((f"all {len(found.shared)} tasks, normalised", rows))
     return tables
+
+
+def _gap(summary: Summary) -> str:
+    """How far normalised scores stay below 1."""
+    return "–" if summary.gap is None else with_interval(summary.gap, summary.gap_interval, summary.runs)
 
 
 def _cells(summary: Summary) -> tuple[str, str, str]:

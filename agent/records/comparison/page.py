@@ -17,6 +17,8 @@ from agent.records.comparison.comparing import Comparison
 from agent.records.comparison.grouping import Group, differing, safe_command
 from agent.records.comparison.numbers import table_rows
 from agent.records.comparison.reading import Run
+from agent.records.comparison.scoring import AGENTS, TaskResult, score
+from agent.records.console import shown
 
 HERE = Path(__file__).parent
 #: Of the table of settings: no more rows than a person reads.
@@ -44,7 +46,7 @@ def page(found: Comparison, pictures: Sequence[tuple[str, str, Sequence[Picture]
     for heading, text, drawn in pictures:
         if drawn:
             body += [f"<h2>{escape(heading)}</h2>", f"<p>{escape(text)}</p>", *map(figure, drawn)]
-    body += [*settings(found.groups), *runs_table(found.groups, folder)]
+    body += [*settings(found.groups), *runs_table(found, folder)]
     data = {
         "groups": [{"name": group.name, "color": color(i)} for i, group in enumerate(found.groups)],
         "pictures": {picture.name: picture.axes for _, _, drawn in pictures for picture in drawn},
@@ -90,7 +92,7 @@ def switches(groups: Sequence[Group]) -> str:
         line = f'<line x1="0" y1="4" x2="26" y2="4" {stroke}/>'
         rows.append(
             f'<label><input type="checkbox" data-group="{i}" checked><svg viewBox="0 0 26 8">{line}</svg>'
-            f'{escape(group.name)} <span class="quiet">{seeds(group)}</span></label>'
+            f'<span>{escape(group.name)} <span class="quiet">{seeds(group)}</span></span></label>'
         )
     return f'<div id="groups">{"".join(rows)}</div>'
 
@@ -116,13 +118,13 @@ def results(found: Comparison) -> Iterable[str]:
         )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = (), kind: str = "") -> str:
     """A table of texts."""
     lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"]
     for i, row in enumerate(rows):
         cells = "".join(f"<td{'' if j == 0 else NUMBER}>{escape(cell)}</td>" for j, cell in enumerate(row))
         lines.append(f"<tr{f' class={QUOTE}{classes[i]}{QUOTE}' if classes else ''}>{cells}</tr>")
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+    return f'<div class="wide {kind}"><table>{"".join(lines)}</table></div>'
 
 
 NUMBER, QUOTE = ' class="n"', '"'
@@ -145,7 +147,7 @@ def settings(groups: Sequence[Group]) -> Iterable[str]:
         return
     yield "<h2>Settings that differ</h2>"
     rows = [[name, *(values_of(group, name) for group in groups)] for name in names[:MAX_SETTINGS]]
-    yield table(["option", *(group.name for group in groups)], rows)
+    yield table(["option", *(group.name for group in groups)], rows, kind="settings")
 
 
 def values_of(group: Group, name: str) -> str:
@@ -154,17 +156,26 @@ def values_of(group: Group, name: str) -> str:
     return " | ".join(list(values)[:5])
 
 
-def runs_table(groups: Sequence[Group], folder: Path) -> Iterable[str]:
-    """Every run: its folder, how far it is, its videos, and the command that makes it again."""
+def runs_table(found: Comparison, folder: Path) -> Iterable[str]:
+    """Every run: how far it is, its scores, its folder and videos, and the command that makes it again."""
     yield "<h2>Runs</h2>"
-    lines = ["<tr><th>group</th><th>task</th><th>seed</th><th>step</th><th>folder and videos</th><th>made by</th></tr>"]
-    for i, group in enumerate(groups):
+    names = ("group", "task", "seed", "step", "last agent", "best agent", "folder and videos", "made by")
+    lines = [f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"]
+    tasks = {task.name: task for task in found.tasks}
+    for i, group in enumerate(found.groups):
         for task, runs in group.runs.items():
             for run in runs:
-                cells = (group.name, task, run.seed or "–", progress(run))
+                numbers = [scored(run, tasks[task], found.metric, which) for which in AGENTS]
+                cells = (group.name, task, run.seed or "–", progress(run), *numbers)
                 texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
                 lines.append(f'<tr class="g{i}">{texts}<td>{links(run, folder)}</td><td>{commands(run)}</td></tr>')
     yield f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def scored(run: Run, task: TaskResult, metric: str, which: str) -> str:
+    """The score of a run's last or best agent, as the group's numbers are made of it."""
+    value = score(run, metric, which, task.evaluated[which])
+    return "–" if value is None else shown(value)
 
 
 def progress(run: Run) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from agent.records.comparison import aggregates
 from agent.records.comparison.canvas import Canvas, Picture, color, dash, labels, limit, of_group, round_to
-from agent.records.comparison.comparing import Comparison
+from agent.records.comparison.comparing import Comparison, Improvement
 from agent.records.comparison.scoring import AGENTS, Summary, TaskResult
 from agent.records.plots import GREY
 
@@ -137,7 +137,7 @@ def improvements(found: Comparison) -> Picture | None:
         for row, ours in enumerate(names):
             for column, theirs in enumerate(names):
                 if ours != theirs and size <= CROWDED:
-                    _field(axes, row, column, pairs[ours, theirs].probability, pairs[ours, theirs].interval)
+                    _field(axes, row, column, pairs[ours, theirs], size > 3 or numbered)
         axes.set_title(f"{which} agent: row better than column", loc="left", fontsize=9)
         axes.set_xticks(range(size), [str(i + 1) for i in range(size)] if numbered else texts)
         rows = [f"{i + 1}: {text}" if numbered else text for i, text in enumerate(texts)]
@@ -147,10 +147,14 @@ def improvements(found: Comparison) -> Picture | None:
     return canvas.finish(f"A tie counts as half; with 95 % intervals (Newcombe 2006).{more}")
 
 
-def _field(axes: Axes, row: int, column: int, probability: float, interval: tuple[float, float] | None) -> None:
-    text = f"{probability:.2f}" if interval is None else f"{probability:.2f}\n[{interval[0]:.2f}, {interval[1]:.2f}]"
+def _field(axes: Axes, row: int, column: int, found: Improvement, narrow: bool) -> None:
+    """The probability and its interval in a field of the table, one below the other where it is narrow."""
+    probability, interval, between = found.probability, found.interval, "–\n" if narrow else ", "
+    text = f"{probability:.2f}"
+    if interval is not None:
+        text += f"\n[{interval[0]:.2f}{between}{interval[1]:.2f}]"
     shade = "white" if abs(probability - 0.5) > 0.35 else "black"
-    axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
+    axes.text(column, row, text, ha="center", va="center", fontsize=6.5 if narrow else 7, color=shade)
 
 
 def over_tasks(found: Comparison, which: str = "last") -> Picture | None:
@@ -179,5 +183,6 @@ def over_tasks(found: Comparison, which: str = "last") -> Picture | None:
         if kind != "gap":
             axes.axvline(1.0, color=GREY, linestyle=(0, (6, 3)), linewidth=0.8)
     return canvas.finish(
-        "Normalised scores with 95 % intervals: of mean and gap Student's t, of median and IQM a bootstrap."
+        "Normalised scores with 95 % intervals: of mean and gap Student's t; of median and IQM a bootstrap, from ten "
+        "runs on."
     )

@@ -67,6 +67,7 @@ class TaskResult:
     played: Mapping[str, str]
     scores: Mapping[str, Mapping[str, Array]]
     summaries: Mapping[str, Mapping[str, Summary]]
+    evaluated: Mapping[str, bool]  # whether evaluate.py played that agent
     against: Mapping[str, Against] = field(default_factory=dict)
 
 
@@ -114,10 +115,10 @@ def task_result(task: str, groups: Sequence[Group], metric: str) -> TaskResult:
     members = {group.name: group.runs[task] for group in groups if task in group.runs}
     everyone = [run for runs in members.values() for run in runs if len(run.series.get(metric, EMPTY))]
     played, scores = {}, {}
+    evaluated = {which: metric == EVALUATED and has_fresh_evaluations(everyone, which) for which in AGENTS}
     for which in AGENTS:
-        evaluated = metric == EVALUATED and has_fresh_evaluations(everyone, which)
-        played[which] = _how(everyone, which, evaluated)
-        found = {name: [score(run, metric, which, evaluated) for run in runs] for name, runs in members.items()}
+        played[which] = _how(everyone, which, evaluated[which])
+        found = {name: [score(run, metric, which, evaluated[which]) for run in runs] for name, runs in members.items()}
         scores[which] = {name: np.array([v for v in values if v is not None]) for name, values in found.items()}
     env_id, plain = _plain_task(everyone)
     scale = _scale(env_id if plain and metric.endswith("return_mean") else "", scores)
@@ -128,7 +129,7 @@ def task_result(task: str, groups: Sequence[Group], metric: str) -> TaskResult:
         which: {name: summarise([values], [scale(values)], bounds) for name, values in found.items() if len(values)}
         for which, found in scores.items()
     }
-    return TaskResult(task, scale, bounds, threshold, played, scores, summaries)
+    return TaskResult(task, scale, bounds, threshold, played, scores, summaries, evaluated)
 
 
 def _how(runs: Sequence[Run], which: str, evaluated: bool) -> str:

@@ -1,0 +1,71 @@
+"""What tune.py prints of a study, and the files that it writes of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.command.tables import aligned
+from agent.config.tune import StudyConfig
+from agent.records.console import shown
+from agent.running.tuning.pool import check_failures
+from agent.running.tuning.results import (
+    best_of,
+    commands_of_test,
+    train_command,
+    write_preset,
+    write_trials,
+)
+from agent.running.tuning.study import Result, Study
+
+#: Characters of an error in the table.
+MAX_ERROR = 60
+
+
+def finish(study: Study) -> None:
+    """Prints the trials of a study and writes its files.
+
+    Raises:
+        UserError: where there is no trial with a score, or the disk refuses.
+    """
+    results = study.results()
+    check_failures(results)
+    print(trials_table(results))
+    written = write_trials(study.folder, results)
+    best = best_of(results)
+    if best is None:
+        print("no trial has been trained to its end yet")
+    else:
+        written.append(write_preset(study.folder, study.config, best))
+    print("\n".join(f"wrote {path}" for path in written))
+    if best is not None:
+        tell_best(study.folder, study.config, best)
+
+
+def tell_best(folder: Path, config: StudyConfig, best: Result) -> None:
+    """Says which settings are best, how to train with them, and that their score is no test."""
+    settings = " ".join(f"{name}={_cell(value)}" for name, value in best.settings.items())
+    seeds = " and ".join(map(str, config.seeds)) if len(config.seeds) < 3 else f"{config.seeds[0]}–{config.seeds[-1]}"
+    print(f"\nbest: trial {best.number}, {shown(best.score or 0.0)}: {settings}")
+    print(f"train with it:\n  {train_command(folder, config)}")
+    print(
+        f"its score is no test score: the best of many trials is partly the luckiest on seed {seeds}. Test it on fresh "
+        "seeds, beside the settings without the study:"
+    )
+    print("\n".join(f"  {command}" for command in commands_of_test(folder, config)))
+
+
+def trials_table(results: Sequence[Result]) -> str:
+    """One line for each trial, below a header."""
+    names = list(dict.fromkeys(name for result in results for name in result.settings))
+    header = ["trial", "state", "score", "evaluations", *(name.removeprefix("agent.") for name in names)]
+    rows = [header]
+    for result in results:
+        score = "" if result.score is None else shown(result.score)
+        state = f"failed: {result.error}"[:MAX_ERROR] if result.state == "failed" else result.state
+        settings = [_cell(result.settings.get(name, "")) for name in names]
+        rows.append([str(result.number), state, score, str(result.reported), *settings])
+    return aligned(rows)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")

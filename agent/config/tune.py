@@ -1,0 +1,72 @@
+"""The options of tune.py, and those that a study keeps."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from agent.common.errors import UserError
+from agent.config.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SEED, at_least
+
+Pruner = Literal["median", "hyperband", "none"]
+Score = Literal["last", "best", "mean"]
+TRIALS = at_least(0, 1e6)
+SEEDS = at_least(1, 1000)
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """The root of conf/tune/tune.yaml; `train` holds the options of train.py, `out` None is a new folder below runs."""
+
+    train: tuple[str, ...] = ()
+    trials: Annotated[int, TRIALS] = 40
+    seeds: Annotated[int, SEEDS] = 2
+    score: Score = "last"
+    pruner: Pruner = "median"
+    startup: Annotated[int, TRIALS] = 5
+    jobs: Annotated[int, at_least(1, 1024)] = 1
+    space: str | None = None
+    out: str | None = None
+    resume: str | None = None
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study, as its file keeps it.
+
+    Attributes:
+        words: the options of train.py that all trials share.
+        beside: those of them that no preset holds: they choose a file, as env and agent, or change how a run is made.
+        fixed: the values of the others, which belong to the algorithm or the task.
+        env: id of the task.
+        seeds: with which each trial is trained.
+        trials: that were asked for.
+        score: of a seed, from the mean returns of its evaluations.
+        pruner: that ends trials early.
+        startup: trials before the sampler learns from others and the pruner ends any.
+        steps: environment steps of a run.
+        every: environment steps between two evaluations; 0: there is only the last.
+        space: the mapping that a space file holds, with every option's range or choices.
+        first: the settings of the first trial: those that training has without the study.
+    """
+
+    words: tuple[str, ...]
+    beside: tuple[str, ...]
+    fixed: dict[str, Any]
+    env: str
+    seeds: Annotated[tuple[int, ...], SEED]
+    trials: Annotated[int, TRIALS]
+    score: Score
+    pruner: Pruner
+    startup: Annotated[int, TRIALS]
+    steps: Annotated[int, AT_LEAST_ONE]
+    every: Annotated[int, NOT_NEGATIVE]
+    space: dict[str, Any]
+    first: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise UserError("a study needs at least one seed")
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of a run: one for each multiple of `every`, and one at the end."""
+        return -(-self.steps // self.every) if self.every else 1

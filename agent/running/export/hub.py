@@ -1,0 +1,178 @@
+"""An agent for the Hugging Face Hub: a folder of plain files with a model card, and the push of it."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.common.errors import UserError
+from agent.common.files import atomic_write_bytes, atomic_write_text, read_plain, why
+from agent.common.seeding import environment_seeds
+from agent.config.run import EvaluateConfig
+from agent.records.newest import MAX_CONFIG
+from agent.records.saved_agent import FILE_NAME, MAX_BYTES
+from agent.running.export.card import card
+from agent.running.fetching import PREFIX, checked_repo, library, short
+from agent.running.filming import record
+from agent.running.player import Player
+from agent.running.results import evaluate_player
+from envs.video import write_video
+
+EVALUATION, CONFIG, CURVE, VIDEO, CARD = "evaluation.json", "config.yaml", "learning_curve.png", "replay", "README.md"
+VIDEOS = (f"{VIDEO}.mp4", f"{VIDEO}.gif")
+MAX_CURVE = 64 << 20  # bytes of a picture
+FOLDER = "hub"
+
+
+def hub_folder(file: Path) -> Path:
+    """Where the folder of an agent's file goes: `hub` beside it; a file with a name of its own has its own folder."""
+    return file.with_name(FOLDER if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_{FOLDER}")
+
+
+def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
+    """Writes the agent, its options, returns, learning curve, video and model card.
+
+    A hundred greedy episodes are played for the returns. An agent without a run has no curve, a task that cannot be
+    drawn no video.
+
+    Args:
+        player: the agent.
+        folder: is made where it is missing.
+        repo: user/name.
+
+    Raises:
+        UserError: the name is none, the extra is missing, or the disk refuses.
+    """
+    checked_repo(repo, f"repo={repo}")
+    library("to=hub")
+    _check_folder(folder)
+    evaluation = evaluate_player(player, EvaluateConfig()) | {"label": repo, "agent": FILE_NAME}
+    _copy(player.home, folder / FILE_NAME, MAX_BYTES)
+    atomic_write_text(folder / EVALUATION, json.dumps(evaluation, indent=1))
+    atomic_write_text(folder / CONFIG, yaml.safe_dump(_config(player), sort_keys=False, allow_unicode=True))
+    written = [folder / name for name in (FILE_NAME, EVALUATION, CONFIG)]
+    for name in (CURVE, *VIDEOS):  # of an agent that was there before
+        (folder / name).unlink(missing_ok=True)
+    if (curve := _beside(player.home, CURVE)) is not None:
+        _copy(curve, folder / CURVE, MAX_CURVE)
+        written.append(folder / CURVE)
+    filmed = "rgb_array" in player.task.render_modes
+    if filmed:
+        frames, _ = record(player.task, player.network, environment_seeds(evaluation["seed"], "test", 1))
+        written.append(write_video(frames, folder / VIDEO, player.task.fps))
+    atomic_write_text(folder / CARD, model_card(player, evaluation, repo, filmed))
+    return [*written, folder / CARD]
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder that holds anything else: all that lies in it is pushed, for everybody to see.
+
+    Raises:
+        UserError: it does.
+    """
+    known = {FILE_NAME, EVALUATION, CONFIG, CURVE, CARD, *VIDEOS}
+    others = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
+    if others:
+        raise UserError(f"{folder} holds {others[0]}, which is no part of an agent's folder: name another one by out=")
+
+
+def model_card(player: Player, evaluation: Mapping[str, Any], repo: str, filmed: bool = True) -> str:
+    """The card with its front matter: library, tags, and the returns as the Hub lists them.
+
+    Args:
+        player: the agent.
+        evaluation: as evaluate.py writes it.
+        repo: user/name.
+        filmed: whether the task can be recorded.
+    """
+    hub = library("to=hub")
+    env_id, (low, high) = evaluation["env"], evaluation["return_ci95"]
+    metrics = {
+        (
+            "mean_reward",
+            "mean ± standard deviation",
+        ): f"{evaluation['return_mean']:.2f} +/- {evaluation['return_std']:.2f}",
+        ("iqm_reward", "interquartile mean"): round(evaluation["return_iqm"], 2),
+        ("mean_reward_ci95", "95 % interval of the mean"): f"[{low:.2f}, {high:.2f}]",
+    }
+    results = [
+        hub.EvalResult(
+            task_type="reinforcement-learning",
+            task_name="reinforcement-learning",
+            dataset_type=env_id,
+            dataset_name=env_id,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=value,
+        )
+        for (kind, name), value in metrics.items()
+    ]
+    data = hub.ModelCardData(
+        library_name="noisy-dqn",
+        tags=[env_id, "deep-reinforcement-learning", "reinforcement-learning", "dqn", "noisy-networks"],
+        model_name=repo.partition("/")[2],
+        eval_results=results,
+    )
+    text = card(player.description, evaluation, PREFIX + repo, EVALUATION, filmed)
+    return str(hub.ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
+
+
+def push(folder: Path, repo: str, private: bool) -> str | None:
+    """Pushes the folder where the person is logged in.
+
+    Args:
+        folder: is pushed as it is.
+        repo: user/name; is made where it is missing.
+        private: whether one that is made is seen by nobody else; an organisation may have made that its rule.
+
+    Returns:
+        The address of its page; None: nobody is logged in.
+
+    Raises:
+        UserError: the Hub cannot be reached, or refuses; the folder is left as it is.
+    """
+    hub = library("to=hub")
+    if hub.get_token() is None:
+        return None
+    try:
+        address = hub.create_repo(repo, private=private or None, exist_ok=True)
+        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="An agent of noisy-dqn")
+    except Exception as error:  # whatever the network or the server does
+        reason = f"{repo} could not be pushed ({short(error)})"
+        raise UserError(f"{reason}: the folder is made; push it by {push_command(folder, repo, private)}") from error
+    return str(address)
+
+
+def push_command(folder: Path, repo: str, private: bool) -> str:
+    """The command that pushes the folder."""
+    return shlex.join(["hf", "upload", repo, str(folder), ".", *(["--private"] if private else [])])
+
+
+def _config(player: Player) -> dict[str, Any]:
+    """The options of the run without those of W&B, which name a person; without a run, those that the agent holds."""
+    path = _beside(player.home, CONFIG)
+    if path is not None:
+        try:
+            config = yaml.safe_load(read_plain(path, MAX_CONFIG))
+        except (OSError, ValueError, yaml.YAMLError):
+            config = None
+        if isinstance(config, dict):
+            return {name: value for name, value in config.items() if name != "wandb"}
+    return {name: player.description[name] for name in ("env", "agent", "seed") if name in player.description}
+
+
+def _beside(file: Path, name: str) -> Path | None:
+    """A file of the agent's run: beside the agent, or one folder above it, where best/ and last/ lie."""
+    places = [file.with_name(name), *([file.parents[1] / name] if file.parent.name in ("best", "last") else [])]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _copy(source: Path, target: Path, limit: int) -> None:
+    try:
+        data = read_plain(source, limit)
+    except OSError as error:
+        raise UserError(f"{source} cannot be read: {why(error)}") from error
+    atomic_write_bytes(target, data)

@@ -1,0 +1,152 @@
+"""Agents of the Hugging Face Hub, `hub:user/name`: one safetensors file of a bounded size is fetched, and no other."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent.common.errors import UserError
+from agent.common.files import atomic_write_bytes, read_plain, why
+from agent.records.run_folder import RUNS
+from agent.records.saved_agent import FILE_NAME, Which, find_agent
+
+PREFIX = "hub:"
+#: Bytes of an agent that a stranger may have us fetch.
+MAX_BYTES = 512 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether this names an agent of the Hub."""
+    return str(path).startswith(PREFIX)
+
+
+def agent_file(path: str | Path, which: Which) -> Path:
+    """The file of an agent of the Hub or of this machine.
+
+    Raises:
+        UserError: there is none.
+    """
+    return fetched(str(path)) if is_remote(path) else find_agent(Path(path), which)
+
+
+def fetched(name: str) -> Path:
+    """The agent's file in the Hub's own cache on this machine, brought there where it is missing or an older one.
+
+    Args:
+        name: `hub:user/name`.
+
+    Raises:
+        UserError: the name is none, the extra is missing, the Hub cannot be reached, or has no such agent.
+    """
+    repo = checked_repo(name.removeprefix(PREFIX), name)
+    hub: Any = library(name)
+    with _told(name):
+        try:
+            found = hub.get_hf_file_metadata(hub.hf_hub_url(repo, FILE_NAME))
+        except hub.errors.HfHubHTTPError:
+            raise
+        except Exception:  # no network
+            kept = _kept(hub, repo)
+            if kept is None:
+                raise
+            print(f"{name}: the Hub cannot be reached; its copy on this machine plays", file=sys.stderr)
+            return kept
+        if found.size is None or found.size > MAX_BYTES:
+            raise UserError(f"{name} has {found.size or 0:,} bytes, and at most {MAX_BYTES:,} are fetched")
+        return Path(hub.hf_hub_download(repo, FILE_NAME, revision=found.commit_hash))
+
+
+def _kept(hub: Any, repo: str) -> Path | None:
+    """The newest copy in the Hub's cache, whose folders hold a repository's commits one by one."""
+    snapshots = Path(hub.constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots"
+    return max(snapshots.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def brought(name: str) -> Path:
+    """A copy of the agent's file below runs/hub/, where results may be written beside it.
+
+    Raises:
+        UserError: as `fetched`; or the folder cannot be written.
+    """
+    file, copy = fetched(name), RUNS / "hub" / name.removeprefix(PREFIX) / FILE_NAME
+    try:
+        data = read_plain(file, MAX_BYTES)
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {why(error)}") from error
+    atomic_write_bytes(copy, data)
+    return copy
+
+
+def own_file(path: str, which: Which) -> Path:
+    """The file of an agent, in a folder where results may be written beside it.
+
+    Raises:
+        UserError: there is none.
+    """
+    return brought(path) if is_remote(path) else find_agent(Path(path), which)
+
+
+def checked_repo(repo: str, option: str) -> str:
+    """A name of the Hub, `user/name`.
+
+    Args:
+        repo: the name.
+        option: what a person wrote, for the message.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not _NAME.fullmatch(repo) or len(repo) > 96 or "--" in repo or ".." in repo or repo.endswith((".git", "-", ".")):
+        raise UserError(
+            f"{option} names no repository of the Hub: write user/name, in letters, digits, and single - _ and . inside"
+        )
+    return repo
+
+
+def library(option: str) -> Any:
+    """huggingface_hub, which only this needs.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise UserError(f"{option} needs huggingface_hub: pip install 'noisy-dqn[hub]'")
+    import huggingface_hub
+    import huggingface_hub.errors
+
+    return huggingface_hub
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Words the library's errors as one sentence."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except UserError:
+        raise
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{name} is gated: ask its owner for access on its page, then log in with hf auth login"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"there is no {name}, or it is private: check the name, or log in with hf auth login"
+        ) from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise UserError(f"{name} holds no {FILE_NAME}: it was not shared by share.py to=hub") from error
+    except Exception as error:  # whatever the network, the server or the disk does
+        raise UserError(
+            f"{name} could not be fetched ({short(error)}): check the network, or download {FILE_NAME} from its page"
+        ) from error
+
+
+def short(error: BaseException) -> str:
+    """An error's name and the first line of its words, on one line."""
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first:.120}" if first else type(error).__name__

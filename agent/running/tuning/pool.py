@@ -1,0 +1,108 @@
+"""Trials that are trained at the same time, until the study has enough or is stopped."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from agent.common.errors import UserError
+from agent.running.tuning.study import Result, Study
+from agent.running.tuning.trial_run import TrialRun, stop_signals
+
+#: Seconds between two looks at the runs.
+POLL = 0.25
+#: Trials that may fail at the beginning of a study, before any other has ended: then it ends.
+FAILURES = 3
+
+
+class Stop:
+    """Whether a person or the system has asked to stop; a second time ends all runs at once."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self.runs: list[TrialRun] = []
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Handles a signal."""
+        if self.signum:
+            for run in self.runs:
+                run.kill()
+            os._exit(128 + signum)
+        self.signum = signum
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hears the signals that are not ignored, as Ctrl-C is behind nohup."""
+        before = {number: signal.getsignal(number) for number in stop_signals()}
+        heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        for number in heard:
+            signal.signal(number, self)
+        try:
+            yield
+        finally:
+            for number, handler in heard.items():
+                signal.signal(number, handler)
+
+
+def work(study: Study, jobs: int, program: Path, words: Sequence[str], say: Callable[[str], None]) -> int:
+    """Trains trials until the study has as many as were asked for.
+
+    Args:
+        study: that the trials belong to.
+        jobs: trials at the same time.
+        program: the file of train.py.
+        words: more options of it.
+        say: is told how each trial ended.
+
+    Returns:
+        0, or 128 + the number of the signal that stopped it; the trials under way then go on with the study.
+
+    Raises:
+        UserError: where the first trials have all failed.
+    """
+    stop = Stop()
+    with stop.listening():
+        try:
+            while not stop.signum:
+                _fill(study, jobs, program, words, stop.runs)
+                if not stop.runs:
+                    break
+                for run in list(stop.runs):
+                    if (ending := run.look()) is not None:
+                        stop.runs.remove(run)
+                        run.close()
+                        say(f"trial {run.trial.number}: {ending}")
+                        check_failures(study.results(), FAILURES)
+                time.sleep(POLL)
+        finally:
+            _end(stop.runs)
+    return 128 + stop.signum if stop.signum else 0
+
+
+def _fill(study: Study, jobs: int, program: Path, words: Sequence[str], runs: list[TrialRun]) -> None:
+    while len(runs) < jobs and (trial := study.next_trial()) is not None:
+        runs.append(TrialRun(trial, study.trial_folder(trial.number), study.config, program, words))
+
+
+def _end(runs: list[TrialRun]) -> None:
+    """Lets the runs save themselves, and leaves their trials to whoever goes on with the study."""
+    for run in runs:
+        run.stop()
+    while not all(run.rests() for run in runs):
+        time.sleep(POLL / 5)
+    for run in runs:
+        run.close()
+
+
+def check_failures(results: Sequence[Result], enough: int = 1) -> None:
+    """Raises a UserError, in the trials' own words, where at least `enough` trials have ended and all have failed."""
+    ended = [result for result in results if result.state != "running"]
+    if len(ended) < enough or any(result.state != "failed" for result in ended):
+        return
+    words = dict.fromkeys(result.error for result in ended)
+    first, more = next(iter(words)), f" (and {len(words) - 1} other errors)" if len(words) > 1 else ""
+    which = "the only trial" if len(ended) == 1 else f"all {len(ended)} trials"
+    raise UserError(f"{which} failed{more}: {first}")

@@ -1,0 +1,104 @@
+"""What a study has found, as files: the trials as CSV and JSON, and the best settings as a preset of train.py."""
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.common.files import atomic_write_text
+from agent.common.quoting import quote_override
+from agent.config.tune import StudyConfig
+from agent.running.tuning.study import Result
+
+CONF, GROUP, BEST = "preset", "tuned", "best"
+#: Seeds of the test that is suggested.
+FRESH = 5
+
+
+def best_of(results: Sequence[Result]) -> Result | None:
+    """The trial with the highest score among those that were trained to their end; the earliest of equal ones."""
+    complete = [result for result in results if result.state == "complete" and result.score is not None]
+    return max(complete, key=lambda result: (result.score or 0.0, -result.number), default=None)
+
+
+def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
+    """Writes trials.csv and trials.json; their paths.
+
+    Raises:
+        UserError: where the disk refuses.
+    """
+    table, plain = folder / "trials.csv", folder / "trials.json"
+    names = list(dict.fromkeys(name for result in results for name in result.settings))
+    seeds = list(dict.fromkeys(seed for result in results for seed in result.seeds))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", "score", *(f"seed{seed}" for seed in seeds), "seconds", *names, "error"])
+    for result in results:
+        scores = [result.seeds.get(seed, "") for seed in seeds]
+        settings = [result.settings.get(name, "") for name in names]
+        score, seconds = ("" if value is None else value for value in (result.score, result.seconds))
+        writer.writerow([result.number, result.state, score, *scores, seconds, *settings, result.error])
+    atomic_write_text(table, text.getvalue())
+    atomic_write_text(plain, json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False))
+    return [table, plain]
+
+
+def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
+    """Writes the settings of the best trial as a config file that train.py takes, and gives its path.
+
+    It holds the options that all trials shared as well, except for those that choose a file, such as env and agent,
+    and those that do not belong to the algorithm or the task.
+
+    Raises:
+        UserError: where the disk refuses.
+    """
+    path = folder / CONF / GROUP / f"{BEST}.yaml"
+    lines = [
+        "# @package _global_",
+        f"# The best trial of a study, number {best.number}: mean return {best.score:.1f} on the study's own seeds.",
+        f"# {train_command(folder, config)}".replace("\n", " "),
+    ]
+    options = _tree({**config.fixed, **best.settings})
+    atomic_write_text(path, "\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def _tree(options: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} of {"a.b": 1}."""
+    tree: dict[str, Any] = {}
+    for name, value in options.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[leaf] = value
+    return tree
+
+
+def train_command(folder: Path, config: StudyConfig, *words: str, flags: Sequence[str] = ()) -> str:
+    """The command that trains with the best settings."""
+    preset = f"--config-dir={folder / CONF}", f"+{GROUP}={BEST}"
+    return shlex.join(["python", "train.py", *flags, *preset, *config.beside, *words])
+
+
+def fresh_seeds(seeds: Sequence[int]) -> list[int]:
+    """Seeds that the study has not used: from the next hundred after the highest on."""
+    first = (max(seeds) // 100 + 1) * 100
+    return [first + number for number in range(FRESH)]
+
+
+def commands_of_test(folder: Path, config: StudyConfig) -> list[str]:
+    """The commands that train with the best settings and without them on fresh seeds, and compare both."""
+    seeds = "seed=" + ",".join(map(str, fresh_seeds(config.seeds)))
+    tuned, before = (quote_override("hydra.sweep.dir", folder / "test" / name) for name in ("tuned", "before"))
+    return [
+        train_command(folder, config, seeds, tuned, flags=["-m"]),
+        shlex.join(["python", "train.py", "-m", *config.words, seeds, before]),
+        shlex.join(["python", "compare.py", str(folder / "test")]),
+    ]

@@ -1,0 +1,206 @@
+"""The search space: options with a range of numbers or a list of choices."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.common.errors import UserError, plain
+from agent.common.files import read_plain, why
+from agent.config.parsing import nearest, parse, to_plain
+from agent.config.run import TrainConfig
+
+#: Bytes of a space file that are read.
+LONGEST = 1 << 20
+#: Options that every trial must share, or its score would not be comparable with the others'.
+SHARED = ("steps", "seed", "eval", "checkpoint", "log", "wandb", "resume", "imports", "env", "hydra")
+RANGE = ("low", "high", "log", "step", "first")
+CHOICES = ("choices", "first")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values that an option may take.
+
+    Attributes:
+        name: of the option, such as agent.lr.
+        choices: as JSON; empty for a range of numbers.
+        low: the least number of a range.
+        high: its greatest.
+        log: whether it is searched by its logarithm.
+        step: between two numbers; None: any number.
+        whole: whether its numbers are whole.
+    """
+
+    name: str
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    step: float | None = None
+    whole: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value of an option is in the domain."""
+        if self.choices:
+            return json.dumps(value) in self.choices
+        number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
+        if not number or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
+
+    def corners(self) -> list[Any]:
+        """Its choices, or the ends of its range."""
+        return [json.loads(choice) for choice in self.choices] or [self.number(self.low), self.number(self.high)]
+
+    def number(self, value: float) -> int | float:
+        """A number of the range, in the range's type."""
+        return int(value) if self.whole else float(value)
+
+
+def read_space(path: Path) -> dict[str, Any]:
+    """The mapping in a space file.
+
+    Raises:
+        UserError: where it cannot be read, or holds no mapping.
+    """
+    try:
+        space = yaml.safe_load(read_plain(path, LONGEST))
+    except OSError as error:
+        raise UserError(f"space={path} cannot be read ({why(error)}): name a YAML file") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"space={path} is no YAML: {plain(error)}") from error
+    if not isinstance(space, dict) or not space:
+        raise UserError(f"space={path} holds no options: write lines such as agent.lr: {{low: 1e-4, high: 1e-2}}")
+    return space
+
+
+def parse_space(space: Mapping[Any, Any]) -> tuple[Domain, ...]:
+    """The domains of a space.
+
+    Raises:
+        UserError: for a form that is wrong, naming the option.
+    """
+    return tuple(_domain(str(name), node) for name, node in space.items())
+
+
+def _domain(name: str, node: Any) -> Domain:
+    shown = plain(name, 80)
+    if name.split(".")[0] in SHARED and not name.startswith("env."):
+        raise UserError(f"{shown} cannot be tuned: trials that differ in it have scores that do not compare")
+    if not isinstance(node, Mapping) or not ("choices" in node or {"low", "high"} <= set(node)):
+        raise UserError(
+            f"{shown} in the space takes {{low: …, high: …}}, with log: true or step: …, or {{choices: […]}}"
+        )
+    known = CHOICES if "choices" in node else RANGE
+    if unknown := [str(key) for key in node if key not in known]:
+        raise UserError(f"{shown} in the space has no {plain(unknown[0], 80)}{nearest(unknown[0], known)}")
+    return _choices(shown, node) if "choices" in node else _range(shown, node)
+
+
+def _choices(name: str, node: Mapping[str, Any]) -> Domain:
+    choices = node["choices"]
+    if not isinstance(choices, list) or not choices:
+        raise UserError(f"{name}.choices in the space must be a list, such as [1, 2, 4]")
+    try:
+        texts = tuple(dict.fromkeys(json.dumps(choice, allow_nan=False) for choice in choices))
+    except (TypeError, ValueError, RecursionError):
+        raise UserError(f"{name}.choices in the space must be numbers, words, truth values or lists of them") from None
+    return Domain(name, texts)
+
+
+def _range(name: str, node: Mapping[str, Any]) -> Domain:
+    low, high = _number(name, "low", node["low"]), _number(name, "high", node["high"])
+    step = None if node.get("step") is None else _number(name, "step", node["step"])
+    log = node.get("log", False)
+    if low > high:
+        raise UserError(f"{name} in the space has low={low} above high={high}: exchange them")
+    if not isinstance(log, bool):
+        raise UserError(f"{name}.log in the space must be true or false")
+    if log and step is not None:
+        raise UserError(f"{name} in the space has log and step: leave one of them out")
+    if log and low <= 0:
+        raise UserError(f"{name} in the space has log: true and low={low}: low must be greater than 0")
+    if step is not None and step <= 0:
+        raise UserError(f"{name}.step in the space is {step}: it must be greater than 0")
+    whole = all(isinstance(value, int) for value in (low, high, step) if value is not None)
+    return Domain(name, low=low, high=high, log=log, step=step, whole=whole)
+
+
+def _number(name: str, key: str, value: Any) -> int | float:
+    """A number of a space file, where YAML takes 1e-4, without a point, for a word.
+
+    Raises:
+        UserError: where it is none.
+    """
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise UserError(f"{name}.{key} in the space is {plain(value, 80)}: it must be a number")
+    return value
+
+
+def default_space(folder: Path, config: TrainConfig) -> dict[str, Any]:
+    """The space of a kind of agent: what all have, and the file of each of its parts."""
+    space: dict[str, Any] = {}
+    for part in parts_of(config):
+        space |= read_space(folder / f"{part}.yaml")
+    return space
+
+
+def parts_of(config: TrainConfig) -> Iterator[str]:
+    """The names of the space files that concern an agent."""
+    agent = config.agent
+    yield "every"
+    if agent.target_range is None and agent.head != "categorical":  # whose limits belong to one discount
+        yield "discount"
+    if agent.noise.enabled:
+        yield agent.noise.form
+    if agent.epsilon.start > 0:
+        yield "epsilon"
+    if agent.munchausen.enabled:
+        yield "munchausen"
+    if agent.priority.enabled:
+        yield "priority"
+    if agent.head in ("quantile", "implicit_quantile"):
+        yield agent.head
+
+
+def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
+    """Raises a UserError where an option does not exist or may not have a value of its domain."""
+    for domain in domains:
+        for value in domain.corners():
+            options: dict[str, Any] = to_plain(training)
+            *path, leaf = domain.name.split(".")
+            node: Any = options
+            for key in path:
+                if not isinstance(node, dict):
+                    raise UserError(f"the space has {domain.name}, and {key} has no options of its own")
+                node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise UserError(f"the space has {domain.name}, and {path[-1]} has no options of its own")
+            node[leaf] = value
+            try:
+                parse(TrainConfig, options)
+            except UserError as error:
+                raise UserError(f"the space has {domain.name}={value}, which does not work: {error}") from error
+
+
+def first_settings(space: dict[str, Any], domains: Sequence[Domain], options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that training has without the study, as far as the space holds them: those of the first trial."""
+    values = {domain.name: space[domain.name].get("first", select(options, domain.name)) for domain in domains}
+    return {domain.name: values[domain.name] for domain in domains if domain.holds(values[domain.name])}
+
+
+def select(tree: Any, name: str) -> Any:
+    """The value of an option in a mapping of mappings; None where there is none."""
+    for key in name.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree

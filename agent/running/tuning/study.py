@@ -1,0 +1,242 @@
+"""The study that trials share: Optuna's, in a journal file. This is the only file that knows Optuna."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent.common.errors import UserError, plain
+from agent.config.tune import StudyConfig
+from agent.running.tuning.locks import Lock, exclusive, lock
+from agent.running.tuning.space import Domain, parse_space
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL, NAME = "study.log", "study"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trial, as the study knows it.
+
+    Attributes:
+        number: of the trial, from 0.
+        state: complete | pruned | failed | running.
+        score: mean over the seeds; of a pruned trial the last that it had.
+        settings: the options that it tried.
+        seeds: score of each seed that was trained to its end.
+        reported: number of evaluations that it had, over all seeds.
+        seconds: from its beginning to its end; None while it runs.
+        error: why it failed.
+    """
+
+    number: int
+    state: str
+    score: float | None
+    settings: Mapping[str, Any]
+    seeds: Mapping[str, float]
+    reported: int
+    seconds: float | None
+    error: str = ""
+
+
+class Trial:
+    """A trial under way, and the lock that says which process has it."""
+
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: dict[str, Any], lock: Lock) -> None:
+        self.number, self.settings, self.lock = trial.number, settings, lock
+        self._study, self._trial = study, trial
+        self._reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+
+    def report(self, place: int, value: float) -> bool:
+        """Tells the value at the place-th evaluation; whether the trial should be ended."""
+        if place not in self._reported:
+            self._trial.report(value, place)
+            self._reported.add(place)
+        return bool(self._trial.should_prune())
+
+    def seeds(self) -> dict[str, float]:
+        """The score of each seed that was trained to its end."""
+        return dict(self._trial.user_attrs.get("seeds", {}))
+
+    def note(self, seed: int, score: float) -> None:
+        """Keeps the score of a seed."""
+        self._trial.set_user_attr("seeds", {**self.seeds(), str(seed): score})
+
+    def complete(self, score: float) -> None:
+        """Ends the trial with its score."""
+        self._study.tell(self._trial, score)
+
+    def prune(self) -> None:
+        """Ends the trial early."""
+        import optuna
+
+        self._study.tell(self._trial, state=optuna.trial.TrialState.PRUNED)
+
+    def fail(self, error: str) -> None:
+        """Ends the trial without a score, for a reason."""
+        import optuna
+
+        self._trial.set_user_attr("error", error)
+        self._study.tell(self._trial, state=optuna.trial.TrialState.FAIL)
+
+
+class Study:
+    """A study in a folder.
+
+    Args:
+        folder: of the study; its journal is made where there is none.
+        config: of the study.
+
+    Raises:
+        UserError: where Optuna is not installed, or the journal is damaged.
+    """
+
+    def __init__(self, folder: Path, config: StudyConfig) -> None:
+        check_optuna()
+        self.folder, self.config = folder, config
+        self.domains = parse_space(config.space)
+        with exclusive(folder), _damage_told(folder):
+            self._study = self._open()
+
+    def _open(self) -> optuna.Study:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", module="optuna")
+        backend = JournalFileBackend(str(self.folder / JOURNAL))
+        study = optuna.create_study(
+            storage=optuna.storages.JournalStorage(backend),
+            study_name=NAME,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=self._pruner(),
+        )
+        if not study.get_trials(deepcopy=False) and self.config.first:
+            study.enqueue_trial({domain.name: _stored(domain, self.config.first) for domain in self._known()})
+        study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=self.config.startup, seed=self._seed(len(study.get_trials(deepcopy=False)))
+        )
+        return study
+
+    def _known(self) -> Iterator[Domain]:
+        """The domains that hold the first trial's value."""
+        return (domain for domain in self.domains if domain.name in self.config.first)
+
+    def _seed(self, trials: int) -> int:
+        """Of the sampler: another one whenever the study goes on, or it would draw what it has drawn already."""
+        return int(np.random.SeedSequence([self.config.seeds[0], trials]).generate_state(1)[0])
+
+    def _pruner(self) -> optuna.pruners.BasePruner:
+        import optuna
+
+        evaluations, startup = self.config.evaluations, self.config.startup
+        match self.config.pruner:
+            case "median":  # not in the first third of a seed, when nothing is learned yet
+                return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=evaluations // 3)
+            case "hyperband":
+                most = evaluations * len(self.config.seeds)
+                return optuna.pruners.HyperbandPruner(min_resource=max(1, most // 9), max_resource=most)
+        return optuna.pruners.NopPruner()
+
+    def next_trial(self) -> Trial | None:
+        """A trial that a process has left behind, or a new one; None where there are enough."""
+        with exclusive(self.folder), _damage_told(self.folder):
+            trials = self._study.get_trials(deepcopy=False)
+            for frozen in trials:
+                if frozen.state.name == "RUNNING" and (held := lock(self.trial_folder(frozen.number))) is not None:
+                    return self._begin(self._again(frozen), held)
+            if sum(frozen.state.name != "WAITING" for frozen in trials) >= self.config.trials:
+                return None
+            trial = self._study.ask()
+            held = lock(self.trial_folder(trial.number))
+            assert held is not None, "a trial that is new belongs to nobody"
+            return self._begin(trial, held)
+
+    def _again(self, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
+        import optuna
+
+        return optuna.trial.Trial(self._study, frozen._trial_id)
+
+    def _begin(self, trial: optuna.Trial, held: Lock) -> Trial:
+        settings = {domain.name: _suggest(trial, domain) for domain in self.domains}
+        return Trial(self._study, trial, settings, held)
+
+    def trial_folder(self, number: int) -> Path:
+        """The folder of a trial's runs."""
+        return self.folder / f"trial_{number:04d}"
+
+    # ---- what it has found
+
+    def results(self) -> list[Result]:
+        """All trials so far, in order."""
+        with _damage_told(self.folder):
+            trials = self._study.get_trials(deepcopy=False)
+        return [self._result(frozen) for frozen in trials if frozen.state.name != "WAITING"]
+
+    def _result(self, frozen: optuna.trial.FrozenTrial) -> Result:
+        values, name = frozen.intermediate_values, frozen.state.name
+        score = frozen.value if name == "COMPLETE" else values[max(values)] if values else None
+        settings = {
+            domain.name: json.loads(value) if domain.choices else value
+            for domain in self.domains
+            if (value := frozen.params.get(domain.name)) is not None
+        }
+        seconds = None if frozen.duration is None else frozen.duration.total_seconds()
+        attributes = frozen.user_attrs
+        state = {"FAIL": "failed"}.get(name, name.lower())
+        found = attributes.get("seeds", {}), len(values), seconds, str(attributes.get("error", ""))
+        return Result(frozen.number, state, score, settings, *found)
+
+    def importances(self) -> dict[str, float]:
+        """How much of the scores' variance each option explains (PED-ANOVA, Watanabe et al. 2023), the most first.
+
+        Empty where there are too few trials to tell.
+        """
+        import optuna
+
+        try:
+            return dict(optuna.importance.get_param_importances(self._study))
+        except (ValueError, RuntimeError, ZeroDivisionError):
+            return {}
+
+
+def check_optuna() -> None:
+    """Raises a UserError where Optuna is not installed."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise UserError("tune.py needs Optuna: pip install '.[tune]'") from error
+
+
+@contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    """Makes one sentence of whatever Optuna meets in a journal that it has not written."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        told = f"{type(error).__name__}: {plain(error, 100)}"
+        raise UserError(f"{folder / JOURNAL} is damaged ({told}): begin a new study") from error
+
+
+def _suggest(trial: optuna.Trial, domain: Domain) -> Any:
+    if domain.choices:
+        return json.loads(trial.suggest_categorical(domain.name, domain.choices))
+    if domain.whole:
+        step = int(domain.step or 1)
+        return trial.suggest_int(domain.name, int(domain.low), int(domain.high), step=step, log=domain.log)
+    return trial.suggest_float(domain.name, domain.low, domain.high, step=domain.step, log=domain.log)
+
+
+def _stored(domain: Domain, first: Mapping[str, Any]) -> Any:
+    value = first[domain.name]
+    return json.dumps(value) if domain.choices else domain.number(value)

@@ -1,0 +1,429 @@
+"""tune.py: its space and its command line, and studies that are stopped, killed, shared and shown."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.command.composing import training_options
+from agent.command.tuning import SPACES, read_study, train_words_to_override
+from agent.common.errors import UserError
+from agent.config.parsing import parse, to_plain
+from agent.config.run import TrainConfig
+from agent.config.tune import StudyConfig
+from agent.running.tuning.locks import lock
+from agent.running.tuning.pool import check_failures
+from agent.running.tuning.results import best_of, fresh_seeds
+from agent.running.tuning.space import check_domains, default_space, first_settings, parse_space, read_space
+from agent.running.tuning.study import Result, Study
+from agent.running.tuning.trial_run import last_words
+from tests.helpers import Process, Programs
+from tests.helpers import Result as Ended
+
+pytest.importorskip("optuna")
+
+SMALL = (
+    *("wandb.mode=disabled", "eval.episodes=2", "eval.every=100", "eval.noisy=false", "num_envs=2", "steps=300"),
+    *("agent.network.hidden=[8]", "agent.learning_starts=64", "agent.batch_size=64", "agent.replay_ratio=1/4"),
+)
+
+
+def one_sentence(ended: Ended) -> str:
+    assert ended.code == 2, ended
+    (line,) = ended.err.strip().splitlines()
+    return line
+
+
+def training(*words: str) -> TrainConfig:
+    options = training_options(words)
+    del options["resume"], options["imports"]
+    return parse(TrainConfig, options)
+
+
+def study_config(**changes: Any) -> StudyConfig:
+    given: dict[str, Any] = {
+        **{"words": (), "beside": (), "fixed": {}, "env": "CartPole-v1", "seeds": (20, 21), "trials": 5},
+        **{"score": "last", "pruner": "median", "startup": 2, "steps": 1000, "every": 100},
+        "space": {"agent.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "agent.n_step": {"choices": [1, 3]}},
+    }
+    return StudyConfig(**{**given, **changes})
+
+
+# ---- the search space
+
+
+def test_a_range_is_whole_where_its_numbers_are_and_yaml_may_write_1e_4(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("agent.lr: {low: 1e-4, high: 1.0e-2, log: true}\nagent.n_step: {low: 1, high: 7, step: 2}\n")
+    lr, n_step = parse_space(read_space(file))
+    assert (lr.low, lr.high, lr.log, lr.whole) == (1e-4, 1e-2, True, False)
+    assert n_step.whole
+    assert [value for value in (0, 1, 2, 3, 7, 8, 3.0, True) if n_step.holds(value)] == [1, 3, 7]
+    (mixed,) = parse_space({"agent.gamma": {"low": 0, "high": 1.0}})
+    assert not mixed.whole
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ({"agent.lrr": {"low": 0.1, "high": 1}}, r"unknown option agent\.lrr; did you mean lr"),
+        ({"nothing": {"low": 0.1, "high": 1}}, "unknown option nothing"),
+        ({"agent.lr.x": {"low": 0.1, "high": 1}}, r"agent\.lr"),
+        ({"agent.lr": {"low": 1.0, "high": 0.1}}, r"agent\.lr in the space has low=1.0 above high=0.1"),
+        ({"agent.lr": {"low": -1, "high": 1}}, r"agent\.lr=-1.* must be greater than 0"),
+        ({"agent.lr": {"low": 0, "high": 1, "log": True}}, "low must be greater than 0"),
+        ({"agent.lr": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "log and step"),
+        ({"agent.lr": {"low": 0.1, "high": 1, "step": 0}}, "step in the space is 0"),
+        ({"agent.lr": {"low": 0.1, "high": 1, "lgo": True}}, "no lgo; did you mean low, log"),
+        ({"agent.lr": {"low": "x", "high": 1}}, r"agent\.lr\.low in the space is x: it must be a number"),
+        ({"agent.lr": {"low": float("nan"), "high": 1}}, "must be a number"),
+        ({"agent.lr": {"low": 0.1, "high": 1, "log": 3}}, "log in the space must be true or false"),
+        ({"agent.lr": 3}, r"takes \{low"),
+        ({"agent.lr": {"low": 0.1}}, r"takes \{low"),
+        ({"agent.lr": {"choices": []}}, "must be a list"),
+        ({"agent.lr": {"choices": [0.1, "x"]}}, r"agent\.lr=x.* must be a number"),
+        ({"agent.double": {"choices": [True, 3]}}, r"agent\.double=3.* must be true or false"),
+        ({"steps": {"low": 1, "high": 2}}, "steps cannot be tuned"),
+        ({"eval.episodes": {"low": 1, "high": 2}}, "cannot be tuned"),
+    ],
+)
+def test_a_space_that_is_wrong_is_refused(space: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        check_domains(parse_space(space), TrainConfig())
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "3", "a: b: c", "x: !!python/object/apply:os.system ['true']"])
+def test_a_space_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(UserError, match="space="):
+        read_space(tmp_path / "space.yaml")
+
+
+AGENTS = ("noisy_dqn", "noisy_dueling", "dqn", "index_dqn", "munchausen_dqn", "c51", "qr_dqn", "iqn", "rainbow", "der")
+
+
+@pytest.mark.parametrize("agent", [*AGENTS, "btr"])
+def test_the_default_space_of_each_agent_fits_it(agent: str) -> None:
+    """Every option exists, takes both ends of its range, and matters for this agent."""
+    config = training(f"agent={agent}", "env=LunarLander-v3")
+    space = default_space(SPACES, config)
+    domains = parse_space(space)
+    check_domains(domains, config)
+    first = first_settings(space, domains, to_plain(config))
+    assert {"agent.lr", "agent.batch_size"} <= set(first)
+    for name, needed in (
+        ("agent.noise.sigma0", config.agent.noise.enabled),
+        ("agent.epsilon.end", config.agent.epsilon.start > 0),
+        ("agent.munchausen.alpha", config.agent.munchausen.enabled),
+        ("agent.priority.exponent", config.agent.priority.enabled),
+        ("agent.quantile.count", config.agent.head == "quantile"),
+        ("agent.implicit_quantile.samples", config.agent.head == "implicit_quantile"),
+        ("agent.gamma", config.agent.head != "categorical"),
+    ):
+        assert (name in space) == needed, name
+
+
+def test_every_space_file_belongs_to_some_agent() -> None:
+    parts = {"every", "discount", "factorised", "independent", "index", "epsilon", "munchausen", "priority"}
+    assert {path.stem for path in SPACES.iterdir()} == parts | {"quantile", "implicit_quantile"}
+
+
+# ---- the command line
+
+
+def test_options_of_train_become_one_of_tune() -> None:
+    words = [
+        "env=CartPole-v1",
+        "trials=3",
+        "agent.lr=1e-3",
+        "--cfg",
+        "job",
+        "+env.kwargs.x='a b'",
+        "hydra.verbose=true",
+    ]
+    kept = ["trials=3", "--cfg", "job", "hydra.verbose=true"]
+    folded = train_words_to_override(words)
+    assert folded[:-1] == kept
+    assert folded[-1] == r"train=['env=CartPole-v1','agent.lr=1e-3','+env.kwargs.x=\'a b\'']"
+    assert train_words_to_override(["seeds=2"]) == ["seeds=2"]
+    with pytest.raises(UserError, match="train= and options"):
+        train_words_to_override(["train=[a=1]", "agent.lr=1"])
+
+
+def test_bad_words_end_in_one_sentence(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mine.yaml").write_text("agent.lr: {low: 1e-4, high: 1e-2}\n")
+    for words, sentence in (
+        (["trails=4"], "unknown option trails; did you mean trials"),
+        (["trials=-1"], "trials is -1"),
+        (["trials=0"], "name its folder by resume="),
+        (["resume=empty"], "there is no study in it"),
+        (["space=none.yaml"], "space=none.yaml cannot be read"),
+        (["space=mine.yaml", "agent.lr=1e-3"], "agent.lr is in space=mine.yaml and on the command line"),
+        (["seed=0,1"], "seed=0,1 has several values"),
+        (["eval.episodes=0"], "leave eval.episodes above 0"),
+        (["pruner=mean"], "pruner is 'mean'"),
+    ):
+        assert sentence in one_sentence(programs.run("tune", *words, cwd=tmp_path))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_optuna_is_named(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "optuna.py").write_text("raise ImportError('none')")
+    ended = programs.run("tune", "env=CartPole-v1", cwd=tmp_path, real=True, PYTHONPATH=str(tmp_path))
+    assert "pip install '.[tune]'" in one_sentence(ended)
+
+
+# ---- the study itself
+
+
+def test_a_study_suggests_the_first_settings_first_and_goes_on_with_others(tmp_path: Path) -> None:
+    first = {"agent.lr": 1e-3, "agent.n_step": 3}
+    study = Study(tmp_path, study_config(first=first))
+    trial = study.next_trial()
+    assert trial is not None
+    assert trial.settings == first
+    trial.complete(1.0)
+    seen = [trial.settings["agent.lr"]]
+    for _ in range(2):  # a sampler that began again with the same seed would repeat itself
+        again = Study(tmp_path, study_config(first=first))
+        following = again.next_trial()
+        assert following is not None
+        following.complete(0.0)
+        seen.append(following.settings["agent.lr"])
+    assert len(set(seen)) == 3
+    assert [result.score for result in study.results()] == [1.0, 0.0, 0.0]
+
+
+def test_trials_are_as_many_as_were_asked_for_and_belong_to_one_process(tmp_path: Path) -> None:
+    one, other = Study(tmp_path, study_config(trials=2)), Study(tmp_path, study_config(trials=2))
+    mine, theirs = one.next_trial(), other.next_trial()
+    assert mine is not None
+    assert theirs is not None
+    assert {mine.number, theirs.number} == {0, 1}
+    assert one.next_trial() is None
+    theirs.lock.close()  # as a process that was killed
+    adopted = one.next_trial()
+    assert adopted is not None
+    assert (adopted.number, adopted.settings) == (theirs.number, theirs.settings)
+    assert one.next_trial() is None
+    mine.note(20, 3.5)
+    assert mine.seeds() == {"20": 3.5}
+
+
+def test_the_median_pruner_ends_a_trial_that_is_worse_after_a_third_of_a_seed(tmp_path: Path) -> None:
+    study = Study(tmp_path, study_config(trials=4))
+    for value in (10.0, 20.0):
+        good = study.next_trial()
+        assert good is not None
+        for place in range(1, 21):
+            assert not good.report(place, value)
+        good.complete(value)
+    bad = study.next_trial()
+    assert bad is not None
+    ends = [place for place in range(1, 11) if bad.report(place, 1.0)]
+    assert ends[0] == 10 // 3
+    bad.prune()
+    assert study.results()[-1].state == "pruned"
+
+
+def result(number: int, state: str, score: float | None, error: str = "") -> Result:
+    return Result(number, state, score, {}, {}, 1, 1.0, error)
+
+
+def test_the_best_is_one_that_was_trained_to_its_end() -> None:
+    results = [result(0, "pruned", 9.0), result(1, "complete", 2.0), result(2, "complete", 2.0)]
+    best = best_of([*results, result(3, "failed", None)])
+    assert best is not None
+    assert best.number == 1
+    assert best_of(results[:1]) is None
+
+
+def test_all_trials_that_failed_are_told_in_their_own_words() -> None:
+    failed = [result(number, "failed", None, "the disk is full") for number in range(2)]
+    with pytest.raises(UserError, match="all 2 trials failed: the disk is full"):
+        check_failures(failed)
+    check_failures(failed, 3)
+    check_failures([*failed, result(2, "pruned", 1.0)])
+    check_failures([])
+
+
+def test_last_words_are_the_error_of_a_run(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("a line\nerror: it is broken\nits detail\n\n")
+    assert last_words(log) == "it is broken"
+    log.write_text("Traceback\nValueError: no\n")
+    assert last_words(log) == "ValueError: no"
+    assert last_words(tmp_path / "none") == "it said nothing"
+
+
+def test_fresh_seeds_are_none_of_the_study() -> None:
+    assert fresh_seeds([20, 21]) == [100, 101, 102, 103, 104]
+    assert not set(fresh_seeds(range(95, 205))) & set(range(95, 205))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"words": 3}', "\x00"])
+def test_a_damaged_study_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(UserError, match="damaged"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize("journal", ['{"op_code": 99}\n{"op_code": 99}\n', "nonsense\nnonsense\n", "[1]\n[2]\n"])
+def test_a_damaged_journal_is_refused(journal: str, tmp_path: Path) -> None:
+    (tmp_path / "study.log").write_text(journal)
+    with pytest.raises(UserError, match="damaged"):
+        Study(tmp_path, study_config())
+
+
+def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:
+    held = lock(tmp_path / "a")
+    assert held is not None
+    assert lock(tmp_path / "a") is None
+    held.close()
+    assert lock(tmp_path / "a") is not None
+
+
+# ---- whole studies
+
+
+@pytest.fixture(scope="module")
+def home(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study of three trials."""
+    folder = tmp_path_factory.mktemp("tune")
+    words = ("env=CartPole-v1", "trials=3", "seeds=2", "seed=20", "startup=1", "out=study")
+    ended = programs.run("tune", *words, *SMALL, cwd=folder)
+    assert ended.code == 0, ended
+    assert ended.err == ""
+    (folder / "out").write_text(ended.out)
+    return folder
+
+
+def trials_of(folder: Path) -> list[dict[str, Any]]:
+    loaded: list[dict[str, Any]] = json.loads((folder / "trials.json").read_text())
+    return loaded
+
+
+def test_trials_are_ordinary_runs_and_their_score_is_the_mean_over_seeds(home: Path) -> None:
+    trials = trials_of(home / "study")
+    assert [trial["number"] for trial in trials] == [0, 1, 2]
+    assert trials[0]["state"] == "complete"
+    for trial in trials:
+        for seed, score in trial["seeds"].items():
+            run = home / "study" / f"trial_{trial['number']:04d}" / f"seed{seed}"
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            assert (config["seed"], config["steps"], config["wandb"]["group"]) == (int(seed), 300, "study")
+            for name, value in trial["settings"].items():
+                node = config
+                for key in name.split("."):
+                    node = node[key]
+                assert node == value, name
+            rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+            returns = [row["eval/return_mean"] for row in rows if "eval/return_mean" in row]
+            assert score == returns[-1]
+        if trial["state"] == "complete":
+            assert set(trial["seeds"]) == {"20", "21"}
+            assert trial["score"] == pytest.approx(sum(trial["seeds"].values()) / 2)
+
+
+def test_the_table_the_csv_and_the_warning(home: Path) -> None:
+    out = (home / "out").read_text()
+    with (home / "study" / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trial"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["score"]) for row in rows] == [trial["score"] for trial in trials_of(home / "study")]
+    assert "is no test score" in out
+    assert "seed=100,101,102,103,104" in out
+
+
+def test_the_printed_command_trains_with_the_best_settings(programs: Programs, home: Path) -> None:
+    best = max((t for t in trials_of(home / "study") if t["state"] == "complete"), key=lambda t: float(t["score"]))
+    lines = (home / "out").read_text().splitlines()
+    (command,) = (line for line in lines if line.startswith("  python train.py --config-dir"))
+    words = command.split()[2:]
+    ended = programs.run("train", *words, "hydra.run.dir=again", "seed=20", "eval.video=false", cwd=home)
+    assert ended.code == 0, ended
+    config = yaml.safe_load((home / "again" / "config.yaml").read_text())
+    expected = yaml.safe_load((home / "study" / f"trial_{best['number']:04d}" / "seed20" / "config.yaml").read_text())
+    for different in ("wandb", "log"):
+        del config[different], expected[different]
+    assert config == expected
+    first, again = (
+        (home / folder / "last" / "agent.safetensors").read_bytes()[-2000:]
+        for folder in (f"study/trial_{best['number']:04d}/seed20", "again")
+    )
+    assert first == again
+
+
+def test_a_study_is_shown_and_goes_on_with_more_trials(programs: Programs, home: Path) -> None:
+    shown = programs.run("tune", "resume=study", "trials=0", cwd=home)
+    assert shown.code == 0, shown
+    assert len(read_study(home / "study").seeds) == 2
+    refused = programs.run("tune", "resume=study", "seeds=3", cwd=home)
+    assert "leave seeds out" in one_sentence(refused)
+    refused = programs.run("tune", "resume=study", "agent.lr=0.1", cwd=home)
+    assert "leave agent.lr=0.1 out" in one_sentence(refused)
+    ended = programs.run("tune", "resume=study", "trials=4", cwd=home)
+    assert ended.code == 0, ended
+    assert len(trials_of(home / "study")) == 4
+
+
+def started(programs: Programs, cwd: Path, *words: str) -> Process:
+    """A study of one run that takes some seconds and has a checkpoint."""
+    options = ("env=CartPole-v1", "trials=1", "seeds=1", "out=study", *SMALL, "checkpoint.every=100", "eval.every=0")
+    process = programs.start("tune", *options, "steps=6000", "agent.replay_ratio=1", *words, cwd=cwd)
+    process.until(lambda: (cwd / "study" / "trial_0000" / "seed0" / "checkpoints" / "latest").exists())
+    return process
+
+
+def test_ctrl_c_stops_in_one_sentence_and_the_trial_goes_on(programs: Programs, tmp_path: Path) -> None:
+    process = started(programs, tmp_path)
+    process.kill(signal.SIGINT)
+    ended = process.wait()
+    assert ended.code == 130
+    assert ended.err.strip() == "stopped after 0 of 1 trials; go on with: python tune.py resume=study"
+    again = programs.run("tune", "resume=study", cwd=tmp_path)
+    assert again.code == 0, again
+    log = (tmp_path / "study" / "trial_0000" / "seed0.log").read_text()
+    assert "resume=auto: going on with study/trial_0000/seed0 from step" in log
+    (trial,) = trials_of(tmp_path / "study")
+    assert trial["state"] == "complete"
+
+
+def test_a_trial_of_a_killed_process_is_left_to_its_run_and_then_taken_over(programs: Programs, tmp_path: Path) -> None:
+    process = started(programs, tmp_path)
+    process.kill(signal.SIGKILL)
+    process.wait()
+    folder = tmp_path / "study" / "trial_0000"
+    meanwhile = programs.run("tune", "resume=study", cwd=tmp_path)
+    assert meanwhile.code == 0
+    assert "running" in meanwhile.out  # the run goes on, and nobody trains in its folder beside it
+    log = folder / "seed0.log"
+    process.until(lambda: "evaluate: " in log.read_text())
+    process.until(lambda: (held := lock(folder)) is not None and held.close() is None)
+    before = log.read_text()
+    again = programs.run("tune", "resume=study", cwd=tmp_path)
+    assert again.code == 0, again
+    assert trials_of(tmp_path / "study")[0]["state"] == "complete"
+    assert log.read_text() == before  # its result is taken; it is not trained again
+
+
+def test_two_jobs_train_at_the_same_time(programs: Programs, tmp_path: Path) -> None:
+    words = ("env=CartPole-v1", "trials=2", "seeds=1", "jobs=2", "pruner=none", "out=study")
+    ended = programs.run("tune", *words, *SMALL, cwd=tmp_path)
+    assert ended.code == 0, ended
+    study = Study(tmp_path / "study", read_study(tmp_path / "study"))
+    first, second = study._study.get_trials()
+    assert first.datetime_start is not None
+    assert first.datetime_complete is not None
+    assert second.datetime_start is not None
+    assert second.datetime_start < first.datetime_complete
+
+
+def test_trials_that_all_fail_end_the_study_in_their_words(programs: Programs, tmp_path: Path) -> None:
+    ended = programs.run("tune", "env=Nope-v1", "trials=5", "seeds=1", *SMALL, cwd=tmp_path)
+    assert "all 3 trials failed: there is no environment 'Nope-v1'" in one_sentence(ended)
