@@ -1,14 +1,13 @@
 """The kind of number that an environment gets as its action: what its action space samples, or what it can use."""
 
-from typing import Any
-
-import gymnasium as gym
 import numpy as np
 
+from envs.kinds import ActionWrapper
 
-class PlainActions(gym.ActionWrapper[Any, Any, Any]):
+
+class PlainActions(ActionWrapper):
     """Hands Python's own numbers to an environment that takes no others."""
 
-    def action(self, action: np.integer[Any]) -> int:
+    def action(self, action: np.integer) -> int:
         """The same action as an int."""
         return int(action)

@@ -6,24 +6,23 @@ episodes. These do not notice, since each of them begins with its own seed.
 
 from typing import Any, Protocol
 
-import gymnasium as gym
-
 from agent.common.errors import UserError
 from envs.failure import BrokenEnvironmentError
 from envs.guarded import Guarded
+from envs.kinds import Env, Info, Space
 
 
 class Copies(Protocol):
     """What a vector class offers whose copies can be called one by one."""
 
-    single_observation_space: gym.Space[Any]
-    single_action_space: gym.Space[Any]
+    single_observation_space: Space
+    single_action_space: Space
 
-    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+    def call_one(self, copy: int, name: str, *arguments: object) -> Any:
         """What a method of one copy gives."""
 
 
-class Aside(gym.Env[Any, Any]):
+class Aside(Env):
     """Copy number `copy`, below what keeps its own episodes. To close it is the business of the vector environment.
 
     Raises:
@@ -39,11 +38,11 @@ class Aside(gym.Env[Any, Any]):
         rests: bool = self._envs.call_one(self._copy, "rests")
         return rests
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Begins an episode; of its info nothing comes over."""
         return self._call("reset", seed), {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: object) -> tuple[Any, float, bool, bool, Info]:
         """One step; of its info nothing comes over."""
         return (*self._call("step", action), {})
 
@@ -51,14 +50,14 @@ class Aside(gym.Env[Any, Any]):
         """A picture, where it was made to draw any."""
         return self._call("render")
 
-    def _call(self, name: str, *arguments: Any) -> Any:
+    def _call(self, name: str, *arguments: object) -> Any:
         succeeded, result = self._envs.call_one(self._copy, "play_aside", self._id, name, *arguments)
         if not succeeded:
             raise BrokenEnvironmentError(*result)
         return result
 
 
-def answer(env: gym.Env[Any, Any], env_id: str, name: str, *arguments: Any) -> tuple[bool, Any]:
+def answer(env: Env, env_id: str, name: str, *arguments: Any) -> tuple[bool, Any]:
     """What `Aside` is sent: (True, a result), or (False, (a sentence, the lines below it)): errors end a process."""
     guarded = Guarded(env, env_id)
     try:

@@ -6,10 +6,12 @@ changes (clipped rewards, lost lives) it changes itself. Sticky actions are the 
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, SupportsFloat
+from typing import SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+
+from envs.kinds import Env, Info
 
 SIDE, STACK, SKIP, NOOP_MAX = 84, 4, 4, 30
 
@@ -41,7 +43,7 @@ SCORES: dict[str, tuple[float, float]] = {
 }
 
 
-def is_played_as_in_the_papers(spec: gym.envs.registration.EnvSpec, kwargs: Mapping[str, Any]) -> bool:
+def is_played_as_in_the_papers(spec: gym.envs.registration.EnvSpec, kwargs: Mapping[str, object]) -> bool:
     """Whether an environment is ale-py's, and nobody asked for frames of his own choice."""
     emulator = isinstance(spec.entry_point, str) and spec.entry_point.startswith("ale_py")
     chosen = {"obs_type", "frameskip"} & kwargs.keys()
@@ -49,7 +51,7 @@ def is_played_as_in_the_papers(spec: gym.envs.registration.EnvSpec, kwargs: Mapp
 
 
 #: What the emulator is asked for: `Atari` skips and stacks by itself.
-EMULATOR: dict[str, Any] = {"obs_type": "grayscale", "frameskip": 1}
+EMULATOR: dict[str, object] = {"obs_type": "grayscale", "frameskip": 1}
 
 
 class Atari(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
@@ -69,9 +71,7 @@ class Atari(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
         self._frames: deque[np.ndarray] = deque(maxlen=STACK)
         self._lives = 0
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
         """Begins a game and idles for a while, which `seed` decides."""
         screen, info = self.env.reset(seed=seed, options=options)
         for _ in range(int(self.env.unwrapped.np_random.integers(1, NOOP_MAX + 1))):
@@ -82,7 +82,7 @@ class Atari(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
         self._lives = info.get("lives", 0)
         return np.stack(self._frames), info
 
-    def step(self, action: np.int64) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[np.ndarray, SupportsFloat, bool, bool, Info]:
         """The same action for four emulator frames; the reward is their sum."""
         total, screens = 0.0, deque[np.ndarray](maxlen=2)
         for _ in range(SKIP):
@@ -101,7 +101,7 @@ class Atari(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
         return frame
 
 
-def frame_stack(env: gym.Env[Any, Any]) -> int:
+def frame_stack(env: Env) -> int:
     """How many frames an observation of a wrapped environment is made of, of which each next one adds one."""
     while isinstance(env, gym.Wrapper):
         if isinstance(env, Atari):

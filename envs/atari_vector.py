@@ -18,6 +18,7 @@ from gymnasium.vector.utils import batch_space
 from agent.common.seeds import EpisodeSeeds
 from envs.atari import NOOP_MAX, SIDE, SKIP, STACK
 from envs.episodes import ActionLog, Stretch
+from envs.kinds import Info
 
 #: Arguments of an Atari id that the class knows too; what else there is, such as mode and difficulty, it does not.
 KNOWN = frozenset({"repeat_action_probability", "full_action_space", "max_num_frames_per_episode"})
@@ -40,13 +41,13 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         time_limit: steps after which an episode is cut, besides the spec's own limit of frames.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    metadata: dict[str, object] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
         self,
         num_envs: int,
         spec: gym.envs.registration.EnvSpec,
-        kwargs: Mapping[str, Any],
+        kwargs: Mapping[str, object],
         time_limit: int | None = None,
     ) -> None:
         from ale_py.vector_env import AtariVectorEnv  # type: ignore[import-not-found, unused-ignore]
@@ -84,9 +85,7 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._paid, self._waiting = np.zeros(num_envs), np.zeros(num_envs, dtype=bool)
         self._actions = ActionLog(num_envs, self._games.single_action_space.n)  # type: ignore[attr-defined, unused-ignore]
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
         """Begins a game in every copy; what comes is of `seed` and the copy's number alone."""
         seeds = None if seed is None else np.random.SeedSequence(seed).generate_state(self.num_envs) >> 1  # of 31 bits
         stacks, info = self._games.reset(seed=None if seeds is None else seeds.astype(np.int64))
@@ -96,7 +95,7 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._begin_stretch(np.ones(self.num_envs, dtype=bool))
         return self._stacks, {}
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
         """The same action for four emulator frames, in every copy; the reward is their sum."""
         self.step_async(actions)
         return self.step_wait()
@@ -107,7 +106,7 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._actions.add(actions, keep=int(self._steps.max()))
         self._games.send(actions)
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
         """What the step has led to that `step_async` began."""
         stacks, reward, terminated, truncated, info = self._games.recv()
         reward, fresh, lives = reward.astype(np.float64), self._ended, info["lives"]

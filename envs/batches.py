@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from envs.kinds import Space
 
-def is_batch(space: gym.Space[Any], observation: Any) -> bool:
+
+def is_batch(space: Space, observation: object) -> bool:
     """True for the observations of n environments, batched as Gymnasium does; False for that of one.
 
     Raises:
@@ -24,7 +25,7 @@ def is_batch(space: gym.Space[Any], observation: Any) -> bool:
     raise ValueError(f"the observation has shape {shape}: one has {single}, a batch has {('n', *single)}")
 
 
-def first_leaf(space: gym.Space[Any], observation: Any) -> Any:
+def first_leaf(space: Space, observation: Any) -> Any:
     """The first part of an observation, or of a batch of them, that is no Dict and no Tuple."""
     while isinstance(space, spaces.Dict | spaces.Tuple):
         name, space = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)))

@@ -5,14 +5,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
-
-import gymnasium as gym
+from typing import NoReturn
 
 from agent.common.errors import words_of
 from agent.common.interrupt import stopping
 from agent.common.notices import tell_once
 from envs.failure import is_stop
+from envs.kinds import Env
 
 #: How long an environment may take to close.
 CLOSE_SECONDS = 5.0
@@ -24,7 +23,7 @@ class _TooLongError(BaseException):
     """It has not closed in time; no Exception, which an environment may swallow."""
 
 
-def guard_close(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
+def guard_close(env: Env, name: str) -> Env:
     """Makes the `close` of an environment one that never raises and always returns; the other methods stay as fast."""
     close = env.close
     env.close = lambda: close_quietly(close, name)  # type: ignore[method-assign]

@@ -6,12 +6,12 @@ A diver starts at the top left of an N×N grid and sinks one row per step, left 
 reaches the treasure at the bottom right. Each move right costs 0.01/N, so that the reward leads the other way.
 """
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+
+from envs.kinds import Info
 
 DEEP_SEA = "DeepSea-v0"
 MOVE_COST = 0.01
@@ -34,7 +34,7 @@ class DeepSeaVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         mapping_seed: of the actions' meaning.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    metadata: dict[str, object] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
     state_attributes = ("_row", "_column", "_ended")  # all that a checkpoint has to hold, beside np_random
 
     def __init__(self, num_envs: int = 1, size: int = 10, stochastic: bool = False, mapping_seed: int = 0) -> None:
@@ -51,15 +51,13 @@ class DeepSeaVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._column = np.zeros(num_envs, dtype=np.int64)
         self._ended = np.zeros(num_envs, dtype=bool)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
         """Puts all divers to the top left; `seed` is of the random moves and rewards, where there are any."""
         super().reset(seed=seed, options=options)
         self._row[:], self._column[:], self._ended[:] = 0, 0, False
         return self._observe(), {}
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Moves each diver a row down; one whose episode has ended is put to the top left instead."""
         size, fresh = self.size, self._ended
         row, column = np.where(fresh, 0, self._row), np.where(fresh, 0, self._column)
@@ -86,7 +84,7 @@ class DeepSeaVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 class DeepSea(gym.Env[np.ndarray, np.int64]):
     """One diver: see DeepSeaVector."""
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    metadata: dict[str, object] = {"render_modes": []}  # noqa: RUF012
 
     def __init__(
         self, size: int = 10, stochastic: bool = False, mapping_seed: int = 0, render_mode: str | None = None
@@ -95,16 +93,14 @@ class DeepSea(gym.Env[np.ndarray, np.int64]):
         self.observation_space, self.action_space = self._sea.single_observation_space, self._sea.single_action_space
         self.render_mode = render_mode
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
         """Puts the diver to the top left."""
         super().reset(seed=seed)
         observation, info = self._sea.reset()
         self._sea.np_random = self.np_random
         return observation[0], info
 
-    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, Info]:
         """Moves the diver a row down."""
         observation, reward, terminated, truncated, info = self._sea.step(np.array([action]))
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info

@@ -18,6 +18,7 @@ import numpy as np
 
 from agent.common.seeds import EpisodeSeeds
 from envs.aside import answer
+from envs.kinds import Env, Info, Wrapper
 
 _PAID = struct.Struct("d??").pack  # a reward, and the two ways to end
 
@@ -31,7 +32,7 @@ class Stretch(NamedTuple):
     actions: np.ndarray  # counted from 0
 
 
-class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
+class Repeatable(Wrapper):
     """One copy of an environment, which can be brought back to where it was.
 
     Until `begin_episodes` it passes everything on.
@@ -41,7 +42,7 @@ class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
         shortest: steps that a stretch has at least, in whole episodes; 0: every episode is one.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], shortest: int = 0) -> None:
+    def __init__(self, env: Env, shortest: int = 0) -> None:
         super().__init__(env)
         assert isinstance(env.action_space, gym.spaces.Discrete)
         self._space, self._code = env.action_space, action_code(int(env.action_space.n))
@@ -59,7 +60,7 @@ class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
         self._number, self._ended, self._checksum, self._actions = number, True, 0, array(self._code)
         self._waiting = False  # for a step that only resets: a worker process does not know that the episode has ended
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Begins an episode; where it begins a stretch, with the seed of that."""
         self._waiting = False
         if self._seeds is None:
@@ -72,7 +73,7 @@ class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
         self._checksum, self._ended = checksum(observation, self._checksum), False
         return observation, info
 
-    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, Info]:
         """Steps, and takes down what was done, shown and paid."""
         if self._waiting:
             observation, info = self.reset()
@@ -93,7 +94,7 @@ class Repeatable(gym.Wrapper[Any, Any, Any, Any]):
         """Whether it stands between two stretches: whatever is done to the environment now, the next begins anew."""
         return self._ended and not self._actions
 
-    def play_aside(self, env_id: str, name: str, *arguments: Any) -> tuple[bool, Any]:
+    def play_aside(self, env_id: str, name: str, *arguments: object) -> tuple[bool, Any]:
         """Calls a method of the environment without taking it down, see envs.aside."""
         return answer(self.env, env_id, name, *arguments)
 
@@ -130,7 +131,7 @@ def action_code(actions: int) -> str:
     return "B" if actions <= 2**8 else "H" if actions <= 2**16 else "i"
 
 
-def checksum(shown: Any, before: int = 0) -> int:
+def checksum(shown: object, before: int = 0) -> int:
     """A checksum of an observation of any kind, after another one."""
     if isinstance(shown, dict):
         shown = tuple(shown.values())
@@ -144,7 +145,7 @@ def checksum(shown: Any, before: int = 0) -> int:
     return before if values.dtype.hasobject else zlib.crc32(values.data, before)
 
 
-def _with_ending(before: int, reward: Any, terminated: Any, truncated: Any) -> int:
+def _with_ending(before: int, reward: object, terminated: object, truncated: object) -> int:
     try:
         return zlib.crc32(_PAID(reward, terminated, truncated), before)
     except (struct.error, TypeError, ValueError):  # no number: others will say so
@@ -199,11 +200,11 @@ class RepeatableCopies:
 
     num_envs: int
 
-    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def call_each(self, name: str, arguments: Sequence[tuple[object, ...]]) -> list[Any]:
         """What a method of every copy gives for arguments of its own."""
         raise NotImplementedError
 
-    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+    def call_one(self, copy: int, name: str, *arguments: object) -> object:
         """What a method of one copy gives."""
         raise NotImplementedError
 

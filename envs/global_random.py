@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
+
+from envs.kinds import Info, Wrapper
 
 
 def seed_global_generators(seed: int, copy: int = 0) -> None:
@@ -23,7 +24,7 @@ def seed_global_generators(seed: int, copy: int = 0) -> None:
     random.seed(words[4:].tobytes())
 
 
-def state_of_global_generators() -> tuple[Any, ...]:
+def state_of_global_generators() -> tuple[object, ...]:
     """Where both stand; equal as long as nobody draws."""
     name, keys, *rest = np.random.get_state()
     return name, keys.tobytes(), *rest, random.getstate()  # type: ignore[attr-defined]
@@ -60,10 +61,10 @@ def apart(seed: int) -> Iterator[None]:
                 os.chdir(folder)
 
 
-class SeedsGlobalGenerators(gym.Wrapper[Any, Any, Any, Any]):
+class SeedsGlobalGenerators(Wrapper):
     """An environment that has a process to itself: a reset with a seed seeds the global generators as well."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Resets with a seed of everything that can be drawn from."""
         if seed is not None:
             seed_global_generators(seed)

@@ -4,32 +4,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gymnasium as gym
-
 from envs.failure import failed, is_stop
+from envs.kinds import Env, Info, Wrapper
 from envs.rules import admitted, number_of, truth_of, unpacked
 
 
-class Guarded(gym.Wrapper[Any, Any, Any, Any]):
+class Guarded(Wrapper):
     """Passes on what an environment gives where it is what Gymnasium asks for, or does no harm.
 
     Raises:
         UserError: from every method, where it fails or gives something else.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], env_id: str) -> None:
+    def __init__(self, env: Env, env_id: str) -> None:
         super().__init__(env)
         self.env_id = env_id
         with guarded(env_id, "observation_space"):
             self._space = env.observation_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Begins an episode; info as it came."""
         with guarded(self.env_id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
             return admitted(self._space, observation), info
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: object) -> tuple[Any, float, bool, bool, Info]:
         """One step; info as it came."""
         with guarded(self.env_id, "step"):
             observation, reward, terminated, truncated, info = unpacked("step", self.env.step(action))

@@ -4,19 +4,19 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import plain
 from envs.failure import RuleError
+from envs.kinds import Space
 from envs.rules import admitted
 
 #: Spaces whose values are flattened to zeros and ones.
 ONE_HOT = (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
 
-def leaves_of(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
+def leaves_of(space: Space) -> Iterator[Space]:
     """The spaces that a Tuple or a Dict is made of, in Gymnasium's order; otherwise the space itself."""
     if isinstance(space, spaces.Tuple | spaces.Dict):
         for part in space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values():
@@ -25,7 +25,7 @@ def leaves_of(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
         yield space
 
 
-def values_of(space: gym.Space[Any], batch: Any) -> Iterator[Any]:
+def values_of(space: Space, batch: Any) -> Iterator[Any]:
     """A batch's values for each of the leaves."""
     if isinstance(space, spaces.Tuple):
         for part, values in zip(space.spaces, batch, strict=True):
@@ -37,12 +37,12 @@ def values_of(space: gym.Space[Any], batch: Any) -> Iterator[Any]:
         yield batch
 
 
-def is_flat(leaf: gym.Space[Any]) -> bool:
+def is_flat(leaf: Space) -> bool:
     """Whether a leaf's values can be flattened to vectors of one length."""
     return isinstance(leaf, (spaces.Box, spaces.Text, *ONE_HOT))
 
 
-def length_of(leaf: gym.Space[Any]) -> int:
+def length_of(leaf: Space) -> int:
     """How many numbers a leaf is flattened to."""
     if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete):
         return int(np.sum(leaf.n if isinstance(leaf, spaces.Discrete) else leaf.nvec))
@@ -51,7 +51,7 @@ def length_of(leaf: gym.Space[Any]) -> int:
     return prod(leaf.shape or ())
 
 
-def flat_values(leaf: gym.Space[Any], values: Any) -> np.ndarray:
+def flat_values(leaf: Space, values: Any) -> np.ndarray:
     """The values [E, …] of a leaf as [E, n]: `gymnasium.spaces.flatten` for all environments at once."""
     if isinstance(leaf, spaces.Text):
         return np.stack([np.asarray(spaces.flatten(leaf, admitted(leaf, value))) for value in values])
@@ -67,7 +67,7 @@ def flat_values(leaf: gym.Space[Any], values: Any) -> np.ndarray:
     return np.concatenate([_one_hot(leaf, array, column, n) for column, n in columns], axis=1)
 
 
-def _one_hot(leaf: gym.Space[Any], values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
+def _one_hot(leaf: Space, values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
     """index [E], counted from 0 → bool [E, n]; `values` are what came of the leaf."""
     hot: np.ndarray = index[:, None] == np.arange(n)
     if np.count_nonzero(hot) != len(index):
@@ -75,18 +75,18 @@ def _one_hot(leaf: gym.Space[Any], values: np.ndarray, index: np.ndarray, n: int
     return hot
 
 
-def _outside(leaf: gym.Space[Any], values: np.ndarray) -> RuleError:
+def _outside(leaf: Space, values: np.ndarray) -> RuleError:
     """Says which of the values [E, …] is the first that is no member of its space."""
     odd = next((value for value in values if not leaf.contains(value.reshape(leaf.shape))), values)
     return RuleError(f"a state must lie in {leaf}, as observation_space says", plain(odd.tolist(), 80))
 
 
-def is_whole(leaf: gym.Space[Any]) -> bool:
+def is_whole(leaf: Space) -> bool:
     """Whether its numbers are whole and their size means nothing by itself."""
     return not isinstance(leaf, ONE_HOT) and not np.issubdtype(leaf.dtype, np.floating)
 
 
-def bounds_of(leaf: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
+def bounds_of(leaf: Space) -> tuple[np.ndarray, np.ndarray]:
     """Low and high [n] of a leaf's flattened components; equal, which means nothing, for those that are 0 or 1."""
     flat = spaces.flatten_space(leaf)
     assert isinstance(flat, spaces.Box)

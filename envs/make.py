@@ -16,6 +16,7 @@ from envs.atari import frame_stack
 from envs.bounds import check_bounds
 from envs.global_random import apart, state_of_global_generators
 from envs.guarded import Guarded, guarded
+from envs.kinds import Env, Space
 from envs.masks import AUTO, OFF, found_masks, in_info, observing_masks, with_masks
 from envs.observations import Observer
 from envs.observed_parts import Where, observer_for
@@ -42,21 +43,19 @@ class Task:
     fps: int
     render_modes: tuple[str, ...]  # rgb_array: it gives frames; human: it opens a window
     time_limit: int | None = None  # steps after which an episode is cut; None: the environment's own limit
-    action_dtype: np.dtype[Any] = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
+    action_dtype: np.dtype = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
     plain_actions: bool = False  # it takes Python's own whole numbers alone
     action_mask: str = OFF  # where masks of actions are found, `auto` no more; they are then observed, too
     draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
     wrapping: Wrapping = BARE  # what is put around it
-    eval_kwargs: dict[str, Any] = field(default_factory=dict)  # other values of kwargs, for evaluations
+    eval_kwargs: dict[str, object] = field(default_factory=dict)  # other values of kwargs, for evaluations
 
     @property
     def action_space(self) -> gym.spaces.Discrete:
         """Its actions, as a space."""
         return gym.spaces.Discrete(self.actions, start=self.first_action, dtype=self.action_dtype.type)
 
-    def make(
-        self, render_mode: str | None = None, spec: gym.envs.registration.EnvSpec | None = None
-    ) -> gym.Env[Any, Any]:
+    def make(self, render_mode: str | None = None, spec: gym.envs.registration.EnvSpec | None = None) -> Env:
         """One environment, to be stepped with what `to_environment` gives.
 
         Args:
@@ -96,7 +95,7 @@ class Task:
 
 def load_task(
     env_id: str,
-    kwargs: Mapping[str, Any],
+    kwargs: Mapping[str, object],
     time_limit: int | None = None,
     channels: Where = "auto",
     wrapping: Wrapping = BARE,
@@ -125,9 +124,9 @@ def load_task(
 
 
 def _task(
-    env: gym.Env[Any, Any],
+    env: Env,
     env_id: str,
-    kwargs: Mapping[str, Any],
+    kwargs: Mapping[str, object],
     time_limit: int | None,
     channels: Any,
     wrapping: Wrapping,
@@ -172,7 +171,7 @@ def _task(
     )
 
 
-def _spaces(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Space[Any], gym.Space[Any]]:
+def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
     """The spaces of actions and of observations, which are spaces."""
     found: dict[str, Any] = {}
     for name in ("action_space", "observation_space"):
@@ -182,7 +181,7 @@ def _spaces(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Space[Any], gym.Sp
     return found["action_space"], found["observation_space"]
 
 
-def _find_masks(env: gym.Env[Any, Any], env_id: str) -> tuple[gym.Env[Any, Any], str, Any]:
+def _find_masks(env: Env, env_id: str) -> tuple[Env, str, Any]:
     """What action_mask=auto stands for: the environment with its masks, their place, and what a reset gave, if any."""
     if (found := found_masks(env)) is not None:
         return env, found, None
@@ -226,19 +225,19 @@ def _play(env: Guarded, observe: Observer, action: Any, begun: Any = None) -> No
     observe(observe.stack([observation]))
 
 
-def _threshold(named: Any) -> float | None:
+def _threshold(named: object) -> float | None:
     """The return at which a task counts as solved, where that is a number."""
     return float(named) if isinstance(named, int | float) and math.isfinite(named) else None
 
 
-def _render_modes(modes: Any) -> tuple[str, ...]:
+def _render_modes(modes: object) -> tuple[str, ...]:
     modes = [modes] if isinstance(modes, str) else modes
     return tuple(mode for mode in modes if isinstance(mode, str)) if isinstance(modes, Iterable) else ()
 
 
 def load_saved_task(
     env_id: str,
-    kwargs: Mapping[str, Any],
+    kwargs: Mapping[str, object],
     time_limit: int | None = None,
     channels: Where = "auto",
     wrapping: Wrapping = BARE,

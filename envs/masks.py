@@ -15,6 +15,7 @@ from agent.common.errors import UserError
 from agent.common.masking import Masking, masked_spec
 from envs.channels import Channels
 from envs.failure import RuleError, described
+from envs.kinds import Env, Info, Space, Wrapper
 from envs.observations import Observer
 from envs.parts import TAKEN, WithoutMask
 from envs.rules import are_truths
@@ -41,13 +42,13 @@ def source_of(action_mask: str) -> tuple[str, str] | None:
     return place, key
 
 
-def in_observation(env: gym.Env[Any, Any]) -> str:
+def in_observation(env: Env) -> str:
     """What `auto` stands for before the first reset: masks where the observations have a part for them, else `off`."""
     space = env.observation_space
     return f"observation.{KEY}" if isinstance(space, spaces.Dict) and KEY in space.spaces else OFF
 
 
-def found_masks(env: gym.Env[Any, Any]) -> str | None:
+def found_masks(env: Env) -> str | None:
     """What `auto` stands for in an environment that was made with it, as far as that is known before its first reset.
 
     Returns:
@@ -65,7 +66,7 @@ def in_info(info: Any) -> str:
     return f"info.{KEY}" if isinstance(info, dict) and dict.get(info, KEY) is not None else OFF
 
 
-class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
+class MaskObserved(Wrapper):
     """Observes pairs of an observation and its mask, of 0 and 1 [actions].
 
     Where an episode has ended there is nothing to choose, and a mask may be missing or allow nothing: it allows all.
@@ -79,18 +80,18 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
         RuleError: from reset and step, where there is no mask, or one that is no mask or allows no action.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], key: str, name: str) -> None:
+    def __init__(self, env: Env, key: str, name: str) -> None:
         super().__init__(env)
         self._key, self._name = key, f"{name}, where env.action_mask finds masks,"
         self._actions = int(env.action_space.n)  # type: ignore[attr-defined]
         self.observation_space = spaces.Tuple((env.observation_space, spaces.MultiBinary(self._actions)))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Begins an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         return (observation, self._mask(info, False)), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: object) -> tuple[Any, Any, bool, bool, Info]:
         """One step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return (observation, self._mask(info, bool(terminated))), reward, terminated, truncated, info
@@ -113,7 +114,7 @@ class MaskObserved(gym.Wrapper[Any, Any, Any, Any]):
         return mask
 
 
-def observing_masks(env: gym.Env[Any, Any], action_mask: str) -> gym.Env[Any, Any]:
+def observing_masks(env: Env, action_mask: str) -> Env:
     """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks.
 
     Masks that are a part of the observations must have been taken out of them by `WithoutMask`.
@@ -156,6 +157,6 @@ class MaskedObserver(Observer):
         return {**self.plain.description(), "mask": self.spec.mask}
 
 
-def with_masks(observe: Observer, space: gym.Space[Any], actions: int) -> MaskedObserver:
+def with_masks(observe: Observer, space: Space, actions: int) -> MaskedObserver:
     """The observer of pairs of what `observe` takes and a mask, which lie in `space`."""
     return MaskedObserver(space, masked_spec(observe.spec, actions), None, None, (), observe.env_id, observe)

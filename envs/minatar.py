@@ -5,6 +5,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.kinds import Info
+
 
 class MinAtar(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
     """A game of the package minatar whose sticky actions begin anew with each episode.
@@ -14,9 +16,7 @@ class MinAtar(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
     long as fifty steps; here the one that there is takes the seed, and draws the same.
     """
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
         """Begins an episode, as if the action before it had been the first, which does nothing."""
         game: Any = getattr(self.env.unwrapped, "game", None)
         if hasattr(game, "last_action"):

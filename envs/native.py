@@ -4,33 +4,33 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
 
 from envs.closing import close_quietly
 from envs.failure import RuleError, broken, described
 from envs.guarded import guarded
+from envs.kinds import Envs, EnvsWrapper, Info, Space
 from envs.rules import unpacked
 
 
-class GuardedVector(VectorWrapper[Any, Any, Any]):
+class GuardedVector(EnvsWrapper):
     """Passes on what a vector class gives where it has the shapes that Gymnasium asks for.
 
     Raises:
         UserError: from every method, where it fails or gives something else.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], env_id: str) -> None:
+    def __init__(self, env: Envs, env_id: str) -> None:
         super().__init__(env)
         self._id = env_id
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Resets all copies."""
         with guarded(self._id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
             self._check(observation)
             return observation, _life_lost(info, self.num_envs)
 
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: object) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all copies."""
         with guarded(self._id, "step"):
             observation, reward, terminated, truncated, info = unpacked("step", self.env.step(actions))
@@ -39,17 +39,17 @@ class GuardedVector(VectorWrapper[Any, Any, Any]):
             ended = [self._row(*pair, "b") for pair in (("terminations", terminated), ("truncations", truncated))]
             return observation, reward, ended[0], ended[1], _life_lost(info, self.num_envs)
 
-    def close(self, **options: Any) -> None:
+    def close(self, **options: object) -> None:
         """Closes it, and tells in a line where that fails."""
         close_quietly(self.env.close, self._id)
 
-    def _row(self, name: str, values: Any, kinds: str) -> np.ndarray:
+    def _row(self, name: str, values: object, kinds: str) -> np.ndarray:
         if not isinstance(values, np.ndarray) or values.shape != (self.num_envs,) or values.dtype.kind not in kinds:
             kind = "truth values" if kinds == "b" else "numbers"
             raise RuleError(f"{name} must be an array of {self.num_envs} {kind}", described(values))
         return values
 
-    def _check(self, observation: Any) -> None:
+    def _check(self, observation: object) -> None:
         space = self.single_observation_space
         if isinstance(space, gym.spaces.Box):
             wanted = (self.num_envs, *space.shape)
@@ -57,17 +57,17 @@ class GuardedVector(VectorWrapper[Any, Any, Any]):
                 raise RuleError(f"observations must be an array of shape {wanted}", described(observation))
 
 
-def _life_lost(info: Any, count: int) -> dict[str, Any]:
+def _life_lost(info: object, count: int) -> dict[str, object]:
     """Of all that a step tells what is read."""
     lost = info.get("life_lost") if isinstance(info, dict) else None
     return {"life_lost": lost} if isinstance(lost, np.ndarray) and lost.shape == (count,) else {}
 
 
-def _form(space: gym.Space[Any]) -> tuple[Any, ...]:
+def _form(space: Space) -> tuple[object, ...]:
     return type(space), space.shape, space.dtype, getattr(space, "n", None)
 
 
-def check_copies(env_id: str, envs: VectorEnv[Any, Any, Any], space: gym.Space[Any], actions: gym.Space[Any]) -> None:
+def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
     """Raises a UserError where copies side by side have other spaces than one of them alone."""
     pairs = (("observation", envs.single_observation_space, space), ("action", envs.single_action_space, actions))
     for name, found, wanted in pairs:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
@@ -19,6 +18,7 @@ from agent.common.errors import UserError, plain
 from agent.common.observation import ObservationSpec
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
 from envs.failure import RuleError, broken
+from envs.kinds import Space
 from envs.leaves import ONE_HOT, bounds_of, flat_values, is_flat, is_whole, leaves_of, length_of, values_of
 from envs.parts import named_parts
 
@@ -39,7 +39,7 @@ class Observer:
     have their channels first; uint8 and bool stay what they are, others become float32 in [0, 1].
     """
 
-    space: gym.Space[Any]
+    space: Space
     spec: ObservationSpec
     shift: np.ndarray | None  # [n], or [1] of an image: (observation − shift)·scale
     scale: np.ndarray | None
@@ -56,7 +56,7 @@ class Observer:
         """Where an image of three dimensions has its channels; None for every other observation."""
         return None if not self.axes else "first" if self.axes == tuple(range(len(self.axes))) else "last"
 
-    def __call__(self, batch: Any) -> np.ndarray:
+    def __call__(self, batch: object) -> np.ndarray:
         """What E environments observe side by side, batched as Gymnasium does, as a new array [E, *spec.shape].
 
         Raises:
@@ -86,7 +86,7 @@ class Observer:
         spec = self.spec
         return {"shape": list(spec.shape), "dtype": spec.dtype, "high": spec.high, "shift": plain[0], "scale": plain[1]}
 
-    def _image(self, batch: Any) -> np.ndarray:
+    def _image(self, batch: object) -> np.ndarray:
         values: np.ndarray = np.asarray(batch)
         return values.transpose(self.axes).reshape(len(values), *self.spec.shape) if self.axes else values[:, None]
 
@@ -100,7 +100,7 @@ class Observer:
 
 def observer_of(
     env_id: str,
-    space: gym.Space[Any],
+    space: Space,
     stack: int = 1,
     channels: Channels | Literal["auto", "older"] = "auto",
     frames: int = 1,
@@ -142,7 +142,7 @@ def observer_of(
     return Observer(space, spec, shift if moved else None, scale if moved else None, env_id=env_id)
 
 
-def _refusal(env_id: str, space: gym.Space[Any]) -> str:
+def _refusal(env_id: str, space: Space) -> str:
     """The sentence for observations that no network can take: names the part to blame, and what leaves it out."""
     fit = {name: all(map(is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
     kept, odd = ([name for name in fit if fit[name] is wanted] for wanted in (True, False))
@@ -159,7 +159,7 @@ def _frame(space: spaces.Box, frames: int) -> spaces.Box:
     return spaces.Box(space.low[0], space.high[0], space.shape[1:], space.dtype)
 
 
-def _stacked(observer: Observer, space: gym.Space[Any], frames: int) -> Observer:
+def _stacked(observer: Observer, space: Space, frames: int) -> Observer:
     """The observer of images, as one of as many frames of them: all frames' channels are the channels of an image."""
     channels, *sides = observer.spec.shape
     spec = replace(observer.spec, shape=(frames * channels, *sides), stack=frames)

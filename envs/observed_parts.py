@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, packed
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
+from envs.kinds import Space
 from envs.leaves import leaves_of, values_of
 from envs.observations import Observer, has_bounds, observer_of
 from envs.parts import named_parts
@@ -36,7 +36,7 @@ class PartsObserver(Observer):
         """Where a person said that images have their channels."""
         return self.said
 
-    def __call__(self, batch: Any) -> np.ndarray:
+    def __call__(self, batch: object) -> np.ndarray:
         """What E environments observe side by side, as rows of bytes [E, n]."""
         values = [np.asarray(value) for value in values_of(self.space, batch)]
         rows = len(values[0]) * self.frames
@@ -51,15 +51,13 @@ class PartsObserver(Observer):
             start = end
         return out.reshape(-1, self.spec.shape[0])
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> dict[str, object]:
         """What a saved agent says of its observations: the parts by themselves too."""
         parts = [observe.description() for observe in self.observers]
         return {"shape": list(self.spec.shape), "stack": self.frames, "parts": parts}
 
 
-def observer_for(
-    env_id: str, space: gym.Space[Any], stack: int = 1, channels: Where = "auto", frames: int = 1
-) -> Observer:
+def observer_for(env_id: str, space: Space, stack: int = 1, channels: Where = "auto", frames: int = 1) -> Observer:
     """How to observe an environment; see `observer_of`.
 
     Raises:
@@ -108,8 +106,8 @@ def without_part(observe: Observer) -> tuple[tuple[str, ...], ObservationSpec] |
 
 def _observer(
     env_id: str,
-    space: gym.Space[Any],
-    leaves: Sequence[gym.Space[Any] | None],
+    space: Space,
+    leaves: Sequence[Space | None],
     images: Sequence[int],
     rest: Sequence[int],
     channels: Any,
@@ -131,7 +129,7 @@ def _observer(
     return PartsObserver(space, spec, None, None, (), env_id, observers, parts, frames, said)
 
 
-def _is_image(env_id: str, leaf: gym.Space[Any], channels: Any) -> bool:
+def _is_image(env_id: str, leaf: Space, channels: Any) -> bool:
     if not isinstance(leaf, spaces.Box) or not has_bounds(leaf):
         return False
     if len(leaf.shape) == 2:
@@ -139,7 +137,7 @@ def _is_image(env_id: str, leaf: gym.Space[Any], channels: Any) -> bool:
     return channels_of(env_id, leaf.shape, channels) is not None
 
 
-def _one_frame(leaf: gym.Space[Any], frames: int) -> gym.Space[Any] | None:
+def _one_frame(leaf: Space, frames: int) -> Space | None:
     """The space of which a leaf is a batch of frames; None where that cannot be told."""
     if frames == 1:
         return leaf
@@ -155,11 +153,11 @@ def _one_frame(leaf: gym.Space[Any], frames: int) -> gym.Space[Any] | None:
     return None
 
 
-def _whole(space: gym.Space[Any], images: Sequence[int], leaves: Sequence[Any]) -> gym.Space[Any]:
+def _whole(space: Space, images: Sequence[int], leaves: Sequence[object]) -> Space:
     """The space without the length of its images, which would be too long a vector."""
     count = iter(range(len(leaves)))
 
-    def replaced(part: gym.Space[Any]) -> gym.Space[Any]:
+    def replaced(part: Space) -> Space:
         if isinstance(part, spaces.Dict):
             return spaces.Dict({key: replaced(value) for key, value in part.spaces.items()})
         if isinstance(part, spaces.Tuple):

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from agent.common.errors import UserError, plain, words_of
 from envs.atari import area_weights
 from envs.failure import RuleError, described, is_stop
+from envs.kinds import Env, Info, ObservationWrapper, Space, Wrapper
 from envs.rules import admitted
 from envs.wrapping import Wrap, Wrapping
 
@@ -17,7 +18,7 @@ from envs.wrapping import Wrap, Wrapping
 TAKEN = "the mask that was a part of the observation"
 
 
-def put_on(env: gym.Env[Any, Any], wrapping: Wrapping, env_id: str, mask: str | None = None) -> gym.Env[Any, Any]:
+def put_on(env: Env, wrapping: Wrapping, env_id: str, mask: str | None = None) -> Env:
     """The environment with everything around it; `mask` is the part of its observations that holds masks, if any.
 
     Raises:
@@ -38,15 +39,15 @@ def put_on(env: gym.Env[Any, Any], wrapping: Wrapping, env_id: str, mask: str | 
     return env
 
 
-def _wrapped(env: gym.Env[Any, Any], wrap: Wrap) -> gym.Env[Any, Any]:
+def _wrapped(env: Env, wrap: Wrap) -> Env:
     make = Resize if wrap.name == "ResizeObservation" else getattr(gym.wrappers, wrap.name)
     if wrap.part is not None:
         return OnPart(env, wrap.part, lambda stub: make(stub, **dict(wrap.arguments)))
-    made: gym.Env[Any, Any] = make(env, **dict(wrap.arguments))
+    made: Env = make(env, **dict(wrap.arguments))
     return made
 
 
-class Resize(gym.ObservationWrapper[Any, Any, Any]):
+class Resize(ObservationWrapper):
     """Images [H, W] or [H, W, channels] of another size: averages over areas, as of Atari's frames.
 
     It is Gymnasium's ResizeObservation without OpenCV, which averages over areas too where an image becomes smaller.
@@ -59,7 +60,7 @@ class Resize(gym.ObservationWrapper[Any, Any, Any]):
         UserError: where it observes no such images.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], shape: tuple[int, int]) -> None:
+    def __init__(self, env: Env, shape: tuple[int, int]) -> None:
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3) or space.dtype != np.uint8:
@@ -69,7 +70,7 @@ class Resize(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = spaces.Box(low, high, (*shape, *space.shape[2:]), np.uint8)
         self._shape = space.shape
 
-    def observation(self, observation: Any) -> np.ndarray:
+    def observation(self, observation: object) -> np.ndarray:
         """[H, W] or [H, W, channels] → [*shape] or [*shape, channels]."""
         if getattr(observation, "shape", None) != self._shape:
             raise RuleError(f"an observation must have shape {self._shape}", described(observation))
@@ -78,7 +79,7 @@ class Resize(gym.ObservationWrapper[Any, Any, Any]):
         return resized
 
 
-class OnPart(gym.ObservationWrapper[Any, Any, Any]):
+class OnPart(ObservationWrapper):
     """Puts a wrapper that is a function of one observation on one part of a Dict or Tuple.
 
     Args:
@@ -92,15 +93,15 @@ class OnPart(gym.ObservationWrapper[Any, Any, Any]):
 
     def __init__(
         self,
-        env: gym.Env[Any, Any],
+        env: Env,
         part: str,
-        make: Callable[[gym.Env[Any, Any]], gym.ObservationWrapper[Any, Any, Any]],
+        make: Callable[[Env], ObservationWrapper],
     ) -> None:
         super().__init__(env)
         there = named_parts(env.observation_space)
         if part not in there:
             raise UserError(f"there is no part {part!r}; the parts are {', '.join(there) or 'none'}")
-        alone: gym.Env[Any, Any] = gym.Env()
+        alone: Env = gym.Env()
         alone.observation_space, alone.action_space = there[part], env.action_space
         self._function = make(alone)
         space = env.observation_space
@@ -109,7 +110,7 @@ class OnPart(gym.ObservationWrapper[Any, Any, Any]):
         self._key: Any = part if self._is_dict else int(part)
         self.observation_space = spaces.Dict(changed) if self._is_dict else spaces.Tuple(changed.values())
 
-    def observation(self, observation: Any) -> Any:
+    def observation(self, observation: Any) -> object:
         """The same parts, one of them changed."""
         space: Any = self.env.observation_space
         observation = admitted(space, observation)
@@ -119,7 +120,7 @@ class OnPart(gym.ObservationWrapper[Any, Any, Any]):
         return (*observation[: self._key], part, *observation[self._key + 1 :])
 
 
-def named_parts(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
+def named_parts(space: Space) -> dict[str, Space]:
     """The parts of a Dict or Tuple by name, those of a Tuple by number; {} for every other space."""
     if isinstance(space, spaces.Dict):
         return {str(name): part for name, part in space.spaces.items()}
@@ -128,7 +129,7 @@ def named_parts(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
     return {}
 
 
-class Parts(gym.ObservationWrapper[Any, Any, Any]):
+class Parts(ObservationWrapper):
     """Keeps some parts of a Dict or Tuple observation, in their own order; of one part, that part itself.
 
     Args:
@@ -140,7 +141,7 @@ class Parts(gym.ObservationWrapper[Any, Any, Any]):
         UserError: where there is no such part.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], parts: Sequence[str], env_id: str) -> None:
+    def __init__(self, env: Env, parts: Sequence[str], env_id: str) -> None:
         super().__init__(env)
         space = env.observation_space
         there = named_parts(space)
@@ -161,7 +162,7 @@ class Parts(gym.ObservationWrapper[Any, Any, Any]):
         else:
             self.observation_space = spaces.Tuple(kept)
 
-    def observation(self, observation: Any) -> Any:
+    def observation(self, observation: Any) -> object:
         """The parts of one observation that are kept.
 
         Raises:
@@ -173,7 +174,7 @@ class Parts(gym.ObservationWrapper[Any, Any, Any]):
         values = (observation[key] for key in self._keys)
         return dict(zip(self._keys, values, strict=True)) if self._is_dict else tuple(values)
 
-    def _check(self, observation: Any) -> None:
+    def _check(self, observation: object) -> None:
         if self._is_dict:
             if not isinstance(observation, Mapping) or any(key not in observation for key in self._keys):
                 raise RuleError(f"an observation must be a dict of {self._all}", described(observation))
@@ -181,7 +182,7 @@ class Parts(gym.ObservationWrapper[Any, Any, Any]):
             raise RuleError(f"an observation must be a tuple of {len(self._all)} parts", described(observation))
 
 
-class WithoutMask(gym.Wrapper[Any, Any, Any, Any]):
+class WithoutMask(Wrapper):
     """Takes the part that is a mask out of observations, and puts it into infos, by the key `TAKEN`.
 
     Args:
@@ -194,7 +195,7 @@ class WithoutMask(gym.Wrapper[Any, Any, Any, Any]):
         UserError: where there is no such part, or no other one.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], mask: str, kept: Sequence[str], env_id: str) -> None:
+    def __init__(self, env: Env, mask: str, kept: Sequence[str], env_id: str) -> None:
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, spaces.Dict) or mask not in space.spaces:
@@ -205,16 +206,16 @@ class WithoutMask(gym.Wrapper[Any, Any, Any, Any]):
         self._mask, self._parts = mask, Parts(env, others, env_id)
         self.observation_space = self._parts.observation_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Info]:
         """Begins an episode."""
         return self._moved(*self.env.reset(seed=seed, options=options))
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
         """One step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         observation, info = self._moved(observation, info)
         return observation, reward, terminated, truncated, info
 
-    def _moved(self, observation: Any, info: Any) -> tuple[Any, dict[str, Any]]:
+    def _moved(self, observation: Any, info: Any) -> tuple[Any, Info]:
         rest = self._parts.observation(observation)  # which finds that it is no dict
         return rest, {**(info if isinstance(info, dict) else {}), TAKEN: observation.get(self._mask)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_shared_memory
 
 from agent.common.errors import UserError
@@ -22,10 +22,11 @@ from agent.common.notices import tell_once
 from envs.closing import CLOSE_SECONDS
 from envs.episodes import RepeatableCopies
 from envs.failure import BrokenEnvironmentError
+from envs.kinds import Env, Envs, Info, Space
 from envs.worker import Copy, work
 
 
-class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
+class Processes(RepeatableCopies, Envs):
     """Copies side by side with NEXT_STEP autoreset. Observations are a buffer that the next step overwrites.
 
     Of infos nothing comes over but `life_lost`. Signals are the trainer's: a first Ctrl-C lets it finish the step and
@@ -45,8 +46,8 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
     def __init__(
         self,
         env_id: str,
-        makers: Sequence[Callable[[], gym.Env[Any, Any]]],
-        space: gym.Space[Any],
+        makers: Sequence[Callable[[], Env]],
+        space: Space,
         actions: gym.spaces.Discrete,
     ) -> None:
         self._id, self.num_envs = env_id, len(makers)
@@ -65,7 +66,7 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
                 raise _too_many(self.num_envs, error) from error
             self._results()
 
-    def _start(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
+    def _start(self, makers: Sequence[Callable[[], Env]]) -> None:
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # a fork is faster
         self._memory = create_shared_memory(self.single_observation_space, self.num_envs, context)
         for number, make in enumerate(makers):
@@ -79,14 +80,14 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
             self.processes.append(process)
             theirs.close()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Resets all environments, the i-th with seed + i."""
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
         self._resets = np.zeros(self.num_envs, dtype=bool)
         lost = self._ask("reset", [(own, options) for own in seeds])
         return self._observed(), self._lives(lost)
 
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
         self.step_async(actions)
         return self.step_wait()
@@ -97,7 +98,7 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
             for pipe, action, resets in zip(self.parent_pipes, actions, self._resets.tolist(), strict=True):
                 pipe.send(("reset", (None, None)) if resets else ("step", (action,)))
 
-    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
         """What that step gave."""
         with self._deaths():
             results = self._results()
@@ -108,23 +109,23 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
         self._resets = ended[0] | ended[1]
         return self._observed(), np.array(rewards), *ended, self._lives(lost)
 
-    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def call_each(self, name: str, arguments: Sequence[tuple[object, ...]]) -> list[object]:
         """What a method of every copy gives for arguments of its own; all work at the same time."""
         return self._ask("call", [(name, given) for given in arguments])
 
-    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+    def call_one(self, copy: int, name: str, *arguments: object) -> object:
         """What a method of one copy gives."""
         with self._deaths():
             self.parent_pipes[copy].send(("call", (name, arguments)))
             return self._results([self.parent_pipes[copy]])[0]
 
-    def _ask(self, command: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _ask(self, command: str, arguments: Sequence[tuple[object, ...]]) -> list[Any]:
         with self._deaths():
             for pipe, given in zip(self.parent_pipes, arguments, strict=True):
                 pipe.send((command, given))
             return self._results()
 
-    def _results(self, pipes: Sequence[Connection] | None = None) -> list[Any]:
+    def _results(self, pipes: Sequence[Connection] | None = None) -> list[object]:
         """The answers of all, or of some; of failures the first."""
         answers = [pipe.recv() for pipe in pipes or self.parent_pipes]
         for succeeded, failure in answers:
@@ -133,10 +134,10 @@ class Processes(RepeatableCopies, VectorEnv[Any, Any, Any]):
                 raise BrokenEnvironmentError(*failure)
         return [result for _, result in answers]
 
-    def _observed(self) -> Any:
+    def _observed(self) -> object:
         return read_from_shared_memory(self.single_observation_space, self._memory, self.num_envs)
 
-    def _lives(self, lost: Sequence[bool | None]) -> dict[str, Any]:
+    def _lives(self, lost: Sequence[bool | None]) -> dict[str, object]:
         if all(one is None for one in lost):
             return {}
         return {"life_lost": np.array([bool(one) for one in lost])}

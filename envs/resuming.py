@@ -8,10 +8,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from agent.common.seeds import environment_seeds
 from envs.episodes import Repeats, Stretch, action_code
+from envs.kinds import Envs
 
 #: The attributes that are the whole state, beside `np_random`, of vector classes that do not name them themselves.
 STATE_ATTRIBUTES = {"gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv": ("state", "steps", "prev_done")}
@@ -20,7 +20,7 @@ STATE_ATTRIBUTES = {"gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv":
 MOST = 2**40
 
 
-def begin(envs: VectorEnv[Any, Any, Any], seed: int, step: int = 0) -> Any:
+def begin(envs: Envs, seed: int, step: int = 0) -> object:
     """The first observations of a run with this seed, or of new episodes with which one goes on at `step`."""
     if isinstance(envs, Repeats):
         envs.begin_episodes(seed, step)  # no copy has begun as many
@@ -29,7 +29,7 @@ def begin(envs: VectorEnv[Any, Any, Any], seed: int, step: int = 0) -> Any:
     return envs.reset(seed=first)[0]
 
 
-def saved(envs: VectorEnv[Any, Any, Any]) -> dict[str, Any] | None:
+def saved(envs: Envs) -> dict[str, object] | None:
     """What a checkpoint keeps of the episodes under way; None where nothing can bring them back."""
     if isinstance(envs, Repeats):
         columns = zip(*envs.stretches(), strict=True)
@@ -48,7 +48,7 @@ def saved(envs: VectorEnv[Any, Any, Any]) -> dict[str, Any] | None:
     return {"attributes": attributes, "generator": inner.np_random.bit_generator.state}
 
 
-def restore(envs: VectorEnv[Any, Any, Any], seed: int, state: dict[str, Any] | None) -> np.ndarray | None:
+def restore(envs: Envs, seed: int, state: dict[str, Any] | None) -> np.ndarray | None:
     """Brings the copies of a run with this seed back to where `saved` was, and says which [E] came there.
 
     The next step of those that did not only resets, as after an ending. None where none can, and nothing was done.
@@ -92,7 +92,7 @@ def checked(name: str, given: Any, like: np.ndarray) -> np.ndarray:
     return array
 
 
-def _state_attributes(envs: VectorEnv[Any, Any, Any]) -> tuple[str, ...] | None:
+def _state_attributes(envs: Envs) -> tuple[str, ...] | None:
     """The names of the attributes that are all the state of a vector class, beside `np_random`; None: nobody knows."""
     kind = type(envs.unwrapped)
     known = STATE_ATTRIBUTES.get(f"{kind.__module__}.{kind.__qualname__}")
@@ -100,7 +100,7 @@ def _state_attributes(envs: VectorEnv[Any, Any, Any]) -> tuple[str, ...] | None:
     return names if names and all(hasattr(envs.unwrapped, name) for name in names) else None
 
 
-def _stretches(envs: VectorEnv[Any, Any, Any], state: dict[str, Any]) -> list[Stretch]:
+def _stretches(envs: Envs, state: dict[str, object]) -> list[Stretch]:
     """What `saved` was made of; a state may be a stranger's."""
     space, whole = envs.single_action_space, np.zeros(envs.num_envs, dtype=np.int64)
     assert isinstance(space, gym.spaces.Discrete)

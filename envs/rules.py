@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from agent.common.errors import plain
 from envs.failure import RESULT, RuleError, described
+from envs.kinds import Space
 
 #: Types that need no closer look.
 NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32})
@@ -21,7 +22,7 @@ TRUTHS = frozenset({bool, np.bool_})
 _WHOLE = "iub"
 
 
-def unpacked(place: str, result: Any) -> tuple[Any, ...]:
+def unpacked(place: str, result: object) -> tuple[Any, ...]:
     """The values that `reset` or `step` gave; their number is right."""
     count = 2 if place == "reset" else 5
     if not isinstance(result, tuple | list) or len(result) != count:
@@ -30,7 +31,7 @@ def unpacked(place: str, result: Any) -> tuple[Any, ...]:
     return tuple(result)
 
 
-def number_of(reward: Any) -> float:
+def number_of(reward: object) -> float:
     """A reward as a number; it may be infinite or NaN, which training looks for itself."""
     rule = "the reward must be a number"
     array = _array(reward, rule)
@@ -44,7 +45,7 @@ def number_of(reward: Any) -> float:
         raise RuleError(rule, described(reward)) from error
 
 
-def truth_of(name: str, value: Any) -> bool:
+def truth_of(name: str, value: object) -> bool:
     """`terminated` or `truncated` as a truth value."""
     if type(value) in TRUTHS:
         return bool(value)
@@ -63,7 +64,7 @@ def are_truths(array: np.ndarray) -> bool:
     return array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1)).all())
 
 
-def life_lost(info: Any) -> bool | None:
+def life_lost(info: object) -> bool | None:
     """What an info says of a lost life; None where it says nothing, or something else by this name."""
     lost = dict.get(info, "life_lost") if isinstance(info, dict) else None  # not by methods of its author's
     try:
@@ -72,7 +73,7 @@ def life_lost(info: Any) -> bool | None:
         return None
 
 
-def admitted(space: gym.Space[Any], value: Any, name: str = "an observation") -> Any:
+def admitted(space: Space, value: object, name: str = "an observation") -> object:
     """An observation that `concatenate` takes, where it belongs to its space or does no harm.
 
     Raises:
@@ -99,7 +100,7 @@ def admitted(space: gym.Space[Any], value: Any, name: str = "an observation") ->
     return value
 
 
-def _box(space: spaces.Box, value: Any, name: str) -> np.ndarray:
+def _box(space: spaces.Box, value: object, name: str) -> np.ndarray:
     rule = f"{name} must have shape {space.shape} and {space.dtype}, as observation_space says"
     array, wanted = _array(value, rule), space.dtype
     if array.shape == space.shape:
@@ -112,7 +113,7 @@ def _box(space: spaces.Box, value: Any, name: str) -> np.ndarray:
     raise RuleError(rule, described(array if isinstance(value, list) else value))
 
 
-def _whole(space: gym.Space[Any], value: Any, name: str) -> np.ndarray:
+def _whole(space: Space, value: object, name: str) -> np.ndarray:
     rule = f"{name} must lie in {space}, as observation_space says"
     array = _array(value, rule)
     if array.shape != space.shape or array.dtype.kind not in _WHOLE:
@@ -128,7 +129,7 @@ def _whole(space: gym.Space[Any], value: Any, name: str) -> np.ndarray:
     return array
 
 
-def _array(value: Any, rule: str) -> np.ndarray:
+def _array(value: object, rule: str) -> np.ndarray:
     try:
         array: np.ndarray = np.asarray(value)
     except Exception as error:  # a list of lists of different lengths, a tensor on a device, an author's __array__
@@ -136,14 +137,14 @@ def _array(value: Any, rule: str) -> np.ndarray:
     return array
 
 
-def check_space(name: str, space: Any) -> None:
+def check_space(name: str, space: object) -> None:
     """Raises a RuleError where an environment's space is none."""
     if not isinstance(space, gym.Space):
         known = f"{type(space).__module__}.{type(space).__name__}" if hasattr(space, "sample") else described(space)
         raise RuleError(f"{name} must be one of gymnasium.spaces", known)
 
 
-def check_equal(name: str, found: Sequence[gym.Space[Any]]) -> None:
+def check_equal(name: str, found: Sequence[Space]) -> None:
     """Raises a RuleError where a space of a copy is not that of the first."""
     for space in found[1:]:
         if space != found[0]:

@@ -13,6 +13,7 @@ from envs.episodes import RepeatableCopies
 from envs.failure import RuleError, failed, is_stop
 from envs.global_random import seed_global_generators
 from envs.guarded import guarded
+from envs.kinds import Env, Info
 from envs.rules import NUMBERS, admitted, check_equal, life_lost, number_of, truth_of, unpacked
 
 
@@ -30,9 +31,9 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         UserError: from every method, where an environment fails or gives what Gymnasium does not allow.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]], env_id: str = "the environment") -> None:
+    def __init__(self, makers: Sequence[Callable[[], Env]], env_id: str = "the environment") -> None:
         self._id = env_id
-        copies: list[gym.Env[Any, Any]] = []
+        copies: list[Env] = []
         try:
             for make in makers:
                 copies.append(make())
@@ -52,16 +53,16 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         self._places = [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, object] | None = None
+    ) -> tuple[Any, Info]:
         """Resets all environments, the i-th with seed + i, and seeds the global generators with it as well."""
         if isinstance(seed, int):
             seed_global_generators(seed)
             seed = [seed + i for i in range(self.num_envs)]
         self._autoreset_envs = np.zeros(self.num_envs, bool)
-        infos: dict[str, Any] = {}
+        infos: dict[str, object] = {}
         for i, (env, own_seed) in enumerate(zip(self.envs, seed or [None] * self.num_envs, strict=True)):
-            result: Any = None
+            result: object = None
             try:
                 result = self._env_obs[i], info = env.reset(seed=own_seed, options=options)
             except BaseException as error:
@@ -71,7 +72,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
             self._note_life(infos, info, i)
         return self._batch("reset"), infos
 
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
         rewards, infos = np.zeros(self.num_envs), {}  # type: ignore[var-annotated]
         terminations, truncations = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
@@ -104,21 +105,21 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         seed_global_generators(seed, number)
         super().begin_episodes(seed, number)
 
-    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def call_each(self, name: str, arguments: Sequence[tuple[object, ...]]) -> list[object]:
         """What a method of every copy gives for arguments of its own."""
         with guarded(self._id, "an episode that is played again"):
             return [getattr(env, name)(*given) for env, given in zip(self.envs, arguments, strict=True)]
 
-    def call_one(self, copy: int, name: str, *arguments: Any) -> Any:
+    def call_one(self, copy: int, name: str, *arguments: object) -> object:
         """What a method of one copy gives."""
         return getattr(self.envs[copy], name)(*arguments)
 
-    def _note_life(self, infos: dict[str, Any], info: Any, i: int) -> None:
+    def _note_life(self, infos: dict[str, Any], info: object, i: int) -> None:
         lost = life_lost(info)
         if lost is not None:
             infos.setdefault("life_lost", np.zeros(self.num_envs, bool))[i] = lost
 
-    def _batch(self, place: str) -> Any:
+    def _batch(self, place: str) -> object:
         """The environments' observations side by side."""
         observations: Any = self._env_obs
         if self._has_parts:  # `concatenate` drops parts that are too many
@@ -137,7 +138,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
             pass
         return self._batch_of_odd(place)
 
-    def _batch_of_odd(self, place: str) -> Any:
+    def _batch_of_odd(self, place: str) -> object:
         """Observations of which one is not as its space says: it does no harm, or is refused."""
         space = self.single_observation_space
         try:
@@ -147,7 +148,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
             raise failed(self._id, place, error) from error
         return self._observations
 
-    def _failed(self, place: str, error: BaseException, result: Any) -> UserError:
+    def _failed(self, place: str, error: BaseException, result: object) -> UserError:
         """The error to raise; where it was raised here, `result` cannot be unpacked or holds no number."""
         if error.__traceback__ is not None and error.__traceback__.tb_next is None and result is not None:
             try:

@@ -11,6 +11,7 @@ from agent.common.errors import UserError, words_of
 from envs.atari import EMULATOR, Atari, is_played_as_in_the_papers
 from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
+from envs.kinds import Env
 from envs.masks import AUTO, OFF, in_observation, observing_masks, source_of
 from envs.minatar import MinAtar, is_minatar
 from envs.packages import register
@@ -24,13 +25,13 @@ class UnknownEnvironmentError(UserError):
 
 def make_single(
     env: str | gym.envs.registration.EnvSpec,
-    kwargs: Mapping[str, Any],
+    kwargs: Mapping[str, object],
     render_mode: str | None = None,
     checked: bool = True,
     time_limit: int | None = None,
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
-) -> gym.Env[Any, Any]:
+) -> Env:
     """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
 
     With action_mask=auto it is observed with masks where they are a part of its observations; see `envs.masks`.
@@ -71,7 +72,7 @@ def make_single(
             raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
 
 
-def _around(env: gym.Env[Any, Any], wrapping: Wrapping, action_mask: str, env_id: str) -> gym.Env[Any, Any]:
+def _around(env: Env, wrapping: Wrapping, action_mask: str, env_id: str) -> Env:
     """The environment with its wrappers and its masks."""
     action_mask = in_observation(env) if action_mask == AUTO else action_mask
     source = source_of(action_mask)

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 
 from agent.common.errors import UserError, words_of
 from envs.atari import is_played_as_in_the_papers
@@ -15,6 +15,7 @@ from envs.atari_vector import KNOWN, STRETCH, AtariVector
 from envs.episodes import Repeatable
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
+from envs.kinds import Env, Envs
 from envs.make import Task
 from envs.masks import OFF
 from envs.native import GuardedVector, check_copies
@@ -38,7 +39,7 @@ def make_vector(
     vectorization: Vectorization = "auto",
     seed: int = 0,
     render_mode: str | None = None,
-) -> VectorEnv[Any, Any, Any]:
+) -> Envs:
     """`num_envs` copies of the task side by side, with NEXT_STEP autoreset; each step may overwrite its observations.
 
     `auto` is the environment's own vector class, or ale-py's for Atari as the papers play it, where there is one and it
@@ -73,7 +74,7 @@ def make_vector(
     return envs
 
 
-def note_on_global_draws(task: Task, envs: VectorEnv[Any, Any, Any]) -> str | None:
+def note_on_global_draws(task: Task, envs: Envs) -> str | None:
     """What a person should know where environments draw from generators that belong to nobody, and share a process."""
     if not task.draws_globally or isinstance(envs, Processes):
         return None
@@ -83,12 +84,12 @@ def note_on_global_draws(task: Task, envs: VectorEnv[Any, Any, Any]) -> str | No
     )
 
 
-def begin_step(envs: VectorEnv[Any, Any, Any], actions: np.ndarray) -> Callable[[], tuple[Any, ...]]:
+def begin_step(envs: Envs, actions: np.ndarray) -> Callable[[], tuple[object, ...]]:
     """Begins a step where environments can step by themselves; what is returned ends it and gives what `step` gives."""
     if not hasattr(envs, "step_async"):
         return partial(envs.step, actions)
     envs.step_async(actions)
-    wait: Callable[[], tuple[Any, ...]] = envs.step_wait  # type: ignore[attr-defined]
+    wait: Callable[[], tuple[object, ...]] = envs.step_wait  # type: ignore[attr-defined]
     return wait
 
 
@@ -107,7 +108,7 @@ def _obstacle(task: Task) -> str | None:
     return None if task.time_limit is None else " with env.time_limit"
 
 
-def _make_native(task: Task, num_envs: int) -> VectorEnv[Any, Any, Any]:
+def _make_native(task: Task, num_envs: int) -> Envs:
     spec = gym.spec(task.id)
     try:
         if is_played_as_in_the_papers(spec, task.kwargs):
@@ -153,6 +154,6 @@ class _Maker:
     copy: int
     render_mode: str | None = None
 
-    def __call__(self) -> gym.Env[Any, Any]:
+    def __call__(self) -> Env:
         seed_global_generators(self.seed, self.copy)
         return _make_copy(self.task, self.spec, True, self.render_mode)

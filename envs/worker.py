@@ -17,6 +17,7 @@ from gymnasium.vector.utils import write_to_shared_memory
 from agent.common.errors import UserError
 from agent.common.notices import tell_through
 from envs.guarded import Guarded, guarded
+from envs.kinds import Env, Space
 from envs.rules import check_equal, life_lost
 
 #: Of Linux's prctl.h: the signal that a process gets when its parent ends.
@@ -28,9 +29,9 @@ class Copy(NamedTuple):
 
     number: int
     env_id: str
-    make: Callable[[], gym.Env[Any, Any]]
-    space: gym.Space[Any]  # what it observes
-    actions: gym.Space[Any]
+    make: Callable[[], Env]
+    space: Space  # what it observes
+    actions: Space
     memory: Any  # shared between processes, of all copies' observations
 
 
@@ -60,7 +61,7 @@ def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer:
             _answer(pipe, _COMMANDS[command], copy, env, *arguments)
 
 
-def _answer(pipe: Connection, call: Callable[..., Any], copy: Copy, *arguments: Any) -> Any:
+def _answer(pipe: Connection, call: Callable[..., object], copy: Copy, *arguments: object) -> Any:
     """Calls, sends what it gives, and gives it back; an environment to play is not sent."""
     try:
         with guarded(copy.env_id, "its process"):
@@ -72,7 +73,7 @@ def _answer(pipe: Connection, call: Callable[..., Any], copy: Copy, *arguments: 
     return result
 
 
-def _closed(env: gym.Env[Any, Any]) -> str | None:
+def _closed(env: Env) -> str | None:
     """Closes the environment, and gives the line that this has to tell; the trainer tells it once for all copies."""
     lines: list[str] = []
     tell_through(lines.append)
@@ -80,7 +81,7 @@ def _closed(env: gym.Env[Any, Any]) -> str | None:
     return lines[0] if lines else None
 
 
-def _made(copy: Copy) -> gym.Env[Any, Any]:
+def _made(copy: Copy) -> Env:
     env = copy.make()
     for name, space in (("observation_space", copy.space), ("action_space", copy.actions)):
         with guarded(copy.env_id, name):
@@ -88,23 +89,23 @@ def _made(copy: Copy) -> gym.Env[Any, Any]:
     return Guarded(env, copy.env_id)
 
 
-def _reset(copy: Copy, env: gym.Env[Any, Any], seed: int | None, options: dict[str, Any] | None) -> bool | None:
+def _reset(copy: Copy, env: Env, seed: int | None, options: dict[str, object] | None) -> bool | None:
     observation, info = env.reset(seed=seed, options=options)
     write_to_shared_memory(copy.space, copy.number, observation, copy.memory)
     return life_lost(info)
 
 
-def _step(copy: Copy, env: gym.Env[Any, Any], action: int) -> tuple[float, bool, bool, bool | None]:
+def _step(copy: Copy, env: Env, action: int) -> tuple[float, bool, bool, bool | None]:
     observation, reward, terminated, truncated, info = env.step(action)
     write_to_shared_memory(copy.space, copy.number, observation, copy.memory)
     return float(reward), terminated, truncated, life_lost(info)
 
 
-def _call(copy: Copy, env: gym.Env[Any, Any], name: str, arguments: tuple[Any, ...]) -> Any:
+def _call(copy: Copy, env: Env, name: str, arguments: tuple[object, ...]) -> object:
     return env.get_wrapper_attr(name)(*arguments)
 
 
-_COMMANDS: dict[str, Callable[..., Any]] = {"reset": _reset, "step": _step, "call": _call}
+_COMMANDS: dict[str, Callable[..., object]] = {"reset": _reset, "step": _step, "call": _call}
 
 
 def end_with(trainer: int) -> None:

@@ -32,7 +32,7 @@ def _list_of(check: Check, shortest: int, longest: int) -> Check:
     )
 
 
-def _truth(value: Any) -> bool:
+def _truth(value: object) -> bool:
     return type(value) is bool
 
 
@@ -101,7 +101,7 @@ class Wrap:
     arguments: tuple[tuple[str, Any], ...] = ()
     part: str | None = None
 
-    def plain(self) -> Any:
+    def plain(self) -> object:
         """As an option or a file says it."""
         arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in self.arguments}
         arguments |= {} if self.part is None else {"part": self.part}
@@ -120,7 +120,7 @@ class Wrapping:
     parts: tuple[str, ...] = ()
     wraps: tuple[Wrap, ...] = ()
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> dict[str, object]:
         """As plain data: what differs from the default."""
         parts = {"observation": list(self.parts)} if self.parts else {}
         return parts | ({"wrappers": [wrap.plain() for wrap in self.wraps]} if self.wraps else {})
@@ -147,7 +147,7 @@ class Wrapping:
 BARE = Wrapping()
 
 
-def wrapping_of(parts: Any = (), wrappers: Any = ()) -> Wrapping:
+def wrapping_of(parts: object = (), wrappers: object = ()) -> Wrapping:
     """Checks what options or a saved file say.
 
     Args:
@@ -173,12 +173,12 @@ def wrapping_of(parts: Any = (), wrappers: Any = ()) -> Wrapping:
     return Wrapping(names, tuple(map(_wrap_of, wrappers)))
 
 
-def _check_part(name: Any, said: str) -> None:
+def _check_part(name: object, said: str) -> None:
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise UserError(f"{said} {plain(repr(name), 80)}: a part has a short name, or a number in a Tuple")
 
 
-def _wrap_of(said: Any) -> Wrap:
+def _wrap_of(said: object) -> Wrap:
     """One entry of the list.
 
     Raises:

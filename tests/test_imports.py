@@ -38,6 +38,7 @@ RESERVED: dict[str, set[str]] = {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.masks", "envs.observations"),
         "envs.single",
+        "envs.kinds",
         *("agent.running.export.folder", "agent.running.export.inputs"),
         *("envs.packages", "envs.parts", "envs.observed_parts"),
         *(

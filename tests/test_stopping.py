@@ -109,12 +109,12 @@ class Slow(gym.Env):
 gym.register("Slow-v0", Slow)
 
 import agent.running.evaluation
-import agent.running.run
+import agent.running.ending
 import torch
 
 replaced(agent.running.evaluation, "bootstrap_interval", "bootstrap")
-replaced(agent.running.run, "plot_learning_curve", "curve")
-replaced(agent.running.run.Tracker, "finish", "end of W&B")
+replaced(agent.running.ending, "plot_learning_curve", "curve")
+replaced(agent.running.ending.Tracker, "finish", "end of W&B")
 
 
 def compiled(function, **options):

@@ -28,8 +28,9 @@ from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.replay.prioritised import PrioritisedReplay
 from agent.running.build import build_replay
 from agent.running.evaluation import Evaluation
+from agent.running.outcome import Outcome
 from agent.running.player import load_player
-from agent.running.trainer import Outcome, Trainer
+from agent.running.trainer import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from agent.command.tables import aligned
 from agent.common.errors import UserError
@@ -50,7 +50,7 @@ def paths_to_override(words: Sequence[str]) -> list[str]:
     return [*others, f"runs=[{','.join(quote_value(path) for path in paths)}]"]
 
 
-def comparison_request(options: dict[str, Any]) -> CompareConfig:
+def comparison_request(options: dict[str, object]) -> CompareConfig:
     """The comparison that the options ask for.
 
     Raises:

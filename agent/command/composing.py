@@ -49,7 +49,7 @@ class Request:
     config: TrainConfig
     overrides: list[str]
     imports: list[str]
-    begun: tuple[int, dict[str, Any]] | None
+    begun: tuple[int, dict[str, object]] | None
 
 
 def register_resolvers() -> None:
@@ -58,13 +58,13 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def to_options(cfg: DictConfig) -> dict[str, Any]:
+def to_options(cfg: DictConfig) -> dict[str, object]:
     """The options as plain data, with every interpolation resolved."""
-    options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    options: dict[str, object] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     return options
 
 
-def compose_training(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]:
     """The options of a run and its folder, as train.py has them; Hydra's own state is left as it was.
 
     Raises:
@@ -148,7 +148,7 @@ def _seen_from_here(folder: str) -> Path:
     return path
 
 
-def training_request(options: dict[str, Any], overrides: list[str], folder: Path) -> Request:
+def training_request(options: dict[str, object], overrides: list[str], folder: Path) -> Request:
     """The run that the options ask for, with those of the run to resume where there is one.
 
     Args:
@@ -179,7 +179,11 @@ def training_request(options: dict[str, Any], overrides: list[str], folder: Path
 
 
 def _resumed(
-    folder: Path, begun: tuple[int, dict[str, Any]], options: dict[str, Any], overrides: list[str], imports: list[str]
+    folder: Path,
+    begun: tuple[int, dict[str, Any]],
+    options: dict[str, object],
+    overrides: list[str],
+    imports: list[str],
 ) -> Request:
     """The run to resume, with those of the options that it may change.
 
@@ -201,7 +205,7 @@ def _resumed(
     return Request(config, overrides, imports, (step, state))
 
 
-def evaluation_request(options: dict[str, Any]) -> EvaluateConfig:
+def evaluation_request(options: dict[str, object]) -> EvaluateConfig:
     """The evaluation that the options ask for.
 
     Raises:
@@ -213,7 +217,7 @@ def evaluation_request(options: dict[str, Any]) -> EvaluateConfig:
     return parse(EvaluateConfig, options)
 
 
-def sharing_request(options: dict[str, Any]) -> ShareConfig:
+def sharing_request(options: dict[str, object]) -> ShareConfig:
     """What the options ask to share, and how.
 
     Raises:

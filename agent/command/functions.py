@@ -5,7 +5,6 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
@@ -44,7 +43,7 @@ class Run:
         return load_agent(self.folder / which)
 
 
-def train(*overrides: str, **options: Any) -> Run:
+def train(*overrides: str, **options: object) -> Run:
     """Trains as train.py does, with the same options: train(env="CartPole-v1", agent={"lr": 1e-3}, steps=20_000).
 
     It works in any thread and in any folder, more than once in a process. Ctrl-C saves the run, as at the command
@@ -85,7 +84,7 @@ def evaluate(
     noise: bool = False,
     num_envs: int = 20,
     device: str = "cpu",
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Plays a saved agent as evaluate.py does, and gives what that writes to evaluation.json; nothing is written.
 
     Args:

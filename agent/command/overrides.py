@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -43,7 +42,7 @@ def unfold(overrides: Sequence[str]) -> Iterator[str]:
         yield from _below(override.partition("=")[0], parser.parse_override(override).value(), override)
 
 
-def _below(key: str, node: Any, override: str) -> Iterator[str]:
+def _below(key: str, node: object, override: str) -> Iterator[str]:
     if isinstance(node, dict) and node:
         for name, value in node.items():
             yield from _below(f"{key}.{name}", value, f"{key}.{name}={value}")

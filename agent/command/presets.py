@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,7 +30,7 @@ def register_presets(overrides: Sequence[str]) -> None:
             ConfigStore.instance().store(name, node, group, "_global_")
 
 
-def _without_version(env_id: str, known: Sequence[str]) -> dict[str, Any] | None:
+def _without_version(env_id: str, known: Sequence[str]) -> dict[str, object] | None:
     """The preset of the newest version of `env_id` among the ids that have one."""
     versions = [name for name in known if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
     if not versions:
@@ -40,7 +39,7 @@ def _without_version(env_id: str, known: Sequence[str]) -> dict[str, Any] | None
     return {"defaults": [f"/env/{newest}@_global_"], "env": {"id": newest}}
 
 
-def _atari_game(env_id: str) -> dict[str, Any] | None:
+def _atari_game(env_id: str) -> dict[str, object] | None:
     """The preset of all of Atari's games, where `env_id` is one of them in any of their spellings."""
     found = re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip|Deterministic)?(-v\d+)?", env_id)
     if not found:

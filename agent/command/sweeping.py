@@ -19,7 +19,7 @@ def in_sweep_of_wandb() -> bool:
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
-def with_labels(options: dict[str, Any], overrides: Sequence[str], choices: Mapping[str, Any]) -> dict[str, Any]:
+def with_labels(options: dict[str, Any], overrides: Sequence[str], choices: Mapping[str, object]) -> dict[str, object]:
     """The options of a sweep's run, with its group and job type at W&B where neither a person nor a variable says them.
 
     Args:

@@ -17,7 +17,7 @@ def show_evaluations(results: Sequence[dict[str, Any]]) -> None:
             print(f"human-normalised score of {result['label']}: {100 * result['human_normalised']:.1f} %")
 
 
-def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
+def evaluation_table(results: Sequence[dict[str, object]]) -> str:
     """One line for each agent, below a header."""
     return aligned([_HEADER, *map(_evaluation_row, results)])
 

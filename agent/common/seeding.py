@@ -1,7 +1,5 @@
 """One seed, split once into independent streams: no two parts of a run share randomness, and none uses a global RNG."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -18,12 +16,12 @@ def torch_generator(seed: int, stream: str, *key: int, device: torch.device | st
     return torch.Generator(device=device).manual_seed(int(state))
 
 
-def state_of(generator: Generator) -> Any:
+def state_of(generator: Generator) -> object:
     """Where a generator stands, as a checkpoint holds it."""
     return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
 
 
-def restore(generator: Generator, state: Any) -> None:
+def restore(generator: Generator, state: object) -> None:
     """Goes on where `state` stood; a state of another kind of generator is left alone, and the stream begins anew."""
     if isinstance(generator, np.random.Generator):
         if isinstance(state, dict):

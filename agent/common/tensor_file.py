@@ -6,7 +6,6 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ DTYPES = {
 }
 
 
-def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any, Any]]) -> tuple[int, int]:
+def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray]) -> tuple[int, int]:
     """Writes a safetensors file that is not there yet; returns its size and CRC-32.
 
     Streamed by hand (8 bytes of header length, JSON header, raw data) because a replay may be several GB: no
@@ -49,7 +48,7 @@ def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray[Any
     return 8 + len(text) + end, checksum
 
 
-def _chunks(head: bytes, arrays: list[Any]) -> Iterator[bytes | memoryview]:
+def _chunks(head: bytes, arrays: list[object]) -> Iterator[bytes | memoryview]:
     yield head
     for array in arrays:
         host = array.detach().cpu().contiguous().numpy() if isinstance(array, torch.Tensor) else array
@@ -57,7 +56,7 @@ def _chunks(head: bytes, arrays: list[Any]) -> Iterator[bytes | memoryview]:
         yield from (flat[start : start + _CHUNK] for start in range(0, len(flat), _CHUNK))
 
 
-def dtype_name(value: torch.Tensor | np.ndarray[Any, Any]) -> str:
+def dtype_name(value: torch.Tensor | np.ndarray) -> str:
     """The dtype as NumPy spells it; `DTYPES` says which can be written."""
     return str(value.dtype).removeprefix("torch.")
 

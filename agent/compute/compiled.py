@@ -24,9 +24,9 @@ class Compiled:
         UserError: at the first call, with `strict`, where it cannot be compiled.
     """
 
-    def __init__(self, function: Callable[..., Any], strict: bool, size: int | None = None) -> None:
+    def __init__(self, function: Callable[..., object], strict: bool, size: int | None = None) -> None:
         self._function, self._strict, self._size = function, strict, size
-        self._compiled: Callable[..., Any] = torch.compile(function, fullgraph=True, dynamic=False)
+        self._compiled: Callable[..., object] = torch.compile(function, fullgraph=True, dynamic=False)
         self._first = True
 
     def __call__(self, *arguments: Any) -> Any:

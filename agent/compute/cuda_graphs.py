@@ -38,11 +38,11 @@ class Graph:
         UserError: at the call that records it, where it cannot be recorded.
     """
 
-    def __init__(self, function: Callable[[], Any], generators: Sequence[torch.Generator], name: str) -> None:
+    def __init__(self, function: Callable[[], object], generators: Sequence[torch.Generator], name: str) -> None:
         self._function, self._generators, self._name = function, generators, name
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._result: Any = None
+        self._result: object = None
         self._calls = 0
 
     def __call__(self) -> Any:
@@ -55,7 +55,7 @@ class Graph:
         self._graph.replay()
         return self._result
 
-    def _warm_up(self) -> Any:
+    def _warm_up(self) -> object:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             result = self._function()
@@ -85,9 +85,9 @@ class GraphedFunction:
     For arguments of other shapes, or None where there was a tensor, it records a new graph.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., object], name: str) -> None:
         self._function, self._name = function, name
-        self._kinds: tuple[Any, ...] | None = None
+        self._kinds: tuple[object, ...] | None = None
         self._read: list[Tensor | None] = []
 
     def __call__(self, *arguments: Tensor | None) -> Any:

@@ -28,7 +28,7 @@ def nearest(word: str, words: Sequence[str]) -> str:
     return f"; did you mean {', '.join(close)}?" if close else ""
 
 
-def parse(cls: type[T], mapping: Mapping[str, Any], prefix: str = "") -> T:
+def parse(cls: type[T], mapping: Mapping[str, object], prefix: str = "") -> T:
     """Builds the dataclass `cls` from `mapping`, checking every key, type and range.
 
     Raises:
@@ -38,7 +38,7 @@ def parse(cls: type[T], mapping: Mapping[str, Any], prefix: str = "") -> T:
     return cls(**{key: _value(hints[key], value, f"{prefix}{key}") for key, value in mapping.items()})
 
 
-def parsed_singly(cls: type[Any], mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def parsed_singly(cls: type[object], mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The mapping as `to_plain` would write it, with every option checked by itself and none beside another.
 
     For options of which only some will be used: `agent.epsilon.end=0.05` is right for a run whose ε starts at 1, though
@@ -55,7 +55,7 @@ def parsed_singly(cls: type[Any], mapping: Mapping[str, Any], prefix: str = "") 
     return plain
 
 
-def _hints(cls: type[Any], mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _hints(cls: type[object], mapping: Mapping[str, object], prefix: str) -> dict[str, Any]:
     """The types of a dataclass's options, where the mapping has no other keys."""
     hints = get_type_hints(cls, include_extras=True)
     unknown = [key for key in mapping if key not in hints]
@@ -67,7 +67,7 @@ def _hints(cls: type[Any], mapping: Mapping[str, Any], prefix: str) -> dict[str,
     return hints
 
 
-def to_plain(config: Any) -> Any:
+def to_plain(config: object) -> Any:
     """The mapping that `parse` would read back to an equal config: JSON types only."""
     if dataclasses.is_dataclass(config):
         return {field.name: to_plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
@@ -78,7 +78,7 @@ def to_plain(config: Any) -> Any:
     return [to_plain(item) for item in config] if isinstance(config, tuple) else config
 
 
-def _value(hint: Any, value: Any, key: str) -> Any:
+def _value(hint: object, value: object, key: str) -> object:
     """`value` as the annotated type `hint`, or a UserError that names `key`."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
@@ -104,7 +104,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     return result
 
 
-def _plain(hint: Any, value: Any, key: str) -> Any:
+def _plain(hint: Any, value: object, key: str) -> object:
     """`value` as one of the leaf types."""
     if hint is Any:
         return value
@@ -139,7 +139,7 @@ def _plain(hint: Any, value: Any, key: str) -> Any:
     return value
 
 
-def _fraction(value: Any, key: str) -> Fraction:
+def _fraction(value: object, key: str) -> Fraction:
     """An exact fraction: 0.1 means 1/10, not the nearest double."""
     try:
         text = str(value)  # a float first, so that 1e999999999 is refused instead of computed
@@ -151,11 +151,11 @@ def _fraction(value: Any, key: str) -> Fraction:
     return fraction
 
 
-def _example(cls: Any, key: str) -> str:
+def _example(cls: object, key: str) -> str:
     return f"{key}.{next(iter(get_type_hints(cls)))}=…"
 
 
-def leaf_names(cls: type[Any], prefix: str = "") -> list[str]:
+def leaf_names(cls: type[object], prefix: str = "") -> list[str]:
     """The full names of all options below a dataclass, nodes included: agent, agent.lr, …"""
     names = []
     for key, hint in get_type_hints(cls).items():

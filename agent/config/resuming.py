@@ -33,7 +33,9 @@ GROUPS = {
 }
 
 
-def merge_resumed(saved: Mapping[str, Any], asked: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def merge_resumed(
+    saved: Mapping[str, object], asked: Mapping[str, object], overrides: Iterable[str]
+) -> dict[str, object]:
     """The config of a resumed run: the saved one, with what was asked on the command line and may change.
 
     An option changes where it is asked for by its own name. A preset, such as agent=dqn, changes none: all that it sets
@@ -72,7 +74,7 @@ def _target(override: str) -> tuple[str, tuple[str, ...]]:
     return key, GROUPS.get(key) or tuple(key.split("."))
 
 
-def _refusal(override: str, key: str, name: str, was: Any, now: Any) -> UserError:
+def _refusal(override: str, key: str, name: str, was: object, now: object) -> UserError:
     """The sentence for an option that may not change, or for a preset that would change one."""
     asked = f"the run to resume has {name}={was}, and {name}={now} was asked"
     if key != name:
@@ -84,7 +86,7 @@ def _refusal(override: str, key: str, name: str, was: Any, now: Any) -> UserErro
     )
 
 
-def first_difference(saved: Any, asked: Any, name: str) -> tuple[str, Any, Any] | None:
+def first_difference(saved: object, asked: object, name: str) -> tuple[str, Any, Any] | None:
     """Name and both values of the first leaf in which two configs differ; None where they agree."""
     if isinstance(saved, Mapping) and isinstance(asked, Mapping):
         for key in [*saved, *(key for key in asked if key not in saved)]:
@@ -95,13 +97,13 @@ def first_difference(saved: Any, asked: Any, name: str) -> tuple[str, Any, Any] 
     return None if saved == asked else (name, saved, asked)
 
 
-def _assign(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+def _assign(tree: dict[str, Any], path: Sequence[str], value: object) -> None:
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = value
 
 
-def _select(tree: Any, path: Sequence[str]) -> Any:
+def _select(tree: object, path: Sequence[str]) -> object:
     for key in path:
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree

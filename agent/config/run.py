@@ -147,7 +147,7 @@ class EvaluateConfig:
     device: str = "cpu"
 
 
-def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded(saved: Mapping[str, Any]) -> dict[str, object]:
     """A TrainConfig's mapping that an earlier release saved, in today's options."""
     config = dict(saved)
     if isinstance(env := config.get("env"), Mapping):  # until 0.1: no masks of actions

@@ -206,7 +206,7 @@ class DQN:
 
     # ---- saving it
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that a checkpoint has to hold, as tensors and plain values."""
         return {
             "parameters": self.parameters,

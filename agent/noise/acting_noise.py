@@ -53,7 +53,7 @@ class ActingNoise:
         self.held, self._drawn_at = drawn, updates
         return drawn
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that a checkpoint has to hold."""
         return {"held": self.held, "since": self._drawn_at, "stream": self._stream.state()}
 

@@ -26,7 +26,7 @@ class DeviceNoise:
         """The generators on the device."""
         return [self._generator]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Where the stream stands."""
         return {"kind": self._device.type, "generator": self._generator.get_state()}
 
@@ -75,7 +75,7 @@ class TableNoise:
         """An empty list: this stream does not draw with torch."""
         return []
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Where the stream stands."""
         return {"kind": "table", "bits": self._before, "block": len(self._block), "taken": self._taken}
 

@@ -52,7 +52,7 @@ _REPLACED = ".old"
 _STEP_FOLDER = re.compile(r"step_([0-9]{12,})")
 
 
-def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
+def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep: int) -> Path:
     """Saves `state` as the checkpoint of `step`; a kill at any instant leaves the earlier one or this one.
 
     Args:
@@ -68,7 +68,7 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, Any], keep: in
     folder = run_dir / "checkpoints"
     check_inner_folder(folder)
     final, temporary = folder / f"step_{step:012d}", folder / f"{TEMPORARY}{os.getpid()}"
-    arrays: dict[str, torch.Tensor | np.ndarray[Any, Any]] = {}
+    arrays: dict[str, torch.Tensor | np.ndarray] = {}
     skeleton = encode(dict(state), "", arrays)
     try:
         folder.mkdir(exist_ok=True)
@@ -152,7 +152,7 @@ def damaged_checkpoints(run_dir: Path) -> list[Path]:
     return [path for path in newer if not _is_whole(path)]
 
 
-def _json_crc32(value: Any) -> int:
+def _json_crc32(value: object) -> int:
     """The CRC-32 of JSON data in json's own spelling, so that the spelling in a file does not matter."""
     return zlib.crc32(json.dumps(value).encode())
 
@@ -177,7 +177,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_manifest(manifest: Any, path: Path) -> None:
+def _check_manifest(manifest: object, path: Path) -> None:
     """Refuses what is not of the form that `save_checkpoint` writes."""
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _damaged(path, f"{_STATE} was written by another program")

@@ -52,7 +52,7 @@ class Sink:
     def video(self, step: int, path: Path) -> None:
         """Shows a video at an environment step."""
 
-    def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
+    def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, object]) -> None:
         """Keeps an agent's file as a version of an artifact; at the end of a run."""
 
     def finish(self, exit_code: int) -> None:
@@ -87,12 +87,12 @@ class WandbSink(Sink):
         """Shows a video at an environment step."""
         self._try(lambda: self._run.log({"global_step": step, "eval/video": self._wandb.Video(str(path))}))
 
-    def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
+    def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, object]) -> None:
         """Keeps an agent's file as a version of an artifact; at the end of a run."""
         action = self._run, path, list(aliases), dict(metadata)
         self._try(lambda: self._within(UPLOAD_SECONDS, lambda: self._log_artifact(*action)))
 
-    def _log_artifact(self, run: Any, path: Path, aliases: list[str], metadata: dict[str, Any]) -> None:
+    def _log_artifact(self, run: Any, path: Path, aliases: list[str], metadata: dict[str, object]) -> None:
         # W&B reads the files later (offline: at `wandb sync`), when training may have replaced them. It gets
         # a copy, in the run's folder and not in the home folder, where W&B would put its own.
         (self._folder / "agents").mkdir(exist_ok=True)

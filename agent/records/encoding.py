@@ -10,7 +10,7 @@ import torch
 from agent.common.tensor_file import DTYPES, dtype_name
 
 
-def encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
+def encode(value: Any, path: str, arrays: dict[str, Any]) -> object:
     """The JSON of `value`; tensors and arrays go to `arrays` under their path and leave a reference."""
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -31,7 +31,7 @@ def encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
     return dict(pairs) if plain else {"$items": [list(pair) for pair in pairs]}
 
 
-def decode(node: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def decode(node: object, arrays: dict[str, np.ndarray]) -> Any:
     """The inverse of `encode`; takes what it uses out of `arrays`, so that what is left is unknown."""
     match node:
         case list():

@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +114,7 @@ def read_series(path: Path, names: Sequence[str]) -> dict[str, Series]:
     return {name: _sorted(*columns) for name, columns in found.items()}
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     """Step and row of each line of a metrics file; what `read_series` passes over is passed over."""
     with suppress(OSError):
         for line in _lines(path):
@@ -143,7 +142,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                 whole = len(rest) < MAX_LINE or rest.endswith(b"\n")
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, object]:
     """The object that a line holds; an empty one for anything else."""
     try:
         row = json.loads(line)
@@ -152,7 +151,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-def _step_of(row: Mapping[str, Any]) -> int | None:
+def _step_of(row: Mapping[str, object]) -> int | None:
     step = row.get("global_step")
     return step if isinstance(step, int) and not isinstance(step, bool) and 0 <= step <= MAX_STEP else None
 

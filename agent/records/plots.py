@@ -75,7 +75,7 @@ def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: f
     write_figure(figure, axes, out)
 
 
-def plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
+def plot_evaluation(results: Sequence[Mapping[str, object]], out: Path) -> None:
     """Draw the returns of one or several evaluated agents: every episode, the quartiles, mean and IQM.
 
     Args:
@@ -209,7 +209,7 @@ def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, fir
     axes.plot(result["return_iqm"], row, "D", mfc="white", mec="black", ls="none", label=iqm, zorder=6)
 
 
-def _evaluation_title(results: Sequence[Mapping[str, Any]]) -> str:
+def _evaluation_title(results: Sequence[Mapping[str, object]]) -> str:
     """The task or tasks, and what is seen of them."""
     tasks = dict.fromkeys(str(result["env"]) for result in results if "env" in result)
     return f"{', '.join(tasks)}: return of each episode" if tasks else "Evaluation: return of each episode"

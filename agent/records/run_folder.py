@@ -129,7 +129,7 @@ def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
         raise UserError(f"{error} To go on from {earlier[-1]} instead, delete {checkpoint}.") from error
 
 
-def write_config(folder: Path, config: Mapping[str, Any], words: Sequence[str] = ()) -> None:
+def write_config(folder: Path, config: Mapping[str, object], words: Sequence[str] = ()) -> None:
     """Writes the resolved config beside the run, with the words of the command line on top, those of earlier ones too.
 
     Raises:

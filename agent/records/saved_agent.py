@@ -54,7 +54,7 @@ class SavedAgent:
     description: dict[str, Any]
 
 
-def save_agent(path: Path, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any]) -> None:
+def save_agent(path: Path, tensors: Mapping[str, torch.Tensor], description: Mapping[str, object]) -> None:
     """Writes the agent's file atomically, creating its folder.
 
     Args:
@@ -110,7 +110,7 @@ def load_agent(path: Path) -> SavedAgent:
     return SavedAgent(tensors, header.description)
 
 
-def digest_of(description: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+def digest_of(description: Mapping[str, object], tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 of the description and of all tensors, in hexadecimal digits: it finds damage, not forgery."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
@@ -221,7 +221,7 @@ def _check_values(name: str, tensor: torch.Tensor, path: Path) -> None:
         raise refused(path, f"its tensor {short(name)} holds values that are not finite")
 
 
-def _is_shallow(value: dict[str, Any]) -> bool:
+def _is_shallow(value: dict[str, object]) -> bool:
     containers: list[Any] = [value]
     for _ in range(_MAX_NESTING):
         nodes = [node.values() if isinstance(node, dict) else node for node in containers]

@@ -32,7 +32,7 @@ LATER_PARTS: dict[str, type] = {
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-def check_parts(state: Mapping[str, Any]) -> dict[str, Any]:
+def check_parts(state: Mapping[str, Any]) -> dict[str, object]:
     """The state, with its config as this version writes it.
 
     Raises:
@@ -70,7 +70,7 @@ def _check_evaluation(value: Any) -> None:
         raise ValueError(f"its last evaluation is {value!r:.40}")
 
 
-def check_like(given: Any, like: Any, name: str = "state") -> None:
+def check_like(given: object, like: object, name: str = "state") -> None:
     """Compares a part of a state with that of a run that has just been made.
 
     Arrays must have the shape and dtype that they have there, whole numbers must not be absurd. A generator may be of
@@ -100,13 +100,13 @@ def check_like(given: Any, like: Any, name: str = "state") -> None:
         _check_plain(given, type(like), name)
 
 
-def _check_array(given: Any, like: Any, name: str) -> None:
+def _check_array(given: object, like: object, name: str) -> None:
     kinds = [(tuple(x.shape), dtype_name(x)) if isinstance(x, _ARRAYS) else type(x).__name__ for x in (given, like)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"{name} is {kinds[0]}, expected {kinds[1]}")
 
 
-def _check_plain(value: Any, kind: type, name: str) -> None:
+def _check_plain(value: object, kind: type, name: str) -> None:
     if type(value) is not kind:
         raise ValueError(f"{name} is {value!r:.40}, not of type {kind.__name__}")
     if isinstance(value, int) and not -MOST <= value <= MOST:
@@ -118,7 +118,7 @@ def _check_plain(value: Any, kind: type, name: str) -> None:
 _ARRAYS = (torch.Tensor, np.ndarray)
 
 
-def _is_generator(state: Any) -> bool:
+def _is_generator(state: object) -> bool:
     """Whether it is where a generator of NumPy's or torch's stands."""
     if isinstance(state, dict):
         return "bit_generator" in state

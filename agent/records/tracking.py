@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.records.console import Console
 from agent.records.dashboard import Sink
@@ -14,7 +14,7 @@ from agent.records.wandb_run import start
 if TYPE_CHECKING:
     from agent.config.run import WandbConfig
 
-Config = Mapping[str, Any]
+Config = Mapping[str, object]
 SHOWN = {  # on the console
     **{"train/episode_return": "episode_return", "eval/return_mean": "eval_return"},
     **{f"collect/{name}": name for name in ("learner_wait", "actor_wait", "staleness")},
@@ -74,7 +74,7 @@ class Tracker:
         for sink in self._sinks:
             sink.video(step, path)
 
-    def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
+    def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, object]) -> None:
         """Log a saved agent's file as a version of the artifact agent-<run_id>."""
         for sink in self._sinks:
             sink.save_agent(path, aliases, metadata)

@@ -19,7 +19,7 @@ from agent.records.dashboard import Sink, WandbSink, reason, silent_logging
 if TYPE_CHECKING:
     from agent.config.run import WandbConfig
 
-Config = Mapping[str, Any]
+Config = Mapping[str, object]
 PROJECT = "noisy-dqn"  # of a person who names none, in no way that W&B knows
 #: Settings of a run; a variable of the environment that names one of them comes first.
 RUN_SETTINGS = {
@@ -88,7 +88,7 @@ def _set_up(mode: str) -> tuple[Any, tuple[str, ...]]:
     return wandb, ("online", "offline") if _has_key(wandb) else ("offline",)
 
 
-def _unless_set(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _unless_set(settings: Mapping[str, object]) -> dict[str, Any]:
     """Those of the settings for which the environment has no variable."""
     variables = {name: {f"WANDB_{name.upper()}", f"WANDB_{name.removeprefix('x').upper()}"} for name in settings}
     variables |= {"disable_code": {"WANDB_DISABLE_CODE", "WANDB_SAVE_CODE"}}
@@ -102,7 +102,7 @@ def _has_key(wandb: Any) -> bool:
         return True  # not a valid one: W&B says why when the run starts
 
 
-def _options(wandb: Any, run_dir: Path, config: Config, settings: WandbConfig, run_id: str | None) -> dict[str, Any]:
+def _options(wandb: Any, run_dir: Path, config: Config, settings: WandbConfig, run_id: str | None) -> dict[str, object]:
     """The arguments of wandb.init: no more than was asked for, so that W&B's own variables hold for the rest."""
     system = wandb.setup().settings
     names = ("project", "entity", "group", "job_type", "name", "tags")
@@ -114,7 +114,7 @@ def _options(wandb: Any, run_dir: Path, config: Config, settings: WandbConfig, r
     return {**options, "config": dict(config), **({} if run_id is None else {"id": run_id})}
 
 
-def _init(wandb: Any, run_dir: Path, options: Mapping[str, Any]) -> Any:
+def _init(wandb: Any, run_dir: Path, options: Mapping[str, object]) -> Any:
     if options["mode"] == "online" and not _has_key(wandb):  # W&B would ask for it on a terminal
         raise UserError("there is no API key; run `wandb login` once or set WANDB_API_KEY")
     # W&B may drop one of these (x_ means internal): then the run goes without it.

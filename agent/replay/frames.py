@@ -55,7 +55,7 @@ class Frames:
         """What is stored, as numbers of which some may not be finite: of rows of bytes, the parts in float32."""
         return float_columns(self.observations, self._float_bytes) if self._packed else self.observations
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that a checkpoint has to hold."""
         return {"observations": self.observations, "ages": self.ages, "newest_ages": self._newest}
 

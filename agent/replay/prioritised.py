@@ -135,7 +135,7 @@ class PrioritisedReplay(Replay):
             self._tree.fill(row * self.num_envs, self.place.zeros(self.num_envs, "float64"))
         super()._advance()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that a checkpoint has to hold: the sums are made of the priorities again."""
         return {**super().state(), "priorities": self._tree.leaves, "largest_priority": self._largest}
 

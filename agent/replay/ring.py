@@ -22,10 +22,10 @@ from agent.replay.n_step import ACTION, REWARD, STOP, TERMINATED, NStep
 AT_ONCE = 64 * 2**20
 
 #: Turns a function that gathers batches into a faster one.
-Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+Compile = Callable[[Callable[..., object]], Callable[..., Any]]
 
 
-def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+def as_it_is(function: Callable[..., object]) -> Callable[..., object]:
     """The function itself: nothing is compiled."""
     return function
 
@@ -221,7 +221,7 @@ class Replay:
     def _put(self, target: Array, row: int, values: np.ndarray) -> None:
         write(target, slice(row * self.num_envs, (row + 1) * self.num_envs), values)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that a checkpoint has to hold: tensors, arrays and counters."""
         return {
             **self._frames.state(),

@@ -88,7 +88,7 @@ class Rings(Generic[R]):
         back[np.argsort(which, kind="stable")] = np.arange(len(which))
         return Batch(*(np.concatenate(fields)[back] for fields in zip(*batches, strict=True)))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that a checkpoint has to hold."""
         return {"rings": [ring.state() for ring in self.rings]}
 

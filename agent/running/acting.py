@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ class LoadedAgent:
         self._policy = EvaluationPolicy(player.network, player.noise if noise else None, [seed])
         self.env_id, self.description, self.path = player.task.id, player.description, player.path
 
-    def act(self, observation: Any, mask: Any = None) -> np.int64 | np.ndarray:
+    def act(self, observation: object, mask: object = None) -> np.int64 | np.ndarray:
         """The greedy action, as the environment takes it: one for an observation, [n] for a batch of n.
 
         Args:
@@ -56,7 +55,7 @@ class LoadedAgent:
         actions = self._task.to_environment(greedy(values).cpu().numpy())
         return actions if batched else actions[0]
 
-    def q_values(self, observation: Any) -> np.ndarray:
+    def q_values(self, observation: object) -> np.ndarray:
         """The value of every action, float64 [actions], or [n, actions] for a batch of n observations.
 
         Raises:
@@ -65,7 +64,7 @@ class LoadedAgent:
         values, batched = self._values(self._without_mask(observation)[0])
         return values.cpu().numpy() if batched else values[0].cpu().numpy()
 
-    def _without_mask(self, observation: Any) -> tuple[Any, Any]:
+    def _without_mask(self, observation: object) -> tuple[object, object]:
         """An observation without the part that is its mask, and that part; None where there is no such part."""
         source, wrapping = source_of(self._task.action_mask), self._task.wrapping
         if source is None or source[0] == "info" or wrapping.wraps or not isinstance(observation, Mapping):
@@ -75,7 +74,7 @@ class LoadedAgent:
         rest = {name: observation[name] for name in kept}
         return rest[kept[0]] if len(kept) == 1 else rest, observation.get(mask)
 
-    def _values(self, observation: Any) -> tuple[torch.Tensor, bool]:
+    def _values(self, observation: object) -> tuple[torch.Tensor, bool]:
         """The values [n, actions], and whether the observation was a batch."""
         observe = self._task.observe
         if self._masked:  # where a mask is given, `act` applies it
@@ -94,7 +93,7 @@ class LoadedAgent:
         return f"LoadedAgent({self.env_id!r}, {str(self.path)!r})"
 
 
-def _checked_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _checked_mask(mask: object, shape: tuple[int, ...]) -> np.ndarray:
     """The mask as bools of this shape, which allow an action in every row.
 
     Raises:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gymnasium.vector import VectorEnv
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
@@ -27,6 +26,7 @@ from agent.running.remedies import remedies
 from agent.running.resources import check_replay_memory, threads_for_numpy
 from envs.aside import Aside
 from envs.episodes import RepeatableCopies
+from envs.kinds import Envs
 from envs.make import Task
 from envs.vector import make_vector
 
@@ -127,7 +127,7 @@ def _check_memory(
     check_replay_memory(sum(bytes_of(*size) for size in sizes), where, smaller)
 
 
-def build_envs(config: TrainConfig, task: Task) -> VectorEnv[Any, Any, Any]:
+def build_envs(config: TrainConfig, task: Task) -> Envs:
     """The training's environments; where evaluations are played in one of them, that one can be filmed as well."""
     vectorization, share = config.env.vectorization, config.eval.share
     if share and vectorization == "auto":
@@ -138,7 +138,7 @@ def build_envs(config: TrainConfig, task: Task) -> VectorEnv[Any, Any, Any]:
     return make_vector(task, config.num_envs, vectorization, config.seed, "rgb_array" if draws else None)
 
 
-def aside_of(config: TrainConfig, task: Task, envs: VectorEnv[Any, Any, Any]) -> Aside | None:
+def aside_of(config: TrainConfig, task: Task, envs: Envs) -> Aside | None:
     """The copy of the training's environment in which evaluations are played, if they are."""
     if not config.eval.share:
         return None

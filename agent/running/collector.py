@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
@@ -16,6 +15,7 @@ from agent.replay.rings import AnyReplay
 from agent.running.beside import Elsewhere
 from envs import resuming
 from envs.episodes import Repeats
+from envs.kinds import Envs
 from envs.make import Task
 from envs.vector import begin_step
 
@@ -43,10 +43,10 @@ class AnyCollector(Protocol):
     def metrics(self) -> dict[str, float]:
         """What is logged of collecting since the last call."""
 
-    def state(self, of_episodes: bool = True) -> dict[str, Any]:
+    def state(self, of_episodes: bool = True) -> dict[str, object]:
         """What a checkpoint has to hold of it."""
 
-    def load_state(self, step: int, state: dict[str, Any] | None) -> None:
+    def load_state(self, step: int, state: dict[str, object] | None) -> None:
         """Goes on at `step` from a saved state."""
 
 
@@ -69,7 +69,7 @@ class Collector:
         self,
         config: TrainConfig,
         task: Task,
-        envs: VectorEnv[Any, Any, Any],
+        envs: Envs,
         agent: DQN,
         replay: Replay,
         tracker: Tracker,
@@ -126,7 +126,7 @@ class Collector:
         """Nothing: what is measured of a run says it all."""
         return {}
 
-    def state(self, of_episodes: bool = True) -> dict[str, Any]:
+    def state(self, of_episodes: bool = True) -> dict[str, object]:
         """Where the episodes under way stand: everything that a checkpoint has to hold of them.
 
         Args:
@@ -217,7 +217,7 @@ class Collector:
 def in_process(
     config: TrainConfig,
     task: Task,
-    envs: VectorEnv[Any, Any, Any] | None,
+    envs: Envs | None,
     agent: DQN,
     replay: AnyReplay,
     tracker: Tracker,

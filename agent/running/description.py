@@ -1,14 +1,13 @@
 """What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from envs.make import Task
 
 
-def describe(config: TrainConfig, task: Task, step: int, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+def describe(config: TrainConfig, task: Task, step: int, evaluation: Mapping[str, object] | None) -> dict[str, object]:
     """The description of an agent at a step; `evaluation` may be of an earlier one."""
     others = {"eval_kwargs": task.eval_kwargs} if task.eval_kwargs else {}
     return {

@@ -2,12 +2,11 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 
@@ -19,6 +18,7 @@ from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
 from envs.global_random import apart
+from envs.kinds import Env
 from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
@@ -115,11 +115,11 @@ def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:
 
 
 def play(
-    envs: Sequence[gym.Env[Any, Any]],
+    envs: Sequence[Env],
     policy: Policy,
     seeds: Sequence[int],
     task: Task,
-    look: Callable[[gym.Env[Any, Any]], None] | None = None,
+    look: Callable[[Env], None] | None = None,
     stop: Callable[[], bool] = never,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
@@ -138,38 +138,62 @@ def play(
     Raises:
         Stopped: where `stop` said so.
     """
-    returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
-    waiting = iter(range(len(seeds)))
-    running: dict[int, int] = {}  # environment → episode
-    observations: dict[int, Any] = {}
-
-    def begin(slots: Iterable[int]) -> None:
-        for slot in slots:
-            episode = next(waiting, None)
-            running.pop(slot, None)
-            if episode is not None:
-                running[slot] = episode
-                observations[slot], _ = envs[slot].reset(seed=seeds[episode])
-                if slot == 0 and look is not None:
-                    look(envs[0])
-
-    begin(range(len(envs)))
-    while running:
+    playing = _Playing(envs, seeds, task, look)
+    while playing.running:
         if stop():
             raise Stopped
-        slots, episodes = list(running), list(running.values())
-        actions = policy(task.observe(task.observe.stack([observations[slot] for slot in slots])), episodes)
-        ended = []
-        for slot, episode, action in zip(slots, episodes, task.to_environment(actions), strict=True):
-            observations[slot], reward, terminated, truncated, _ = envs[slot].step(action)
-            returns[episode] += float(reward)
-            lengths[episode] += 1
-            if slot == 0 and look is not None:
-                look(envs[0])
-            if terminated or truncated or lengths[episode] >= EPISODE_CAP:
-                ended.append(slot)
-        begin(ended)
-    return Evaluation(tuple(returns), tuple(lengths))
+        playing.step(policy(playing.observations(), list(playing.running.values())))
+    return Evaluation(tuple(playing.returns), tuple(playing.lengths))
+
+
+class _Playing:
+    """The episodes that `play` plays; its arguments are described there."""
+
+    def __init__(
+        self,
+        envs: Sequence[Env],
+        seeds: Sequence[int],
+        task: Task,
+        look: Callable[[Env], None] | None,
+    ) -> None:
+        self._envs, self._seeds, self._task, self._look = envs, seeds, task, look
+        self.returns, self.lengths = [0.0] * len(seeds), [0] * len(seeds)
+        self.running: dict[int, int] = {}  # environment → episode
+        self._observations: dict[int, Any] = {}
+        self._waiting = iter(range(len(seeds)))
+        for slot in range(len(envs)):
+            self._begin(slot)
+
+    def observations(self) -> np.ndarray:
+        """Of the environments that are playing, [n, *shape]."""
+        observe = self._task.observe
+        return observe(observe.stack([self._observations[slot] for slot in self.running]))
+
+    def step(self, actions: np.ndarray) -> None:
+        """Steps the environments that are playing; those whose episodes ended begin the next ones."""
+        each = zip(self.running.items(), self._task.to_environment(actions), strict=True)
+        for slot in [slot for (slot, episode), action in each if self._step_one(slot, episode, action)]:
+            self._begin(slot)
+
+    def _begin(self, slot: int) -> None:
+        """Begins the next episode that waits, if there is one."""
+        self.running.pop(slot, None)
+        if (episode := next(self._waiting, None)) is not None:
+            self.running[slot] = episode
+            self._observations[slot], _ = self._envs[slot].reset(seed=self._seeds[episode])
+            self._show(slot)
+
+    def _step_one(self, slot: int, episode: int, action: np.generic) -> bool:
+        """Steps one environment, and says whether its episode ended."""
+        self._observations[slot], reward, terminated, truncated, _ = self._envs[slot].step(action)
+        self.returns[episode] += float(reward)
+        self.lengths[episode] += 1
+        self._show(slot)
+        return bool(terminated or truncated or self.lengths[episode] >= EPISODE_CAP)
+
+    def _show(self, slot: int) -> None:
+        if slot == 0 and self._look is not None:
+            self._look(self._envs[0])
 
 
 def metrics_of(result: Evaluation, statistics: Mapping[str, Any], task: Task) -> dict[str, float]:
@@ -199,7 +223,7 @@ def evaluate(
     noise: NoiseModel | None = None,
     num_envs: int = 20,
     stop: Callable[[], bool] = never,
-    env: gym.Env[Any, Any] | None = None,
+    env: Env | None = None,
 ) -> Evaluation:
     """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step.
 
@@ -216,7 +240,7 @@ def evaluate(
         Stopped: where `stop` said so.
     """
     with apart(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
-        envs: list[gym.Env[Any, Any]] = [] if env is None else [env]
+        envs: list[Env] = [] if env is None else [env]
         for _ in range(min(num_envs, len(seeds)) if env is None else 0):
             envs.append(task.make_guarded())
             opened.callback(envs[-1].close)

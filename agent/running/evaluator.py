@@ -144,7 +144,7 @@ class Evaluator:
         self.best_return = max(mean, self.best_return)
         return best
 
-    def description(self) -> dict[str, Any] | None:
+    def description(self) -> dict[str, object] | None:
         """What a saved agent says of the newest evaluation."""
         if self.result is None or self._statistics is None:
             return None
@@ -207,7 +207,7 @@ class Evaluator:
 
     # ---- saving it
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """What a checkpoint holds of it."""
         return {
             "best_return": self.best_return,

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from agent.common.errors import UserError, words_of
@@ -16,6 +15,7 @@ from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
 from agent.running.failures import Folder
 from envs.global_random import apart
+from envs.kinds import Env, Wrapper
 from envs.make import Task
 from envs.video import Film
 
@@ -31,7 +31,7 @@ def record(
     seeds: Sequence[int],
     noise: NoiseModel | None = None,
     stop: Callable[[], bool] = never,
-    env: gym.Env[Any, Any] | None = None,
+    env: Env | None = None,
 ) -> tuple[list[np.ndarray], Evaluation]:
     """Plays the episodes of `seeds` one after the other; their first frames (uint8 [H, W, 3]) and all results.
 
@@ -54,7 +54,7 @@ def record(
     screen = os.environ["SDL_VIDEODRIVER"] != "dummy"
     advice = "leave the video out" + (", or unset SDL_VIDEODRIVER, which asks for a screen" if screen else "")
 
-    def look(env: gym.Env[Any, Any]) -> None:
+    def look(env: Env) -> None:
         if not film.full:
             with _refused(f"{task.id} cannot be filmed", advice):
                 film.add(env.render())
@@ -80,10 +80,10 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
 
 
-class _Window(gym.Wrapper[Any, Any, Any, Any]):
+class _Window(Wrapper):
     """An environment that draws itself whenever it is reset or stepped, and may fail in it."""
 
-    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+    def __init__(self, env: Env, name: str) -> None:
         super().__init__(env)
         self._failed = f"{name} cannot be shown", "leave render=human out; video=true needs no screen"
 
@@ -94,7 +94,7 @@ class _Window(gym.Wrapper[Any, Any, Any, Any]):
                 raise UserError(f"there is no screen: pygame draws into memory, by its driver {driver!r}")
             return result
 
-    def step(self, action: Any) -> Any:
+    def step(self, action: object) -> Any:
         with _refused(*self._failed):
             return self.env.step(action)
 

@@ -83,11 +83,11 @@ class Monitor:
         seen |= self._agent.diagnostics(batch, self._noise)
         return dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True))  # one wait for the device
 
-    def _column(self, values: Iterable[Any]) -> torch.Tensor:
+    def _column(self, values: Iterable[object]) -> torch.Tensor:
         """One metric of several updates, as a tensor [updates]."""
         return torch.stack([torch.as_tensor(value, device=self._agent.device) for value in values])
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Where its random streams stand, and what it has gathered since the last log."""
         columns = zip(UpdateMetrics._fields, zip(*self._reported, strict=True), strict=False)
         return {

@@ -84,14 +84,14 @@ def _network(
         ) from error
 
 
-def _time_limit(said: dict[str, Any], path: Path) -> int | None:
+def _time_limit(said: dict[str, object], path: Path) -> int | None:
     limit = said.get("time_limit")
     if limit is not None and (type(limit) is not int or not 0 < limit < 2**31):
         raise UserError(f"{path} is damaged: its time limit is {limit!r:.80}")
     return limit
 
 
-def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
+def _observation(said: dict[str, object], path: Path) -> ObservationSpec:
     """The observations that a description names, of a size that an environment may have."""
     form = said.get("observation")
     actions = said.get("actions")
@@ -105,7 +105,7 @@ def _observation(said: dict[str, Any], path: Path) -> ObservationSpec:
     return masked_spec(spec, actions)
 
 
-def _packed(form: dict[str, Any], path: Path) -> ObservationSpec:
+def _packed(form: dict[str, object], path: Path) -> ObservationSpec:
     """Images and a vector side by side in rows of bytes."""
     parts, stack = form["parts"], form.get("stack")
     if not isinstance(parts, list) or not 0 < len(parts) <= MAX_PARTS or type(stack) is not int or not 0 < stack <= 64:
@@ -120,10 +120,10 @@ def _packed(form: dict[str, Any], path: Path) -> ObservationSpec:
     return spec
 
 
-def _part(form: Any, path: Path) -> ObservationSpec:
+def _part(form: object, path: Path) -> ObservationSpec:
     """An image or a vector that a description names."""
     form = form if isinstance(form, dict) else {}
-    missing: Any = None
+    missing: object = None
     shape, dtype, high = (form.get(name, missing) for name in ("shape", "dtype", "high"))
     sides = isinstance(shape, list) and len(shape) in (1, 3) and all(type(n) is int and n > 0 for n in shape)
     plain = dtype in ("float32", "uint8", "bool") and type(high) in (int, float) and 0 < high < math.inf
@@ -132,7 +132,7 @@ def _part(form: Any, path: Path) -> ObservationSpec:
     return ObservationSpec(tuple(shape), dtype, high)
 
 
-def _action_mask(said: dict[str, Any], path: Path) -> str:
+def _action_mask(said: dict[str, object], path: Path) -> str:
     """Where the masks of actions are found."""
     action_mask = said.get("action_mask", OFF)
     if not isinstance(action_mask, str):

@@ -32,7 +32,7 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step_{step:012d}"
 
 
-def note_evaluation(checkpoint: Path, state: Mapping[str, Any]) -> None:
+def note_evaluation(checkpoint: Path, state: Mapping[str, object]) -> None:
     """Writes what an evaluation gave beside the checkpoint that was saved before it."""
     atomic_write_text(checkpoint / NOTE, json.dumps(dict(state)))
 

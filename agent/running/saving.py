@@ -1,7 +1,6 @@
 """What a run writes to its folder besides metrics: agents, checkpoints, and what evaluations gave."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -29,13 +28,17 @@ class Saver:
         self._folder, self._keep = folder, keep
         self.step = -1
 
-    def agent(self, which: str, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any]) -> None:
+    def agent(self, which: str, tensors: Mapping[str, torch.Tensor], description: Mapping[str, object]) -> None:
         """Writes the best agent, or the last."""
         self._folder.check()
         save_agent(self._folder.path / which / "agent.safetensors", tensors, description)
 
     def checkpoint(
-        self, step: int, state: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any]
+        self,
+        step: int,
+        state: Mapping[str, object],
+        tensors: Mapping[str, torch.Tensor],
+        description: Mapping[str, object],
     ) -> None:
         """Writes everything that a resumed run needs, and the last agent."""
         self._folder.check()
@@ -44,7 +47,7 @@ class Saver:
         save_checkpoint(self._folder.path, step, state, self._keep)
         self.step = step
 
-    def evaluation(self, step: int, state: Mapping[str, Any]) -> None:
+    def evaluation(self, step: int, state: Mapping[str, object]) -> None:
         """Writes what an evaluation gave beside the checkpoint of its step, which was saved before it."""
         self._folder.check()
         note_evaluation(checkpoint_folder(self._folder.path, step), state)

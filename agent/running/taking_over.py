@@ -19,7 +19,7 @@ MONITORED_LATER = {"last", "reported"}
 _WRONG = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError)
 
 
-def load_state(trainer: Trainer, step: int, state: Mapping[str, Any]) -> None:
+def load_state(trainer: Trainer, step: int, state: Mapping[str, object]) -> None:
     """Takes over a checkpoint's state, after all of it was compared with that of the new run.
 
     Raises:
@@ -64,7 +64,7 @@ def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
             raise ValueError(f"a stream of noise has drawn {stream['block']!r:.40} numbers ahead")
 
 
-def _streams(update: Any) -> list[dict[str, Any]]:
+def _streams(update: object) -> list[dict[str, object]]:
     """The states of streams below the state of the noise of updates."""
     if isinstance(update, dict):
         return [update] if "kind" in update else [found for part in update.values() for found in _streams(part)]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt, Stopped
@@ -25,10 +24,12 @@ from agent.running.build import aside_of
 from agent.running.collector import AnyCollector, in_process
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
+from agent.running.held import Held
 from agent.running.keeping import Results
 from agent.running.monitor import Monitor, NotFiniteError
-from agent.running.outcome import Outcome as Outcome
+from agent.running.outcome import Outcome
 from agent.running.saving import Saver
+from envs.kinds import Envs
 from envs.make import Task
 
 
@@ -43,7 +44,7 @@ class Trainer:
         self,
         config: TrainConfig,
         task: Task,
-        envs: VectorEnv[Any, Any, Any] | None,
+        envs: Envs | None,
         agent: DQN,
         replay: AnyReplay,
         tracker: Tracker,
@@ -65,7 +66,7 @@ class Trainer:
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
         self._compiles = plan.backend == "compiled"  # the next update compiles, which a signal may end
-        self._held: dict[str, Any] | None = None  # the state to save while the present one is in the middle of a step
+        self._held = Held(self.state)
         self._waits, self._lock = False, threading.RLock()  # for an environment; of saving
 
     # ---- the loop
@@ -143,7 +144,7 @@ class Trainer:
             self._environment_failed(error)
         self._hold()
         self._learn(self.step)
-        self._held = None
+        self._held.drop()
         self._seconds += time.perf_counter() - began
 
     def _arrived(self) -> None:
@@ -160,15 +161,13 @@ class Trainer:
     def _hold(self) -> None:
         """Keeps the state to save where the next update is the first of a compiled learner: a signal ends compiling."""
         if self._compiles and self._learner.due(self.step + self.config.num_envs) > 0:
-            self._held = None
-            self._held = self.state()
+            self._held.hold()
 
     def _environment_failed(self, error: BaseException) -> NoReturn:
         """Saves the run, with the episodes under way as truncations, where an environment's own error ended a step."""
         if not is_environments_own(error):
             raise error
-        self._held = None
-        self._held = self.state(episodes=False)
+        self._held.hold(episodes=False)
         if self.step:
             self.save()
         saved = f"all before it is saved and goes on with resume={self.folder}" if self.step else "nothing is lost"
@@ -196,10 +195,11 @@ class Trainer:
     @contextmanager
     def _dropped_at_a_stop(self, interrupt: Interrupt) -> Iterator[None]:
         """Play that a stop leaves in the middle; in a shared environment, the state to save is the one before it."""
-        self._held = self.state() if self.config.eval.share else None
+        if self.config.eval.share:
+            self._held.hold()
         with interrupt.droppable():
             yield
-        self._held = None
+        self._held.drop()
 
     # ---- what is saved
 
@@ -215,8 +215,7 @@ class Trainer:
             if not (dropped or self._waits):
                 return False
             if not dropped:  # the episodes under way are in the middle of a step
-                self._held = None
-                self._held = self.state(episodes=False)
+                self._held.hold(episodes=False)
             if self.step:
                 self.save()
         return True
@@ -224,14 +223,14 @@ class Trainer:
     def _checkpoint(self) -> None:
         """Saves everything and the last agent."""
         self._monitor.check_finite()
-        self._saver.checkpoint(self.step, self.state(), self.agent.tensors(), self._results.description(self.step))
+        self._saver.checkpoint(
+            self.step, self._held.state(), self.agent.tensors(), self._results.description(self.step)
+        )
         if self._beside is not None:
             self._beside.saved()
 
     def state(self, episodes: bool = True) -> dict[str, Any]:
         """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
-        if self._held is not None:
-            return self._held
         return {
             "config": to_plain(self.config),
             "agent": self.agent.state(),

@@ -40,7 +40,7 @@ class Picture:
     caption: str
     png: bytes
     svg: str
-    axes: list[dict[str, Any]] = field(default_factory=list)
+    axes: list[dict[str, object]] = field(default_factory=list)
 
 
 class Canvas:
@@ -55,7 +55,7 @@ class Canvas:
         FigureCanvasAgg(self.figure)
         grid = self.figure.subplots(rows, columns, squeeze=False)
         self.axes: list[Axes] = [axes for row in grid for axes in row]
-        self.lines: dict[Axes, list[dict[str, Any]]] = {axes: [] for axes in self.axes}
+        self.lines: dict[Axes, list[dict[str, object]]] = {axes: [] for axes in self.axes}
         self.figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
         for axes in self.axes:
             style(axes)
@@ -76,7 +76,7 @@ class Canvas:
             self.figure.savefig(picture, format="png")
         return Picture(self.name, self.title, caption, picture.getvalue(), inline(text.getvalue()), places)
 
-    def _place(self, axes: Axes) -> dict[str, Any]:
+    def _place(self, axes: Axes) -> dict[str, object]:
         box, (width, height) = axes.get_window_extent(), self.figure.canvas.get_width_height()
         return {
             "box": [box.x0 / width, 1 - box.y1 / height, box.x1 / width, 1 - box.y0 / height],

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -35,7 +34,7 @@ def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): leave this run out") from error
 
 
-def _leaves(tree: Any, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
+def _leaves(tree: object, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
     """Names and texts of a config's leaves, no more than a config can have: aliases in YAML can stand for billions."""
     names, waiting = 0, [(prefix, tree, 0)]
     while waiting:
@@ -53,7 +52,7 @@ def _leaves(tree: Any, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
             yield name, value_text(node)
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """An option's value as the command line has it."""
     match value:
         case None:
@@ -69,7 +68,7 @@ def value_text(value: Any) -> str:
     return clean(str(value))
 
 
-def _inside(value: Any, depth: int) -> str:
+def _inside(value: object, depth: int) -> str:
     """A value in a list, as the command line has it; what lies deeper than `depth` is left out."""
     if isinstance(value, dict) and depth:
         pairs = (f"{key}:{_inside(item, depth - 1)}" for key, item in islice(value.items(), 50))

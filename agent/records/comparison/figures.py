@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,10 +33,10 @@ MAX_LAYERS = 8
 
 def curves(
     number: int, result: TaskResult, groups: Sequence[Group], metric: str, robust: bool
-) -> tuple[Picture, dict[str, dict[str, Any]]]:
+) -> tuple[Picture, dict[str, dict[str, object]]]:
     """A metric against steps and against training time; the picture, and its numbers by group and axis."""
     canvas = Canvas(f"curves_{number}", result.name, 1, 2, 11.0, 4.4)
-    numbers: dict[str, dict[str, Any]] = {}
+    numbers: dict[str, dict[str, object]] = {}
     for axes, by_time in zip(canvas.axes, (False, True), strict=True):
         for index, group in enumerate(groups):
             runs = [run.series.get(metric, EMPTY) for run in group.runs.get(result.name, ())]
@@ -97,7 +97,7 @@ def draw_curve(canvas: Canvas, axes: Axes, index: int, curve: Curve) -> None:
     canvas.lines[axes].append({"group": index, "runs": curve.runs, **curve_numbers(curve)})
 
 
-def curve_numbers(curve: Curve) -> dict[str, Any]:
+def curve_numbers(curve: Curve) -> dict[str, object]:
     """A curve as lists."""
     found = {"x": curve.x, "centre": curve.centre, "low": curve.low, "high": curve.high}
     return {"runs": curve.runs, **{name: None if v is None else [round_to(x) for x in v] for name, v in found.items()}}

@@ -19,7 +19,7 @@ def with_interval(value: float, interval: Interval | None, runs: int, few: str =
     return f"{shown(value)} [{shown(interval[0])}, {shown(interval[1])}]"
 
 
-def plain_data(found: Comparison, curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def plain_data(found: Comparison, curves: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     """Everything on the page, as JSON knows it."""
     return {
         "format": FORMAT,
@@ -68,11 +68,11 @@ def plain_data(found: Comparison, curves: Mapping[str, Mapping[str, Any]]) -> di
     }
 
 
-def _run(run: Any) -> dict[str, Any]:
+def _run(run: Any) -> dict[str, object]:
     return {"folder": str(run.folder), "seed": run.seed, "step": run.step, "commands": list(run.commands)}
 
 
-def _summary(summary: Summary | None) -> dict[str, Any]:
+def _summary(summary: Summary | None) -> dict[str, object]:
     return {} if summary is None else asdict(summary)
 
 

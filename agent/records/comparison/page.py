@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from agent.records.comparison.canvas import Picture, color, dash
@@ -68,7 +67,7 @@ def page(found: Comparison, pictures: Sequence[tuple[str, str, Sequence[Picture]
     )
 
 
-def embedded(data: Any) -> str:
+def embedded(data: object) -> str:
     """JSON that cannot end the element that it stands in."""
     return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e")
 

@@ -145,11 +145,11 @@ def _series(points: list[tuple[float, float, float]], clock: Array) -> Series:
     return Series(steps, values, seconds)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STEP
 
 
-def read_evaluation(path: Path) -> dict[str, Any] | None:
+def read_evaluation(path: Path) -> dict[str, object] | None:
     """What evaluate.py wrote of an agent: its step, how it was played, and the mean return; None without any."""
     try:
         found = json.loads(read_plain(path, MAX_EVALUATION))

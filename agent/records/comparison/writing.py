@@ -50,7 +50,7 @@ def settle(folder: Path) -> None:
 
 def draw(found: Comparison) -> tuple[list[Section], dict[str, Any]]:
     """The page's sections with their pictures, and the curves' numbers by task."""
-    numbers: dict[str, Any] = {}
+    numbers: dict[str, object] = {}
     learning, within = [], []
     for number, task in enumerate(found.tasks):
         robust = is_robust(found.groups, task.name, found.metric)

@@ -94,6 +94,6 @@ class Actor:
             options: dict[str, Any] = {"n_step": wanted.n_step, "gamma": wanted.gamma}
             newest = Replay(capacity, self._config.num_envs, task.observation, **options)
             recorder.priorities = FirstPriorities(agent, newest)
-        envs: Any = build_envs(self._config, task)
+        envs: object = build_envs(self._config, task)
         with np.errstate(all="ignore"):
             return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]

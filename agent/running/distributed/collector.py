@@ -56,7 +56,7 @@ class RayCollector:
         self._incarnations = [0] * config.collect.actors  # of the next crew
         self._restarts = 0  # of crews before a resume
         self._version = -1  # updates that had made the weights that are published
-        self._weights: Any = None
+        self._weights: object = None
         self._measured = Measures()
 
     def begin(self) -> None:
@@ -162,7 +162,7 @@ class RayCollector:
         """Actors that were made anew, also before a resume."""
         return self._restarts + (0 if self._crew is None else self._crew.restarts)
 
-    def state(self, of_episodes: bool = True) -> dict[str, Any]:
+    def state(self, of_episodes: bool = True) -> dict[str, object]:
         """What a checkpoint holds: a resumed run goes on with the next incarnations, which begin new episodes."""
         places = None if self._crew is None else self._crew.places
         numbers = self._incarnations if places is None else [place.incarnation + 1 for place in places]

@@ -54,10 +54,10 @@ class Crew:
         self.restarts = 0
         self.places = [Place(i, incarnation, self._start(i, incarnation)) for i, incarnation in enumerate(incarnations)]
 
-    def _start(self, number: int, incarnation: int) -> Any:
+    def _start(self, number: int, incarnation: int) -> object:
         return self._class.remote(self._shared, number, incarnation)
 
-    def call(self, place: Place, *arguments: Any) -> None:
+    def call(self, place: Place, *arguments: object) -> None:
         """Gives an actor its next call."""
         if not place.calls:
             place.since = time.monotonic()

@@ -36,9 +36,9 @@ class Input:
     space: Any
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         """Of the input: that of the space, int64 for whole numbers of Python's."""
-        found: np.dtype[Any] = np.dtype(self.space.dtype)
+        found: np.dtype = np.dtype(self.space.dtype)
         return found
 
     @property
@@ -64,7 +64,7 @@ def inputs_of(task: Task) -> list[Input]:
     return found
 
 
-def _named(space: Any, name: str, source: str) -> Iterator[Input]:
+def _named(space: object, name: str, source: str) -> Iterator[Input]:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in parts:
@@ -103,7 +103,7 @@ class Observe(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat([part.to(exact) for part in parts], dim=1)
 
 
-def _flat(space: Any, x: Tensor) -> Tensor:
+def _flat(space: object, x: Tensor) -> Tensor:
     """A leaf [B, *shape] as [B, n], by Gymnasium's flattening: whole numbers of a finite set are one-hot."""
     if isinstance(space, spaces.Discrete):
         return _one_hot(x, int(space.n), int(space.start))

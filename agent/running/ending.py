@@ -1,0 +1,104 @@
+"""The end of a run: its results are drawn, handed to the trackers, and told."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agent.common.errors import words_of
+from agent.common.interrupt import Interrupt, Stopped
+from agent.common.quoting import quote_override
+from agent.config.run import TrainConfig
+from agent.records.console import shown
+from agent.records.plots import plot_learning_curve
+from agent.records.saved_agent import load_agent
+from agent.records.tracking import Tracker
+from agent.running.outcome import Outcome
+from envs.make import Task
+
+CURVE = "learning_curve.png"
+
+
+def end(
+    outcome: Outcome,
+    interrupt: Interrupt,
+    config: TrainConfig,
+    task: Task,
+    folder: Path,
+    home: Path,
+    tracker: Tracker,
+    imports: Sequence[str],
+) -> Outcome:
+    """Shows the results of a run, which are saved already, and closes its tracker; a signal skips the rest.
+
+    Raises:
+        UserError: the failure that ended the run, which has to be mended before it can go on.
+    """
+    tracker.console.close()
+    try:
+        with interrupt.droppable():
+            draw_and_upload(config, task, home, tracker)
+    except Stopped:
+        pass
+    tell(outcome, config, folder, home, tracker, imports)
+    try:
+        with interrupt.droppable():
+            tracker.finish(interrupt.exit_code or int(outcome.failure is not None))
+    except Stopped:
+        pass
+    if outcome.failure is not None and not interrupt:
+        raise outcome.failure
+    return replace(outcome, exit_code=interrupt.exit_code)
+
+
+def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracker) -> None:
+    """Draws the learning curve and hands the agents to the tracker; a picture is never worth a run."""
+    try:
+        curve = home / CURVE
+        plot_learning_curve(home / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
+    except Exception as error:
+        tracker.console.line(f"no learning curve: {words_of(error)}")
+    for which, path in agents_in(home).items():
+        tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
+
+
+def agents_in(folder: Path) -> dict[str, Path]:
+    """The saved agents of a run, by the names of their folders."""
+    agents = {which: folder / which / "agent.safetensors" for which in ("best", "last")}
+    return {which: path for which, path in agents.items() if path.exists()}
+
+
+def tell(
+    outcome: Outcome, config: TrainConfig, folder: Path, home: Path, tracker: Tracker, imports: Sequence[str]
+) -> None:
+    """Says how the run ended, where everything is, and how to go on."""
+    agents, say = agents_in(home), tracker.console.line
+    if (ending := _ending(outcome, config, folder, imports)) is not None:
+        say(ending)
+    if agents:
+        say(f"agents:    {' and '.join(str(folder / which) for which in agents)}")
+    if (home / CURVE).exists():
+        say(f"curve:     {folder / CURVE}")
+    say("\n".join(f"dashboard: {shown_at}" for shown_at in (tracker.dashboard, *tracker.dashboards)))
+    if agents:
+        overrides = [quote_override("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
+        say(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
+
+
+def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequence[str]) -> str | None:
+    """How the run ended: with its last evaluation, or with the command that goes on."""
+    if outcome.failure is not None:
+        return str(outcome.failure) if outcome.exit_code else None  # else it is told at the very end
+    command = f"python train.py {shlex.join([quote_override('resume', folder), *imports])}"
+    mean = None if outcome.evaluation is None else shown(outcome.evaluation.statistics()["return_mean"])
+    if outcome.solved:
+        return (
+            f"solved at step {outcome.step} after {outcome.seconds:.1f} s of training: evaluation return {mean}, for "
+            f"eval.stop_at={config.eval.stop_at}; go on with: {command} eval.stop_at=null"
+        )
+    if outcome.step < config.steps or outcome.evaluation_due:
+        before = ", before its last evaluation," if outcome.step >= config.steps else ""
+        return f"stopped at step {outcome.step}{before} and saved; go on with: {command}"
+    if outcome.evaluation is None:
+        return f"done: {outcome.step} steps"
+    return f"done: evaluation return {mean} over {len(outcome.evaluation.returns)} episodes"
