@@ -245,6 +245,28 @@ def test_one_whose_result_is_noted_is_not_played_again(tmp_path: Path) -> None:
     assert nothing_left(run.config, 60, {**before, "evaluation_due": False}) is None
 
 
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_run_that_is_killed_around_the_note_of_a_late_one(expected: Expected, tmp_path: Path, noted: bool) -> None:
+    """The evaluation of step 50 is logged at step 65, after the checkpoint of step 60, which gets the note."""
+    run = Run(tmp_path, 15)
+    results = run.trainer._results
+
+    def note(*arguments: Any) -> None:
+        if noted:
+            type(results).note(results, *arguments)
+        raise KeyboardInterrupt
+
+    results.note = note  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert list(run.rows()) == [50]
+    resumed = Run(tmp_path, 15)
+    resumed()
+    assert (resumed.later.begun[0] == 60) != noted
+    assert all(row == expected[step] for step, row in resumed.rows().items())
+    assert 50 in resumed.rows()
+
+
 def test_a_signal_drops_the_wait_for_the_last_one_which_is_made_after_a_resume(tmp_path: Path) -> None:
     interrupt, run = Interrupt(), Run(tmp_path, 10**6, eval={"every": 0})
     run.later.on_look = lambda: setattr(interrupt, "signum", 2)
