@@ -47,7 +47,7 @@ def assert_equal(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[st
 
 
 def steps_of(sweep: Path) -> list[int]:
-    return [json.loads(path.read_text())["step"] for path in sweep.glob("runs/multirun/*/jobs/*.json")]
+    return [json.loads(path.read_text())["step"] for path in sweep.glob("runs/multirun/*/jobs/[0-9].json")]
 
 
 @needs_joblib

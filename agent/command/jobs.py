@@ -149,6 +149,8 @@ def _stopped_with(board: Board) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # training handles SIGINT itself: a terminal's would be the first signal, and ours the second
     handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     threading.Thread(target=watch, daemon=True).start()
