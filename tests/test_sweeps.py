@@ -47,7 +47,7 @@ def assert_equal(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[st
 
 
 def steps_of(sweep: Path) -> list[int]:
-    return [json.loads(path.read_text())["step"] for path in sweep.glob("runs/multirun/*/jobs/*.json")]
+    return [json.loads(path.read_text())["step"] for path in sweep.glob("runs/multirun/*/jobs/[0-9].json")]
 
 
 @needs_joblib
@@ -144,7 +144,7 @@ def task_of(process: Process) -> psutil.Process:
 def test_a_job_that_is_preempted_goes_on_exactly(
     programs: Programs, tmp_path: Path, number: signal.Signals | None
 ) -> None:
-    words = ("-m", *SHORT, "steps=3000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=1000")
+    words = ("-m", *SHORT, "steps=12000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=1000")
     queued = programs.start("train", *words, "hydra/launcher=submitit_local", "seed=5", cwd=tmp_path, real=True)
     queued.until(lambda: any(step > 300 for step in steps_of(tmp_path)))
     if number is not None:

@@ -23,7 +23,7 @@ from agent.command.imports import import_named
 from agent.command.overrides import unfold
 from agent.command.presets import CONF, register_presets
 from agent.command.program import TRAIN
-from agent.common.errors import UserError
+from agent.common.errors import NothingLeftError, UserError
 from agent.config.parsing import parse, parsed_singly, to_plain
 from agent.config.resuming import merge_resumed
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
@@ -196,12 +196,14 @@ def _resumed(
     left = nothing_left(config, step, state)
     if left == "solved":
         reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
-        raise UserError(f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one")
+        raise NothingLeftError(
+            f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one"
+        )
     if step >= config.steps and config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
     if left == "complete":
         advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
-        raise UserError(f"{folder} is complete at step {step}: {advice}")
+        raise NothingLeftError(f"{folder} is complete at step {step}: {advice}")
     return Request(config, overrides, imports, (step, state))
 
 

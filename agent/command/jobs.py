@@ -16,6 +16,7 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 
 from agent.command.errors import INTERRUPTED
+from agent.common.errors import NothingLeftError
 from agent.records.board import Board, Note
 from agent.records.console import report_through
 
@@ -51,7 +52,11 @@ class Job:
             sys.exit(INTERRUPTED)
         if self.done:
             return self.first.score
-        self.score = run({"resume": "auto"} if self.again else {})
+        try:
+            self.score = run({"resume": "auto"} if self.again else {})
+        except NothingLeftError:  # it was stopped after its last step
+            if not self.again:
+                raise
         return self.score
 
     def end(self, state: str, score: float | None = None) -> None:
@@ -149,6 +154,8 @@ def _stopped_with(board: Board) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # training handles SIGINT itself: a terminal's would be the first signal, and ours the second
     handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     threading.Thread(target=watch, daemon=True).start()

@@ -36,3 +36,7 @@ def plain(text: object, longest: int = LONGEST) -> str:
     """A text from elsewhere as a part of a sentence: one line, short, and nothing in it that a terminal obeys."""
     shown = printable(" ".join(str(text)[: 4 * longest].split()))
     return shown if len(shown) <= longest else f"{shown[:longest]} …"
+
+
+class NothingLeftError(UserError):
+    """A run that was to go on has nothing left to do."""
