@@ -143,6 +143,24 @@ def test_games_of_every_version_are_played_the_same_way(env_id: str) -> None:
 
 
 @pytest.mark.usefixtures("ale")
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "expected"),
+    [
+        ("ALE/Pong-v5", {}, 0.25),
+        ("ALE/Pong-v5", {"repeat_action_probability": 0.0}, 0.0),
+        ("PongNoFrameskip-v4", {}, 0.0),
+        ("PongNoFrameskip-v4", {"repeat_action_probability": 0.5}, 0.5),
+    ],
+)
+def test_actions_are_repeated_as_the_id_promises_or_a_person_asks(
+    env_id: str, kwargs: dict[str, float], expected: float
+) -> None:
+    env = make_single(load_task(env_id, kwargs).id, kwargs)
+    assert env.unwrapped.ale.getFloat("repeat_action_probability") == expected  # type: ignore[attr-defined]
+    env.close()
+
+
+@pytest.mark.usefixtures("ale")
 def test_a_person_may_ask_for_raw_observations() -> None:
     assert load_task("ALE/Pong-v5", {"obs_type": "ram"}).observation.shape == (128,)
     assert load_task("ALE/Pong-v5", {"frameskip": 4}).observation.shape == (3, 210, 160)
