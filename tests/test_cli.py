@@ -119,7 +119,7 @@ BAD_TRAINING = {
     "an option below a number": ("agent.lr.x=1", r"unknown option agent\.lr\.x.*agent\.lr"),
     "an unknown preset": ("agent=muzero", "muzero.*dqn.*noisy_dqn"),
     "a number for a preset": ("agent=1", "agent.*name"),
-    "a name without a value": ("seed", "'seed'.*name=value"),
+    "a name without a value": ("seed", "cannot read seed: .*name=value"),
     "an unfinished list": ("agent.network.hidden=[1,2", r"\[1,2.*name=value"),
     "steps out of range": ("steps=0", "steps is 0: it must be at least 1"),
     "no environments": ("num_envs=0", "num_envs is 0: it must be at least 1"),

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import time
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -104,6 +105,16 @@ def test_jobs_whose_sweep_was_killed_save_and_stop(programs: Programs, tmp_path:
     assert process.wait().code == -signal.SIGKILL
     process.until(lambda: len(list(tmp_path.glob("runs/CartPole-v1/*/last/agent.safetensors"))) == 2)
     process.until(lambda: len(list(tmp_path.glob("runs/CartPole-v1/*/checkpoints/latest"))) == 2)
+    process.until(lambda: not processes_in(tmp_path))
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.cwd() == str(folder):
+                found.append(process)
+    return found
 
 
 #: An environment that writes down how many threads torch has where it plays.

@@ -139,18 +139,19 @@ def _flush() -> None:
 
 @contextmanager
 def _stopped_with(board: Board) -> Iterator[None]:
-    """Stops the job, which saves first, where the sweep is to stop or the process that started this one has gone.
+    """Stops the job, which saves first, where the sweep is to stop or its own process has gone, and then this process.
 
     A terminal's Ctrl-C reaches all processes of a group; here it is left to the process that waits for the jobs.
     """
-    ended, parent, main = threading.Event(), os.getppid(), threading.main_thread()
+    ended, main = threading.Event(), threading.main_thread()
+    _quit_if_left_alone(board)
     if threading.current_thread() is not main:
         yield
         return
 
     def watch() -> None:
         while not ended.wait(POLL):
-            if board.stopping() or os.getppid() != parent:
+            if board.stopping() or board.is_left_alone():
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
@@ -165,6 +166,14 @@ def _stopped_with(board: Board) -> Iterator[None]:
         ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+        _quit_if_left_alone(board)
+
+
+def _quit_if_left_alone(board: Board) -> None:
+    """Ends a process whose sweep has gone: its launcher would begin the next job, which nobody could stop."""
+    if board.is_left_alone():
+        _flush()
+        os._exit(INTERRUPTED)
 
 
 @contextmanager

@@ -163,7 +163,10 @@ def _counted() -> Iterator[None]:
         yield
     except Exception as error:
         if _watcher is None or not _watcher.signum:
-            raise _lost(error) from error
+            lost = _lost(error)
+            if lost is error:
+                raise
+            raise lost from error
     finally:
         if _watcher is not None:
             watcher, _watcher = _watcher, None

@@ -5,6 +5,7 @@ folders of the runs do.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from agent.common.files import atomic_write_text
 
-STOP = "stop"
+STOP, OWNER = "stop", "owner"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,17 @@ class Board:
         self.folder = sweep.absolute() / "jobs"
 
     def clear(self) -> None:
-        """Makes the folder, without what an earlier sweep has left there."""
+        """Makes the folder, without what an earlier sweep has left there; this process is the sweep's own."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / OWNER).write_text(str(os.getpid()))
+
+    def is_left_alone(self) -> bool:
+        """Whether the sweep's own process, which has started this one, has gone."""
+        try:
+            return int((self.folder / OWNER).read_text()) not in (os.getpid(), os.getppid())
+        except (OSError, ValueError):
+            return True  # the folder of the sweep has gone, too
 
     def log(self, job: int) -> Path:
         """The file of a job's lines."""
