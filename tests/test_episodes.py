@@ -546,7 +546,7 @@ def test_a_run_of_the_version_before_goes_on_with_new_episodes(tmp_path: Path, v
     old.replay.add(nothing, nothing, nothing > 0, nothing > 0, np.full((3, 4), 9.0, np.float32))
     state = old.state()
     for name in LATER_PARTS:
-        del state[name]
+        state.pop(name, None)
     for name in MONITORED_LATER:
         del state["monitor"][name]
     saved = save_checkpoint(tmp_path, old.step, state, 1)
