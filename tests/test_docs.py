@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helpers import ROOT, Programs, plain_environment
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.comparing import comparison_request, paths_to_override
@@ -267,17 +268,23 @@ def test_paths_that_are_named_exist(path: Path) -> None:
         assert any(ROOT.glob(pattern)), f"{path.name} names {name}"
 
 
+def launcher_options() -> set[str]:
+    """The options of the launchers that the extras parallel and slurm bring."""
+    for module in ("hydra_joblib_launcher", "hydra_submitit_launcher"):
+        pytest.importorskip(f"hydra_plugins.{module}.config", reason="needs the extras parallel and slurm")
+    return {str(name) for entry in ConfigStore.instance().repo["hydra"]["launcher"].values() for name in entry.node}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=label)
 def test_options_that_are_named_exist(path: Path) -> None:
     """Every a.b.c that begins as an option does; modules of the project and files are no options."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", return_hydra_config=True)
     for name in re.findall(r"(?<![\w/.\-])((?:agent|env|eval|checkpoint|log|wandb|hydra)(?:\.[a-z]\w*)+)", named(path)):
-        if (
-            name.startswith("hydra.launcher.")
-            or name.endswith(".safetensors")
-            or (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
-        ):
+        if name.endswith(".safetensors") or (ROOT / name.replace(".", "/")).with_suffix(".py").exists():
+            continue
+        if name.startswith("hydra.launcher."):
+            assert name.split(".")[2] in launcher_options(), f"{path.name} names {name}"
             continue
         node: Any = cfg
         for part in name.split("."):
