@@ -274,7 +274,8 @@ def test_a_config_of_an_older_release_has_the_defaults_of_options_that_it_lacks(
             node = node[key]
         del node[leaf]
         resumed = parse(TrainConfig, composing.merge_resumed(tree, to_plain(default), []))
-        assert select(resumed, name) == select(default, name)
+        expected = "off" if name == "env.action_mask" else select(default, name)  # there were no masks
+        assert select(resumed, name) == expected
         if name != "steps":
             assert resumed.steps == 123
     for node in ("eval", "wandb", "log"):
