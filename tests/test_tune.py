@@ -233,6 +233,23 @@ def test_the_median_pruner_ends_a_trial_that_is_worse_after_a_third_of_a_seed(tm
     assert study.results()[-1].state == "pruned"
 
 
+@pytest.mark.parametrize("pruner", ["hyperband", "none"])
+def test_hyperband_ends_most_of_the_trials_that_get_worse_and_none_ends_no_trial(pruner: str, tmp_path: Path) -> None:
+    """Each trial is worse than all before it; Hyperband lets a part of them go on, by its brackets."""
+    study = Study(tmp_path, study_config(trials=20, pruner=pruner))
+    pruned = 0
+    for number in range(20):
+        trial = study.next_trial()
+        assert trial is not None
+        if any(trial.report(place, -float(number)) for place in range(1, 21)):
+            trial.prune()
+            pruned += 1
+        else:
+            trial.complete(-float(number))
+    assert (0 < pruned < 20) if pruner == "hyperband" else pruned == 0
+    assert study.results()[0].state == "complete", "the best is never ended"
+
+
 def result(number: int, state: str, score: float | None, error: str = "") -> Result:
     return Result(number, state, score, {}, {}, 1, 1.0, error)
 
