@@ -39,7 +39,7 @@ AGENTS: dict[str, tuple[str, ...]] = {
     "MountainCar-v0": ("seed=0",),
     "LunarLander-v3": ("seed=0", "agent=munchausen_dqn"),
     "FrozenLake-v1": ("seed=0",),
-    "Taxi-v4": ("seed=0", "env.action_mask=info.action_mask", "agent.n_step=1", "steps=30000"),
+    "Taxi-v4": ("seed=0", "agent.n_step=1", "steps=30000"),
     "CliffWalking-v1": ("seed=0",),
     "CliffWalkingSlippery-v1": ("seed=0",),
     "Blackjack-v1": ("seed=0",),
