@@ -1,6 +1,5 @@
 """The command line of compare.py: words that are paths, and the table that is printed."""
 
-import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
+from agent.command.overrides import gathered
 from agent.command.tables import aligned
 from agent.common.errors import UserError
-from agent.common.quoting import quote_value
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse
 from agent.records.comparison.comparing import Comparison, NothingYetError, Reader, compare
@@ -19,11 +18,6 @@ from agent.records.comparison.numbers import table_rows
 from agent.records.comparison.writing import settle, write_comparison
 from agent.records.run_folder import RUNS
 
-#: Flags of Hydra that take the next word.
-WITH_VALUE = {
-    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
-    *("-i", "--info"),
-}
 #: Names in a printed table are cut to so many characters.
 MAX_NAME = 60
 
@@ -36,18 +30,7 @@ def paths_to_override(words: Sequence[str]) -> list[str]:
     Raises:
         UserError: where runs= is there as well.
     """
-    paths: list[str] = []
-    others: list[str] = []
-    value = False
-    for word in words:
-        is_path = not value and not word.startswith("-") and ("=" not in word or Path(word).exists())
-        value = word in WITH_VALUE
-        (paths if is_path else others).append(word)
-    if not paths:
-        return others
-    if any(re.match(r"\+*runs=", word) for word in others):
-        raise UserError("runs= and paths without it do not go together: write one of them")
-    return [*others, f"runs=[{','.join(quote_value(path) for path in paths)}]"]
+    return gathered(words, "runs", "paths", lambda word: "=" not in word or Path(word).exists())
 
 
 def comparison_request(options: dict[str, object]) -> CompareConfig:

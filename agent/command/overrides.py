@@ -1,12 +1,19 @@
 """Overrides of the command line: name=value in Hydra's grammar."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from agent.common.quoting import quote_override
+from agent.common.errors import UserError
+from agent.common.quoting import quote_override, quote_value
+
+#: Flags of Hydra that take the next word.
+WITH_VALUE = {
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+    *("-i", "--info"),
+}
 
 
 def with_quotes(override: str) -> str:
@@ -33,6 +40,39 @@ def _readable(override: str) -> bool:
 def is_sweep(override: str) -> bool:
     """Whether the override names several values, as seed=0,1 does."""
     return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
+def gathered(
+    words: Sequence[str],
+    option: str,
+    named: str,
+    belongs: Callable[[str], bool],
+    as_item: Callable[[str], str] = quote_value,
+) -> list[str]:
+    """A command line whose words of one kind have become one `option=[…]`; other words and flags stay.
+
+    Args:
+        words: of the command line.
+        option: that takes a list.
+        named: those words, for the error.
+        belongs: says whether a word, which is no flag and no flag's value, is one of them.
+        as_item: writes such a word as an item of the list.
+
+    Raises:
+        UserError: where the option is there as well.
+    """
+    found: list[str] = []
+    others: list[str] = []
+    value = False
+    for word in words:
+        gathers = not value and not word.startswith("-") and belongs(word)
+        value = word in WITH_VALUE
+        (found if gathers else others).append(word)
+    if not found:
+        return others
+    if any(re.match(rf"\+*{option}=", word) for word in others):
+        raise UserError(f"{option}= and {named} without it do not go together: write one of them")
+    return [*others, f"{option}=[{','.join(map(as_item, found))}]"]
 
 
 def unfold(overrides: Sequence[str]) -> Iterator[str]:

@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.command.comparing import WITH_VALUE
 from agent.command.composing import training_options
 from agent.command.imports import import_named
-from agent.command.overrides import is_sweep, unfold, with_quotes
+from agent.command.overrides import gathered, is_sweep, unfold, with_quotes
 from agent.command.presets import CONF
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text, read_plain, why
@@ -68,19 +67,12 @@ def train_words_to_override(words: Sequence[str]) -> list[str]:
         UserError: where train= is there as well.
     """
     own = {*leaf_names(TuneConfig), "hydra"}
-    others: list[str] = []
-    training: list[str] = []
-    value = False
-    for word in words:
+
+    def is_of_train(word: str) -> bool:
         name = re.split(r"[=.@]", word.lstrip("+~"), maxsplit=1)[0]
-        stays = value or word.startswith("-") or "=" not in word.lstrip("~") or name in own
-        value = word in WITH_VALUE
-        (others if stays else training).append(word)
-    if not training:
-        return others
-    if any(re.match(r"\+*train=", word) for word in others):
-        raise UserError("train= and options of train.py without it do not go together: write one of them")
-    return [*others, f"train=[{','.join(quote_value(with_quotes(word)) for word in training)}]"]
+        return "=" in word.lstrip("~") and name not in own
+
+    return gathered(words, "train", "options of train.py", is_of_train, lambda word: quote_value(with_quotes(word)))
 
 
 def tuning_request(options: dict[str, Any], overrides: Iterable[str]) -> Request:
