@@ -21,10 +21,10 @@ from envs.episodes import ActionLog, Stretch
 from envs.kinds import Info
 
 #: Arguments of an Atari id that the class knows too; what else there is, such as mode and difficulty, it does not.
-KNOWN = frozenset({"repeat_action_probability", "full_action_space", "max_num_frames_per_episode"})
+SUPPORTED_KWARGS = frozenset({"repeat_action_probability", "full_action_space", "max_num_frames_per_episode"})
 #: Steps that a copy plays with one seed, in whole games: an emulator reads its game again for a new one, which takes
 #: 65 ms, as 200 steps do. To play these steps again takes 2 s.
-STRETCH = 10_000
+STRETCH_STEPS = 10_000
 
 
 class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -53,7 +53,7 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         from ale_py.vector_env import AtariVectorEnv  # type: ignore[import-not-found, unused-ignore]
 
         options: dict[str, Any] = {"game": spec.kwargs["game"]}
-        options |= {name: value for name, value in {**spec.kwargs, **kwargs}.items() if name in KNOWN}
+        options |= {name: value for name, value in {**spec.kwargs, **kwargs}.items() if name in SUPPORTED_KWARGS}
         if time_limit is not None:
             options["max_num_frames_per_episode"] = min(options["max_num_frames_per_episode"], SKIP * time_limit)
         self._games = AtariVectorEnv(
@@ -82,7 +82,7 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         # the next step only begins it.
         self._seeds: list[EpisodeSeeds] = []
         self._number, self._steps = np.zeros(num_envs, dtype=np.int64), np.zeros(num_envs, dtype=np.int64)
-        self._paid, self._waiting = np.zeros(num_envs), np.zeros(num_envs, dtype=bool)
+        self._stretch_return, self._waiting = np.zeros(num_envs), np.zeros(num_envs, dtype=bool)
         self._actions = ActionLog(num_envs, self._games.single_action_space.n)  # type: ignore[attr-defined, unused-ignore]
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
@@ -110,19 +110,21 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """What the step has led to that `step_async` began."""
         stacks, reward, terminated, truncated, info = self._games.recv()
         reward, fresh, lives = reward.astype(np.float64), self._ended, info["lives"]
-        if begins := self._waiting.any():
-            reward, terminated, truncated = (np.where(self._waiting, 0, of) for of in (reward, terminated, truncated))
+        if begin_now := self._waiting.any():
+            reward, terminated, truncated = (
+                np.where(self._waiting, 0, values) for values in (reward, terminated, truncated)
+            )
             terminated, truncated = terminated.astype(bool), truncated.astype(bool)
         self._age = np.where(fresh, 0, np.minimum(self._age + 1, STACK - 1))
         life_lost = (lives > 0) & (lives < self._lives) & ~fresh
         self._lives, self._ended = lives, terminated | truncated
         self._stacks = self._filled(stacks)
-        self._paid += reward
+        self._stretch_return += reward
         self._steps += 1
-        if begins:
+        if begin_now:
             self._begin_stretch(self._waiting)
-        if self._seeds and (over := self._ended & (self._steps >= STRETCH)).any():
-            self._wait(over, self._number + 1)
+        if self._seeds and (finished := self._ended & (self._steps >= STRETCH_STEPS)).any():
+            self._wait(finished, self._number + 1)
         return self._stacks, reward, terminated, truncated, {"life_lost": life_lost}
 
     # ---- see envs.episodes
@@ -140,13 +142,13 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             else Stretch(
                 int(self._number[i]),
                 bool(self._ended[i]),
-                zlib.crc32(self._stacks[i], zlib.crc32(self._paid[i].tobytes())),
+                zlib.crc32(self._stacks[i], zlib.crc32(self._stretch_return[i].tobytes())),
                 self._actions.last(i, int(self._steps[i])),
             )
             for i in range(self.num_envs)
         ]
 
-    def come_back(self, stretches: Sequence[Stretch]) -> list[bool]:
+    def return_to(self, stretches: Sequence[Stretch]) -> list[bool]:
         """Goes to where the copies stood; one that does not come there begins a new game at the next step.
 
         All play at the same time and come there at the same step: those of fewer actions begin later.
@@ -157,30 +159,30 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         for i, stretch in enumerate(stretches):
             actions[len(actions) - lengths[i] :, i] = stretch.actions
         self.reset()
-        for left in range(len(actions), -1, -1):
-            if (begins := lengths == left).any() and left < len(actions):
-                self._number[begins] = np.array([stretch.number for stretch in stretches])[begins]
-                self._begin_stretch(begins)
-            if left:
-                self.step(actions[-left])
+        for remaining in range(len(actions), -1, -1):
+            if (begin_now := lengths == remaining).any() and remaining < len(actions):
+                self._number[begin_now] = np.array([stretch.number for stretch in stretches])[begin_now]
+                self._begin_stretch(begin_now)
+            if remaining:
+                self.step(actions[-remaining])
         self._wait(np.array([stretch.ended and not len(stretch.actions) for stretch in stretches]), self._number)
-        came = [now[:3] == to[:3] for now, to in zip(self.stretches(), stretches, strict=True)]
-        self._wait(~np.array(came), np.array([stretch.number + 1 for stretch in stretches]))
-        return came
+        succeeded = [current[:3] == target[:3] for current, target in zip(self.stretches(), stretches, strict=True)]
+        self._wait(~np.array(succeeded), np.array([stretch.number + 1 for stretch in stretches]))
+        return succeeded
 
     def _begin_stretch(self, copies: np.ndarray) -> None:
         """Begins games of some copies, bool [E], with the seeds of their stretches."""
         seeds = np.array([self._seeds[i](int(self._number[i])) for i in copies.nonzero()[0]], dtype=np.int64)
         stacks, info = self._games.reset(seed=seeds, options={"reset_mask": copies})
         self._lives, self._age, self._ended = info["lives"], np.where(copies, 0, self._age), self._ended & ~copies
-        self._paid[copies], self._steps[copies] = 0.0, 0
+        self._stretch_return[copies], self._steps[copies] = 0.0, 0
         self._waiting = self._waiting & ~copies
         self._stacks = self._filled(stacks)
 
     def _wait(self, copies: np.ndarray, numbers: np.ndarray) -> None:
         """Has the next step of some copies, bool [E], only begin the stretch of such a number."""
         self._number[copies] = numbers[copies]
-        self._paid[copies], self._steps[copies] = 0.0, 0
+        self._stretch_return[copies], self._steps[copies] = 0.0, 0
         self._waiting, self._ended = self._waiting | copies, self._ended | copies
 
     def _filled(self, stacks: np.ndarray) -> np.ndarray:

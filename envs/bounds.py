@@ -11,7 +11,7 @@ MAX_NUMBER, MAX_SEED = 1_000_000, 2**63
 MAX_ARGUMENTS = {"size": 1_000, "frameskip": 100, "frame_skip": 1_000, "max_num_frames_per_episode": 10**9}
 
 
-def largest(name: str) -> int:
+def max_magnitude(name: str) -> int:
     """The largest number that an argument may be, with either sign."""
     return MAX_SEED if "seed" in name else MAX_ARGUMENTS.get(name, MAX_NUMBER)
 
@@ -23,6 +23,6 @@ def check_bounds(env_id: str, kwargs: Mapping[str, object]) -> None:
         UserError: names the argument and the most that it may be.
     """
     for name, value in kwargs.items():
-        if isinstance(value, int | float) and not abs(value) <= (most := largest(name)):
-            found = f"env.kwargs.{name} of {env_id} is {described(value)}"
-            raise UserError(f"{found}: in a saved file it may be {most:,} at most")
+        if isinstance(value, int | float) and not abs(value) <= (limit := max_magnitude(name)):
+            subject = f"env.kwargs.{name} of {env_id} is {described(value)}"
+            raise UserError(f"{subject}: in a saved file it may be {limit:,} at most")

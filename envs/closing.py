@@ -16,7 +16,7 @@ from envs.kinds import Env
 #: How long an environment may take to close.
 CLOSE_SECONDS = 5.0
 
-_hung: set[str] = set()  # names of environments that did not come back: their other copies are not waited for
+_hanging: set[str] = set()  # names of environments that did not come back: their other copies are not waited for
 
 
 class _TooLongError(BaseException):
@@ -32,13 +32,13 @@ def guard_close(env: Env, name: str) -> Env:
 
 def close_quietly(close: Callable[[], object], name: str) -> None:
     """Closes an environment; one that fails, or takes longer than `CLOSE_SECONDS`, is told of in one line."""
-    hurry = stopping()
-    seconds = 0.1 if hurry or name in _hung else CLOSE_SECONDS
+    stop_requested = stopping()
+    seconds = 0.1 if stop_requested or name in _hanging else CLOSE_SECONDS
     try:
         _within(seconds, close)
     except _TooLongError:
-        if not hurry:
-            _hung.add(name)
+        if not stop_requested:
+            _hanging.add(name)
             tell_once(f"{name} does not come back from close(): it is left as it is")
     except BaseException as error:
         if is_stop(error):
@@ -60,10 +60,10 @@ def _within(seconds: float, close: Callable[[], object]) -> None:
 def _alarm(seconds: float) -> Iterator[None]:
     """Raises _TooLongError in the main thread after some seconds: windows must be closed where they were opened."""
 
-    def ring(signum: int, frame: FrameType | None) -> NoReturn:
+    def raise_timeout(signum: int, frame: FrameType | None) -> NoReturn:
         raise _TooLongError
 
-    previous = signal.signal(signal.SIGALRM, ring)
+    previous = signal.signal(signal.SIGALRM, raise_timeout)
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)  # and again, for an environment that catches everything
     try:
         yield

@@ -17,10 +17,10 @@ import gymnasium as gym
 import numpy as np
 
 from agent.common.seeds import EpisodeSeeds
-from envs.aside import answer
 from envs.kinds import Env, Info, Wrapper
+from envs.shared_env import call_guarded
 
-_PAID = struct.Struct("d??").pack  # a reward, and the two ways to end
+_pack_outcome = struct.Struct("d??").pack  # a reward, and the two ways to end
 
 
 class Stretch(NamedTuple):
@@ -48,14 +48,14 @@ class Repeatable(Wrapper):
         self._space, self._code = env.action_space, action_code(int(env.action_space.n))
         self._first, self._shortest = int(env.action_space.start), shortest
         self._seeds: EpisodeSeeds | None = None
-        self._before(0)
+        self._set_stretch(0)
 
     def begin_episodes(self, seed: int, copy: int, number: int = 0) -> None:
         """The next reset begins stretch `number` of copy number `copy` of a run with this seed."""
         self._seeds = EpisodeSeeds(seed, copy)
-        self._before(number)
+        self._set_stretch(number)
 
-    def _before(self, number: int) -> None:
+    def _set_stretch(self, number: int) -> None:
         """Stands before the reset that begins stretch `number`."""
         self._number, self._ended, self._checksum, self._actions = number, True, 0, array(self._code)
         self._waiting = False  # for a step that only resets: a worker process does not know that the episode has ended
@@ -66,7 +66,7 @@ class Repeatable(Wrapper):
         if self._seeds is None:
             return self.env.reset(seed=seed, options=options)
         if not self._ended:  # somebody resets in the middle of an episode
-            self._before(self._number + 1)
+            self._set_stretch(self._number + 1)
         if not self._actions:
             seed = self._seeds(self._number)
         observation, info = self.env.reset(seed=seed, options=options)
@@ -81,39 +81,39 @@ class Repeatable(Wrapper):
         result = observation, reward, terminated, truncated, _ = self.env.step(action)
         if self._seeds is not None:
             self._actions.append(int(action) - self._first)
-            self._checksum = _with_ending(checksum(observation, self._checksum), reward, terminated, truncated)
+            self._checksum = _with_outcome(checksum(observation, self._checksum), reward, terminated, truncated)
             try:
                 self._ended = bool(terminated or truncated)
             except Exception:  # they are no truth values: others say so
                 return result
             if self._ended and len(self._actions) >= self._shortest:
-                self._before(self._number + 1)
+                self._set_stretch(self._number + 1)
         return result
 
-    def rests(self) -> bool:
+    def is_between_episodes(self) -> bool:
         """Whether it stands between two stretches: whatever is done to the environment now, the next begins anew."""
         return self._ended and not self._actions
 
-    def play_aside(self, env_id: str, name: str, *arguments: object) -> tuple[bool, Any]:
-        """Calls a method of the environment without taking it down, see envs.aside."""
-        return answer(self.env, env_id, name, *arguments)
+    def call_aside(self, env_id: str, name: str, *arguments: object) -> tuple[bool, Any]:
+        """Calls a method of the environment without taking it down, see envs.shared_env."""
+        return call_guarded(self.env, env_id, name, *arguments)
 
     def stretch(self) -> Stretch:
         """Where it stands."""
         return Stretch(self._number, self._ended, self._checksum, np.array(self._actions, dtype=self._code))
 
-    def come_back(self, to: Stretch) -> bool:
+    def return_to(self, target: Stretch) -> bool:
         """Goes to where it stood, and says whether it came there; if not, the next step begins a new stretch."""
-        self._before(to.number)
-        if len(to.actions) or not to.ended:
+        self._set_stretch(target.number)
+        if len(target.actions) or not target.ended:
             with suppress(Exception):  # of an environment that does not take these actions now
-                self._play(to.actions)
-        now = self.stretch()
-        came = now[:3] == to[:3] and len(now.actions) == len(to.actions)
-        if not came:
-            self._before(to.number + 1)
+                self._play(target.actions)
+        current = self.stretch()
+        succeeded = current[:3] == target[:3] and len(current.actions) == len(target.actions)
+        if not succeeded:
+            self._set_stretch(target.number + 1)
         self._waiting = self._ended
-        return came
+        return succeeded
 
     def _play(self, actions: np.ndarray) -> None:
         number = self._number
@@ -131,25 +131,25 @@ def action_code(actions: int) -> str:
     return "B" if actions <= 2**8 else "H" if actions <= 2**16 else "i"
 
 
-def checksum(shown: object, before: int = 0) -> int:
+def checksum(observation: object, initial: int = 0) -> int:
     """A checksum of an observation of any kind, after another one."""
-    if isinstance(shown, dict):
-        shown = tuple(shown.values())
-    if isinstance(shown, tuple):
-        for part in shown:
-            before = checksum(part, before)
-        return before
-    if isinstance(shown, str):
-        return zlib.crc32(shown.encode(), before)
-    values = np.ascontiguousarray(shown)
-    return before if values.dtype.hasobject else zlib.crc32(values.data, before)
+    if isinstance(observation, dict):
+        observation = tuple(observation.values())
+    if isinstance(observation, tuple):
+        for part in observation:
+            initial = checksum(part, initial)
+        return initial
+    if isinstance(observation, str):
+        return zlib.crc32(observation.encode(), initial)
+    values = np.ascontiguousarray(observation)
+    return initial if values.dtype.hasobject else zlib.crc32(values.data, initial)
 
 
-def _with_ending(before: int, reward: object, terminated: object, truncated: object) -> int:
+def _with_outcome(initial: int, reward: object, terminated: object, truncated: object) -> int:
     try:
-        return zlib.crc32(_PAID(reward, terminated, truncated), before)
+        return zlib.crc32(_pack_outcome(reward, terminated, truncated), initial)
     except (struct.error, TypeError, ValueError):  # no number: others will say so
-        return checksum((reward, terminated, truncated), before)
+        return checksum((reward, terminated, truncated), initial)
 
 
 # ---- many copies
@@ -169,10 +169,10 @@ class ActionLog:
     def add(self, actions: np.ndarray, keep: int) -> None:
         """Appends a row [E]; at least the `keep` rows before it stay."""
         if self._count == len(self._rows):
-            kept = self._rows[self._count - keep :].copy()
+            recent = self._rows[self._count - keep :].copy()
             if 2 * keep > len(self._rows):
                 self._rows = np.concatenate([self._rows, self._rows])
-            self._rows[:keep], self._count = kept, keep
+            self._rows[:keep], self._count = recent, keep
         self._rows[self._count] = actions
         self._count += 1
 
@@ -182,7 +182,7 @@ class ActionLog:
 
 
 @runtime_checkable
-class Repeats(Protocol):
+class RepeatableEnvs(Protocol):
     """What a vector class offers whose copies can be brought back to where they were."""
 
     def begin_episodes(self, seed: int, number: int = 0) -> None:
@@ -191,12 +191,12 @@ class Repeats(Protocol):
     def stretches(self) -> list[Stretch]:
         """Where each copy stands."""
 
-    def come_back(self, stretches: Sequence[Stretch]) -> list[bool]:
+    def return_to(self, stretches: Sequence[Stretch]) -> list[bool]:
         """Goes to where the copies stood; one that does not come there begins a new episode at the next step."""
 
 
 class RepeatableCopies:
-    """Makes a vector class of Repeatables one that `Repeats`."""
+    """Makes a vector class of Repeatables one that `RepeatableEnvs`."""
 
     num_envs: int
 
@@ -216,6 +216,6 @@ class RepeatableCopies:
         """See Repeats."""
         return self.call_each("stretch", [()] * self.num_envs)
 
-    def come_back(self, stretches: Sequence[Stretch]) -> list[bool]:
+    def return_to(self, stretches: Sequence[Stretch]) -> list[bool]:
         """See Repeats."""
-        return self.call_each("come_back", [(stretch,) for stretch in stretches])
+        return self.call_each("return_to", [(stretch,) for stretch in stretches])

@@ -19,9 +19,9 @@ from envs.kinds import Info, Wrapper
 
 def seed_global_generators(seed: int, copy: int = 0) -> None:
     """Seeds both from (seed, number of the copy that plays in this process)."""
-    words = np.random.SeedSequence(seed, spawn_key=(copy,)).generate_state(8, np.uint32)
-    np.random.seed(words[:4])
-    random.seed(words[4:].tobytes())
+    state = np.random.SeedSequence(seed, spawn_key=(copy,)).generate_state(8, np.uint32)
+    np.random.seed(state[:4])
+    random.seed(state[4:].tobytes())
 
 
 def state_of_global_generators() -> tuple[object, ...]:
@@ -31,7 +31,7 @@ def state_of_global_generators() -> tuple[object, ...]:
 
 
 @contextmanager
-def own_global_generators(seed: int) -> Iterator[None]:
+def temporary_global_seed(seed: int) -> Iterator[None]:
     """Seeds both for what is done inside, and lets them stand afterwards where they stood."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     seed_global_generators(seed)
@@ -43,7 +43,7 @@ def own_global_generators(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def apart(seed: int) -> Iterator[None]:
+def isolated(seed: int) -> Iterator[None]:
     """Plays an environment apart from whatever else this process does: with generators of its own, as above.
 
     An environment that changes the current folder changes it for itself alone.
@@ -53,7 +53,7 @@ def apart(seed: int) -> Iterator[None]:
     except OSError:  # it was deleted
         folder = None
     try:
-        with own_global_generators(seed):
+        with temporary_global_seed(seed):
             yield
     finally:
         if folder is not None:

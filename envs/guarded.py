@@ -6,7 +6,7 @@ from typing import Any
 
 from envs.failure import failed, is_stop
 from envs.kinds import Env, Info, Wrapper
-from envs.rules import admitted, number_of, truth_of, unpacked
+from envs.rules import as_bool, as_number, checked_observation, unpacked
 
 
 class Guarded(Wrapper):
@@ -26,14 +26,14 @@ class Guarded(Wrapper):
         """Begins an episode; info as it came."""
         with guarded(self.env_id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
-            return admitted(self._space, observation), info
+            return checked_observation(self._space, observation), info
 
     def step(self, action: object) -> tuple[Any, float, bool, bool, Info]:
         """One step; info as it came."""
         with guarded(self.env_id, "step"):
             observation, reward, terminated, truncated, info = unpacked("step", self.env.step(action))
-            ended = truth_of("terminated", terminated), truth_of("truncated", truncated)
-            return admitted(self._space, observation), number_of(reward), *ended, info
+            ended = as_bool("terminated", terminated), as_bool("truncated", truncated)
+            return checked_observation(self._space, observation), as_number(reward), *ended, info
 
     def render(self) -> Any:
         """A picture, or nothing."""
@@ -42,11 +42,11 @@ class Guarded(Wrapper):
 
 
 @contextmanager
-def guarded(env_id: str, place: str) -> Iterator[None]:
+def guarded(env_id: str, method: str) -> Iterator[None]:
     """Makes one sentence of whatever a call into an environment raises; Ctrl-C and a stop go through."""
     try:
         yield
     except BaseException as error:  # SystemExit too: an environment does not end a run
         if is_stop(error):
             raise
-        raise failed(env_id, place, error) from error
+        raise failed(env_id, method, error) from error

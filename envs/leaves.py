@@ -10,7 +10,7 @@ from gymnasium import spaces
 from agent.common.errors import plain
 from envs.failure import RuleError
 from envs.kinds import Space
-from envs.rules import admitted
+from envs.rules import checked_observation
 
 #: Spaces whose values are flattened to zeros and ones.
 ONE_HOT = (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
@@ -54,13 +54,13 @@ def length_of(leaf: Space) -> int:
 def flat_values(leaf: Space, values: Any) -> np.ndarray:
     """The values [E, …] of a leaf as [E, n]: `gymnasium.spaces.flatten` for all environments at once."""
     if isinstance(leaf, spaces.Text):
-        return np.stack([np.asarray(spaces.flatten(leaf, admitted(leaf, value))) for value in values])
+        return np.stack([np.asarray(spaces.flatten(leaf, checked_observation(leaf, value))) for value in values])
     array: np.ndarray = np.asarray(values)
     if isinstance(leaf, spaces.Discrete):
         return _one_hot(leaf, array, array - leaf.start, int(leaf.n))
     array = array.reshape(len(array), -1)
     if isinstance(leaf, spaces.MultiBinary) and array.max() > 1:
-        raise _outside(leaf, array)
+        raise _not_a_member(leaf, array)
     if not isinstance(leaf, spaces.MultiDiscrete):
         return array
     columns = zip((array - leaf.start.reshape(-1)).T, leaf.nvec.reshape(-1).tolist(), strict=True)
@@ -71,17 +71,17 @@ def _one_hot(leaf: Space, values: np.ndarray, index: np.ndarray, n: int) -> np.n
     """index [E], counted from 0 → bool [E, n]; `values` are what came of the leaf."""
     hot: np.ndarray = index[:, None] == np.arange(n)
     if np.count_nonzero(hot) != len(index):
-        raise _outside(leaf, values)
+        raise _not_a_member(leaf, values)
     return hot
 
 
-def _outside(leaf: Space, values: np.ndarray) -> RuleError:
+def _not_a_member(leaf: Space, values: np.ndarray) -> RuleError:
     """Says which of the values [E, …] is the first that is no member of its space."""
-    odd = next((value for value in values if not leaf.contains(value.reshape(leaf.shape))), values)
-    return RuleError(f"a state must lie in {leaf}, as observation_space says", plain(odd.tolist(), 80))
+    invalid = next((value for value in values if not leaf.contains(value.reshape(leaf.shape))), values)
+    return RuleError(f"a state must lie in {leaf}, as observation_space says", plain(invalid.tolist(), 80))
 
 
-def is_whole(leaf: Space) -> bool:
+def is_integral(leaf: Space) -> bool:
     """Whether its numbers are whole and their size means nothing by itself."""
     return not isinstance(leaf, ONE_HOT) and not np.issubdtype(leaf.dtype, np.floating)
 

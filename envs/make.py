@@ -14,12 +14,12 @@ from agent.common.observation import ObservationSpec
 from envs.actions import PlainActions
 from envs.atari import frame_stack
 from envs.bounds import check_bounds
-from envs.global_random import apart, state_of_global_generators
+from envs.global_random import isolated, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.kinds import Env, Space
-from envs.masks import AUTO, OFF, found_masks, in_info, observing_masks, with_masks
+from envs.masks import AUTO, OFF, known_mask_source, mask_source_in_info, with_masks, with_observed_masks
 from envs.observations import Observer
-from envs.observed_parts import Where, observer_for
+from envs.observed_parts import ChannelOption, observer_for
 from envs.packages import channels_of_package
 from envs.rules import check_space
 from envs.single import UnknownEnvironmentError, make_single
@@ -27,7 +27,7 @@ from envs.video import frames_per_second
 from envs.wrapping import BARE, Wrapping
 
 #: More than any environment has: a network gives a value for each.
-MOST_ACTIONS = 100_000
+MAX_ACTIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Task:
         Raises:
             UserError: where it cannot be made.
         """
-        made_of = self.id if spec is None else spec
-        around = self.wrapping, self.action_mask
-        env = make_single(made_of, self.kwargs, render_mode, False, self.time_limit, *around)
+        source = self.id if spec is None else spec
+        wrappers = self.wrapping, self.action_mask
+        env = make_single(source, self.kwargs, render_mode, False, self.time_limit, *wrappers)
         return PlainActions(env) if self.plain_actions else env
 
     def make_guarded(self, render_mode: str | None = None) -> Guarded:
@@ -97,7 +97,7 @@ def load_task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None = None,
-    channels: Where = "auto",
+    channels: ChannelOption = "auto",
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:
@@ -115,7 +115,7 @@ def load_task(
         UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
             breaks a rule of Gymnasium.
     """
-    with apart(0):
+    with isolated(0):
         env = make_single(env_id, kwargs, None, False, time_limit, wrapping, action_mask)
         try:
             return _task(env, env_id, kwargs, time_limit, channels, wrapping, action_mask)
@@ -140,18 +140,18 @@ def _task(
             f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
             "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
         )
-    if actions.n > MOST_ACTIONS:
-        raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
-    before, begun = state_of_global_generators(), None
+    if actions.n > MAX_ACTIONS:
+        raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MAX_ACTIONS:,}")
+    before, first_observation = state_of_global_generators(), None
     if action_mask == AUTO:
-        env, action_mask, begun = _find_masks(env, env_id)
+        env, action_mask, first_observation = _find_masks(env, env_id)
         observed = env.observation_space
     channels = channels_of_package(env_id) if channels == "auto" else channels
-    stack = 1 if wrapping.observes else frame_stack(env)
+    stack = 1 if wrapping.changes_observations else frame_stack(env)
     inner = observed.spaces[0] if action_mask != OFF and isinstance(observed, gym.spaces.Tuple) else observed
     observe = observer_for(env_id, inner, stack, channels, wrapping.frames)
     observe = observe if action_mask == OFF else with_masks(observe, observed, int(actions.n))
-    plain_actions = _first_step(Guarded(env, env_id), observe, actions, begun)
+    plain_actions = _first_step(Guarded(env, env_id), observe, actions, first_observation)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
         id=env_id,
@@ -183,21 +183,21 @@ def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
 
 def _find_masks(env: Env, env_id: str) -> tuple[Env, str, Any]:
     """What action_mask=auto stands for: the environment with its masks, their place, and what a reset gave, if any."""
-    if (found := found_masks(env)) is not None:
+    if (found := known_mask_source(env)) is not None:
         return env, found, None
     observation, info = Guarded(env, env_id).reset(seed=0)
-    found = in_info(info)
-    return observing_masks(env, found), found, observation if found == OFF else None
+    found = mask_source_in_info(info)
+    return with_observed_masks(env, found), found, observation if found == OFF else None
 
 
-def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, begun: Any) -> bool:
+def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, first_observation: Any) -> bool:
     """Plays a first step, which finds most of what breaks a rule.
 
     Args:
         env: the environment.
         observe: its observer.
         actions: its actions.
-        begun: the observation of its first reset; None where there was none.
+        first_observation: the observation of its first reset; None where there was none.
 
     Returns:
         Whether the environment takes only Python's own whole numbers as actions, and not NumPy's, which its action
@@ -206,7 +206,7 @@ def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, b
     action = np.dtype(actions.dtype).type(actions.start)
     plain_actions = False
     try:
-        _play(env, observe, action, begun)
+        _play(env, observe, action, first_observation)
     except UserError:
         with suppress(UserError):
             _play(env, observe, int(action))
@@ -216,8 +216,8 @@ def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, b
     return plain_actions
 
 
-def _play(env: Guarded, observe: Observer, action: Any, begun: Any = None) -> None:
-    observation = env.reset(seed=0)[0] if begun is None else begun
+def _play(env: Guarded, observe: Observer, action: Any, first_observation: Any = None) -> None:
+    observation = env.reset(seed=0)[0] if first_observation is None else first_observation
     observe(observe.stack([observation]))
     if observe.spec.mask:
         action = type(action)(action + observation[1].argmax())  # the first that is allowed
@@ -225,9 +225,9 @@ def _play(env: Guarded, observe: Observer, action: Any, begun: Any = None) -> No
     observe(observe.stack([observation]))
 
 
-def _threshold(named: object) -> float | None:
+def _threshold(value: object) -> float | None:
     """The return at which a task counts as solved, where that is a number."""
-    return float(named) if isinstance(named, int | float) and math.isfinite(named) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _render_modes(modes: object) -> tuple[str, ...]:
@@ -239,7 +239,7 @@ def load_saved_task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None = None,
-    channels: Where = "auto",
+    channels: ChannelOption = "auto",
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:

@@ -17,8 +17,8 @@ from envs.channels import Channels
 from envs.failure import RuleError, described
 from envs.kinds import Env, Info, Space, Wrapper
 from envs.observations import Observer
-from envs.parts import TAKEN, WithoutMask
-from envs.rules import are_truths
+from envs.parts import MASK_KEY, WithoutMask
+from envs.rules import are_booleans
 
 OFF, AUTO = "off", "auto"
 #: Where `auto` looks for masks, in infos and in observations.
@@ -42,17 +42,17 @@ def source_of(action_mask: str) -> tuple[str, str] | None:
     return place, key
 
 
-def in_observation(env: Env) -> str:
+def mask_source_in_observation(env: Env) -> str:
     """What `auto` stands for before the first reset: masks where the observations have a part for them, else `off`."""
     space = env.observation_space
     return f"observation.{KEY}" if isinstance(space, spaces.Dict) and KEY in space.spaces else OFF
 
 
-def found_masks(env: Env) -> str | None:
+def known_mask_source(env: Env) -> str | None:
     """What `auto` stands for in an environment that was made with it, as far as that is known before its first reset.
 
     Returns:
-        None where the info of a reset decides, see `in_info`.
+        None where the info of a reset decides, see `mask_source_in_info`.
     """
     while isinstance(env, gym.Wrapper):
         if isinstance(env, WithoutMask):
@@ -61,7 +61,7 @@ def found_masks(env: Env) -> str | None:
     return None
 
 
-def in_info(info: Any) -> str:
+def mask_source_in_info(info: Any) -> str:
     """What `auto` stands for where a reset gave this info."""
     return f"info.{KEY}" if isinstance(info, dict) and dict.get(info, KEY) is not None else OFF
 
@@ -97,15 +97,15 @@ class MaskObserved(Wrapper):
         return (observation, self._mask(info, bool(terminated))), reward, terminated, truncated, info
 
     def _mask(self, info: Any, terminated: bool) -> np.ndarray:
-        found = dict.get(info, self._key) if isinstance(info, dict) else None
+        value = dict.get(info, self._key) if isinstance(info, dict) else None
         rule = f"{self._name} must be a mask of {self._actions} truth values"
-        if found is None:
+        if value is None:
             if terminated:
                 return np.ones(self._actions, np.int8)
             raise RuleError(rule, "nothing at all")
-        array = np.asarray(found)
-        if array.shape != (self._actions,) or not are_truths(array):
-            raise RuleError(rule, described(found))
+        array = np.asarray(value)
+        if array.shape != (self._actions,) or not are_booleans(array):
+            raise RuleError(rule, described(value))
         mask: np.ndarray = array.astype(np.int8)
         if not mask.any():
             if not terminated:
@@ -114,7 +114,7 @@ class MaskObserved(Wrapper):
         return mask
 
 
-def observing_masks(env: Env, action_mask: str) -> Env:
+def with_observed_masks(env: Env, action_mask: str) -> Env:
     """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks.
 
     Masks that are a part of the observations must have been taken out of them by `WithoutMask`.
@@ -123,7 +123,7 @@ def observing_masks(env: Env, action_mask: str) -> Env:
     if source is None or not isinstance(env.action_space, spaces.Discrete):
         return env
     place, key = source
-    return MaskObserved(env, key if place == "info" else TAKEN, f"{place}[{key!r}]")
+    return MaskObserved(env, key if place == "info" else MASK_KEY, f"{place}[{key!r}]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ class MaskedObserver(Observer):
     inner: Observer | None = None  # of the observation
 
     @property
-    def plain(self) -> Observer:
+    def unmasked(self) -> Observer:
         """The observer of the observation without its mask."""
         assert self.inner is not None
         return self.inner
@@ -141,12 +141,12 @@ class MaskedObserver(Observer):
     @property
     def channels(self) -> Channels | None:
         """Where images have their channels."""
-        return self.plain.channels
+        return self.unmasked.channels
 
     def __call__(self, batch: Any) -> np.ndarray:
         """What E environments observe side by side, as rows of bytes [E, n]."""
         observation, masks = batch
-        return self._masking.pack(self.plain(observation), np.asarray(masks))
+        return self._masking.pack(self.unmasked(observation), np.asarray(masks))
 
     @cached_property
     def _masking(self) -> Masking:
@@ -154,7 +154,7 @@ class MaskedObserver(Observer):
 
     def description(self) -> dict[str, Any]:
         """What a saved agent says of its observations: also of how many actions they have masks."""
-        return {**self.plain.description(), "mask": self.spec.mask}
+        return {**self.unmasked.description(), "mask": self.spec.mask}
 
 
 def with_masks(observe: Observer, space: Space, actions: int) -> MaskedObserver:

@@ -52,9 +52,13 @@ class GuardedVector(EnvsWrapper):
     def _check(self, observation: object) -> None:
         space = self.single_observation_space
         if isinstance(space, gym.spaces.Box):
-            wanted = (self.num_envs, *space.shape)
-            if not isinstance(observation, np.ndarray) or observation.shape != wanted or observation.dtype.kind == "O":
-                raise RuleError(f"observations must be an array of shape {wanted}", described(observation))
+            expected = (self.num_envs, *space.shape)
+            if (
+                not isinstance(observation, np.ndarray)
+                or observation.shape != expected
+                or observation.dtype.kind == "O"
+            ):
+                raise RuleError(f"observations must be an array of shape {expected}", described(observation))
 
 
 def _life_lost(info: object, count: int) -> dict[str, object]:
@@ -63,13 +67,13 @@ def _life_lost(info: object, count: int) -> dict[str, object]:
     return {"life_lost": lost} if isinstance(lost, np.ndarray) and lost.shape == (count,) else {}
 
 
-def _form(space: Space) -> tuple[object, ...]:
+def _signature(space: Space) -> tuple[object, ...]:
     return type(space), space.shape, space.dtype, getattr(space, "n", None)
 
 
 def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
     """Raises a UserError where copies side by side have other spaces than one of them alone."""
     pairs = (("observation", envs.single_observation_space, space), ("action", envs.single_action_space, actions))
-    for name, found, wanted in pairs:
-        if _form(found) != _form(wanted):
-            raise broken(env_id, RuleError(f"every copy must have the {name} space {wanted}", str(found)))
+    for name, found, expected in pairs:
+        if _signature(found) != _signature(expected):
+            raise broken(env_id, RuleError(f"every copy must have the {name} space {expected}", str(found)))

@@ -19,16 +19,16 @@ from agent.common.observation import ObservationSpec
 from envs.channels import SMALLEST_SIDE, Channels, channels_of
 from envs.failure import RuleError, broken
 from envs.kinds import Space
-from envs.leaves import ONE_HOT, bounds_of, flat_values, is_flat, is_whole, leaves_of, length_of, values_of
+from envs.leaves import ONE_HOT, bounds_of, flat_values, is_flat, is_integral, leaves_of, length_of, values_of
 from envs.parts import named_parts
 
 #: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.
 WIDEST_RANGE = 2.0**16
 
 #: Numbers of which a saved agent holds a list; a description has its limits.
-LISTED = 10_000
+MAX_LISTED = 10_000
 #: The most components of a vector: ten million weights for each neuron of a first layer.
-LONGEST = 10_000_000
+MAX_LENGTH = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Observer:
     env_id: str = ""  # for what is said of observations that are none
 
     @property
-    def plain(self) -> "Observer":
+    def unmasked(self) -> "Observer":
         """The observer without masks of actions: this one."""
         return self
 
@@ -80,7 +80,7 @@ class Observer:
     def description(self) -> dict[str, Any]:
         """What a saved agent says of its observations, as plain data: of very long vectors a checksum."""
         plain = [
-            None if x is None else x.tolist() if x.size <= LISTED else sha256(x.tobytes()).hexdigest()
+            None if x is None else x.tolist() if x.size <= MAX_LISTED else sha256(x.tobytes()).hexdigest()
             for x in (self.shift, self.scale)
         ]
         spec = self.spec
@@ -118,38 +118,46 @@ def observer_of(
         UserError: where its observations have no fixed length, or none at all, or where its channels cannot be told.
     """
     if isinstance(space, spaces.Box) and has_bounds(frame := _frame(space, frames)):
-        where = channels_of(env_id, frame.shape, channels) if len(frame.shape) == 3 else None
-        if where is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
-            observer = _image_observer(env_id, frame, stack, where)
+        side = channels_of(env_id, frame.shape, channels) if len(frame.shape) == 3 else None
+        if side is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
+            observer = _image_observer(env_id, frame, stack, side)
             return observer if frames == 1 else _stacked(observer, space, frames)
     if channels in ("first", "last"):
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     leaves = list(leaves_of(space))
     if not all(is_flat(leaf) for leaf in leaves):
         raise UserError(_refusal(env_id, space))
-    if (length := sum(length_of(leaf) for leaf in leaves)) > LONGEST:
-        raise UserError(f"{env_id} has observations of {length:,} numbers: the most that are supported are {LONGEST:,}")
+    if (length := sum(length_of(leaf) for leaf in leaves)) > MAX_LENGTH:
+        raise UserError(
+            f"{env_id} has observations of {length:,} numbers: the most that are supported are {MAX_LENGTH:,}"
+        )
     bounds = [bounds_of(leaf) for leaf in leaves]
     low, high = (np.concatenate([pair[i] for pair in bounds]) if bounds else np.empty(0) for i in (0, 1))
     if not len(low):
         raise UserError(f"{env_id} has observations {space}: there is nothing in them")
     binary = all(isinstance(leaf, ONE_HOT) or leaf.dtype == np.bool_ for leaf in leaves)
-    whole = np.concatenate([np.full(len(pair[0]), is_whole(leaf)) for leaf, pair in zip(leaves, bounds, strict=True)])
-    shift, scale = _stretch(low, high, whole)
+    integral = np.concatenate(
+        [np.full(len(pair[0]), is_integral(leaf)) for leaf, pair in zip(leaves, bounds, strict=True)]
+    )
+    shift, scale = _rescaling(low, high, integral)
     spec = ObservationSpec((len(low),), "bool" if binary else "float32")
     stretched = bool(shift.any() or (scale != 1.0).any())
-    moved = stretched and not binary
-    return Observer(space, spec, shift if moved else None, scale if moved else None, env_id=env_id)
+    rescaled = stretched and not binary
+    return Observer(space, spec, shift if rescaled else None, scale if rescaled else None, env_id=env_id)
 
 
 def _refusal(env_id: str, space: Space) -> str:
     """The sentence for observations that no network can take: names the part to blame, and what leaves it out."""
-    fit = {name: all(map(is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
-    kept, odd = ([name for name in fit if fit[name] is wanted] for wanted in (True, False))
-    if not kept:
+    is_supported = {name: all(map(is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
+    supported, unsupported = (
+        [name for name in is_supported if is_supported[name] is wanted] for wanted in (True, False)
+    )
+    if not supported:
         return f"{env_id} has observations {space}: their length is not fixed, so no network can take them"
-    names = " and ".join(f"{name!r} ({plain(named_parts(space)[name], 80)})" for name in odd)
-    return f"{env_id} observes {names}, which no network can take: env.observation=[{','.join(kept)}] leaves it out"
+    names = " and ".join(f"{name!r} ({plain(named_parts(space)[name], 80)})" for name in unsupported)
+    return (
+        f"{env_id} observes {names}, which no network can take: env.observation=[{','.join(supported)}] leaves it out"
+    )
 
 
 def _frame(space: spaces.Box, frames: int) -> spaces.Box:
@@ -188,7 +196,7 @@ def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channe
     return Observer(space, ObservationSpec(shape), shift, scale, axes, env_id)
 
 
-def _stretch(low: np.ndarray, high: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rescaling(low: np.ndarray, high: np.ndarray, integral: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shift and scale [n] that stretch the components narrower than [−1, 1] to it and leave the others alone.
 
     MountainCar's velocity stays within ±0.07: unstretched, a network with unit-scale weights would hardly see it.
@@ -196,6 +204,6 @@ def _stretch(low: np.ndarray, high: np.ndarray, whole: np.ndarray) -> tuple[np.n
     """
     with np.errstate(over="ignore", invalid="ignore"):  # some bounds are the largest float, or infinite
         width = high - low
-    narrow = (width > 0) & (width < np.where(whole, WIDEST_RANGE, 2.0))
+    narrow = (width > 0) & (width < np.where(integral, WIDEST_RANGE, 2.0))
     low, width = np.where(narrow, low, 0.0), np.where(narrow, width, 2.0)
     return np.where(narrow, low + width / 2, 0.0), 2.0 / width

@@ -19,7 +19,7 @@ from envs.observations import Observer, has_bounds, observer_of
 from envs.parts import named_parts
 
 #: Where images have their channels; `flat`: there are no images, as in versions that made vectors of everything.
-Where = Channels | Literal["auto", "older", "flat"]
+ChannelOption = Channels | Literal["auto", "older", "flat"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,12 @@ class PartsObserver(Observer):
     observers: tuple[Observer, ...] = ()  # of the parts, of one frame, those of float32 first
     leaves: tuple[tuple[int, ...], ...] = ()  # of each part: which leaves it is made of
     frames: int = 1
-    said: Channels | None = None  # where a person said that the channels are
+    requested_channels: Channels | None = None  # where a person said that the channels are
 
     @property
     def channels(self) -> Channels | None:
         """Where a person said that images have their channels."""
-        return self.said
+        return self.requested_channels
 
     def __call__(self, batch: object) -> np.ndarray:
         """What E environments observe side by side, as rows of bytes [E, n]."""
@@ -42,14 +42,14 @@ class PartsObserver(Observer):
         rows = len(values[0]) * self.frames
         if self.frames > 1:
             values = [value.reshape(rows, *value.shape[2:]) for value in values]
-        out = np.zeros((rows, self.spec.stored_shape[0]), np.uint8)
+        encoded = np.zeros((rows, self.spec.stored_shape[0]), np.uint8)
         start = 0
         for observe, leaves, end in zip(self.observers, self.leaves, self.spec.ends, strict=True):
-            taken = tuple(values[leaf] for leaf in leaves)
-            part = observe(taken if isinstance(observe.space, spaces.Tuple) else taken[0])
-            out[:, start:end] = part.reshape(rows, -1).view(np.uint8)
+            values_of_part = tuple(values[leaf] for leaf in leaves)
+            part = observe(values_of_part if isinstance(observe.space, spaces.Tuple) else values_of_part[0])
+            encoded[:, start:end] = part.reshape(rows, -1).view(np.uint8)
             start = end
-        return out.reshape(-1, self.spec.shape[0])
+        return encoded.reshape(-1, self.spec.shape[0])
 
     def description(self) -> dict[str, object]:
         """What a saved agent says of its observations: the parts by themselves too."""
@@ -57,24 +57,26 @@ class PartsObserver(Observer):
         return {"shape": list(self.spec.shape), "stack": self.frames, "parts": parts}
 
 
-def observer_for(env_id: str, space: Space, stack: int = 1, channels: Where = "auto", frames: int = 1) -> Observer:
+def observer_for(
+    env_id: str, space: Space, stack: int = 1, channels: ChannelOption = "auto", frames: int = 1
+) -> Observer:
     """How to observe an environment; see `observer_of`.
 
     Raises:
         UserError: where no network can take its observations.
     """
-    plain = "auto" if channels == "flat" else channels
+    box_channels = "auto" if channels == "flat" else channels
     if channels in ("flat", "older") or not isinstance(space, spaces.Dict | spaces.Tuple):
-        return observer_of(env_id, space, stack, plain, frames)
+        return observer_of(env_id, space, stack, box_channels, frames)
     leaves = [_one_frame(leaf, frames) for leaf in leaves_of(space)]
-    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, plain)]
+    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, box_channels)]
     if not images:
-        return observer_of(env_id, space, stack, plain, frames)
+        return observer_of(env_id, space, stack, box_channels, frames)
     rest = [i for i in range(len(leaves)) if i not in images]
-    observer_of(env_id, _whole(space, images, leaves))  # refuses what no network can take, by name
+    observer_of(env_id, _with_small_images(space, images, leaves))  # refuses what no network can take, by name
     if any(leaf is None for leaf in leaves):
         raise UserError(f"{env_id} observes stacks of parts that cannot be stacked: keep others with env.observation")
-    return _observer(env_id, space, leaves, images, rest, plain, frames)
+    return _observer(env_id, space, leaves, images, rest, box_channels, frames)
 
 
 def image_parts(observe: Observer) -> tuple[str, ...]:
@@ -92,16 +94,16 @@ def image_parts(observe: Observer) -> tuple[str, ...]:
 
 def without_part(observe: Observer) -> tuple[tuple[str, ...], ObservationSpec] | None:
     """The parts of a Dict or Tuple without the one that takes the most memory, and their form; None for others."""
-    there = named_parts(observe.space)
-    if not isinstance(observe, PartsObserver) or len(there) < 2 or observe.frames > 1:
+    available = named_parts(observe.space)
+    if not isinstance(observe, PartsObserver) or len(available) < 2 or observe.frames > 1:
         return None
-    kept = [tuple(name for name in there if name != left) for left in there]
+    kept = [tuple(name for name in available if name != removed) for removed in available]
     forms = []
     for names in kept:
-        parts = [there[name] for name in names]
+        parts = [available[name] for name in names]
         forms.append(observer_for(observe.env_id, parts[0] if len(parts) == 1 else spaces.Tuple(parts)).spec)
-    least = min(range(len(forms)), key=lambda i: forms[i].stored_bytes)
-    return kept[least], forms[least]
+    smallest = min(range(len(forms)), key=lambda i: forms[i].stored_bytes)
+    return kept[smallest], forms[smallest]
 
 
 def _observer(
@@ -113,20 +115,20 @@ def _observer(
     channels: Any,
     frames: int,
 ) -> PartsObserver:
-    found: list[tuple[Observer, tuple[int, ...]]] = []
+    observers_and_leaves: list[tuple[Observer, tuple[int, ...]]] = []
     for i in images:
         leaf = leaves[i]
         assert leaf is not None
-        where: Any = channels if len(leaf.shape or ()) == 3 else "auto"
-        found.append((observer_of(env_id, leaf, channels=where), (i,)))
+        leaf_channels: Any = channels if len(leaf.shape or ()) == 3 else "auto"
+        observers_and_leaves.append((observer_of(env_id, leaf, channels=leaf_channels), (i,)))
     if rest:
         vector = spaces.Tuple([leaf for i in rest if (leaf := leaves[i]) is not None])
-        found.append((observer_of(env_id, vector), tuple(rest)))
-    found.sort(key=lambda pair: pair[0].spec.dtype != "float32")  # the order is kept among equals
-    observers, parts = zip(*found, strict=True)
+        observers_and_leaves.append((observer_of(env_id, vector), tuple(rest)))
+    observers_and_leaves.sort(key=lambda pair: pair[0].spec.dtype != "float32")  # the order is kept among equals
+    observers, parts = zip(*observers_and_leaves, strict=True)
     spec = packed([observe.spec for observe in observers], frames)
-    said = channels if channels in ("first", "last") else None
-    return PartsObserver(space, spec, None, None, (), env_id, observers, parts, frames, said)
+    requested_channels = channels if channels in ("first", "last") else None
+    return PartsObserver(space, spec, None, None, (), env_id, observers, parts, frames, requested_channels)
 
 
 def _is_image(env_id: str, leaf: Space, channels: Any) -> bool:
@@ -153,7 +155,7 @@ def _one_frame(leaf: Space, frames: int) -> Space | None:
     return None
 
 
-def _whole(space: Space, images: Sequence[int], leaves: Sequence[object]) -> Space:
+def _with_small_images(space: Space, images: Sequence[int], leaves: Sequence[object]) -> Space:
     """The space without the length of its images, which would be too long a vector."""
     count = iter(range(len(leaves)))
 

@@ -10,19 +10,19 @@ import gymnasium as gym
 import numpy as np
 
 from agent.common.seeds import environment_seeds
-from envs.episodes import Repeats, Stretch, action_code
+from envs.episodes import RepeatableEnvs, Stretch, action_code
 from envs.kinds import Envs
 
 #: The attributes that are the whole state, beside `np_random`, of vector classes that do not name them themselves.
 STATE_ATTRIBUTES = {"gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv": ("state", "steps", "prev_done")}
 
 #: Episodes and steps that no run reaches.
-MOST = 2**40
+MAX_COUNT = 2**40
 
 
 def begin(envs: Envs, seed: int, step: int = 0) -> object:
     """The first observations of a run with this seed, or of new episodes with which one goes on at `step`."""
-    if isinstance(envs, Repeats):
+    if isinstance(envs, RepeatableEnvs):
         envs.begin_episodes(seed, step)  # no copy has begun as many
         return envs.reset()[0]
     (first,) = environment_seeds(seed, "environments", 1, step)
@@ -31,7 +31,7 @@ def begin(envs: Envs, seed: int, step: int = 0) -> object:
 
 def saved(envs: Envs) -> dict[str, object] | None:
     """What a checkpoint keeps of the episodes under way; None where nothing can bring them back."""
-    if isinstance(envs, Repeats):
+    if isinstance(envs, RepeatableEnvs):
         columns = zip(*envs.stretches(), strict=True)
         numbers, ended, checksums, actions = (list(column) for column in columns)
         return {
@@ -60,11 +60,11 @@ def restore(envs: Envs, seed: int, state: dict[str, Any] | None) -> np.ndarray |
         return None
     if not isinstance(state, dict):
         raise ValueError(f"episodes that are a {type(state).__name__}")
-    if isinstance(envs, Repeats):
+    if isinstance(envs, RepeatableEnvs):
         if "numbers" not in state:
             return None
         envs.begin_episodes(seed)
-        return np.array(envs.come_back(_stretches(envs, state)))
+        return np.array(envs.return_to(_stretches(envs, state)))
     names, attributes = _state_attributes(envs), state.get("attributes")
     if names is None or not isinstance(attributes, dict) or names != tuple(attributes):
         return None
@@ -79,16 +79,16 @@ def restore(envs: Envs, seed: int, state: dict[str, Any] | None) -> np.ndarray |
     return np.ones(envs.num_envs, dtype=bool)
 
 
-def checked(name: str, given: Any, like: np.ndarray) -> np.ndarray:
+def checked(name: str, value: Any, expected: np.ndarray) -> np.ndarray:
     """An array of a checkpoint, which must be of the kind of another one.
 
     Raises:
         ValueError: where it is not.
     """
-    kind = getattr(given, "shape", None), getattr(given, "dtype", type(given).__name__)
-    if kind != (like.shape, like.dtype):
-        raise ValueError(f"{name} of {kind[0]} {kind[1]}, expected {like.shape} {like.dtype}")
-    array: np.ndarray = given
+    kind = getattr(value, "shape", None), getattr(value, "dtype", type(value).__name__)
+    if kind != (expected.shape, expected.dtype):
+        raise ValueError(f"{name} of {kind[0]} {kind[1]}, expected {expected.shape} {expected.dtype}")
+    array: np.ndarray = value
     return array
 
 
@@ -102,13 +102,13 @@ def _state_attributes(envs: Envs) -> tuple[str, ...] | None:
 
 def _stretches(envs: Envs, state: dict[str, object]) -> list[Stretch]:
     """What `saved` was made of; a state may be a stranger's."""
-    space, whole = envs.single_action_space, np.zeros(envs.num_envs, dtype=np.int64)
+    space, integers = envs.single_action_space, np.zeros(envs.num_envs, dtype=np.int64)
     assert isinstance(space, gym.spaces.Discrete)
     numbers, checksums, lengths = (
-        checked(name, state.get(name), whole) for name in ("numbers", "checksums", "lengths")
+        checked(name, state.get(name), integers) for name in ("numbers", "checksums", "lengths")
     )
-    ended, actions = checked("ended", state.get("ended"), whole > 0), state.get("actions")
-    if (numbers < 0).any() or (lengths < 0).any() or (numbers > MOST).any() or (lengths > MOST).any():
+    ended, actions = checked("ended", state.get("ended"), integers > 0), state.get("actions")
+    if (numbers < 0).any() or (lengths < 0).any() or (numbers > MAX_COUNT).any() or (lengths > MAX_COUNT).any():
         raise ValueError("episodes of negative numbers, or too many")
     if getattr(actions, "shape", None) != (int(lengths.sum()),):
         raise ValueError("actions of the episodes that are not as many as there were")

@@ -12,10 +12,10 @@ from envs.atari import EMULATOR, Atari, is_played_as_in_the_papers
 from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.kinds import Env
-from envs.masks import AUTO, OFF, in_observation, observing_masks, source_of
+from envs.masks import AUTO, OFF, mask_source_in_observation, source_of, with_observed_masks
 from envs.minatar import MinAtar, is_minatar
 from envs.packages import register
-from envs.parts import put_on
+from envs.parts import wrap
 from envs.wrapping import BARE, Wrapping
 
 
@@ -58,7 +58,7 @@ def make_single(
             elif is_minatar(made.spec):
                 made = MinAtar(made)
             made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
-            return guard_close(_around(made, wrapping, action_mask, env_id), env_id)
+            return guard_close(_wrapped(made, wrapping, action_mask, env_id), env_id)
         except UserError:
             raise
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
@@ -72,15 +72,15 @@ def make_single(
             raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
 
 
-def _around(env: Env, wrapping: Wrapping, action_mask: str, env_id: str) -> Env:
+def _wrapped(env: Env, wrapping: Wrapping, action_mask: str, env_id: str) -> Env:
     """The environment with its wrappers and its masks."""
-    action_mask = in_observation(env) if action_mask == AUTO else action_mask
+    action_mask = mask_source_in_observation(env) if action_mask == AUTO else action_mask
     source = source_of(action_mask)
     part = source[1] if source is not None and source[0] == "observation" else None
-    return observing_masks(put_on(env, wrapping, env_id, part), action_mask)
+    return with_observed_masks(wrap(env, wrapping, env_id, part), action_mask)
 
 
 def _nearest_ids(env_id: str) -> str:
     by_lower = {known.lower(): known for known in gym.registry}
-    close = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.5)
-    return f"; the nearest are {', '.join(by_lower[name] for name in close)}" if close else ""
+    nearest = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.5)
+    return f"; the nearest are {', '.join(by_lower[name] for name in nearest)}" if nearest else ""

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from agent.common.errors import UserError, words_of
 from envs.atari import is_played_as_in_the_papers
-from envs.atari_vector import KNOWN, STRETCH, AtariVector
+from envs.atari_vector import STRETCH_STEPS, SUPPORTED_KWARGS, AtariVector
 from envs.episodes import Repeatable
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
@@ -30,7 +30,7 @@ NATIVE_FROM = 4
 #: The same of Atari's games, in C++: 0.38 ms of CPU a step, against 0.46 one by one and 0.8 in processes.
 ATARI_FROM = 2
 #: Where vector classes come from that need no checks.
-TRUSTED = ("gymnasium.", "envs.")
+TRUSTED_MODULES = ("gymnasium.", "envs.")
 
 
 def make_vector(
@@ -54,8 +54,8 @@ def make_vector(
     obstacle = _obstacle(task)
     if vectorization == "native" and obstacle is not None:
         raise UserError(f"{task.id} has no vector class of its own{obstacle}: use env.vectorization=sync or async")
-    enough = ATARI_FROM if is_played_as_in_the_papers(gym.spec(task.id), task.kwargs) else NATIVE_FROM
-    if vectorization == "native" or (vectorization == "auto" and obstacle is None and num_envs >= enough):
+    native_from = ATARI_FROM if is_played_as_in_the_papers(gym.spec(task.id), task.kwargs) else NATIVE_FROM
+    if vectorization == "native" or (vectorization == "auto" and obstacle is None and num_envs >= native_from):
         envs = _make_native(task, num_envs)
     elif vectorization == "async":
         processes = [_Maker(gym.spec(task.id), task, seed, copy, render_mode) for copy in range(num_envs)]
@@ -99,10 +99,10 @@ def _obstacle(task: Task) -> str | None:
     if task.action_mask != OFF:
         return " with env.action_mask"
     if task.wrapping != BARE and (spec.vector_entry_point is not None or is_played_as_in_the_papers(spec, task.kwargs)):
-        return f" with {task.wrapping.first}"
+        return f" with {task.wrapping.first_option}"
     if is_played_as_in_the_papers(spec, task.kwargs):
-        others = sorted(task.kwargs.keys() - KNOWN)
-        return f" that knows env.kwargs.{others[0]}" if others else None
+        unsupported = sorted(task.kwargs.keys() - SUPPORTED_KWARGS)
+        return f" that knows env.kwargs.{unsupported[0]}" if unsupported else None
     if spec.vector_entry_point is None or spec.namespace in ("phys2d", "ALE"):  # which needs JAX; frames of one's own
         return ""
     return None if task.time_limit is None else " with env.time_limit"
@@ -122,26 +122,26 @@ def _make_native(task: Task, num_envs: int) -> Envs:
             "use env.vectorization=sync",
             authors_lines(error),
         ) from error
-    return made if type(made).__module__.startswith(TRUSTED) else GuardedVector(made, task.id)
+    return made if type(made).__module__.startswith(TRUSTED_MODULES) else GuardedVector(made, task.id)
 
 
 def _make_copy(
     task: Task,
     spec: gym.envs.registration.EnvSpec | None = None,
-    alone: bool = False,
+    own_process: bool = False,
     render_mode: str | None = None,
 ) -> Repeatable:
     """A copy of the task, made by its id or by its spec, which can be brought back to where it was.
 
     It is without Gymnasium's wrapper that looks at each step whether there was a reset: 0.2 µs, and there always was.
     """
-    made = outer = task.make(render_mode, spec)
+    made = wrapper = task.make(render_mode, spec)
     emulator = made.spec is not None and str(made.spec.entry_point).startswith("ale_py")
-    while isinstance(outer, gym.Wrapper):
-        if isinstance(outer.env, gym.wrappers.OrderEnforcing):
-            outer.env = outer.env.env
-        outer = outer.env
-    return Repeatable(SeedsGlobalGenerators(made) if alone else made, STRETCH if emulator else 0)
+    while isinstance(wrapper, gym.Wrapper):
+        if isinstance(wrapper.env, gym.wrappers.OrderEnforcing):
+            wrapper.env = wrapper.env.env
+        wrapper = wrapper.env
+    return Repeatable(SeedsGlobalGenerators(made) if own_process else made, STRETCH_STEPS if emulator else 0)
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,25 @@ from numpy.typing import NDArray
 from agent.common.errors import UserError
 from agent.common.files import could_not_write, make_folder, new_file
 
-USUAL_FPS, FASTEST = 30, 1_000
+DEFAULT_FPS, MAX_FPS = 30, 1_000
 GIF_MAX_FPS = 25  # beyond it a GIF only grows: viewers slow very short delays down
 GIF_COLORS = 128
 MAX_BYTES = 512 << 20  # of a film: frames lie in memory until they are written; of 600 × 400 pixels these are 746
-TINY, WIDTH = 32, 160  # pixels: what is smaller than the one, as MinAtar's 10 × 10, is enlarged to the other
+MIN_SIDE, ENLARGED_SIDE = (
+    32,
+    160,
+)  # pixels: what is smaller than the one, as MinAtar's 10 × 10, is enlarged to the other
 
 Frame = NDArray[np.uint8]
 
 
-def frames_per_second(named: Any) -> int:
-    """The speed that an environment names for its films, from 1 to `FASTEST`; `USUAL_FPS` where that is no speed."""
+def frames_per_second(value: Any) -> int:
+    """The speed that an environment names for its films, from 1 to `MAX_FPS`; `DEFAULT_FPS` where that is no speed."""
     try:
-        fps = float(named)
+        fps = float(value)
     except (TypeError, ValueError, OverflowError):
-        return USUAL_FPS
-    return max(1, min(round(fps), FASTEST)) if math.isfinite(fps) and fps > 0.0 else USUAL_FPS
+        return DEFAULT_FPS
+    return max(1, min(round(fps), MAX_FPS)) if math.isfinite(fps) and fps > 0.0 else DEFAULT_FPS
 
 
 class Film:
@@ -102,12 +105,12 @@ def as_frame(image: object) -> Frame:
     if np.issubdtype(array.dtype, np.floating) and array.size and array.min() >= 0.0 and array.max() <= 1.0:
         frame = (array * 255.0).round().astype(np.uint8)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-        found = "nothing" if image is None else f"{list(array.shape)} of {array.dtype}"
-        raise UserError(f"a frame must be a picture [height, width, 3] of uint8, not {found}")
-    if max(frame.shape[:2]) >= TINY:
+        description = "nothing" if image is None else f"{list(array.shape)} of {array.dtype}"
+        raise UserError(f"a frame must be a picture [height, width, 3] of uint8, not {description}")
+    if max(frame.shape[:2]) >= MIN_SIDE:
         return frame
-    times = WIDTH // max(frame.shape[:2])
-    return frame.repeat(times, axis=0).repeat(times, axis=1)
+    ends = ENLARGED_SIDE // max(frame.shape[:2])
+    return frame.repeat(ends, axis=0).repeat(ends, axis=1)
 
 
 def _has_ffmpeg() -> bool:
@@ -152,9 +155,9 @@ def _read_mp4(path: Path) -> tuple[list[Frame], int]:
     import imageio_ffmpeg
 
     reader = imageio_ffmpeg.read_frames(str(path))
-    about = next(reader)
-    width, height = about["size"]
-    return [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader], max(1, round(about["fps"]))
+    metadata = next(reader)
+    width, height = metadata["size"]
+    return [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader], max(1, round(metadata["fps"]))
 
 
 def _write_gif(frames: Sequence[Frame], file: Path | BytesIO, fps: int) -> None:
@@ -164,9 +167,9 @@ def _write_gif(frames: Sequence[Frame], file: Path | BytesIO, fps: int) -> None:
     # One palette, of pixels from all over the video: no flicker, and five times as fast as one per frame.
     sample = np.concatenate([frame[::2, ::2] for frame in frames[:: -(-len(frames) // 16)]])
     palette = Image.fromarray(sample).quantize(GIF_COLORS)
-    shown = frames[::stride]
-    images = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in shown)
+    kept_frames = frames[::stride]
+    images = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in kept_frames)
     # Delays are whole centiseconds, so each is the distance between rounded times: the error never adds up.
-    times = [round(100 * stride * i / fps) for i in range(len(shown) + 1)]
-    delays = [10 * (end - start) for start, end in pairwise(times)]
+    ends = [round(100 * stride * i / fps) for i in range(len(kept_frames) + 1)]
+    delays = [10 * (end - start) for start, end in pairwise(ends)]
     next(images).save(file, "GIF", save_all=True, append_images=images, duration=delays, loop=0)

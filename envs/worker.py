@@ -52,11 +52,11 @@ def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer:
     for connection in inherited:
         connection.close()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the trainer is gone, and nobody is to be told
-        env = _answer(pipe, _made, copy)
+        env = _answer(pipe, _make, copy)
         while env is not None:
             command, arguments = pipe.recv()
             if command == "close":
-                pipe.send((True, _closed(env)))
+                pipe.send((True, _close(env)))
                 return
             _answer(pipe, _COMMANDS[command], copy, env, *arguments)
 
@@ -73,7 +73,7 @@ def _answer(pipe: Connection, call: Callable[..., object], copy: Copy, *argument
     return result
 
 
-def _closed(env: Env) -> str | None:
+def _close(env: Env) -> str | None:
     """Closes the environment, and gives the line that this has to tell; the trainer tells it once for all copies."""
     lines: list[str] = []
     tell_through(lines.append)
@@ -81,7 +81,7 @@ def _closed(env: Env) -> str | None:
     return lines[0] if lines else None
 
 
-def _made(copy: Copy) -> Env:
+def _make(copy: Copy) -> Env:
     env = copy.make()
     for name, space in (("observation_space", copy.space), ("action_space", copy.actions)):
         with guarded(copy.env_id, name):

@@ -142,7 +142,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told = list[str]()
     tell_through(told.append)
     monkeypatch.setattr(closing, "CLOSE_SECONDS", 0.3)
-    monkeypatch.setattr(closing, "_hung", set())
+    monkeypatch.setattr(closing, "_hanging", set())
     return told
 
 

@@ -193,7 +193,7 @@ def test_an_actor_that_is_killed_hangs_or_fails_is_made_anew(nodes: Any, fresh: 
     assert not faults.is_alive(), "not all went wrong"
     check(tmp_path, fresh, outcome)
     assert metric(tmp_path, "collect/restarts")[-1] == 3.0
-    assert sum(state_of(tmp_path)["collector"]["incarnations"]) == 3 + 3, "of the next crew"
+    assert sum(state_of(tmp_path)["collector"]["incarnations"]) == 3 + 3, "of the next actors"
 
 
 def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
@@ -256,7 +256,7 @@ def keeper_of(pid: int) -> tuple[str, Path] | None:
     """The mark and the folder of the Ray that a trainer has started."""
     for child in psutil.Process(pid).children():
         words = child.cmdline()
-        if len(words) > 3 and words[-3].endswith("keeper.py"):
+        if len(words) > 3 and words[-3].endswith("reaper.py"):
             return words[-2], Path(words[-1])
     return None
 
@@ -269,7 +269,7 @@ def listens_on(processes: list[psutil.Process]) -> set[str]:
 
 @pytest.mark.parametrize("ending", ["done", "SIGINT", "SIGKILL"])
 def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_path: Path, ending: str) -> None:
-    from agent.running.distributed.keeper import marked
+    from agent.running.distributed.reaper import marked
 
     steps = 3_000 if ending == "done" else 10**7
     options = ("collect=ray", "collect.actors=2", "num_envs=4", f"steps={steps}", "eval.episodes=0", "log.every=200")

@@ -14,7 +14,7 @@ from hub_server import Hub, hub
 
 from agent.common.errors import UserError
 from agent.records.saved_agent import FILE_NAME
-from agent.running.fetching import MAX_BYTES, checked_repo, fetched
+from agent.running.fetching import MAX_BYTES, checked_repo, fetch
 
 pytest.importorskip("huggingface_hub", reason="needs the extra hub")
 
@@ -186,7 +186,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Any = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else found(name))
     with pytest.raises(UserError, match=r"pip install 'noisy-dqn\[hub\]'"):
-        fetched(f"hub:{REPO}")
+        fetch(f"hub:{REPO}")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ RESERVED: dict[str, set[str]] = {
             "agent.running.distributed.chunk",
             "agent.running.distributed.collector",
             "envs.actions",
-            "envs.aside",
+            "envs.shared_env",
             "envs.batches",
             "envs.closing",
             "envs.episodes",

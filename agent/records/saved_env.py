@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.texts import printable
-from envs.bounds import largest
+from envs.bounds import max_magnitude
 from envs.wrapping import wrapping_of
 
 FILE_NAME = "agent.safetensors"
@@ -59,7 +59,7 @@ def _check_arguments(name: str, kwargs: object, path: Path) -> None:
         if not _is_plain(value):
             plain = "a number, a truth value or a short plain text"
             raise refused(path, f"its environment's {key!r} is {short(value)}, not {plain}")
-        if not isinstance(value, str) and not abs(value) <= (most := largest(key)):
+        if not isinstance(value, str) and not abs(value) <= (most := max_magnitude(key)):
             raise refused(path, f"its environment's {key!r} is {short(value)}, where {most:,} is the most")
 
 

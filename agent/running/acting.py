@@ -13,7 +13,7 @@ from agent.running.fetching import agent_file
 from agent.running.player import Player, load_player
 from envs.batches import first_leaf, is_batch
 from envs.masks import source_of
-from envs.rules import are_truths
+from envs.rules import are_booleans
 
 
 class LoadedAgent:
@@ -47,13 +47,13 @@ class LoadedAgent:
         Raises:
             ValueError: the shape of the observation is neither; the mask is no such array, or allows no action.
         """
-        observation, own = self._without_mask(observation)
-        values, batched = self._values(observation)
-        if (mask := own if mask is None else mask) is not None:
-            allowed = _checked_mask(mask, tuple(values.shape) if batched else tuple(values.shape[1:]))
+        observation, observed_mask = self._without_mask(observation)
+        values, is_batched = self._values(observation)
+        if (mask := observed_mask if mask is None else mask) is not None:
+            allowed = _checked_mask(mask, tuple(values.shape) if is_batched else tuple(values.shape[1:]))
             values = values.masked_fill(~torch.from_numpy(allowed).to(values.device), -torch.inf)
         actions = self._task.to_environment(greedy(values).cpu().numpy())
-        return actions if batched else actions[0]
+        return actions if is_batched else actions[0]
 
     def q_values(self, observation: object) -> np.ndarray:
         """The value of every action, float64 [actions], or [n, actions] for a batch of n observations.
@@ -61,8 +61,8 @@ class LoadedAgent:
         Raises:
             ValueError: the observation's shape is not the environment's.
         """
-        values, batched = self._values(self._without_mask(observation)[0])
-        return values.cpu().numpy() if batched else values[0].cpu().numpy()
+        values, is_batched = self._values(self._without_mask(observation)[0])
+        return values.cpu().numpy() if is_batched else values[0].cpu().numpy()
 
     def _without_mask(self, observation: object) -> tuple[object, object]:
         """An observation without the part that is its mask, and that part; None where there is no such part."""
@@ -70,24 +70,24 @@ class LoadedAgent:
         if source is None or source[0] == "info" or wrapping.wraps or not isinstance(observation, Mapping):
             return observation, None
         mask = source[1]
-        kept = [name for name in wrapping.parts or observation if name != mask]
-        rest = {name: observation[name] for name in kept}
-        return rest[kept[0]] if len(kept) == 1 else rest, observation.get(mask)
+        names = [name for name in wrapping.parts or observation if name != mask]
+        parts = {name: observation[name] for name in names}
+        return parts[names[0]] if len(names) == 1 else parts, observation.get(mask)
 
     def _values(self, observation: object) -> tuple[torch.Tensor, bool]:
         """The values [n, actions], and whether the observation was a batch."""
         observe = self._task.observe
         if self._masked:  # where a mask is given, `act` applies it
             one = (observation, np.ones(self._task.actions, np.int8))
-            batched = is_batch(observe.plain.space, observation)
-            if batched:
-                count = len(first_leaf(observe.plain.space, observation))
+            is_batched = is_batch(observe.unmasked.space, observation)
+            if is_batched:
+                count = len(first_leaf(observe.unmasked.space, observation))
                 observation = (observation, np.ones((count, self._task.actions), np.int8))
-            array = observe(observation if batched else observe.stack([one]))
+            array = observe(observation if is_batched else observe.stack([one]))
         else:
-            batched = is_batch(observe.space, observation)
-            array = observe(observation if batched else observe.stack([observation]))
-        return self._policy.q_values(array, [0] * len(array)), batched
+            is_batched = is_batch(observe.space, observation)
+            array = observe(observation if is_batched else observe.stack([observation]))
+        return self._policy.q_values(array, [0] * len(array)), is_batched
 
     def __repr__(self) -> str:
         return f"LoadedAgent({self.env_id!r}, {str(self.path)!r})"
@@ -102,7 +102,7 @@ def _checked_mask(mask: object, shape: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(mask)
     if array.shape != shape:
         raise ValueError(f"the mask has shape {array.shape}: it needs {shape}, one truth value for each action")
-    if not are_truths(array):
+    if not are_booleans(array):
         raise ValueError("the mask holds other values than True and False, or 1 and 0")
     allowed: np.ndarray = array.astype(bool)
     if not allowed.any(axis=-1).all():

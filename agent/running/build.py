@@ -24,10 +24,10 @@ from agent.replay.rings import AnyRings, PrioritisedRings, Rings
 from agent.running.filming import draw_into_memory
 from agent.running.remedies import remedies
 from agent.running.resources import check_replay_memory, threads_for_numpy
-from envs.aside import Aside
 from envs.episodes import RepeatableCopies
 from envs.kinds import Envs
 from envs.make import Task
+from envs.shared_env import SharedEnv
 from envs.vector import make_vector
 
 
@@ -45,15 +45,15 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
     return DQN(network, config.agent, task.actions, config.seed, device, plan.policy, plan.gradient), plan
 
 
-def build_player(config: TrainConfig, task: Task, initialised_by: int) -> DQN:
+def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
     """An agent that only acts, on the CPU, whose parameters others will give it.
 
     Args:
         config: its own; `seed` is of its exploration.
         task: what it plays.
-        initialised_by: the seed of the first parameters, and of what is never learned, as fixed priors.
+        parameter_seed: the seed of the first parameters, and of what is never learned, as fixed priors.
     """
-    generator = torch_generator(initialised_by, "initialisation")
+    generator = torch_generator(parameter_seed, "initialisation")
     network = build_network(config.agent, task.observation, task.actions, generator)
     plan = Plan(numpy_policy=config.backend != "torch" and NumpyNetwork.fits(network))
     return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy)
@@ -74,12 +74,12 @@ def build_tracker(
         UserError: where something that was asked for cannot be reported to.
     """
     step, state = begun if begun is not None else (0, {})
-    also = []
+    sinks = []
     if config.tensorboard:
-        whole = state.get("config", {}).get("tensorboard", False) and has_event_files(home)
-        anew = step if state.get("evaluation_due") else step + 1
-        also.append(EventFiles(home, console, None if begun is None else anew if whole else 0))
-    return Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"), also)
+        continues = state.get("config", {}).get("tensorboard", False) and has_event_files(home)
+        first_step = step if state.get("evaluation_due") else step + 1
+        sinks.append(EventFiles(home, console, None if begun is None else first_step if continues else 0))
+    return Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"), sinks)
 
 
 def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRings:
@@ -103,19 +103,19 @@ def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRi
 def build_replay(config: TrainConfig, task: Task, device: torch.device, plan: Plan) -> Replay:
     """The replay, where the config puts it, if it fits."""
     agent, sizes = config.agent, (config.agent.replay_size, config.num_envs, task.observation)
-    where = device if agent.replay_device == "auto" else torch.device("cpu")
-    if agent.priority.enabled and where.type == "mps":
-        where = torch.device("cpu")  # priorities are float64, which Apple's GPU does not have
-    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": where}
-    options["compiled"] = plan.compile(agent.batch_size, where)
-    _check_memory(config, task, [sizes], where)
+    replay_device = device if agent.replay_device == "auto" else torch.device("cpu")
+    if agent.priority.enabled and replay_device.type == "mps":
+        replay_device = torch.device("cpu")  # priorities are float64, which Apple's GPU does not have
+    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": replay_device}
+    options["compiled"] = plan.compile(agent.batch_size, replay_device)
+    _check_memory(config, task, [sizes], replay_device)
     if agent.priority.enabled:
         return PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
     return Replay(*sizes, **options)
 
 
 def _check_memory(
-    config: TrainConfig, task: Task, sizes: Sequence[tuple[int, int, ObservationSpec]], where: torch.device
+    config: TrainConfig, task: Task, sizes: Sequence[tuple[int, int, ObservationSpec]], replay_device: torch.device
 ) -> None:
     """Refuses replays of these sizes (transitions, environments, observation) that do not fit together."""
     bytes_of = prioritised_bytes if config.agent.priority.enabled else required_bytes
@@ -124,7 +124,7 @@ def _check_memory(
         capacity = config.agent.replay_size
         return remedies(task, capacity, lambda size, form: bytes_of(size, config.num_envs, form), free)
 
-    check_replay_memory(sum(bytes_of(*size) for size in sizes), where, smaller)
+    check_replay_memory(sum(bytes_of(*size) for size in sizes), replay_device, smaller)
 
 
 def build_envs(config: TrainConfig, task: Task) -> Envs:
@@ -132,13 +132,13 @@ def build_envs(config: TrainConfig, task: Task) -> Envs:
     vectorization, share = config.env.vectorization, config.eval.share
     if share and vectorization == "auto":
         vectorization = "sync"  # copies that can be played one by one
-    draws = share and config.eval.video and task.renders
-    if draws:
+    films = share and config.eval.video and task.renders
+    if films:
         draw_into_memory()
-    return make_vector(task, config.num_envs, vectorization, config.seed, "rgb_array" if draws else None)
+    return make_vector(task, config.num_envs, vectorization, config.seed, "rgb_array" if films else None)
 
 
-def aside_of(config: TrainConfig, task: Task, envs: Envs) -> Aside | None:
+def shared_env_of(config: TrainConfig, task: Task, envs: Envs) -> SharedEnv | None:
     """The copy of the training's environment in which evaluations are played, if they are."""
     if not config.eval.share:
         return None
@@ -147,4 +147,4 @@ def aside_of(config: TrainConfig, task: Task, envs: Envs) -> Aside | None:
             f"eval.share=true plays in one copy by itself, which the vector class of {task.id} has not: "
             "use env.vectorization=sync or async"
         )
-    return Aside(envs, task.id)
+    return SharedEnv(envs, task.id)

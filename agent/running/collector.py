@@ -12,15 +12,15 @@ from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
 from agent.replay.rings import AnyReplay
-from agent.running.beside import Elsewhere
+from agent.running.background import EvaluationWorker
 from envs import resuming
-from envs.episodes import Repeats
+from envs.episodes import RepeatableEnvs
 from envs.kinds import Envs
 from envs.make import Task
 from envs.vector import begin_step
 
 #: Steps of an episode from which on it takes so long to play them again that a person should know of it.
-LONG = 10_000
+LONG_EPISODE = 10_000
 
 
 class AnyCollector(Protocol):
@@ -37,7 +37,7 @@ class AnyCollector(Protocol):
     def receive(self, arrived: Callable[[], None] | None = None) -> None:
         """Waits for steps that have begun, calls `arrived`, and stores and counts them."""
 
-    def elsewhere(self) -> Elsewhere | None:
+    def evaluation_worker(self) -> EvaluationWorker | None:
         """Who plays evaluations while training goes on; None: nobody, and training waits for them."""
 
     def metrics(self) -> dict[str, float]:
@@ -77,7 +77,7 @@ class Collector:
         self.config, self.task, self.envs = config, task, envs
         self.agent, self.replay, self.tracker = agent, replay, tracker
         self.step = 0  # transitions so far
-        self._told = False  # whether the console has said that the task reports no lost lives
+        self._warned_of_lives = False  # whether the console has said that the task reports no lost lives
         self._action = np.zeros(envs.num_envs, dtype=np.int64)
         self._result: Callable[[], tuple[Any, ...]] | None = None  # waits for the step that is under way
         self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
@@ -113,12 +113,12 @@ class Collector:
         if arrived is not None:
             arrived()
         self._observation = self.task.observe(next_observation)
-        stored = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
+        stored_reward = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
         life_lost = self._life_lost(info) if self.config.env.life_loss else None
-        self.replay.add(self._action, stored, terminated, truncated, self._observation, life_lost)
+        self.replay.add(self._action, stored_reward, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
 
-    def elsewhere(self) -> Elsewhere | None:
+    def evaluation_worker(self) -> EvaluationWorker | None:
         """Nobody."""
         return None
 
@@ -153,52 +153,54 @@ class Collector:
         if state is None:
             self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, step))
             self.replay.begin(self._observation)
-            self._tell(len(self._begins), "its checkpoint is of a version that began new episodes")
+            self._report_new_episodes(len(self._begins), "its checkpoint is of a version that began new episodes")
             return
         if not isinstance(state, dict):
             raise ValueError(f"episodes that are a {type(state).__name__}")
         for name in ("observation", "begins", "resets", "returns", "lengths"):
             setattr(self, f"_{name}", resuming.checked(name, state.get(name), getattr(self, f"_{name}")).copy())
-        if (steps := int(self._lengths.max())) >= LONG:
+        if (steps := int(self._lengths.max())) >= LONG_EPISODE:
             self.tracker.console.line(f"playing the episodes under way again: the longest has {steps:,} steps")
         restored = resuming.restore(self.envs, self.config.seed, state.get("episodes"))
         if restored is None:
-            self._begin_anew()
+            self._restart_all()
         elif not restored.all():
-            self._cut(~restored & ~self._resets)
-            self._tell(int(np.count_nonzero(~restored)), "played again, it does not show what it has shown before")
+            self._truncate(~restored & ~self._resets)
+            self._report_new_episodes(
+                int(np.count_nonzero(~restored)), "played again, it does not show what it has shown before"
+            )
 
-    def _cut(self, copies: np.ndarray) -> None:
+    def _truncate(self, copies: np.ndarray) -> None:
         """Ends the episodes of some environments, bool [E], as truncations: the next step only resets these."""
         self.replay.cut(copies)
         self._resets = self._resets | copies
         self._begins = self._begins & ~copies
         self._returns[copies], self._lengths[copies] = 0.0, -1
 
-    def _begin_anew(self) -> None:
+    def _restart_all(self) -> None:
         """Ends all episodes as truncations and begins others, where the vector class cannot bring them back."""
         count = len(self._begins)
-        self._cut(np.ones(count, dtype=bool))
+        self._truncate(np.ones(count, dtype=bool))
         self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, self.step))
         zeros = np.zeros(count)
         self.replay.add(zeros, zeros, zeros > 0, zeros > 0, self._observation)  # the row that only resets
         self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
-        failed = isinstance(self.envs, Repeats)  # which brings back whatever was saved
-        why = "its vector class cannot bring them back: env.vectorization=sync or async can"
-        self._tell(count, "they were left in the middle of a step" if failed else why)
+        interrupted = isinstance(self.envs, RepeatableEnvs)  # which brings back whatever was saved
+        reason = "its vector class cannot bring them back: env.vectorization=sync or async can"
+        self._report_new_episodes(count, "they were left in the middle of a step" if interrupted else reason)
 
-    def _tell(self, count: int, why: str) -> None:
+    def _report_new_episodes(self, count: int, reason: str) -> None:
         self.tracker.console.line(
-            f"{self.task.id} begins new episodes in {count} of {len(self._begins)} copies ({why}): the run can be gone "
-            "on with, but is not bit-equal to one that was never stopped"
+            f"{self.task.id} begins new episodes in {count} of {len(self._begins)} copies ({reason}): the run can be "
+            "gone on with, but is not bit-equal to one that was never stopped"
         )
 
     def _life_lost(self, info: dict[str, Any]) -> np.ndarray | None:
         """Which environments [E] lost a life; the console says once if the task reports none."""
         lost: np.ndarray | None = info.get("life_lost")
-        if lost is None and not self._told and not self._resets.all():  # a reset tells nothing
+        if lost is None and not self._warned_of_lives and not self._resets.all():  # a reset tells nothing
             self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} does not tell of lost lives")
-            self._told = True
+            self._warned_of_lives = True
         return None if lost is None else lost.astype(bool)  # None, from environments that said nothing this time: False
 
     def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:

@@ -40,7 +40,7 @@ def end(
             draw_and_upload(config, task, home, tracker)
     except Stopped:
         pass
-    tell(outcome, config, folder, home, tracker, imports)
+    report(outcome, config, folder, home, tracker, imports)
     try:
         with interrupt.droppable():
             tracker.finish(interrupt.exit_code or int(outcome.failure is not None))
@@ -68,21 +68,21 @@ def agents_in(folder: Path) -> dict[str, Path]:
     return {which: path for which, path in agents.items() if path.exists()}
 
 
-def tell(
+def report(
     outcome: Outcome, config: TrainConfig, folder: Path, home: Path, tracker: Tracker, imports: Sequence[str]
 ) -> None:
     """Says how the run ended, where everything is, and how to go on."""
-    agents, say = agents_in(home), tracker.console.line
+    agents, print_line = agents_in(home), tracker.console.line
     if (ending := _ending(outcome, config, folder, imports)) is not None:
-        say(ending)
+        print_line(ending)
     if agents:
-        say(f"agents:    {' and '.join(str(folder / which) for which in agents)}")
+        print_line(f"agents:    {' and '.join(str(folder / which) for which in agents)}")
     if (home / CURVE).exists():
-        say(f"curve:     {folder / CURVE}")
-    say("\n".join(f"dashboard: {shown_at}" for shown_at in (tracker.dashboard, *tracker.dashboards)))
+        print_line(f"curve:     {folder / CURVE}")
+    print_line("\n".join(f"dashboard: {address}" for address in (tracker.dashboard, *tracker.dashboards)))
     if agents:
         overrides = [quote_override("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
-        say(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
+        print_line(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
 
 
 def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequence[str]) -> str | None:

@@ -17,7 +17,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
-from envs.global_random import apart
+from envs.global_random import isolated
 from envs.kinds import Env
 from envs.make import Task
 
@@ -57,7 +57,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Played:
+class EvaluationResults:
     """One evaluation of an agent: by its mean network, by its noisy one where that is played, and perhaps a film."""
 
     mean: Evaluation
@@ -119,7 +119,7 @@ def play(
     policy: Policy,
     seeds: Sequence[int],
     task: Task,
-    look: Callable[[Env], None] | None = None,
+    on_step: Callable[[Env], None] | None = None,
     stop: Callable[[], bool] = never,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
@@ -132,21 +132,21 @@ def play(
         policy: actions for observations [n, *shape] of the episodes with given indices.
         seeds: one per episode.
         task: what the environments are.
-        look: called with the first environment after each of its resets and steps.
+        on_step: called with the first environment after each of its resets and steps.
         stop: asked before each step; True ends it without a result.
 
     Raises:
         Stopped: where `stop` said so.
     """
-    playing = _Playing(envs, seeds, task, look)
-    while playing.running:
+    running = _Episodes(envs, seeds, task, on_step)
+    while running.running:
         if stop():
             raise Stopped
-        playing.step(policy(playing.observations(), list(playing.running.values())))
-    return Evaluation(tuple(playing.returns), tuple(playing.lengths))
+        running.step(policy(running.observations(), list(running.running.values())))
+    return Evaluation(tuple(running.returns), tuple(running.lengths))
 
 
-class _Playing:
+class _Episodes:
     """The episodes that `play` plays; its arguments are described there."""
 
     def __init__(
@@ -154,9 +154,9 @@ class _Playing:
         envs: Sequence[Env],
         seeds: Sequence[int],
         task: Task,
-        look: Callable[[Env], None] | None,
+        on_step: Callable[[Env], None] | None,
     ) -> None:
-        self._envs, self._seeds, self._task, self._look = envs, seeds, task, look
+        self._envs, self._seeds, self._task, self._on_step = envs, seeds, task, on_step
         self.returns, self.lengths = [0.0] * len(seeds), [0] * len(seeds)
         self.running: dict[int, int] = {}  # environment → episode
         self._observations: dict[int, Any] = {}
@@ -181,19 +181,19 @@ class _Playing:
         if (episode := next(self._waiting, None)) is not None:
             self.running[slot] = episode
             self._observations[slot], _ = self._envs[slot].reset(seed=self._seeds[episode])
-            self._show(slot)
+            self._notify(slot)
 
     def _step_one(self, slot: int, episode: int, action: np.generic) -> bool:
         """Steps one environment, and says whether its episode ended."""
         self._observations[slot], reward, terminated, truncated, _ = self._envs[slot].step(action)
         self.returns[episode] += float(reward)
         self.lengths[episode] += 1
-        self._show(slot)
+        self._notify(slot)
         return bool(terminated or truncated or self.lengths[episode] >= EPISODE_CAP)
 
-    def _show(self, slot: int) -> None:
-        if slot == 0 and self._look is not None:
-            self._look(self._envs[0])
+    def _notify(self, slot: int) -> None:
+        if slot == 0 and self._on_step is not None:
+            self._on_step(self._envs[0])
 
 
 def metrics_of(result: Evaluation, statistics: Mapping[str, Any], task: Task) -> dict[str, float]:
@@ -239,9 +239,9 @@ def evaluate(
     Raises:
         Stopped: where `stop` said so.
     """
-    with apart(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
+    with isolated(seeds[0]), ExitStack() as stack:  # of training's own nothing is used up
         envs: list[Env] = [] if env is None else [env]
         for _ in range(min(num_envs, len(seeds)) if env is None else 0):
             envs.append(task.make_guarded())
-            opened.callback(envs[-1].close)
+            stack.callback(envs[-1].close)
         return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task, stop=stop)

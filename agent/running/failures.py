@@ -8,7 +8,7 @@ from agent.records.checkpoint import latest_checkpoint
 from envs.failure import BrokenEnvironmentError
 
 #: This package and torch: an error that they raise is not the environment's.
-_OURS = Path(__file__).resolve().parents[1]
+_AGENT_FOLDER = Path(__file__).resolve().parents[1]
 
 
 class EnvironmentFailedError(UserError):
@@ -21,7 +21,7 @@ def is_environments_own(error: BaseException) -> bool:
     if not frames or isinstance(error, BrokenEnvironmentError):
         return True
     innermost = Path(frames[-1].filename)
-    return not innermost.is_relative_to(_OURS) and "torch" not in innermost.parts
+    return not innermost.is_relative_to(_AGENT_FOLDER) and "torch" not in innermost.parts
 
 
 def environment_failed(error: BaseException, name: str, step: int, saved: str) -> EnvironmentFailedError:
@@ -32,31 +32,31 @@ def environment_failed(error: BaseException, name: str, step: int, saved: str) -
     if isinstance(error, UserError):
         return EnvironmentFailedError(f"{error}; training stopped at step {step}: mend it; {saved}", error.detail)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
-    place = f", in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    return EnvironmentFailedError(f"{name} failed at step {step} ({words_of(error)}{place}): mend it; {saved}")
+    location = f", in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return EnvironmentFailedError(f"{name} failed at step {step} ({words_of(error)}{location}): mend it; {saved}")
 
 
 def _is_foreign(filename: str) -> bool:
     """Whether a file is neither of this project nor of Gymnasium, which only pass on what an environment raises."""
     path = Path(filename)
-    ours = any(path.is_relative_to(folder) for folder in (_OURS, _OURS.parent / "envs"))
-    return not ours and "gymnasium" not in path.parts and path.is_file()
+    in_project = any(path.is_relative_to(folder) for folder in (_AGENT_FOLDER, _AGENT_FOLDER.parent / "envs"))
+    return not in_project and "gymnasium" not in path.parts and path.is_file()
 
 
-def not_finite(error: Exception, step: int, name: str, given: str | None, folder: "Folder") -> UserError:
+def not_finite(error: Exception, step: int, name: str, source: str | None, folder: "Folder") -> UserError:
     """The sentence for numbers that are not finite.
 
     Args:
         error: says which.
         step: of the run.
         name: of the environment.
-        given: what it gave that is not finite, if anything.
+        source: what it gave that is not finite, if anything.
         folder: of the run.
     """
-    good = latest_checkpoint(folder.path)
-    where = f"the last good checkpoint is {folder.shown(good)}" if good else "there is no checkpoint yet"
-    if given:
-        reason = f"{given} that {name} gave are NaN or infinite: mend the environment; {where}"
+    latest = latest_checkpoint(folder.path)
+    where = f"the last good checkpoint is {folder.shown(latest)}" if latest else "there is no checkpoint yet"
+    if source:
+        reason = f"{source} that {name} gave are NaN or infinite: mend the environment; {where}"
     else:
         reason = f"{error}; {where}; a lower agent.lr or agent.max_grad_norm often helps"
     return UserError(f"training stopped at step {step} because {reason}")
@@ -70,13 +70,13 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self._shown, self.path = path, path.absolute()
+        self._as_named, self.path = path, path.absolute()
         self._identity: tuple[int, int] | None = None
 
     def open(self) -> None:
         """Makes it where it is not there, and remembers which one it is."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._identity = self._now()
+        self._identity = self._current_identity()
 
     def check(self) -> None:
         """Compares it with the one that was opened.
@@ -84,20 +84,20 @@ class Folder:
         Raises:
             UserError: where it was deleted or moved, or replaced by another one.
         """
-        if self._identity is not None and self._now() != self._identity:
+        if self._identity is not None and self._current_identity() != self._identity:
             raise UserError(
-                f"{self._shown} was deleted or moved while the run wrote to it: what it held is not written again, and "
-                "the run ends; start a new one"
+                f"{self._as_named} was deleted or moved while the run wrote to it: what it held is not written again, "
+                "and the run ends; start a new one"
             )
 
     def __str__(self) -> str:
-        return str(self._shown)
+        return str(self._as_named)
 
     def shown(self, inside: Path) -> Path:
         """A path inside it as the person at the command line named it."""
-        return self._shown / inside.relative_to(self.path)
+        return self._as_named / inside.relative_to(self.path)
 
-    def _now(self) -> tuple[int, int] | None:
+    def _current_identity(self) -> tuple[int, int] | None:
         try:
             status = self.path.stat()
         except OSError:

@@ -30,10 +30,10 @@ def agent_file(path: str | Path, which: Which) -> Path:
     Raises:
         UserError: there is none.
     """
-    return fetched(str(path)) if is_remote(path) else find_agent(Path(path), which)
+    return fetch(str(path)) if is_remote(path) else find_agent(Path(path), which)
 
 
-def fetched(name: str) -> Path:
+def fetch(name: str) -> Path:
     """The agent's file in the Hub's own cache on this machine, brought there where it is missing or an older one.
 
     Args:
@@ -44,35 +44,35 @@ def fetched(name: str) -> Path:
     """
     repo = checked_repo(name.removeprefix(PREFIX), name)
     hub: Any = library(name)
-    with _told(name):
+    with _one_sentence_errors(name):
         try:
-            found = hub.get_hf_file_metadata(hub.hf_hub_url(repo, FILE_NAME))
+            metadata = hub.get_hf_file_metadata(hub.hf_hub_url(repo, FILE_NAME))
         except hub.errors.HfHubHTTPError:
             raise
         except Exception:  # no network
-            kept = _kept(hub, repo)
-            if kept is None:
+            cached = _cached(hub, repo)
+            if cached is None:
                 raise
             print(f"{name}: the Hub cannot be reached; its copy on this machine plays", file=sys.stderr)
-            return kept
-        if found.size is None or found.size > MAX_BYTES:
-            raise UserError(f"{name} has {found.size or 0:,} bytes, and at most {MAX_BYTES:,} are fetched")
-        return Path(hub.hf_hub_download(repo, FILE_NAME, revision=found.commit_hash))
+            return cached
+        if metadata.size is None or metadata.size > MAX_BYTES:
+            raise UserError(f"{name} has {metadata.size or 0:,} bytes, and at most {MAX_BYTES:,} are fetched")
+        return Path(hub.hf_hub_download(repo, FILE_NAME, revision=metadata.commit_hash))
 
 
-def _kept(hub: Any, repo: str) -> Path | None:
+def _cached(hub: Any, repo: str) -> Path | None:
     """The newest copy in the Hub's cache, whose folders hold a repository's commits one by one."""
     snapshots = Path(hub.constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots"
     return max(snapshots.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def brought(name: str) -> Path:
+def copy_from_hub(name: str) -> Path:
     """A copy of the agent's file below runs/hub/, where results may be written beside it.
 
     Raises:
-        UserError: as `fetched`; or the folder cannot be written.
+        UserError: as `fetch`; or the folder cannot be written.
     """
-    file, copy = fetched(name), RUNS / "hub" / name.removeprefix(PREFIX) / FILE_NAME
+    file, copy = fetch(name), RUNS / "hub" / name.removeprefix(PREFIX) / FILE_NAME
     try:
         data = read_plain(file, MAX_BYTES)
     except OSError as error:
@@ -87,7 +87,7 @@ def own_file(path: str, which: Which) -> Path:
     Raises:
         UserError: there is none.
     """
-    return brought(path) if is_remote(path) else find_agent(Path(path), which)
+    return copy_from_hub(path) if is_remote(path) else find_agent(Path(path), which)
 
 
 def checked_repo(repo: str, option: str) -> str:
@@ -122,7 +122,7 @@ def library(option: str) -> Any:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _one_sentence_errors(name: str) -> Iterator[None]:
     """Words the library's errors as one sentence."""
     from huggingface_hub import errors
 
@@ -142,11 +142,12 @@ def _told(name: str) -> Iterator[None]:
         raise UserError(f"{name} holds no {FILE_NAME}: it was not shared by share.py to=hub") from error
     except Exception as error:  # whatever the network, the server or the disk does
         raise UserError(
-            f"{name} could not be fetched ({short(error)}): check the network, or download {FILE_NAME} from its page"
+            f"{name} could not be fetched ({short_reason(error)}): check the network, or download "
+            f"{FILE_NAME} from its page"
         ) from error
 
 
-def short(error: BaseException) -> str:
+def short_reason(error: BaseException) -> str:
     """An error's name and the first line of its words, on one line."""
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first:.120}" if first else type(error).__name__

@@ -14,7 +14,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
 from agent.running.failures import Folder
-from envs.global_random import apart
+from envs.global_random import isolated
 from envs.kinds import Env, Wrapper
 from envs.make import Task
 from envs.video import Film
@@ -25,7 +25,7 @@ def draw_into_memory() -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
-def record(
+def record_film(
     task: Task,
     network: QNetwork,
     seeds: Sequence[int],
@@ -54,14 +54,14 @@ def record(
     screen = os.environ["SDL_VIDEODRIVER"] != "dummy"
     advice = "leave the video out" + (", or unset SDL_VIDEODRIVER, which asks for a screen" if screen else "")
 
-    def look(env: Env) -> None:
+    def on_step(env: Env) -> None:
         if not film.full:
-            with _refused(f"{task.id} cannot be filmed", advice):
+            with _drawing_errors(f"{task.id} cannot be filmed", advice):
                 film.add(env.render())
 
-    opened = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
-    with apart(seeds[0]), opened as played:
-        result = play([played], EvaluationPolicy(network, noise, seeds), seeds, task, look, stop)
+    context = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
+    with isolated(seeds[0]), context as filmed_env:
+        result = play([filmed_env], EvaluationPolicy(network, noise, seeds), seeds, task, on_step, stop)
     return film.frames, result
 
 
@@ -76,7 +76,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: where the task cannot be shown, or there is no screen.
     """
-    with apart(seeds[0]), closing(task.make_guarded("human")) as env:
+    with isolated(seeds[0]), closing(task.make_guarded("human")) as env:
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
 
 
@@ -85,17 +85,17 @@ class _Window(Wrapper):
 
     def __init__(self, env: Env, name: str) -> None:
         super().__init__(env)
-        self._failed = f"{name} cannot be shown", "leave render=human out; video=true needs no screen"
+        self._problem_and_advice = f"{name} cannot be shown", "leave render=human out; video=true needs no screen"
 
     def reset(self, **options: Any) -> Any:
-        with _refused(*self._failed):
+        with _drawing_errors(*self._problem_and_advice):
             result = self.env.reset(**options)
             if (driver := _invisible_driver()) is not None:
                 raise UserError(f"there is no screen: pygame draws into memory, by its driver {driver!r}")
             return result
 
     def step(self, action: object) -> Any:
-        with _refused(*self._failed):
+        with _drawing_errors(*self._problem_and_advice):
             return self.env.step(action)
 
 
@@ -109,10 +109,10 @@ def _invisible_driver() -> str | None:
 
 
 @contextmanager
-def _refused(what: str, advice: str) -> Iterator[None]:
+def _drawing_errors(problem: str, advice: str) -> Iterator[None]:
     """Makes a sentence of whatever a library that draws raises: each has exceptions of its own."""
     try:
         yield
     except Exception as error:
         detail = error.detail if isinstance(error, UserError) else ""
-        raise UserError(f"{what} ({words_of(error)}): {advice}", detail) from error
+        raise UserError(f"{problem} ({words_of(error)}): {advice}", detail) from error

@@ -37,8 +37,8 @@ class Monitor:
             metrics = metrics._replace(priority=metrics.priority.mean())
         self._reported.append(metrics)
 
-    def log(self, step: int, seconds: float, others: Mapping[str, float] | None = None) -> None:
-        """Logs the interval that ends at `step`, after `seconds` of training, with `others` beside its own metrics.
+    def log(self, step: int, seconds: float, more_metrics: Mapping[str, float] | None = None) -> None:
+        """Logs the interval that ends at `step`, after `seconds` of training, with `more_metrics` added.
 
         Raises:
             NotFiniteError: before anything that is not a number could be saved.
@@ -54,36 +54,38 @@ class Monitor:
             "speed/updates_per_second": (agent.updates - last_updates) / elapsed,
             "time/train_seconds": seconds,
         }
-        metrics |= self._replay.priority_metrics() | dict(others or {})
+        metrics |= self._replay.priority_metrics() | dict(more_metrics or {})
         if agent.config.priority.enabled:
             metrics["replay/beta"] = agent.config.priority.beta_at(step)
-        seen = self._look() if self._reported else {}
+        measured = self._measure() if self._reported else {}
         self._reported.clear()
         self._last = (step, agent.updates, seconds)
-        self._tracker.log(step, metrics | seen)
-        self.check_finite(seen)
+        self._tracker.log(step, metrics | measured)
+        self.check_finite(measured)
 
-    def check_finite(self, seen: dict[str, float] | None = None) -> None:
-        """Raises NotFiniteError where one of the values `seen`, or a parameter, is not finite."""
-        bad = [f"{name} is {value}" for name, value in (seen or {}).items() if not np.isfinite(value)]
-        if bad:
-            raise NotFiniteError(", ".join(bad))
+    def check_finite(self, measured: dict[str, float] | None = None) -> None:
+        """Raises NotFiniteError where one of the values `measured`, or a parameter, is not finite."""
+        not_finite = [f"{name} is {value}" for name, value in (measured or {}).items() if not np.isfinite(value)]
+        if not_finite:
+            raise NotFiniteError(", ".join(not_finite))
         if not self._agent.is_finite():
             raise NotFiniteError("a parameter is not finite")
 
-    def _look(self) -> dict[str, float]:
+    def _measure(self) -> dict[str, float]:
         """The interval's means, and the agent's diagnostics on a batch."""
         columns = zip(UpdateMetrics._fields, zip(*self._reported, strict=True), strict=True)
-        seen = {
-            f"train/{name}": self._column(values).mean()
+        measured = {
+            f"train/{name}": self._stacked(values).mean()
             for name, values in columns
             if values[0] is not None  # priorities, where there are none
         }
         batch = self._replay.sample(ROWS, self._batches)
-        seen |= self._agent.diagnostics(batch, self._noise)
-        return dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True))  # one wait for the device
+        measured |= self._agent.diagnostics(batch, self._noise)
+        return dict(
+            zip(measured, torch.stack(list(measured.values())).tolist(), strict=True)
+        )  # one wait for the device
 
-    def _column(self, values: Iterable[object]) -> torch.Tensor:
+    def _stacked(self, values: Iterable[object]) -> torch.Tensor:
         """One metric of several updates, as a tensor [updates]."""
         return torch.stack([torch.as_tensor(value, device=self._agent.device) for value in values])
 
@@ -94,7 +96,7 @@ class Monitor:
             "batches": self._batches.get_state(),
             "noise": self._noise.get_state(),
             "last": self._last,
-            "reported": {name: self._column(values) for name, values in columns if values[0] is not None},
+            "reported": {name: self._stacked(values) for name, values in columns if values[0] is not None},
         }
 
     def load_state(self, state: dict[str, Any], step: int, seconds: float) -> None:

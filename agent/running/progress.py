@@ -43,13 +43,13 @@ def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str
     A note that is not as it was written here is left aside: the evaluation is played again.
     """
     try:
-        noted = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
+        note = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
     except (OSError, ValueError, RecursionError):
         return state
-    if not _is_note(noted, step):
+    if not _is_note(note, step):
         return state
-    arrived = {name: value for name, value in state.items() if name != "under_way"}
-    return {**arrived, **noted}
+    finished = {name: value for name, value in state.items() if name != "under_way"}
+    return {**finished, **note}
 
 
 def evaluated_again(step: int, state: Mapping[str, Any]) -> tuple[str | None, int]:
@@ -59,11 +59,11 @@ def evaluated_again(step: int, state: Mapping[str, Any]) -> tuple[str | None, in
     return "eval/" if state.get("evaluation_due") else None, step
 
 
-def _is_note(noted: object, step: int) -> bool:
-    if not isinstance(noted, dict) or {name: type(value) for name, value in noted.items()} != _KINDS:
+def _is_note(note: object, step: int) -> bool:
+    if not isinstance(note, dict) or {name: type(value) for name, value in note.items()} != _KINDS:
         return False
-    at, *results = noted["evaluation"]
-    if type(at) is not int or not 0 <= at <= step or len(results) not in (0, 2):
+    evaluated_at, *results = note["evaluation"]
+    if type(evaluated_at) is not int or not 0 <= evaluated_at <= step or len(results) not in (0, 2):
         return False
     returns, lengths = results or ([], [])
     return (
@@ -83,9 +83,9 @@ def nothing_left(config: TrainConfig, step: int, state: Mapping[str, Any]) -> Li
         step: of the checkpoint.
         state: of the checkpoint, with its evaluation.
     """
-    now, waits = config.eval, state.get("evaluation_due", False) or "under_way" in state
-    due = waits and config.eval.episodes > 0
-    same_goal = now.stop_at is not None and state["config"]["eval"].get("stop_at") == now.stop_at
-    if same_goal and state.get("reached", 0) >= now.stop_patience and not due:
+    eval_config, pending = config.eval, state.get("evaluation_due", False) or "under_way" in state
+    due = pending and config.eval.episodes > 0
+    same_goal = eval_config.stop_at is not None and state["config"]["eval"].get("stop_at") == eval_config.stop_at
+    if same_goal and state.get("reached", 0) >= eval_config.stop_patience and not due:
         return "solved"
     return "complete" if step >= config.steps and not due else None

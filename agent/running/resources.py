@@ -98,7 +98,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = psutil.virtual_memory().available
-    return max(0, int(min([free, *(left_by_group(group) for group in _control_groups())])))
+    return max(0, int(min([free, *(bytes_left_in_group(group) for group in _control_groups())])))
 
 
 def _control_groups() -> list[Path]:
@@ -111,7 +111,7 @@ def _control_groups() -> list[Path]:
     return [group, *group.parents]
 
 
-def left_by_group(group: Path) -> float:
+def bytes_left_in_group(group: Path) -> float:
     """Bytes that a control group leaves, what it caches of files included; infinity where it sets no limit."""
     try:
         limit, used = (float((group / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -162,8 +162,8 @@ def check_open_files(processes: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
         return
     fewer = ", or env.vectorization=sync, which needs fewer" if processes else ""
-    allow = f"allow them with ulimit -n {needed}{fewer}"
-    raise UserError(f"this process may have {hard} files open at a time, and needs {needed}: {allow}")
+    advice = f"allow them with ulimit -n {needed}{fewer}"
+    raise UserError(f"this process may have {hard} files open at a time, and needs {needed}: {advice}")
 
 
 def _gigabytes(count: int) -> str:

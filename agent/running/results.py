@@ -18,8 +18,8 @@ from agent.records.evaluations import beside, kept_beside, label
 from agent.records.plots import plot_evaluation
 from agent.records.saved_agent import FILE_NAME, Which, find_agent
 from agent.running.evaluation import evaluate
-from agent.running.fetching import brought, is_remote
-from agent.running.filming import record, watch
+from agent.running.fetching import copy_from_hub, is_remote
+from agent.running.filming import record_film, watch
 from agent.running.player import Player
 from envs.video import write_video
 
@@ -37,14 +37,14 @@ def find_agents(paths: Sequence[str], which: Which) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        for file in _named(path, which):
+        for file in _files_of(path, which):
             found.setdefault(file.resolve(), file)
     return list(found.values())
 
 
-def _named(path: str, which: Which) -> list[Path]:
+def _files_of(path: str, which: Which) -> list[Path]:
     if is_remote(path):
-        return [brought(path)]
+        return [copy_from_hub(path)]
     return [_find_agent(Path(path), which)] if Path(path).exists() else _matching(path, which)
 
 
@@ -54,8 +54,8 @@ def _find_agent(path: Path, which: Which) -> Path:
     except UserError as error:
         if not any(path.glob(f"*/*/{FILE_NAME}")):
             raise
-        all_of_them = quote_override("checkpoint", f"{path}/*")
-        raise UserError(f"{path} is a folder of runs: write {shlex.quote(all_of_them)} for all of them") from error
+        pattern = quote_override("checkpoint", f"{path}/*")
+        raise UserError(f"{path} is a folder of runs: write {shlex.quote(pattern)} for all of them") from error
 
 
 def _matching(path: str, which: Which) -> list[Path]:
@@ -63,13 +63,15 @@ def _matching(path: str, which: Which) -> list[Path]:
     if not glob.has_magic(path):
         return [find_agent(Path(path), which)]
     found: dict[Path, Path] = {}
-    for place in expanded(path):  # a folder comes before what lies in it
-        if (place.is_dir() or place.suffix == ".safetensors") and not found.keys() & set(place.parents):
+    for candidate in expanded(path):  # a folder comes before what lies in it
+        if (candidate.is_dir() or candidate.suffix == ".safetensors") and not found.keys() & set(candidate.parents):
             with suppress(UserError):
-                found[place] = find_agent(place, which)
+                found[candidate] = find_agent(candidate, which)
     if not found:
-        other = "last" if which == "best" else "best"
-        raise UserError(f"checkpoint={path} matches no run with a {which} agent: name another, or try which={other}")
+        other_kind = "last" if which == "best" else "best"
+        raise UserError(
+            f"checkpoint={path} matches no run with a {which} agent: name another, or try which={other_kind}"
+        )
     return list(found.values())
 
 
@@ -81,11 +83,11 @@ def check_player(player: Player, config: EvaluateConfig) -> None:
     """
     if config.noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
-    for option, given, mode in (
+    for option, requested, mode in (
         ("video=true", config.video, "rgb_array"),
         ("render=human", config.render == "human", "human"),
     ):
-        if given and mode not in player.task.render_modes:
+        if requested and mode not in player.task.render_modes:
             raise UserError(f"{player.task.id} cannot be shown: leave {option} out")
 
 
@@ -94,9 +96,9 @@ def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
     noise = player.noise if config.noise else None
     seeds = environment_seeds(config.seed, "test", config.episodes)
     if config.render == "human":
-        outcome = watch(player.task, player.network, seeds, noise)
+        evaluation = watch(player.task, player.network, seeds, noise)
     else:
-        outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
+        evaluation = evaluate(player.task, player.network, seeds, noise, config.num_envs)
     return {
         "label": label(player.path),
         "agent": str(player.path),
@@ -106,9 +108,9 @@ def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         "episodes": config.episodes,
         "seed": config.seed,
         "noise": config.noise,
-        **outcome.statistics(player.task.id),
-        "returns": list(outcome.returns),
-        "lengths": list(outcome.lengths),
+        **evaluation.statistics(player.task.id),
+        "returns": list(evaluation.returns),
+        "lengths": list(evaluation.lengths),
     }
 
 
@@ -118,28 +120,28 @@ def write_result(player: Player, result: dict[str, Any]) -> None:
     The next evaluation replaces the first two; only one of as many episodes, the same seed and noise replaces the last.
     """
     text = json.dumps(result, indent=1)
-    with _place_of(player) as place:
+    with _result_stem(player) as stem:
         kept = kept_beside(player.home, result["episodes"], result["seed"], result["noise"])
         atomic_write_text(Path(f"{kept}.json"), text)
-        atomic_write_text(Path(f"{place}.json"), text)
-        plot_evaluation([result], Path(f"{place}.png"))
+        atomic_write_text(Path(f"{stem}.json"), text)
+        plot_evaluation([result], Path(f"{stem}.png"))
 
 
 @contextmanager
-def _place_of(player: Player) -> Iterator[Path]:
+def _result_stem(player: Player) -> Iterator[Path]:
     """Where an agent's results go, as an absolute path, which errors show as the agent's was named."""
-    place = beside(player.home)
+    stem = beside(player.home)
     try:
-        yield place
+        yield stem
     except UserError as error:
-        raise UserError(str(error).replace(str(place), str(beside(player.path)))) from error
+        raise UserError(str(error).replace(str(stem), str(beside(player.path)))) from error
 
 
 def film(player: Player, config: EvaluateConfig) -> None:
     """Writes a video of the first episode beside the agent."""
     seeds = environment_seeds(config.seed, "test", 1)
-    frames, outcome = record(player.task, player.network, seeds, player.noise if config.noise else None)
-    with _place_of(player) as place:
-        path = write_video(frames, place, player.task.fps)
-    cut = f": the first {len(frames)} frames" if len(frames) <= outcome.lengths[0] else ""
+    frames, evaluation = record_film(player.task, player.network, seeds, player.noise if config.noise else None)
+    with _result_stem(player) as stem:
+        path = write_video(frames, stem, player.task.fps)
+    cut = f": the first {len(frames)} frames" if len(frames) <= evaluation.lengths[0] else ""
     print(f"wrote {player.path.parent / path.name}{cut}")

@@ -26,7 +26,7 @@ from agent.running.failures import Folder
 from agent.running.outcome import Outcome
 from agent.running.progress import evaluated_again
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
-from agent.running.taking_over import load_state
+from agent.running.restoring import load_state
 from agent.running.trainer import Trainer
 from envs.bounds import check_bounds
 from envs.closing import close_quietly
@@ -58,7 +58,7 @@ def train(
     check_open_files(config.num_envs if config.env.vectorization == "async" else 0)
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
-    place = Folder(folder)  # now: an environment may change the current folder
+    run_dir = Folder(folder)  # now: an environment may change the current folder
     task = task_of(config, folder, resumed=begun is not None)
     config = replace(config, env=replace(config.env, action_mask=task.action_mask))  # what `auto` has found stays
     agent, plan = build_agent(config, task, device)
@@ -66,24 +66,24 @@ def train(
     rings = rings_of(config, task) if by_actors else None
     replay = build_replay(config, task, device, plan) if rings is None else rings
     envs = None if by_actors else build_envs(config, task)
-    console = open_console(config, place.path, begun)
+    console = open_console(config, run_dir.path, begun)
     console.line(f"{task.id} · {device} · {folder}")
     introduce(config, agent.network, plan, console)
     if envs is not None and (note := note_on_global_draws(task, envs)) is not None:
         console.line(note)
-    tracker = build_tracker(config, place.path, console, begun)
+    tracker = build_tracker(config, run_dir.path, console, begun)
     with closing(tracker, envs, task) as opened:
-        write_config(place.path, to_plain(config), overrides)  # from here on it holds a run
+        write_config(run_dir.path, to_plain(config), overrides)  # from here on it holds a run
         collector: RayCollector | None = None
         if rings is not None:
             collector = start_collector(config, task, agent, rings, tracker)
             opened.callback(collector.close)
-        trainer = Trainer(config, task, envs, agent, replay, tracker, place, plan, collector)
+        trainer = Trainer(config, task, envs, agent, replay, tracker, run_dir, plan, collector)
         if begun is not None:
             load_state(trainer, *begun)
         with Interrupt() as interrupt:
             outcome = trainer.run(interrupt)
-            return end(outcome, interrupt, config, task, folder, place.path, tracker, imports)
+            return end(outcome, interrupt, config, task, folder, run_dir.path, tracker, imports)
 
 
 def open_console(config: TrainConfig, home: Path, begun: tuple[int, dict[str, Any]] | None) -> Console:
@@ -132,19 +132,19 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
         UserError: where there is no such task, or where no file may hold its arguments.
     """
     env, wrapping = config.env, wrapping_of(config.env.observation, config.env.wrappers)
-    named = env.id, env.kwargs, env.time_limit, env.channels, wrapping, env.action_mask
+    arguments = env.id, env.kwargs, env.time_limit, env.channels, wrapping, env.action_mask
     if not resumed:
         check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
-        task = load_task(*named)
+        task = load_task(*arguments)
     else:  # it may be a stranger's: checked before anything that it names is made
         check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
-        task = load_saved_task(*named)
-    both = {**task.kwargs, **env.eval_kwargs}
+        task = load_saved_task(*arguments)
+    all_kwargs = {**task.kwargs, **env.eval_kwargs}
     try:
-        check_env({"id": task.id, "kwargs": both}, folder)
+        check_env({"id": task.id, "kwargs": all_kwargs}, folder)
     except UserError as error:  # now, not when the first agent is saved
         raise UserError(
-            f"env.kwargs={both} cannot be saved with an agent: its values must be plain numbers, truth values "
+            f"env.kwargs={all_kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
             "or short words, and arguments of the environment itself, not of gymnasium.make"
         ) from error
     return with_eval_kwargs(task, env.eval_kwargs) if env.eval_kwargs else task
@@ -157,8 +157,8 @@ def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
         UserError: where they make another task of it, with other observations or actions.
     """
     evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
-    named = task.time_limit, task.observe.channels or "auto", task.wrapping, task.action_mask
-    other = load_saved_task(task.id, evaluated.kwargs, *named)
+    arguments = task.time_limit, task.observe.channels or "auto", task.wrapping, task.action_mask
+    other = load_saved_task(task.id, evaluated.kwargs, *arguments)
     if (other.observe.description(), other.actions) != (task.observe.description(), task.actions):
         raise UserError(
             f"env.eval_kwargs={eval_kwargs} gives {task.id} other observations or actions than training has"

@@ -19,16 +19,16 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyReplay
-from agent.running.beside import Beside
-from agent.running.build import aside_of
+from agent.running.background import BackgroundEvaluations
+from agent.running.build import shared_env_of
 from agent.running.collector import AnyCollector, in_process
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
-from agent.running.held import Held
 from agent.running.keeping import Results
 from agent.running.monitor import Monitor, NotFiniteError
 from agent.running.outcome import Outcome
 from agent.running.saving import Saver
+from agent.running.snapshot import Snapshot
 from envs.kinds import Envs
 from envs.make import Task
 
@@ -56,18 +56,18 @@ class Trainer:
         self.folder = run_dir if isinstance(run_dir, Folder) else Folder(run_dir)
         self._saver = Saver(self.folder, config.checkpoint.keep)
         self.collector: AnyCollector = collector or in_process(config, task, envs, agent, replay, tracker)
-        aside = None if envs is None else aside_of(config, task, envs)
-        self.evaluator = Evaluator(config, task.for_evaluation(), agent, tracker, self.folder, aside)
+        shared_env = None if envs is None else shared_env_of(config, task, envs)
+        self.evaluator = Evaluator(config, task.for_evaluation(), agent, tracker, self.folder, shared_env)
         self._results = Results(config, task, agent, self.evaluator, self._saver, tracker)
-        parts = self.evaluator, agent, self._results, self._saver, tracker
-        elsewhere = self.collector.elsewhere()
-        self._beside = None if elsewhere is None else Beside(elsewhere, *parts)
+        collaborators = self.evaluator, agent, self._results, self._saver, tracker
+        worker = self.collector.evaluation_worker()
+        self._background = None if worker is None else BackgroundEvaluations(worker, *collaborators)
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
-        self._compiles = plan.backend == "compiled"  # the next update compiles, which a signal may end
-        self._held = Held(self.state)
-        self._waits, self._lock = False, threading.RLock()  # for an environment; of saving
+        self._compiles_next = plan.backend == "compiled"  # the next update compiles, which a signal may end
+        self._snapshot = Snapshot(self.state)
+        self._waiting_for_envs, self._lock = False, threading.RLock()  # for an environment; of saving
 
     # ---- the loop
 
@@ -94,9 +94,9 @@ class Trainer:
         except NotFiniteError as error:
             raise not_finite(error, self.step, self.task.id, self.replay.not_finite(), self.folder) from error
         interrupt.saved()
-        due = self.evaluator.due or (self._beside is not None and self._beside.busy)
-        evaluated = self.evaluator.result, self._seconds, self.evaluator.solved, due
-        return Outcome(self.step, interrupt.exit_code, *evaluated, failure)
+        due = self.evaluator.due or (self._background is not None and self._background.busy)
+        evaluation = self.evaluator.result, self._seconds, self.evaluator.solved, due
+        return Outcome(self.step, interrupt.exit_code, *evaluation, failure)
 
     def _train(self, interrupt: Interrupt) -> None:
         """The loop. What may fail comes after the checkpoint that is due at the same step."""
@@ -108,7 +108,7 @@ class Trainer:
             self.iterate()
             self.tracker.console.update(self.step)
             complete = self.step >= config.steps
-            evaluator.look(self.step, complete)
+            evaluator.note_due(self.step, complete)
             saving = checkpoint(self.step) or complete
             if log(self.step) or saving:  # a kill would lose what waits to be logged
                 self.folder.check()
@@ -134,40 +134,40 @@ class Trainer:
         """One vector step, and the updates that are due after it."""
         began = time.perf_counter()
         try:
-            self._hold()
-            coming = self.collector.send()
+            self._snapshot_before_compiling()
+            next_step = self.collector.send()
             if self._overlap:  # the updates that this step makes due, from the transitions before it
-                self._learn(coming)
-            self._waits = True
-            self.collector.receive(self._arrived)
+                self._learn(next_step)
+            self._waiting_for_envs = True
+            self.collector.receive(self._envs_stepped)
         except (Exception, SystemExit) as error:
             self._environment_failed(error)
-        self._hold()
+        self._snapshot_before_compiling()
         self._learn(self.step)
-        self._held.drop()
+        self._snapshot.drop()
         self._seconds += time.perf_counter() - began
 
-    def _arrived(self) -> None:
+    def _envs_stepped(self) -> None:
         with self._lock:  # which another thread holds that saves in place of this one
-            self._waits = False
+            self._waiting_for_envs = False
 
     def _learn(self, step: int) -> None:
         for metrics in self._learner(step):
-            self._compiles = False
+            self._compiles_next = False
             self._monitor.report(metrics)
 
     # ---- what goes wrong
 
-    def _hold(self) -> None:
+    def _snapshot_before_compiling(self) -> None:
         """Keeps the state to save where the next update is the first of a compiled learner: a signal ends compiling."""
-        if self._compiles and self._learner.due(self.step + self.config.num_envs) > 0:
-            self._held.hold()
+        if self._compiles_next and self._learner.due(self.step + self.config.num_envs) > 0:
+            self._snapshot.take()
 
     def _environment_failed(self, error: BaseException) -> NoReturn:
         """Saves the run, with the episodes under way as truncations, where an environment's own error ended a step."""
         if not is_environments_own(error):
             raise error
-        self._held.hold(episodes=False)
+        self._snapshot.take(episodes=False)
         if self.step:
             self.save()
         saved = f"all before it is saved and goes on with resume={self.folder}" if self.step else "nothing is lost"
@@ -176,8 +176,8 @@ class Trainer:
     def _evaluate(self, interrupt: Interrupt) -> None:
         """Evaluates if that is due, keeps the best agent so far, and films; raises Stopped where a signal came."""
         evaluator, last = self.evaluator, self.step >= self.config.steps
-        if self._beside is not None:
-            self._beside.look(self.step, last, self._seconds, self._monitor.check_finite, interrupt.__bool__)
+        if self._background is not None:
+            self._background.poll(self.step, last, self._seconds, self._monitor.check_finite, interrupt.__bool__)
             return
         if not evaluator.can_play(last):
             return
@@ -196,10 +196,10 @@ class Trainer:
     def _dropped_at_a_stop(self, interrupt: Interrupt) -> Iterator[None]:
         """Play that a stop leaves in the middle; in a shared environment, the state to save is the one before it."""
         if self.config.eval.share:
-            self._held.hold()
+            self._snapshot.take()
         with interrupt.droppable():
             yield
-        self._held.drop()
+        self._snapshot.drop()
 
     # ---- what is saved
 
@@ -212,10 +212,10 @@ class Trainer:
     def rescue(self, dropped: bool) -> bool:
         """Saves from another thread, where the main one is in work that a stop drops or waits for an environment."""
         with self._lock:
-            if not (dropped or self._waits):
+            if not (dropped or self._waiting_for_envs):
                 return False
             if not dropped:  # the episodes under way are in the middle of a step
-                self._held.hold(episodes=False)
+                self._snapshot.take(episodes=False)
             if self.step:
                 self.save()
         return True
@@ -224,10 +224,10 @@ class Trainer:
         """Saves everything and the last agent."""
         self._monitor.check_finite()
         self._saver.checkpoint(
-            self.step, self._held.state(), self.agent.tensors(), self._results.description(self.step)
+            self.step, self._snapshot.state(), self.agent.tensors(), self._results.description(self.step)
         )
-        if self._beside is not None:
-            self._beside.saved()
+        if self._background is not None:
+            self._background.saved()
 
     def state(self, episodes: bool = True) -> dict[str, Any]:
         """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
@@ -239,7 +239,7 @@ class Trainer:
             "sampling_generator": state_of(self._learner.generator),
             "monitor": self._monitor.state(),
             **self.evaluator.state(),
-            **({} if self._beside is None else self._beside.state()),
+            **({} if self._background is None else self._background.state()),
             "seconds": self._seconds,
             "wandb_run_id": self.tracker.run_id,
         }
@@ -252,7 +252,7 @@ class Trainer:
         self.collector.load_state(step, state.get("collector"))
         restore(self._learner.generator, state["sampling_generator"])
         self.evaluator.load_state(step, state)
-        if self._beside is not None:
-            self._beside.load_state(state)
+        if self._background is not None:
+            self._background.load_state(state)
         self._seconds = state["seconds"]
         self._monitor.load_state(state["monitor"], step, self._seconds)

@@ -89,11 +89,11 @@ class Actor:
         task, recorder = self._setup.task, self._recorder
         self._setup.register()
         agent = build_player(self._config, task, self._setup.config.seed)
-        if (wanted := self._config.agent).priority.enabled:
-            capacity = (self._config.collect.chunk + wanted.n_step) * self._config.num_envs
-            options: dict[str, Any] = {"n_step": wanted.n_step, "gamma": wanted.gamma}
-            newest = Replay(capacity, self._config.num_envs, task.observation, **options)
-            recorder.priorities = FirstPriorities(agent, newest)
+        if (agent_config := self._config.agent).priority.enabled:
+            capacity = (self._config.collect.chunk + agent_config.n_step) * self._config.num_envs
+            options: dict[str, Any] = {"n_step": agent_config.n_step, "gamma": agent_config.gamma}
+            recent = Replay(capacity, self._config.num_envs, task.observation, **options)
+            recorder.priorities = FirstPriorities(agent, recent)
         envs: object = build_envs(self._config, task)
         with np.errstate(all="ignore"):
             return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]

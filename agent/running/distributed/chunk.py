@@ -22,7 +22,7 @@ from agent.running.distributed.priorities import FirstPriorities
 from envs.make import Task
 
 #: Ape-X's ladder: actor i of N acts by ε^(1 + α·i/(N − 1)) (Horgan et al. 2018, arXiv 1803.00933, §4).
-LADDER, STEEPNESS = 0.4, 7.0
+LADDER_EPSILON, LADDER_ALPHA = 0.4, 7.0
 
 #: Parameters [P] and the buffers of encoders by their names, as arrays.
 Weights = Mapping[str, np.ndarray]
@@ -98,26 +98,26 @@ class Setup:
     def config_of(self, actor: int, incarnation: int) -> TrainConfig:
         """The config of one incarnation of an actor: its seed is drawn from (seed, actor, incarnation)."""
         config, agent = self.config, self.config.agent
-        drawn = seed_sequence(config.seed, "actors", actor, incarnation).generate_state(1, np.uint64)[0]
+        seed = seed_sequence(config.seed, "actors", actor, incarnation).generate_state(1, np.uint64)[0]
         if config.collect.ladder:
             epsilon = ladder(actor, len(self.shares))
             agent = replace(agent, epsilon=EpsilonConfig(start=epsilon, end=epsilon))
-        before, share = sum(self.shares[:actor]), self.shares[actor]
-        mean_envs = min(max(agent.noise.mean_envs - before, 0), share)  # the first ones of all
+        first_env, share = sum(self.shares[:actor]), self.shares[actor]
+        mean_envs = min(max(agent.noise.mean_envs - first_env, 0), share)  # the first ones of all
         agent = replace(agent, noise=replace(agent.noise, mean_envs=mean_envs))
-        alone = replace(config.collect, engine="local")
-        return replace(config, agent=agent, collect=alone, seed=int(drawn >> np.uint64(1)), num_envs=share)
+        local = replace(config.collect, engine="local")
+        return replace(config, agent=agent, collect=local, seed=int(seed >> np.uint64(1)), num_envs=share)
 
 
 def ladder(actor: int, actors: int) -> float:
     """The constant ε of an actor on Ape-X's ladder."""
-    return float(LADDER ** (1.0 + STEEPNESS * actor / max(actors - 1, 1)))
+    return float(LADDER_EPSILON ** (1.0 + LADDER_ALPHA * actor / max(actors - 1, 1)))
 
 
-def shared_out(count: int, actors: int) -> tuple[int, ...]:
+def split_evenly(count: int, actors: int) -> tuple[int, ...]:
     """How many of `count` environments each actor has: as even as can be, the first ones have one more."""
-    each, more = divmod(count, actors)
-    return tuple(each + (actor < more) for actor in range(actors))
+    each, remainder = divmod(count, actors)
+    return tuple(each + (actor < remainder) for actor in range(actors))
 
 
 def weights_of(agent: DQN) -> Weights:
@@ -141,12 +141,12 @@ class Recorder:
         self._newest = -spec.stored_shape[0] if spec.stack > 1 else 0
         self.console = self
         self.priorities: FirstPriorities | None = None
-        self._clear()
+        self._reset()
 
-    def _clear(self) -> None:
+    def _reset(self) -> None:
         self._first: np.ndarray | None = None
         self._rows: list[tuple[np.ndarray, ...]] = []
-        self._lost: list[np.ndarray | None] = []
+        self._life_lost: list[np.ndarray | None] = []
         self._episodes: list[tuple[int, float, int]] = []
         self._lines: list[str] = []
 
@@ -161,7 +161,7 @@ class Recorder:
         action, reward, terminated, truncated, observation, life_lost = row
         arrays = action, np.asarray(reward, np.float32), terminated, truncated
         self._rows.append((*(array.copy() for array in arrays), self._stored(observation)))
-        self._lost.append(life_lost)
+        self._life_lost.append(life_lost)
         if self.priorities is not None:
             self.priorities.add(*row)
 
@@ -180,11 +180,11 @@ class Recorder:
     def chunk(self, **fields: Any) -> Chunk:
         """What was taken since the last chunk, as a chunk with the other fields given."""
         action, reward, terminated, truncated, observation = map(np.stack, zip(*self._rows, strict=True))
-        lost = None
-        if any(part is not None for part in self._lost):
-            nothing = np.zeros(action.shape[1], dtype=bool)
-            lost = np.stack([nothing if part is None else part for part in self._lost])
-        made = Chunk(
+        life_lost = None
+        if any(part is not None for part in self._life_lost):
+            no_life_lost = np.zeros(action.shape[1], dtype=bool)
+            life_lost = np.stack([no_life_lost if part is None else part for part in self._life_lost])
+        chunk = Chunk(
             **fields,
             action=action,
             reward=reward,
@@ -192,10 +192,10 @@ class Recorder:
             truncated=truncated,
             observation=observation,
             first=self._first,
-            life_lost=lost,
+            life_lost=life_lost,
             priority=None if self.priorities is None else self.priorities.of_chunk(),
             episodes=tuple(self._episodes),
             lines=tuple(self._lines),
         )
-        self._clear()
-        return made
+        self._reset()
+        return chunk

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.common.errors import UserError, words_of
-from agent.running.distributed import keeper
+from agent.running.distributed import reaper
 
 #: Ray's own store has this least size.
-LEAST_STORE = 80 * 2**20
+MIN_STORE_BYTES = 80 * 2**20
 #: What Ray does by itself and a run does not need: reports of usage, metrics, workers in advance.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,19 +29,19 @@ QUIET = {
 #: is told, and listen on all interfaces. Ray means it for machines without clusters, and reads it when it is imported.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 #: Seconds that the keeper may take to clear up.
-PATIENCE = 12.0
+CLEANUP_SECONDS = 12.0
 
 
-def import_ray(alone: bool = False) -> Any:
+def import_ray(local: bool = False) -> Any:
     """The package ray.
 
     Args:
-        alone: it is to be started in this machine, reachable from nowhere else.
+        local: it is to be started in this machine, reachable from nowhere else.
 
     Raises:
         UserError: where it is not installed, naming the extra.
     """
-    os.environ.update(QUIET | (LOOPBACK if alone else {}))  # Ray reads most of them while it is imported
+    os.environ.update(QUIET | (LOOPBACK if local else {}))  # Ray reads most of them while it is imported
     try:
         import ray
     except ImportError as error:
@@ -62,14 +62,14 @@ class Cluster:
     """
 
     def __init__(self, address: str | None, cpus: int, store: int) -> None:
-        self.ray, self._borrowed = import_ray(alone=address is None), False
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self.ray, self._external = import_ray(local=address is None), False
+        self._reaper: subprocess.Popen[bytes] | None = None
         if self.ray.is_initialized():  # by the program that calls us, which will shut it down
-            self._borrowed = True
+            self._external = True
             return
         try:
             if address is None:
-                self._start(cpus, max(store, LEAST_STORE))
+                self._start(cpus, max(store, MIN_STORE_BYTES))
             else:
                 self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
@@ -81,14 +81,14 @@ class Cluster:
         # Sockets lie in the folder, and the path of one has 107 bytes at most.
         folder = tempfile.mkdtemp(prefix="noisy-dqn-", dir="/tmp" if Path("/tmp").is_dir() else None)
         mark = uuid.uuid4().hex
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-P", keeper.__file__, mark, folder],
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-P", reaper.__file__, mark, folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is not for it
         )
-        with _environment({keeper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}):
+        with _environment({reaper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}):
             self.ray.init(
                 num_cpus=cpus,
                 num_gpus=0,
@@ -102,27 +102,27 @@ class Cluster:
 
     def close(self) -> None:
         """Disconnects; what was started here is stopped, and nothing of it is left."""
-        if self._borrowed:
+        if self._external:
             return
         with suppress(Exception):
             self.ray.shutdown()
-        if self._keeper is not None:
-            assert self._keeper.stdin is not None
-            self._keeper.stdin.close()
+        if self._reaper is not None:
+            assert self._reaper.stdin is not None
+            self._reaper.stdin.close()
             with suppress(subprocess.TimeoutExpired):
-                self._keeper.wait(PATIENCE)
-            self._keeper = None
+                self._reaper.wait(CLEANUP_SECONDS)
+            self._reaper = None
 
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Variables for the processes that begin in it, and theirs: the mark, and where modules are found here."""
-    before = {name: os.environ.get(name) for name in variables}
+    previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value

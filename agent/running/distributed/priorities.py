@@ -53,16 +53,16 @@ class FirstPriorities:
 
         NaN stands for rows that only reset, and for transitions whose n steps are not complete yet.
         """
-        places, starts, ended = (np.array(column) for column in zip(*self._rows, strict=True))
+        ring_rows, starts, ended = (np.array(column) for column in zip(*self._rows, strict=True))
         self._rows.clear()
         count = len(starts)
         ends_in_time = np.logical_or.accumulate((ended & starts)[::-1])[::-1]
-        known = starts & (ends_in_time | (np.arange(count)[:, None] <= count - self._agent.config.n_step))
+        complete = starts & (ends_in_time | (np.arange(count)[:, None] <= count - self._agent.config.n_step))
         result = np.full(starts.shape, np.nan, dtype=np.float32)
-        if known.any():
-            row, env = known.nonzero()
-            batch = self._replay.gather(places[row] * self._replay.num_envs + env)
-            result[known] = priorities(self._agent.config, self._agent.network, batch)
+        if complete.any():
+            row, env = complete.nonzero()
+            batch = self._replay.gather(ring_rows[row] * self._replay.num_envs + env)
+            result[complete] = priorities(self._agent.config, self._agent.network, batch)
         return result
 
 
@@ -71,6 +71,6 @@ def priorities(config: AgentConfig, network: QNetwork, batch: Batch[Array]) -> n
     rows = batch.tensors(next(network.parameters()).device)
     weight = torch.ones(len(rows.action))
     with torch.inference_mode():
-        _, found = update_loss(config, network, network, network.head, rows, UpdateNoise(), NO_LEVELS, weight)
-    assert found is not None
-    return as_array(found)
+        _, priority = update_loss(config, network, network, network.head, rows, UpdateNoise(), NO_LEVELS, weight)
+    assert priority is not None
+    return as_array(priority)

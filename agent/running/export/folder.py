@@ -22,7 +22,7 @@ DRAWS = {
     "logistic": "rng.logistic(0, 3**0.5 / np.pi, (1, {size}))",
 }
 #: Packages whose environments are Gymnasium's own, or are made by this project.
-OURS = {"gymnasium", "envs", "ale_py", "shimmy", "__main__"}
+KNOWN_PACKAGES = {"gymnasium", "envs", "ale_py", "shimmy", "__main__"}
 #: Packages that do not register their environments when they are imported.
 REGISTERING = {"minatar": "import minatar.gym\n\nminatar.gym.register_envs()\n"}
 TEXT = """\
@@ -128,9 +128,9 @@ def _program(player: Player, inputs: Sequence[Input], noise: bool) -> str:
         draw = DRAWS[player.noise.distribution].format(size=player.noise.size)
         values.append(f"'noise': {draw}.astype('float32')")
         env += "\nrng = np.random.default_rng(0)"
-    joined = ", ".join(values).replace("'", '"') if not any('"' in value for value in values) else ", ".join(values)
+    feeds = ", ".join(values).replace("'", '"') if not any('"' in value for value in values) else ", ".join(values)
     action = "int(action)" if task.plain_actions else "action"
-    return CODE.format(file=ONNX, imports=imports, env=env, values=joined, action=action)
+    return CODE.format(file=ONNX, imports=imports, env=env, values=feeds, action=action)
 
 
 def _of_package(task: Task) -> tuple[str, str] | None:
@@ -138,22 +138,22 @@ def _of_package(task: Task) -> tuple[str, str] | None:
     entry = gym.spec(task.id).entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "__main__")
     package = module.partition(".")[0]
-    if package in OURS or task.wrapping.description() or task.observation.mask:
+    if package in KNOWN_PACKAGES or task.wrapping.description() or task.observation.mask:
         return None
     arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
     limit = "" if task.time_limit is None else f", max_episode_steps={task.time_limit}"
-    made = f"gym.make({task.id!r}{arguments}{limit})".replace("'", '"')
-    return REGISTERING.get(package, f"import {package}  # registers the environment\n"), made
+    call = f"gym.make({task.id!r}{arguments}{limit})".replace("'", '"')
+    return REGISTERING.get(package, f"import {package}  # registers the environment\n"), call
 
 
 def _environment(task: Task) -> tuple[str, str]:
     """What to import, and the expression that makes the environment."""
     if not _is_plain(task):
-        around = task.wrapping.description()
-        wrapping = f"wrapping_of({around.get('observation', [])!r}, {around.get('wrappers', [])!r})"
-        mask = f", {task.action_mask!r}" if _is_pair(task) else ""
-        made = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping}{mask})"
-        return "\nfrom envs.single import make_single\nfrom envs.wrapping import wrapping_of\n", made
+        description = task.wrapping.description()
+        wrapping = f"wrapping_of({description.get('observation', [])!r}, {description.get('wrappers', [])!r})"
+        mask = f", {task.action_mask!r}" if _has_observed_mask(task) else ""
+        call = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping}{mask})"
+        return "\nfrom envs.single import make_single\nfrom envs.wrapping import wrapping_of\n", call
     arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
     limit = "" if task.time_limit is None else f", max_episode_steps={task.time_limit}"
     return "", f"gym.make({task.id!r}{arguments}{limit})".replace("'", '"')
@@ -162,11 +162,11 @@ def _environment(task: Task) -> tuple[str, str]:
 def _is_plain(task: Task) -> bool:
     """Whether Gymnasium alone makes the environment, as it is."""
     entry = gym.spec(task.id).entry_point
-    bare = not task.wrapping.description() and not _is_pair(task)
-    return bare and isinstance(entry, str) and entry.startswith("gymnasium.envs.")
+    is_bare = not task.wrapping.description() and not _has_observed_mask(task)
+    return is_bare and isinstance(entry, str) and entry.startswith("gymnasium.envs.")
 
 
-def _is_pair(task: Task) -> bool:
+def _has_observed_mask(task: Task) -> bool:
     """Whether its environment gives observations beside masks, which it observed among them."""
     source = source_of(task.action_mask)
     return source is not None and source[0] == "observation"

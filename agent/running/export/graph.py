@@ -18,11 +18,11 @@ from agent.common.files import atomic_write_bytes
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.networks.trunks import Convolution, spectral_norms
-from agent.running.export.inputs import Input, inputs_of, observing
+from agent.running.export.inputs import Input, inputs_of, observation_module
 from agent.running.player import Player
 
 #: An ONNX file is one message of protocol buffers, which holds no more.
-MOST_BYTES = 2**31 - 2**20
+MAX_BYTES = 2**31 - 2**20
 OUTPUTS = ("q_values", "action")
 
 
@@ -39,7 +39,7 @@ class ExportedAgent(nn.Module):
 
     def __init__(self, player: Player, noise: bool) -> None:
         super().__init__()
-        self.observe, self.network = observing(player.task.observe), exportable(player.network)
+        self.observe, self.network = observation_module(player.task.observe), exportable(player.network)
         self.first, self.noise, self.factorised = player.task.first_action, noise, player.noise.factorised
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,8 +96,8 @@ def write_onnx(player: Player, path: Path, noise: bool = False) -> list[Input]:
     if noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
     inputs, size = inputs_of(player.task), sum(4 * x.numel() for x in player.network.state_dict().values())
-    if size > MOST_BYTES:
-        raise UserError(f"{player.path} has {size:,} bytes of parameters: an ONNX file holds {MOST_BYTES:,}")
+    if size > MAX_BYTES:
+        raise UserError(f"{player.path} has {size:,} bytes of parameters: an ONNX file holds {MAX_BYTES:,}")
     examples = [torch.zeros(2, *item.shape, dtype=_dtype(item, player)) for item in inputs]
     names = [item.name for item in inputs]
     if noise:

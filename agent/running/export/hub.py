@@ -15,8 +15,8 @@ from agent.config.run import EvaluateConfig
 from agent.records.newest import MAX_CONFIG
 from agent.records.saved_agent import FILE_NAME, MAX_BYTES
 from agent.running.export.card import card
-from agent.running.fetching import PREFIX, checked_repo, library, short
-from agent.running.filming import record
+from agent.running.fetching import PREFIX, checked_repo, library, short_reason
+from agent.running.filming import record_film
 from agent.running.player import Player
 from agent.running.results import evaluate_player
 from envs.video import write_video
@@ -61,7 +61,7 @@ def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
         written.append(folder / CURVE)
     filmed = "rgb_array" in player.task.render_modes
     if filmed:
-        frames, _ = record(player.task, player.network, environment_seeds(evaluation["seed"], "test", 1))
+        frames, _ = record_film(player.task, player.network, environment_seeds(evaluation["seed"], "test", 1))
         written.append(write_video(frames, folder / VIDEO, player.task.fps))
     atomic_write_text(folder / CARD, model_card(player, evaluation, repo, filmed))
     return [*written, folder / CARD]
@@ -73,8 +73,8 @@ def _check_folder(folder: Path) -> None:
     Raises:
         UserError: it does.
     """
-    known = {FILE_NAME, EVALUATION, CONFIG, CURVE, CARD, *VIDEOS}
-    others = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
+    expected = {FILE_NAME, EVALUATION, CONFIG, CURVE, CARD, *VIDEOS}
+    others = sorted({path.name for path in folder.iterdir()} - expected) if folder.is_dir() else []
     if others:
         raise UserError(f"{folder} holds {others[0]}, which is no part of an agent's folder: name another one by out=")
 
@@ -141,7 +141,7 @@ def push(folder: Path, repo: str, private: bool) -> str | None:
         address = hub.create_repo(repo, private=private or None, exist_ok=True)
         hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="An agent of noisy-dqn")
     except Exception as error:  # whatever the network or the server does
-        reason = f"{repo} could not be pushed ({short(error)})"
+        reason = f"{repo} could not be pushed ({short_reason(error)})"
         raise UserError(f"{reason}: the folder is made; push it by {push_command(folder, repo, private)}") from error
     return str(address)
 
@@ -166,8 +166,8 @@ def _config(player: Player) -> dict[str, Any]:
 
 def _beside(file: Path, name: str) -> Path | None:
     """A file of the agent's run: beside the agent, or one folder above it, where best/ and last/ lie."""
-    places = [file.with_name(name), *([file.parents[1] / name] if file.parent.name in ("best", "last") else [])]
-    return next((place for place in places if place.is_file()), None)
+    candidates = [file.with_name(name), *([file.parents[1] / name] if file.parent.name in ("best", "last") else [])]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _copy(source: Path, target: Path, limit: int) -> None:

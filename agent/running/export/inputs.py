@@ -38,8 +38,8 @@ class Input:
     @property
     def dtype(self) -> np.dtype:
         """Of the input: that of the space, int64 for whole numbers of Python's."""
-        found: np.dtype = np.dtype(self.space.dtype)
-        return found
+        dtype: np.dtype = np.dtype(self.space.dtype)
+        return dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,20 +55,24 @@ def inputs_of(task: Task) -> list[Input]:
     """
     space, source = task.observe.space, source_of(task.action_mask)
     pairs = source is not None and source[0] == "observation"  # as the environment gives them with its mask taken out
-    found = list(_named(task.observe.plain.space, "observation", "observation[0]" if pairs else "observation"))
+    inputs = list(
+        _inputs_below(task.observe.unmasked.space, "observation", "observation[0]" if pairs else "observation")
+    )
     if source is not None:
         assert isinstance(space, spaces.Tuple)
-        found.append(Input("action_mask", "observation[1]" if pairs else f"info[{source[1]!r}]", space.spaces[1]))
-    if texts := [item.name for item in found if isinstance(item.space, spaces.Text)]:
-        raise UserError(f"{task.id} observes a text ({texts[0]}), which to=onnx cannot take: leave it out in training")
-    return found
+        inputs.append(Input("action_mask", "observation[1]" if pairs else f"info[{source[1]!r}]", space.spaces[1]))
+    if text_names := [item.name for item in inputs if isinstance(item.space, spaces.Text)]:
+        raise UserError(
+            f"{task.id} observes a text ({text_names[0]}), which to=onnx cannot take: leave it out in training"
+        )
+    return inputs
 
 
-def _named(space: object, name: str, source: str) -> Iterator[Input]:
+def _inputs_below(space: object, name: str, source: str) -> Iterator[Input]:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in parts:
-            yield from _named(part, f"{name}.{key}", f"{source}[{key!r}]")
+            yield from _inputs_below(part, f"{name}.{key}", f"{source}[{key!r}]")
     else:
         yield Input(name, source, space)
 
@@ -132,7 +136,7 @@ class ObserveParts(nn.Module):
         if self.frames > 1:
             leaves = [x.flatten(0, 1) for x in leaves]
         rows = zip(self.parts, self.leaves, self.shapes, strict=True)
-        return [part([leaves[i] for i in taken]).reshape(-1, *shape) for part, taken, shape in rows]
+        return [part([leaves[i] for i in indices]).reshape(-1, *shape) for part, indices, shape in rows]
 
 
 class ObserveMasked(nn.Module):
@@ -140,15 +144,15 @@ class ObserveMasked(nn.Module):
 
     def __init__(self, observe: MaskedObserver) -> None:
         super().__init__()
-        self.observation, self.alone = observing(observe.plain), len(observe.spec.parts) == 1
+        self.observation, self.is_single = observation_module(observe.unmasked), len(observe.spec.parts) == 1
 
     def forward(self, leaves: Sequence[Tensor]) -> Masked:
         """Observations and masks, as a QNetwork takes them."""
-        found = self.observation(leaves[:-1])
-        return Masked(found[0] if self.alone and isinstance(found, list) else found, leaves[-1] != 0)
+        inputs = self.observation(leaves[:-1])
+        return Masked(inputs[0] if self.is_single and isinstance(inputs, list) else inputs, leaves[-1] != 0)
 
 
-def observing(observe: Observer) -> nn.Module:
+def observation_module(observe: Observer) -> nn.Module:
     """The module for an observer."""
     if isinstance(observe, MaskedObserver):
         return ObserveMasked(observe)

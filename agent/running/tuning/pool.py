@@ -34,28 +34,28 @@ class Stop:
         self.signum = signum
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def handling_signals(self) -> Iterator[None]:
         """Hears the signals that are not ignored, as Ctrl-C is behind nohup."""
-        before = {number: signal.getsignal(number) for number in stop_signals()}
-        heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-        for number in heard:
+        previous = {number: signal.getsignal(number) for number in stop_signals()}
+        handled = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
+        for number in handled:
             signal.signal(number, self)
         try:
             yield
         finally:
-            for number, handler in heard.items():
+            for number, handler in handled.items():
                 signal.signal(number, handler)
 
 
-def work(study: Study, jobs: int, program: Path, words: Sequence[str], say: Callable[[str], None]) -> int:
+def work(study: Study, jobs: int, program: Path, overrides: Sequence[str], report: Callable[[str], None]) -> int:
     """Trains trials until the study has as many as were asked for.
 
     Args:
         study: that the trials belong to.
         jobs: trials at the same time.
         program: the file of train.py.
-        words: more options of it.
-        say: is told how each trial ended.
+        overrides: more options of it.
+        report: is told how each trial ended.
 
     Returns:
         0, or 128 + the number of the signal that stopped it; the trials under way then go on with the study.
@@ -64,34 +64,34 @@ def work(study: Study, jobs: int, program: Path, words: Sequence[str], say: Call
         UserError: where the first trials have all failed.
     """
     stop = Stop()
-    with stop.listening():
+    with stop.handling_signals():
         try:
             while not stop.signum:
-                _fill(study, jobs, program, words, stop.runs)
+                _fill(study, jobs, program, overrides, stop.runs)
                 if not stop.runs:
                     break
                 for run in list(stop.runs):
-                    if (ending := run.look()) is not None:
+                    if (ending := run.advance()) is not None:
                         stop.runs.remove(run)
                         run.close()
-                        say(f"trial {run.trial.number}: {ending}")
+                        report(f"trial {run.trial.number}: {ending}")
                         check_failures(study.results(), FAILURES)
                 time.sleep(POLL)
         finally:
-            _end(stop.runs)
+            _stop_all(stop.runs)
     return 128 + stop.signum if stop.signum else 0
 
 
-def _fill(study: Study, jobs: int, program: Path, words: Sequence[str], runs: list[TrialRun]) -> None:
+def _fill(study: Study, jobs: int, program: Path, overrides: Sequence[str], runs: list[TrialRun]) -> None:
     while len(runs) < jobs and (trial := study.next_trial()) is not None:
-        runs.append(TrialRun(trial, study.trial_folder(trial.number), study.config, program, words))
+        runs.append(TrialRun(trial, study.trial_folder(trial.number), study.config, program, overrides))
 
 
-def _end(runs: list[TrialRun]) -> None:
+def _stop_all(runs: list[TrialRun]) -> None:
     """Lets the runs save themselves, and leaves their trials to whoever goes on with the study."""
     for run in runs:
         run.stop()
-    while not all(run.rests() for run in runs):
+    while not all(run.has_ended() for run in runs):
         time.sleep(POLL / 5)
     for run in runs:
         run.close()
@@ -102,7 +102,7 @@ def check_failures(results: Sequence[Result], enough: int = 1) -> None:
     ended = [result for result in results if result.state != "running"]
     if len(ended) < enough or any(result.state != "failed" for result in ended):
         return
-    words = dict.fromkeys(result.error for result in ended)
-    first, more = next(iter(words)), f" (and {len(words) - 1} other errors)" if len(words) > 1 else ""
-    which = "the only trial" if len(ended) == 1 else f"all {len(ended)} trials"
-    raise UserError(f"{which} failed{more}: {first}")
+    errors = dict.fromkeys(result.error for result in ended)
+    first, others = next(iter(errors)), f" (and {len(errors) - 1} other errors)" if len(errors) > 1 else ""
+    subject = "the only trial" if len(ended) == 1 else f"all {len(ended)} trials"
+    raise UserError(f"{subject} failed{others}: {first}")

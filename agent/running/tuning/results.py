@@ -18,7 +18,7 @@ from agent.running.tuning.study import Result
 
 CONF, GROUP, BEST = "preset", "tuned", "best"
 #: Seeds of the test that is suggested.
-FRESH = 5
+FRESH_SEEDS = 5
 
 
 def best_of(results: Sequence[Result]) -> Result | None:
@@ -33,7 +33,7 @@ def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
     Raises:
         UserError: where the disk refuses.
     """
-    table, plain = folder / "trials.csv", folder / "trials.json"
+    table, as_json = folder / "trials.csv", folder / "trials.json"
     names = list(dict.fromkeys(name for result in results for name in result.settings))
     seeds = list(dict.fromkeys(seed for result in results for seed in result.seeds))
     text = io.StringIO()
@@ -45,8 +45,8 @@ def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
         score, seconds = ("" if value is None else value for value in (result.score, result.seconds))
         writer.writerow([result.number, result.state, score, *scores, seconds, *settings, result.error])
     atomic_write_text(table, text.getvalue())
-    atomic_write_text(plain, json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False))
-    return [table, plain]
+    atomic_write_text(as_json, json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False))
+    return [table, as_json]
 
 
 def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
@@ -81,24 +81,24 @@ def _tree(options: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def train_command(folder: Path, config: StudyConfig, *words: str, flags: Sequence[str] = ()) -> str:
+def train_command(folder: Path, config: StudyConfig, *overrides: str, flags: Sequence[str] = ()) -> str:
     """The command that trains with the best settings."""
     preset = f"--config-dir={folder / CONF}", f"+{GROUP}={BEST}"
-    return shlex.join(["python", "train.py", *flags, *preset, *config.beside, *words])
+    return shlex.join(["python", "train.py", *flags, *preset, *config.beside, *overrides])
 
 
 def fresh_seeds(seeds: Sequence[int]) -> list[int]:
     """Seeds that the study has not used: from the next hundred after the highest on."""
     first = (max(seeds) // 100 + 1) * 100
-    return [first + number for number in range(FRESH)]
+    return [first + number for number in range(FRESH_SEEDS)]
 
 
 def commands_of_test(folder: Path, config: StudyConfig) -> list[str]:
     """The commands that train with the best settings and without them on fresh seeds, and compare both."""
     seeds = "seed=" + ",".join(map(str, fresh_seeds(config.seeds)))
-    tuned, before = (quote_override("hydra.sweep.dir", folder / "test" / name) for name in ("tuned", "before"))
+    tuned, untuned = (quote_override("hydra.sweep.dir", folder / "test" / name) for name in ("tuned", "before"))
     return [
         train_command(folder, config, seeds, tuned, flags=["-m"]),
-        shlex.join(["python", "train.py", "-m", *config.words, seeds, before]),
+        shlex.join(["python", "train.py", "-m", *config.words, seeds, untuned]),
         shlex.join(["python", "compare.py", str(folder / "test")]),
     ]

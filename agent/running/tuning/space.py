@@ -16,7 +16,7 @@ from agent.config.parsing import nearest, parse, to_plain
 from agent.config.run import TrainConfig
 
 #: Bytes of a space file that are read.
-LONGEST = 1 << 20
+MAX_BYTES = 1 << 20
 #: Options that every trial must share, or its score would not be comparable with the others'.
 SHARED = ("steps", "seed", "eval", "checkpoint", "log", "wandb", "resume", "imports", "env", "hydra")
 RANGE = ("low", "high", "log", "step", "first")
@@ -71,7 +71,7 @@ def read_space(path: Path) -> dict[str, Any]:
         UserError: where it cannot be read, or holds no mapping.
     """
     try:
-        space = yaml.safe_load(read_plain(path, LONGEST))
+        space = yaml.safe_load(read_plain(path, MAX_BYTES))
     except OSError as error:
         raise UserError(f"space={path} cannot be read ({why(error)}): name a YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -87,38 +87,38 @@ def parse_space(space: Mapping[Any, Any]) -> tuple[Domain, ...]:
     Raises:
         UserError: for a form that is wrong, naming the option.
     """
-    return tuple(_domain(str(name), node) for name, node in space.items())
+    return tuple(_domain(str(name), entry) for name, entry in space.items())
 
 
-def _domain(name: str, node: Any) -> Domain:
+def _domain(name: str, entry: Any) -> Domain:
     shown = plain(name, 80)
     if name.split(".")[0] in SHARED and not name.startswith("env."):
         raise UserError(f"{shown} cannot be tuned: trials that differ in it have scores that do not compare")
-    if not isinstance(node, Mapping) or not ("choices" in node or {"low", "high"} <= set(node)):
+    if not isinstance(entry, Mapping) or not ("choices" in entry or {"low", "high"} <= set(entry)):
         raise UserError(
             f"{shown} in the space takes {{low: …, high: …}}, with log: true or step: …, or {{choices: […]}}"
         )
-    known = CHOICES if "choices" in node else RANGE
-    if unknown := [str(key) for key in node if key not in known]:
+    known = CHOICES if "choices" in entry else RANGE
+    if unknown := [str(key) for key in entry if key not in known]:
         raise UserError(f"{shown} in the space has no {plain(unknown[0], 80)}{nearest(unknown[0], known)}")
-    return _choices(shown, node) if "choices" in node else _range(shown, node)
+    return _choices(shown, entry) if "choices" in entry else _range(shown, entry)
 
 
-def _choices(name: str, node: Mapping[str, Any]) -> Domain:
-    choices = node["choices"]
+def _choices(name: str, entry: Mapping[str, Any]) -> Domain:
+    choices = entry["choices"]
     if not isinstance(choices, list) or not choices:
         raise UserError(f"{name}.choices in the space must be a list, such as [1, 2, 4]")
     try:
-        texts = tuple(dict.fromkeys(json.dumps(choice, allow_nan=False) for choice in choices))
+        encoded = tuple(dict.fromkeys(json.dumps(choice, allow_nan=False) for choice in choices))
     except (TypeError, ValueError, RecursionError):
         raise UserError(f"{name}.choices in the space must be numbers, words, truth values or lists of them") from None
-    return Domain(name, texts)
+    return Domain(name, encoded)
 
 
-def _range(name: str, node: Mapping[str, Any]) -> Domain:
-    low, high = _number(name, "low", node["low"]), _number(name, "high", node["high"])
-    step = None if node.get("step") is None else _number(name, "step", node["step"])
-    log = node.get("log", False)
+def _range(name: str, entry: Mapping[str, Any]) -> Domain:
+    low, high = _number(name, "low", entry["low"]), _number(name, "high", entry["high"])
+    step = None if entry.get("step") is None else _number(name, "step", entry["step"])
+    log = entry.get("log", False)
     if low > high:
         raise UserError(f"{name} in the space has low={low} above high={high}: exchange them")
     if not isinstance(log, bool):

@@ -56,11 +56,11 @@ class Trial:
         self._study, self._trial = study, trial
         self._reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
-    def report(self, place: int, value: float) -> bool:
+    def report(self, evaluation: int, value: float) -> bool:
         """Tells the value at the place-th evaluation; whether the trial should be ended."""
-        if place not in self._reported:
-            self._trial.report(value, place)
-            self._reported.add(place)
+        if evaluation not in self._reported:
+            self._trial.report(value, evaluation)
+            self._reported.add(evaluation)
         return bool(self._trial.should_prune())
 
     def seeds(self) -> dict[str, float]:
@@ -104,7 +104,7 @@ class Study:
         check_optuna()
         self.folder, self.config = folder, config
         self.domains = parse_space(config.space)
-        with exclusive(folder), _damage_told(folder):
+        with exclusive(folder), _journal_errors(folder):
             self._study = self._open()
 
     def _open(self) -> optuna.Study:
@@ -144,32 +144,35 @@ class Study:
             case "median":  # not in the first third of a seed, when nothing is learned yet
                 return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=evaluations // 3)
             case "hyperband":
-                most = evaluations * len(self.config.seeds)
-                return optuna.pruners.HyperbandPruner(min_resource=max(1, most // 9), max_resource=most)
+                max_resource = evaluations * len(self.config.seeds)
+                return optuna.pruners.HyperbandPruner(min_resource=max(1, max_resource // 9), max_resource=max_resource)
         return optuna.pruners.NopPruner()
 
     def next_trial(self) -> Trial | None:
         """A trial that a process has left behind, or a new one; None where there are enough."""
-        with exclusive(self.folder), _damage_told(self.folder):
+        with exclusive(self.folder), _journal_errors(self.folder):
             trials = self._study.get_trials(deepcopy=False)
             for frozen in trials:
-                if frozen.state.name == "RUNNING" and (held := lock(self.trial_folder(frozen.number))) is not None:
-                    return self._begin(self._again(frozen), held)
+                if (
+                    frozen.state.name == "RUNNING"
+                    and (trial_lock := lock(self.trial_folder(frozen.number))) is not None
+                ):
+                    return self._begin(self._resumed(frozen), trial_lock)
             if sum(frozen.state.name != "WAITING" for frozen in trials) >= self.config.trials:
                 return None
             trial = self._study.ask()
-            held = lock(self.trial_folder(trial.number))
-            assert held is not None, "a trial that is new belongs to nobody"
-            return self._begin(trial, held)
+            trial_lock = lock(self.trial_folder(trial.number))
+            assert trial_lock is not None, "a trial that is new belongs to nobody"
+            return self._begin(trial, trial_lock)
 
-    def _again(self, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
+    def _resumed(self, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
         import optuna
 
         return optuna.trial.Trial(self._study, frozen._trial_id)
 
-    def _begin(self, trial: optuna.Trial, held: Lock) -> Trial:
+    def _begin(self, trial: optuna.Trial, trial_lock: Lock) -> Trial:
         settings = {domain.name: _suggest(trial, domain) for domain in self.domains}
-        return Trial(self._study, trial, settings, held)
+        return Trial(self._study, trial, settings, trial_lock)
 
     def trial_folder(self, number: int) -> Path:
         """The folder of a trial's runs."""
@@ -179,7 +182,7 @@ class Study:
 
     def results(self) -> list[Result]:
         """All trials so far, in order."""
-        with _damage_told(self.folder):
+        with _journal_errors(self.folder):
             trials = self._study.get_trials(deepcopy=False)
         return [self._result(frozen) for frozen in trials if frozen.state.name != "WAITING"]
 
@@ -194,8 +197,8 @@ class Study:
         seconds = None if frozen.duration is None else frozen.duration.total_seconds()
         attributes = frozen.user_attrs
         state = {"FAIL": "failed"}.get(name, name.lower())
-        found = attributes.get("seeds", {}), len(values), seconds, str(attributes.get("error", ""))
-        return Result(frozen.number, state, score, settings, *found)
+        details = attributes.get("seeds", {}), len(values), seconds, str(attributes.get("error", ""))
+        return Result(frozen.number, state, score, settings, *details)
 
     def importances(self) -> dict[str, float]:
         """How much each option matters for a place among the best trials (PED-ANOVA, Watanabe et al. 2023).
@@ -219,13 +222,13 @@ def check_optuna() -> None:
 
 
 @contextmanager
-def _damage_told(folder: Path) -> Iterator[None]:
+def _journal_errors(folder: Path) -> Iterator[None]:
     """Makes one sentence of whatever Optuna meets in a journal that it has not written."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        told = f"{type(error).__name__}: {plain(error, 100)}"
-        raise UserError(f"{folder / JOURNAL} is damaged ({told}): begin a new study") from error
+        reason = f"{type(error).__name__}: {plain(error, 100)}"
+        raise UserError(f"{folder / JOURNAL} is damaged ({reason}): begin a new study") from error
 
 
 def _suggest(trial: optuna.Trial, domain: Domain) -> Any:

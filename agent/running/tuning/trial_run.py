@@ -26,7 +26,7 @@ LONGEST = 64 << 20
 
 
 class TrialRun:
-    """The runs of a trial, which `look` moves on.
+    """The runs of a trial, which `advance` moves on.
 
     A run that was stopped before goes on from its checkpoint. A stop is SIGTERM, which train.py hears even where
     Ctrl-C is ignored; the run saves itself then.
@@ -36,14 +36,14 @@ class TrialRun:
         folder: of the trial.
         config: of the study.
         program: the file of train.py.
-        words: options of train.py that are not of the study: those of its imports.
+        overrides: options of train.py that are not of the study: those of its imports.
     """
 
     def __init__(
-        self, trial: Trial, folder: Path, config: StudyConfig, program: Path, words: Sequence[str] = ()
+        self, trial: Trial, folder: Path, config: StudyConfig, program: Path, overrides: Sequence[str] = ()
     ) -> None:
         self.trial, self._folder, self._config = trial, folder, config
-        self._program, self._more = program, words
+        self._program, self._more_overrides = program, overrides
         self._process: subprocess.Popen[bytes] | None = None
         self._seed = 0  # index of the one that is trained
         self._read = -1  # bytes of its metrics that were read
@@ -51,7 +51,7 @@ class TrialRun:
 
     # ---- the state of the trial
 
-    def look(self) -> str | None:
+    def advance(self) -> str | None:
         """Moves the trial on. A sentence once it has ended; None while it goes on."""
         if self._process is None:
             return self._start_next()
@@ -77,7 +77,7 @@ class TrialRun:
         if self._process is not None:
             self._process.kill()
 
-    def rests(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether no process of the trial is left."""
         return self._process is None or self._process.poll() is not None
 
@@ -105,11 +105,11 @@ class TrialRun:
         return f"{score:.1f}" + (f" (seeds: {each})" if len(self._config.seeds) > 1 else "")
 
     def _start(self, seed: int) -> subprocess.Popen[bytes]:
-        words = run_words(self._config, self.trial.number, self.trial.settings, seed, self._folder)
+        overrides = run_overrides(self._config, self.trial.number, self.trial.settings, seed, self._folder)
         with (self._folder / f"seed{seed}.log").open("ab") as log:
             posix = sys.platform != "win32"
             return subprocess.Popen(
-                [sys.executable, str(self._program), *words, *self._more],
+                [sys.executable, str(self._program), *overrides, *self._more_overrides],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -147,13 +147,13 @@ class TrialRun:
         self._read = size
         before = list(self.trial.seeds().values())
         for step, value in zip(*read_series(metrics, [RETURN])[RETURN], strict=True):
-            place = self._place(int(step))
-            if self.trial.report(place, float(np.mean([*before, value]))) and self._config.pruner != "none":
-                self._pruned = place
+            evaluation = self._evaluation_number(int(step))
+            if self.trial.report(evaluation, float(np.mean([*before, value]))) and self._config.pruner != "none":
+                self._pruned = evaluation
                 self.stop()
                 return
 
-    def _place(self, step: int) -> int:
+    def _evaluation_number(self, step: int) -> int:
         """The number of an evaluation among those of all seeds, from 1 on: the step at which a pruner compares."""
         config = self._config
         last = step >= config.steps or not config.every
@@ -172,13 +172,13 @@ class TrialRun:
 
     def _end_early(self) -> str:
         self.trial.prune()
-        all_of_them = self._config.evaluations * len(self._config.seeds)
-        return f"pruned at evaluation {self._pruned} of {all_of_them}"
+        total = self._config.evaluations * len(self._config.seeds)
+        return f"pruned at evaluation {self._pruned} of {total}"
 
     def _fail(self) -> str:
-        words = last_words(self._folder / f"seed{self._config.seeds[self._seed]}.log")
-        self.trial.fail(words)
-        return f"failed: {words}"
+        message = last_message(self._folder / f"seed{self._config.seeds[self._seed]}.log")
+        self.trial.fail(message)
+        return f"failed: {message}"
 
 
 def run_folder(trial: Path, seed: int) -> Path:
@@ -186,7 +186,7 @@ def run_folder(trial: Path, seed: int) -> Path:
     return trial / f"seed{seed}"
 
 
-def run_words(config: StudyConfig, number: int, settings: dict[str, object], seed: int, folder: Path) -> list[str]:
+def run_overrides(config: StudyConfig, number: int, settings: dict[str, object], seed: int, folder: Path) -> list[str]:
     """The command line of a trial's run: the study's own words come after what they may change."""
     study = folder.parent.name
     return [
@@ -195,14 +195,14 @@ def run_words(config: StudyConfig, number: int, settings: dict[str, object], see
         quote_override("wandb.group", study),
         quote_override("wandb.name", f"{study}_trial{number}_seed{seed}"),
         *config.words,
-        *(word for name, value in settings.items() for word in from_python(name, value)),
+        *(override for name, value in settings.items() for override in from_python(name, value)),
         f"seed={seed}",
         quote_override("hydra.run.dir", os.fspath(run_folder(folder, seed))),
         "resume=auto",
     ]
 
 
-def last_words(log: Path) -> str:
+def last_message(log: Path) -> str:
     """The sentence that a run ended with: its error, or its last line."""
     try:
         lines = read_plain(log, LONGEST).decode(errors="replace").splitlines()

@@ -4,26 +4,26 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Held:
+class Snapshot:
     """Keeps a state of before the step under way, to be saved in place of the present one.
 
     Args:
-        present: makes the present state, with the episodes under way or without them.
+        current_state: makes the present state, with the episodes under way or without them.
     """
 
-    def __init__(self, present: Callable[[bool], dict[str, Any]]) -> None:
-        self._present = present
-        self._held: dict[str, Any] | None = None
+    def __init__(self, current_state: Callable[[bool], dict[str, Any]]) -> None:
+        self._current_state = current_state
+        self._state: dict[str, Any] | None = None
 
-    def hold(self, episodes: bool = True) -> None:
+    def take(self, episodes: bool = True) -> None:
         """Holds the present state."""
         self.drop()  # first: two states at once would take twice the memory
-        self._held = self._present(episodes)
+        self._state = self._current_state(episodes)
 
     def drop(self) -> None:
         """Holds nothing: the present state is the one to save."""
-        self._held = None
+        self._state = None
 
     def state(self) -> dict[str, Any]:
         """The state to save: the held one, or the present one where none is held."""
-        return self._present(True) if self._held is None else self._held
+        return self._current_state(True) if self._state is None else self._state

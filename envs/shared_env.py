@@ -12,7 +12,7 @@ from envs.guarded import Guarded
 from envs.kinds import Env, Info, Space
 
 
-class Copies(Protocol):
+class CallableCopies(Protocol):
     """What a vector class offers whose copies can be called one by one."""
 
     single_observation_space: Space
@@ -22,21 +22,21 @@ class Copies(Protocol):
         """What a method of one copy gives."""
 
 
-class Aside(Env):
+class SharedEnv(Env):
     """Copy number `copy`, below what keeps its own episodes. To close it is the business of the vector environment.
 
     Raises:
         UserError: from every method, where the environment fails or breaks a rule; it can be played on.
     """
 
-    def __init__(self, envs: Copies, env_id: str, copy: int = 0) -> None:
+    def __init__(self, envs: CallableCopies, env_id: str, copy: int = 0) -> None:
         self._envs, self._id, self._copy = envs, env_id, copy
         self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
 
-    def rests(self) -> bool:
+    def is_between_episodes(self) -> bool:
         """Whether it stands between two of its own episodes, so that it may be reset."""
-        rests: bool = self._envs.call_one(self._copy, "rests")
-        return rests
+        is_between_episodes: bool = self._envs.call_one(self._copy, "is_between_episodes")
+        return is_between_episodes
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
         """Begins an episode; of its info nothing comes over."""
@@ -51,14 +51,14 @@ class Aside(Env):
         return self._call("render")
 
     def _call(self, name: str, *arguments: object) -> Any:
-        succeeded, result = self._envs.call_one(self._copy, "play_aside", self._id, name, *arguments)
+        succeeded, result = self._envs.call_one(self._copy, "call_aside", self._id, name, *arguments)
         if not succeeded:
             raise BrokenEnvironmentError(*result)
         return result
 
 
-def answer(env: Env, env_id: str, name: str, *arguments: Any) -> tuple[bool, Any]:
-    """What `Aside` is sent: (True, a result), or (False, (a sentence, the lines below it)): errors end a process."""
+def call_guarded(env: Env, env_id: str, name: str, *arguments: Any) -> tuple[bool, Any]:
+    """Calls a method for `SharedEnv`: (True, result) or (False, (sentence, details)), as errors end a process."""
     guarded = Guarded(env, env_id)
     try:
         match name:

@@ -13,7 +13,7 @@ from agent.common.interrupt import Stopped
 from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork
 from agent.records.tracking import Tracker
-from agent.running.evaluation import EncodedFilm, Played
+from agent.running.evaluation import EncodedFilm, EvaluationResults
 from agent.running.evaluator import Evaluator
 from agent.running.failures import Folder
 from agent.running.filming import film_of
@@ -21,17 +21,17 @@ from agent.running.keeping import Results, Tensors
 from agent.running.saving import Saver
 
 
-class Elsewhere(Protocol):
+class EvaluationWorker(Protocol):
     """Another process, which plays one evaluation at a time."""
 
     def begin(self, tensors: Mapping[str, Tensor], films: bool) -> None:
         """Begins an evaluation of the network with these parameters, and perhaps a film of its first episode."""
 
-    def result(self, patient: bool) -> Played | None:
+    def result(self, wait: bool) -> EvaluationResults | None:
         """The evaluation that was begun; None where it is not there yet.
 
         Args:
-            patient: may wait for a moment.
+            wait: may wait for a moment.
 
         Raises:
             UserError: the evaluation failed.
@@ -39,7 +39,7 @@ class Elsewhere(Protocol):
 
 
 @dataclass
-class UnderWay:
+class PendingEvaluation:
     """An evaluation that has not arrived.
 
     Attributes:
@@ -55,7 +55,7 @@ class UnderWay:
     begun: bool = False
 
 
-class Beside:
+class BackgroundEvaluations:
     """Has the agent of a step evaluated by another process, one evaluation at a time; training does not wait for it.
 
     An evaluation that is due before the last one has arrived begins when that arrives, on the agent of that moment. At
@@ -63,7 +63,7 @@ class Beside:
     resumed there has them evaluated again, but where a note beside the checkpoint tells the result.
 
     Args:
-        elsewhere: plays.
+        worker: plays.
         evaluator: says when an evaluation is due, and keeps the results.
         agent: is evaluated.
         results: takes what has arrived.
@@ -73,24 +73,24 @@ class Beside:
 
     def __init__(
         self,
-        elsewhere: Elsewhere,
+        worker: EvaluationWorker,
         evaluator: Evaluator,
         agent: DQN,
         results: Results,
         saver: Saver,
         tracker: Tracker,
     ) -> None:
-        self._evaluator, self._elsewhere, self._agent = evaluator, elsewhere, agent
+        self._evaluator, self._worker, self._agent = evaluator, worker, agent
         self._results, self._saver, self._tracker = results, saver, tracker
-        self._under_way: UnderWay | None = None
+        self._pending: PendingEvaluation | None = None
         self._due_when_saved = False  # another one was due at the newest checkpoint
 
     @property
     def busy(self) -> bool:
         """Whether an evaluation has not arrived."""
-        return self._under_way is not None
+        return self._pending is not None
 
-    def look(self, step: int, last: bool, seconds: float, check: Callable[[], None], stop: Callable[[], bool]) -> None:
+    def poll(self, step: int, last: bool, seconds: float, check: Callable[[], None], stop: Callable[[], bool]) -> None:
         """Takes an evaluation that has arrived and begins one that is due; at the last step waits until none is left.
 
         Args:
@@ -105,48 +105,48 @@ class Beside:
             Stopped: where `stop` said so while it waited.
         """
         evaluator = self._evaluator
-        while self._under_way is not None or evaluator.due:
-            if self._under_way is None:
+        while self._pending is not None or evaluator.due:
+            if self._pending is None:
                 check()
-                self._under_way, evaluator.due = UnderWay(step, seconds, self._agent.tensors()), False
+                self._pending, evaluator.due = PendingEvaluation(step, seconds, self._agent.tensors()), False
                 self._due_when_saved &= step != self._saver.step
-            if not self._under_way.begun:
-                self._elsewhere.begin(self._under_way.tensors, evaluator.films(last))
-                self._under_way.begun = True
-            if not self._arrives(self._under_way, step, last, stop):
+            if not self._pending.begun:
+                self._worker.begin(self._pending.tensors, evaluator.films(last))
+                self._pending.begun = True
+            if not self._has_finished(self._pending, step, last, stop):
                 return
             if evaluator.solved and not last:  # the run ends here
                 evaluator.due = False
 
-    def _arrives(self, under_way: UnderWay, step: int, last: bool, stop: Callable[[], bool]) -> bool:
+    def _has_finished(self, pending: PendingEvaluation, step: int, last: bool, stop: Callable[[], bool]) -> bool:
         """Whether an evaluation has arrived, and is kept; at the last step it is waited for."""
-        of_last = last and not self._evaluator.due
+        of_last_step = last and not self._evaluator.due
         try:
-            while (played := self._elsewhere.result(last)) is None:
+            while (results := self._worker.result(last)) is None:
                 if not last:
                     return False
                 if stop():
                     raise Stopped
         except UserError as error:
-            self._evaluator.failed(under_way.step, of_last, error)
-            played = None
-        self._under_way = None
-        if played is not None:
-            metrics = self._evaluator.take(under_way.step, played)
-            self._results.keep(under_way.step, under_way.seconds, metrics, lambda: under_way.tensors)
-        if self._saver.step >= under_way.step:
+            self._evaluator.failed(pending.step, of_last_step, error)
+            results = None
+        self._pending = None
+        if results is not None:
+            metrics = self._evaluator.record(pending.step, results)
+            self._results.keep(pending.step, pending.seconds, metrics, lambda: pending.tensors)
+        if self._saver.step >= pending.step:
             self._results.note(step, self._evaluator.state() | {"evaluation_due": self._due_when_saved})
-        if played is not None:
-            self._film(under_way, played, stop)
+        if results is not None:
+            self._film(pending, results, stop)
         return True
 
-    def _film(self, under_way: UnderWay, played: Played, stop: Callable[[], bool]) -> None:
+    def _film(self, pending: PendingEvaluation, results: EvaluationResults, stop: Callable[[], bool]) -> None:
         """Keeps the film of an evaluation; the agent that solved the task is filmed here, where that was not known."""
-        if played.film is not None:
-            keep_film(self._evaluator.folder, self._tracker, under_way.step, played.film)
+        if results.film is not None:
+            keep_film(self._evaluator.folder, self._tracker, pending.step, results.film)
         elif self._evaluator.solved:
             network = self._agent.network
-            self._evaluator.film(under_way.step, True, stop, with_tensors(network, under_way.tensors))
+            self._evaluator.film(pending.step, True, stop, with_tensors(network, pending.tensors))
 
     # ---- saving it
 
@@ -156,15 +156,15 @@ class Beside:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the evaluator's state: the evaluation under way, if any."""
-        if (under_way := self._under_way) is None:
+        if (pending := self._pending) is None:
             return {}
-        return {"under_way": {"step": under_way.step, "seconds": under_way.seconds, "tensors": dict(under_way.tensors)}}
+        return {"under_way": {"step": pending.step, "seconds": pending.seconds, "tensors": dict(pending.tensors)}}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint's state; the evaluator's must have been loaded."""
         self._due_when_saved = self._evaluator.due
         if (saved := state.get("under_way")) is not None and self._evaluator.episodes:
-            self._under_way = UnderWay(saved["step"], saved["seconds"], dict(saved["tensors"]))
+            self._pending = PendingEvaluation(saved["step"], saved["seconds"], dict(saved["tensors"]))
 
 
 def with_tensors(network: QNetwork, tensors: Mapping[str, Tensor]) -> QNetwork:
