@@ -138,12 +138,12 @@ def play(
     Raises:
         Stopped: where `stop` said so.
     """
-    running = _Episodes(envs, seeds, task, on_step)
-    while running.running:
+    episodes = _Episodes(envs, seeds, task, on_step)
+    while episodes.running:
         if stop():
             raise Stopped
-        running.step(policy(running.observations(), list(running.running.values())))
-    return Evaluation(tuple(running.returns), tuple(running.lengths))
+        episodes.step(policy(episodes.observations(), list(episodes.running.values())))
+    return Evaluation(tuple(episodes.returns), tuple(episodes.lengths))
 
 
 class _Episodes:

@@ -213,9 +213,9 @@ class CollectionMetrics:
         while it plays, and of all together.
         """
         elapsed = max(time.monotonic() - self._since, 1e-9)
-        rows, record_wait = np.array(self._chunks, dtype=np.float64).reshape(-1, 6), self._waited
+        rows, waited = np.array(self._chunks, dtype=np.float64).reshape(-1, 6), self._waited
         self._reset()
-        metrics = {"collect/learner_wait": record_wait / elapsed}
+        metrics = {"collect/learner_wait": waited / elapsed}
         if not len(rows):
             return metrics
         actors, steps, playing, waiting, staleness, size = rows.T
