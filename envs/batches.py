@@ -1,11 +1,9 @@
 """Whether an observation is that of one environment or of several side by side."""
 
-from typing import Any
-
 import numpy as np
 from gymnasium import spaces
 
-from envs.kinds import Space
+from envs.kinds import Observation, Space
 
 
 def is_batch(space: Space, observation: object) -> bool:
@@ -25,7 +23,7 @@ def is_batch(space: Space, observation: object) -> bool:
     raise ValueError(f"the observation has shape {shape}: one has {single}, a batch has {('n', *single)}")
 
 
-def first_leaf(space: Space, observation: Any) -> Any:
+def first_leaf(space: Space, observation: Observation) -> Observation:
     """The first part of an observation, or of a batch of them, that is no Dict and no Tuple."""
     while isinstance(space, spaces.Dict | spaces.Tuple):
         name, space = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)))

@@ -6,6 +6,8 @@ from typing import Literal
 from agent.common.errors import UserError
 
 Channels = Literal["first", "last"]
+#: `auto` finds the channels; `older` has the rule of the first version.
+BoxChannels = Channels | Literal["auto", "older"]
 
 #: The smallest height and width of an image: below, there is nothing to convolve.
 SMALLEST_SIDE = 3
@@ -15,7 +17,7 @@ USUAL_CHANNELS = (1, 3, 4)
 PICTURE_SIDE, PICTURE_CHANNELS = 32, 16
 
 
-def channels_of(env_id: str, shape: Sequence[int], requested: str = "auto") -> Channels | None:
+def channels_of(env_id: str, shape: Sequence[int], requested: BoxChannels = "auto") -> Channels | None:
     """Where an image [a, b, c] has its channels; None where it is no image, as its height or width would be too small.
 
     Of three sides, two equal neighbours are height and width. Otherwise the side that is 1, 3 or 4, or much shorter

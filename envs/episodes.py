@@ -11,13 +11,13 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, SupportsFloat, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 
 from agent.common.seeds import EpisodeSeeds
-from envs.kinds import Env, Info, Wrapper
+from envs.kinds import Action, Env, Info, Observation, Wrapper
 from envs.shared_env import call_guarded
 
 _pack_outcome = struct.Struct("d??").pack  # a reward, and the two ways to end
@@ -60,7 +60,7 @@ class Repeatable(Wrapper):
         self._number, self._ended, self._checksum, self._actions = number, True, 0, array(self._code)
         self._waiting = False  # for a step that only resets: a worker process does not know that the episode has ended
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Begins an episode; where it begins a stretch, with the seed of that."""
         self._waiting = False
         if self._seeds is None:
@@ -73,7 +73,7 @@ class Repeatable(Wrapper):
         self._checksum, self._ended = checksum(observation, self._checksum), False
         return observation, info
 
-    def step(self, action: Any) -> tuple[Any, Any, Any, Any, Info]:
+    def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, Info]:
         """Steps, and takes down what was done, shown and paid."""
         if self._waiting:
             observation, info = self.reset()
@@ -94,7 +94,7 @@ class Repeatable(Wrapper):
         """Whether it stands between two stretches: whatever is done to the environment now, the next begins anew."""
         return self._ended and not self._actions
 
-    def call_aside(self, env_id: str, name: str, *arguments: object) -> tuple[bool, Any]:
+    def call_aside(self, env_id: str, name: str, *arguments: object) -> tuple[bool, object]:
         """Calls a method of the environment without taking it down, see envs.shared_env."""
         return call_guarded(self.env, env_id, name, *arguments)
 

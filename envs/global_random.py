@@ -10,11 +10,10 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from envs.kinds import Info, Wrapper
+from envs.kinds import Info, Observation, Wrapper
 
 
 def seed_global_generators(seed: int, copy: int = 0) -> None:
@@ -64,7 +63,7 @@ def isolated(seed: int) -> Iterator[None]:
 class SeedsGlobalGenerators(Wrapper):
     """An environment that has a process to itself: a reset with a seed seeds the global generators as well."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Resets with a seed of everything that can be drawn from."""
         if seed is not None:
             seed_global_generators(seed)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from envs.failure import failed, is_stop
-from envs.kinds import Env, Info, Wrapper
+from envs.kinds import Env, Info, Observation, Wrapper
 from envs.rules import as_bool, as_number, checked_observation, unpacked
 
 
@@ -22,13 +22,13 @@ class Guarded(Wrapper):
         with guarded(env_id, "observation_space"):
             self._space = env.observation_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Begins an episode; info as it came."""
         with guarded(self.env_id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
             return checked_observation(self._space, observation), info
 
-    def step(self, action: object) -> tuple[Any, float, bool, bool, Info]:
+    def step(self, action: object) -> tuple[Observation, float, bool, bool, Info]:
         """One step; info as it came."""
         with guarded(self.env_id, "step"):
             observation, reward, terminated, truncated, info = unpacked("step", self.env.step(action))

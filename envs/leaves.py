@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from math import prod
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import plain
 from envs.failure import RuleError
-from envs.kinds import Space
+from envs.kinds import Observation, Space
 from envs.rules import checked_observation
 
 #: Spaces whose values are flattened to zeros and ones.
@@ -25,7 +24,7 @@ def leaves_of(space: Space) -> Iterator[Space]:
         yield space
 
 
-def values_of(space: Space, batch: Any) -> Iterator[Any]:
+def values_of(space: Space, batch: Observation) -> Iterator[Observation]:
     """A batch's values for each of the leaves."""
     if isinstance(space, spaces.Tuple):
         for part, values in zip(space.spaces, batch, strict=True):
@@ -51,7 +50,7 @@ def length_of(leaf: Space) -> int:
     return prod(leaf.shape or ())
 
 
-def flat_values(leaf: Space, values: Any) -> np.ndarray:
+def flat_values(leaf: Space, values: Observation) -> np.ndarray:
     """The values [E, …] of a leaf as [E, n]: `gymnasium.spaces.flatten` for all environments at once."""
     if isinstance(leaf, spaces.Text):
         return np.stack([np.asarray(spaces.flatten(leaf, checked_observation(leaf, value))) for value in values])

@@ -4,19 +4,19 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from agent.common.errors import UserError
+from agent.common.kinds import PlainData
 from agent.common.observation import ObservationSpec
 from envs.actions import PlainActions
 from envs.atari import frame_stack
 from envs.bounds import check_bounds
 from envs.global_random import isolated, state_of_global_generators
 from envs.guarded import Guarded, guarded
-from envs.kinds import Env, Space
+from envs.kinds import Env, Observation, Space
 from envs.masks import AUTO, OFF, known_mask_source, mask_source_in_info, with_masks, with_observed_masks
 from envs.observations import Observer
 from envs.observed_parts import ChannelOption, observer_for
@@ -35,7 +35,7 @@ class Task:
     """What an agent has to know of an environment."""
 
     id: str
-    kwargs: dict[str, Any]
+    kwargs: PlainData
     observe: Observer  # makes arrays of what the environment observes
     actions: int  # actions are first_action, first_action + 1, …
     first_action: int
@@ -128,7 +128,7 @@ def _task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None,
-    channels: Any,
+    channels: ChannelOption,
     wrapping: Wrapping,
     action_mask: str,
 ) -> Task:
@@ -173,15 +173,14 @@ def _task(
 
 def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
     """The spaces of actions and of observations, which are spaces."""
-    found: dict[str, Any] = {}
+    found: dict[str, Space] = {}
     for name in ("action_space", "observation_space"):
         with guarded(env_id, name):
-            found[name] = getattr(env, name, None)
-            check_space(name, found[name])
+            found[name] = check_space(name, getattr(env, name, None))
     return found["action_space"], found["observation_space"]
 
 
-def _find_masks(env: Env, env_id: str) -> tuple[Env, str, Any]:
+def _find_masks(env: Env, env_id: str) -> tuple[Env, str, Observation]:
     """What action_mask=auto stands for: the environment with its masks, their place, and what a reset gave, if any."""
     if (found := known_mask_source(env)) is not None:
         return env, found, None
@@ -190,7 +189,7 @@ def _find_masks(env: Env, env_id: str) -> tuple[Env, str, Any]:
     return with_observed_masks(env, found), found, observation if found == OFF else None
 
 
-def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, first_observation: Any) -> bool:
+def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, first_observation: Observation) -> bool:
     """Plays a first step, which finds most of what breaks a rule.
 
     Args:
@@ -216,7 +215,7 @@ def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, f
     return plain_actions
 
 
-def _play(env: Guarded, observe: Observer, action: Any, first_observation: Any = None) -> None:
+def _play(env: Guarded, observe: Observer, action: np.integer | int, first_observation: Observation = None) -> None:
     observation = env.reset(seed=0)[0] if first_observation is None else first_observation
     observe(observe.stack([observation]))
     if observe.spec.mask:

@@ -5,17 +5,18 @@ So a mask goes wherever its observation goes: into replays, checkpoints, evaluat
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
+from agent.common.kinds import PlainData
 from agent.common.masking import Masking, masked_spec
 from envs.channels import Channels
 from envs.failure import RuleError, described
-from envs.kinds import Env, Info, Space, Wrapper
+from envs.kinds import Env, Info, Observation, Space, Wrapper
 from envs.observations import Observer
 from envs.parts import MASK_KEY, WithoutMask
 from envs.rules import are_booleans
@@ -61,7 +62,7 @@ def known_mask_source(env: Env) -> str | None:
     return None
 
 
-def mask_source_in_info(info: Any) -> str:
+def mask_source_in_info(info: object) -> str:
     """What `auto` stands for where a reset gave this info."""
     return f"info.{KEY}" if isinstance(info, dict) and dict.get(info, KEY) is not None else OFF
 
@@ -86,17 +87,17 @@ class MaskObserved(Wrapper):
         self._actions = int(env.action_space.n)  # type: ignore[attr-defined]
         self.observation_space = spaces.Tuple((env.observation_space, spaces.MultiBinary(self._actions)))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Begins an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         return (observation, self._mask(info, False)), info
 
-    def step(self, action: object) -> tuple[Any, Any, bool, bool, Info]:
+    def step(self, action: object) -> tuple[Observation, SupportsFloat, bool, bool, Info]:
         """One step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return (observation, self._mask(info, bool(terminated))), reward, terminated, truncated, info
 
-    def _mask(self, info: Any, terminated: bool) -> np.ndarray:
+    def _mask(self, info: object, terminated: bool) -> np.ndarray:
         value = dict.get(info, self._key) if isinstance(info, dict) else None
         rule = f"{self._name} must be a mask of {self._actions} truth values"
         if value is None:
@@ -143,7 +144,7 @@ class MaskedObserver(Observer):
         """Where images have their channels."""
         return self.unmasked.channels
 
-    def __call__(self, batch: Any) -> np.ndarray:
+    def __call__(self, batch: Observation) -> np.ndarray:
         """What E environments observe side by side, as rows of bytes [E, n]."""
         observation, masks = batch
         return self._masking.pack(self.unmasked(observation), np.asarray(masks))
@@ -152,7 +153,7 @@ class MaskedObserver(Observer):
     def _masking(self) -> Masking:
         return Masking(self.spec)
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> PlainData:
         """What a saved agent says of its observations: also of how many actions they have masks."""
         return {**self.unmasked.description(), "mask": self.spec.mask}
 

@@ -1,14 +1,12 @@
 """Vector classes that environments bring along, checked as single environments are."""
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 
 from envs.closing import close_quietly
 from envs.failure import RuleError, broken, described
 from envs.guarded import guarded
-from envs.kinds import Envs, EnvsWrapper, Info, Space
+from envs.kinds import Envs, EnvsWrapper, Info, Observation, Space
 from envs.rules import unpacked
 
 
@@ -23,14 +21,14 @@ class GuardedVector(EnvsWrapper):
         super().__init__(env)
         self._id = env_id
 
-    def reset(self, *, seed: Any = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Resets all copies."""
         with guarded(self._id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
             self._check(observation)
             return observation, _life_lost(info, self.num_envs)
 
-    def step(self, actions: object) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step(self, actions: object) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all copies."""
         with guarded(self._id, "step"):
             observation, reward, terminated, truncated, info = unpacked("step", self.env.step(actions))

@@ -8,17 +8,18 @@ is a vector. Which of three sides are the channels is found in `envs.channels`.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from agent.common.errors import UserError, plain
+from agent.common.kinds import PlainData
 from agent.common.observation import ObservationSpec
-from envs.channels import SMALLEST_SIDE, Channels, channels_of
+from envs.channels import SMALLEST_SIDE, BoxChannels, Channels, channels_of
 from envs.failure import RuleError, broken
-from envs.kinds import Space
+from envs.kinds import Observation, Space
 from envs.leaves import ONE_HOT, bounds_of, flat_values, is_flat, is_integral, leaves_of, length_of, values_of
 from envs.parts import named_parts
 
@@ -70,14 +71,14 @@ class Observer:
             return np.array(values, dtype=self.spec.dtype, order="C")  # a copy: environments overwrite their own
         return np.asarray((values - self.shift) * self.scale, dtype=self.spec.dtype, order="C")
 
-    def stack(self, observations: Sequence[Any]) -> Any:
+    def stack(self, observations: Sequence[Observation]) -> Observation:
         """Observations of single environments, batched as Gymnasium does."""
         if isinstance(self.space, (spaces.Box, *ONE_HOT)):
             return np.stack(observations)
         empty: Any = create_empty_array(self.space, len(observations))
         return concatenate(self.space, observations, empty)
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> PlainData:
         """What a saved agent says of its observations, as plain data: of very long vectors a checksum."""
         plain = [
             None if x is None else x.tolist() if x.size <= MAX_LISTED else sha256(x.tobytes()).hexdigest()
@@ -90,7 +91,7 @@ class Observer:
         values: np.ndarray = np.asarray(batch)
         return values.transpose(self.axes).reshape(len(values), *self.spec.shape) if self.axes else values[:, None]
 
-    def _vector(self, batch: Any) -> np.ndarray:
+    def _vector(self, batch: Observation) -> np.ndarray:
         if isinstance(self.space, spaces.Box):
             return batch.reshape(len(batch), -1)  # type: ignore[no-any-return]
         pairs = zip(leaves_of(self.space), values_of(self.space, batch), strict=True)
@@ -102,7 +103,7 @@ def observer_of(
     env_id: str,
     space: Space,
     stack: int = 1,
-    channels: Channels | Literal["auto", "older"] = "auto",
+    channels: BoxChannels = "auto",
     frames: int = 1,
 ) -> Observer:
     """How to observe an environment.

@@ -5,21 +5,22 @@ The parts lie side by side in rows of bytes, each in its own dtype: a replay sto
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
+from agent.common.kinds import PlainData
 from agent.common.observation import ObservationSpec, packed
-from envs.channels import SMALLEST_SIDE, Channels, channels_of
+from envs.channels import SMALLEST_SIDE, BoxChannels, Channels, channels_of
 from envs.kinds import Space
 from envs.leaves import leaves_of, values_of
 from envs.observations import Observer, has_bounds, observer_of
 from envs.parts import named_parts
 
 #: Where images have their channels; `flat`: there are no images, as in versions that made vectors of everything.
-ChannelOption = Channels | Literal["auto", "older", "flat"]
+ChannelOption = BoxChannels | Literal["flat"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class PartsObserver(Observer):
             start = end
         return encoded.reshape(-1, self.spec.shape[0])
 
-    def description(self) -> dict[str, object]:
+    def description(self) -> PlainData:
         """What a saved agent says of its observations: the parts by themselves too."""
         parts = [observe.description() for observe in self.observers]
         return {"shape": list(self.spec.shape), "stack": self.frames, "parts": parts}
@@ -112,14 +113,14 @@ def _observer(
     leaves: Sequence[Space | None],
     images: Sequence[int],
     rest: Sequence[int],
-    channels: Any,
+    channels: BoxChannels,
     frames: int,
 ) -> PartsObserver:
     observers_and_leaves: list[tuple[Observer, tuple[int, ...]]] = []
     for i in images:
         leaf = leaves[i]
         assert leaf is not None
-        leaf_channels: Any = channels if len(leaf.shape or ()) == 3 else "auto"
+        leaf_channels: BoxChannels = channels if len(leaf.shape or ()) == 3 else "auto"
         observers_and_leaves.append((observer_of(env_id, leaf, channels=leaf_channels), (i,)))
     if rest:
         vector = spaces.Tuple([leaf for i in rest if (leaf := leaves[i]) is not None])
@@ -131,7 +132,7 @@ def _observer(
     return PartsObserver(space, spec, None, None, (), env_id, observers, parts, frames, requested_channels)
 
 
-def _is_image(env_id: str, leaf: Space, channels: Any) -> bool:
+def _is_image(env_id: str, leaf: Space, channels: BoxChannels) -> bool:
     if not isinstance(leaf, spaces.Box) or not has_bounds(leaf):
         return False
     if len(leaf.shape) == 2:

@@ -1,7 +1,7 @@
 """Puts on an environment what a task has around it; the parts of an observation that are kept."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +10,7 @@ from gymnasium import spaces
 from agent.common.errors import UserError, plain, words_of
 from envs.atari import area_weights
 from envs.failure import RuleError, described, is_stop
-from envs.kinds import Env, Info, ObservationWrapper, Space, Wrapper
+from envs.kinds import Action, Env, Info, Observation, ObservationWrapper, Space, Wrapper
 from envs.rules import checked_observation
 from envs.wrapping import Wrap, Wrapping
 
@@ -40,7 +40,9 @@ def wrap(env: Env, wrapping: Wrapping, env_id: str, mask: str | None = None) -> 
 
 
 def _wrapped(env: Env, wrapper: Wrap) -> Env:
-    make = Resize if wrapper.name == "ResizeObservation" else getattr(gym.wrappers, wrapper.name)
+    make: Callable[..., ObservationWrapper] = getattr(gym.wrappers, wrapper.name)
+    if wrapper.name == "ResizeObservation":
+        make = Resize
     if wrapper.part is not None:
         return OnPart(env, wrapper.part, lambda stub: make(stub, **dict(wrapper.arguments)))
     made: Env = make(env, **dict(wrapper.arguments))
@@ -107,17 +109,17 @@ class OnPart(ObservationWrapper):
         space = env.observation_space
         changed = {**available, part: self._function.observation_space}
         self._is_dict = isinstance(space, spaces.Dict)
-        self._key: Any = part if self._is_dict else int(part)
+        self._key: str | int = part if self._is_dict else int(part)
         self.observation_space = spaces.Dict(changed) if self._is_dict else spaces.Tuple(changed.values())
 
-    def observation(self, observation: Any) -> object:
+    def observation(self, observation: Observation) -> object:
         """The same parts, one of them changed."""
-        space: Any = self.env.observation_space
+        space: Space = self.env.observation_space
         observation = checked_observation(space, observation)
         part = self._function.observation(observation[self._key])
         if self._is_dict:
             return {**observation, self._key: part}
-        return (*observation[: self._key], part, *observation[self._key + 1 :])
+        return tuple(part if key == self._key else value for key, value in enumerate(observation))
 
 
 def named_parts(space: Space) -> dict[str, Space]:
@@ -162,7 +164,7 @@ class Parts(ObservationWrapper):
         else:
             self.observation_space = spaces.Tuple(kept)
 
-    def observation(self, observation: Any) -> object:
+    def observation(self, observation: Observation) -> object:
         """The parts of one observation that are kept.
 
         Raises:
@@ -206,16 +208,16 @@ class WithoutMask(Wrapper):
         self._mask, self._parts = mask, Parts(env, kept_parts, env_id)
         self.observation_space = self._parts.observation_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Begins an episode."""
         return self._split(*self.env.reset(seed=seed, options=options))
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
+    def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, Info]:
         """One step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         observation, info = self._split(observation, info)
         return observation, reward, terminated, truncated, info
 
-    def _split(self, observation: Any, info: Any) -> tuple[Any, Info]:
+    def _split(self, observation: Observation, info: object) -> tuple[Observation, Info]:
         remaining = self._parts.observation(observation)  # which finds that it is no dict
         return remaining, {**(info if isinstance(info, dict) else {}), MASK_KEY: observation.get(self._mask)}

@@ -22,7 +22,7 @@ from agent.common.notices import tell_once
 from envs.closing import CLOSE_SECONDS
 from envs.episodes import RepeatableCopies
 from envs.failure import BrokenEnvironmentError
-from envs.kinds import Env, Envs, Info, Space
+from envs.kinds import Env, Envs, Info, Observation, Space
 from envs.worker import Copy, work
 
 
@@ -80,14 +80,14 @@ class Processes(RepeatableCopies, Envs):
             self.processes.append(process)
             child_end.close()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Resets all environments, the i-th with seed + i."""
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
         self._resets = np.zeros(self.num_envs, dtype=bool)
         lost = self._call_all("reset", [(copy_seed, options) for copy_seed in seeds])
         return self._observed(), self._life_loss(lost)
 
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
         self.step_async(actions)
         return self.step_wait()
@@ -98,7 +98,7 @@ class Processes(RepeatableCopies, Envs):
             for pipe, action, resets in zip(self.parent_pipes, actions, self._resets.tolist(), strict=True):
                 pipe.send(("reset", (None, None)) if resets else ("step", (action,)))
 
-    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step_wait(self) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """What that step gave."""
         with self._process_deaths():
             results = self._results()

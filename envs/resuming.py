@@ -4,11 +4,10 @@ Vector classes whose copies can play their episodes again do so (see envs.episod
 their state, are saved as they are. Of all others nothing can be saved: they begin new episodes.
 """
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 
+from agent.common.kinds import State
 from agent.common.seeds import environment_seeds
 from envs.episodes import RepeatableEnvs, Stretch, action_code
 from envs.kinds import Envs
@@ -48,7 +47,7 @@ def saved(envs: Envs) -> dict[str, object] | None:
     return {"attributes": attributes, "generator": inner.np_random.bit_generator.state}
 
 
-def restore(envs: Envs, seed: int, state: dict[str, Any] | None) -> np.ndarray | None:
+def restore(envs: Envs, seed: int, state: State | None) -> np.ndarray | None:
     """Brings the copies of a run with this seed back to where `saved` was, and says which [E] came there.
 
     The next step of those that did not only resets, as after an ending. None where none can, and nothing was done.
@@ -79,17 +78,16 @@ def restore(envs: Envs, seed: int, state: dict[str, Any] | None) -> np.ndarray |
     return np.ones(envs.num_envs, dtype=bool)
 
 
-def checked(name: str, value: Any, expected: np.ndarray) -> np.ndarray:
+def checked(name: str, value: object, expected: np.ndarray) -> np.ndarray:
     """An array of a checkpoint, which must be of the kind of another one.
 
     Raises:
         ValueError: where it is not.
     """
-    kind = getattr(value, "shape", None), getattr(value, "dtype", type(value).__name__)
-    if kind != (expected.shape, expected.dtype):
+    if not isinstance(value, np.ndarray) or (value.shape, value.dtype) != (expected.shape, expected.dtype):
+        kind = getattr(value, "shape", None), getattr(value, "dtype", type(value).__name__)
         raise ValueError(f"{name} of {kind[0]} {kind[1]}, expected {expected.shape} {expected.dtype}")
-    array: np.ndarray = value
-    return array
+    return value
 
 
 def _state_attributes(envs: Envs) -> tuple[str, ...] | None:

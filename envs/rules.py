@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from agent.common.errors import plain
 from envs.failure import RESULT, RuleError, described
-from envs.kinds import Space
+from envs.kinds import Observation, Space
 
 #: Types that need no closer look.
 NUMBER_TYPES = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32})
@@ -73,7 +73,7 @@ def life_lost(info: object) -> bool | None:
         return None
 
 
-def checked_observation(space: Space, value: object, name: str = "an observation") -> object:
+def checked_observation(space: Space, value: object, name: str = "an observation") -> Observation:
     """An observation that `concatenate` takes, where it belongs to its space or does no harm.
 
     Raises:
@@ -139,11 +139,16 @@ def _array(value: object, rule: str) -> np.ndarray:
     return array
 
 
-def check_space(name: str, space: object) -> None:
-    """Raises a RuleError where an environment's space is none."""
+def check_space(name: str, space: object) -> Space:
+    """A space of an environment.
+
+    Raises:
+        RuleError: it is no space.
+    """
     if not isinstance(space, gym.Space):
         kind = f"{type(space).__module__}.{type(space).__name__}" if hasattr(space, "sample") else described(space)
         raise RuleError(f"{name} must be one of gymnasium.spaces", kind)
+    return space
 
 
 def check_equal(name: str, found: Sequence[Space]) -> None:

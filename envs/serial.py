@@ -1,7 +1,6 @@
 """Copies of an environment one after the other in one process: Gymnasium's SyncVectorEnv with less work around them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +12,7 @@ from envs.episodes import RepeatableCopies
 from envs.failure import RuleError, failed, is_stop
 from envs.global_random import seed_global_generators
 from envs.guarded import guarded
-from envs.kinds import Env, Info
+from envs.kinds import Env, Info, Observation
 from envs.rules import NUMBER_TYPES, as_bool, as_number, check_equal, checked_observation, life_lost, unpacked
 
 
@@ -54,13 +53,13 @@ class Serial(RepeatableCopies, SyncVectorEnv):
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, object] | None = None
-    ) -> tuple[Any, Info]:
+    ) -> tuple[Observation, Info]:
         """Resets all environments, the i-th with seed + i, and seeds the global generators with it as well."""
         if isinstance(seed, int):
             seed_global_generators(seed)
             seed = [seed + i for i in range(self.num_envs)]
         self._autoreset_envs = np.zeros(self.num_envs, bool)
-        infos: dict[str, object] = {}
+        infos: Info = {}
         for i, (env, own_seed) in enumerate(zip(self.envs, seed or [None] * self.num_envs, strict=True)):
             result: object = None
             try:
@@ -72,12 +71,12 @@ class Serial(RepeatableCopies, SyncVectorEnv):
             self._note_life(infos, info, i)
         return self._batch("reset"), infos
 
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
-        rewards, infos = np.zeros(self.num_envs), {}  # type: ignore[var-annotated]
+        rewards, infos = np.zeros(self.num_envs), Info()
         terminations, truncations = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         observations, resets = self._env_obs, self._autoreset_envs.tolist()
-        method, result = "step", None  # type: tuple[str, Any]
+        method, result = "step", None  # type: tuple[str, object]
         try:
             for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
                 if resets[i]:
@@ -116,14 +115,14 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         """What a method of one copy gives."""
         return getattr(self.envs[copy], name)(*arguments)
 
-    def _note_life(self, infos: dict[str, Any], info: object, i: int) -> None:
+    def _note_life(self, infos: Info, info: object, i: int) -> None:
         life_was_lost = life_lost(info)
         if life_was_lost is not None:
             infos.setdefault("life_lost", np.zeros(self.num_envs, bool))[i] = life_was_lost
 
     def _batch(self, method: str) -> object:
         """The environments' observations side by side."""
-        observations: Any = self._env_obs
+        observations: Sequence[Observation] = self._env_obs
         if self._has_parts:  # `concatenate` drops parts that are too many
             return self._checked_batch(method)
         try:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from agent.common.errors import UserError
 from envs.failure import BrokenEnvironmentError
 from envs.guarded import Guarded
-from envs.kinds import Env, Info, Space
+from envs.kinds import Env, Info, Observation, Space
 
 
 class CallableCopies(Protocol):
@@ -38,11 +38,11 @@ class SharedEnv(Env):
         is_between_episodes: bool = self._envs.call_one(self._copy, "is_between_episodes")
         return is_between_episodes
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Begins an episode; of its info nothing comes over."""
         return self._call("reset", seed), {}
 
-    def step(self, action: object) -> tuple[Any, float, bool, bool, Info]:
+    def step(self, action: object) -> tuple[Observation, float, bool, bool, Info]:
         """One step; of its info nothing comes over."""
         return (*self._call("step", action), {})
 
@@ -57,7 +57,7 @@ class SharedEnv(Env):
         return result
 
 
-def call_guarded(env: Env, env_id: str, name: str, *arguments: Any) -> tuple[bool, Any]:
+def call_guarded(env: Env, env_id: str, name: str, *arguments: Any) -> tuple[bool, object]:
     """Calls a method for `SharedEnv`: (True, result) or (False, (sentence, details)), as errors end a process."""
     guarded = Guarded(env, env_id)
     try:

@@ -15,7 +15,7 @@ from envs.atari_vector import STRETCH_STEPS, SUPPORTED_KWARGS, AtariVector
 from envs.episodes import Repeatable
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
-from envs.kinds import Env, Envs
+from envs.kinds import Env, Envs, StepResult
 from envs.make import Task
 from envs.masks import OFF
 from envs.native import GuardedVector, check_copies
@@ -84,12 +84,12 @@ def note_on_global_draws(task: Task, envs: Envs) -> str | None:
     )
 
 
-def begin_step(envs: Envs, actions: np.ndarray) -> Callable[[], tuple[object, ...]]:
+def begin_step(envs: Envs, actions: np.ndarray) -> Callable[[], StepResult]:
     """Begins a step where environments can step by themselves; what is returned ends it and gives what `step` gives."""
     if not hasattr(envs, "step_async"):
         return partial(envs.step, actions)
     envs.step_async(actions)
-    wait: Callable[[], tuple[object, ...]] = envs.step_wait  # type: ignore[attr-defined]
+    wait: Callable[[], StepResult] = envs.step_wait  # type: ignore[attr-defined]
     return wait
 
 

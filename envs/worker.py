@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import gymnasium as gym
 from gymnasium.vector.utils import write_to_shared_memory
@@ -22,6 +22,9 @@ from envs.rules import check_equal, life_lost
 
 #: Of Linux's prctl.h: the signal that a process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
+
+
+Result = TypeVar("Result")
 
 
 class Copy(NamedTuple):
@@ -61,7 +64,7 @@ def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer:
             _answer(pipe, _COMMANDS[command], copy, env, *arguments)
 
 
-def _answer(pipe: Connection, call: Callable[..., object], copy: Copy, *arguments: object) -> Any:
+def _answer(pipe: Connection, call: Callable[..., Result], copy: Copy, *arguments: object) -> Result | None:
     """Calls, sends what it gives, and gives it back; an environment to play is not sent."""
     try:
         with guarded(copy.env_id, "its process"):

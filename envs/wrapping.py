@@ -7,15 +7,15 @@ are numbers, truth values or lists of whole numbers in a range. Nothing is impor
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from agent.common.errors import UserError, plain
+from agent.common.kinds import PlainData
 
 #: Letters of a part's name, and how many parts or wrappers may be named.
 MAX_NAME_LENGTH, MAX_PARTS, MAX_WRAPPERS = 64, 256, 16
 
 #: Says whether an argument may have a value.
-Check = Callable[[Any], bool]
+Check = Callable[[object], bool]
 
 
 def _integer(low: int, high: int) -> Check:
@@ -23,7 +23,7 @@ def _integer(low: int, high: int) -> Check:
 
 
 def _number(low: float, high: float) -> Check:
-    return lambda value: type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+    return lambda value: (type(value) is int or type(value) is float) and math.isfinite(value) and low <= value <= high
 
 
 def _list_of(check: Check, shortest: int, longest: int) -> Check:
@@ -98,7 +98,7 @@ class Wrap:
     """One wrapper: its name in gymnasium.wrappers, its arguments, and the part of the observation that it is put on."""
 
     name: str
-    arguments: tuple[tuple[str, Any], ...] = ()
+    arguments: tuple[tuple[str, object], ...] = ()
     part: str | None = None
 
     def plain(self) -> object:
@@ -140,7 +140,8 @@ class Wrapping:
         """How many observations are stacked by the last wrapper that changes them; 1 where it stacks none."""
         changing = [wrap for wrap in self.wraps if ALLOWED[wrap.name].changes_observations]
         last = dict(changing[-1].arguments) if changing and changing[-1].name == "FrameStackObservation" else {}
-        return int(last.get("stack_size", 1))
+        stack = last.get("stack_size", 1)
+        return stack if isinstance(stack, int) else 1
 
 
 #: The environment as it is.
@@ -199,7 +200,7 @@ def _wrap_of(entry: object) -> Wrap:
     return _checked(name, dict(arguments))
 
 
-def _checked(name: str, arguments: dict[Any, Any]) -> Wrap:
+def _checked(name: str, arguments: PlainData) -> Wrap:
     allowed, part = ALLOWED[name], arguments.pop("part", None)
     if part is not None:
         part = str(part) if type(part) is int else part

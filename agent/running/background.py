@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from agent.common.errors import UserError, words_of
 from agent.common.files import make_folder, new_file
 from agent.common.interrupt import Stopped
+from agent.common.kinds import State
 from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork
 from agent.records.tracking import Tracker
@@ -154,13 +155,13 @@ class BackgroundEvaluations:
         """A checkpoint has just been saved."""
         self._due_when_saved = self._evaluator.due
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """What a checkpoint holds beside the evaluator's state: the evaluation under way, if any."""
         if (pending := self._pending) is None:
             return {}
         return {"under_way": {"step": pending.step, "seconds": pending.seconds, "tensors": dict(pending.tensors)}}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Goes on from a checkpoint's state; the evaluator's must have been loaded."""
         self._due_when_saved = self._evaluator.due
         if (saved := state.get("under_way")) is not None and self._evaluator.episodes:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from agent.common.errors import UserError
+from agent.common.kinds import State
 from agent.common.observation import ObservationSpec
 from agent.common.seeding import torch_generator
 from agent.compute.numpy.network import NumpyNetwork
@@ -59,9 +60,7 @@ def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
     return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy)
 
 
-def build_tracker(
-    config: TrainConfig, home: Path, console: Console, begun: tuple[int, dict[str, Any]] | None
-) -> Tracker:
+def build_tracker(config: TrainConfig, home: Path, console: Console, begun: tuple[int, State] | None) -> Tracker:
     """What a run reports goes through it.
 
     Args:
@@ -93,11 +92,11 @@ def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRi
     agent, count = config.agent, config.num_envs
     sizes = [(-(-agent.replay_size * share // count), share, task.observation) for share in shares]
     _check_memory(config, task, sizes, torch.device("cpu"))
-    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma}
+    n_step, gamma, exponent = agent.n_step, agent.gamma, agent.priority.exponent
     if agent.priority.enabled:
-        exponent = agent.priority.exponent
-        return PrioritisedRings([PrioritisedReplay(*size, exponent=exponent, **options) for size in sizes])
-    return Rings([Replay(*size, **options) for size in sizes])
+        rings = (PrioritisedReplay(*size, exponent=exponent, n_step=n_step, gamma=gamma) for size in sizes)
+        return PrioritisedRings(list(rings))
+    return Rings([Replay(*size, n_step=n_step, gamma=gamma) for size in sizes])
 
 
 def build_replay(config: TrainConfig, task: Task, device: torch.device, plan: Plan) -> Replay:

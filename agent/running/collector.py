@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from agent.common.kinds import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
@@ -15,7 +16,7 @@ from agent.replay.rings import AnyReplay
 from agent.running.background import EvaluationWorker
 from envs import resuming
 from envs.episodes import RepeatableEnvs
-from envs.kinds import Envs
+from envs.kinds import Envs, Info, StepResult
 from envs.make import Task
 from envs.vector import begin_step
 
@@ -46,7 +47,7 @@ class AnyCollector(Protocol):
     def state(self, of_episodes: bool = True) -> dict[str, object]:
         """What a checkpoint has to hold of it."""
 
-    def load_state(self, step: int, state: dict[str, object] | None) -> None:
+    def load_state(self, step: int, state: State | None) -> None:
         """Goes on at `step` from a saved state."""
 
 
@@ -79,7 +80,7 @@ class Collector:
         self.step = 0  # transitions so far
         self._warned_of_lives = False  # whether the console has said that the task reports no lost lives
         self._action = np.zeros(envs.num_envs, dtype=np.int64)
-        self._result: Callable[[], tuple[Any, ...]] | None = None  # waits for the step that is under way
+        self._result: Callable[[], StepResult] | None = None  # waits for the step that is under way
         self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
         self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
         self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
@@ -141,7 +142,7 @@ class Collector:
             "episodes": resuming.saved(self.envs) if of_episodes else None,
         }
 
-    def load_state(self, step: int, state: dict[str, Any] | None) -> None:
+    def load_state(self, step: int, state: State | None) -> None:
         """Goes on at `step` from a saved state; None: an earlier version saved it, which kept no episodes.
 
         An episode that cannot be continued becomes a truncation in the replay, which must be loaded already.
@@ -195,7 +196,7 @@ class Collector:
             "gone on with, but is not bit-equal to one that was never stopped"
         )
 
-    def _life_lost(self, info: dict[str, Any]) -> np.ndarray | None:
+    def _life_lost(self, info: Info) -> np.ndarray | None:
         """Which environments [E] lost a life; the console says once if the task reports none."""
         lost: np.ndarray | None = info.get("life_lost")
         if lost is None and not self._warned_of_lives and not self._resets.all():  # a reset tells nothing

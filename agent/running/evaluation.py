@@ -2,23 +2,23 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Stopped
+from agent.common.kinds import PlainData
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
 from envs.global_random import isolated
-from envs.kinds import Env
+from envs.kinds import Env, Observation
 from envs.make import Task
 
 #: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
@@ -40,7 +40,7 @@ class Evaluation:
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
 
-    def statistics(self, env_id: str = "") -> dict[str, Any]:
+    def statistics(self, env_id: str = "") -> PlainData:
         """Mean, spread, IQM, a 95 % bootstrap interval of the mean return; length; human-normalised score."""
         returns, human = np.array(self.returns), human_normalised(env_id, float(np.mean(self.returns)))
         return {
@@ -159,7 +159,7 @@ class _Episodes:
         self._envs, self._seeds, self._task, self._on_step = envs, seeds, task, on_step
         self.returns, self.lengths = [0.0] * len(seeds), [0] * len(seeds)
         self.running: dict[int, int] = {}  # environment → episode
-        self._observations: dict[int, Any] = {}
+        self._observations: dict[int, Observation] = {}
         self._waiting = iter(range(len(seeds)))
         for slot in range(len(envs)):
             self._begin(slot)
@@ -196,7 +196,7 @@ class _Episodes:
             self._on_step(self._envs[0])
 
 
-def metrics_of(result: Evaluation, statistics: Mapping[str, Any], task: Task) -> dict[str, float]:
+def metrics_of(result: Evaluation, statistics: PlainData, task: Task) -> dict[str, float]:
     """The metrics of an evaluation with these statistics."""
     low, high = statistics["return_ci95"]
     metrics = {f"eval/{name}": value for name, value in statistics.items() if name != "return_ci95"}

@@ -1,16 +1,17 @@
 """Evaluations while a run trains: when they are due, their metrics, the best agent so far, and their failures."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import astuple, replace
-from typing import Any
 
 from agent.common.errors import UserError, words_of
+from agent.common.kinds import PlainData, State
 from agent.common.schedule import Every
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvalConfig, TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork
+from agent.noise.distributions import NoiseModel
 from agent.records.tracking import Tracker
 from agent.running.evaluation import EPISODE_CAP, Evaluation, EvaluationResults, evaluate, finite, metrics_of
 from agent.running.failures import Folder
@@ -71,7 +72,7 @@ class Evaluator:
         self.best_return = -math.inf
         self.result: Evaluation | None = None
         self.evaluated_at = 0
-        self._statistics: dict[str, Any] | None = None  # of `result`: of many episodes they take seconds
+        self._statistics: PlainData | None = None  # of `result`: of many episodes they take seconds
         self._evaluations = self._failures = self._times_reached = 0
         self._warned_of_cuts = False  # that evaluations cut episodes
 
@@ -136,7 +137,7 @@ class Evaluator:
         self._warn_of_cuts(result)
         return metrics
 
-    def _evaluate(self, noise: Any, stop: Callable[[], bool]) -> Evaluation:
+    def _evaluate(self, noise: NoiseModel | None, stop: Callable[[], bool]) -> Evaluation:
         result = evaluate(self._task, self._agent.network, self._seeds, noise, self._num_envs, stop, self._shared_env)
         return finite(result, self._task.id)
 
@@ -224,7 +225,7 @@ class Evaluator:
             "reached": self._times_reached,
         }
 
-    def load_state(self, step: int, state: Mapping[str, Any]) -> None:
+    def load_state(self, step: int, state: State) -> None:
         """Goes on from a checkpoint's state at `step`, which may be of a version that evaluated before it saved."""
         self._every = Every(self._config.every, step)
         self.best_return, self._evaluations = state["best_return"], state["evaluations"]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, read_plain, why
@@ -43,7 +43,7 @@ def fetch(name: str) -> Path:
         UserError: the name is none, the extra is missing, the Hub cannot be reached, or has no such agent.
     """
     repo = checked_repo(name.removeprefix(PREFIX), name)
-    hub: Any = library(name)
+    hub = library(name)
     with _one_sentence_errors(name):
         try:
             metadata = hub.get_hf_file_metadata(hub.hf_hub_url(repo, FILE_NAME))
@@ -60,7 +60,7 @@ def fetch(name: str) -> Path:
         return Path(hub.hf_hub_download(repo, FILE_NAME, revision=metadata.commit_hash))
 
 
-def _cached(hub: Any, repo: str) -> Path | None:
+def _cached(hub: ModuleType, repo: str) -> Path | None:
     """The newest copy in the Hub's cache, whose folders hold a repository's commits one by one."""
     snapshots = Path(hub.constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots"
     return max(snapshots.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -107,7 +107,7 @@ def checked_repo(repo: str, option: str) -> str:
     return repo
 
 
-def library(option: str) -> Any:
+def library(option: str) -> ModuleType:
     """huggingface_hub, which only this needs.
 
     Raises:

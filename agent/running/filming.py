@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
 from agent.running.failures import Folder
 from envs.global_random import isolated
-from envs.kinds import Env, Wrapper
+from envs.kinds import Action, Env, Info, Observation, Wrapper
 from envs.make import Task
 from envs.video import Film
 
@@ -87,14 +87,14 @@ class _Window(Wrapper):
         super().__init__(env)
         self._problem_and_advice = f"{name} cannot be shown", "leave render=human out; video=true needs no screen"
 
-    def reset(self, **options: Any) -> Any:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         with _drawing_errors(*self._problem_and_advice):
-            result = self.env.reset(**options)
+            result = self.env.reset(seed=seed, options=options)
             if (driver := _invisible_driver()) is not None:
                 raise UserError(f"there is no screen: pygame draws into memory, by its driver {driver!r}")
             return result
 
-    def step(self, action: object) -> Any:
+    def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, Info]:
         with _drawing_errors(*self._problem_and_advice):
             return self.env.step(action)
 

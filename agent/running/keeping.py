@@ -1,10 +1,10 @@
 """What follows from an evaluation: it is logged, and the best agent so far is saved."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
+from agent.common.kinds import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
@@ -47,12 +47,12 @@ class Results:
         if self._evaluator.is_best():
             self._saver.agent("best", tensors(), self.description(step))
 
-    def note(self, step: int, state: dict[str, Any]) -> None:
+    def note(self, step: int, state: State) -> None:
         """Writes what an evaluation gave beside the newest checkpoint; and the last agent, if that is of this step."""
         if self._saver.step == step:
             self._saver.agent("last", self._agent.tensors(), self.description(step))  # which says how it was evaluated
         self._saver.evaluation(self._saver.step, state)
 
-    def description(self, step: int) -> dict[str, Any]:
+    def description(self, step: int) -> dict[str, object]:
         """What a saved agent of a step says of itself."""
         return describe(self._config, self._task, step, self._evaluator.description())

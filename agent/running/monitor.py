@@ -1,11 +1,11 @@
 """The metrics of learning: they are gathered as tensors on the device and become floats once per interval."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
 
+from agent.common.kinds import State
 from agent.common.seeding import restore, torch_generator
 from agent.learning.dqn import DQN, UpdateMetrics
 from agent.records.tracking import Tracker
@@ -99,7 +99,7 @@ class Monitor:
             "reported": {name: self._stacked(values) for name, values in columns if values[0] is not None},
         }
 
-    def load_state(self, state: dict[str, Any], step: int, seconds: float) -> None:
+    def load_state(self, state: State, step: int, seconds: float) -> None:
         """Goes on from a checkpoint at `step`, after `seconds` of training."""
         restore(self._batches, state["batches"])
         restore(self._noise, state["noise"])

@@ -4,11 +4,11 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from agent.common.errors import UserError
+from agent.common.kinds import PlainData
 from agent.common.masking import masked_spec
 from agent.common.observation import ObservationSpec, packed
 from agent.config.algorithm import AgentConfig
@@ -33,7 +33,7 @@ class Player:
     task: Task
     network: QNetwork
     noise: NoiseModel
-    description: dict[str, Any]
+    description: PlainData
     path: Path  # as it was named
     home: Path  # the same, absolute: an environment may change the current folder
 
@@ -84,14 +84,14 @@ def _network(
         ) from error
 
 
-def _time_limit(description: dict[str, object], path: Path) -> int | None:
+def _time_limit(description: PlainData, path: Path) -> int | None:
     time_limit = description.get("time_limit")
     if time_limit is not None and (type(time_limit) is not int or not 0 < time_limit < 2**31):
         raise UserError(f"{path} is damaged: its time limit is {time_limit!r:.80}")
     return time_limit
 
 
-def _observation(description: dict[str, object], path: Path) -> ObservationSpec:
+def _observation(description: PlainData, path: Path) -> ObservationSpec:
     """The observations that a description names, of a size that an environment may have."""
     observation = description.get("observation")
     actions = description.get("actions")
@@ -105,7 +105,7 @@ def _observation(description: dict[str, object], path: Path) -> ObservationSpec:
     return masked_spec(spec, actions)
 
 
-def _packed(observation: dict[str, object], path: Path) -> ObservationSpec:
+def _packed(observation: PlainData, path: Path) -> ObservationSpec:
     """Images and a vector side by side in rows of bytes."""
     parts, stack = observation["parts"], observation.get("stack")
     if not isinstance(parts, list) or not 0 < len(parts) <= MAX_PARTS or type(stack) is not int or not 0 < stack <= 64:
@@ -132,7 +132,7 @@ def _part(observation: object, path: Path) -> ObservationSpec:
     return ObservationSpec(tuple(shape), dtype, high)
 
 
-def _action_mask(description: dict[str, object], path: Path) -> str:
+def _action_mask(description: PlainData, path: Path) -> str:
     """Where the masks of actions are found."""
     action_mask = description.get("action_mask", OFF)
     if not isinstance(action_mask, str):
@@ -144,7 +144,7 @@ def _action_mask(description: dict[str, object], path: Path) -> str:
     return action_mask
 
 
-def _channels(description: dict[str, Any], path: Path) -> ChannelOption:
+def _channels(description: PlainData, path: Path) -> ChannelOption:
     """Where the channels of a board are; the first version saved none, and had a rule of its own."""
     channels = description.get("channels", "older")
     if channels not in (None, "first", "last", "older"):
@@ -154,7 +154,7 @@ def _channels(description: dict[str, Any], path: Path) -> ChannelOption:
     return channels or "auto"
 
 
-def _agent_config(description: dict[str, Any], path: Path) -> AgentConfig:
+def _agent_config(description: PlainData, path: Path) -> AgentConfig:
     """The algorithm that a description from a stranger names; what is wrong with it is said briefly and escaped."""
     if not isinstance(description.get("agent"), dict) or type(description.get("global_step")) is not int:
         raise UserError(f"{path} is damaged: it does not describe its agent")

@@ -8,9 +8,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from agent.common.files import atomic_write_text, read_plain
+from agent.common.kinds import State
 from agent.config.run import TrainConfig
 
 NOTE = "evaluation.json"
@@ -37,7 +38,7 @@ def note_evaluation(checkpoint: Path, state: Mapping[str, object]) -> None:
     atomic_write_text(checkpoint / NOTE, json.dumps(dict(state)))
 
 
-def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str, Any]:
+def with_evaluation(run_dir: Path, step: int, state: State) -> State:
     """A checkpoint's state with what the evaluation of its step gave, where that was played.
 
     A note that is not as it was written here is left aside: the evaluation is played again.
@@ -52,7 +53,7 @@ def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str
     return {**finished, **note}
 
 
-def evaluated_again(step: int, state: Mapping[str, Any]) -> tuple[str | None, int]:
+def evaluated_again(step: int, state: State) -> tuple[str | None, int]:
     """The beginning of the names of metrics that a run that goes on writes again, and the step from which on."""
     if (under_way := state.get("under_way")) is not None:
         return "eval/", under_way["step"]
@@ -75,7 +76,7 @@ def _is_note(note: object, step: int) -> bool:
     )
 
 
-def nothing_left(config: TrainConfig, step: int, state: Mapping[str, Any]) -> Literal["complete", "solved"] | None:
+def nothing_left(config: TrainConfig, step: int, state: State) -> Literal["complete", "solved"] | None:
     """Why a run with this config has nothing left to do at a checkpoint; None where it has.
 
     Args:

@@ -1,12 +1,10 @@
 """What a checkpoint saved, taken over by a run that has just been made; a checkpoint may be a stranger's."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from agent.common.arrays import as_array
 from agent.common.errors import UserError, words_of
+from agent.common.kinds import State
 from agent.records.schema import check_like
 from agent.replay.n_step import ACTION, STOP, TERMINATED
 from agent.running.trainer import Trainer
@@ -19,7 +17,7 @@ ADDED_MONITOR_KEYS = {"last", "reported"}
 _MISFIT_ERRORS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError)
 
 
-def load_state(trainer: Trainer, step: int, state: Mapping[str, object]) -> None:
+def load_state(trainer: Trainer, step: int, state: State) -> None:
     """Takes over a checkpoint's state, after all of it was compared with that of the new run.
 
     Raises:
@@ -27,7 +25,7 @@ def load_state(trainer: Trainer, step: int, state: Mapping[str, object]) -> None
     """
     try:
         check_state(trainer, state)
-        trainer.load_state(step, dict(state))
+        trainer.load_state(step, state)
     except _MISFIT_ERRORS as error:
         reason = str(error) if type(error) is ValueError else words_of(error)
         raise UserError(
@@ -36,7 +34,7 @@ def load_state(trainer: Trainer, step: int, state: Mapping[str, object]) -> None
         ) from error
 
 
-def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
+def check_state(trainer: Trainer, state: State) -> None:
     """Compares a state with that of the run that is to take it over.
 
     Raises:
@@ -71,7 +69,7 @@ def _streams(update: object) -> list[dict[str, object]]:
     return [stream for part in update for stream in _streams(part)] if isinstance(update, list | tuple) else []
 
 
-def check_replay(replay: Mapping[str, Any], actions: int) -> None:
+def check_replay(replay: State, actions: int) -> None:
     """Compares a replay's counters, whose arrays are of the right shapes, with each other.
 
     Raises:

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text
+from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
@@ -91,7 +91,7 @@ def check_player(player: Player, config: EvaluateConfig) -> None:
             raise UserError(f"{player.task.id} cannot be shown: leave {option} out")
 
 
-def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate_player(player: Player, config: EvaluateConfig) -> PlainData:
     """Plays one agent: the settings, the statistics, and every return."""
     noise = player.noise if config.noise else None
     seeds = environment_seeds(config.seed, "test", config.episodes)
@@ -114,7 +114,7 @@ def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def write_result(player: Player, result: dict[str, Any]) -> None:
+def write_result(player: Player, result: PlainData) -> None:
     """Writes the results as JSON and as a picture beside the agent's file, and the JSON once more under its own name.
 
     The next evaluation replaces the first two; only one of as many episodes, the same seed and noise replaces the last.

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
+from agent.common.kinds import State
 from agent.common.notices import tell_through
 from agent.compute.plan import Plan
 from agent.config.parsing import to_plain
@@ -42,7 +42,7 @@ LARGE_SIGMA = 0.05
 def train(
     config: TrainConfig,
     folder: Path,
-    begun: tuple[int, dict[str, Any]] | None = None,
+    begun: tuple[int, State] | None = None,
     imports: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> Outcome:
@@ -86,7 +86,7 @@ def train(
             return end(outcome, interrupt, config, task, folder, run_dir.path, tracker, imports)
 
 
-def open_console(config: TrainConfig, home: Path, begun: tuple[int, dict[str, Any]] | None) -> Console:
+def open_console(config: TrainConfig, home: Path, begun: tuple[int, State] | None) -> Console:
     """Makes the folder, drops what was logged after the checkpoint to go on from, and opens the console of a run."""
     step, state = begun if begun is not None else (0, {})
     home.mkdir(parents=True, exist_ok=True)

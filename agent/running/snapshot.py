@@ -1,7 +1,8 @@
 """The state that is saved while a run is in the middle of a step."""
 
 from collections.abc import Callable
-from typing import Any
+
+from agent.common.kinds import State
 
 
 class Snapshot:
@@ -11,9 +12,9 @@ class Snapshot:
         current_state: makes the present state, with the episodes under way or without them.
     """
 
-    def __init__(self, current_state: Callable[[bool], dict[str, Any]]) -> None:
+    def __init__(self, current_state: Callable[[bool], State]) -> None:
         self._current_state = current_state
-        self._state: dict[str, Any] | None = None
+        self._state: State | None = None
 
     def take(self, episodes: bool = True) -> None:
         """Holds the present state."""
@@ -24,6 +25,6 @@ class Snapshot:
         """Holds nothing: the present state is the one to save."""
         self._state = None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """The state to save: the held one, or the present one where none is held."""
         return self._current_state(True) if self._state is None else self._state

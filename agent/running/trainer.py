@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt, Stopped
+from agent.common.kinds import State
 from agent.common.schedule import Every
 from agent.common.seeding import restore, state_of
 from agent.compute.plan import TORCH, Plan
@@ -229,7 +230,7 @@ class Trainer:
         if self._background is not None:
             self._background.saved()
 
-    def state(self, episodes: bool = True) -> dict[str, Any]:
+    def state(self, episodes: bool = True) -> State:
         """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
         return {
             "config": to_plain(self.config),
@@ -244,7 +245,7 @@ class Trainer:
             "wandb_run_id": self.tracker.run_id,
         }
 
-    def load_state(self, step: int, state: dict[str, Any]) -> None:
+    def load_state(self, step: int, state: State) -> None:
         """Takes over a checkpoint's state at `step`."""
         self._saver.step = step
         self.agent.load_state(state["agent"])

@@ -2,7 +2,6 @@
 
 import os
 import time
-from typing import Any
 
 import numpy as np
 
@@ -91,8 +90,8 @@ class Actor:
         agent = build_player(self._config, task, self._setup.config.seed)
         if (agent_config := self._config.agent).priority.enabled:
             capacity = (self._config.collect.chunk + agent_config.n_step) * self._config.num_envs
-            options: dict[str, Any] = {"n_step": agent_config.n_step, "gamma": agent_config.gamma}
-            recent = Replay(capacity, self._config.num_envs, task.observation, **options)
+            shape = capacity, self._config.num_envs, task.observation
+            recent = Replay(*shape, n_step=agent_config.n_step, gamma=agent_config.gamma)
             recorder.priorities = FirstPriorities(agent, recent)
         envs: object = build_envs(self._config, task)
         with np.errstate(all="ignore"):

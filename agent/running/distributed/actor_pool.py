@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from agent.running.distributed.actor import Actor
@@ -46,7 +47,7 @@ class ActorPool:
     """
 
     def __init__(
-        self, ray: Any, setup: Setup, incarnations: list[int], timeout: float, report: Callable[[str], None]
+        self, ray: ModuleType, setup: Setup, incarnations: list[int], timeout: float, report: Callable[[str], None]
     ) -> None:
         self._ray, self._setup, self._timeout, self._report = ray, setup, timeout, report
         self._actor_class = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 from agent.common.observation import ObservationSpec
 from agent.common.seeds import seed_sequence
 from agent.config.parts import EpsilonConfig
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.networks.encoder_registry import register_encoder
+from agent.networks.encoder_registry import EncoderFactory, register_encoder
+from agent.networks.heads.base import HeadFactory
 from agent.networks.heads.registry import register_head
 from agent.networks.q_network import persistent_buffers
 from agent.running.distributed.priorities import FirstPriorities
@@ -81,10 +83,10 @@ class Setup:
 
     config: TrainConfig
     task: Task
-    spec: Any
+    spec: EnvSpec | None
     shares: tuple[int, ...]
-    encoders: Mapping[str, Any] = field(default_factory=dict)
-    heads: Mapping[str, Any] = field(default_factory=dict)
+    encoders: Mapping[str, EncoderFactory] = field(default_factory=dict)
+    heads: Mapping[str, HeadFactory] = field(default_factory=dict)
 
     def register(self) -> None:
         """Makes the task, the encoders and the heads known to this process."""
@@ -156,14 +158,21 @@ class Recorder:
         if self.priorities is not None:
             self.priorities.begin(observation)
 
-    def add(self, *row: Any) -> None:
+    def add(
+        self,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        observation: np.ndarray,
+        life_lost: np.ndarray | None = None,
+    ) -> None:
         """Takes a vector step, as a replay does."""
-        action, reward, terminated, truncated, observation, life_lost = row
         arrays = action, np.asarray(reward, np.float32), terminated, truncated
         self._rows.append((*(array.copy() for array in arrays), self._stored(observation)))
         self._life_lost.append(life_lost)
         if self.priorities is not None:
-            self.priorities.add(*row)
+            self.priorities.add(action, reward, terminated, truncated, observation, life_lost)
 
     def _stored(self, observation: np.ndarray) -> np.ndarray:
         return (observation[:, self._newest :] if self._newest else observation).copy()

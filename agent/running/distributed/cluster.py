@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from agent.common.errors import UserError, words_of
 from agent.running.distributed import reaper
@@ -32,7 +32,7 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 CLEANUP_SECONDS = 12.0
 
 
-def import_ray(local: bool = False) -> Any:
+def import_ray(local: bool = False) -> ModuleType:
     """The package ray.
 
     Args:

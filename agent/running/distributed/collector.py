@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from agent.common.interrupt import stopping
+from agent.common.kinds import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.encoder_registry import own_encoders
@@ -168,7 +168,7 @@ class RayCollector:
         numbers = self._incarnations if slots is None else [slot.incarnation + 1 for slot in slots]
         return {"incarnations": np.array(numbers, dtype=np.int64), "restarts": self._total_restarts()}
 
-    def load_state(self, step: int, state: dict[str, Any] | None) -> None:
+    def load_state(self, step: int, state: State | None) -> None:
         """Goes on at `step` from a saved state."""
         if state is None or "incarnations" not in state:
             raise ValueError("it was collected without Ray")

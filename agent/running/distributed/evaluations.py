@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class RayEvaluations:
         setup: of the actors, which says what is played and how.
     """
 
-    def __init__(self, ray: Any, setup: Setup) -> None:
+    def __init__(self, ray: ModuleType, setup: Setup) -> None:
         self._ray, self._shared = ray, ray.put(setup)
         self._function = ray.remote(num_cpus=0, max_retries=MAX_RETRIES)(evaluate_in_task)
         self._reference: Any = None

@@ -1,7 +1,6 @@
 """The card of a shared agent: its task, how it was trained, its returns with their spread, and how it is played."""
 
-from collections.abc import Mapping
-from typing import Any
+from agent.common.kinds import PlainData
 
 TEXT = """\
 # {env_id}
@@ -33,8 +32,8 @@ _HEADS = {"categorical": "C51", "quantile": "QR-DQN", "implicit_quantile": "IQN"
 
 
 def card(
-    description: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
+    description: PlainData,
+    evaluation: PlainData,
     name: str,
     file: str,
     filmed: bool = True,
@@ -75,7 +74,7 @@ def card(
     )
 
 
-def algorithm(agent: Mapping[str, Any]) -> str:
+def algorithm(agent: PlainData) -> str:
     """An algorithm in words: its head, and the extensions that are on.
 
     Args:

@@ -2,14 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, atomic_write_text, read_plain, why
+from agent.common.kinds import PlainData
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
 from agent.records.newest import MAX_CONFIG
@@ -79,7 +78,7 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"{folder} holds {others[0]}, which is no part of an agent's folder: name another one by out=")
 
 
-def model_card(player: Player, evaluation: Mapping[str, Any], repo: str, filmed: bool = True) -> str:
+def model_card(player: Player, evaluation: PlainData, repo: str, filmed: bool = True) -> str:
     """The card with its front matter: library, tags, and the returns as the Hub lists them.
 
     Args:
@@ -151,7 +150,7 @@ def push_command(folder: Path, repo: str, private: bool) -> str:
     return shlex.join(["hf", "upload", repo, str(folder), ".", *(["--private"] if private else [])])
 
 
-def _config(player: Player) -> dict[str, Any]:
+def _config(player: Player) -> PlainData:
     """The options of the run without those of W&B, which name a person; without a run, those that the agent holds."""
     path = _beside(player.home, CONFIG)
     if path is not None:

@@ -5,7 +5,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from agent.common.errors import UserError
 from agent.networks.masking import Masked
+from envs.kinds import Space
 from envs.leaves import leaves_of
 from envs.make import Task
 from envs.masks import MaskedObserver, source_of
@@ -33,7 +33,7 @@ class Input:
 
     name: str
     source: str
-    space: Any
+    space: Space
 
     @property
     def dtype(self) -> np.dtype:
@@ -68,7 +68,7 @@ def inputs_of(task: Task) -> list[Input]:
     return inputs
 
 
-def _inputs_below(space: object, name: str, source: str) -> Iterator[Input]:
+def _inputs_below(space: Space, name: str, source: str) -> Iterator[Input]:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in parts:

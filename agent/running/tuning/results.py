@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from agent.common.files import atomic_write_text
+from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.config.tune import StudyConfig
 from agent.running.tuning.study import Result
@@ -69,9 +69,9 @@ def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
     return path
 
 
-def _tree(options: Mapping[str, Any]) -> dict[str, Any]:
+def _tree(options: Mapping[str, object]) -> PlainData:
     """{"a": {"b": 1}} of {"a.b": 1}."""
-    tree: dict[str, Any] = {}
+    tree: PlainData = {}
     for name, value in options.items():
         *path, leaf = name.split(".")
         node = tree

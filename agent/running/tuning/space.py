@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from agent.common.errors import UserError, plain
 from agent.common.files import read_plain, why
+from agent.common.kinds import PlainData
 from agent.config.parsing import nearest, parse, to_plain
 from agent.config.run import TrainConfig
 
@@ -45,17 +45,18 @@ class Domain:
     step: float | None = None
     whole: bool = False
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> bool:
         """Whether the value of an option is in the domain."""
         if self.choices:
             return json.dumps(value) in self.choices
-        number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
-        if not number or not self.low <= value <= self.high:
+        if not isinstance(value, int if self.whole else int | float) or isinstance(value, bool):
+            return False
+        if not self.low <= value <= self.high:
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
         return math.isclose(steps, round(steps), abs_tol=1e-9)
 
-    def corners(self) -> list[Any]:
+    def corners(self) -> list[object]:
         """Its choices, or the ends of its range."""
         return [json.loads(choice) for choice in self.choices] or [self.number(self.low), self.number(self.high)]
 
@@ -64,7 +65,7 @@ class Domain:
         return int(value) if self.whole else float(value)
 
 
-def read_space(path: Path) -> dict[str, Any]:
+def read_space(path: Path) -> PlainData:
     """The mapping in a space file.
 
     Raises:
@@ -81,7 +82,7 @@ def read_space(path: Path) -> dict[str, Any]:
     return space
 
 
-def parse_space(space: Mapping[Any, Any]) -> tuple[Domain, ...]:
+def parse_space(space: PlainData) -> tuple[Domain, ...]:
     """The domains of a space.
 
     Raises:
@@ -90,7 +91,7 @@ def parse_space(space: Mapping[Any, Any]) -> tuple[Domain, ...]:
     return tuple(_domain(str(name), entry) for name, entry in space.items())
 
 
-def _domain(name: str, entry: Any) -> Domain:
+def _domain(name: str, entry: object) -> Domain:
     shown = plain(name, 80)
     if name.split(".")[0] in SHARED and not name.startswith("env."):
         raise UserError(f"{shown} cannot be tuned: trials that differ in it have scores that do not compare")
@@ -104,7 +105,7 @@ def _domain(name: str, entry: Any) -> Domain:
     return _choices(shown, entry) if "choices" in entry else _range(shown, entry)
 
 
-def _choices(name: str, entry: Mapping[str, Any]) -> Domain:
+def _choices(name: str, entry: Mapping[str, object]) -> Domain:
     choices = entry["choices"]
     if not isinstance(choices, list) or not choices:
         raise UserError(f"{name}.choices in the space must be a list, such as [1, 2, 4]")
@@ -115,7 +116,7 @@ def _choices(name: str, entry: Mapping[str, Any]) -> Domain:
     return Domain(name, encoded)
 
 
-def _range(name: str, entry: Mapping[str, Any]) -> Domain:
+def _range(name: str, entry: Mapping[str, object]) -> Domain:
     low, high = _number(name, "low", entry["low"]), _number(name, "high", entry["high"])
     step = None if entry.get("step") is None else _number(name, "step", entry["step"])
     log = entry.get("log", False)
@@ -133,7 +134,7 @@ def _range(name: str, entry: Mapping[str, Any]) -> Domain:
     return Domain(name, low=low, high=high, log=log, step=step, whole=whole)
 
 
-def _number(name: str, key: str, value: Any) -> int | float:
+def _number(name: str, key: str, value: object) -> int | float:
     """A number of a space file, where YAML takes 1e-4, without a point, for a word.
 
     Raises:
@@ -147,9 +148,9 @@ def _number(name: str, key: str, value: Any) -> int | float:
     return value
 
 
-def default_space(folder: Path, config: TrainConfig) -> dict[str, Any]:
+def default_space(folder: Path, config: TrainConfig) -> PlainData:
     """The space of a kind of agent: what all have, and the file of each of its parts."""
-    space: dict[str, Any] = {}
+    space: PlainData = {}
     for part in parts_of(config):
         space |= read_space(folder / f"{part}.yaml")
     return space
@@ -177,9 +178,9 @@ def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
     """Raises a UserError where an option does not exist or may not have a value of its domain."""
     for domain in domains:
         for value in domain.corners():
-            options: dict[str, Any] = to_plain(training)
+            options: PlainData = to_plain(training)
             *path, leaf = domain.name.split(".")
-            node: Any = options
+            node: object = options
             for key in path:
                 if not isinstance(node, dict):
                     raise UserError(f"the space has {domain.name}, and {key} has no options of its own")
@@ -193,13 +194,13 @@ def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
                 raise UserError(f"the space has {domain.name}={value}, which does not work: {error}") from error
 
 
-def first_settings(space: dict[str, Any], domains: Sequence[Domain], options: dict[str, Any]) -> dict[str, Any]:
+def first_settings(space: PlainData, domains: Sequence[Domain], options: PlainData) -> PlainData:
     """The settings that training has without the study, as far as the space holds them: those of the first trial."""
     values = {domain.name: space[domain.name].get("first", select(options, domain.name)) for domain in domains}
     return {domain.name: values[domain.name] for domain in domains if domain.holds(values[domain.name])}
 
 
-def select(tree: Any, name: str) -> Any:
+def select(tree: object, name: str) -> object:
     """The value of an option in a mapping of mappings; None where there is none."""
     for key in name.split("."):
         tree = tree.get(key) if isinstance(tree, dict) else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Result:
     number: int
     state: str
     score: float | None
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     seeds: Mapping[str, float]
     reported: int
     seconds: float | None
@@ -51,7 +51,7 @@ class Result:
 class Trial:
     """A trial under way, and the lock that says which process has it."""
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: dict[str, Any], lock: Lock) -> None:
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: dict[str, object], lock: Lock) -> None:
         self.number, self.settings, self.lock = trial.number, settings, lock
         self._study, self._trial = study, trial
         self._reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
@@ -231,7 +231,7 @@ def _journal_errors(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder / JOURNAL} is damaged ({reason}): begin a new study") from error
 
 
-def _suggest(trial: optuna.Trial, domain: Domain) -> Any:
+def _suggest(trial: optuna.Trial, domain: Domain) -> object:
     if domain.choices:
         return json.loads(trial.suggest_categorical(domain.name, domain.choices))
     if domain.whole:
@@ -240,6 +240,6 @@ def _suggest(trial: optuna.Trial, domain: Domain) -> Any:
     return trial.suggest_float(domain.name, domain.low, domain.high, step=domain.step, log=domain.log)
 
 
-def _stored(domain: Domain, first: Mapping[str, Any]) -> Any:
+def _stored(domain: Domain, first: Mapping[str, float]) -> object:
     value = first[domain.name]
     return json.dumps(value) if domain.choices else domain.number(value)
