@@ -73,7 +73,8 @@ class Serial(RepeatableCopies, SyncVectorEnv):
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
-        rewards, infos = np.zeros(self.num_envs), Info()
+        infos: Info = {}
+        rewards = np.zeros(self.num_envs)
         terminations, truncations = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         observations, resets = self._env_obs, self._autoreset_envs.tolist()
         method, result = "step", None  # type: tuple[str, object]

@@ -15,6 +15,7 @@ import numpy as np
 from agent.common.errors import UserError, plain
 from agent.config.tune import StudyConfig
 from agent.running.tuning.locks import Lock, exclusive, lock
+from agent.common.kinds import PlainData
 from agent.running.tuning.space import Domain, parse_space
 
 if TYPE_CHECKING:
@@ -240,6 +241,6 @@ def _suggest(trial: optuna.Trial, domain: Domain) -> object:
     return trial.suggest_float(domain.name, domain.low, domain.high, step=domain.step, log=domain.log)
 
 
-def _stored(domain: Domain, first: Mapping[str, float]) -> object:
+def _stored(domain: Domain, first: PlainData) -> object:
     value = first[domain.name]
     return json.dumps(value) if domain.choices else domain.number(value)
