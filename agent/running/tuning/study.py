@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.common.errors import UserError, plain
+from agent.common.kinds import PlainData
 from agent.config.tune import StudyConfig
 from agent.running.tuning.locks import Lock, exclusive, lock
-from agent.common.kinds import PlainData
 from agent.running.tuning.space import Domain, parse_space
 
 if TYPE_CHECKING:
