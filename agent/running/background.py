@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agent.common.errors import UserError, words_of
 from agent.common.files import make_folder, new_file
-from agent.common.interrupt import Stopped
+from agent.common.interrupt import Interrupt, Stopped
 from agent.common.kinds import State
 from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork
@@ -70,6 +70,7 @@ class BackgroundEvaluations:
         results: takes what has arrived.
         saver: knows the newest checkpoint.
         tracker: is told of films.
+        check: raises an error where the agent has values that are not finite.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class BackgroundEvaluations:
         results: Results,
         saver: Saver,
         tracker: Tracker,
+        check: Callable[[], None],
     ) -> None:
         self._evaluator, self._worker, self._agent = evaluator, worker, agent
-        self._results, self._saver, self._tracker = results, saver, tracker
+        self._results, self._saver, self._tracker, self._check = results, saver, tracker, check
         self._pending: PendingEvaluation | None = None
         self._due_when_saved = False  # another one was due at the newest checkpoint
 
@@ -91,30 +93,29 @@ class BackgroundEvaluations:
         """Whether an evaluation has not arrived."""
         return self._pending is not None
 
-    def poll(self, step: int, last: bool, seconds: float, check: Callable[[], None], stop: Callable[[], bool]) -> None:
+    def poll(self, step: int, last: bool, seconds: float, interrupt: Interrupt) -> None:
         """Takes an evaluation that has arrived and begins one that is due; at the last step waits until none is left.
 
         Args:
             step: of the run.
             last: there will be no other call.
             seconds: of training so far.
-            check: raises an error where the agent is not one to evaluate.
-            stop: asked while it waits.
+            interrupt: ends the waiting.
 
         Raises:
             EvaluationsFailedError: at the last one, and at the third in a row; a checkpoint still holds it.
-            Stopped: where `stop` said so while it waited.
+            Stopped: a signal came while it waited.
         """
         evaluator = self._evaluator
         while self._pending is not None or evaluator.due:
             if self._pending is None:
-                check()
+                self._check()
                 self._pending, evaluator.due = PendingEvaluation(step, seconds, self._agent.tensors()), False
                 self._due_when_saved &= step != self._saver.step
             if not self._pending.begun:
                 self._worker.begin(self._pending.tensors, evaluator.films(last))
                 self._pending.begun = True
-            if not self._has_finished(self._pending, step, last, stop):
+            if not self._has_finished(self._pending, step, last, interrupt.__bool__):
                 return
             if evaluator.solved and not last:  # the run ends here
                 evaluator.due = False

@@ -129,11 +129,8 @@ class Evaluator:
             metrics |= {f"eval_noisy/{name}": noisy[name] for name in ("return_mean", "return_std")}
         self.result, self.evaluated_at, self._statistics = result, step, statistics
         self._evaluations, self._failures = self._evaluations + 1, 0
-        self._times_reached = (
-            self._times_reached + 1
-            if self._stop_return is not None and metrics["eval/return_mean"] >= self._stop_return
-            else 0
-        )
+        reached = self._stop_return is not None and metrics["eval/return_mean"] >= self._stop_return
+        self._times_reached = self._times_reached + 1 if reached else 0
         self._warn_of_cuts(result)
         return metrics
 
@@ -198,9 +195,8 @@ class Evaluator:
         if not self.films(last, self._evaluations):
             return
         try:
-            frames, _ = record_film(
-                self._task, network or self._agent.network, self._seeds[:1], None, stop, self._shared_env
-            )
+            network = network or self._agent.network
+            frames, _ = record_film(self._task, network, self._seeds[:1], None, stop, self._shared_env)
             path = write_video(frames, film_of(self.folder, step), self._task.fps)
         except (Exception, SystemExit) as error:
             self._tracker.console.line(f"no video: {words_of(error)}")

@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,11 +19,12 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyReplay
-from agent.running.background import BackgroundEvaluations
+from agent.running.background import BackgroundEvaluations, EvaluationWorker
 from agent.running.build import shared_env_of
 from agent.running.collector import AnyCollector, in_process
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
+from agent.running.foreground import ForegroundEvaluations
 from agent.running.keeping import Results
 from agent.running.monitor import Monitor, NotFiniteError
 from agent.running.outcome import Outcome
@@ -60,15 +60,21 @@ class Trainer:
         shared_env = None if envs is None else shared_env_of(config, task, envs)
         self.evaluator = Evaluator(config, task.for_evaluation(), agent, tracker, self.folder, shared_env)
         self._results = Results(config, task, agent, self.evaluator, self._saver, tracker)
-        collaborators = self.evaluator, agent, self._results, self._saver, tracker
-        worker = self.collector.evaluation_worker()
-        self._background = None if worker is None else BackgroundEvaluations(worker, *collaborators)
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # spent in collecting and learning alone
         self._compiles_next = plan.backend == "compiled"  # the next update compiles, which a signal may end
         self._snapshot = Snapshot(self.state)
+        self._evaluations = self._evaluations_of(self.collector.evaluation_worker())
         self._waiting_for_envs, self._lock = False, threading.RLock()  # for an environment; of saving
+
+    def _evaluations_of(self, worker: EvaluationWorker | None) -> BackgroundEvaluations | ForegroundEvaluations:
+        """Evaluations by a worker, if there is one; otherwise training waits for them."""
+        evaluator, results, saver, check = self.evaluator, self._results, self._saver, self._monitor.check_finite
+        if worker is not None:
+            return BackgroundEvaluations(worker, evaluator, self.agent, results, saver, self.tracker, check)
+        snapshot = self._snapshot if self.config.eval.share else None
+        return ForegroundEvaluations(evaluator, self.agent, results, saver, check, snapshot)
 
     # ---- the loop
 
@@ -95,7 +101,7 @@ class Trainer:
         except NotFiniteError as error:
             raise not_finite(error, self.step, self.task.id, self.replay.not_finite(), self.folder) from error
         interrupt.saved()
-        due = self.evaluator.due or (self._background is not None and self._background.busy)
+        due = self.evaluator.due or self._evaluations.busy
         evaluation = self.evaluator.result, self._seconds, self.evaluator.solved, due
         return Outcome(self.step, interrupt.exit_code, *evaluation, failure)
 
@@ -175,32 +181,8 @@ class Trainer:
         raise environment_failed(error, self.task.id, self.step, saved) from error
 
     def _evaluate(self, interrupt: Interrupt) -> None:
-        """Evaluates if that is due, keeps the best agent so far, and films; raises Stopped where a signal came."""
-        evaluator, last = self.evaluator, self.step >= self.config.steps
-        if self._background is not None:
-            self._background.poll(self.step, last, self._seconds, self._monitor.check_finite, interrupt.__bool__)
-            return
-        if not evaluator.can_play(last):
-            return
-        self._monitor.check_finite()
-        with self._dropped_at_a_stop(interrupt):
-            metrics = evaluator.play(self.step, last, interrupt.__bool__)
-        if metrics is not None:
-            self._results.keep(self.step, self._seconds, metrics, self.agent.tensors)
-        if self._saver.step == self.step:
-            self._results.note(self.step, evaluator.state())
-        if metrics is not None:
-            with self._dropped_at_a_stop(interrupt):
-                evaluator.film(self.step, last or evaluator.solved, interrupt.__bool__)
-
-    @contextmanager
-    def _dropped_at_a_stop(self, interrupt: Interrupt) -> Iterator[None]:
-        """Play that a stop leaves in the middle; in a shared environment, the state to save is the one before it."""
-        if self.config.eval.share:
-            self._snapshot.take()
-        with interrupt.droppable():
-            yield
-        self._snapshot.drop()
+        """Evaluates if that is due; raises Stopped where a signal came."""
+        self._evaluations.poll(self.step, self.step >= self.config.steps, self._seconds, interrupt)
 
     # ---- what is saved
 
@@ -227,8 +209,7 @@ class Trainer:
         self._saver.checkpoint(
             self.step, self._snapshot.state(), self.agent.tensors(), self._results.description(self.step)
         )
-        if self._background is not None:
-            self._background.saved()
+        self._evaluations.saved()
 
     def state(self, episodes: bool = True) -> State:
         """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
@@ -240,7 +221,7 @@ class Trainer:
             "sampling_generator": state_of(self._learner.generator),
             "monitor": self._monitor.state(),
             **self.evaluator.state(),
-            **({} if self._background is None else self._background.state()),
+            **self._evaluations.state(),
             "seconds": self._seconds,
             "wandb_run_id": self.tracker.run_id,
         }
@@ -253,7 +234,6 @@ class Trainer:
         self.collector.load_state(step, state.get("collector"))
         restore(self._learner.generator, state["sampling_generator"])
         self.evaluator.load_state(step, state)
-        if self._background is not None:
-            self._background.load_state(state)
+        self._evaluations.load_state(state)
         self._seconds = state["seconds"]
         self._monitor.load_state(state["monitor"], step, self._seconds)
