@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import gymnasium as gym
@@ -14,10 +13,11 @@ from agent.common.observation import ObservationSpec
 from envs.actions import PlainActions
 from envs.atari import frame_stack
 from envs.bounds import check_bounds
+from envs.first_step import find_masks, play_first_step
 from envs.global_random import isolated, state_of_global_generators
 from envs.guarded import Guarded, guarded
-from envs.kinds import Env, Observation, Space
-from envs.masks import AUTO, OFF, known_mask_source, mask_source_in_info, with_masks, with_observed_masks
+from envs.kinds import Env, Space
+from envs.masks import AUTO, OFF, with_masks
 from envs.observations import Observer
 from envs.observed_parts import ChannelOption, observer_for
 from envs.packages import channels_of_package
@@ -144,14 +144,14 @@ def _task(
         raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MAX_ACTIONS:,}")
     before, first_observation = state_of_global_generators(), None
     if action_mask == AUTO:
-        env, action_mask, first_observation = _find_masks(env, env_id)
+        env, action_mask, first_observation = find_masks(env, env_id)
         observed = env.observation_space
     channels = channels_of_package(env_id) if channels == "auto" else channels
     stack = 1 if wrapping.changes_observations else frame_stack(env)
     inner = observed.spaces[0] if action_mask != OFF and isinstance(observed, gym.spaces.Tuple) else observed
     observe = observer_for(env_id, inner, stack, channels, wrapping.frames)
     observe = observe if action_mask == OFF else with_masks(observe, observed, int(actions.n))
-    plain_actions = _first_step(Guarded(env, env_id), observe, actions, first_observation)
+    plain_actions = play_first_step(Guarded(env, env_id), observe, actions, first_observation)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
         id=env_id,
@@ -178,50 +178,6 @@ def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
         with guarded(env_id, name):
             found[name] = check_space(name, getattr(env, name, None))
     return found["action_space"], found["observation_space"]
-
-
-def _find_masks(env: Env, env_id: str) -> tuple[Env, str, Observation]:
-    """What action_mask=auto stands for: the environment with its masks, their place, and what a reset gave, if any."""
-    if (found := known_mask_source(env)) is not None:
-        return env, found, None
-    observation, info = Guarded(env, env_id).reset(seed=0)
-    found = mask_source_in_info(info)
-    return with_observed_masks(env, found), found, observation if found == OFF else None
-
-
-def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, first_observation: Observation) -> bool:
-    """Plays a first step, which finds most of what breaks a rule.
-
-    Args:
-        env: the environment.
-        observe: its observer.
-        actions: its actions.
-        first_observation: the observation of its first reset; None where there was none.
-
-    Returns:
-        Whether the environment takes only Python's own whole numbers as actions, and not NumPy's, which its action
-        space samples.
-    """
-    action = np.dtype(actions.dtype).type(actions.start)
-    plain_actions = False
-    try:
-        _play(env, observe, action, first_observation)
-    except UserError:
-        with suppress(UserError):
-            _play(env, observe, int(action))
-            plain_actions = True
-        if not plain_actions:
-            raise
-    return plain_actions
-
-
-def _play(env: Guarded, observe: Observer, action: np.integer | int, first_observation: Observation = None) -> None:
-    observation = env.reset(seed=0)[0] if first_observation is None else first_observation
-    observe(observe.stack([observation]))
-    if observe.spec.mask:
-        action = type(action)(action + observation[1].argmax())  # the first that is allowed
-    observation, *_ = env.step(action)
-    observe(observe.stack([observation]))
 
 
 def _threshold(value: object) -> float | None:

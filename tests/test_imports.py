@@ -36,7 +36,15 @@ RESERVED: dict[str, set[str]] = {
     "omegaconf": {*PROGRAMS, *COMMAND},
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
-        *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.masks", "envs.observations"),
+        *(
+            "envs.atari",
+            "envs.atari_vector",
+            "envs.deep_sea",
+            "envs.first_step",
+            "envs.make",
+            "envs.masks",
+            "envs.observations",
+        ),
         "envs.single",
         "envs.kinds",
         *("agent.running.export.folder", "agent.running.export.inputs"),
