@@ -1,4 +1,4 @@
-"""Whether an observation is that of one environment or of several side by side."""
+"""Tells an observation of one environment from a batch of observations."""
 
 import numpy as np
 from gymnasium import spaces
@@ -7,10 +7,10 @@ from envs.kinds import Observation, Space
 
 
 def is_batch(space: Space, observation: object) -> bool:
-    """True for the observations of n environments, batched as Gymnasium does; False for that of one.
+    """True for observations of n environments, batched as Gymnasium does; False for one observation.
 
     Raises:
-        ValueError: the observation has the form of neither.
+        ValueError: the observation has the shape of neither.
     """
     shape = np.shape(first_leaf(space, observation))
     while isinstance(space, spaces.Dict | spaces.Tuple):
@@ -24,7 +24,7 @@ def is_batch(space: Space, observation: object) -> bool:
 
 
 def first_leaf(space: Space, observation: Observation) -> Observation:
-    """The first part of an observation, or of a batch of them, that is no Dict and no Tuple."""
+    """The first part of an observation, or of a batch, that is neither a Dict nor a Tuple."""
     while isinstance(space, spaces.Dict | spaces.Tuple):
         name, space = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)))
         observation = observation[name]

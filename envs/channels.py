@@ -1,4 +1,4 @@
-"""Which of the three sides of an image are its channels: the first, or the last."""
+"""Finds the channels of an image: they are its first dimension or its last."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,27 +9,27 @@ Channels = Literal["first", "last"]
 #: `auto` finds the channels; `older` has the rule of the first version.
 BoxChannels = Channels | Literal["auto", "older"]
 
-#: The smallest height and width of an image: below, there is nothing to convolve.
+#: The smallest height and width of an image that a convolution can use.
 SMALLEST_SIDE = 3
-#: Channels of grey, of colours, and of colours with transparency or of four grey frames.
+#: Channels of grey images, of colours, and of colours with transparency or four grey frames.
 USUAL_CHANNELS = (1, 3, 4)
-#: A picture's height and width are at least the one and its channels at most the other, whatever its sides.
+#: An image with at least this height and width, and at most this many channels, is taken for a picture.
 PICTURE_SIDE, PICTURE_CHANNELS = 32, 16
 
 
 def channels_of(env_id: str, shape: Sequence[int], requested: BoxChannels = "auto") -> Channels | None:
-    """Where an image [a, b, c] has its channels; None where it is no image, as its height or width would be too small.
+    """The dimension of an image [a, b, c] that holds the channels; None if height or width would be too small.
 
-    Of three sides, two equal neighbours are height and width. Otherwise the side that is 1, 3 or 4, or much shorter
-    than the others, holds the channels.
+    Two equal neighbours are height and width. Otherwise the channels are the dimension of size 1, 3 or 4, or the one
+    that is much smaller than the others.
 
     Args:
-        env_id: for the error.
-        shape: the three sides.
+        env_id: the environment's id, for error messages.
+        shape: the three dimensions.
         requested: first | last: the user's choice; older: the shorter of the outer two, as in the first version; auto.
 
     Raises:
-        UserError: where it cannot be told, or where what a person said leaves no image.
+        UserError: if the dimension cannot be found, or the user's choice leaves no image.
     """
     possible: list[Channels] = [side for side in _candidates() if min(sides(shape, side)) >= SMALLEST_SIDE]
     if requested == "older":

@@ -1,9 +1,9 @@
-"""How a resumed run comes back into the middle of episodes: environments cannot be saved, but played again.
+"""Returns a resumed run to the middle of its episodes: environments cannot be saved, but can be replayed.
 
-A `stretch` is all that one copy of an environment plays from one seeded reset to the next: an episode, or several where
-seeding is dear. Its seed depends on (seed of the run, number of the copy, number of the stretch) alone. A checkpoint
-keeps the actions of the stretch that is under way and a checksum of all that it has shown; a resumed run resets with
-the same seed, plays these actions and compares.
+A `stretch` is everything that one copy of an environment plays from one seeded reset to the next: an episode, or
+several where seeding is expensive. Its seed depends only on the seed of the run and the numbers of the copy and of the
+stretch. A checkpoint keeps the actions of the stretch under way and a checksum of its observations and rewards. A
+resumed run resets with the same seed, plays these actions and compares the checksums.
 """
 
 import struct
@@ -24,22 +24,22 @@ _pack_outcome = struct.Struct("d??").pack  # a reward, and the two ways to end
 
 
 class Stretch(NamedTuple):
-    """Where one copy stands: all that has to be played again. At its end and without actions it is yet to begin."""
+    """The position of one copy: what has to be replayed. A stretch that has ended and has no actions has not begun."""
 
     number: int
-    ended: bool  # its newest episode: the next step only resets
-    checksum: int  # of what it has shown and paid
+    ended: bool  # its newest episode has ended: the next step only resets
+    checksum: int  # of its observations, rewards and endings
     actions: np.ndarray  # counted from 0
 
 
 class Repeatable(Wrapper):
-    """One copy of an environment, which can be brought back to where it was.
+    """One copy of an environment, which can return to an earlier position.
 
-    Until `begin_episodes` it passes everything on.
+    Before `begin_episodes` is called it changes nothing.
 
     Args:
         env: the copy, with all its other wrappers.
-        shortest: steps that a stretch has at least, in whole episodes; 0: every episode is one.
+        shortest: the least number of steps of a stretch, rounded up to whole episodes; 0: each episode is a stretch.
     """
 
     def __init__(self, env: Env, shortest: int = 0) -> None:
@@ -56,16 +56,16 @@ class Repeatable(Wrapper):
         self._set_stretch(number)
 
     def _set_stretch(self, number: int) -> None:
-        """Stands before the reset that begins stretch `number`."""
+        """Sets the position to before the reset that begins stretch `number`."""
         self._number, self._ended, self._checksum, self._actions = number, True, 0, array(self._code)
-        self._waiting = False  # for a step that only resets: a worker process does not know that the episode has ended
+        self._waiting = False  # the next step only resets: a worker process does not know that the episode has ended
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
-        """Begins an episode; where it begins a stretch, with the seed of that."""
+        """Begins an episode; the first of a stretch has the stretch's seed."""
         self._waiting = False
         if self._seeds is None:
             return self.env.reset(seed=seed, options=options)
-        if not self._ended:  # somebody resets in the middle of an episode
+        if not self._ended:  # a reset in the middle of an episode
             self._set_stretch(self._number + 1)
         if not self._actions:
             seed = self._seeds(self._number)
@@ -74,7 +74,7 @@ class Repeatable(Wrapper):
         return observation, info
 
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, Info]:
-        """Steps, and takes down what was done, shown and paid."""
+        """Steps, and records the action and a checksum of the result."""
         if self._waiting:
             observation, info = self.reset()
             return observation, 0.0, False, False, info
@@ -84,29 +84,29 @@ class Repeatable(Wrapper):
             self._checksum = _with_outcome(checksum(observation, self._checksum), reward, terminated, truncated)
             try:
                 self._ended = bool(terminated or truncated)
-            except Exception:  # they are no truth values: others say so
+            except Exception:  # they are no booleans: `Guarded` reports it
                 return result
             if self._ended and len(self._actions) >= self._shortest:
                 self._set_stretch(self._number + 1)
         return result
 
     def is_between_episodes(self) -> bool:
-        """Whether it stands between two stretches: whatever is done to the environment now, the next begins anew."""
+        """Whether no stretch is under way: the next one begins with a seeded reset, whatever happens before it."""
         return self._ended and not self._actions
 
     def call_aside(self, env_id: str, name: str, *arguments: object) -> tuple[bool, object]:
-        """Calls a method of the environment without taking it down, see envs.shared_env."""
+        """Calls a method of the environment without recording it, see envs.shared_env."""
         return call_guarded(self.env, env_id, name, *arguments)
 
     def stretch(self) -> Stretch:
-        """Where it stands."""
+        """The position now."""
         return Stretch(self._number, self._ended, self._checksum, np.array(self._actions, dtype=self._code))
 
     def return_to(self, target: Stretch) -> bool:
-        """Goes to where it stood, and says whether it came there; if not, the next step begins a new stretch."""
+        """Replays a stretch; returns whether it reached its position. If not, the next step begins a new stretch."""
         self._set_stretch(target.number)
         if len(target.actions) or not target.ended:
-            with suppress(Exception):  # of an environment that does not take these actions now
+            with suppress(Exception):  # an environment may refuse these actions now
                 self._play(target.actions)
         current = self.stretch()
         succeeded = current[:3] == target[:3] and len(current.actions) == len(target.actions)
@@ -122,17 +122,17 @@ class Repeatable(Wrapper):
             if self._ended and self._number == number:
                 self.reset()
             if self._number != number:
-                return  # it ended later before
+                return  # before, it ended later
             self.step(self._space.dtype.type(action + self._first))
 
 
 def action_code(actions: int) -> str:
-    """The smallest of the kinds of numbers, by their letters in `array` and NumPy, that hold so many actions."""
+    """The type code of the smallest integers that hold this many actions, for `array` and NumPy."""
     return "B" if actions <= 2**8 else "H" if actions <= 2**16 else "i"
 
 
 def checksum(observation: object, initial: int = 0) -> int:
-    """A checksum of an observation of any kind, after another one."""
+    """A checksum of an observation of any kind, continued from another checksum."""
     if isinstance(observation, dict):
         observation = tuple(observation.values())
     if isinstance(observation, tuple):
@@ -148,7 +148,7 @@ def checksum(observation: object, initial: int = 0) -> int:
 def _with_outcome(initial: int, reward: object, terminated: object, truncated: object) -> int:
     try:
         return zlib.crc32(_pack_outcome(reward, terminated, truncated), initial)
-    except (struct.error, TypeError, ValueError):  # no number: others will say so
+    except (struct.error, TypeError, ValueError):  # not numbers: `Guarded` reports it
         return checksum((reward, terminated, truncated), initial)
 
 
@@ -159,15 +159,15 @@ class ActionLog:
     """The newest actions of copies that are stepped side by side.
 
     Args:
-        copies: how many there are.
-        actions: how many an environment has.
+        copies: number of copies.
+        actions: number of actions that an environment has.
     """
 
     def __init__(self, copies: int, actions: int) -> None:
         self._rows, self._count = np.zeros((1024, copies), dtype=action_code(actions)), 0
 
     def add(self, actions: np.ndarray, keep: int) -> None:
-        """Appends a row [E]; at least the `keep` rows before it stay."""
+        """Appends a row [E], and keeps at least the `keep` rows before it."""
         if self._count == len(self._rows):
             recent = self._rows[self._count - keep :].copy()
             if 2 * keep > len(self._rows):
@@ -183,39 +183,39 @@ class ActionLog:
 
 @runtime_checkable
 class RepeatableEnvs(Protocol):
-    """What a vector class offers whose copies can be brought back to where they were."""
+    """A vector class whose copies can return to an earlier position."""
 
     def begin_episodes(self, seed: int, number: int = 0) -> None:
         """The next reset begins stretch `number` of every copy."""
 
     def stretches(self) -> list[Stretch]:
-        """Where each copy stands."""
+        """The position of each copy."""
 
     def return_to(self, stretches: Sequence[Stretch]) -> list[bool]:
-        """Goes to where the copies stood; one that does not come there begins a new episode at the next step."""
+        """Replays the stretches; a copy that does not reach its position begins a new episode at the next step."""
 
 
 class RepeatableCopies:
-    """Makes a vector class of Repeatables one that `RepeatableEnvs`."""
+    """Implements `RepeatableEnvs` for a vector class whose copies are Repeatable."""
 
     num_envs: int
 
     def call_each(self, name: str, arguments: Sequence[tuple[object, ...]]) -> list[Any]:
-        """What a method of every copy gives for arguments of its own."""
+        """Calls a method of every copy, each with its own arguments, and returns the results."""
         raise NotImplementedError
 
     def call_one(self, copy: int, name: str, *arguments: object) -> object:
-        """What a method of one copy gives."""
+        """Calls a method of one copy, and returns its result."""
         raise NotImplementedError
 
     def begin_episodes(self, seed: int, number: int = 0) -> None:
-        """See Repeats."""
+        """See RepeatableEnvs."""
         self.call_each("begin_episodes", [(seed, copy, number) for copy in range(self.num_envs)])
 
     def stretches(self) -> list[Stretch]:
-        """See Repeats."""
+        """See RepeatableEnvs."""
         return self.call_each("stretch", [()] * self.num_envs)
 
     def return_to(self, stretches: Sequence[Stretch]) -> list[bool]:
-        """See Repeats."""
+        """See RepeatableEnvs."""
         return self.call_each("return_to", [(stretch,) for stretch in stretches])

@@ -1,4 +1,4 @@
-"""How an environment that fails is told of: one sentence, and below it the lines of its author's code that failed."""
+"""Reports an environment that fails: one sentence, and below it the lines of its author's code that failed."""
 
 import re
 import sysconfig
@@ -12,7 +12,7 @@ from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, plain, words_of
 from agent.common.interrupt import Stopped
 
-#: The most frames that are shown.
+#: The largest number of frames that are shown.
 MAX_FRAMES = 12
 
 _PROJECT = Path(__file__).parent.parent
@@ -42,20 +42,20 @@ class RuleError(Exception):
 
 
 def is_stop(error: BaseException) -> bool:
-    """Whether a signal raised an error in the middle of a call: that is no fault of the environment.
+    """Whether a signal raised this error during a call; the environment is then not at fault.
 
-    A KeyboardInterrupt is one where it may be made of Ctrl-C; elsewhere it is the environment's own.
+    A KeyboardInterrupt counts as a stop if Ctrl-C may have raised it; otherwise the environment raised it.
     """
     return isinstance(error, Stopped) or (isinstance(error, KeyboardInterrupt) and is_ctrl_c())
 
 
 def failed(env_id: str, method: str, error: BaseException) -> UserError:
-    """The error to raise where a call into an environment raised `error`.
+    """The error to raise after a call into an environment raised `error`.
 
     Args:
         env_id: the environment.
         method: the method that was called.
-        error: is given back where it is a sentence already.
+        error: returned as it is if it is already one sentence.
     """
     if isinstance(error, UserError):
         return error
@@ -71,12 +71,12 @@ def failed(env_id: str, method: str, error: BaseException) -> UserError:
 
 
 def broken(env_id: str, error: RuleError) -> UserError:
-    """The error to raise where an environment gave what it may not give."""
+    """The error to raise after an environment returned a value that breaks a rule."""
     return BrokenEnvironmentError(f"{env_id} breaks a rule of Gymnasium: {error.rule}, not {error.actual}")
 
 
 def _broken_rule(method: str, error: BaseException) -> RuleError | None:
-    """The rule behind an exception that no line of the author's raised, but the code that called it."""
+    """The broken rule behind an exception that the calling code raised, not the author's code."""
     message = str(error)
     if method in RESULT and isinstance(error, ValueError | TypeError):
         if count := _COUNT.search(message):
@@ -96,7 +96,7 @@ def _old_api_note(method: str) -> str:
 
 
 def authors_lines(error: BaseException) -> str:
-    """The frames of a traceback that are neither ours nor Gymnasium's nor Python's own; '' where there are none."""
+    """The frames of a traceback outside this project, Gymnasium and the standard library; '' if there are none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_authors(frame.filename)]
     lines = ["  …"] if len(frames) > MAX_FRAMES else []
     for frame in frames[-MAX_FRAMES:]:
@@ -112,7 +112,7 @@ def _is_authors(file: str) -> bool:
 
 
 def described(value: object) -> str:
-    """A value that was not expected, in a few words."""
+    """A short description of an unexpected value."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and {plain(value.dtype)}"
     if isinstance(value, tuple | list):

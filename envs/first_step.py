@@ -13,7 +13,7 @@ from envs.observations import Observer
 
 
 def find_masks(env: Env, env_id: str) -> tuple[Env, str, Observation]:
-    """What action_mask=auto stands for: the environment with its masks, their place, and what a reset gave, if any."""
+    """Resolves action_mask=auto: the environment with its masks, their source, and a reset's observation, if any."""
     if (found := known_mask_source(env)) is not None:
         return env, found, None
     observation, info = Guarded(env, env_id).reset(seed=0)
@@ -24,17 +24,17 @@ def find_masks(env: Env, env_id: str) -> tuple[Env, str, Observation]:
 def play_first_step(
     env: Guarded, observe: Observer, actions: gym.spaces.Discrete, first_observation: Observation
 ) -> bool:
-    """Plays a first step, which finds most of what breaks a rule.
+    """Plays a first step, which reveals most broken rules.
 
     Args:
         env: the environment.
         observe: its observer.
         actions: its actions.
-        first_observation: the observation of its first reset; None where there was none.
+        first_observation: the observation of its first reset; None if it was not reset.
 
     Returns:
-        Whether the environment takes only Python's own whole numbers as actions, and not NumPy's, which its action
-        space samples.
+        Whether the environment accepts only Python ints as actions, and not the NumPy integers that its action space
+        samples.
     """
     action = np.dtype(actions.dtype).type(actions.start)
     plain_actions = False
@@ -53,6 +53,6 @@ def _play(env: Guarded, observe: Observer, action: np.integer | int, first_obser
     observation = env.reset(seed=0)[0] if first_observation is None else first_observation
     observe(observe.stack([observation]))
     if observe.spec.mask:
-        action = type(action)(action + observation[1].argmax())  # the first that is allowed
+        action = type(action)(action + observation[1].argmax())  # the first allowed action
     observation, *_ = env.step(action)
     observe(observe.stack([observation]))

@@ -1,4 +1,4 @@
-"""The plain spaces that an observation space is made of, its leaves, and their values as vectors."""
+"""The leaves of an observation space, which are its parts other than Dict and Tuple, and their values as vectors."""
 
 from collections.abc import Iterator
 from math import prod
@@ -16,7 +16,7 @@ ONE_HOT = (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
 
 def leaves_of(space: Space) -> Iterator[Space]:
-    """The spaces that a Tuple or a Dict is made of, in Gymnasium's order; otherwise the space itself."""
+    """The leaves of a Tuple or Dict, in Gymnasium's order; otherwise the space itself."""
     if isinstance(space, spaces.Tuple | spaces.Dict):
         for part in space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values():
             yield from leaves_of(part)
@@ -25,7 +25,7 @@ def leaves_of(space: Space) -> Iterator[Space]:
 
 
 def values_of(space: Space, batch: Observation) -> Iterator[Observation]:
-    """A batch's values for each of the leaves."""
+    """The values of a batch, leaf by leaf."""
     if isinstance(space, spaces.Tuple):
         for part, values in zip(space.spaces, batch, strict=True):
             yield from values_of(part, values)
@@ -42,7 +42,7 @@ def is_flat(leaf: Space) -> bool:
 
 
 def length_of(leaf: Space) -> int:
-    """How many numbers a leaf is flattened to."""
+    """The length of a flattened leaf."""
     if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete):
         return int(np.sum(leaf.n if isinstance(leaf, spaces.Discrete) else leaf.nvec))
     if isinstance(leaf, spaces.Text):
@@ -67,7 +67,7 @@ def flat_values(leaf: Space, values: Observation) -> np.ndarray:
 
 
 def _one_hot(leaf: Space, values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
-    """index [E], counted from 0 → bool [E, n]; `values` are what came of the leaf."""
+    """index [E], counted from 0 → bool [E, n]; `values` are the leaf's own, for the error."""
     hot: np.ndarray = index[:, None] == np.arange(n)
     if np.count_nonzero(hot) != len(index):
         raise _not_a_member(leaf, values)
@@ -75,18 +75,18 @@ def _one_hot(leaf: Space, values: np.ndarray, index: np.ndarray, n: int) -> np.n
 
 
 def _not_a_member(leaf: Space, values: np.ndarray) -> RuleError:
-    """Says which of the values [E, …] is the first that is no member of its space."""
+    """The error that names the first of the values [E, …] that is not in its space."""
     invalid = next((value for value in values if not leaf.contains(value.reshape(leaf.shape))), values)
     return RuleError(f"a state must lie in {leaf}, as observation_space says", plain(invalid.tolist(), 80))
 
 
 def is_integral(leaf: Space) -> bool:
-    """Whether its numbers are whole and their size means nothing by itself."""
+    """Whether its values are integers whose range has no meaning of its own."""
     return not isinstance(leaf, ONE_HOT) and not np.issubdtype(leaf.dtype, np.floating)
 
 
 def bounds_of(leaf: Space) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high [n] of a leaf's flattened components; equal, which means nothing, for those that are 0 or 1."""
+    """Low and high [n] of a leaf's flattened components; both are 0 for one-hot components."""
     flat = spaces.flatten_space(leaf)
     assert isinstance(flat, spaces.Box)
     if isinstance(leaf, ONE_HOT):

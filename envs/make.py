@@ -1,4 +1,4 @@
-"""Gymnasium environments for value learning: found by id, checked, and made. NumPy in, NumPy out."""
+"""Finds a Gymnasium environment by its id, checks it for value learning, and makes it. NumPy in, NumPy out."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -26,29 +26,29 @@ from envs.single import UnknownEnvironmentError, make_single
 from envs.video import frames_per_second
 from envs.wrapping import BARE, Wrapping
 
-#: More than any environment has: a network gives a value for each.
+#: More actions than any environment has; a network computes a value for each.
 MAX_ACTIONS = 100_000
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an agent has to know of an environment."""
+    """Everything that an agent has to know about an environment."""
 
     id: str
     kwargs: PlainData
-    observe: Observer  # makes arrays of what the environment observes
+    observe: Observer  # makes arrays of the environment's observations
     actions: int  # actions are first_action, first_action + 1, …
     first_action: int
     threshold: float | None  # the return at which Gymnasium calls the task solved
     fps: int
-    render_modes: tuple[str, ...]  # rgb_array: it gives frames; human: it opens a window
-    time_limit: int | None = None  # steps after which an episode is cut; None: the environment's own limit
+    render_modes: tuple[str, ...]  # rgb_array returns frames; human opens a window
+    time_limit: int | None = None  # steps after which an episode is truncated; None: the environment's own limit
     action_dtype: np.dtype = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
-    plain_actions: bool = False  # it takes Python's own whole numbers alone
-    action_mask: str = OFF  # where masks of actions are found, `auto` no more; they are then observed, too
-    draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
-    wrapping: Wrapping = BARE  # what is put around it
-    eval_kwargs: dict[str, object] = field(default_factory=dict)  # other values of kwargs, for evaluations
+    plain_actions: bool = False  # it accepts only Python ints as actions
+    action_mask: str = OFF  # the source of action masks, never `auto`; observations include the masks
+    draws_globally: bool = False  # it draws from the global generators np.random or random
+    wrapping: Wrapping = BARE  # the wrappers around it
+    eval_kwargs: dict[str, object] = field(default_factory=dict)  # values of kwargs that differ in evaluations
 
     @property
     def action_space(self) -> gym.spaces.Discrete:
@@ -56,14 +56,14 @@ class Task:
         return gym.spaces.Discrete(self.actions, start=self.first_action, dtype=self.action_dtype.type)
 
     def make(self, render_mode: str | None = None, spec: gym.envs.registration.EnvSpec | None = None) -> Env:
-        """One environment, to be stepped with what `to_environment` gives.
+        """One environment, to be stepped with actions from `to_environment`.
 
         Args:
-            render_mode: None: it draws nothing.
-            spec: of the environment, for a process that knows no registered ids.
+            render_mode: Gymnasium's render mode; None: it draws nothing.
+            spec: Gymnasium's entry of the environment, for a process without the registered ids.
 
         Raises:
-            UserError: where it cannot be made.
+            UserError: if it cannot be made.
         """
         source = self.id if spec is None else spec
         wrappers = self.wrapping, self.action_mask
@@ -71,11 +71,11 @@ class Task:
         return PlainActions(env) if self.plain_actions else env
 
     def make_guarded(self, render_mode: str | None = None) -> Guarded:
-        """`make`, of one that gives what Gymnasium asks for or ends in one sentence."""
+        """As `make`, with an environment whose errors and broken rules become one sentence."""
         return Guarded(self.make(render_mode), self.id)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The agent's actions [n], which count from 0, as the numbers that its action space samples."""
+        """The agent's actions [n], which count from 0, as members of the environment's action space."""
         return (actions + self.first_action).astype(self.action_dtype, copy=False)
 
     def for_evaluation(self) -> "Task":
@@ -84,12 +84,12 @@ class Task:
 
     @property
     def renders(self) -> bool:
-        """Whether it can give frames."""
+        """Whether it can return frames."""
         return "rgb_array" in self.render_modes
 
     @property
     def observation(self) -> ObservationSpec:
-        """What the agent stores of an observation."""
+        """The form in which the agent stores an observation."""
         return self.observe.spec
 
 
@@ -105,15 +105,15 @@ def load_task(
 
     Args:
         env_id: as Gymnasium knows it.
-        kwargs: of the environment's constructor.
-        time_limit: steps after which an episode is cut; None for the environment's own limit, if it has one.
-        channels: where its images have their channels, see `envs.channels`.
-        wrapping: what is put around it.
-        action_mask: where masks of its actions are found: off, info.<key>, observation.<key>, or auto, which finds out.
+        kwargs: the arguments of the environment's constructor.
+        time_limit: steps after which an episode is truncated; None for the environment's own limit, if it has one.
+        channels: the dimension of images that holds the channels, see `envs.channels`.
+        wrapping: the wrappers around it.
+        action_mask: the source of masks of its actions: off, info.<key>, observation.<key>, or auto, which finds it.
 
     Raises:
-        UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
-            breaks a rule of Gymnasium.
+        UserError: the id is unknown (the nearest ids are named), an argument is wrong, a space is not supported, or the
+            environment breaks a rule of Gymnasium.
     """
     with isolated(0):
         env = make_single(env_id, kwargs, None, False, time_limit, wrapping, action_mask)
@@ -172,7 +172,7 @@ def _task(
 
 
 def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
-    """The spaces of actions and of observations, which are spaces."""
+    """The action space and the observation space."""
     found: dict[str, Space] = {}
     for name in ("action_space", "observation_space"):
         with guarded(env_id, name):
@@ -181,7 +181,7 @@ def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
 
 
 def _threshold(value: object) -> float | None:
-    """The return at which a task counts as solved, where that is a number."""
+    """The return at which a task counts as solved, if it is a finite number."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
@@ -198,10 +198,10 @@ def load_saved_task(
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:
-    """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file.
+    """As `load_task`, for a task that a saved run or agent names. No package is imported: only the user may name one.
 
     Raises:
-        UserError: also where the arguments ask for more than a file may.
+        UserError: as `load_task`, or an argument exceeds the bounds for files.
     """
     check_bounds(env_id, kwargs)
     try:

@@ -1,6 +1,6 @@
-"""Which actions are allowed in a state, told by an environment's infos, as a part of what is observed.
+"""Action masks as a part of observations: they say which actions are allowed in a state.
 
-So a mask goes wherever its observation goes: into replays, checkpoints, evaluations and processes.
+A mask thus goes wherever its observation goes: into replays, checkpoints, evaluations and processes.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from envs.parts import MASK_KEY, WithoutMask
 from envs.rules import are_booleans
 
 OFF, AUTO = "off", "auto"
-#: Where `auto` looks for masks, in infos and in observations.
+#: The key under which `auto` looks for masks, in infos and in observations.
 KEY = "action_mask"
 
 
 def source_of(action_mask: str) -> tuple[str, str] | None:
-    """The place, info or observation, and the key in it that hold the masks; None for `off`.
+    """The place of the masks (info or observation) and their key in it; None for `off`.
 
     Raises:
-        UserError: it is neither `off` nor info.<key> nor observation.<key>.
+        UserError: the option is none of `off`, info.<key> and observation.<key>.
     """
     if action_mask == OFF:
         return None
@@ -44,16 +44,16 @@ def source_of(action_mask: str) -> tuple[str, str] | None:
 
 
 def mask_source_in_observation(env: Env) -> str:
-    """What `auto` stands for before the first reset: masks where the observations have a part for them, else `off`."""
+    """The meaning of `auto` before the first reset: the part of the observations that holds masks, otherwise `off`."""
     space = env.observation_space
     return f"observation.{KEY}" if isinstance(space, spaces.Dict) and KEY in space.spaces else OFF
 
 
 def known_mask_source(env: Env) -> str | None:
-    """What `auto` stands for in an environment that was made with it, as far as that is known before its first reset.
+    """The meaning of `auto` in an environment that was made with it, if it is known before the first reset.
 
     Returns:
-        None where the info of a reset decides, see `mask_source_in_info`.
+        None if the info of a reset decides, see `mask_source_in_info`.
     """
     while isinstance(env, gym.Wrapper):
         if isinstance(env, WithoutMask):
@@ -63,22 +63,22 @@ def known_mask_source(env: Env) -> str | None:
 
 
 def mask_source_in_info(info: object) -> str:
-    """What `auto` stands for where a reset gave this info."""
+    """The meaning of `auto`, given the info of a reset."""
     return f"info.{KEY}" if isinstance(info, dict) and dict.get(info, KEY) is not None else OFF
 
 
 class MaskObserved(Wrapper):
     """Observes pairs of an observation and its mask, of 0 and 1 [actions].
 
-    Where an episode has ended there is nothing to choose, and a mask may be missing or allow nothing: it allows all.
+    After a termination there is nothing to choose. A mask that is missing or allows nothing then becomes all ones.
 
     Args:
-        env: with Discrete actions.
-        key: of the info that holds the masks.
-        name: of that place, for the errors.
+        env: an environment with Discrete actions.
+        key: the key of the masks in infos.
+        name: the source of the masks, for error messages.
 
     Raises:
-        RuleError: from reset and step, where there is no mask, or one that is no mask or allows no action.
+        RuleError: from reset and step, if a mask is missing, has another form, or allows no action.
     """
 
     def __init__(self, env: Env, key: str, name: str) -> None:
@@ -116,9 +116,9 @@ class MaskObserved(Wrapper):
 
 
 def with_observed_masks(env: Env, action_mask: str) -> Env:
-    """The environment, observed with its masks where `env.action_mask` names any; only Discrete actions have masks.
+    """The environment with masks in its observations, if `env.action_mask` names a source and its actions are Discrete.
 
-    Masks that are a part of the observations must have been taken out of them by `WithoutMask`.
+    `WithoutMask` must have moved masks out of the observations before.
     """
     source = source_of(action_mask)
     if source is None or not isinstance(env.action_space, spaces.Discrete):
@@ -131,7 +131,7 @@ def with_observed_masks(env: Env, action_mask: str) -> Env:
 class MaskedObserver(Observer):
     """Turns pairs of an observation and a mask into rows of bytes; see `agent.common.masking`."""
 
-    inner: Observer | None = None  # of the observation
+    inner: Observer | None = None  # for the observation
 
     @property
     def unmasked(self) -> Observer:
@@ -141,11 +141,11 @@ class MaskedObserver(Observer):
 
     @property
     def channels(self) -> Channels | None:
-        """Where images have their channels."""
+        """The dimension of images that holds the channels."""
         return self.unmasked.channels
 
     def __call__(self, batch: Observation) -> np.ndarray:
-        """What E environments observe side by side, as rows of bytes [E, n]."""
+        """The observations and masks of E environments as rows of bytes [E, n]."""
         observation, masks = batch
         return self._masking.pack(self.unmasked(observation), np.asarray(masks))
 
@@ -154,10 +154,10 @@ class MaskedObserver(Observer):
         return Masking(self.spec)
 
     def description(self) -> PlainData:
-        """What a saved agent says of its observations: also of how many actions they have masks."""
+        """The observations in a saved agent's description, with the number of actions in a mask."""
         return {**self.unmasked.description(), "mask": self.spec.mask}
 
 
 def with_masks(observe: Observer, space: Space, actions: int) -> MaskedObserver:
-    """The observer of pairs of what `observe` takes and a mask, which lie in `space`."""
+    """The observer for pairs of an observation, which `observe` takes, and a mask; the pairs are in `space`."""
     return MaskedObserver(space, masked_spec(observe.spec, actions), None, None, (), observe.env_id, observe)

@@ -1,4 +1,4 @@
-"""Vector classes that environments bring along, checked as single environments are."""
+"""Vector classes that environments provide, checked as single environments are."""
 
 import gymnasium as gym
 import numpy as np
@@ -11,10 +11,10 @@ from envs.rules import unpacked
 
 
 class GuardedVector(EnvsWrapper):
-    """Passes on what a vector class gives where it has the shapes that Gymnasium asks for.
+    """Passes on values of a vector class that have the shapes that Gymnasium requires.
 
     Raises:
-        UserError: from every method, where it fails or gives something else.
+        UserError: from every method, if the class fails or returns other values.
     """
 
     def __init__(self, env: Envs, env_id: str) -> None:
@@ -38,7 +38,7 @@ class GuardedVector(EnvsWrapper):
             return observation, reward, ended[0], ended[1], _life_lost(info, self.num_envs)
 
     def close(self, **options: object) -> None:
-        """Closes it, and tells in a line where that fails."""
+        """Closes it; a failure is reported in one line."""
         close_quietly(self.env.close, self._id)
 
     def _row(self, name: str, values: object, kinds: str) -> np.ndarray:
@@ -60,7 +60,7 @@ class GuardedVector(EnvsWrapper):
 
 
 def _life_lost(info: object, count: int) -> dict[str, object]:
-    """Of all that a step tells what is read."""
+    """The only part of an info that is used."""
     lost = info.get("life_lost") if isinstance(info, dict) else None
     return {"life_lost": lost} if isinstance(lost, np.ndarray) and lost.shape == (count,) else {}
 
@@ -70,7 +70,7 @@ def _signature(space: Space) -> tuple[object, ...]:
 
 
 def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
-    """Raises a UserError where copies side by side have other spaces than one of them alone."""
+    """Raises a UserError if the copies of a vector environment have other spaces than a single environment."""
     pairs = (("observation", envs.single_observation_space, space), ("action", envs.single_action_space, actions))
     for name, found, expected in pairs:
         if _signature(found) != _signature(expected):

@@ -1,8 +1,8 @@
-"""Observations of every Gymnasium kind as arrays of two: vectors [E, n] and images [E, channels, height, width].
+"""Turns observations of every Gymnasium space into vectors [E, n] or images [E, channels, height, width].
 
-Dict, Tuple, Discrete, MultiDiscrete and MultiBinary become vectors by Gymnasium's own flattening, for all environments
-at once. A Box is an image where it has two or three dimensions, a height and width of 3 or more, and bounds; any other
-is a vector. Which of three sides are the channels is found in `envs.channels`.
+Dict, Tuple, Discrete, MultiDiscrete and MultiBinary are flattened to vectors as Gymnasium does it, for all environments
+at once. A Box is an image if it has two or three dimensions, a height and width of 3 or more, and bounds; any other Box
+is a vector. `envs.channels` finds the dimension that holds the channels.
 """
 
 from collections.abc import Sequence
@@ -23,45 +23,45 @@ from envs.kinds import Observation, Space
 from envs.leaves import ONE_HOT, bounds_of, flat_values, is_flat, is_integral, leaves_of, length_of, values_of
 from envs.parts import named_parts
 
-#: Whole numbers in a range below this are stretched to [−1, 1]; a wider range is one that nobody thought about.
+#: Integers with a range below this are rescaled to [−1, 1]; a wider range is hardly meant as a bound.
 WIDEST_RANGE = 2.0**16
 
-#: Numbers of which a saved agent holds a list; a description has its limits.
+#: The longest list of numbers in a saved agent's description; of more numbers it holds a checksum.
 MAX_LISTED = 10_000
-#: The most components of a vector: ten million weights for each neuron of a first layer.
+#: The largest length of a vector: ten million weights for each neuron of the first layer.
 MAX_LENGTH = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Observer:
-    """Turns what environments observe into what the agent stores.
+    """Turns environments' observations into the arrays that the agent stores.
 
-    Vectors are float32 with narrow components stretched to [−1, 1], or bool where every component is 0 or 1. Images
-    have their channels first; uint8 and bool stay what they are, others become float32 in [0, 1].
+    Vectors are float32 with narrow components rescaled to [−1, 1], or bool if every component is 0 or 1. Images have
+    their channels first; uint8 and bool keep their dtype, others become float32 in [0, 1].
     """
 
     space: Space
     spec: ObservationSpec
-    shift: np.ndarray | None  # [n], or [1] of an image: (observation − shift)·scale
+    shift: np.ndarray | None  # [n], or [1] for an image: (observation − shift)·scale
     scale: np.ndarray | None
-    axes: tuple[int, ...] = ()  # of an image of three dimensions, or four with its frames: its order in a batch
-    env_id: str = ""  # for what is said of observations that are none
+    axes: tuple[int, ...] = ()  # how a batch of images with channels is transposed
+    env_id: str = ""  # for error messages
 
     @property
     def unmasked(self) -> "Observer":
-        """The observer without masks of actions: this one."""
+        """The observer without action masks: this one."""
         return self
 
     @property
     def channels(self) -> Channels | None:
-        """Where an image of three dimensions has its channels; None for every other observation."""
+        """The dimension of an image [a, b, c] that holds the channels; None for every other observation."""
         return None if not self.axes else "first" if self.axes == tuple(range(len(self.axes))) else "last"
 
     def __call__(self, batch: object) -> np.ndarray:
-        """What E environments observe side by side, batched as Gymnasium does, as a new array [E, *spec.shape].
+        """The observations of E environments, batched as Gymnasium does, as a new array [E, *spec.shape].
 
         Raises:
-            UserError: where a state is no member of its finite space.
+            UserError: if an observation is not in its finite space.
         """
         try:
             values = self._image(batch) if self.spec.is_image else self._vector(batch)
@@ -79,7 +79,7 @@ class Observer:
         return concatenate(self.space, observations, empty)
 
     def description(self) -> PlainData:
-        """What a saved agent says of its observations, as plain data: of very long vectors a checksum."""
+        """The observations in a saved agent's description; long vectors of constants become checksums."""
         plain = [
             None if x is None else x.tolist() if x.size <= MAX_LISTED else sha256(x.tobytes()).hexdigest()
             for x in (self.shift, self.scale)
@@ -109,14 +109,14 @@ def observer_of(
     """How to observe an environment.
 
     Args:
-        env_id: for the errors.
-        space: what it observes.
-        stack: frames that an image is made of, the newest last.
-        channels: where an image of three dimensions has them; `auto` finds out, `older` as the first version did.
-        frames: 2 or more where the first dimension of a Box, or of each part, counts frames, the newest last.
+        env_id: the environment's id, for error messages.
+        space: its observation space.
+        stack: the number of frames in an image, the newest last.
+        channels: the dimension of an image that holds them; `auto` finds it, `older` as the first version did.
+        frames: 2 or more if the first dimension of a Box, or of each part, is one of frames, the newest last.
 
     Raises:
-        UserError: where its observations have no fixed length, or none at all, or where its channels cannot be told.
+        UserError: if its observations have no fixed length or are empty, or its channels cannot be found.
     """
     if isinstance(space, spaces.Box) and has_bounds(frame := _frame(space, frames)):
         side = channels_of(env_id, frame.shape, channels) if len(frame.shape) == 3 else None
@@ -148,7 +148,7 @@ def observer_of(
 
 
 def _refusal(env_id: str, space: Space) -> str:
-    """The sentence for observations that no network can take: names the part to blame, and what leaves it out."""
+    """The sentence for observations that no network can take: the part at fault, and the option that drops it."""
     is_supported = {name: all(map(is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
     supported, unsupported = (
         [name for name in is_supported if is_supported[name] is wanted] for wanted in (True, False)
@@ -162,14 +162,14 @@ def _refusal(env_id: str, space: Space) -> str:
 
 
 def _frame(space: spaces.Box, frames: int) -> spaces.Box:
-    """The space of one of several frames."""
+    """The space of one frame."""
     if frames == 1:
         return space
     return spaces.Box(space.low[0], space.high[0], space.shape[1:], space.dtype)
 
 
 def _stacked(observer: Observer, space: Space, frames: int) -> Observer:
-    """The observer of images, as one of as many frames of them: all frames' channels are the channels of an image."""
+    """The observer of one image, for stacks of `frames` images whose channels are joined."""
     channels, *sides = observer.spec.shape
     spec = replace(observer.spec, shape=(frames * channels, *sides), stack=frames)
     axes = (0, 1, *(axis + 1 for axis in observer.axes[1:])) if observer.axes else (0, 1, 2, 3)
@@ -177,7 +177,7 @@ def _stacked(observer: Observer, space: Space, frames: int) -> Observer:
 
 
 def has_bounds(space: spaces.Box) -> bool:
-    """Whether a Box has the bounds and the dimensions that an image may have."""
+    """Whether a Box has two or three dimensions and finite bounds, as an image has."""
     if len(space.shape) not in (2, 3) or not space.low.size:
         return False
     finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
@@ -198,10 +198,10 @@ def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channe
 
 
 def _rescaling(low: np.ndarray, high: np.ndarray, integral: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shift and scale [n] that stretch the components narrower than [−1, 1] to it and leave the others alone.
+    """Shift and scale [n] that rescale components narrower than [−1, 1] to it, and leave the others unchanged.
 
-    MountainCar's velocity stays within ±0.07: unstretched, a network with unit-scale weights would hardly see it.
-    Whole numbers, such as the bytes of a memory, are brought to [−1, 1] where their range is wider, too.
+    MountainCar's velocity stays within ±0.07: without rescaling, a network with weights of unit scale would hardly
+    notice it. Integers, such as the bytes of a memory, are rescaled to [−1, 1] from wider ranges, too.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # some bounds are the largest float, or infinite
         width = high - low

@@ -1,6 +1,6 @@
-"""Observations with images among other things: every image is a part by itself, and all else is one vector.
+"""Observations that combine images with other values: each image is one part, and everything else is one vector.
 
-The parts lie side by side in rows of bytes, each in its own dtype: a replay stores and samples one array.
+The parts lie side by side in rows of bytes, each in its own dtype, so that a replay stores and samples one array.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from envs.leaves import leaves_of, values_of
 from envs.observations import Observer, has_bounds, observer_of
 from envs.parts import named_parts
 
-#: Where images have their channels; `flat`: there are no images, as in versions that made vectors of everything.
+#: The dimension of images that holds the channels; `flat`: no images, as in versions that flattened everything.
 ChannelOption = BoxChannels | Literal["flat"]
 
 
@@ -27,18 +27,18 @@ ChannelOption = BoxChannels | Literal["flat"]
 class PartsObserver(Observer):
     """Turns a Dict or a Tuple with images into rows of bytes; see `agent.common.observation.packed`."""
 
-    observers: tuple[Observer, ...] = ()  # of the parts, of one frame, those of float32 first
-    leaves: tuple[tuple[int, ...], ...] = ()  # of each part: which leaves it is made of
+    observers: tuple[Observer, ...] = ()  # of the parts, for one frame; float32 parts come first
+    leaves: tuple[tuple[int, ...], ...] = ()  # for each part, the indices of its leaves
     frames: int = 1
-    requested_channels: Channels | None = None  # where a person said that the channels are
+    requested_channels: Channels | None = None  # the user's choice of the channels' dimension
 
     @property
     def channels(self) -> Channels | None:
-        """Where a person said that images have their channels."""
+        """The dimension of images that holds the channels, if the user chose it."""
         return self.requested_channels
 
     def __call__(self, batch: object) -> np.ndarray:
-        """What E environments observe side by side, as rows of bytes [E, n]."""
+        """The observations of E environments as rows of bytes [E, n]."""
         values = [np.asarray(value) for value in values_of(self.space, batch)]
         rows = len(values[0]) * self.frames
         if self.frames > 1:
@@ -53,7 +53,7 @@ class PartsObserver(Observer):
         return encoded.reshape(-1, self.spec.shape[0])
 
     def description(self) -> PlainData:
-        """What a saved agent says of its observations: the parts by themselves too."""
+        """The observations in a saved agent's description, with their parts."""
         parts = [observe.description() for observe in self.observers]
         return {"shape": list(self.spec.shape), "stack": self.frames, "parts": parts}
 
@@ -64,7 +64,7 @@ def observer_for(
     """How to observe an environment; see `observer_of`.
 
     Raises:
-        UserError: where no network can take its observations.
+        UserError: if no network can take its observations.
     """
     box_channels = "auto" if channels == "flat" else channels
     if channels in ("flat", "older") or not isinstance(space, spaces.Dict | spaces.Tuple):
@@ -74,7 +74,7 @@ def observer_for(
     if not images:
         return observer_of(env_id, space, stack, box_channels, frames)
     rest = [i for i in range(len(leaves)) if i not in images]
-    observer_of(env_id, _with_small_images(space, images, leaves))  # refuses what no network can take, by name
+    observer_of(env_id, _with_small_images(space, images, leaves))  # refuses, by name, a part that no network can take
     if any(leaf is None for leaf in leaves):
         raise UserError(f"{env_id} observes stacks of parts that cannot be stacked: keep others with env.observation")
     return _observer(env_id, space, leaves, images, rest, box_channels, frames)
@@ -94,7 +94,7 @@ def image_parts(observe: Observer) -> tuple[str, ...]:
 
 
 def without_part(observe: Observer) -> tuple[tuple[str, ...], ObservationSpec] | None:
-    """The parts of a Dict or Tuple without the one that takes the most memory, and their form; None for others."""
+    """The names of the parts without the one that takes the most memory, and their form; None if impossible."""
     available = named_parts(observe.space)
     if not isinstance(observe, PartsObserver) or len(available) < 2 or observe.frames > 1:
         return None
@@ -125,7 +125,7 @@ def _observer(
     if rest:
         vector = spaces.Tuple([leaf for i in rest if (leaf := leaves[i]) is not None])
         observers_and_leaves.append((observer_of(env_id, vector), tuple(rest)))
-    observers_and_leaves.sort(key=lambda pair: pair[0].spec.dtype != "float32")  # the order is kept among equals
+    observers_and_leaves.sort(key=lambda pair: pair[0].spec.dtype != "float32")  # a stable sort
     observers, parts = zip(*observers_and_leaves, strict=True)
     spec = packed([observe.spec for observe in observers], frames)
     requested_channels = channels if channels in ("first", "last") else None
@@ -141,7 +141,7 @@ def _is_image(env_id: str, leaf: Space, channels: BoxChannels) -> bool:
 
 
 def _one_frame(leaf: Space, frames: int) -> Space | None:
-    """The space of which a leaf is a batch of frames; None where that cannot be told."""
+    """The space of one frame of a leaf; None if it has no such space."""
     if frames == 1:
         return leaf
     match leaf:
@@ -157,7 +157,7 @@ def _one_frame(leaf: Space, frames: int) -> Space | None:
 
 
 def _with_small_images(space: Space, images: Sequence[int], leaves: Sequence[object]) -> Space:
-    """The space without the length of its images, which would be too long a vector."""
+    """The space with tiny images in place of its own, which would be too long as vectors."""
     count = iter(range(len(leaves)))
 
     def replaced(part: Space) -> Space:

@@ -1,4 +1,4 @@
-"""Puts on an environment what a task has around it; the parts of an observation that are kept."""
+"""Wraps an environment: selects parts of its observations, and applies Gymnasium's wrappers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsFloat
@@ -14,15 +14,15 @@ from envs.kinds import Action, Env, Info, Observation, ObservationWrapper, Space
 from envs.rules import checked_observation
 from envs.wrapping import Wrap, Wrapping
 
-#: The key of an info under which `WithoutMask` hands on a mask.
+#: The key under which `WithoutMask` puts a mask into an info.
 MASK_KEY = "the mask that was a part of the observation"
 
 
 def wrap(env: Env, wrapping: Wrapping, env_id: str, mask: str | None = None) -> Env:
-    """The environment with everything around it; `mask` is the part of its observations that holds masks, if any.
+    """The environment with all its wrappers; `mask` names the part of its observations that holds masks, if any.
 
     Raises:
-        UserError: where something does not fit the environment.
+        UserError: if a part or wrapper does not fit the environment.
     """
     if mask is not None:
         env = WithoutMask(env, mask, wrapping.parts, env_id)
@@ -50,16 +50,16 @@ def _wrapped(env: Env, wrapper: Wrap) -> Env:
 
 
 class Resize(ObservationWrapper):
-    """Images [H, W] or [H, W, channels] of another size: averages over areas, as of Atari's frames.
+    """Images [H, W] or [H, W, channels] of another size: pixels are averaged over areas, as in Atari's frames.
 
-    It is Gymnasium's ResizeObservation without OpenCV, which averages over areas too where an image becomes smaller.
+    It replaces Gymnasium's ResizeObservation, which needs OpenCV and also averages over areas to shrink an image.
 
     Args:
-        env: observes images of whole numbers from 0 to 255.
+        env: an environment that observes images of uint8.
         shape: height and width.
 
     Raises:
-        UserError: where it observes no such images.
+        UserError: if it observes no such images.
     """
 
     def __init__(self, env: Env, shape: tuple[int, int]) -> None:
@@ -82,15 +82,15 @@ class Resize(ObservationWrapper):
 
 
 class OnPart(ObservationWrapper):
-    """Puts a wrapper that is a function of one observation on one part of a Dict or Tuple.
+    """Applies a wrapper, which must be a function of one observation, to one part of a Dict or Tuple.
 
     Args:
-        env: observes a Dict or a Tuple.
-        part: its name or number.
-        make: puts the wrapper on an environment that observes this part alone.
+        env: an environment that observes a Dict or a Tuple.
+        part: the name or number of the part.
+        make: wraps an environment that observes this part alone.
 
     Raises:
-        UserError: where there is no such part.
+        UserError: if there is no such part.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class OnPart(ObservationWrapper):
         self.observation_space = spaces.Dict(changed) if self._is_dict else spaces.Tuple(changed.values())
 
     def observation(self, observation: Observation) -> object:
-        """The same parts, one of them changed."""
+        """The same parts, with one of them changed."""
         space: Space = self.env.observation_space
         observation = checked_observation(space, observation)
         part = self._function.observation(observation[self._key])
@@ -123,7 +123,7 @@ class OnPart(ObservationWrapper):
 
 
 def named_parts(space: Space) -> dict[str, Space]:
-    """The parts of a Dict or Tuple by name, those of a Tuple by number; {} for every other space."""
+    """The parts of a Dict by name or of a Tuple by number; {} for every other space."""
     if isinstance(space, spaces.Dict):
         return {str(name): part for name, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -132,15 +132,15 @@ def named_parts(space: Space) -> dict[str, Space]:
 
 
 class Parts(ObservationWrapper):
-    """Keeps some parts of a Dict or Tuple observation, in their own order; of one part, that part itself.
+    """Keeps some parts of a Dict or Tuple observation, in their order; a single part replaces the Dict or Tuple.
 
     Args:
-        env: observes a Dict or a Tuple.
-        parts: names of those that are kept.
-        env_id: for the errors.
+        env: an environment that observes a Dict or a Tuple.
+        parts: the names of the parts to keep.
+        env_id: the environment's id, for error messages.
 
     Raises:
-        UserError: where there is no such part.
+        UserError: if there is no such part.
     """
 
     def __init__(self, env: Env, parts: Sequence[str], env_id: str) -> None:
@@ -165,10 +165,10 @@ class Parts(ObservationWrapper):
             self.observation_space = spaces.Tuple(kept)
 
     def observation(self, observation: Observation) -> object:
-        """The parts of one observation that are kept.
+        """The kept parts of one observation.
 
         Raises:
-            RuleError: where one of them is missing.
+            RuleError: if one of them is missing.
         """
         self._check(observation)
         if self._is_single:
@@ -185,16 +185,16 @@ class Parts(ObservationWrapper):
 
 
 class WithoutMask(Wrapper):
-    """Takes the part that is a mask out of observations, and puts it into infos, by the key `MASK_KEY`.
+    """Moves the part that holds masks from observations to infos, under the key `MASK_KEY`.
 
     Args:
-        env: observes a Dict.
-        mask: name of the part.
-        kept: names of the parts that are kept besides; () for all others.
-        env_id: for the errors.
+        env: an environment that observes a Dict.
+        mask: the name of the part.
+        kept: the names of the other parts to keep; () for all.
+        env_id: the environment's id, for error messages.
 
     Raises:
-        UserError: where there is no such part, or no other one.
+        UserError: if there is no such part, or no other part.
     """
 
     def __init__(self, env: Env, mask: str, kept: Sequence[str], env_id: str) -> None:
@@ -219,5 +219,5 @@ class WithoutMask(Wrapper):
         return observation, reward, terminated, truncated, info
 
     def _split(self, observation: Observation, info: object) -> tuple[Observation, Info]:
-        remaining = self._parts.observation(observation)  # which finds that it is no dict
+        remaining = self._parts.observation(observation)  # raises an error unless it is a dict
         return remaining, {**(info if isinstance(info, dict) else {}), MASK_KEY: observation.get(self._mask)}

@@ -29,18 +29,18 @@ from envs.worker import Copy, work
 class Processes(RepeatableCopies, Envs):
     """Copies side by side with NEXT_STEP autoreset. Observations are a buffer that the next step overwrites.
 
-    Of infos nothing comes over but `life_lost`. Signals are the trainer's: a first Ctrl-C lets it finish the step and
-    save. However it ends, the processes end with it.
+    Infos hold `life_lost` alone. The trainer handles signals: at a first Ctrl-C it finishes the step and saves. The
+    processes end with the trainer, however it ends.
 
     Args:
-        env_id: what is played, for what is said of it.
-        makers: make one copy each, in its process.
-        space: what a copy observes.
-        actions: of a copy.
+        env_id: the environment's id, for error messages.
+        makers: one for each copy, which makes it in its process.
+        space: the observation space of a copy.
+        actions: the action space of a copy.
 
     Raises:
-        UserError: from every method, where an environment fails, breaks a rule, or its process has died; then no
-            process is left.
+        UserError: from every method, if an environment fails or breaks a rule, or its process has died; no process
+            is left then.
     """
 
     def __init__(
@@ -57,7 +57,9 @@ class Processes(RepeatableCopies, Envs):
         self._resets = np.zeros(self.num_envs, dtype=bool)
         self.parent_pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
-        atexit.register(self.close)  # before the exit handler of multiprocessing, which would wait for them for ever
+        atexit.register(
+            self.close
+        )  # runs before the exit handler of multiprocessing, which would wait for them forever
         with self._process_deaths():
             try:
                 self._start(makers)
@@ -93,13 +95,13 @@ class Processes(RepeatableCopies, Envs):
         return self.step_wait()
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Has all environments begin a step."""
+        """Makes all environments begin a step."""
         with self._process_deaths():
             for pipe, action, resets in zip(self.parent_pipes, actions, self._resets.tolist(), strict=True):
                 pipe.send(("reset", (None, None)) if resets else ("step", (action,)))
 
     def step_wait(self) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """What that step gave."""
+        """The result of that step."""
         with self._process_deaths():
             results = self._results()
         were_resets = self._resets.tolist()
@@ -112,11 +114,11 @@ class Processes(RepeatableCopies, Envs):
         return self._observed(), np.array(rewards), *ended, self._life_loss(lost)
 
     def call_each(self, name: str, arguments: Sequence[tuple[object, ...]]) -> list[object]:
-        """What a method of every copy gives for arguments of its own; all work at the same time."""
+        """Calls a method of every copy, each with its own arguments, at the same time; returns the results."""
         return self._call_all("call", [(name, call_arguments) for call_arguments in arguments])
 
     def call_one(self, copy: int, name: str, *arguments: object) -> object:
-        """What a method of one copy gives."""
+        """Calls a method of one copy, and returns its result."""
         with self._process_deaths():
             self.parent_pipes[copy].send(("call", (name, arguments)))
             return self._results([self.parent_pipes[copy]])[0]
@@ -128,7 +130,11 @@ class Processes(RepeatableCopies, Envs):
             return self._results()
 
     def _results(self, pipes: Sequence[Connection] | None = None) -> list[object]:
-        """The answers of all, or of some; of failures the first."""
+        """The answers of all processes, or of some.
+
+        Raises:
+            BrokenEnvironmentError: for the first failure among them.
+        """
         answers = [pipe.recv() for pipe in pipes or self.parent_pipes]
         for succeeded, failure in answers:
             if not succeeded:
@@ -149,7 +155,7 @@ class Processes(RepeatableCopies, Envs):
         try:
             yield
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            time.sleep(0.05)  # for the system to say how it ended
+            time.sleep(0.05)  # until the system knows how it ended
             codes = {i: process.exitcode for i, process in enumerate(self.processes) if not process.is_alive()}
             self.close()
             raise UserError(
@@ -172,11 +178,11 @@ class Processes(RepeatableCopies, Envs):
 
 
 def _join_or_kill(pipe: Connection, process: BaseProcess, deadline: float) -> str | None:
-    """Waits for a process to end, and kills it when the time is up; gives what it has to tell."""
+    """Waits for a process to end, and kills it at the deadline; returns its last message, if any."""
     message: str | None = None
     with suppress(EOFError, OSError):
         while pipe.poll(max(0.0, deadline - time.monotonic())):
-            _, message = pipe.recv()  # what it was doing comes first
+            _, message = pipe.recv()  # the result of an unfinished command comes first
     process.join(max(0.0, deadline - time.monotonic()))
     if process.is_alive():
         process.kill()
@@ -185,7 +191,7 @@ def _join_or_kill(pipe: Connection, process: BaseProcess, deadline: float) -> st
 
 
 def _dead_environment(codes: dict[int, int | None]) -> str:
-    """The first environment whose process has ended, and by what, in words."""
+    """Names the first environment whose process has ended, and the signal that killed it."""
     for i, code in codes.items():
         return f"environment {i}" + (f" (killed by signal {-code})" if code is not None and code < 0 else "")
     return "an environment"

@@ -1,7 +1,7 @@
-"""What a checkpoint holds of the environments, and how a resumed run comes back into the middle of their episodes.
+"""Saves the environments' episodes to a checkpoint, and returns a resumed run to the middle of them.
 
-Vector classes whose copies can play their episodes again do so (see envs.episodes). NumPy's, whose attributes are all
-their state, are saved as they are. Of all others nothing can be saved: they begin new episodes.
+Vector classes whose copies can replay their episodes do so (see envs.episodes). NumPy classes whose attributes are
+their whole state are saved as they are. No other class can be saved: it begins new episodes.
 """
 
 import gymnasium as gym
@@ -12,24 +12,24 @@ from agent.common.seeds import environment_seeds
 from envs.episodes import RepeatableEnvs, Stretch, action_code
 from envs.kinds import Envs
 
-#: The attributes that are the whole state, beside `np_random`, of vector classes that do not name them themselves.
+#: The attributes that are, with `np_random`, the whole state of vector classes that do not name them themselves.
 STATE_ATTRIBUTES = {"gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv": ("state", "steps", "prev_done")}
 
-#: Episodes and steps that no run reaches.
+#: Counts of episodes and steps are below this in every run.
 MAX_COUNT = 2**40
 
 
 def begin(envs: Envs, seed: int, step: int = 0) -> object:
-    """The first observations of a run with this seed, or of new episodes with which one goes on at `step`."""
+    """Begins the episodes of a run, or new ones of a run that continues at `step`; returns the first observations."""
     if isinstance(envs, RepeatableEnvs):
-        envs.begin_episodes(seed, step)  # no copy has begun as many
+        envs.begin_episodes(seed, step)  # a number that no copy has reached
         return envs.reset()[0]
     (first,) = environment_seeds(seed, "environments", 1, step)
     return envs.reset(seed=first)[0]
 
 
 def saved(envs: Envs) -> dict[str, object] | None:
-    """What a checkpoint keeps of the episodes under way; None where nothing can bring them back."""
+    """The state of the episodes under way for a checkpoint; None if they cannot be restored."""
     if isinstance(envs, RepeatableEnvs):
         columns = zip(*envs.stretches(), strict=True)
         numbers, ended, checksums, actions = (list(column) for column in columns)
@@ -48,12 +48,12 @@ def saved(envs: Envs) -> dict[str, object] | None:
 
 
 def restore(envs: Envs, seed: int, state: State | None) -> np.ndarray | None:
-    """Brings the copies of a run with this seed back to where `saved` was, and says which [E] came there.
+    """Returns the copies of a run with this seed to their saved positions; the result [E] says which copies succeeded.
 
-    The next step of those that did not only resets, as after an ending. None where none can, and nothing was done.
+    The next step of the other copies only resets, as after an ending. None if the class cannot be restored.
 
     Raises:
-        ValueError: where the state is of other environments.
+        ValueError: if the state belongs to other environments.
     """
     if state is None:
         return None
@@ -67,7 +67,7 @@ def restore(envs: Envs, seed: int, state: State | None) -> np.ndarray | None:
     names, attributes = _state_attributes(envs), state.get("attributes")
     if names is None or not isinstance(attributes, dict) or names != tuple(attributes):
         return None
-    envs.reset(seed=0)  # makes what there is to restore
+    envs.reset(seed=0)  # creates the attributes
     inner = envs.unwrapped
     for name, value in attributes.items():
         setattr(inner, name, checked(name, value, np.array(getattr(inner, name))).copy())
@@ -79,10 +79,10 @@ def restore(envs: Envs, seed: int, state: State | None) -> np.ndarray | None:
 
 
 def checked(name: str, value: object, expected: np.ndarray) -> np.ndarray:
-    """An array of a checkpoint, which must be of the kind of another one.
+    """An array of a checkpoint, whose shape and dtype must be the expected ones.
 
     Raises:
-        ValueError: where it is not.
+        ValueError: if they are not.
     """
     if not isinstance(value, np.ndarray) or (value.shape, value.dtype) != (expected.shape, expected.dtype):
         kind = getattr(value, "shape", None), getattr(value, "dtype", type(value).__name__)
@@ -91,7 +91,7 @@ def checked(name: str, value: object, expected: np.ndarray) -> np.ndarray:
 
 
 def _state_attributes(envs: Envs) -> tuple[str, ...] | None:
-    """The names of the attributes that are all the state of a vector class, beside `np_random`; None: nobody knows."""
+    """The names of the attributes that are, with `np_random`, a vector class's whole state; None if unknown."""
     kind = type(envs.unwrapped)
     known = STATE_ATTRIBUTES.get(f"{kind.__module__}.{kind.__qualname__}")
     names: tuple[str, ...] | None = getattr(kind, "state_attributes", known)
@@ -99,7 +99,7 @@ def _state_attributes(envs: Envs) -> tuple[str, ...] | None:
 
 
 def _stretches(envs: Envs, state: dict[str, object]) -> list[Stretch]:
-    """What `saved` was made of; a state may be a stranger's."""
+    """The stretches in a state that `saved` made. Everything is checked: it may come from a stranger."""
     space, integers = envs.single_action_space, np.zeros(envs.num_envs, dtype=np.int64)
     assert isinstance(space, gym.spaces.Discrete)
     numbers, checksums, lengths = (

@@ -1,7 +1,7 @@
-"""What Gymnasium asks of an environment's values, and what this agent can make of others that do no harm.
+"""Gymnasium's rules for an environment's values, and harmless deviations that are accepted.
 
-Taken are: rewards in arrays of one number, whole numbers where others are expected, numbers of another precision, truth
-values that are 0 or 1, and infos of any kind: only `life_lost` is ever read. Everything else is a RuleError.
+Accepted are rewards in arrays of one number, integers in place of floats, numbers of another precision, booleans that
+are 0 or 1, and infos of any kind, since only `life_lost` is ever read. Anything else raises a RuleError.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from agent.common.errors import plain
 from envs.failure import RESULT, RuleError, described
 from envs.kinds import Observation, Space
 
-#: Types that need no closer look.
+#: Types that need no further checks.
 NUMBER_TYPES = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32})
 BOOL_TYPES = frozenset({bool, np.bool_})
 
@@ -23,7 +23,7 @@ _INTEGER_KINDS = "iub"
 
 
 def unpacked(method: str, result: object) -> tuple[Any, ...]:
-    """The values that `reset` or `step` gave; their number is right."""
+    """The values that `reset` or `step` returned, of which there must be two or five."""
     count = 2 if method == "reset" else 5
     if not isinstance(result, tuple | list) or len(result) != count:
         note = ", as in gym before version 0.26" if not isinstance(result, tuple | list) or len(result) == 4 else ""
@@ -32,7 +32,7 @@ def unpacked(method: str, result: object) -> tuple[Any, ...]:
 
 
 def as_number(reward: object) -> float:
-    """A reward as a number; it may be infinite or NaN, which training looks for itself."""
+    """A reward as a float. It may be infinite or NaN: training checks that itself."""
     rule = "the reward must be a number"
     array = _array(reward, rule)
     if isinstance(reward, str | bytes | list | tuple) or np.ma.is_masked(reward) or array.size != 1:
@@ -46,7 +46,7 @@ def as_number(reward: object) -> float:
 
 
 def as_bool(name: str, value: object) -> bool:
-    """`terminated` or `truncated` as a truth value."""
+    """`terminated` or `truncated` as a boolean."""
     if type(value) in BOOL_TYPES:
         return bool(value)
     rule = f"{name} must be True or False"
@@ -65,8 +65,10 @@ def are_booleans(array: np.ndarray) -> bool:
 
 
 def life_lost(info: object) -> bool | None:
-    """What an info says of a lost life; None where it says nothing, or something else by this name."""
-    lost = dict.get(info, "life_lost") if isinstance(info, dict) else None  # not by methods of its author's
+    """Whether an info reports a lost life; None if it reports nothing, or has another value under this name."""
+    lost = (
+        dict.get(info, "life_lost") if isinstance(info, dict) else None
+    )  # the author may have overridden the methods of a subclass
     try:
         return None if lost is None else as_bool("life_lost", lost)
     except RuleError:
@@ -74,10 +76,10 @@ def life_lost(info: object) -> bool | None:
 
 
 def checked_observation(space: Space, value: object, name: str = "an observation") -> Observation:
-    """An observation that `concatenate` takes, where it belongs to its space or does no harm.
+    """An observation in a form that `concatenate` takes, if it is in its space or deviates harmlessly.
 
     Raises:
-        RuleError: it has another shape, structure or kind of numbers, or is no member of a finite space.
+        RuleError: it has another shape, structure or kind of numbers, or is not in a finite space.
     """
     match space:
         case spaces.Box():
@@ -140,10 +142,10 @@ def _array(value: object, rule: str) -> np.ndarray:
 
 
 def check_space(name: str, space: object) -> Space:
-    """A space of an environment.
+    """The space of an environment.
 
     Raises:
-        RuleError: it is no space.
+        RuleError: it is not a space of Gymnasium.
     """
     if not isinstance(space, gym.Space):
         kind = f"{type(space).__module__}.{type(space).__name__}" if hasattr(space, "sample") else described(space)
@@ -152,7 +154,7 @@ def check_space(name: str, space: object) -> Space:
 
 
 def check_equal(name: str, found: Sequence[Space]) -> None:
-    """Raises a RuleError where a space of a copy is not that of the first."""
+    """Raises a RuleError if the spaces of the copies differ."""
     for space in found[1:]:
         if space != found[0]:
             raise RuleError(f"all copies must have the {name} {plain(found[0], 80)}", plain(space, 80))

@@ -1,4 +1,4 @@
-"""Copies of an environment one after the other in one process: Gymnasium's SyncVectorEnv with less work around them."""
+"""Steps copies of an environment one after the other in one process: Gymnasium's SyncVectorEnv with less overhead."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,17 +17,17 @@ from envs.rules import NUMBER_TYPES, as_bool, as_number, check_equal, checked_ob
 
 
 class Serial(RepeatableCopies, SyncVectorEnv):
-    """A SyncVectorEnv with NEXT_STEP autoreset, which gives the same for actions that are numbers [E].
+    """A SyncVectorEnv with NEXT_STEP autoreset; for actions that are numbers [E], its results are the same.
 
-    Observations are a buffer that the next step overwrites. Of infos nothing is kept but `life_lost`, bool [E], in
-    steps in which any environment says it.
+    Observations are a buffer that the next step overwrites. Infos hold `life_lost` alone, bool [E], at steps at which
+    any environment reports it.
 
     Args:
-        makers: make one copy each.
-        env_id: what they are, for what is said of them.
+        makers: one for each copy, which makes it.
+        env_id: the environment's id, for error messages.
 
     Raises:
-        UserError: from every method, where an environment fails or gives what Gymnasium does not allow.
+        UserError: from every method, if an environment fails or breaks a rule of Gymnasium.
     """
 
     def __init__(self, makers: Sequence[Callable[[], Env]], env_id: str = "the environment") -> None:
@@ -48,7 +48,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         self._is_box = isinstance(self.single_observation_space, gym.spaces.Box)
         self._has_parts = isinstance(self.single_observation_space, gym.spaces.Dict | gym.spaces.Tuple)
         self._shape, buffer = self.single_observation_space.shape, self._observations
-        # With [i, ...] a single number is a place too.
+        # With [i, ...] a single number is a view, too.
         self._rows = [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
 
     def reset(
@@ -91,7 +91,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
                         terminations[i] = as_bool("terminated", terminated)
                     if truncated is not False:
                         truncations[i] = as_bool("truncated", truncated)
-                if type(info) is not dict or info:  # another kind may have no truth value
+                if type(info) is not dict or info:  # other types may have no truth value
                     self._note_life(infos, info, i)
         except BaseException as error:
             if is_stop(error):
@@ -106,14 +106,14 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         super().begin_episodes(seed, number)
 
     def call_each(self, name: str, arguments: Sequence[tuple[object, ...]]) -> list[object]:
-        """What a method of every copy gives for arguments of its own."""
+        """Calls a method of every copy, each with its own arguments, and returns the results."""
         with guarded(self._id, "an episode that is played again"):
             return [
                 getattr(env, name)(*call_arguments) for env, call_arguments in zip(self.envs, arguments, strict=True)
             ]
 
     def call_one(self, copy: int, name: str, *arguments: object) -> object:
-        """What a method of one copy gives."""
+        """Calls a method of one copy, and returns its result."""
         return getattr(self.envs[copy], name)(*arguments)
 
     def _note_life(self, infos: Info, info: object, i: int) -> None:
@@ -122,9 +122,9 @@ class Serial(RepeatableCopies, SyncVectorEnv):
             infos.setdefault("life_lost", np.zeros(self.num_envs, bool))[i] = life_was_lost
 
     def _batch(self, method: str) -> object:
-        """The environments' observations side by side."""
+        """The environments' observations as one batch."""
         observations: Sequence[Observation] = self._env_obs
-        if self._has_parts:  # `concatenate` drops parts that are too many
+        if self._has_parts:  # `concatenate` drops superfluous parts
             return self._checked_batch(method)
         try:
             if not self._is_box:
@@ -141,7 +141,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         return self._checked_batch(method)
 
     def _checked_batch(self, method: str) -> object:
-        """Observations of which one is not as its space says: it does no harm, or is refused."""
+        """The batch if an observation deviates from its space: the deviation is harmless, or raises an error."""
         space = self.single_observation_space
         try:
             observations = [checked_observation(space, observation) for observation in self._env_obs]
@@ -151,7 +151,7 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         return self._observations
 
     def _failed(self, method: str, error: BaseException, result: object) -> UserError:
-        """The error to raise; where it was raised here, `result` cannot be unpacked or holds no number."""
+        """The error to raise; if it was raised in this file, `result` cannot be unpacked or holds no number."""
         if error.__traceback__ is not None and error.__traceback__.tb_next is None and result is not None:
             try:
                 values = unpacked(method, result)

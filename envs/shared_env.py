@@ -1,7 +1,7 @@
-"""One copy of a vector environment as an environment by itself, while the episodes that it trains on rest.
+"""One copy of training's vector environment, used as a single environment between two training episodes.
 
-For environments that can be there only once: an evaluation plays in the training's own copy, between two of its
-episodes. These do not notice, since each of them begins with its own seed.
+Some environments can exist only once. An evaluation then plays in training's own copy between two of its episodes. The
+training episodes do not change, since each of them begins with its own seed.
 """
 
 from typing import Any, Protocol
@@ -13,20 +13,20 @@ from envs.kinds import Env, Info, Observation, Space
 
 
 class CallableCopies(Protocol):
-    """What a vector class offers whose copies can be called one by one."""
+    """A vector class whose copies can be called one by one."""
 
     single_observation_space: Space
     single_action_space: Space
 
     def call_one(self, copy: int, name: str, *arguments: object) -> Any:
-        """What a method of one copy gives."""
+        """Calls a method of one copy, and returns its result."""
 
 
 class SharedEnv(Env):
-    """Copy number `copy`, below what keeps its own episodes. To close it is the business of the vector environment.
+    """Copy number `copy`, without the wrapper that counts its training episodes. The vector environment closes it.
 
     Raises:
-        UserError: from every method, where the environment fails or breaks a rule; it can be played on.
+        UserError: from every method, if the environment fails or breaks a rule; it can be used again.
     """
 
     def __init__(self, envs: CallableCopies, env_id: str, copy: int = 0) -> None:
@@ -34,20 +34,20 @@ class SharedEnv(Env):
         self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
 
     def is_between_episodes(self) -> bool:
-        """Whether it stands between two of its own episodes, so that it may be reset."""
+        """Whether no training episode is under way, so that it may be reset."""
         is_between_episodes: bool = self._envs.call_one(self._copy, "is_between_episodes")
         return is_between_episodes
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
-        """Begins an episode; of its info nothing comes over."""
+        """Begins an episode; the info is empty."""
         return self._call("reset", seed), {}
 
     def step(self, action: object) -> tuple[Observation, float, bool, bool, Info]:
-        """One step; of its info nothing comes over."""
+        """One step; the info is empty."""
         return (*self._call("step", action), {})
 
     def render(self) -> Any:
-        """A picture, where it was made to draw any."""
+        """A picture, if the environment was made with a render mode."""
         return self._call("render")
 
     def _call(self, name: str, *arguments: object) -> Any:

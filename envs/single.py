@@ -1,4 +1,4 @@
-"""One environment, made by its id with everything that a task has around it."""
+"""Makes one environment by its id, with all its wrappers."""
 
 import difflib
 import warnings
@@ -20,7 +20,7 @@ from envs.wrapping import BARE, Wrapping
 
 
 class UnknownEnvironmentError(UserError):
-    """There is no environment of this id."""
+    """There is no environment with this id."""
 
 
 def make_single(
@@ -32,12 +32,12 @@ def make_single(
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Env:
-    """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
+    """One environment, without vectorisation; `checked` adds Gymnasium's checker, which takes time at every step.
 
-    With action_mask=auto it is observed with masks where they are a part of its observations; see `envs.masks`.
+    With action_mask=auto, masks that are a part of its observations are used; see `envs.masks`.
 
     Raises:
-        UserError: where Gymnasium does not know the id or cannot make it.
+        UserError: if Gymnasium does not know the id or cannot make it.
     """
     env_id = env if isinstance(env, str) else env.id
     if not env_id:
@@ -46,10 +46,10 @@ def make_single(
     options |= {} if render_mode is None else {"render_mode": render_mode}
     options |= {} if checked else {"disable_env_checker": True}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice on newer versions; what is wrong comes as an exception
+        warnings.simplefilter("ignore")  # advice about newer versions; errors are exceptions
         register(env_id)
         try:
-            # -1: without the limit that it is registered with, which may be shorter than the one that is asked for
+            # -1: without the registered limit, which may be shorter than the requested one
             limit = {} if time_limit is None else {"max_episode_steps": -1}
             made = gym.make(env, **{**limit, **options})
             if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):

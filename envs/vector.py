@@ -1,4 +1,4 @@
-"""Many copies of a task side by side: in one process, in many, or in a NumPy class of the environment's own."""
+"""Makes many copies of a task: in one process, in many processes, or in the environment's own vector class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from envs.wrapping import BARE
 
 Vectorization = Literal["auto", "sync", "async", "native"]
 
-#: From this many copies on, one NumPy environment of many is faster than many of one (25 µs a step, whatever the size).
+#: From this many copies on, a vector class in NumPy is faster than single environments (25 µs a step at any size).
 NATIVE_FROM = 4
-#: The same of Atari's games, in C++: 0.38 ms of CPU a step, against 0.46 one by one and 0.8 in processes.
+#: The same for Atari's C++ class: 0.38 ms of CPU a step, against 0.46 one by one and 0.8 in processes.
 ATARI_FROM = 2
-#: Where vector classes come from that need no checks.
+#: Modules whose vector classes need no checks.
 TRUSTED_MODULES = ("gymnasium.", "envs.")
 
 
@@ -42,14 +42,14 @@ def make_vector(
 ) -> Envs:
     """`num_envs` copies of the task side by side, with NEXT_STEP autoreset; each step may overwrite its observations.
 
-    `auto` is the environment's own vector class, or ale-py's for Atari as the papers play it, where there is one and it
-    pays, else one process. Processes pay where a step of one environment takes longer than about 0.1 ms; what they play
-    is the same, bit for bit, but for numbers that environments draw from `np.random` and `random`: `seed` is of these,
-    for each process on its own. With a render mode, which no vector class has, copies draw when they are asked to.
+    `auto` uses the environment's own vector class (ale-py's for Atari as the papers play it) if there is one and it is
+    faster, otherwise one process. Processes pay off if a step of one environment takes longer than about 0.1 ms. They
+    play the same, bit for bit, except for numbers that environments draw from `np.random` and `random`, which `seed`
+    seeds in each process. Copies with a render mode, which no vector class has, draw when they are asked to.
 
     Raises:
-        UserError: where `native` is asked for and there is no vector class of this environment, or its autoreset is of
-            another kind, or a process dies while its environment is made.
+        UserError: if `native` is requested and there is no vector class for this environment, its autoreset mode is
+            another one, or a process dies while its environment is made.
     """
     obstacle = _obstacle(task)
     if vectorization == "native" and obstacle is not None:
@@ -75,7 +75,7 @@ def make_vector(
 
 
 def note_on_global_draws(task: Task, envs: Envs) -> str | None:
-    """What a person should know where environments draw from generators that belong to nobody, and share a process."""
+    """A note for the user if environments draw from the global generators and share a process; otherwise None."""
     if not task.draws_globally or isinstance(envs, Processes):
         return None
     return (
@@ -85,7 +85,7 @@ def note_on_global_draws(task: Task, envs: Envs) -> str | None:
 
 
 def begin_step(envs: Envs, actions: np.ndarray) -> Callable[[], StepResult]:
-    """Begins a step where environments can step by themselves; what is returned ends it and gives what `step` gives."""
+    """Begins a step, if the environments can step in the background; the function returned waits for its result."""
     if not hasattr(envs, "step_async"):
         return partial(envs.step, actions)
     envs.step_async(actions)
@@ -94,7 +94,7 @@ def begin_step(envs: Envs, actions: np.ndarray) -> Callable[[], StepResult]:
 
 
 def _obstacle(task: Task) -> str | None:
-    """What keeps a task from a vector class of its own, in words, none where it has none at all; None: nothing does."""
+    """Why a task cannot use its own vector class; "" if it has none, None if it can."""
     spec = gym.spec(task.id)
     if task.action_mask != OFF:
         return " with env.action_mask"
@@ -103,7 +103,10 @@ def _obstacle(task: Task) -> str | None:
     if is_played_as_in_the_papers(spec, task.kwargs):
         unsupported = sorted(task.kwargs.keys() - SUPPORTED_KWARGS)
         return f" that knows env.kwargs.{unsupported[0]}" if unsupported else None
-    if spec.vector_entry_point is None or spec.namespace in ("phys2d", "ALE"):  # which needs JAX; frames of one's own
+    if spec.vector_entry_point is None or spec.namespace in (
+        "phys2d",
+        "ALE",
+    ):  # these need JAX; the user chose other frames
         return ""
     return None if task.time_limit is None else " with env.time_limit"
 
@@ -131,9 +134,9 @@ def _make_copy(
     own_process: bool = False,
     render_mode: str | None = None,
 ) -> Repeatable:
-    """A copy of the task, made by its id or by its spec, which can be brought back to where it was.
+    """A copy of the task, made from its id or its spec, which can replay its episodes.
 
-    It is without Gymnasium's wrapper that looks at each step whether there was a reset: 0.2 µs, and there always was.
+    It lacks Gymnasium's wrapper that checks at each step for an earlier reset, which takes 0.2 µs and never fails here.
     """
     made = wrapper = task.make(render_mode, spec)
     emulator = made.spec is not None and str(made.spec.entry_point).startswith("ale_py")
@@ -146,9 +149,9 @@ def _make_copy(
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes one copy in a process of its own."""
+    """Makes one copy in its own process."""
 
-    spec: gym.envs.registration.EnvSpec  # with it, a process that knows no registered ids can make one
+    spec: gym.envs.registration.EnvSpec  # for a process without the registered ids
     task: Task
     seed: int
     copy: int

@@ -1,7 +1,7 @@
-"""What a task has around the environment of its id, as plain data: parts of the observation, and wrappers.
+"""The wrappers of a task as plain data: kept parts of its observation, and wrappers of Gymnasium.
 
-A saved agent names wrappers, and may come from a stranger: only those of `ALLOWED` can be named, with arguments that
-are numbers, truth values or lists of whole numbers in a range. Nothing is imported or made here.
+A saved agent names wrappers, and may come from a stranger. Only those in `ALLOWED` can be named, with arguments that
+are numbers, booleans or lists of integers within bounds. This file imports and makes no wrapper.
 """
 
 import math
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from agent.common.errors import UserError, plain
 from agent.common.kinds import PlainData
 
-#: Letters of a part's name, and how many parts or wrappers may be named.
+#: The largest length of a part's name, and numbers of parts and of wrappers.
 MAX_NAME_LENGTH, MAX_PARTS, MAX_WRAPPERS = 64, 256, 16
 
-#: Says whether an argument may have a value.
+#: Tells whether an argument may have a value.
 Check = Callable[[object], bool]
 
 
@@ -41,10 +41,10 @@ class Allowed:
     """A wrapper of Gymnasium that may be named.
 
     Attributes:
-        arguments: those that may be given, with their checks.
-        required: those that must be given.
+        arguments: the arguments that it may have, with their checks.
+        required: the arguments that it must have.
         changes_observations: whether it changes observations.
-        fits_a_part: whether it is a function of one observation alone, and so can be put on one part.
+        fits_a_part: whether it is a function of one observation alone, so that it can be applied to one part.
     """
 
     arguments: Mapping[str, Check] = field(default_factory=dict)
@@ -95,14 +95,14 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Wrap:
-    """One wrapper: its name in gymnasium.wrappers, its arguments, and the part of the observation that it is put on."""
+    """One wrapper: its name in gymnasium.wrappers, its arguments, and the part of the observation that it changes."""
 
     name: str
     arguments: tuple[tuple[str, object], ...] = ()
     part: str | None = None
 
     def plain(self) -> object:
-        """As an option or a file says it."""
+        """The form that an option or a file has."""
         arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in self.arguments}
         arguments |= {} if self.part is None else {"part": self.part}
         return {self.name: arguments} if arguments else self.name
@@ -110,53 +110,53 @@ class Wrap:
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What is put around an environment. The default is nothing.
+    """The wrappers of an environment; none by default.
 
     Attributes:
-        parts: names of the parts of a Dict or Tuple observation that are kept (of a Tuple: "0", "1", …); () for all.
-        wraps: wrappers of Gymnasium, in the order in which they are put on.
+        parts: the names of the kept parts of a Dict or Tuple observation (in a Tuple: "0", "1", …); () for all.
+        wraps: wrappers of Gymnasium, in the order in which they are applied.
     """
 
     parts: tuple[str, ...] = ()
     wraps: tuple[Wrap, ...] = ()
 
     def description(self) -> dict[str, object]:
-        """As plain data: what differs from the default."""
+        """The differences from the default, as plain data."""
         parts = {"observation": list(self.parts)} if self.parts else {}
         return parts | ({"wrappers": [wrap.plain() for wrap in self.wraps]} if self.wraps else {})
 
     @property
     def first_option(self) -> str | None:
-        """The first option that puts something on, for errors; None where nothing is put on."""
+        """The first option that adds a wrapper, for error messages; None if there is none."""
         return "env.observation" if self.parts else "env.wrappers" if self.wraps else None
 
     @property
     def changes_observations(self) -> bool:
-        """Whether the observations are not the environment's own."""
+        """Whether any wrapper changes observations."""
         return bool(self.parts) or any(ALLOWED[wrap.name].changes_observations for wrap in self.wraps)
 
     @property
     def frames(self) -> int:
-        """How many observations are stacked by the last wrapper that changes them; 1 where it stacks none."""
+        """The number of observations that the last wrapper which changes them stacks; 1 if it stacks none."""
         changing = [wrap for wrap in self.wraps if ALLOWED[wrap.name].changes_observations]
         last = dict(changing[-1].arguments) if changing and changing[-1].name == "FrameStackObservation" else {}
         stack = last.get("stack_size", 1)
         return stack if isinstance(stack, int) else 1
 
 
-#: The environment as it is.
+#: An environment without wrappers.
 BARE = Wrapping()
 
 
 def wrapping_of(parts: object = (), wrappers: object = ()) -> Wrapping:
-    """Checks what options or a saved file say.
+    """Checks the wrappers that options or a saved file name.
 
     Args:
         parts: a list of names.
         wrappers: a list of names of wrappers, or of {name: {argument: value}}.
 
     Raises:
-        UserError: for the first thing that is wrong.
+        UserError: for the first error.
     """
     if not isinstance(parts, list | tuple) or len(parts) > MAX_PARTS:
         shown = plain(repr(parts), 80)
@@ -180,10 +180,10 @@ def _check_part(name: object, prefix: str) -> None:
 
 
 def _wrap_of(entry: object) -> Wrap:
-    """One entry of the list.
+    """Checks one entry of the list of wrappers.
 
     Raises:
-        UserError: where it is not allowed.
+        UserError: if it is not allowed.
     """
     if isinstance(entry, str):
         entry = {entry: {}}

@@ -23,16 +23,16 @@ from agent.running.saving import Saver
 
 
 class EvaluationWorker(Protocol):
-    """Another process, which plays one evaluation at a time."""
+    """Another process that plays one evaluation at a time."""
 
     def begin(self, tensors: Mapping[str, Tensor], films: bool) -> None:
         """Begins an evaluation of the network with these parameters, and perhaps a film of its first episode."""
 
     def result(self, wait: bool) -> EvaluationResults | None:
-        """The evaluation that was begun; None where it is not there yet.
+        """The results of the evaluation that was begun; None if they have not arrived.
 
         Args:
-            wait: may wait for a moment.
+            wait: whether the call may wait for a moment.
 
         Raises:
             UserError: the evaluation failed.
@@ -44,10 +44,10 @@ class PendingEvaluation:
     """An evaluation that has not arrived.
 
     Attributes:
-        step: of the agent that is evaluated.
-        seconds: of training, until then.
+        step: the step of the agent that is evaluated.
+        seconds: the seconds of training until then.
         tensors: its parameters.
-        begun: whether a process plays it; not yet after a resume.
+        begun: whether a process plays it; False after a resume.
     """
 
     step: int
@@ -57,20 +57,20 @@ class PendingEvaluation:
 
 
 class BackgroundEvaluations:
-    """Has the agent of a step evaluated by another process, one evaluation at a time; training does not wait for it.
+    """Lets another process play one evaluation at a time, while training goes on.
 
-    An evaluation that is due before the last one has arrived begins when that arrives, on the agent of that moment. At
-    the end of a run all are waited for. A checkpoint holds the parameters that are being evaluated; a run that is
-    resumed there has them evaluated again, but where a note beside the checkpoint tells the result.
+    An evaluation that is due before the last one has arrived begins when that arrives, with the agent of that time. At
+    the end of a run, training waits for all of them. A checkpoint holds the parameters under evaluation: a resumed run
+    evaluates them again, unless a note beside the checkpoint holds the results.
 
     Args:
-        worker: plays.
-        evaluator: says when an evaluation is due, and keeps the results.
-        agent: is evaluated.
-        results: takes what has arrived.
+        worker: plays the evaluations.
+        evaluator: knows whether an evaluation is due, and records its results.
+        agent: the agent to evaluate.
+        results: keeps the results of an evaluation.
         saver: knows the newest checkpoint.
-        tracker: is told of films.
-        check: raises an error where the agent has values that are not finite.
+        tracker: logs films.
+        check: raises an error if the agent has values that are not finite.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class BackgroundEvaluations:
         self._evaluator, self._worker, self._agent = evaluator, worker, agent
         self._results, self._saver, self._tracker, self._check = results, saver, tracker, check
         self._pending: PendingEvaluation | None = None
-        self._due_when_saved = False  # another one was due at the newest checkpoint
+        self._due_when_saved = False  # whether another one was due at the newest checkpoint
 
     @property
     def busy(self) -> bool:
@@ -94,16 +94,16 @@ class BackgroundEvaluations:
         return self._pending is not None
 
     def poll(self, step: int, last: bool, seconds: float, interrupt: Interrupt) -> None:
-        """Takes an evaluation that has arrived and begins one that is due; at the last step waits until none is left.
+        """Records an evaluation that has arrived, and begins one that is due; at the last step, waits for all of them.
 
         Args:
-            step: of the run.
-            last: there will be no other call.
-            seconds: of training so far.
+            step: the step of the run.
+            last: whether this is the last call.
+            seconds: the seconds of training so far.
             interrupt: ends the waiting.
 
         Raises:
-            EvaluationsFailedError: at the last one, and at the third in a row; a checkpoint still holds it.
+            EvaluationsFailedError: the last evaluation failed, or three in a row did; the checkpoint still holds them.
             Stopped: a signal came while it waited.
         """
         evaluator = self._evaluator
@@ -121,7 +121,7 @@ class BackgroundEvaluations:
                 evaluator.due = False
 
     def _has_finished(self, pending: PendingEvaluation, step: int, last: bool, stop: Callable[[], bool]) -> bool:
-        """Whether an evaluation has arrived, and is kept; at the last step it is waited for."""
+        """Records the pending evaluation if it has arrived, and returns whether it has; waits at the last step."""
         of_last_step = last and not self._evaluator.due
         try:
             while (results := self._worker.result(last)) is None:
@@ -143,27 +143,27 @@ class BackgroundEvaluations:
         return True
 
     def _film(self, pending: PendingEvaluation, results: EvaluationResults, stop: Callable[[], bool]) -> None:
-        """Keeps the film of an evaluation; the agent that solved the task is filmed here, where that was not known."""
+        """Keeps the film of an evaluation; an agent that solved the task is filmed here if it has no film."""
         if results.film is not None:
             keep_film(self._evaluator.folder, self._tracker, pending.step, results.film)
         elif self._evaluator.solved:
             network = self._agent.network
             self._evaluator.film(pending.step, True, stop, with_tensors(network, pending.tensors))
 
-    # ---- saving it
+    # ---- checkpoints
 
     def saved(self) -> None:
-        """A checkpoint has just been saved."""
+        """Notes that a checkpoint was just saved."""
         self._due_when_saved = self._evaluator.due
 
     def state(self) -> State:
-        """What a checkpoint holds beside the evaluator's state: the evaluation under way, if any."""
+        """The state for a checkpoint besides the evaluator's: the evaluation under way, if any."""
         if (pending := self._pending) is None:
             return {}
         return {"under_way": {"step": pending.step, "seconds": pending.seconds, "tensors": dict(pending.tensors)}}
 
     def load_state(self, state: State) -> None:
-        """Goes on from a checkpoint's state; the evaluator's must have been loaded."""
+        """Continues from a checkpoint's state; the evaluator's must be loaded before."""
         self._due_when_saved = self._evaluator.due
         if (saved := state.get("under_way")) is not None and self._evaluator.episodes:
             self._pending = PendingEvaluation(saved["step"], saved["seconds"], dict(saved["tensors"]))
@@ -177,7 +177,7 @@ def with_tensors(network: QNetwork, tensors: Mapping[str, Tensor]) -> QNetwork:
 
 
 def keep_film(folder: Folder, tracker: Tracker, step: int, film: EncodedFilm) -> None:
-    """Writes the film of a step to a run's folder; one that cannot be written is one line on the console."""
+    """Writes the film of a step to a run's folder; if that fails, the console gets a line."""
     path = film_of(folder, step).with_suffix(film.suffix)
     try:
         if film.failure:

@@ -1,4 +1,4 @@
-"""From a config to the objects of a run."""
+"""Builds the objects of a run from its config."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ from envs.vector import make_vector
 
 
 def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[DQN, Plan]:
-    """The agent with its first parameters, and how it is computed."""
+    """The agent with its initial parameters, and the plan of how it is computed."""
     generator = torch_generator(config.seed, "initialisation")
     network = build_network(config.agent, task.observation, task.actions, generator)
     fits_numpy = device.type == "cpu" and NumpyNetwork.fits(network)
@@ -42,17 +42,17 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
     if plan.numpy_policy:
         threads_for_numpy(config.threads)
     if plan.backend == "compiled":
-        torch.compiler.reset()  # the jobs of a sweep share a process, which compiles a function eight times at most
+        torch.compiler.reset()  # the jobs of a sweep share a process, and torch compiles a function eight times at most
     return DQN(network, config.agent, task.actions, config.seed, device, plan.policy, plan.gradient), plan
 
 
 def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
-    """An agent that only acts, on the CPU, whose parameters others will give it.
+    """An agent that only acts, on the CPU, and gets its parameters from elsewhere.
 
     Args:
-        config: its own; `seed` is of its exploration.
-        task: what it plays.
-        parameter_seed: the seed of the first parameters, and of what is never learned, as fixed priors.
+        config: its config; `seed` is the seed of its exploration.
+        task: its task.
+        parameter_seed: the seed of the initial parameters, and of parts that are never learned, such as fixed priors.
     """
     generator = torch_generator(parameter_seed, "initialisation")
     network = build_network(config.agent, task.observation, task.actions, generator)
@@ -61,16 +61,16 @@ def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
 
 
 def build_tracker(config: TrainConfig, home: Path, console: Console, begun: tuple[int, State] | None) -> Tracker:
-    """What a run reports goes through it.
+    """The tracker of a run.
 
     Args:
-        config: of the run.
-        home: its folder, where metrics.jsonl ends at the checkpoint to go on from.
-        console: where it prints.
-        begun: step and state of that checkpoint.
+        config: the config of the run.
+        home: its folder; metrics.jsonl there ends at the checkpoint to resume from.
+        console: the console for its lines.
+        begun: the step and state of that checkpoint; None for a new run.
 
     Raises:
-        UserError: where something that was asked for cannot be reported to.
+        UserError: if a requested service cannot be used.
     """
     step, state = begun if begun is not None else (0, {})
     sinks = []
@@ -82,12 +82,12 @@ def build_tracker(config: TrainConfig, home: Path, console: Console, begun: tupl
 
 
 def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRings:
-    """A ring for each actor in the machine's memory, if they fit: each has the part of its environments in the whole.
+    """A ring for each actor in main memory, if they fit; its size is in proportion to the actor's environments.
 
     Args:
-        config: of the run.
-        task: what is played.
-        shares: environments of each actor.
+        config: the config of the run.
+        task: the task.
+        shares: the number of environments of each actor.
     """
     agent, count = config.agent, config.num_envs
     sizes = [(-(-agent.replay_size * share // count), share, task.observation) for share in shares]
@@ -100,7 +100,7 @@ def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRi
 
 
 def build_replay(config: TrainConfig, task: Task, device: torch.device, plan: Plan) -> Replay:
-    """The replay, where the config puts it, if it fits."""
+    """The replay on the device that the config names, if it fits."""
     agent, sizes = config.agent, (config.agent.replay_size, config.num_envs, task.observation)
     replay_device = device if agent.replay_device == "auto" else torch.device("cpu")
     if agent.priority.enabled and replay_device.type == "mps":
@@ -127,7 +127,7 @@ def _check_memory(
 
 
 def build_envs(config: TrainConfig, task: Task) -> Envs:
-    """The training's environments; where evaluations are played in one of them, that one can be filmed as well."""
+    """Training's environments. If evaluations play in one of them, they can draw frames for films."""
     vectorization, share = config.env.vectorization, config.eval.share
     if share and vectorization == "auto":
         vectorization = "sync"  # copies that can be played one by one
@@ -138,7 +138,11 @@ def build_envs(config: TrainConfig, task: Task) -> Envs:
 
 
 def shared_env_of(config: TrainConfig, task: Task, envs: Envs) -> SharedEnv | None:
-    """The copy of the training's environment in which evaluations are played, if they are."""
+    """The copy of training's environment for evaluations with eval.share; otherwise None.
+
+    Raises:
+        UserError: if the vector class has no single copies.
+    """
     if not config.eval.share:
         return None
     if not isinstance(envs, RepeatableCopies):

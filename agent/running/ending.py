@@ -1,4 +1,4 @@
-"""The end of a run: its results are drawn, handed to the trackers, and told."""
+"""The end of a run: draws its results, hands them to the trackers, and reports them."""
 
 import shlex
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ def end(
     tracker: Tracker,
     imports: Sequence[str],
 ) -> Outcome:
-    """Shows the results of a run, which are saved already, and closes its tracker; a signal skips the rest.
+    """Reports the results of a run, which are saved already, and closes its tracker; a signal skips the rest.
 
     Raises:
-        UserError: the failure that ended the run, which has to be mended before it can go on.
+        UserError: the failure that ended the run; the user has to fix it before the run can continue.
     """
     tracker.console.close()
     try:
@@ -52,7 +52,7 @@ def end(
 
 
 def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracker) -> None:
-    """Draws the learning curve and hands the agents to the tracker; a picture is never worth a run."""
+    """Draws the learning curve and hands the agents to the tracker; a failure to draw never fails the run."""
     try:
         curve = home / CURVE
         plot_learning_curve(home / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
@@ -71,7 +71,7 @@ def agents_in(folder: Path) -> dict[str, Path]:
 def report(
     outcome: Outcome, config: TrainConfig, folder: Path, home: Path, tracker: Tracker, imports: Sequence[str]
 ) -> None:
-    """Says how the run ended, where everything is, and how to go on."""
+    """Prints how the run ended, where its files are, and how to continue."""
     agents, print_line = agents_in(home), tracker.console.line
     if (ending := _ending(outcome, config, folder, imports)) is not None:
         print_line(ending)
@@ -86,9 +86,9 @@ def report(
 
 
 def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequence[str]) -> str | None:
-    """How the run ended: with its last evaluation, or with the command that goes on."""
+    """A line on the end of the run: its last evaluation, or the command that continues it."""
     if outcome.failure is not None:
-        return str(outcome.failure) if outcome.exit_code else None  # else it is told at the very end
+        return str(outcome.failure) if outcome.exit_code else None  # otherwise it is raised at the very end
     command = f"python train.py {shlex.join([quote_override('resume', folder), *imports])}"
     mean = None if outcome.evaluation is None else shown(outcome.evaluation.statistics()["return_mean"])
     if outcome.solved:

@@ -1,4 +1,4 @@
-"""Evaluations while a run trains: when they are due, their metrics, the best agent so far, and their failures."""
+"""Evaluations during training: when they are due, their metrics, the best agent so far, and their failures."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from envs.make import Task
 from envs.shared_env import SharedEnv
 from envs.video import write_video
 
-#: Evaluations in a row that may fail: then a run ends, as nobody would see what it learns.
+#: After this many failed evaluations in a row the run ends: nobody would see what it learns.
 FAILURES = 3
 
 
@@ -29,28 +29,28 @@ class EvaluationsFailedError(UserError):
 
 
 class Evaluator:
-    """Plays the agent of a run beside its training, and keeps the results.
+    """Evaluates the agent of a run during its training, and keeps the results.
 
-    An error of an environment in an evaluation or a film becomes one line on the console, and training goes on.
+    An environment's error in an evaluation or a film becomes one line on the console, and training goes on.
 
     Args:
-        config: of the run.
-        task: what is played.
-        agent: whose network is played.
-        tracker: is told of results and failures.
-        folder: of the run.
-        shared_env: the training's own environment, to play in between two of its episodes; None: in fresh ones.
+        config: the config of the run.
+        task: the task, as evaluations play it.
+        agent: the agent to evaluate.
+        tracker: logs results and failures.
+        folder: the folder of the run.
+        shared_env: training's own environment, to play in between two of its episodes; None for fresh environments.
 
     Attributes:
-        folder: of the run.
-        due: an evaluation is due that has not been played.
+        folder: the folder of the run.
+        due: whether an evaluation is due.
         best_return: the highest mean return so far.
-        result: of the newest evaluation.
+        result: the result of the newest evaluation.
         evaluated_at: the step of `result`.
-        solved: evaluations in a row have reached `eval.stop_at`.
+        solved: whether enough evaluations in a row have reached `eval.stop_at`.
 
     Raises:
-        UserError: for `eval.stop_at=solved` on a task for which Gymnasium gives no such return.
+        UserError: for `eval.stop_at=solved`, if Gymnasium has no such return for the task.
     """
 
     def __init__(
@@ -72,42 +72,42 @@ class Evaluator:
         self.best_return = -math.inf
         self.result: Evaluation | None = None
         self.evaluated_at = 0
-        self._statistics: PlainData | None = None  # of `result`: of many episodes they take seconds
+        self._statistics: PlainData | None = None  # of `result`; they take seconds for many episodes
         self._evaluations = self._failures = self._times_reached = 0
-        self._warned_of_cuts = False  # that evaluations cut episodes
+        self._warned_of_cuts = False  # whether the console has a line on cut episodes
 
     def note_due(self, step: int, last: bool) -> None:
-        """Notes whether an evaluation is due at `step`; at the last step one always is."""
+        """Notes whether an evaluation is due at `step`; one always is at the last step."""
         reached = self._every(step)
         self.due = (self.due or reached or last) and self._config.episodes > 0
 
     def can_play(self, last: bool) -> bool:
-        """Whether an evaluation is due that need not wait; at the end, training needs its environment no more."""
+        """Whether an evaluation is due and can begin; at the last step, training no longer needs its environment."""
         return self.due and (self._shared_env is None or last or self._shared_env.is_between_episodes())
 
     @property
     def episodes(self) -> int:
-        """Episodes of an evaluation; 0: there are none."""
+        """Episodes of an evaluation; 0 if there are no evaluations."""
         return self._config.episodes
 
     @property
     def solved(self) -> bool:
-        """Whether as many evaluations in a row as were asked for have reached the return at which to stop."""
+        """Whether `eval.stop_patience` evaluations in a row have reached the return `eval.stop_at`."""
         return self._stop_return is not None and self._times_reached >= self._config.stop_patience
 
     # ---- an evaluation
 
     def play(self, step: int, last: bool, stop: Callable[[], bool]) -> dict[str, float] | None:
-        """Plays the mean network, and the noisy one beside it; the metrics, or None where it failed.
+        """Plays the mean network, and perhaps the noisy network; returns the metrics, or None if it failed.
 
         Args:
-            step: of the run.
-            last: there will be no other evaluation.
-            stop: asked between steps.
+            step: the step of the run.
+            last: whether this is the last evaluation.
+            stop: called between steps.
 
         Raises:
-            EvaluationsFailedError: at the last one, and at the third in a row.
-            Stopped: where `stop` said so; the evaluation is still due.
+            EvaluationsFailedError: the last evaluation failed, or three in a row did.
+            Stopped: `stop` returned True; the evaluation is still due.
         """
         try:
             results = EvaluationResults(self._evaluate(None, stop))
@@ -121,7 +121,7 @@ class Evaluator:
         return self.record(step, results)
 
     def record(self, step: int, results: EvaluationResults) -> dict[str, float]:
-        """Takes an evaluation of the agent of a step as the newest; its metrics."""
+        """Records the evaluation of a step as the newest; returns its metrics."""
         result, statistics = results.mean, results.mean.statistics()
         metrics = metrics_of(result, statistics, self._task)
         if results.noisy is not None:
@@ -139,7 +139,7 @@ class Evaluator:
         return finite(result, self._task.id)
 
     def is_best(self) -> bool:
-        """Whether the newest evaluation is the best so far (of equal ones the later), and if so, remembers its mean."""
+        """Whether the newest evaluation is the best so far; of equal ones, the later counts. Updates the best."""
         assert self._statistics is not None
         mean: float = self._statistics["return_mean"]
         best = mean >= self.best_return
@@ -147,16 +147,16 @@ class Evaluator:
         return best
 
     def description(self) -> dict[str, object] | None:
-        """What a saved agent says of the newest evaluation."""
+        """The newest evaluation in a saved agent's description."""
         if self.result is None or self._statistics is None:
             return None
         return {"global_step": self.evaluated_at, **self._statistics}
 
     def failed(self, step: int, last: bool, error: BaseException) -> None:
-        """Tells of an evaluation of the agent of a step that failed.
+        """Reports the failed evaluation of a step.
 
         Raises:
-            EvaluationsFailedError: at the last one, and at the third in a row.
+            EvaluationsFailedError: the last evaluation failed, or three in a row did.
         """
         self._failures += 1
         advice = "" if self._config.share else "; of an environment that can be there only once: eval.share=true"
@@ -181,16 +181,16 @@ class Evaluator:
     # ---- a film
 
     def film(self, step: int, last: bool, stop: Callable[[], bool], network: QNetwork | None = None) -> None:
-        """Films the first evaluation episode, if due; a machine that cannot render still finishes its run.
+        """Films the first evaluation episode, if a film is due; if that fails, the console gets a line.
 
         Args:
-            step: of the run.
-            last: there will be no other evaluation.
-            stop: asked between steps.
-            network: to be filmed; None: the agent's.
+            step: the step of the run.
+            last: whether this is the last evaluation.
+            stop: called between steps.
+            network: the network to film; None for the agent's.
 
         Raises:
-            Stopped: where `stop` said so.
+            Stopped: `stop` returned True.
         """
         if not self.films(last, self._evaluations):
             return
@@ -204,14 +204,14 @@ class Evaluator:
         self._tracker.video(step, path)
 
     def films(self, last: bool, count: int | None = None) -> bool:
-        """Whether the evaluation number `count` from 1 on, by default the next one, is filmed."""
+        """Whether the evaluation with this number, counted from 1, is filmed; the next one by default."""
         every, number = self._config.video_every, self._evaluations + 1 if count is None else count
         return self._config.video and self._task.renders and bool(last or (every and number % every == 0))
 
-    # ---- saving it
+    # ---- checkpoints
 
     def state(self) -> dict[str, object]:
-        """What a checkpoint holds of it."""
+        """The state for a checkpoint."""
         return {
             "best_return": self.best_return,
             "evaluations": self._evaluations,
@@ -222,7 +222,7 @@ class Evaluator:
         }
 
     def load_state(self, step: int, state: State) -> None:
-        """Goes on from a checkpoint's state at `step`, which may be of a version that evaluated before it saved."""
+        """Continues from a checkpoint at `step`, perhaps of an earlier version that evaluated before it saved."""
         self._every = Every(self._config.every, step)
         self.best_return, self._evaluations = state["best_return"], state["evaluations"]
         self.evaluated_at, *results = state["evaluation"]
@@ -238,7 +238,7 @@ def stop_return(config: EvalConfig, task: Task) -> float | None:
     """The mean return at which a run stops, if any.
 
     Raises:
-        UserError: where it is Gymnasium's, and Gymnasium has none.
+        UserError: for `solved`, if Gymnasium has no such return for the task.
     """
     if config.stop_at != "solved":
         return config.stop_at

@@ -48,10 +48,10 @@ def not_finite(error: Exception, step: int, name: str, source: str | None, folde
 
     Args:
         error: says which.
-        step: of the run.
-        name: of the environment.
+        step: the step of the run.
+        name: the name of the environment.
         source: what it gave that is not finite, if anything.
-        folder: of the run.
+        folder: the folder of the run.
     """
     latest = latest_checkpoint(folder.path)
     where = f"the last good checkpoint is {folder.shown(latest)}" if latest else "there is no checkpoint yet"
@@ -82,7 +82,7 @@ class Folder:
         """Compares it with the one that was opened.
 
         Raises:
-            UserError: where it was deleted or moved, or replaced by another one.
+            UserError: if it was deleted or moved, or replaced by another one.
         """
         if self._identity is not None and self._current_identity() != self._identity:
             raise UserError(

@@ -39,15 +39,15 @@ def record_film(
 
     Args:
         task: what is played.
-        network: of the agent.
+        network: the Q-network of the agent.
         seeds: one per episode.
         noise: how to draw, or None for the mean network.
         stop: asked before each step; True ends it without a result.
         env: one that gives frames, which stays open; None: a fresh one.
 
     Raises:
-        UserError: where the task cannot be drawn here, or draws no pictures.
-        Stopped: where `stop` said so.
+        UserError: if the task cannot be drawn here, or draws no pictures.
+        Stopped: `stop` returned True.
     """
     film = Film()
     draw_into_memory()
@@ -74,7 +74,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     """Plays the episodes of `seeds` one after the other in a window.
 
     Raises:
-        UserError: where the task cannot be shown, or there is no screen.
+        UserError: if the task cannot be shown, or there is no screen.
     """
     with isolated(seeds[0]), closing(task.make_guarded("human")) as env:
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)

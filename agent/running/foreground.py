@@ -18,9 +18,9 @@ class ForegroundEvaluations:
     Args:
         evaluator: plays, and knows whether an evaluation is due.
         agent: is evaluated.
-        results: keeps what an evaluation gives.
+        results: keeps the results of an evaluation.
         saver: knows the newest checkpoint.
-        check: raises an error where the agent has values that are not finite.
+        check: raises an error if the agent has values that are not finite.
         snapshot: holds the state from before an evaluation in training's own environment; None: in fresh environments.
     """
 
@@ -42,13 +42,13 @@ class ForegroundEvaluations:
         """Evaluates the agent if that is due, keeps the best agent so far, and films it.
 
         Args:
-            step: of the run.
-            last: there will be no other call.
-            seconds: of training so far.
-            interrupt: drops the evaluation.
+            step: the step of the run.
+            last: whether this is the last call.
+            seconds: the seconds of training so far.
+            interrupt: a signal ends the evaluation.
 
         Raises:
-            EvaluationsFailedError: at the last one, and at the third in a row.
+            EvaluationsFailedError: the last evaluation failed, or three in a row did.
             Stopped: a signal came.
         """
         evaluator = self._evaluator
@@ -76,11 +76,11 @@ class ForegroundEvaluations:
             self._snapshot.drop()
 
     def saved(self) -> None:
-        """A checkpoint has just been saved."""
+        """Does nothing: no evaluation is under way between two calls of `poll`."""
 
     def state(self) -> State:
-        """Nothing: no evaluation is under way between two calls of `poll`."""
+        """No state, for the same reason."""
         return {}
 
     def load_state(self, state: State) -> None:
-        """Goes on from a checkpoint's state, which holds nothing for this object."""
+        """Does nothing."""

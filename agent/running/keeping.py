@@ -20,7 +20,7 @@ class Results:
     """Logs evaluations of an agent, and saves it with what they say of it.
 
     Args:
-        config: of the run.
+        config: the config of the run.
         task: what is played.
         agent: the present one.
         evaluator: keeps the newest evaluation.
@@ -38,9 +38,9 @@ class Results:
         """Logs the newest evaluation, and keeps its agent if that is the best so far.
 
         Args:
-            step: of the agent that was evaluated.
-            seconds: of training until then.
-            metrics: of the evaluation.
+            step: the step of the agent that was evaluated.
+            seconds: the seconds of training until then.
+            metrics: the metrics of the evaluation.
             tensors: gives the parameters of that agent.
         """
         self._tracker.log(step, metrics | {"time/train_seconds": seconds})

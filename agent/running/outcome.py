@@ -12,9 +12,9 @@ class Outcome:
 
     Attributes:
         step: its last one.
-        exit_code: of the signal that stopped it; 0: none.
+        exit_code: the exit code of the signal that stopped it; 0: none.
         evaluation: its newest.
-        seconds: of collecting and learning alone.
+        seconds: the seconds of collecting and learning alone.
         solved: it stopped since evaluations reached `eval.stop_at`.
         evaluation_due: it was stopped before the evaluation of its last step.
         failure: what has to be mended before it can go on.

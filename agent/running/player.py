@@ -72,7 +72,7 @@ def _network(
     """The network that a description names.
 
     Raises:
-        UserError: where it cannot be built.
+        UserError: if it cannot be built.
     """
     try:
         return build_network(config, spec, actions, generator)

@@ -80,9 +80,9 @@ def nothing_left(config: TrainConfig, step: int, state: State) -> Literal["compl
     """Why a run with this config has nothing left to do at a checkpoint; None where it has.
 
     Args:
-        config: of the run to go on with, with what was asked for.
-        step: of the checkpoint.
-        state: of the checkpoint, with its evaluation.
+        config: the config of the run to go on with, with what was asked for.
+        step: the step of the checkpoint.
+        state: the state of the checkpoint, with its evaluation.
     """
     eval_config, pending = config.eval, state.get("evaluation_due", False) or "under_way" in state
     due = pending and config.eval.episodes > 0

@@ -21,7 +21,7 @@ def load_state(trainer: Trainer, step: int, state: State) -> None:
     """Takes over a checkpoint's state, after all of it was compared with that of the new run.
 
     Raises:
-        UserError: where it is of another form, or of other observations or actions than the environment has now.
+        UserError: if it is of another form, or of other observations or actions than the environment has now.
     """
     try:
         check_state(trainer, state)
@@ -73,7 +73,7 @@ def check_replay(replay: State, actions: int) -> None:
     """Compares a replay's counters, whose arrays are of the right shapes, with each other.
 
     Raises:
-        ValueError: where a sample would reach outside.
+        ValueError: if a sample would reach outside.
     """
     starts, rows = as_array(replay["starts"]), as_array(replay["starts_of_row"])
     head, first, count = (replay[name] for name in ("head", "first", "count"))

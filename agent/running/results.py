@@ -79,7 +79,7 @@ def check_player(player: Player, config: EvaluateConfig) -> None:
     """Compares an agent with the options, before hundreds of episodes are played.
 
     Raises:
-        UserError: where the agent or its task cannot do what they ask for.
+        UserError: if the agent or its task cannot do what they ask for.
     """
     if config.noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")

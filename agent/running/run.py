@@ -49,11 +49,11 @@ def train(
     """Builds everything, loads the checkpoint if there is one, trains, and says where the results are.
 
     Args:
-        config: of the run.
-        folder: of the run.
+        config: the config of the run.
+        folder: the folder of the run.
         begun: step and state of the checkpoint to go on from.
         imports: the options that name modules of one's own, for the commands that are shown at the end.
-        overrides: of the command line, for the head of config.yaml.
+        overrides: the overrides of the command line, for the head of config.yaml.
     """
     check_open_files(config.num_envs if config.env.vectorization == "async" else 0)
     prepare_cpu(config.threads)
@@ -129,7 +129,7 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     """The task of a run, which must be one that can be saved with its agents.
 
     Raises:
-        UserError: where there is no such task, or where no file may hold its arguments.
+        UserError: if there is no such task, or where no file may hold its arguments.
     """
     env, wrapping = config.env, wrapping_of(config.env.observation, config.env.wrappers)
     arguments = env.id, env.kwargs, env.time_limit, env.channels, wrapping, env.action_mask
@@ -154,7 +154,7 @@ def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
     """The task, evaluated with other arguments of its environment.
 
     Raises:
-        UserError: where they make another task of it, with other observations or actions.
+        UserError: if they make another task of it, with other observations or actions.
     """
     evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
     arguments = task.time_limit, task.observe.channels or "auto", task.wrapping, task.action_mask

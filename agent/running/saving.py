@@ -14,14 +14,14 @@ class Saver:
     """Writes to a run's folder as long as it is the one that it was.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         keep: how many checkpoints stay.
 
     Attributes:
-        step: of the newest checkpoint; −1: there is none.
+        step: the step of the newest checkpoint; −1: there is none.
 
     Raises:
-        UserError: from every method, where the folder is gone or cannot be written.
+        UserError: from every method, if the folder is gone or cannot be written.
     """
 
     def __init__(self, folder: Folder, keep: int) -> None:

@@ -83,7 +83,7 @@ class Trainer:
         """Trains until `config.steps`, a signal or the return at which to stop; in each case everything is saved.
 
         Raises:
-            UserError: where it cannot be saved, or what is learned is not finite.
+            UserError: if it cannot be saved, or what is learned is not finite.
         """
         self.folder.open()
         interrupt.rescue = self.rescue

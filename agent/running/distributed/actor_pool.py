@@ -1,4 +1,4 @@
-"""The actors of a run: their calls under way, and what becomes of one that dies, hangs or cannot play."""
+"""The actors of a run and their calls under way; an actor that dies, hangs or fails is restarted."""
 
 import time
 from collections import deque
@@ -12,38 +12,38 @@ from agent.running.distributed.actor import Actor
 from agent.running.distributed.chunk import Chunk, Failure, Setup
 from envs.failure import BrokenEnvironmentError
 
-#: Seconds that a new actor may take, beside collect.timeout, until its process has imported torch.
+#: Seconds that a new actor may take, in addition to collect.timeout, to import torch.
 START_SECONDS = 60.0
-#: Incarnations of an actor in a row that give no chunk: then the run ends.
+#: The run ends after this many incarnations of an actor in a row without a chunk.
 MAX_FAILURES = 3
-#: Seconds between two looks for a signal.
+#: Seconds between two checks for a signal.
 POLL_SECONDS = 0.1
 
 
 @dataclass
 class ActorSlot:
-    """An actor's place in the crew: the process that has it now, and the calls that it was given."""
+    """The place of one actor: its current process, and its calls under way."""
 
     number: int
     incarnation: int
     handle: Any
     calls: deque[Any] = field(default_factory=deque)  # references to chunks, the oldest first
     sequence: int = 0  # of the next chunk
-    failures: int = 0  # incarnations in a row that have given no chunk
-    waiting_since: float = 0.0  # since when its oldest call is waited for
+    failures: int = 0  # incarnations in a row without a chunk
+    waiting_since: float = 0.0  # when the wait for its oldest call began
 
 
 class ActorPool:
-    """Starts the actors, and makes one anew that dies, hangs or fails.
+    """Starts the actors, and restarts one that dies, hangs or fails.
 
-    Ray restarts nothing and calls nothing again: a call whose actor died may have been played.
+    Ray itself restarts no actor and repeats no call: a call whose actor died may have been played.
 
     Args:
         ray: the package, connected.
-        setup: of all actors.
-        incarnations: the number with which each begins.
-        timeout: seconds without a chunk after which an actor counts as hanging.
-        report: prints a line.
+        setup: the setup of all actors.
+        incarnations: the first incarnation of each actor.
+        timeout: an actor hangs if it gives no chunk for this many seconds.
+        report: prints a line on the console.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class ActorPool:
         slot.calls.append(slot.handle.play.remote(*arguments))
 
     def results(self, stop: Callable[[], bool]) -> Iterator[Chunk | ActorSlot]:
-        """What comes next: a chunk, or the place of an actor that was made anew and has no calls.
+        """The results in order of arrival: a chunk, or the slot of an actor that was restarted and has no calls.
 
-        It ends where `stop` says so, or nothing is called.
+        It ends when `stop` returns True, or no call is under way.
 
         Raises:
-            UserError: where no incarnation of an actor can play.
+            UserError: if no incarnation of an actor can play.
         """
         while not stop() and (waiting := {slot.calls[0]: slot for slot in self.slots if slot.calls}):
-            for slot in filter(self._is_hanging, waiting.values()):  # also while others give chunks all the time
+            for slot in filter(self._is_hanging, waiting.values()):  # checked first, as others may always have chunks
                 yield self._restart(slot, f"it gave nothing for collect.timeout={self._timeout:g} seconds")
                 break
             else:
@@ -94,7 +94,7 @@ class ActorPool:
     def _receive(self, slot: ActorSlot) -> Chunk | ActorSlot:
         try:
             result: Chunk | Failure = self._ray.get(slot.calls[0])
-        except self._ray.exceptions.RayTaskError as error:  # our own error, in full
+        except self._ray.exceptions.RayTaskError as error:  # this project's own error, in full
             raise error.as_instanceof_cause() from None
         except self._ray.exceptions.RayError as error:
             return self._restart(slot, f"its process ended ({first_sentence(error)})")
@@ -107,7 +107,7 @@ class ActorPool:
         return result
 
     def _restart(self, slot: ActorSlot, reason: str, failure: Failure | None = None) -> ActorSlot:
-        """Ends an actor, whose calls are dropped, and makes its next incarnation."""
+        """Ends an actor, drops its calls, and starts its next incarnation."""
         self._kill(slot)
         slot.failures += 1
         if slot.failures >= MAX_FAILURES:
@@ -132,6 +132,6 @@ class ActorPool:
 
 
 def first_sentence(error: BaseException) -> str:
-    """The first sentence of the last line of an error of Ray, which shows a traceback before it and advice after it."""
+    """The first sentence in the last line of Ray's error: a traceback comes before it, and advice after it."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip().split(". ")[0] if lines else type(error).__name__

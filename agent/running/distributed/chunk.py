@@ -1,4 +1,4 @@
-"""The parts of a run that actors and learner exchange: what an actor is made of, and what it has played."""
+"""The data that learner and actors exchange: the setup of an actor, weights, and chunks of experience."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Weights = Mapping[str, np.ndarray]
 class Chunk(NamedTuple):
     """T vector steps of the E environments of an actor.
 
-    `first` holds the observations with which an incarnation began; only its chunk number 0 has it. Of stacked frames
-    the observations hold the newest alone.
+    `first` holds the observations with which an incarnation began; only its chunk 0 has it. The observations of stacked
+    frames hold the newest frame alone.
     """
 
     actor: int
     incarnation: int
-    sequence: int  # number of the chunk among those of the incarnation
-    version: int  # updates that had made the weights
+    sequence: int  # number of the chunk in its incarnation
+    version: int  # number of updates that made the weights
     first: np.ndarray | None  # [E, *shape]
     action: np.ndarray  # [T, E]
     reward: np.ndarray  # [T, E], as stored
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
     truncated: np.ndarray  # [T, E]
     observation: np.ndarray  # [T, E, *shape], after each step
     life_lost: np.ndarray | None  # [T, E]
-    priority: np.ndarray | None  # [T, E], for a prioritised replay; NaN: not known
+    priority: np.ndarray | None  # [T, E], for a prioritised replay; NaN: unknown
     steps: tuple[int, ...]  # real transitions of each vector step
     episodes: tuple[tuple[int, float, int], ...]  # vector step, return and length of each episode that ended
     lines: tuple[str, ...]  # for the console
@@ -62,7 +62,7 @@ class Chunk(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An environment's own error, after which the incarnation is of no use any more."""
+    """An environment's own error, which ends the incarnation."""
 
     sentence: str
     detail: str
@@ -70,15 +70,15 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that an actor is made from.
+    """Everything that is needed to make an actor.
 
     Attributes:
-        config: of the run; the actor's own seed and number of environments are put in by `config_of`.
-        task: what is played.
-        spec: Gymnasium's entry of it, for a process that does not know its id.
-        shares: environments of each actor.
-        encoders: that users have registered, by name.
-        heads: that users have registered, by name.
+        config: the config of the run; `config_of` inserts the actor's own seed and number of environments.
+        task: the task.
+        spec: Gymnasium's entry of the task, for a process that does not know its id.
+        shares: the number of environments of each actor.
+        encoders: the encoders that users registered, by name.
+        heads: the heads that users registered, by name.
     """
 
     config: TrainConfig
@@ -117,19 +117,19 @@ def ladder(actor: int, actors: int) -> float:
 
 
 def split_evenly(count: int, actors: int) -> tuple[int, ...]:
-    """How many of `count` environments each actor has: as even as can be, the first ones have one more."""
+    """The number of environments of each actor, split as evenly as possible; the first actors have one more."""
     each, remainder = divmod(count, actors)
     return tuple(each + (actor < remainder) for actor in range(actors))
 
 
 def weights_of(agent: DQN) -> Weights:
-    """A copy of what acts, as arrays in the machine's memory."""
+    """A copy of the parameters and buffers, as arrays in main memory."""
     named = {"": agent.parameters, **persistent_buffers(agent.network)}
     return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
 
 
 def load_weights(agent: DQN, weights: Weights, version: int) -> None:
-    """Copies weights into an agent, which counts them as made by `version` updates."""
+    """Copies weights, which `version` updates made, into an agent."""
     with torch.no_grad():
         for name, value in {"": agent.parameters, **persistent_buffers(agent.network)}.items():
             value.copy_(torch.from_numpy(np.array(weights[name])))
@@ -137,7 +137,7 @@ def load_weights(agent: DQN, weights: Weights, version: int) -> None:
 
 
 class Recorder:
-    """Stands for replay and tracker in an actor, and keeps what they are given for the next chunk."""
+    """Replaces replay and tracker in an actor, and keeps their input for the next chunk."""
 
     def __init__(self, spec: ObservationSpec) -> None:
         self._newest = -spec.stored_shape[0] if spec.stack > 1 else 0
@@ -187,7 +187,7 @@ class Recorder:
         self._lines.append(text)
 
     def chunk(self, **fields: Any) -> Chunk:
-        """What was taken since the last chunk, as a chunk with the other fields given."""
+        """The chunk of everything since the last chunk, with the other fields given."""
         action, reward, terminated, truncated, observation = map(np.stack, zip(*self._rows, strict=True))
         life_lost = None
         if any(part is not None for part in self._life_lost):

@@ -1,4 +1,4 @@
-"""Ray, started here for one run and stopped at its end, or the cluster that this machine belongs to."""
+"""Starts Ray for one run and stops it at its end, or connects to an existing cluster."""
 
 import logging
 import os
@@ -14,9 +14,9 @@ from types import ModuleType
 from agent.common.errors import UserError, words_of
 from agent.running.distributed import reaper
 
-#: Ray's own store has this least size.
+#: The smallest object store that Ray accepts.
 MIN_STORE_BYTES = 80 * 2**20
-#: What Ray does by itself and a run does not need: reports of usage, metrics, workers in advance.
+#: Switches off features of Ray that a run does not need: reports of usage, metrics, workers in advance.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -25,10 +25,10 @@ QUIET = {
     "RAY_enable_metrics_collection": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-#: Has Ray listen on the loopback interface alone. On Linux it would else take the machine's own address, whatever it
-#: is told, and listen on all interfaces. Ray means it for machines without clusters, and reads it when it is imported.
+#: Makes Ray listen on the loopback interface alone. Otherwise, on Linux, it takes the machine's address and listens on
+#: all interfaces, whatever address is given. The variable is for systems without clusters; Ray reads it on import.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-#: Seconds that the keeper may take to clear up.
+#: Seconds that the reaper may take to clean up.
 CLEANUP_SECONDS = 12.0
 
 
@@ -36,10 +36,10 @@ def import_ray(local: bool = False) -> ModuleType:
     """The package ray.
 
     Args:
-        local: it is to be started in this machine, reachable from nowhere else.
+        local: whether Ray is to be started on this machine, reachable from nowhere else.
 
     Raises:
-        UserError: where it is not installed, naming the extra.
+        UserError: if it is not installed; the message names the extra.
     """
     os.environ.update(QUIET | (LOOPBACK if local else {}))  # Ray reads most of them while it is imported
     try:
@@ -53,18 +53,18 @@ class Cluster:
     """A connection to Ray.
 
     Args:
-        address: of the cluster; None starts Ray in this machine, reachable from this machine alone.
-        cpus: that Ray started here may give away.
-        store: bytes of its object store.
+        address: the address of the cluster; None starts Ray on this machine, reachable from this machine alone.
+        cpus: the number of CPUs that a local Ray may use.
+        store: bytes of a local Ray's object store.
 
     Raises:
-        UserError: where Ray does not start, or there is no such cluster.
+        UserError: if Ray does not start, or there is no such cluster.
     """
 
     def __init__(self, address: str | None, cpus: int, store: int) -> None:
         self.ray, self._external = import_ray(local=address is None), False
         self._reaper: subprocess.Popen[bytes] | None = None
-        if self.ray.is_initialized():  # by the program that calls us, which will shut it down
+        if self.ray.is_initialized():  # the calling program connected, and will shut it down
             self._external = True
             return
         try:
@@ -78,7 +78,7 @@ class Cluster:
             raise UserError(f"Ray did not start {where}: {words_of(error)}") from error
 
     def _start(self, cpus: int, store: int) -> None:
-        # Sockets lie in the folder, and the path of one has 107 bytes at most.
+        # The folder holds sockets, whose paths may have 107 bytes at most.
         folder = tempfile.mkdtemp(prefix="noisy-dqn-", dir="/tmp" if Path("/tmp").is_dir() else None)
         mark = uuid.uuid4().hex
         self._reaper = subprocess.Popen(
@@ -86,7 +86,7 @@ class Cluster:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # so that Ctrl-C does not reach it
         )
         with _environment({reaper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}):
             self.ray.init(
@@ -101,7 +101,7 @@ class Cluster:
             )
 
     def close(self) -> None:
-        """Disconnects; what was started here is stopped, and nothing of it is left."""
+        """Disconnects; a Ray that was started here is stopped, and its files are removed."""
         if self._external:
             return
         with suppress(Exception):
@@ -116,7 +116,7 @@ class Cluster:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Variables for the processes that begin in it, and theirs: the mark, and where modules are found here."""
+    """Sets environment variables for the processes that are started in the block, and for their own processes."""
     previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -21,27 +21,27 @@ from agent.running.distributed.cluster import Cluster
 from agent.running.distributed.evaluations import RayEvaluations
 from envs.make import Task
 
-#: Calls that an actor has at once: while the learner stores one chunk it plays the next.
+#: Calls that an actor has at once: it plays the next chunk while the learner stores the last.
 IN_FLIGHT = 2
 
 
 class RayCollector:
-    """Has actors play, and stores what they have played, a chunk at a time.
+    """Lets actors play, and stores their experience, a chunk at a time.
 
-    The learner makes all updates that a chunk makes due before it takes the next, so that the replay ratio is exact;
-    an actor has two calls at most, so that it never plays far ahead. Its weights are those of the newest version that
-    was published when the call was made.
+    The learner makes all updates that are due after a chunk before it takes the next one: the replay ratio is exact. An
+    actor has two calls at most, so that it never plays far ahead. Its weights are the newest that were published when
+    the call was made.
 
     Args:
-        config: of the run.
-        task: what is played.
-        cluster: where the actors live.
-        agent: learns; its weights are published.
+        config: the config of the run.
+        task: the task.
+        cluster: the connection to Ray, on which the actors run.
+        agent: the learning agent, whose weights are published.
         replay: one ring for each actor.
-        tracker: is told of every episode that ends.
+        tracker: logs every episode that ends.
 
     Attributes:
-        step: transitions so far.
+        step: the number of transitions so far.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class RayCollector:
         self._pool: ActorPool | None = None
         self._evaluations: RayEvaluations | None = None
         self._shares = split_evenly(config.num_envs, config.collect.actors)
-        self._incarnations = [0] * config.collect.actors  # of the next crew
-        self._restarts = 0  # of crews before a resume
-        self._version = -1  # updates that had made the weights that are published
+        self._incarnations = [0] * config.collect.actors  # of the next actors
+        self._restarts = 0  # before a resume
+        self._version = -1  # number of updates that made the published weights
         self._weights: object = None
         self._measurements = CollectionMetrics()
 
@@ -69,7 +69,7 @@ class RayCollector:
         return Setup(self.config, self.task, spec, self._shares, own_encoders(), own_heads())
 
     def evaluation_worker(self) -> RayEvaluations | None:
-        """A Ray task plays evaluations; in lockstep nobody does, since it would be chance when they arrive."""
+        """A Ray task that plays evaluations; None in lockstep, as the time of their arrival would be random."""
         if self.config.collect.sync or not self.config.eval.episodes:
             return None
         self._evaluations = RayEvaluations(self._cluster.ray, self._setup())
@@ -77,12 +77,12 @@ class RayCollector:
 
     @property
     def pool(self) -> ActorPool:
-        """The actors, which `begin` starts."""
+        """The actors that `begin` started."""
         assert self._pool is not None, "call begin first"
         return self._pool
 
     def send(self) -> int:
-        """Gives the actors calls, with new weights where some are due; returns the steps so far."""
+        """Gives the actors calls, with new weights if these are due; returns the steps so far."""
         self._publish()
         limit = 1 if self.config.collect.sync else IN_FLIGHT
         for slot in self.pool.slots:
@@ -100,13 +100,13 @@ class RayCollector:
             self._weights, self._version = self._cluster.ray.put(weights_of(self.agent)), updates
 
     def receive(self, arrived: Callable[[], None] | None = None) -> None:
-        """Waits for the next chunk (in lockstep for one of each actor), stores it and counts it; a signal ends it.
+        """Waits for the next chunk (in lockstep, for one of each actor), and stores and counts it; a signal ends it.
 
         Args:
-            arrived: called when the chunks are there, before anything is stored.
+            arrived: called when the chunks have arrived, before anything is stored.
 
         Raises:
-            UserError: where no incarnation of an actor can play.
+            UserError: if no incarnation of an actor can play.
         """
         began = time.monotonic()
         chunks = self._round() if self.config.collect.sync else self._next()
@@ -117,7 +117,7 @@ class RayCollector:
             self._store(chunk)
 
     def _next(self) -> list[Chunk]:
-        """The chunk that comes first."""
+        """The next chunk that arrives."""
         for result in self.pool.results(stopping):
             if isinstance(result, Chunk):
                 return [result]
@@ -125,7 +125,7 @@ class RayCollector:
         return []
 
     def _round(self) -> list[Chunk]:
-        """One chunk of each actor, in the order of their numbers; none where a signal came in between."""
+        """One chunk of each actor, in the order of their numbers; none if a signal came in between."""
         chunks: dict[int, Chunk] = {}
         for result in self.pool.results(stopping):
             if isinstance(result, Chunk):
@@ -155,21 +155,21 @@ class RayCollector:
         self._measurements.record_chunk(chunk, self.agent.updates - chunk.version)
 
     def metrics(self) -> dict[str, float]:
-        """What was measured since the last call."""
+        """The metrics since the last call."""
         return {**self._measurements.metrics(), "collect/restarts": self._total_restarts()}
 
     def _total_restarts(self) -> int:
-        """Actors that were made anew, also before a resume."""
+        """The number of restarted actors, including those before a resume."""
         return self._restarts + (0 if self._pool is None else self._pool.restarts)
 
     def state(self, of_episodes: bool = True) -> dict[str, object]:
-        """What a checkpoint holds: a resumed run goes on with the next incarnations, which begin new episodes."""
+        """The state for a checkpoint: a resumed run continues with the next incarnations, which begin new episodes."""
         slots = None if self._pool is None else self._pool.slots
         numbers = self._incarnations if slots is None else [slot.incarnation + 1 for slot in slots]
         return {"incarnations": np.array(numbers, dtype=np.int64), "restarts": self._total_restarts()}
 
     def load_state(self, step: int, state: State | None) -> None:
-        """Goes on at `step` from a saved state."""
+        """Continues at `step` from a saved state."""
         if state is None or "incarnations" not in state:
             raise ValueError("it was collected without Ray")
         self.step, self._restarts = step, int(state["restarts"])
@@ -179,7 +179,7 @@ class RayCollector:
         )
 
     def close(self) -> None:
-        """Ends the actors, and Ray where it was started here."""
+        """Ends the actors, and Ray if it was started here."""
         if self._evaluations is not None:
             self._evaluations.close()
         if self._pool is not None:
@@ -188,7 +188,7 @@ class RayCollector:
 
 
 class CollectionMetrics:
-    """Who waits for whom, and how old the weights are by which is played; means over the time between two looks."""
+    """Measures the waits of actors and learner, and the age of the acting weights; means between two calls."""
 
     def __init__(self) -> None:
         self._reset()
@@ -198,19 +198,19 @@ class CollectionMetrics:
         self._chunks: list[tuple[int, int, float, float, int, int]] = []
 
     def record_wait(self, seconds: float) -> None:
-        """The learner has waited for a chunk."""
+        """Records a wait of the learner for a chunk."""
         self._waited += seconds
 
     def record_chunk(self, chunk: Chunk, staleness: int) -> None:
-        """A chunk was stored; `staleness` is the updates since its weights were made."""
+        """Records a stored chunk; `staleness` is the number of updates since its weights were made."""
         row = chunk.actor, sum(chunk.steps), chunk.playing, chunk.waiting, staleness, chunk.bytes
         self._chunks.append(row)
 
     def metrics(self) -> dict[str, float]:
-        """What was measured since the last call.
+        """The metrics since the last call.
 
-        Waits are parts of the time: of the actors' mean, and of the learner's. Steps per second are those of an actor
-        while it plays, and of all together.
+        Waits are fractions of the time: the mean over the actors, and the learner's. Steps per second are given for
+        each actor while it plays, and for all together.
         """
         elapsed = max(time.monotonic() - self._since, 1e-9)
         rows, waited = np.array(self._chunks, dtype=np.float64).reshape(-1, 6), self._waited

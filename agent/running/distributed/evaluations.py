@@ -1,4 +1,4 @@
-"""Evaluations as Ray tasks: another process plays the agent of a step, and training goes on."""
+"""Evaluations as Ray tasks, which play the agent of a step while training goes on."""
 
 import tempfile
 from collections.abc import Mapping
@@ -22,18 +22,18 @@ from agent.running.resources import prepare_cpu
 from envs.make import Task
 from envs.video import write_video
 
-#: How often Ray plays an evaluation again whose process or node is gone: it has seeds of its own, so nothing changes.
+#: Ray repeats an evaluation whose process or node died this many times; it has its own seeds, so nothing changes.
 MAX_RETRIES = 2
 
 
 class RayEvaluations:
-    """Has one evaluation at a time played by a Ray task.
+    """Lets a Ray task play one evaluation at a time.
 
-    The task asks for no CPU: it would wait for ever on a cluster whose CPUs the actors have.
+    The task requests no CPU: it would wait forever on a cluster whose CPUs the actors occupy.
 
     Args:
         ray: the package, connected.
-        setup: of the actors, which says what is played and how.
+        setup: the setup of the actors.
     """
 
     def __init__(self, ray: ModuleType, setup: Setup) -> None:
@@ -46,10 +46,10 @@ class RayEvaluations:
         self._reference = self._function.remote(self._shared, dict(tensors), films)
 
     def result(self, wait: bool) -> EvaluationResults | None:
-        """The evaluation that was begun; None where it is not there yet.
+        """The results of the evaluation that was begun; None if they have not arrived.
 
         Args:
-            wait: waits for a moment.
+            wait: whether to wait for a moment.
 
         Raises:
             UserError: the evaluation failed.
@@ -60,7 +60,7 @@ class RayEvaluations:
         reference, self._reference = self._reference, None
         try:
             results: EvaluationResults | Failure = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:  # our own error, in full
+        except self._ray.exceptions.RayTaskError as error:  # this project's own error, in full
             raise error.as_instanceof_cause() from None
         except self._ray.exceptions.RayError as error:
             raise UserError(f"its process ended ({first_sentence(error)})") from None
@@ -77,7 +77,7 @@ class RayEvaluations:
 
 
 def evaluate_in_task(setup: Setup, tensors: Mapping[str, torch.Tensor], films: bool) -> EvaluationResults | Failure:
-    """Plays an evaluation as `Evaluator` does, by a network with these parameters on one thread of this process."""
+    """Plays an evaluation as `Evaluator` does, with these parameters and on one thread of this process."""
     prepare_cpu(1)
     setup.register()
     config, task = setup.config, setup.task.for_evaluation()

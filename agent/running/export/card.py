@@ -1,4 +1,4 @@
-"""The card of a shared agent: its task, how it was trained, its returns with their spread, and how it is played."""
+"""The card of a shared agent: its task, its training, its returns with their spread, and how to play it."""
 
 from agent.common.kinds import PlainData
 
@@ -42,12 +42,12 @@ def card(
     """The card in Markdown.
 
     Args:
-        description: what the agent's file says of itself.
+        description: the description in the agent's file.
         evaluation: as evaluate.py writes it.
-        name: what `load_agent` and `checkpoint=` take.
+        name: the agent's name for `load_agent` and `checkpoint=`.
         file: the name of the file that holds the evaluation.
         filmed: whether its task can be recorded.
-        train: the command that trained the agent, where it is known.
+        train: the command that trained the agent, if it is known.
     """
     low, high = evaluation["return_ci95"]
     play = f"python evaluate.py checkpoint={name}{' video=true' if filmed else ''}"

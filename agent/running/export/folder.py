@@ -1,4 +1,4 @@
-"""The folder of an exported agent: agent.onnx, and a README that says how to play with it."""
+"""The folder of an exported agent: agent.onnx, and a README with a program that plays it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ from envs.make import Task
 from envs.masks import source_of
 
 ONNX, README = "agent.onnx", "README.md"
-#: Draws of ε from the base distributions, of mean 0 and variance 1, in NumPy.
+#: NumPy code that draws ε from the base distributions, with mean 0 and variance 1.
 DRAWS = {
     "normal": "rng.normal(0, 1, (1, {size}))",
     "uniform": "rng.uniform(-(3**0.5), 3**0.5, (1, {size}))",
     "laplace": "rng.laplace(0, 0.5**0.5, (1, {size}))",
     "logistic": "rng.logistic(0, 3**0.5 / np.pi, (1, {size}))",
 }
-#: Packages whose environments are Gymnasium's own, or are made by this project.
+#: Packages whose environments are Gymnasium's own, or that this project makes.
 KNOWN_PACKAGES = {"gymnasium", "envs", "ale_py", "shimmy", "__main__"}
 #: Packages that do not register their environments when they are imported.
 REGISTERING = {"minatar": "import minatar.gym\n\nminatar.gym.register_envs()\n"}
@@ -64,7 +64,7 @@ print(episode_return)"""
 
 
 def folder_for(file: Path) -> Path:
-    """Where the export of an agent's file goes: `onnx` beside it; a file with a name of its own has its own folder."""
+    """The folder for the export of an agent's file: `onnx` beside it, or `<name>_onnx` for a file with another name."""
     return file.with_name("onnx" if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_onnx")
 
 
@@ -73,14 +73,14 @@ def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Pat
 
     Args:
         player: the agent.
-        folder: is made where it is missing.
-        noise: whether the file takes one draw of noise for each observation; without it the mean network acts.
+        folder: created if it is missing.
+        noise: whether the file takes one draw of noise for each observation; otherwise the mean network acts.
 
     Returns:
         The two files.
 
     Raises:
-        UserError: where the agent cannot be exported, or the disk refuses.
+        UserError: if the agent cannot be exported, or the disk refuses.
     """
     inputs = write_onnx(player, folder / ONNX, noise)
     atomic_write_text(folder / README, readme(player, inputs, noise))
@@ -88,7 +88,7 @@ def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Pat
 
 
 def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
-    """What the file takes and gives, and a program that plays one episode."""
+    """A README with the inputs and outputs of the file, and a program that plays one episode."""
     task, size = player.task, player.noise.size
     rows = [f"| `{item.name}` | {item.dtype} | {_shape(item.shape)} |" for item in inputs]
     rows += [f"| `noise` | float32 | {_shape((size,))} |"] if noise else []
@@ -134,7 +134,7 @@ def _program(player: Player, inputs: Sequence[Input], noise: bool) -> str:
 
 
 def _of_package(task: Task) -> tuple[str, str] | None:
-    """As `_environment`, for a task that another package makes and this project puts nothing around; else None."""
+    """As `_environment`, for a task of another package that this project does not wrap; otherwise None."""
     entry = gym.spec(task.id).entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "__main__")
     package = module.partition(".")[0]
@@ -147,7 +147,7 @@ def _of_package(task: Task) -> tuple[str, str] | None:
 
 
 def _environment(task: Task) -> tuple[str, str]:
-    """What to import, and the expression that makes the environment."""
+    """The imports, and the expression that makes the environment."""
     if not _is_plain(task):
         description = task.wrapping.description()
         wrapping = f"wrapping_of({description.get('observation', [])!r}, {description.get('wrappers', [])!r})"
@@ -160,13 +160,13 @@ def _environment(task: Task) -> tuple[str, str]:
 
 
 def _is_plain(task: Task) -> bool:
-    """Whether Gymnasium alone makes the environment, as it is."""
+    """Whether Gymnasium alone makes the environment, without wrappers."""
     entry = gym.spec(task.id).entry_point
     is_bare = not task.wrapping.description() and not _has_observed_mask(task)
     return is_bare and isinstance(entry, str) and entry.startswith("gymnasium.envs.")
 
 
 def _has_observed_mask(task: Task) -> bool:
-    """Whether its environment gives observations beside masks, which it observed among them."""
+    """Whether its masks are a part of the environment's own observations."""
     source = source_of(task.action_mask)
     return source is not None and source[0] == "observation"

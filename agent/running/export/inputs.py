@@ -1,6 +1,6 @@
-"""The inputs of an exported agent: an environment's own observations, part by part, made into what its network takes.
+"""The inputs of an exported agent: the parts of its observations, and modules that prepare them for its network.
 
-`envs.observations` does the same in NumPy; tests compare the two.
+`envs.observations` prepares observations in NumPy; tests compare the two.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ class Input:
     """One input of the file.
 
     Attributes:
-        name: in the file.
+        name: the input's name in the file.
         source: the Python expression that finds its values in `observation` and `info`.
-        space: of its values; the input has another dimension before, for a batch.
+        space: the space of one value; the input has a batch dimension before it.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Input:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the input: that of the space, int64 for whole numbers of Python's."""
+        """The dtype of the input: the dtype of the space."""
         dtype: np.dtype = np.dtype(self.space.dtype)
         return dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one value."""
+        """The shape of one value."""
         return tuple(self.space.shape or ())
 
 
@@ -51,10 +51,10 @@ def inputs_of(task: Task) -> list[Input]:
     """The inputs for the observations of a task, in the order of its leaves; a mask of actions comes last.
 
     Raises:
-        UserError: where a part is a text, which ONNX's models of this kind do not take.
+        UserError: if a part is a text, which the ONNX file cannot take.
     """
     space, source = task.observe.space, source_of(task.action_mask)
-    pairs = source is not None and source[0] == "observation"  # as the environment gives them with its mask taken out
+    pairs = source is not None and source[0] == "observation"  # the environment's observations, without the mask
     inputs = list(
         _inputs_below(task.observe.unmasked.space, "observation", "observation[0]" if pairs else "observation")
     )
@@ -78,7 +78,7 @@ def _inputs_below(space: Space, name: str, source: str) -> Iterator[Input]:
 
 
 class Observe(nn.Module):
-    """What an Observer does, for tensors: leaves of observations [B, *shape] → vectors [B, n] or images [B, *shape]."""
+    """An Observer for tensors: leaves of observations [B, *shape] → vectors [B, n] or images [B, *shape]."""
 
     shift: Tensor
     scale: Tensor
@@ -91,7 +91,7 @@ class Observe(nn.Module):
             self.register_buffer(name, torch.from_numpy(np.asarray(0.0 if value is None else value)), persistent=False)
 
     def forward(self, leaves: Sequence[Tensor]) -> Tensor:
-        """Floats or, of an image that is stored so, bytes or truth values."""
+        """Maps leaves to floats; images that are stored as bytes or booleans stay so."""
         x = self._image(leaves[0]) if self.spec.is_image else self._vector(leaves)
         if self.moved:
             return ((x.double() - self.shift) * self.scale).float()
@@ -108,7 +108,7 @@ class Observe(nn.Module):
 
 
 def _flat(space: object, x: Tensor) -> Tensor:
-    """A leaf [B, *shape] as [B, n], by Gymnasium's flattening: whole numbers of a finite set are one-hot."""
+    """A leaf [B, *shape] as [B, n], flattened as Gymnasium does it: integers in a finite set become one-hot."""
     if isinstance(space, spaces.Discrete):
         return _one_hot(x, int(space.n), int(space.start))
     x = x.flatten(1)
@@ -123,7 +123,7 @@ def _one_hot(x: Tensor, n: int, start: int) -> Tensor:
 
 
 class ObserveParts(nn.Module):
-    """What a PartsObserver does, without the rows of bytes: leaves → the parts that a PartsEncoder takes."""
+    """A PartsObserver for tensors, without rows of bytes: leaves → the parts that a PartsEncoder takes."""
 
     def __init__(self, observe: PartsObserver) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class ObserveParts(nn.Module):
 
 
 class ObserveMasked(nn.Module):
-    """What a MaskedObserver does, without the rows of bytes: leaves, of which the last is a mask → Masked."""
+    """A MaskedObserver for tensors, without rows of bytes: leaves, of which the last is a mask → Masked."""
 
     def __init__(self, observe: MaskedObserver) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ def work(study: Study, jobs: int, program: Path, overrides: Sequence[str], repor
         0, or 128 + the number of the signal that stopped it; the trials under way then go on with the study.
 
     Raises:
-        UserError: where the first trials have all failed.
+        UserError: if the first trials have all failed.
     """
     stop = Stop()
     with stop.handling_signals():

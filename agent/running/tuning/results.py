@@ -31,7 +31,7 @@ def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
     """Writes trials.csv and trials.json; their paths.
 
     Raises:
-        UserError: where the disk refuses.
+        UserError: if the disk refuses.
     """
     table, as_json = folder / "trials.csv", folder / "trials.json"
     names = list(dict.fromkeys(name for result in results for name in result.settings))
@@ -56,7 +56,7 @@ def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
     and those that do not belong to the algorithm or the task.
 
     Raises:
-        UserError: where the disk refuses.
+        UserError: if the disk refuses.
     """
     path = folder / CONF / GROUP / f"{BEST}.yaml"
     lines = [

@@ -28,7 +28,7 @@ class Domain:
     """The values that an option may take.
 
     Attributes:
-        name: of the option, such as agent.lr.
+        name: the name of the option, such as agent.lr.
         choices: as JSON; empty for a range of numbers.
         low: the least number of a range.
         high: its greatest.
@@ -69,7 +69,7 @@ def read_space(path: Path) -> PlainData:
     """The mapping in a space file.
 
     Raises:
-        UserError: where it cannot be read, or holds no mapping.
+        UserError: if it cannot be read, or holds no mapping.
     """
     try:
         space = yaml.safe_load(read_plain(path, MAX_BYTES))
@@ -138,7 +138,7 @@ def _number(name: str, key: str, value: object) -> int | float:
     """A number of a space file, where YAML takes 1e-4, without a point, for a word.
 
     Raises:
-        UserError: where it is none.
+        UserError: if it is none.
     """
     if isinstance(value, str):
         with suppress(ValueError):

@@ -29,7 +29,7 @@ class Result:
     """A trial, as the study knows it.
 
     Attributes:
-        number: of the trial, from 0.
+        number: the number of the trial, from 0.
         state: complete | pruned | failed | running.
         score: mean over the seeds; of a pruned trial the last that it had.
         settings: the options that it tried.
@@ -94,11 +94,11 @@ class Study:
     """A study in a folder.
 
     Args:
-        folder: of the study; its journal is made where there is none.
-        config: of the study.
+        folder: the folder of the study; its journal is made where there is none.
+        config: the config of the study.
 
     Raises:
-        UserError: where Optuna is not installed, or the journal is damaged.
+        UserError: if Optuna is not installed, or the journal is damaged.
     """
 
     def __init__(self, folder: Path, config: StudyConfig) -> None:

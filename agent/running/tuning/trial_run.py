@@ -32,9 +32,9 @@ class TrialRun:
     Ctrl-C is ignored; the run saves itself then.
 
     Args:
-        trial: of the study.
-        folder: of the trial.
-        config: of the study.
+        trial: the trial of the study.
+        folder: the folder of the trial.
+        config: the config of the study.
         program: the file of train.py.
         overrides: options of train.py that are not of the study: those of its imports.
     """
