@@ -220,7 +220,7 @@ class DQN:
             "quantiles_generator": state_of(self._quantiles_generator),
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Goes on from `state`, which may come from another device.
 
         Raises:

@@ -57,7 +57,7 @@ class ActingNoise:
         """The state that a checkpoint holds."""
         return {"held": self.held, "since": self._drawn_at, "stream": self._stream.state()}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restores `state`, which may come from another device."""
         self.held = None if state["held"] is None else self._place.put(state["held"])
         self._drawn_at = state["since"]

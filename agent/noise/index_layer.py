@@ -41,8 +41,8 @@ class IndexLinear(Linear):
     """y = μx + b_μ + Σ_k ξ_k·(σ_k x + b_k), k = 1 … d. The caller passes ξ.
 
     μ ~ U[±1/√p] as in any linear layer, and σ_k ~ U[±σ0/√p]. The directions must differ at the start, because equal
-    directions would stay equal. The state_dict holds μ as `weight` and `bias`, σ as `sigma_weight` [d·q, p] and `sigma_bias`
-    [d·q].
+    directions would stay equal. The state_dict holds μ as `weight` and `bias`, and σ as `sigma_weight` [d·q, p] and
+    `sigma_bias` [d·q].
 
     Args:
         in_features: p.

@@ -120,7 +120,7 @@ class NoisyLinear(Linear):
         *,
         generator: torch.Generator | None = None,
     ) -> LayerNoise:
-        """Draws noise for this layer, on its device: one draw for each of `rows` rows. The whole batch can share one."""
+        """Draws noise for this layer, on its device: one draw for each of `rows` rows, or one that the batch shares."""
         model = NoiseModel(sum(self.noise_sizes), self.factorised, distribution)
         flat = model.draw(rows, generator=generator, device=self.weight.device)
         assert flat is not None
@@ -174,7 +174,7 @@ class NoisyLinear(Linear):
         return y + (shift.view(-1, *(1,) * (x.dim() - 2), self.out_features) if x.dim() > 1 else shift[0])
 
     def mean_sigma(self) -> Tensor:
-        """Mean |σ_w|·√p, a scalar without gradient: the paper's Σ̄ (§4). It can be compared with σ0 and between layers."""
+        """Mean |σ_w|·√p, a scalar without gradient: the paper's Σ̄ (§4), on one scale for all layers and for σ0."""
         return self.sigma_weight.detach().abs().mean() * sqrt(self.in_features)
 
     def extra_repr(self) -> str:

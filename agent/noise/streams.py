@@ -30,7 +30,7 @@ class DeviceNoise:
         """The position of the stream, for a checkpoint."""
         return {"kind": self._device.type, "generator": self._generator.get_state()}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restores `state`. A state from another kind of device is ignored: the stream starts anew from its seed."""
         if state["kind"] == self._device.type:
             self._generator.set_state(state["generator"])
@@ -69,7 +69,7 @@ class TableNoise:
     def _draw_block(self, count: int) -> None:
         self._before = self._bits.state
         picks = self._bits.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four to a 64-bit word
-        self._block, self._used = self._table.take(picks, mode="wrap"), 0  # no pick is out of range; this mode is the fastest
+        self._block, self._used = self._table.take(picks, mode="wrap"), 0  # the fastest mode; no pick is out of range
 
     def generators(self) -> list[torch.Generator]:
         """An empty list: this stream does not use torch's generators."""
@@ -79,7 +79,7 @@ class TableNoise:
         """The position of the stream, for a checkpoint."""
         return {"kind": "table", "bits": self._before, "block": len(self._block), "taken": self._used}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restores `state`. A state from an accelerator is ignored: the stream starts anew from its seed."""
         if state["kind"] == "table":
             self._bits.state = state["bits"]

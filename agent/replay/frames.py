@@ -59,7 +59,7 @@ class Frames:
         """Everything that a checkpoint has to hold."""
         return {"observations": self.observations, "ages": self.ages, "newest_ages": self._newest}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Goes on from `state`.
 
         Raises:

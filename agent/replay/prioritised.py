@@ -139,7 +139,7 @@ class PrioritisedReplay(Replay):
         """Everything that a checkpoint has to hold: the sums are made of the priorities again."""
         return {**super().state(), "priorities": self._tree.leaves, "largest_priority": self._largest}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Goes on from `state`, which may come from another device.
 
         Raises:

@@ -235,7 +235,7 @@ class Replay:
             "previous_stop": self._previous_stop,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Goes on from `state`.
 
         Raises:

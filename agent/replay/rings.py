@@ -92,7 +92,7 @@ class Rings(Generic[R]):
         """Everything that a checkpoint has to hold."""
         return {"rings": [ring.state() for ring in self.rings]}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Goes on from `state`; each ring's streams end where its actor begins anew.
 
         Raises:
