@@ -15,7 +15,8 @@ import torch
 
 from agent.learning.loss import Levels, match_noise
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.replay.ring import Batch, Replay, required_bytes
+from agent.replay.memory import required_bytes
+from agent.replay.ring import Batch, Replay
 
 GAMMA = 0.5
 Row = tuple[tuple[float, ...], int, float, float, tuple[float, ...]]  # s, a, R, discount, s'

@@ -1,11 +1,12 @@
 """The noise for acting: a new draw at every step, or one draw that is held for longer."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from agent.common.arrays import Array, Place, choose
+from agent.common.state import State
 from agent.noise.distributions import NoiseModel
 from agent.noise.streams import noise_stream
 

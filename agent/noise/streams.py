@@ -1,12 +1,12 @@
 """Streams of draws: an accelerator uses its own generator, and the CPU uses a table of quantiles."""
 
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from agent.common.state import State
 from agent.noise.distributions import NoiseModel, quantile, signed_sqrt
 
 

@@ -1,8 +1,8 @@
-"""Sum trees: numbers of which one is drawn in proportion to its size. In NumPy, and the same in torch for a device.
+"""Sum trees, which draw a leaf with a probability proportional to its value: one in NumPy, one in torch for a device.
 
-A node of level k + 1 is the sum of FAN nodes of level k, computed anew from them whenever one changes: nothing drifts,
-and the tree is a function of its leaves. Wide nodes make it shallow: a million leaves are five levels, each of which
-costs a few calls whatever the number of draws.
+A node of level k + 1 is the sum of FAN nodes of level k. It is computed again whenever one of them changes, so that no
+rounding error accumulates and the tree is a function of its leaves. Wide nodes make the tree shallow: a million leaves
+need five levels, and each level costs a few calls, however many leaves are drawn.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ FAN = 16
 
 
 def level_sizes(size: int) -> list[int]:
-    """Nodes on each level, leaves first, whole families all; the last level is one family, of which there is no sum."""
+    """The number of nodes on each level, leaves first, in whole families of FAN. The last level is one family."""
     sizes = [-(-size // FAN) * FAN]
     while sizes[-1] > FAN:
         sizes.append(-(-(sizes[-1] // FAN) // FAN) * FAN)
@@ -21,7 +21,7 @@ def level_sizes(size: int) -> list[int]:
 
 
 class SumTree:
-    """On the CPU. `leaves` [size] is float64, at least 0, and changed by the methods alone."""
+    """A sum tree on the CPU. `leaves` [size] is float64, at least 0; only the methods change it."""
 
     def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
         self._levels = [np.zeros(nodes) for nodes in level_sizes(size)]
@@ -41,7 +41,7 @@ class SumTree:
             np.add.reduce(families[begin:end], axis=1, out=parents[begin:end])
 
     def put(self, index: np.ndarray, values: np.ndarray) -> None:
-        """Sets the leaves index [n] to values [n]; the greatest wins where one is named several times."""
+        """Sets the leaves index [n] to values [n]; of several values for one leaf the largest is stored."""
         self.leaves[index] = 0.0
         np.maximum.at(self.leaves, index, values)
         for families, parents in zip(self._families, self._levels[1:], strict=False):
@@ -49,19 +49,19 @@ class SumTree:
             parents[index] = np.add.reduce(families.take(index, axis=0), axis=1)
 
     def rebuild(self) -> None:
-        """Computes all sums anew, after the leaves have been written from outside."""
+        """Computes all sums again, after a caller has written the leaves."""
         for families, parents in zip(self._families, self._levels[1:], strict=False):
             parents[: len(families)] = np.add.reduce(families, axis=1)
 
     def find(self, share: np.ndarray) -> np.ndarray:
-        """The leaves [n] at which the running sum passes share [n] of the total, in [0, 1); none of them is 0."""
+        """The leaves [n] where the running sum exceeds share [n], in [0, 1), of the total; no such leaf is 0."""
         node, value = np.zeros(len(share), dtype=np.int64), share * self.total()
         running = np.zeros((len(share), FAN + 1))  # sums of the children before each, and of all
         begins = np.arange(len(share)) * (FAN + 1)
         for families in reversed(self._families):
             np.add.accumulate(families.take(node, axis=0), axis=1, out=running[:, 1:])
-            # A sum of sums is rounded: the remaining value may be at the family's end, or beyond. Just below it, the
-            # first child whose running sum passes it is one that adds something.
+            # A sum of sums is rounded: the remaining value may lie at the end of the family, or beyond it. Limited to
+            # just below the end, it always selects a child that is not 0.
             value = np.minimum(value, np.nextafter(running[:, FAN], 0.0))
             child = (running[:, 1:] > value[:, None]).argmax(axis=1)
             value -= running.take(begins + child)
@@ -70,7 +70,7 @@ class SumTree:
 
 
 class DeviceSumTree:
-    """The same on an accelerator, without ever waiting for it. `leaves` [size] is float64, at least 0."""
+    """A sum tree on an accelerator that never waits for it. `leaves` [size] is float64, at least 0."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self._levels = [torch.zeros(nodes, dtype=torch.float64, device=device) for nodes in level_sizes(size)]
@@ -90,26 +90,26 @@ class DeviceSumTree:
             parents[begin:end] = families[begin:end].sum(dim=1)
 
     def put(self, index: Tensor, values: Tensor) -> None:
-        """Sets the leaves index [n] to values [n]; the greatest wins where one is named several times."""
+        """Sets the leaves index [n] to values [n]; of several values for one leaf the largest is stored."""
         self.leaves.index_fill_(0, index, 0.0)
         self.leaves.scatter_reduce_(0, index, values, "amax")
         for families, parents in zip(self._families, self._levels[1:], strict=False):
             index = index // FAN
-            parents[index] = families[index].sum(dim=1)  # the same sum for the same index
+            parents[index] = families[index].sum(dim=1)  # equal indices get equal sums
 
     def rebuild(self) -> None:
-        """Computes all sums anew, after the leaves have been written from outside."""
+        """Computes all sums again, after a caller has written the leaves."""
         for families, parents in zip(self._families, self._levels[1:], strict=False):
             parents[: len(families)] = families.sum(dim=1)
 
     def find(self, share: Tensor) -> Tensor:
-        """The leaves [n] at which the running sum passes share [n] of the total, in [0, 1); none of them is 0."""
+        """The leaves [n] where the running sum exceeds share [n], in [0, 1), of the total; no such leaf is 0."""
         node = torch.zeros(len(share), dtype=torch.int64, device=share.device)
         value = share * self.total()
         for families in reversed(self._families):
             children = families[node]  # [n, FAN]
-            # Added up in parallel, running sums are rounded each in its own way and may even fall: only children that
-            # are not 0 stand for choice, and the value is brought below the greatest sum of theirs.
+            # A parallel cumsum rounds each sum differently, and the sums may even decrease. Only children that are not
+            # 0 may be chosen, and the value is limited to just below their largest sum.
             running = children.cumsum(dim=1).masked_fill_(children == 0.0, -1.0)
             value = torch.minimum(value, torch.nextafter(running.amax(dim=1), torch.zeros_like(value)))
             child = (running > value.unsqueeze(1)).to(torch.uint8).argmax(dim=1, keepdim=True)
