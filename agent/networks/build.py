@@ -37,8 +37,8 @@ class Budget:
         self._count += parameters
         if self._count > MOST_PARAMETERS:
             raise UserError(
-                f"the network would have {self._count:,} parameters or more, and at most {MOST_PARAMETERS:,} are "
-                "allowed: lower agent.network.hidden"
+                f"the network would have {self._count:,} parameters or more, and {MOST_PARAMETERS:,} are the most: "
+                "lower agent.network.hidden"
             )
 
     def counted(self, factory: LinearFactory, tensors: int) -> LinearFactory:
