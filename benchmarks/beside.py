@@ -4,8 +4,8 @@
     python benchmarks/beside.py ../before --only act,update
 
 Two processes on one processor take turns of a few milliseconds, and each row compares their fastest turns (the fifth
-percentile), so that other work on the machine disturbs little. Repeats agree within 1.5 %. The allocator keeps all memory:
-with its own thresholds, an update that takes some hundred kilobytes has one of two speeds, by chance.
+percentile), so that other work on the machine disturbs little. Repeats agree within 1.5 %. The allocator keeps all
+memory: with its own thresholds, an update that takes some hundred kilobytes has one of two speeds, by chance.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Sum trees, which draw a leaf with a probability proportional to its value: one in NumPy, one in torch for a device.
 
 A node of level k + 1 is the sum of FAN nodes of level k. It is computed again whenever one of them changes, so that no
-rounding error accumulates and the tree is a function of its leaves. Wide nodes make the tree shallow: a million leaves
-need five levels, and each level costs a few calls, however many leaves are drawn.
+rounding error accumulates and the tree is a function of its leaves. Wide nodes make the tree shallow, since each level
+costs a few calls, however many leaves are drawn. On a CPU the last level has at most TOP nodes, and bisection searches
+its running sum: a million leaves need three levels there, and five on a device.
 """
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 FAN = 16
+#: With more nodes on the last level, its running sum would take longer than another level.
+TOP = 8192
 
 
-def level_sizes(size: int) -> list[int]:
-    """The number of nodes on each level, leaves first, in whole families of FAN. The last level is one family."""
+def level_sizes(size: int, top: int = FAN) -> list[int]:
+    """The number of nodes on each level, leaves first, in whole families; the last level has at most `top` nodes."""
     sizes = [-(-size // FAN) * FAN]
-    while sizes[-1] > FAN:
+    while sizes[-1] > top:
         sizes.append(-(-(sizes[-1] // FAN) // FAN) * FAN)
     return sizes
 
@@ -23,9 +26,10 @@ def level_sizes(size: int) -> list[int]:
 class SumTree:
     """A sum tree on the CPU. `leaves` [size] is float64, at least 0; only the methods change it."""
 
-    def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
-        self._levels = [np.zeros(nodes) for nodes in level_sizes(size)]
-        self._families = [level.reshape(-1, FAN) for level in self._levels]
+    def __init__(self, size: int, device: torch.device | str = "cpu", *, top: int = TOP) -> None:
+        self._levels = [np.zeros(nodes) for nodes in level_sizes(size, top)]
+        self._families = [level.reshape(-1, FAN) for level in self._levels[:-1]]
+        self._running = np.zeros(len(self._levels[-1]) + 1)  # the running sum of the last level, from 0
         self.leaves = self._levels[0][:size]
 
     def total(self) -> float:
@@ -36,7 +40,7 @@ class SumTree:
         """Sets the leaves [begin, begin + n) to values [n]."""
         end = begin + len(values)
         self.leaves[begin:end] = values
-        for families, parents in zip(self._families, self._levels[1:], strict=False):
+        for families, parents in zip(self._families, self._levels[1:], strict=True):
             begin, end = begin // FAN, (end - 1) // FAN + 1
             np.add.reduce(families[begin:end], axis=1, out=parents[begin:end])
 
@@ -44,19 +48,22 @@ class SumTree:
         """Sets the leaves index [n] to values [n]; of several values for one leaf the largest is stored."""
         self.leaves[index] = 0.0
         np.maximum.at(self.leaves, index, values)
-        for families, parents in zip(self._families, self._levels[1:], strict=False):
+        for families, parents in zip(self._families, self._levels[1:], strict=True):
             index = index // FAN
             parents[index] = np.add.reduce(families.take(index, axis=0), axis=1)
 
     def rebuild(self) -> None:
         """Computes all sums again, after a caller has written the leaves."""
-        for families, parents in zip(self._families, self._levels[1:], strict=False):
+        for families, parents in zip(self._families, self._levels[1:], strict=True):
             parents[: len(families)] = np.add.reduce(families, axis=1)
 
     def find(self, share: np.ndarray) -> np.ndarray:
         """The leaves [n] where the running sum exceeds share [n], in [0, 1), of the total; no such leaf is 0."""
-        node, value = np.zeros(len(share), dtype=np.int64), share * self.total()
-        running = np.zeros((len(share), FAN + 1))  # sums of the children before each, and of all
+        np.add.accumulate(self._levels[-1], out=self._running[1:])
+        value = share * self._running[-1]  # below the total, since share is below 1, even after rounding
+        node = self._running[1:].searchsorted(value, side="right")
+        value -= self._running.take(node)
+        running = np.zeros((len(share), FAN + 1))  # the running sum in each family, from 0
         begins = np.arange(len(share)) * (FAN + 1)
         for families in reversed(self._families):
             np.add.accumulate(families.take(node, axis=0), axis=1, out=running[:, 1:])
