@@ -61,7 +61,7 @@ class SumTree:
         """The leaves [n] where the running sum exceeds share [n], in [0, 1), of the total; no such leaf is 0."""
         np.add.accumulate(self._levels[-1], out=self._running[1:])
         value = share * self._running[-1]  # below the total, since share is below 1, even after rounding
-        node = self._running[1:].searchsorted(value, side="right")
+        node: np.ndarray = self._running[1:].searchsorted(value, side="right")
         value -= self._running.take(node)
         running = np.zeros((len(share), FAN + 1))  # the running sum in each family, from 0
         begins = np.arange(len(share)) * (FAN + 1)
