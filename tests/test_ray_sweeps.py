@@ -25,12 +25,19 @@ from agent.running.distributed.keeper import marked
 from hydra_plugins.noisy_dqn_ray import RayLauncherConfig
 from tests.helpers import ROOT, Process, Programs
 from tests.test_cluster import keeper_of
-from tests.test_sweeps import LONG, SHORT, SMALL, agents, assert_equal, assert_saved, processes_in, steps_of
+from tests.test_sweeps import (
+    LONG,
+    SAVED,
+    SMALL,
+    agents,
+    assert_equal,
+    assert_saved,
+    processes_in,
+    steps_of,
+)
 
 RAY = "hydra/launcher=ray"
 STORE = {"object_store_memory": 80 * 2**20}
-#: Saved again and again, and long enough to be disturbed.
-SAVED = (*SHORT, "steps=5000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=500", "seed=5")
 
 
 def test_jobs_on_ray_are_the_runs_of_a_serial_sweep(programs: Programs, tmp_path: Path) -> None:
