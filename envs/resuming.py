@@ -7,8 +7,8 @@ their whole state are saved as they are. No other class can be saved: it begins 
 import gymnasium as gym
 import numpy as np
 
-from agent.common.kinds import State
 from agent.common.seeds import environment_seeds
+from agent.common.state import State
 from envs.episodes import RepeatableEnvs, Stretch, action_code
 from envs.kinds import Envs
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from agent.common.errors import UserError, words_of
 from agent.common.files import make_folder, new_file
 from agent.common.interrupt import Interrupt, Stopped
-from agent.common.kinds import State
+from agent.common.state import State
 from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork
 from agent.records.tracking import Tracker

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from agent.common.kinds import State
+from agent.common.state import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import astuple, replace
 
 from agent.common.errors import UserError, words_of
-from agent.common.kinds import PlainData, State
+from agent.common.kinds import PlainData
 from agent.common.schedule import Every
 from agent.common.seeding import environment_seeds
+from agent.common.state import State
 from agent.config.run import EvalConfig, TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agent.common.interrupt import Interrupt
-from agent.common.kinds import State
+from agent.common.state import State
 from agent.learning.dqn import DQN
 from agent.running.evaluator import Evaluator
 from agent.running.keeping import Results

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from agent.common.kinds import State
+from agent.common.state import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker

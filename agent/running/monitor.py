@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
-from agent.common.kinds import State
 from agent.common.seeding import restore, torch_generator
+from agent.common.state import State
 from agent.learning.dqn import DQN, UpdateMetrics
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyReplay

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.common.files import atomic_write_text, read_plain
-from agent.common.kinds import State
+from agent.common.state import State
 from agent.config.run import TrainConfig
 
 NOTE = "evaluation.json"

@@ -4,7 +4,7 @@ import numpy as np
 
 from agent.common.arrays import as_array
 from agent.common.errors import UserError, words_of
-from agent.common.kinds import State
+from agent.common.state import State
 from agent.records.schema import check_like
 from agent.replay.n_step import ACTION, STOP, TERMINATED
 from agent.running.trainer import Trainer
@@ -40,7 +40,7 @@ def check_state(trainer: Trainer, state: State) -> None:
     Raises:
         ValueError: naming the first difference.
     """
-    expected = trainer.state(episodes=False)
+    expected = dict(trainer.state(episodes=False))
     added = ADDED_MONITOR_KEYS - state["monitor"].keys()
     expected["monitor"] = {name: value for name, value in expected["monitor"].items() if name not in added}
     for name in ("agent", "replay", "collector", "monitor"):

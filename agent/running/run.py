@@ -7,8 +7,8 @@ from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
-from agent.common.kinds import State
 from agent.common.notices import tell_through
+from agent.common.state import State
 from agent.compute.plan import Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from agent.common.kinds import State
+from agent.common.state import State
 
 
 class Snapshot:

@@ -10,9 +10,9 @@ import numpy as np
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt, Stopped
-from agent.common.kinds import State
 from agent.common.schedule import Every
 from agent.common.seeding import restore, state_of
+from agent.common.state import State
 from agent.compute.plan import TORCH, Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig

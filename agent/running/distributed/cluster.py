@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,15 +30,18 @@ QUIET = {
 #: Makes Ray listen on the loopback interface alone. Otherwise, on Linux, it takes the machine's address and listens on
 #: all interfaces, whatever address is given. The variable is for systems without clusters; Ray reads it on import.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+#: The option that requests Ray, for each option that names its address.
+REQUESTED_BY = {"collect.address": "collect=ray", "hydra.launcher.address": "hydra/launcher=ray"}
 #: Seconds that the reaper may take to clean up.
 CLEANUP_SECONDS = 12.0
 
 
-def import_ray(local: bool = False) -> ModuleType:
+def import_ray(local: bool = False, option: str = "collect=ray") -> ModuleType:
     """The package ray.
 
     Args:
         local: whether Ray is to be started on this machine, reachable from nowhere else.
+        option: the option that needs it.
 
     Raises:
         UserError: if it is not installed; the message names the extra.
@@ -45,7 +50,7 @@ def import_ray(local: bool = False) -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise UserError("collect=ray needs the extra cluster: pip install -e '.[cluster]'") from error
+        raise UserError(f"{option} needs the extra cluster: pip install -e '.[cluster]'") from error
     return ray
 
 
@@ -56,28 +61,33 @@ class Cluster:
         address: the address of the cluster; None starts Ray on this machine, reachable from this machine alone.
         cpus: the number of CPUs that a local Ray may use.
         store: bytes of a local Ray's object store.
+        gpus: the number of GPUs that a local Ray may use; None: all of this machine.
+        option: the option that names the address.
 
     Raises:
         UserError: if Ray does not start, or there is no such cluster.
     """
 
-    def __init__(self, address: str | None, cpus: int, store: int) -> None:
-        self.ray, self._external = import_ray(local=address is None), False
+    def __init__(
+        self, address: str | None, cpus: int, store: int, gpus: int | None = 0, option: str = "collect.address"
+    ) -> None:
+        self.ray, self._external = import_ray(address is None, REQUESTED_BY[option]), False
         self._reaper: subprocess.Popen[bytes] | None = None
         if self.ray.is_initialized():  # the calling program connected, and will shut it down
             self._external = True
             return
         try:
             if address is None:
-                self._start(cpus, max(store, MIN_STORE_BYTES))
+                self._start(cpus, gpus, max(store, MIN_STORE_BYTES))
             else:
-                self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                with _signals_kept():
+                    self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             self.close()
-            where = "here" if address is None else f"at collect.address={address}"
+            where = "here" if address is None else f"at {option}={address}"
             raise UserError(f"Ray did not start {where}: {words_of(error)}") from error
 
-    def _start(self, cpus: int, store: int) -> None:
+    def _start(self, cpus: int, gpus: int | None, store: int) -> None:
         # The folder holds sockets, whose paths may have 107 bytes at most.
         folder = tempfile.mkdtemp(prefix="noisy-dqn-", dir="/tmp" if Path("/tmp").is_dir() else None)
         mark = uuid.uuid4().hex
@@ -88,10 +98,11 @@ class Cluster:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # so that Ctrl-C does not reach it
         )
-        with _environment({reaper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}):
+        variables = {reaper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with _signals_kept(), _environment(variables):
             self.ray.init(
                 num_cpus=cpus,
-                num_gpus=0,
+                num_gpus=gpus,
                 object_store_memory=store,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -99,6 +110,10 @@ class Cluster:
                 _temp_dir=folder,
                 _node_ip_address="127.0.0.1",
             )
+
+    def largest(self, kind: str) -> float:
+        """How much of a kind of resource, such as CPU, the machine has that has most of it."""
+        return max((node["Resources"].get(kind, 0.0) for node in self.ray.nodes() if node["Alive"]), default=0.0)
 
     def close(self) -> None:
         """Disconnects; a Ray that was started here is stopped, and its files are removed."""
@@ -112,6 +127,20 @@ class Cluster:
             with suppress(subprocess.TimeoutExpired):
                 self._reaper.wait(CLEANUP_SECONDS)
             self._reaper = None
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps the handlers of signals, in whose place Ray sets one of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from agent.common.interrupt import stopping
-from agent.common.kinds import State
+from agent.common.state import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.encoder_registry import own_encoders

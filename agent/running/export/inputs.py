@@ -3,8 +3,8 @@
 `envs.observations` prepares observations in NumPy; tests compare the two.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from agent.networks.masking import Masked
 from envs.kinds import Space
 from envs.leaves import leaves_of
 from envs.make import Task
-from envs.masks import MaskedObserver, source_of
+from envs.masks import OFF, MaskedObserver, source_of
 from envs.observations import Observer
 from envs.observed_parts import PartsObserver
+from envs.parts import named_parts
+from envs.wrapping import BARE
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,20 @@ class Input:
 def inputs_of(task: Task) -> list[Input]:
     """The inputs for the observations of a task, in the order of its leaves; a mask of actions comes last.
 
+    Where a task has wrappers, the sources are of the wrapped environment, and `masks["now"]` is a mask that was a part
+    of the observation; otherwise they are of the environment of its id.
+
     Raises:
         UserError: if a part is a text, which the ONNX file cannot take.
     """
     space, source = task.observe.space, source_of(task.action_mask)
-    pairs = source is not None and source[0] == "observation"  # the environment's observations, without the mask
-    inputs = list(
-        _inputs_below(task.observe.unmasked.space, "observation", "observation[0]" if pairs else "observation")
-    )
+    kept = None if task.wrapping.wraps else kept_parts(task)
+    inputs = list(_observed(task.observe.unmasked.space, kept))
     if source is not None:
         assert isinstance(space, spaces.Tuple)
-        inputs.append(Input("action_mask", "observation[1]" if pairs else f"info[{source[1]!r}]", space.spaces[1]))
+        place, key = source
+        place = 'masks["now"]' if place == "observation" and task.wrapping.wraps else f"{place}[{literal(key)}]"
+        inputs.append(Input("action_mask", place, space.spaces[1]))
     if text_names := [item.name for item in inputs if isinstance(item.space, spaces.Text)]:
         raise UserError(
             f"{task.id} observes a text ({text_names[0]}), which to=onnx cannot take: leave it out in training"
@@ -68,13 +73,49 @@ def inputs_of(task: Task) -> list[Input]:
     return inputs
 
 
-def _inputs_below(space: Space, name: str, source: str) -> Iterator[Input]:
+def kept_parts(task: Task) -> list[str | int] | None:
+    """The keys of the kept parts of the environment's observations; None if the observations are used as a whole."""
+    if not task.wrapping.parts and not is_pair(task):
+        return None
+    env = replace(task, wrapping=BARE, action_mask=OFF).make()
+    space = env.observation_space
+    env.close()
+    mask = task.action_mask.partition(".")[2] if is_pair(task) else None
+    keys: Iterable[str | int]
+    keys = space.spaces if isinstance(space, spaces.Dict) else range(len(named_parts(space)))
+    return [key for key in keys if str(key) != mask and str(key) in (task.wrapping.parts or named_parts(space))]
+
+
+def is_pair(task: Task) -> bool:
+    """Whether masks of actions are a part of the environment's observations."""
+    source = source_of(task.action_mask)
+    return source is not None and source[0] == "observation"
+
+
+def _observed(space: Space, kept: Sequence[str | int] | None) -> Iterator[Input]:
+    """The inputs of an observation without its mask; `kept` are the keys of its parts in the environment's own."""
+    if kept is not None and len(kept) == 1:
+        yield from _named(space, "observation", f"observation[{literal(kept[0])}]")
+    elif kept is not None and isinstance(space, spaces.Tuple):
+        for number, (key, part) in enumerate(zip(kept, space.spaces, strict=True)):
+            yield from _named(part, f"observation.{number}", f"observation[{key}]")
+    else:
+        yield from _named(space, "observation", "observation")
+
+
+def _named(space: Space, name: str, source: str) -> Iterator[Input]:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in parts:
-            yield from _inputs_below(part, f"{name}.{key}", f"{source}[{key!r}]")
+            yield from _named(part, f"{name}.{key}", f"{source}[{literal(key)}]")
     else:
         yield Input(name, source, space)
+
+
+def literal(value: object) -> str:
+    """A value in Python, with double quotes where it holds none."""
+    text = repr(value)
+    return text if '"' in text else text.replace("'", '"')
 
 
 class Observe(nn.Module):

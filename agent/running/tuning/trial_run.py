@@ -126,8 +126,8 @@ class TrialRun:
         if latest is None:
             return False
         try:
-            step, state = load_checkpoint(latest)
-            state = with_evaluation(self._run, step, state)
+            step, saved = load_checkpoint(latest)
+            state = with_evaluation(self._run, step, saved)
             config = parse(TrainConfig, upgraded(state["config"]))
         except (UserError, ValueError, KeyError):
             return False  # the run itself says what is wrong
