@@ -66,9 +66,8 @@ def are_booleans(array: np.ndarray) -> bool:
 
 def life_lost(info: object) -> bool | None:
     """Whether an info reports a lost life; None if it reports nothing, or has another value under this name."""
-    lost = (
-        dict.get(info, "life_lost") if isinstance(info, dict) else None
-    )  # the author may have overridden the methods of a subclass
+    # dict.get, as a subclass may override the methods.
+    lost = dict.get(info, "life_lost") if isinstance(info, dict) else None
     try:
         return None if lost is None else as_bool("life_lost", lost)
     except RuleError:

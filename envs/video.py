@@ -20,10 +20,7 @@ DEFAULT_FPS, MAX_FPS = 30, 1_000
 GIF_MAX_FPS = 25  # more frames only make a GIF larger: viewers lengthen very short delays
 GIF_COLORS = 128
 MAX_BYTES = 512 << 20  # of a film, which is held in memory until it is written: 746 frames of 600 × 400 pixels
-MIN_SIDE, ENLARGED_SIDE = (
-    32,
-    160,
-)  # pixels: smaller images, such as MinAtar's 10 × 10, are enlarged to the second
+MIN_SIDE, ENLARGED_SIDE = 32, 160  # pixels: images below the first, such as MinAtar's, are enlarged to the second
 
 Frame = NDArray[np.uint8]
 
@@ -109,8 +106,8 @@ def as_frame(image: object) -> Frame:
         raise UserError(f"a frame must be a picture [height, width, 3] of uint8, not {description}")
     if max(frame.shape[:2]) >= MIN_SIDE:
         return frame
-    ends = ENLARGED_SIDE // max(frame.shape[:2])
-    return frame.repeat(ends, axis=0).repeat(ends, axis=1)
+    factor = ENLARGED_SIDE // max(frame.shape[:2])
+    return frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _has_ffmpeg() -> bool:

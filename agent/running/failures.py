@@ -1,4 +1,4 @@
-"""Failures from outside that end a run: an environment that raises, and a folder that somebody takes away."""
+"""External failures that end a run: an environment raises an error, or the run's folder disappears."""
 
 import traceback
 from pathlib import Path
@@ -7,16 +7,16 @@ from agent.common.errors import UserError, words_of
 from agent.records.checkpoint import latest_checkpoint
 from envs.failure import BrokenEnvironmentError
 
-#: This package and torch: an error that they raise is not the environment's.
+#: The folder of this package: an error that it raises is not the environment's.
 _AGENT_FOLDER = Path(__file__).resolve().parents[1]
 
 
 class EnvironmentFailedError(UserError):
-    """An environment raised an error in training, or broke a rule."""
+    """An environment raised an error or broke a rule during training."""
 
 
 def is_environments_own(error: BaseException) -> bool:
-    """Whether an error comes from an environment, or from envs/, which checks it; not from agent/ or torch."""
+    """Whether an error comes from an environment or from envs/, which checks it, rather than from agent/ or torch."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or isinstance(error, BrokenEnvironmentError):
         return True
@@ -25,9 +25,9 @@ def is_environments_own(error: BaseException) -> bool:
 
 
 def environment_failed(error: BaseException, name: str, step: int, saved: str) -> EnvironmentFailedError:
-    """One sentence for an error of an environment of this name, with the place in its own code.
+    """One sentence for an error of an environment with this name, with the place in the environment's own code.
 
-    A sentence of envs/ stays, with the author's lines below it.
+    A sentence from envs/ is kept, with the author's lines below it.
     """
     if isinstance(error, UserError):
         return EnvironmentFailedError(f"{error}; training stopped at step {step}: mend it; {saved}", error.detail)
@@ -37,20 +37,20 @@ def environment_failed(error: BaseException, name: str, step: int, saved: str) -
 
 
 def _is_foreign(filename: str) -> bool:
-    """Whether a file is neither of this project nor of Gymnasium, which only pass on what an environment raises."""
+    """Whether a file belongs neither to this project nor to Gymnasium, which only pass on an environment's errors."""
     path = Path(filename)
     in_project = any(path.is_relative_to(folder) for folder in (_AGENT_FOLDER, _AGENT_FOLDER.parent / "envs"))
     return not in_project and "gymnasium" not in path.parts and path.is_file()
 
 
 def not_finite(error: Exception, step: int, name: str, source: str | None, folder: "Folder") -> UserError:
-    """The sentence for numbers that are not finite.
+    """The error for numbers that are not finite.
 
     Args:
-        error: says which.
+        error: names the numbers.
         step: the step of the run.
         name: the name of the environment.
-        source: what it gave that is not finite, if anything.
+        source: the environment's values that are not finite, if any.
         folder: the folder of the run.
     """
     latest = latest_checkpoint(folder.path)
@@ -63,10 +63,10 @@ def not_finite(error: Exception, step: int, name: str, source: str | None, folde
 
 
 class Folder:
-    """A run's folder, which must stay the one that it was.
+    """A run's folder, which must not be moved or replaced during the run.
 
     Attributes:
-        path: absolute: an environment may change the current folder.
+        path: the absolute path, as an environment may change the current folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,15 +74,15 @@ class Folder:
         self._identity: tuple[int, int] | None = None
 
     def open(self) -> None:
-        """Makes it where it is not there, and remembers which one it is."""
+        """Creates the folder if it is missing, and remembers its identity."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._identity = self._current_identity()
 
     def check(self) -> None:
-        """Compares it with the one that was opened.
+        """Checks that the folder is still the one that was opened.
 
         Raises:
-            UserError: if it was deleted or moved, or replaced by another one.
+            UserError: if it was deleted, moved or replaced.
         """
         if self._identity is not None and self._current_identity() != self._identity:
             raise UserError(
@@ -94,7 +94,7 @@ class Folder:
         return str(self._as_named)
 
     def shown(self, inside: Path) -> Path:
-        """A path inside it as the person at the command line named it."""
+        """A path inside the folder, as the user named it on the command line."""
         return self._as_named / inside.relative_to(self.path)
 
     def _current_identity(self) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Episodes to look at: filmed, or played in a window."""
+"""Episodes that are filmed, or played in a window."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ from envs.video import Film
 
 
 def draw_into_memory() -> None:
-    """Has pygame draw into memory, where nobody says otherwise; it would ask for a screen."""
+    """Makes pygame draw into memory unless SDL_VIDEODRIVER is set; otherwise it would need a screen."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
@@ -33,20 +33,20 @@ def record_film(
     stop: Callable[[], bool] = never,
     env: Env | None = None,
 ) -> tuple[list[np.ndarray], Evaluation]:
-    """Plays the episodes of `seeds` one after the other; their first frames (uint8 [H, W, 3]) and all results.
+    """Plays the episodes of `seeds` one after the other; returns frames (uint8 [H, W, 3]) and all results.
 
-    No more frames are kept than a `Film` holds.
+    Only as many frames are kept as a `Film` holds.
 
     Args:
-        task: what is played.
-        network: the Q-network of the agent.
+        task: the task.
+        network: the agent's Q-network.
         seeds: one per episode.
-        noise: how to draw, or None for the mean network.
-        stop: asked before each step; True ends it without a result.
-        env: one that gives frames, which stays open; None: a fresh one.
+        noise: how to draw; None for the mean network.
+        stop: called before each step; True ends the film without a result.
+        env: an open environment that draws frames and stays open; None for a fresh one.
 
     Raises:
-        UserError: if the task cannot be drawn here, or draws no pictures.
+        UserError: if the task cannot be drawn on this machine, or draws no pictures.
         Stopped: `stop` returned True.
     """
     film = Film()
@@ -66,7 +66,7 @@ def record_film(
 
 
 def film_of(folder: Folder, step: int) -> Path:
-    """Where the film of a step lies in a run's folder, without its suffix."""
+    """The path of a step's film in a run's folder, without its suffix."""
     return folder.path / "videos" / f"step_{step:012d}"
 
 
@@ -81,7 +81,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
 
 
 class _Window(Wrapper):
-    """An environment that draws itself whenever it is reset or stepped, and may fail in it."""
+    """An environment that draws itself in a window at each reset and step, which may fail."""
 
     def __init__(self, env: Env, name: str) -> None:
         super().__init__(env)
@@ -100,7 +100,7 @@ class _Window(Wrapper):
 
 
 def _invisible_driver() -> str | None:
-    """The name of the driver by which pygame, if an environment opened its display, draws where nobody sees it."""
+    """The name of pygame's display driver, if an environment opened a display that nobody can see; otherwise None."""
     display = getattr(sys.modules.get("pygame"), "display", None)
     if display is None or not display.get_init():
         return None
@@ -110,7 +110,7 @@ def _invisible_driver() -> str | None:
 
 @contextmanager
 def _drawing_errors(problem: str, advice: str) -> Iterator[None]:
-    """Makes a sentence of whatever a library that draws raises: each has exceptions of its own."""
+    """Turns any exception of a drawing library into one sentence; each library has its own exceptions."""
     try:
         yield
     except Exception as error:

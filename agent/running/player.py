@@ -1,4 +1,4 @@
-"""Saved agents, rebuilt to play."""
+"""Rebuilds saved agents, so that they can play."""
 
 import math
 import os
@@ -22,35 +22,35 @@ from envs.masks import OFF, source_of
 from envs.observed_parts import ChannelOption
 from envs.wrapping import wrapping_of
 
-#: A description from a stranger may name no more: numbers of an observation, actions.
+#: Bounds on a description from a stranger: numbers in an observation, actions, parts.
 MAX_OBSERVATION, MAX_ACTIONS, MAX_PARTS = 1 << 26, 1 << 20, 256
 
 
 @dataclass(frozen=True)
 class Player:
-    """A saved agent, rebuilt: what it plays, its network, how its noise is drawn, and what its file says of it."""
+    """A rebuilt agent: its task, its network, the model of its noise, and the description in its file."""
 
     task: Task
     network: QNetwork
     noise: NoiseModel
     description: PlainData
-    path: Path  # as it was named
-    home: Path  # the same, absolute: an environment may change the current folder
+    path: Path  # as the user named it
+    home: Path  # the absolute path, as an environment may change the current folder
 
 
 def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
-    """Rebuilds the agent of an agent.safetensors; nothing in the file is executed, and nothing larger allocated.
+    """Rebuilds the agent in an agent.safetensors. Nothing in it is executed, and no memory beyond its size is used.
 
-    All that the file says of itself is compared before its environment, its network or its tensors are made.
+    The whole description is checked before its environment, its network or its tensors are made.
 
     Raises:
-        UserError: for a damaged or foreign file, one whose parts do not fit, or a task that is not installed here.
+        UserError: the file is damaged or foreign, its parts do not fit, or its task is not installed here.
     """
     working_folder, home = Path.cwd(), path.absolute()
     header = read_header(path)
     description = header.description
     config, time_limit = _agent_config(description, path), _time_limit(description, path)
-    with torch.device("meta"):  # shapes only: a lying description allocates nothing
+    with torch.device("meta"):  # shapes only, so that a false description allocates nothing
         meta_network = _network(config, _observation(description, path), description["actions"], path)
     check_shapes(header.shapes, {name: tuple(value.shape) for name, value in meta_network.state_dict().items()}, path)
     env, channels, action_mask = description["env"], _channels(description, path), _action_mask(description, path)
@@ -58,7 +58,7 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     task = load_saved_task(
         env["id"], {**env.get("kwargs", {}), **env.get("eval_kwargs", {})}, time_limit, channels, wrapping, action_mask
     )
-    os.chdir(working_folder)  # paths of other agents are read from it
+    os.chdir(working_folder)  # paths of other agents are relative to it
     if (description["observation"], description["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
     network = _network(config, task.observation, task.actions, path, torch.Generator())
@@ -69,7 +69,7 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
 def _network(
     config: AgentConfig, spec: ObservationSpec, actions: int, path: Path, generator: torch.Generator | None = None
 ) -> QNetwork:
-    """The network that a description names.
+    """The network in a description.
 
     Raises:
         UserError: if it cannot be built.
@@ -78,7 +78,7 @@ def _network(
         return build_network(config, spec, actions, generator)
     except UserError:
         raise
-    except Exception as error:  # numbers that no tensor holds, kernels larger than the image, and so on
+    except Exception as error:  # such as sizes that no tensor has, or kernels larger than the image
         raise UserError(
             f"{path} describes a network that cannot be built ({type(error).__name__}: {str(error)!r:.80})"
         ) from error
@@ -92,7 +92,7 @@ def _time_limit(description: PlainData, path: Path) -> int | None:
 
 
 def _observation(description: PlainData, path: Path) -> ObservationSpec:
-    """The observations that a description names, of a size that an environment may have."""
+    """The form of the observations in a description, whose size must be within bounds."""
     observation = description.get("observation")
     actions = description.get("actions")
     if not isinstance(observation, dict) or type(actions) is not int or not 0 < actions <= MAX_ACTIONS:
@@ -106,7 +106,7 @@ def _observation(description: PlainData, path: Path) -> ObservationSpec:
 
 
 def _packed(observation: PlainData, path: Path) -> ObservationSpec:
-    """Images and a vector side by side in rows of bytes."""
+    """The form of images and a vector side by side in rows of bytes."""
     parts, stack = observation["parts"], observation.get("stack")
     if not isinstance(parts, list) or not 0 < len(parts) <= MAX_PARTS or type(stack) is not int or not 0 < stack <= 64:
         raise UserError(f"{path} is damaged: its observations are {observation!r:.80}")
@@ -121,7 +121,7 @@ def _packed(observation: PlainData, path: Path) -> ObservationSpec:
 
 
 def _part(observation: object, path: Path) -> ObservationSpec:
-    """An image or a vector that a description names."""
+    """The form of an image or a vector in a description."""
     observation = observation if isinstance(observation, dict) else {}
     missing: object = None
     shape, dtype, high = (observation.get(name, missing) for name in ("shape", "dtype", "high"))
@@ -133,7 +133,7 @@ def _part(observation: object, path: Path) -> ObservationSpec:
 
 
 def _action_mask(description: PlainData, path: Path) -> str:
-    """Where the masks of actions are found."""
+    """The source of the action masks."""
     action_mask = description.get("action_mask", OFF)
     if not isinstance(action_mask, str):
         raise UserError(f"{path} is damaged: its action_mask is {action_mask!r:.80}")
@@ -145,17 +145,17 @@ def _action_mask(description: PlainData, path: Path) -> str:
 
 
 def _channels(description: PlainData, path: Path) -> ChannelOption:
-    """Where the channels of a board are; the first version saved none, and had a rule of its own."""
+    """The dimension of images that holds the channels; the first version did not save it, and had its own rule."""
     channels = description.get("channels", "older")
     if channels not in (None, "first", "last", "older"):
         raise UserError(f"{path} is damaged: its channels are {channels!r:.80}")
     if channels is None and "parts" not in description["observation"]:
-        return "flat"  # of a Dict, whose images older versions did not see
+        return "flat"  # a Dict, whose images older versions flattened
     return channels or "auto"
 
 
 def _agent_config(description: PlainData, path: Path) -> AgentConfig:
-    """The algorithm that a description from a stranger names; what is wrong with it is said briefly and escaped."""
+    """The algorithm in a description. An error quotes it briefly and escaped, as it may come from a stranger."""
     if not isinstance(description.get("agent"), dict) or type(description.get("global_step")) is not int:
         raise UserError(f"{path} is damaged: it does not describe its agent")
     try:

@@ -1,7 +1,7 @@
-"""The progress of a run, as its checkpoint and the evaluation after that checkpoint tell it.
+"""The progress of a run, according to its checkpoint and the evaluation after it.
 
 A checkpoint is saved before the evaluation of its step, which may fail or be stopped. The result of the evaluation goes
-into a file beside the checkpoint's own; without that file, a run that is resumed there plays the evaluation first.
+to a note beside the checkpoint's own files. A run that is resumed without this note plays the evaluation first.
 """
 
 import json
@@ -15,7 +15,7 @@ from agent.common.state import State
 from agent.config.run import TrainConfig
 
 NOTE = "evaluation.json"
-#: Bytes of a note that are read: ten million episodes.
+#: The largest note that is read, in bytes: ten million episodes.
 LONGEST = 256 << 20
 
 _KINDS = {
@@ -29,19 +29,19 @@ _KINDS = {
 
 
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """The folder of the checkpoint of a step."""
     return run_dir / "checkpoints" / f"step_{step:012d}"
 
 
 def note_evaluation(checkpoint: Path, state: Mapping[str, object]) -> None:
-    """Writes what an evaluation gave beside the checkpoint that was saved before it."""
+    """Writes the state after an evaluation beside the checkpoint that was saved before it."""
     atomic_write_text(checkpoint / NOTE, json.dumps(dict(state)))
 
 
 def with_evaluation(run_dir: Path, step: int, state: State) -> State:
-    """A checkpoint's state with what the evaluation of its step gave, where that was played.
+    """A checkpoint's state, updated with the note on the evaluation of its step, if there is one.
 
-    A note that is not as it was written here is left aside: the evaluation is played again.
+    A damaged note is ignored: the evaluation is played again.
     """
     try:
         note = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
@@ -54,7 +54,7 @@ def with_evaluation(run_dir: Path, step: int, state: State) -> State:
 
 
 def evaluated_again(step: int, state: State) -> tuple[str | None, int]:
-    """The beginning of the names of metrics that a run that goes on writes again, and the step from which on."""
+    """The prefix of the metrics that a resumed run writes again, and the first step of these."""
     if (under_way := state.get("under_way")) is not None:
         return "eval/", under_way["step"]
     return "eval/" if state.get("evaluation_due") else None, step
@@ -77,12 +77,12 @@ def _is_note(note: object, step: int) -> bool:
 
 
 def nothing_left(config: TrainConfig, step: int, state: State) -> Literal["complete", "solved"] | None:
-    """Why a run with this config has nothing left to do at a checkpoint; None where it has.
+    """Why a run with this config has nothing left to do at a checkpoint; None if it has something to do.
 
     Args:
-        config: the config of the run to go on with, with what was asked for.
+        config: the config of the resumed run, with the requested changes.
         step: the step of the checkpoint.
-        state: the state of the checkpoint, with its evaluation.
+        state: the state of the checkpoint, updated with its evaluation.
     """
     eval_config, pending = config.eval, state.get("evaluation_due", False) or "under_way" in state
     due = pending and config.eval.episodes > 0

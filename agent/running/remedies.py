@@ -1,4 +1,4 @@
-"""Options that make a replay fit: a smaller one, smaller or grey images, fewer parts; each with its size."""
+"""Options that make a replay fit into memory: fewer transitions, smaller or grey images, fewer parts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -7,21 +7,21 @@ from agent.common.observation import ObservationSpec, packed
 from envs.make import Task
 from envs.observed_parts import image_parts, without_part
 
-#: Height and width of images that are resized, as of Atari's.
+#: Height and width of resized images, as in Atari.
 SIDE = 84
 
-#: Bytes of a replay of a capacity for observations of a form.
+#: Maps the capacity of a replay and the form of its observations to bytes.
 Bytes = Callable[[int, ObservationSpec], int]
 
 
 def remedies(task: Task, capacity: int, bytes_of: Bytes, free: int) -> str:
-    """The options that make a replay smaller, with the bytes that it needs then, and whether it fits.
+    """The options that make a replay smaller, each with the memory that it then needs, and whether it fits.
 
     Args:
-        task: what is stored.
-        capacity: transitions, too many of them.
-        bytes_of: what a replay needs.
-        free: what there is.
+        task: the task of the replay.
+        capacity: the number of transitions that does not fit.
+        bytes_of: the bytes that a replay needs.
+        free: the bytes that are free.
     """
     spec = task.observation
     fits = fitting(capacity, lambda transitions: bytes_of(transitions, spec), free)
@@ -34,7 +34,7 @@ def remedies(task: Task, capacity: int, bytes_of: Bytes, free: int) -> str:
 
 
 def fitting(capacity: int, bytes_of: Callable[[int], int], free: int) -> int:
-    """The most transitions of two significant digits that fit; 0 where not even ten do."""
+    """The largest number of transitions with two significant digits that fits; 0 if not even ten fit."""
     estimate = int(capacity * free / bytes_of(capacity))
     digits = 10 ** max(len(str(estimate)) - 2, 0)
     rounded = estimate // digits * digits
@@ -44,7 +44,7 @@ def fitting(capacity: int, bytes_of: Callable[[int], int], free: int) -> int:
 
 
 def _smaller(task: Task) -> Iterator[tuple[str, ObservationSpec]]:
-    """Options that make observations smaller, with the form that these have then."""
+    """Options that make observations smaller, each with the resulting form."""
     spec = task.observation
     images = [part for part in spec.parts or (spec,) if part.is_image and part.dtype == "uint8"]
     if any(min(image.shape[1:]) > SIDE for image in images):
@@ -57,14 +57,14 @@ def _smaller(task: Task) -> Iterator[tuple[str, ObservationSpec]]:
 
 
 def _wrappers(task: Task, name: str, argument: str) -> str:
-    """The option that puts a wrapper on the images."""
+    """The option that applies a wrapper to the images."""
     parts = [f"part:{part}" for part in image_parts(task.observe.unmasked)] or [""]
     entries = [",".join(filter(None, (argument, part))) for part in parts]
     return f"env.wrappers=[{','.join(f'{{{name}:{{{arguments}}}}}' if arguments else name for arguments in entries)}]"
 
 
 def _with_images(spec: ObservationSpec, change: Callable[[ObservationSpec], ObservationSpec]) -> ObservationSpec:
-    """The form with its images of bytes changed."""
+    """The form with a change of its images of bytes."""
     if spec.parts:
         return packed([_with_images(part, change) for part in spec.parts], spec.stack, spec.mask)
     return change(spec) if spec.is_image and spec.dtype == "uint8" else spec

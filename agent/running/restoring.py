@@ -1,4 +1,4 @@
-"""What a checkpoint saved, taken over by a run that has just been made; a checkpoint may be a stranger's."""
+"""Restores a new run from a checkpoint, after checking it: a checkpoint may come from a stranger."""
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from agent.records.schema import check_like
 from agent.replay.n_step import ACTION, STOP, TERMINATED
 from agent.running.trainer import Trainer
 
-#: Numbers that a stream of noise draws ahead.
+#: The largest number of draws that a stream of noise makes ahead.
 MOST_DRAWS = 2**28
-#: What a monitor's state lacks in checkpoints of version 2.
+#: Keys of a monitor's state that checkpoints of version 2 lack.
 ADDED_MONITOR_KEYS = {"last", "reported"}
-#: What a state of a wrong form may raise in those that take it over.
+#: Exceptions that a state of a wrong form may cause.
 _MISFIT_ERRORS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError)
 
 
 def load_state(trainer: Trainer, step: int, state: State) -> None:
-    """Takes over a checkpoint's state, after all of it was compared with that of the new run.
+    """Loads a checkpoint's state, after a comparison with the state of the new run.
 
     Raises:
-        UserError: if it is of another form, or of other observations or actions than the environment has now.
+        UserError: if it has another form, or the environment now has other observations or actions.
     """
     try:
         check_state(trainer, state)
@@ -35,16 +35,16 @@ def load_state(trainer: Trainer, step: int, state: State) -> None:
 
 
 def check_state(trainer: Trainer, state: State) -> None:
-    """Compares a state with that of the run that is to take it over.
+    """Compares a state with that of the run that is to load it.
 
     Raises:
-        ValueError: naming the first difference.
+        ValueError: names the first difference.
     """
     expected = dict(trainer.state(episodes=False))
     added = ADDED_MONITOR_KEYS - state["monitor"].keys()
     expected["monitor"] = {name: value for name, value in expected["monitor"].items() if name not in added}
     for name in ("agent", "replay", "collector", "monitor"):
-        if name in state or name != "collector":  # which checkpoints of version 2 lack
+        if name in state or name != "collector":  # checkpoints of version 2 lack it
             check_like(state[name], expected[name], name)
     for replay in state["replay"].get("rings", [state["replay"]]):
         check_replay(replay, trainer.task.actions)
@@ -63,17 +63,17 @@ def check_state(trainer: Trainer, state: State) -> None:
 
 
 def _streams(update: object) -> list[dict[str, object]]:
-    """The states of streams below the state of the noise of updates."""
+    """The states of random streams within the state of the updates' noise."""
     if isinstance(update, dict):
         return [update] if "kind" in update else [stream for part in update.values() for stream in _streams(part)]
     return [stream for part in update for stream in _streams(part)] if isinstance(update, list | tuple) else []
 
 
 def check_replay(replay: State, actions: int) -> None:
-    """Compares a replay's counters, whose arrays are of the right shapes, with each other.
+    """Checks that a replay's counters agree; its arrays must have the right shapes.
 
     Raises:
-        ValueError: if a sample would reach outside.
+        ValueError: if a sample could be out of bounds.
     """
     starts, rows = as_array(replay["starts"]), as_array(replay["starts_of_row"])
     head, first, count = (replay[name] for name in ("head", "first", "count"))
@@ -92,5 +92,5 @@ def check_replay(replay: State, actions: int) -> None:
 
 
 def _is_outside(values: np.ndarray, end: int) -> bool:
-    """Whether a number is not among 0 … end − 1."""
+    """Whether any number is not among 0 … end − 1."""
     return not bool(((values >= 0) & (values < end)).all())

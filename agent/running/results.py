@@ -1,4 +1,4 @@
-"""Results of saved agents: played, written beside their files, filmed."""
+"""Evaluates saved agents, and writes results and films beside their files."""
 
 import glob
 import json
@@ -25,12 +25,12 @@ from envs.video import write_video
 
 
 def find_agents(paths: Sequence[str], which: Which) -> list[Path]:
-    """The files of the agents that are named, each once.
+    """The files of the named agents, each once.
 
     Args:
         paths: run folders, agent folders and files, and patterns of them, such as runs/CartPole-v1/*; hub:user/name
-            brings an agent of the Hub below runs/hub/.
-        which: of a run folder, the best agent or the last.
+            copies an agent of the Hub to a folder below runs/hub/.
+        which: the best or the last agent of a run folder.
 
     Raises:
         UserError: a path names no agent, or a pattern matches none.
@@ -59,11 +59,11 @@ def _find_agent(path: Path, which: Which) -> Path:
 
 
 def _matching(path: str, which: Which) -> list[Path]:
-    """The agents that a pattern matches; what else it matches, and what lies in a run that it matches, is left out."""
+    """The agents that a pattern matches. Other files, and matches inside a matched run, are left out."""
     if not glob.has_magic(path):
         return [find_agent(Path(path), which)]
     found: dict[Path, Path] = {}
-    for candidate in expanded(path):  # a folder comes before what lies in it
+    for candidate in expanded(path):  # a folder comes before its contents
         if (candidate.is_dir() or candidate.suffix == ".safetensors") and not found.keys() & set(candidate.parents):
             with suppress(UserError):
                 found[candidate] = find_agent(candidate, which)
@@ -76,10 +76,10 @@ def _matching(path: str, which: Which) -> list[Path]:
 
 
 def check_player(player: Player, config: EvaluateConfig) -> None:
-    """Compares an agent with the options, before hundreds of episodes are played.
+    """Checks the options against an agent, before hundreds of episodes are played.
 
     Raises:
-        UserError: if the agent or its task cannot do what they ask for.
+        UserError: if the agent or its task does not support an option.
     """
     if config.noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
@@ -92,7 +92,7 @@ def check_player(player: Player, config: EvaluateConfig) -> None:
 
 
 def evaluate_player(player: Player, config: EvaluateConfig) -> PlainData:
-    """Plays one agent: the settings, the statistics, and every return."""
+    """Plays one agent; returns the settings, the statistics, and every return."""
     noise = player.noise if config.noise else None
     seeds = environment_seeds(config.seed, "test", config.episodes)
     if config.render == "human":
@@ -117,7 +117,7 @@ def evaluate_player(player: Player, config: EvaluateConfig) -> PlainData:
 def write_result(player: Player, result: PlainData) -> None:
     """Writes the results as JSON and as a picture beside the agent's file, and the JSON once more under its own name.
 
-    The next evaluation replaces the first two; only one of as many episodes, the same seed and noise replaces the last.
+    The next evaluation replaces the first two. The third is replaced only under the same episodes, seed and noise.
     """
     text = json.dumps(result, indent=1)
     with _result_stem(player) as stem:
@@ -129,7 +129,7 @@ def write_result(player: Player, result: PlainData) -> None:
 
 @contextmanager
 def _result_stem(player: Player) -> Iterator[Path]:
-    """Where an agent's results go, as an absolute path, which errors show as the agent's was named."""
+    """The absolute path of an agent's results, without suffix; errors show it as the user named the agent."""
     stem = beside(player.home)
     try:
         yield stem

@@ -1,4 +1,4 @@
-"""A run, from its config to the files in its folder."""
+"""Runs training, from the config to the files in the run's folder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,7 +35,7 @@ from envs.make import Task, load_saved_task, load_task
 from envs.vector import note_on_global_draws
 from envs.wrapping import wrapping_of
 
-#: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
+#: A larger σ of independent noise is probably meant as σ0 of the factorised form, which is σ·√(inputs).
 LARGE_SIGMA = 0.05
 
 
@@ -46,21 +46,21 @@ def train(
     imports: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> Outcome:
-    """Builds everything, loads the checkpoint if there is one, trains, and says where the results are.
+    """Builds everything, loads the checkpoint if there is one, trains, and prints where the results are.
 
     Args:
         config: the config of the run.
         folder: the folder of the run.
-        begun: step and state of the checkpoint to go on from.
-        imports: the options that name modules of one's own, for the commands that are shown at the end.
-        overrides: the overrides of the command line, for the head of config.yaml.
+        begun: the step and state of the checkpoint to resume from; None for a new run.
+        imports: the options that name the user's modules, for the commands that are shown at the end.
+        overrides: the options of the command line, for the head of config.yaml.
     """
     check_open_files(config.num_envs if config.env.vectorization == "async" else 0)
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
-    run_dir = Folder(folder)  # now: an environment may change the current folder
+    run_dir = Folder(folder)  # made first, as an environment may change the current folder
     task = task_of(config, folder, resumed=begun is not None)
-    config = replace(config, env=replace(config.env, action_mask=task.action_mask))  # what `auto` has found stays
+    config = replace(config, env=replace(config.env, action_mask=task.action_mask))  # `auto` is resolved
     agent, plan = build_agent(config, task, device)
     by_actors = config.collect.engine == "ray"
     rings = rings_of(config, task) if by_actors else None
@@ -73,7 +73,7 @@ def train(
         console.line(note)
     tracker = build_tracker(config, run_dir.path, console, begun)
     with closing(tracker, envs, task) as opened:
-        write_config(run_dir.path, to_plain(config), overrides)  # from here on it holds a run
+        write_config(run_dir.path, to_plain(config), overrides)  # from here on the folder holds a run
         collector: RayCollector | None = None
         if rings is not None:
             collector = start_collector(config, task, agent, rings, tracker)
@@ -87,7 +87,7 @@ def train(
 
 
 def open_console(config: TrainConfig, home: Path, begun: tuple[int, State] | None) -> Console:
-    """Makes the folder, drops what was logged after the checkpoint to go on from, and opens the console of a run."""
+    """Creates the folder, drops the metrics after the checkpoint to resume from, and opens the run's console."""
     step, state = begun if begun is not None else (0, {})
     home.mkdir(parents=True, exist_ok=True)
     truncate_jsonl(home / "metrics.jsonl", step, *evaluated_again(step, state))
@@ -98,7 +98,7 @@ def open_console(config: TrainConfig, home: Path, begun: tuple[int, State] | Non
 
 @contextmanager
 def closing(tracker: Tracker, envs: Envs | None, task: Task) -> Iterator[ExitStack]:
-    """Closes what a run opened, in the end: the tracker where an error ends it, environments, then the console."""
+    """Closes a run's objects after the block: the tracker if an error ended it, environments, then the console."""
     with ExitStack() as opened:
         opened.callback(tracker.console.close)
         if envs is not None:
@@ -111,7 +111,7 @@ def closing(tracker: Tracker, envs: Envs | None, task: Task) -> Iterator[ExitSta
 
 
 def introduce(config: TrainConfig, network: QNetwork, plan: Plan, console: Console) -> None:
-    """Says what learns and how it is computed, and warns of options that are hardly meant."""
+    """Prints the network and the plan, and warns of options that are probably mistakes."""
     console.line(network_line(network))
     if config.log.network:
         console.line(str(network))
@@ -120,7 +120,7 @@ def introduce(config: TrainConfig, network: QNetwork, plan: Plan, console: Conso
 
 
 def network_line(network: QNetwork) -> str:
-    """The kinds of a network's encoder and head, and the number of its parameters."""
+    """The classes of a network's encoder and head, and the number of its parameters."""
     kinds = f"{type(network.encoder).__name__} and {type(network.head).__name__}"
     return f"network: {kinds}, {sum(parameter.numel() for parameter in network.parameters()):,} parameters"
 
@@ -129,20 +129,20 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     """The task of a run, which must be one that can be saved with its agents.
 
     Raises:
-        UserError: if there is no such task, or where no file may hold its arguments.
+        UserError: if there is no such task, or a file may not hold its arguments.
     """
     env, wrapping = config.env, wrapping_of(config.env.observation, config.env.wrappers)
     arguments = env.id, env.kwargs, env.time_limit, env.channels, wrapping, env.action_mask
     if not resumed:
-        check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
+        check_bounds(env.id, env.kwargs)  # here, not only when the agent is evaluated
         task = load_task(*arguments)
-    else:  # it may be a stranger's: checked before anything that it names is made
+    else:  # it may come from a stranger: it is checked before anything in it is made
         check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
         task = load_saved_task(*arguments)
     all_kwargs = {**task.kwargs, **env.eval_kwargs}
     try:
         check_env({"id": task.id, "kwargs": all_kwargs}, folder)
-    except UserError as error:  # now, not when the first agent is saved
+    except UserError as error:  # here, not only when the first agent is saved
         raise UserError(
             f"env.kwargs={all_kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
             "or short words, and arguments of the environment itself, not of gymnasium.make"
@@ -154,7 +154,7 @@ def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
     """The task, evaluated with other arguments of its environment.
 
     Raises:
-        UserError: if they make another task of it, with other observations or actions.
+        UserError: if they change its observations or actions.
     """
     evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
     arguments = task.time_limit, task.observe.channels or "auto", task.wrapping, task.action_mask
@@ -167,7 +167,7 @@ def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
 
 
 def warn(config: TrainConfig, console: Console) -> None:
-    """Warns of options that are allowed but hardly meant."""
+    """Warns of options that are allowed but probably mistakes."""
     noise = config.agent.noise
     if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
         console.line(

@@ -1,4 +1,4 @@
-"""The state that is saved while a run is in the middle of a step."""
+"""A snapshot of a run's state from before the step under way."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from agent.common.state import State
 
 
 class Snapshot:
-    """Keeps a state of before the step under way, to be saved in place of the present one.
+    """Holds a state from before the step under way, which is saved in place of the current one.
 
     Args:
-        current_state: makes the present state, with the episodes under way or without them.
+        current_state: returns the current state, with or without the episodes under way.
     """
 
     def __init__(self, current_state: Callable[[bool], State]) -> None:
@@ -17,14 +17,14 @@ class Snapshot:
         self._state: State | None = None
 
     def take(self, episodes: bool = True) -> None:
-        """Holds the present state."""
-        self.drop()  # first: two states at once would take twice the memory
+        """Holds the current state from now on."""
+        self.drop()  # first, as two states would take twice the memory
         self._state = self._current_state(episodes)
 
     def drop(self) -> None:
-        """Holds nothing: the present state is the one to save."""
+        """Drops the snapshot: the current state is to be saved again."""
         self._state = None
 
     def state(self) -> State:
-        """The state to save: the held one, or the present one where none is held."""
+        """The state to save: the snapshot, or the current state if there is none."""
         return self._current_state(True) if self._state is None else self._state

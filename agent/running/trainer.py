@@ -1,4 +1,4 @@
-"""The loop: collect, learn, save, evaluate. Everything is built elsewhere and handed in."""
+"""The training loop: collect, learn, save, evaluate. Its parts are built elsewhere and passed in."""
 
 import threading
 import time
@@ -37,8 +37,8 @@ from envs.make import Task
 class Trainer:
     """Trains one agent on one task.
 
-    Steps are real transitions: the rows in which an environment resets are not counted. A checkpoint changes nothing
-    of what is learned: a run that is killed and resumed comes back into the middle of its episodes (see envs.resuming).
+    Steps are real transitions: rows in which an environment only resets are not counted. A checkpoint does not change
+    learning: a run that is killed and resumed continues in the middle of its episodes (see envs.resuming).
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class Trainer:
         self._results = Results(config, task, agent, self.evaluator, self._saver, tracker)
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
-        self._seconds = 0.0  # spent in collecting and learning alone
-        self._compiles_next = plan.backend == "compiled"  # the next update compiles, which a signal may end
+        self._seconds = 0.0  # time spent in collecting and learning
+        self._compiles_next = plan.backend == "compiled"  # the next update compiles, and a signal may end it
         self._snapshot = Snapshot(self.state)
         self._evaluations = self._evaluations_of(self.collector.evaluation_worker())
-        self._waiting_for_envs, self._lock = False, threading.RLock()  # for an environment; of saving
+        self._waiting_for_envs, self._lock = False, threading.RLock()  # the lock is for saving
 
     def _evaluations_of(self, worker: EvaluationWorker | None) -> BackgroundEvaluations | ForegroundEvaluations:
         """Evaluations by a worker, if there is one; otherwise training waits for them."""
@@ -78,22 +78,22 @@ class Trainer:
 
     # ---- the loop
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the monitor looks for what is not finite
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the monitor checks that values are finite
     def run(self, interrupt: Interrupt) -> Outcome:
-        """Trains until `config.steps`, a signal or the return at which to stop; in each case everything is saved.
+        """Trains until `config.steps`, a signal or the return at which to stop. Everything is saved in each case.
 
         Raises:
-            UserError: if it cannot be saved, or what is learned is not finite.
+            UserError: if the run cannot be saved, or a value is not finite.
         """
         self.folder.open()
         interrupt.rescue = self.rescue
         failure: UserError | None = None
         try:
-            with suppress(Stopped):  # in the middle of work that is not needed
+            with suppress(Stopped):  # in the middle of work that can be dropped
                 self._train(interrupt)
             if interrupt or self.evaluator.solved:
                 self.save()
-        except EnvironmentFailedError as error:  # everything before it is saved
+        except EnvironmentFailedError as error:  # everything before the failure is saved
             failure = error
         except EvaluationsFailedError as error:
             failure = error
@@ -106,18 +106,18 @@ class Trainer:
         return Outcome(self.step, interrupt.exit_code, *evaluation, failure)
 
     def _train(self, interrupt: Interrupt) -> None:
-        """The loop. What may fail comes after the checkpoint that is due at the same step."""
+        """The loop. Work that may fail comes after the checkpoint of the same step."""
         config, evaluator = self.config, self.evaluator
         log, checkpoint = (Every(part.every, self.step) for part in (config.log, config.checkpoint))
         self.begin()
-        self._evaluate(interrupt)  # a run that goes on may have been stopped before one
+        self._evaluate(interrupt)  # a resumed run may have been stopped before an evaluation
         while self.step < config.steps and not evaluator.solved and not interrupt:
             self.iterate()
             self.tracker.console.update(self.step)
             complete = self.step >= config.steps
             evaluator.note_due(self.step, complete)
             saving = checkpoint(self.step) or complete
-            if log(self.step) or saving:  # a kill would lose what waits to be logged
+            if log(self.step) or saving:  # a kill would lose metrics that are not logged yet
                 self.folder.check()
                 self._monitor.log(self.step, self._seconds, self.collector.metrics())
             if saving:
@@ -126,16 +126,16 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Environment steps so far."""
+        """The number of environment steps so far."""
         return self.collector.step
 
     def begin(self) -> None:
-        """Begins the first episodes of a new run, and makes the updates that a resumed run still owes."""
+        """Begins the first episodes of a new run, and makes the updates that are due in a resumed run."""
         try:
             self.collector.begin()
         except (Exception, SystemExit) as error:
             self._environment_failed(error)
-        self._learn(self.step)  # a run may have been stopped while its first update was compiled
+        self._learn(self.step)  # a run may have been stopped while it compiled its first update
 
     def iterate(self) -> None:
         """One vector step, and the updates that are due after it."""
@@ -143,7 +143,7 @@ class Trainer:
         try:
             self._snapshot_before_compiling()
             next_step = self.collector.send()
-            if self._overlap:  # the updates that this step makes due, from the transitions before it
+            if self._overlap:  # the updates due after this step use the transitions before it
                 self._learn(next_step)
             self._waiting_for_envs = True
             self.collector.receive(self._envs_stepped)
@@ -155,7 +155,7 @@ class Trainer:
         self._seconds += time.perf_counter() - began
 
     def _envs_stepped(self) -> None:
-        with self._lock:  # which another thread holds that saves in place of this one
+        with self._lock:  # another thread may hold it, to save in place of this one
             self._waiting_for_envs = False
 
     def _learn(self, step: int) -> None:
@@ -163,15 +163,15 @@ class Trainer:
             self._compiles_next = False
             self._monitor.report(metrics)
 
-    # ---- what goes wrong
+    # ---- failures
 
     def _snapshot_before_compiling(self) -> None:
-        """Keeps the state to save where the next update is the first of a compiled learner: a signal ends compiling."""
+        """Takes a snapshot if the next update compiles, since a signal may end the compilation."""
         if self._compiles_next and self._learner.due(self.step + self.config.num_envs) > 0:
             self._snapshot.take()
 
     def _environment_failed(self, error: BaseException) -> NoReturn:
-        """Saves the run, with the episodes under way as truncations, where an environment's own error ended a step."""
+        """Saves the run after an environment's own error ended a step; the episodes under way become truncations."""
         if not is_environments_own(error):
             raise error
         self._snapshot.take(episodes=False)
@@ -181,19 +181,19 @@ class Trainer:
         raise environment_failed(error, self.task.id, self.step, saved) from error
 
     def _evaluate(self, interrupt: Interrupt) -> None:
-        """Evaluates if that is due; raises Stopped where a signal came."""
+        """Evaluates if that is due; raises Stopped at a signal."""
         self._evaluations.poll(self.step, self.step >= self.config.steps, self._seconds, interrupt)
 
-    # ---- what is saved
+    # ---- saving
 
     def save(self) -> None:
-        """Saves what has happened since the last checkpoint."""
+        """Saves a checkpoint, unless the newest one is of this step."""
         with self._lock:
             if self._saver.step != self.step:
                 self._checkpoint()
 
     def rescue(self, dropped: bool) -> bool:
-        """Saves from another thread, where the main one is in work that a stop drops or waits for an environment."""
+        """Saves from another thread while the main one waits for an environment or does work that can be dropped."""
         with self._lock:
             if not (dropped or self._waiting_for_envs):
                 return False
@@ -212,7 +212,7 @@ class Trainer:
         self._evaluations.saved()
 
     def state(self, episodes: bool = True) -> State:
-        """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
+        """Everything that a resumed run needs, including its config; `episodes` includes the episodes under way."""
         return {
             "config": to_plain(self.config),
             "agent": self.agent.state(),
@@ -227,7 +227,7 @@ class Trainer:
         }
 
     def load_state(self, step: int, state: State) -> None:
-        """Takes over a checkpoint's state at `step`."""
+        """Loads the state of a checkpoint at `step`."""
         self._saver.step = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])

@@ -1,4 +1,4 @@
-"""Trials that are trained at the same time, until the study has enough or is stopped."""
+"""Trains several trials at the same time, until the study has enough or is stopped."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ from agent.common.errors import UserError
 from agent.running.tuning.study import Result, Study
 from agent.running.tuning.trial_run import TrialRun, stop_signals
 
-#: Seconds between two looks at the runs.
+#: Seconds between two polls of the runs.
 POLL = 0.25
-#: Trials that may fail at the beginning of a study, before any other has ended: then it ends.
+#: A study ends if this many trials fail before any other trial has ended.
 FAILURES = 3
 
 
 class Stop:
-    """Whether a person or the system has asked to stop; a second time ends all runs at once."""
+    """Records a request to stop from the user or the system; a second request kills all runs at once."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -35,7 +35,7 @@ class Stop:
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Hears the signals that are not ignored, as Ctrl-C is behind nohup."""
+        """Handles signals during the block, except ignored ones, such as Ctrl-C under nohup."""
         previous = {number: signal.getsignal(number) for number in stop_signals()}
         handled = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
         for number in handled:
@@ -48,17 +48,17 @@ class Stop:
 
 
 def work(study: Study, jobs: int, program: Path, overrides: Sequence[str], report: Callable[[str], None]) -> int:
-    """Trains trials until the study has as many as were asked for.
+    """Trains trials until the study has the requested number.
 
     Args:
-        study: that the trials belong to.
-        jobs: trials at the same time.
+        study: the study.
+        jobs: the number of trials at the same time.
         program: the file of train.py.
-        overrides: more options of it.
-        report: is told how each trial ended.
+        overrides: further options of train.py.
+        report: prints how each trial ended.
 
     Returns:
-        0, or 128 + the number of the signal that stopped it; the trials under way then go on with the study.
+        0, or 128 + the number of the signal that stopped it. The trials under way continue when the study does.
 
     Raises:
         UserError: if the first trials have all failed.
@@ -88,7 +88,7 @@ def _fill(study: Study, jobs: int, program: Path, overrides: Sequence[str], runs
 
 
 def _stop_all(runs: list[TrialRun]) -> None:
-    """Lets the runs save themselves, and leaves their trials to whoever goes on with the study."""
+    """Lets the runs save themselves, and releases their trials."""
     for run in runs:
         run.stop()
     while not all(run.has_ended() for run in runs):
@@ -98,7 +98,7 @@ def _stop_all(runs: list[TrialRun]) -> None:
 
 
 def check_failures(results: Sequence[Result], enough: int = 1) -> None:
-    """Raises a UserError, in the trials' own words, where at least `enough` trials have ended and all have failed."""
+    """Raises a UserError with the trials' own error, if at least `enough` trials have ended and all have failed."""
     ended = [result for result in results if result.state != "running"]
     if len(ended) < enough or any(result.state != "failed" for result in ended):
         return

@@ -1,4 +1,4 @@
-"""What a study has found, as files: the trials as CSV and JSON, and the best settings as a preset of train.py."""
+"""Writes the results of a study: the trials as CSV and JSON, and the best settings as a preset of train.py."""
 
 import csv
 import io
@@ -17,18 +17,18 @@ from agent.config.tune import StudyConfig
 from agent.running.tuning.study import Result
 
 CONF, GROUP, BEST = "preset", "tuned", "best"
-#: Seeds of the test that is suggested.
+#: Number of seeds in the suggested test.
 FRESH_SEEDS = 5
 
 
 def best_of(results: Sequence[Result]) -> Result | None:
-    """The trial with the highest score among those that were trained to their end; the earliest of equal ones."""
+    """The completed trial with the highest score; the earliest of equal ones."""
     complete = [result for result in results if result.state == "complete" and result.score is not None]
     return max(complete, key=lambda result: (result.score or 0.0, -result.number), default=None)
 
 
 def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
-    """Writes trials.csv and trials.json; their paths.
+    """Writes trials.csv and trials.json; returns their paths.
 
     Raises:
         UserError: if the disk refuses.
@@ -50,10 +50,10 @@ def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
 
 
 def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
-    """Writes the settings of the best trial as a config file that train.py takes, and gives its path.
+    """Writes the settings of the best trial as a preset of train.py; returns its path.
 
-    It holds the options that all trials shared as well, except for those that choose a file, such as env and agent,
-    and those that do not belong to the algorithm or the task.
+    It also holds the options that all trials shared, except those that choose a file, such as env and agent, and those
+    that belong neither to the algorithm nor to the task.
 
     Raises:
         UserError: if the disk refuses.
@@ -70,7 +70,7 @@ def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
 
 
 def _tree(options: Mapping[str, object]) -> PlainData:
-    """{"a": {"b": 1}} of {"a.b": 1}."""
+    """Turns {"a.b": 1} into {"a": {"b": 1}}."""
     tree: PlainData = {}
     for name, value in options.items():
         *path, leaf = name.split(".")
@@ -88,13 +88,13 @@ def train_command(folder: Path, config: StudyConfig, *overrides: str, flags: Seq
 
 
 def fresh_seeds(seeds: Sequence[int]) -> list[int]:
-    """Seeds that the study has not used: from the next hundred after the highest on."""
+    """Seeds that the study has not used, from the next hundred after its highest seed on."""
     first = (max(seeds) // 100 + 1) * 100
     return [first + number for number in range(FRESH_SEEDS)]
 
 
 def commands_of_test(folder: Path, config: StudyConfig) -> list[str]:
-    """The commands that train with the best settings and without them on fresh seeds, and compare both."""
+    """The commands that train with and without the best settings on fresh seeds, and compare the two."""
     seeds = "seed=" + ",".join(map(str, fresh_seeds(config.seeds)))
     tuned, untuned = (quote_override("hydra.sweep.dir", folder / "test" / name) for name in ("tuned", "before"))
     return [

@@ -15,9 +15,9 @@ from agent.common.kinds import PlainData
 from agent.config.parsing import nearest, parse, to_plain
 from agent.config.run import TrainConfig
 
-#: Bytes of a space file that are read.
+#: The largest space file that is read, in bytes.
 MAX_BYTES = 1 << 20
-#: Options that every trial must share, or its score would not be comparable with the others'.
+#: Options that all trials must share, so that their scores are comparable.
 SHARED = ("steps", "seed", "eval", "checkpoint", "log", "wandb", "resume", "imports", "env", "hydra")
 RANGE = ("low", "high", "log", "step", "first")
 CHOICES = ("choices", "first")
@@ -29,11 +29,11 @@ class Domain:
 
     Attributes:
         name: the name of the option, such as agent.lr.
-        choices: as JSON; empty for a range of numbers.
+        choices: the choices as JSON; empty for a range of numbers.
         low: the least number of a range.
-        high: its greatest.
-        log: whether it is searched by its logarithm.
-        step: between two numbers; None: any number.
+        high: the greatest number of a range.
+        log: whether the search is on a logarithmic scale.
+        step: the distance between two numbers; None for any number.
         whole: whether its numbers are whole.
     """
 
@@ -46,7 +46,7 @@ class Domain:
     whole: bool = False
 
     def holds(self, value: object) -> bool:
-        """Whether the value of an option is in the domain."""
+        """Whether a value is in the domain."""
         if self.choices:
             return json.dumps(value) in self.choices
         if not isinstance(value, int if self.whole else int | float) or isinstance(value, bool):
@@ -61,12 +61,12 @@ class Domain:
         return [json.loads(choice) for choice in self.choices] or [self.number(self.low), self.number(self.high)]
 
     def number(self, value: float) -> int | float:
-        """A number of the range, in the range's type."""
+        """A number of the range as int or float, like the range."""
         return int(value) if self.whole else float(value)
 
 
 def read_space(path: Path) -> PlainData:
-    """The mapping in a space file.
+    """Reads a space file, which holds a mapping.
 
     Raises:
         UserError: if it cannot be read, or holds no mapping.
@@ -86,7 +86,7 @@ def parse_space(space: PlainData) -> tuple[Domain, ...]:
     """The domains of a space.
 
     Raises:
-        UserError: for a form that is wrong, naming the option.
+        UserError: an entry is invalid; the message names the option.
     """
     return tuple(_domain(str(name), entry) for name, entry in space.items())
 
@@ -135,10 +135,10 @@ def _range(name: str, entry: Mapping[str, object]) -> Domain:
 
 
 def _number(name: str, key: str, value: object) -> int | float:
-    """A number of a space file, where YAML takes 1e-4, without a point, for a word.
+    """A number of a space file. YAML reads 1e-4, without a point, as a text.
 
     Raises:
-        UserError: if it is none.
+        UserError: it is not a number.
     """
     if isinstance(value, str):
         with suppress(ValueError):
@@ -149,7 +149,7 @@ def _number(name: str, key: str, value: object) -> int | float:
 
 
 def default_space(folder: Path, config: TrainConfig) -> PlainData:
-    """The space of a kind of agent: what all have, and the file of each of its parts."""
+    """The default space for an agent: the space of all agents, and the file of each of its parts."""
     space: PlainData = {}
     for part in parts_of(config):
         space |= read_space(folder / f"{part}.yaml")
@@ -157,10 +157,10 @@ def default_space(folder: Path, config: TrainConfig) -> PlainData:
 
 
 def parts_of(config: TrainConfig) -> Iterator[str]:
-    """The names of the space files that concern an agent."""
+    """The names of the space files for an agent."""
     agent = config.agent
     yield "every"
-    if agent.target_range is None and agent.head != "categorical":  # whose limits belong to one discount
+    if agent.target_range is None and agent.head != "categorical":  # its limits belong to one discount
         yield "discount"
     if agent.noise.enabled:
         yield agent.noise.form
@@ -175,7 +175,7 @@ def parts_of(config: TrainConfig) -> Iterator[str]:
 
 
 def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
-    """Raises a UserError where an option does not exist or may not have a value of its domain."""
+    """Raises a UserError if an option does not exist, or a value of its domain is not allowed."""
     for domain in domains:
         for value in domain.corners():
             options: PlainData = to_plain(training)
@@ -195,13 +195,13 @@ def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
 
 
 def first_settings(space: PlainData, domains: Sequence[Domain], options: PlainData) -> PlainData:
-    """The settings that training has without the study, as far as the space holds them: those of the first trial."""
+    """The settings of the first trial: those of training without the study, where the space contains them."""
     values = {domain.name: space[domain.name].get("first", select(options, domain.name)) for domain in domains}
     return {domain.name: values[domain.name] for domain in domains if domain.holds(values[domain.name])}
 
 
 def select(tree: object, name: str) -> object:
-    """The value of an option in a mapping of mappings; None where there is none."""
+    """The value of an option in nested mappings; None if it is missing."""
     for key in name.split("."):
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree

@@ -31,12 +31,12 @@ class Result:
     Attributes:
         number: the number of the trial, from 0.
         state: complete | pruned | failed | running.
-        score: mean over the seeds; of a pruned trial the last that it had.
-        settings: the options that it tried.
-        seeds: score of each seed that was trained to its end.
-        reported: number of evaluations that it had, over all seeds.
-        seconds: from its beginning to its end; None while it runs.
-        error: why it failed.
+        score: the mean over the seeds; for a pruned trial, the last value.
+        settings: the options of the trial.
+        seeds: the score of each completed seed.
+        reported: the number of evaluations over all seeds.
+        seconds: the duration; None while it runs.
+        error: the reason why it failed.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Result:
 
 
 class Trial:
-    """A trial under way, and the lock that says which process has it."""
+    """A trial under way, and its lock, which this process holds."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: dict[str, object], lock: Lock) -> None:
         self.number, self.settings, self.lock = trial.number, settings, lock
@@ -58,18 +58,18 @@ class Trial:
         self._reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def report(self, evaluation: int, value: float) -> bool:
-        """Tells the value at the place-th evaluation; whether the trial should be ended."""
+        """Reports the value of an evaluation, by its number; returns whether to prune the trial."""
         if evaluation not in self._reported:
             self._trial.report(value, evaluation)
             self._reported.add(evaluation)
         return bool(self._trial.should_prune())
 
     def seeds(self) -> dict[str, float]:
-        """The score of each seed that was trained to its end."""
+        """The score of each completed seed."""
         return dict(self._trial.user_attrs.get("seeds", {}))
 
     def note(self, seed: int, score: float) -> None:
-        """Keeps the score of a seed."""
+        """Stores the score of a seed."""
         self._trial.set_user_attr("seeds", {**self.seeds(), str(seed): score})
 
     def complete(self, score: float) -> None:
@@ -83,7 +83,7 @@ class Trial:
         self._study.tell(self._trial, state=optuna.trial.TrialState.PRUNED)
 
     def fail(self, error: str) -> None:
-        """Ends the trial without a score, for a reason."""
+        """Ends the trial without a score, and stores the error."""
         import optuna
 
         self._trial.set_user_attr("error", error)
@@ -94,7 +94,7 @@ class Study:
     """A study in a folder.
 
     Args:
-        folder: the folder of the study; its journal is made where there is none.
+        folder: the folder of the study; a missing journal is created.
         config: the config of the study.
 
     Raises:
@@ -130,11 +130,11 @@ class Study:
         return study
 
     def _known(self) -> Iterator[Domain]:
-        """The domains that hold the first trial's value."""
+        """The domains for which the first trial has a value."""
         return (domain for domain in self.domains if domain.name in self.config.first)
 
     def _seed(self, trials: int) -> int:
-        """Of the sampler: another one whenever the study goes on, or it would draw what it has drawn already."""
+        """A seed for the sampler: a new one whenever the study continues, so that no draws are repeated."""
         return int(np.random.SeedSequence([self.config.seeds[0], trials]).generate_state(1)[0])
 
     def _pruner(self) -> optuna.pruners.BasePruner:
@@ -142,7 +142,7 @@ class Study:
 
         evaluations, startup = self.config.evaluations, self.config.startup
         match self.config.pruner:
-            case "median":  # not in the first third of a seed, when nothing is learned yet
+            case "median":  # not in the first third of a run, when little is learned
                 return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=evaluations // 3)
             case "hyperband":
                 max_resource = evaluations * len(self.config.seeds)
@@ -150,7 +150,7 @@ class Study:
         return optuna.pruners.NopPruner()
 
     def next_trial(self) -> Trial | None:
-        """A trial that a process has left behind, or a new one; None where there are enough."""
+        """A trial that a process has abandoned, or a new one; None if there are enough."""
         with exclusive(self.folder), _journal_errors(self.folder):
             trials = self._study.get_trials(deepcopy=False)
             for frozen in trials:
@@ -179,7 +179,7 @@ class Study:
         """The folder of a trial's runs."""
         return self.folder / f"trial_{number:04d}"
 
-    # ---- what it has found
+    # ---- results
 
     def results(self) -> list[Result]:
         """All trials so far, in order."""
@@ -202,9 +202,9 @@ class Study:
         return Result(frozen.number, state, score, settings, *details)
 
     def importances(self) -> dict[str, float]:
-        """How much each option matters for a place among the best trials (PED-ANOVA, Watanabe et al. 2023).
+        """The importance of each option for a place among the best trials (PED-ANOVA, Watanabe et al. 2023).
 
-        The sum is 1. Empty where there are too few trials to tell.
+        The sum is 1. Empty if there are too few trials.
         """
         import optuna
 
@@ -215,7 +215,7 @@ class Study:
 
 
 def check_optuna() -> None:
-    """Raises a UserError where Optuna is not installed."""
+    """Raises a UserError if Optuna is not installed."""
     try:
         import optuna  # noqa: F401
     except ImportError as error:
@@ -224,7 +224,7 @@ def check_optuna() -> None:
 
 @contextmanager
 def _journal_errors(folder: Path) -> Iterator[None]:
-    """Makes one sentence of whatever Optuna meets in a journal that it has not written."""
+    """Turns Optuna's errors on a damaged journal into one sentence."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AssertionError) as error:

@@ -1,4 +1,4 @@
-"""One trial: the runs of its seeds, one after the other, each by train.py in a process of its own."""
+"""One trial: train.py runs its seeds one after the other, each in its own process."""
 
 import os
 import signal
@@ -21,22 +21,22 @@ from agent.running.progress import nothing_left, with_evaluation
 from agent.running.tuning.study import Trial
 
 RETURN = "eval/return_mean"
-#: Bytes of a run's output of which its last words are taken.
+#: The largest output of a run that is read, in bytes.
 LONGEST = 64 << 20
 
 
 class TrialRun:
     """The runs of a trial, which `advance` moves on.
 
-    A run that was stopped before goes on from its checkpoint. A stop is SIGTERM, which train.py hears even where
-    Ctrl-C is ignored; the run saves itself then.
+    A run that was stopped before continues from its checkpoint. A run is stopped with SIGTERM, which train.py handles
+    even if Ctrl-C is ignored; it then saves itself.
 
     Args:
         trial: the trial of the study.
         folder: the folder of the trial.
         config: the config of the study.
         program: the file of train.py.
-        overrides: options of train.py that are not of the study: those of its imports.
+        overrides: further options of train.py, which name modules to import.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class TrialRun:
         self.trial, self._folder, self._config = trial, folder, config
         self._program, self._more_overrides = program, overrides
         self._process: subprocess.Popen[bytes] | None = None
-        self._seed = 0  # index of the one that is trained
-        self._read = -1  # bytes of its metrics that were read
+        self._seed = 0  # index of the seed in training
+        self._read = -1  # bytes of its metrics that have been read
         self._pruned = 0  # the evaluation that ended the trial, among those of all seeds
 
     # ---- the state of the trial
 
     def advance(self) -> str | None:
-        """Moves the trial on. A sentence once it has ended; None while it goes on."""
+        """Continues the trial; returns a sentence once it has ended, and None while it goes on."""
         if self._process is None:
             return self._start_next()
         code = self._process.poll()
@@ -68,27 +68,27 @@ class TrialRun:
         return None
 
     def stop(self) -> None:
-        """Asks the run to save and stop; the trial goes on when the study does."""
+        """Asks the run to save and stop; the trial continues when the study does."""
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Ends the run at once."""
+        """Kills the run."""
         if self._process is not None:
             self._process.kill()
 
     def has_ended(self) -> bool:
-        """Whether no process of the trial is left."""
+        """Whether the trial has no process."""
         return self._process is None or self._process.poll() is not None
 
     def close(self) -> None:
-        """Leaves the trial to whoever goes on with the study."""
+        """Releases the trial."""
         self.trial.lock.close()
 
     # ---- its runs
 
     def _start_next(self) -> str | None:
-        """Starts the run of the next seed that has no score; ends the trial where all have one."""
+        """Starts the run of the next seed without a score; ends the trial if there is none."""
         scores = self.trial.seeds()
         for index, seed in enumerate(self._config.seeds):
             if str(seed) in scores:
@@ -136,7 +136,7 @@ class TrialRun:
     # ---- its evaluations
 
     def _report(self) -> None:
-        """Tells the study of evaluations that are new, and stops the run where the trial should be ended."""
+        """Reports new evaluations to the study, and stops the run if the trial should be pruned."""
         metrics = self._run / "metrics.jsonl"
         try:
             size = metrics.stat().st_size
@@ -154,7 +154,7 @@ class TrialRun:
                 return
 
     def _evaluation_number(self, step: int) -> int:
-        """The number of an evaluation among those of all seeds, from 1 on: the step at which a pruner compares."""
+        """The number of an evaluation over all seeds, counted from 1, at which a pruner compares trials."""
         config = self._config
         last = step >= config.steps or not config.every
         number = config.evaluations if last else min(step // config.every, config.evaluations)
@@ -187,7 +187,7 @@ def run_folder(trial: Path, seed: int) -> Path:
 
 
 def run_overrides(config: StudyConfig, number: int, settings: dict[str, object], seed: int, folder: Path) -> list[str]:
-    """The command line of a trial's run: the study's own words come after what they may change."""
+    """The command line of a trial's run; the study's own options follow the defaults that they may change."""
     study = folder.parent.name
     return [
         "log.progress=false",
@@ -203,7 +203,7 @@ def run_overrides(config: StudyConfig, number: int, settings: dict[str, object],
 
 
 def last_message(log: Path) -> str:
-    """The sentence that a run ended with: its error, or its last line."""
+    """The last message of a run: its error, or its last line."""
     try:
         lines = read_plain(log, LONGEST).decode(errors="replace").splitlines()
     except OSError:
@@ -214,6 +214,6 @@ def last_message(log: Path) -> str:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that a person or the system ends a study with."""
+    """The signals with which the user or the system ends a study."""
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
