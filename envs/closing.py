@@ -39,7 +39,7 @@ def close_quietly(close: Callable[[], object], name: str) -> None:
     except _TooLongError:
         if not stop_requested:
             _hanging.add(name)
-            tell_once(f"{name} does not come back from close(): it is left as it is")
+            tell_once(f"{name} hangs in close(): it is left as it is")
     except BaseException as error:
         if is_stop(error):
             raise

@@ -57,9 +57,8 @@ class Processes(RepeatableCopies, Envs):
         self._resets = np.zeros(self.num_envs, dtype=bool)
         self.parent_pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
-        atexit.register(
-            self.close
-        )  # runs before the exit handler of multiprocessing, which would wait for them forever
+        # Runs before the exit handler of multiprocessing, which would wait for the processes forever.
+        atexit.register(self.close)
         with self._process_deaths():
             try:
                 self._start(makers)

@@ -74,7 +74,7 @@ def restore(envs: Envs, seed: int, state: State | None) -> np.ndarray | None:
     try:
         inner.np_random.bit_generator.state = state["generator"]
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise ValueError(f"a random generator that is none ({error})") from error
+        raise ValueError(f"an invalid random generator ({error})") from error
     return np.ones(envs.num_envs, dtype=bool)
 
 
@@ -107,9 +107,9 @@ def _stretches(envs: Envs, state: dict[str, object]) -> list[Stretch]:
     )
     ended, actions = checked("ended", state.get("ended"), integers > 0), state.get("actions")
     if (numbers < 0).any() or (lengths < 0).any() or (numbers > MAX_COUNT).any() or (lengths > MAX_COUNT).any():
-        raise ValueError("episodes of negative numbers, or too many")
+        raise ValueError("episodes with negative or too large numbers")
     if getattr(actions, "shape", None) != (int(lengths.sum()),):
-        raise ValueError("actions of the episodes that are not as many as there were")
+        raise ValueError("another number of actions than the episodes had")
     actions = checked("actions", actions, np.empty(int(lengths.sum()), dtype=action_code(int(space.n))))
     if (actions >= space.n).any() or (actions < 0).any():
         raise ValueError(f"actions of the episodes that are not among {int(space.n)}")

@@ -434,7 +434,7 @@ def test_an_environment_that_gives_no_numbers_is_to_blame(programs: Programs, tm
     result = programs.run("train", *SMALL, *words, cwd=tmp_path)
     assert result.code == 2
     sentence = result.err.splitlines()[-1]
-    assert f"because {what} that Broken-v0 gave are NaN or infinite: mend the environment" in sentence, sentence
+    assert f"because {what} that Broken-v0 gave are NaN or infinite: fix the environment" in sentence, sentence
 
 
 def test_what_has_no_effect_is_told(programs: Programs, tmp_path: Path) -> None:

@@ -596,5 +596,5 @@ def test_episodes_of_other_environments_are_refused(damage: Callable[[dict[str, 
 def test_a_state_of_another_vector_class_is_refused(damage: dict[str, Any]) -> None:
     one, two = (make_vector(load_task("CartPole-v1", {}), 4, "native") for _ in range(2))
     resuming.begin(one, 0)
-    with pytest.raises(ValueError, match=r"state of None int, expected \(4, 4\)|a random generator that is none"):
+    with pytest.raises(ValueError, match=r"state of None int, expected \(4, 4\)|an invalid random generator"):
         resuming.restore(two, 0, {**(resuming.saved(one) or {}), **damage})

@@ -148,7 +148,7 @@ def shared_env_of(config: TrainConfig, task: Task, envs: Envs) -> SharedEnv | No
         return None
     if not isinstance(envs, RepeatableCopies):
         raise UserError(
-            f"eval.share=true plays in one copy by itself, which the vector class of {task.id} has not: "
+            f"eval.share=true plays in a single copy, which the vector class of {task.id} does not offer: "
             "use env.vectorization=sync or async"
         )
     return SharedEnv(envs, task.id)

@@ -193,7 +193,7 @@ class Collector:
     def _report_new_episodes(self, count: int, reason: str) -> None:
         self.tracker.console.line(
             f"{self.task.id} begins new episodes in {count} of {len(self._begins)} copies ({reason}): the run can be "
-            "gone on with, but is not bit-equal to one that was never stopped"
+            "resumed, but is not bit-equal to one that was never stopped"
         )
 
     def _life_lost(self, info: Info) -> np.ndarray | None:

@@ -165,7 +165,7 @@ class Evaluator:
             subject = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(
                 f"{subject} failed at step {step} ({words_of(error)}); everything is saved: go on with "
-                f"resume={self.folder} where it is mended, or without evaluations by eval.episodes=0{advice}",
+                f"resume={self.folder} once it is fixed, or without evaluations by eval.episodes=0{advice}",
                 error.detail if isinstance(error, UserError) else "",
             ) from error
         self._tracker.console.line(f"no evaluation at step {step}: {words_of(error)}")

@@ -30,10 +30,10 @@ def environment_failed(error: BaseException, name: str, step: int, saved: str) -
     A sentence from envs/ is kept, with the author's lines below it.
     """
     if isinstance(error, UserError):
-        return EnvironmentFailedError(f"{error}; training stopped at step {step}: mend it; {saved}", error.detail)
+        return EnvironmentFailedError(f"{error}; training stopped at step {step}: fix it; {saved}", error.detail)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     location = f", in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    return EnvironmentFailedError(f"{name} failed at step {step} ({words_of(error)}{location}): mend it; {saved}")
+    return EnvironmentFailedError(f"{name} failed at step {step} ({words_of(error)}{location}): fix it; {saved}")
 
 
 def _is_foreign(filename: str) -> bool:
@@ -56,7 +56,7 @@ def not_finite(error: Exception, step: int, name: str, source: str | None, folde
     latest = latest_checkpoint(folder.path)
     where = f"the last good checkpoint is {folder.shown(latest)}" if latest else "there is no checkpoint yet"
     if source:
-        reason = f"{source} that {name} gave are NaN or infinite: mend the environment; {where}"
+        reason = f"{source} that {name} gave are NaN or infinite: fix the environment; {where}"
     else:
         reason = f"{error}; {where}; a lower agent.lr or agent.max_grad_norm often helps"
     return UserError(f"training stopped at step {step} because {reason}")

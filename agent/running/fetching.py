@@ -53,7 +53,7 @@ def fetch(name: str) -> Path:
             cached = _cached(hub, repo)
             if cached is None:
                 raise
-            print(f"{name}: the Hub cannot be reached; its copy on this machine plays", file=sys.stderr)
+            print(f"{name}: the Hub cannot be reached; the cached copy on this machine is used", file=sys.stderr)
             return cached
         if metadata.size is None or metadata.size > MAX_BYTES:
             raise UserError(f"{name} has {metadata.size or 0:,} bytes, and at most {MAX_BYTES:,} are fetched")

@@ -91,7 +91,7 @@ class _Window(Wrapper):
         with _drawing_errors(*self._problem_and_advice):
             result = self.env.reset(seed=seed, options=options)
             if (driver := _invisible_driver()) is not None:
-                raise UserError(f"there is no screen: pygame draws into memory, by its driver {driver!r}")
+                raise UserError(f"there is no screen: pygame draws into memory, with its driver {driver!r}")
             return result
 
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, Info]:

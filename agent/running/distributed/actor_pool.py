@@ -113,11 +113,13 @@ class ActorPool:
         if slot.failures >= MAX_FAILURES:
             if failure is not None:
                 raise BrokenEnvironmentError(failure.sentence, failure.detail)
-            raise BrokenEnvironmentError(f"actor {slot.number} was made anew {MAX_FAILURES} times in vain: {reason}")
+            raise BrokenEnvironmentError(
+                f"actor {slot.number} was restarted {MAX_FAILURES} times without success: {reason}"
+            )
         self.restarts += 1
         slot.incarnation, slot.sequence = slot.incarnation + 1, 0
         slot.calls.clear()
-        self._report(f"actor {slot.number} is made anew, its episodes end as truncations: {reason}")
+        self._report(f"actor {slot.number} is restarted, its episodes end as truncations: {reason}")
         slot.handle = self._start(slot.number, slot.incarnation)
         return slot
 

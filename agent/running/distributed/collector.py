@@ -175,7 +175,7 @@ class RayCollector:
         self.step, self._restarts = step, int(state["restarts"])
         self._incarnations = [int(number) for number in state["incarnations"]]
         self.tracker.console.line(
-            "the actors begin new episodes: the run can be gone on with, but is not bit-equal to one never stopped"
+            "the actors begin new episodes: the run can be resumed, but is not bit-equal to one that was never stopped"
         )
 
     def close(self) -> None:

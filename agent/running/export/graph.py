@@ -115,7 +115,7 @@ def check_installed() -> None:
 def _dtype(item: Input, player: Player) -> torch.dtype:
     found = getattr(torch, item.dtype.name, None)
     if not isinstance(found, torch.dtype):
-        raise UserError(f"{player.task.id} observes {item.name} as {item.dtype}, which ONNX has not")
+        raise UserError(f"{player.task.id} observes {item.name} as {item.dtype}, which ONNX does not support")
     return found
 
 

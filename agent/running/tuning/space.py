@@ -94,7 +94,7 @@ def parse_space(space: PlainData) -> tuple[Domain, ...]:
 def _domain(name: str, entry: object) -> Domain:
     shown = plain(name, 80)
     if name.split(".")[0] in SHARED and not name.startswith("env."):
-        raise UserError(f"{shown} cannot be tuned: trials that differ in it have scores that do not compare")
+        raise UserError(f"{shown} cannot be tuned: scores of trials that differ in it cannot be compared")
     if not isinstance(entry, Mapping) or not ("choices" in entry or {"low", "high"} <= set(entry)):
         raise UserError(
             f"{shown} in the space takes {{low: …, high: …}}, with log: true or step: …, or {{choices: […]}}"
