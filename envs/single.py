@@ -49,15 +49,7 @@ def make_single(
         warnings.simplefilter("ignore")  # advice about newer versions; errors are exceptions
         register(env_id)
         try:
-            # -1: without the registered limit, which may be shorter than the requested one
-            limit = {} if time_limit is None else {"max_episode_steps": -1}
-            made = gym.make(env, **{**limit, **options})
-            if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
-                made.close()
-                made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
-            elif is_minatar(made.spec):
-                made = MinAtar(made)
-            made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
+            made = _made(env, kwargs, options, time_limit)
             return guard_close(_wrapped(made, wrapping, action_mask, env_id), env_id)
         except UserError:
             raise
@@ -70,6 +62,24 @@ def make_single(
                 raise
             sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
             raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
+
+
+def _made(
+    env: str | gym.envs.registration.EnvSpec,
+    kwargs: Mapping[str, object],
+    options: dict[str, Any],
+    time_limit: int | None,
+) -> Env:
+    """The environment with `options`, among them its `kwargs`; Atari and MinAtar have wrappers of this project."""
+    # -1: without the registered limit, which may be shorter than the requested one
+    limit = {} if time_limit is None else {"max_episode_steps": -1}
+    made: Env = gym.make(env, **{**limit, **options})
+    if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
+        made.close()
+        made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
+    elif is_minatar(made.spec):
+        made = MinAtar(made)
+    return made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
 
 
 def _wrapped(env: Env, wrapping: Wrapping, action_mask: str, env_id: str) -> Env:
