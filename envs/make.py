@@ -134,14 +134,8 @@ def _task(
 ) -> Task:
     spec = env.spec
     env_id = env_id if spec is None else spec.id
-    actions, observed = _spaces(env, env_id)
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise UserError(
-            f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
-            "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
-        )
-    if actions.n > MAX_ACTIONS:
-        raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MAX_ACTIONS:,}")
+    space, observed = _spaces(env, env_id)
+    actions = _discrete(space, env_id)
     before, first_observation = state_of_global_generators(), None
     if action_mask == AUTO:
         env, action_mask, first_observation = find_masks(env, env_id)
@@ -178,6 +172,22 @@ def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
         with guarded(env_id, name):
             found[name] = check_space(name, getattr(env, name, None))
     return found["action_space"], found["observation_space"]
+
+
+def _discrete(actions: Space, env_id: str) -> gym.spaces.Discrete:
+    """The action space, which must be Discrete and not too large.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if not isinstance(actions, gym.spaces.Discrete):
+        raise UserError(
+            f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
+            "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
+        )
+    if actions.n > MAX_ACTIONS:
+        raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MAX_ACTIONS:,}")
+    return actions
 
 
 def _threshold(value: object) -> float | None:
