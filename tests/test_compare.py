@@ -303,7 +303,9 @@ def test_differences_from_a_baseline_are_welchs_after_holms_correction(tmp_path:
     }
     small, large = sorted(raw, key=raw.__getitem__)
     assert found.baseline_differences["CartPole-v1", small].p == pytest.approx(min(1.0, 2 * raw[small]))
-    assert found.baseline_differences["CartPole-v1", large].p == pytest.approx(max(raw[large], min(1.0, 2 * raw[small])))
+    assert found.baseline_differences["CartPole-v1", large].p == pytest.approx(
+        max(raw[large], min(1.0, 2 * raw[small]))
+    )
     with pytest.raises(UserError, match="baseline=agent: 3 groups are called so"):
         compare(runs_of(tmp_path), EVALUATED, baseline="agent")
     with pytest.raises(UserError, match="no group is called so"):

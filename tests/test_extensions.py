@@ -325,7 +325,7 @@ def test_an_environment_that_changes_the_folder_leaves_the_run_in_its_own(
     elsewhere.mkdir()
     (home / "wandering.py").write_text(WANDERING)
     words = (*QUIET[:1], *QUIET[2:], "env=wandering:Wandering-v0", f"+env.kwargs.when={when}", "checkpoint.every=80")
-    result = programs.run("train", *words, "num_envs=2", cwd=home, OTHER_LIBRARIES=str(elsewhere))
+    result = programs.run("train", *words, "num_envs=2", cwd=home, ELSEWHERE=str(elsewhere))
     assert result.code == 0, result.err
     (run,) = home.glob("runs/Wandering-v0/*")
     there = {path.name for path in run.iterdir()}
@@ -334,7 +334,7 @@ def test_an_environment_that_changes_the_folder_leaves_the_run_in_its_own(
     shown = next(line for line in result.err.splitlines() if line.startswith("evaluate:"))
     words = tuple(shlex.split(shown.partition("python evaluate.py ")[2]))
     assert words[0] == f"checkpoint={run.relative_to(home)}"
-    result = programs.run("evaluate", *words, "episodes=2", "video=true", cwd=home, OTHER_LIBRARIES=str(elsewhere))
+    result = programs.run("evaluate", *words, "episodes=2", "video=true", cwd=home, ELSEWHERE=str(elsewhere))
     assert result.code == 0, result.err
     files = {path.name for path in (run / "best").iterdir()}
     assert files >= {"evaluation.json", "evaluation.png"}
@@ -342,7 +342,7 @@ def test_an_environment_that_changes_the_folder_leaves_the_run_in_its_own(
     said = [line for line in result.out.splitlines() if line.startswith("wrote ")]
     assert all(line.startswith(f"wrote {run.relative_to(home)}/best/evaluation.") for line in said)
     both = f"checkpoint=[{run.relative_to(home)}/best,{run.relative_to(home)}/last]"
-    result = programs.run("evaluate", both, *words[1:], "episodes=2", cwd=home, OTHER_LIBRARIES=str(elsewhere))
+    result = programs.run("evaluate", both, *words[1:], "episodes=2", cwd=home, ELSEWHERE=str(elsewhere))
     assert result.code == 0, result.err
     assert (run / "last" / "evaluation.json").exists()
     assert (run / "best" / "comparison.png").exists()
