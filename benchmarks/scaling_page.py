@@ -168,9 +168,9 @@ def _learner(learners: Mapping[str, Any]) -> list[str]:
     return [
         "## The learner's limit",
         "Here stand-ins for actors hand the learner chunks that one actor has played, as fast as it takes them from "
-        'Ray\'s store, with the options of each task\'s preset. The column "both" is the whole loop at the replay ratio '
-        'of the preset. "Bytes a step" counts the arrays of a chunk per transition, and "on the wire" the pickle that '
-        "Ray sends.",
+        "Ray's store, with the options of each task's preset. The column of both is the whole loop at the replay ratio "
+        "of the preset. Bytes a step are those of the arrays of a chunk per transition, and bytes on the wire those of "
+        "the pickle that Ray sends.",
         table,
     ]
 
