@@ -179,8 +179,8 @@ def beside(ours: np.ndarray, theirs: float) -> str:
 
 
 def draw(task: Task) -> None:
-    """The learning curves of a task."""
-    runs = {agent: results for agent in task.agents if (results := task.results(agent))}
+    """The learning curves of a task; evaluations beside training come at other steps in each run, and are not drawn."""
+    runs = {agent: results for agent in task.agents if agent != ACTORS and (results := task.results(agent))}
     if not runs:
         return
     solved = None if math.isnan(task.solved) else task.solved
@@ -231,7 +231,8 @@ network plays 100 episodes greedily, on seeds that training never used. Settings
 reported; if a reported seed had an influence, the section says so. Intervals are Student's 95 % intervals for the mean
 over seeds, clipped to possible returns; if all seeds have the same return, they have no width. IQM is the mean over
 seeds without the best and the worst quarter, as rliable computes it. Curves show greedy evaluations during training,
-over 20 episodes (10 on Atari).
+over 20 episodes (10 on Atari). Runs with actors ([CLUSTER.md](CLUSTER.md)) have no curves, because their evaluations
+are at other steps in each run.
 
 Agents have the names of their presets. If a run has other settings than the preset has on this task, the difference
 follows a comma, and the command below the figure lists all settings.
