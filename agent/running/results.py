@@ -13,8 +13,8 @@ from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
-from agent.records.comparison.finding import expanded
-from agent.records.evaluations import beside, kept_beside, label
+from agent.records.comparison.finding import expand_pattern
+from agent.records.evaluations import archived_results_path, label, results_path
 from agent.records.plots import plot_evaluation
 from agent.records.saved_agent import FILE_NAME, Which, find_agent
 from agent.running.evaluation import evaluate
@@ -63,7 +63,7 @@ def _matching(path: str, which: Which) -> list[Path]:
     if not glob.has_magic(path):
         return [find_agent(Path(path), which)]
     found: dict[Path, Path] = {}
-    for candidate in expanded(path):  # a folder comes before its contents
+    for candidate in expand_pattern(path):  # a folder comes before its contents
         if (candidate.is_dir() or candidate.suffix == ".safetensors") and not found.keys() & set(candidate.parents):
             with suppress(UserError):
                 found[candidate] = find_agent(candidate, which)
@@ -121,7 +121,7 @@ def write_result(player: Player, result: PlainData) -> None:
     """
     text = json.dumps(result, indent=1)
     with _result_stem(player) as stem:
-        kept = kept_beside(player.home, result["episodes"], result["seed"], result["noise"])
+        kept = archived_results_path(player.home, result["episodes"], result["seed"], result["noise"])
         atomic_write_text(Path(f"{kept}.json"), text)
         atomic_write_text(Path(f"{stem}.json"), text)
         plot_evaluation([result], Path(f"{stem}.png"))
@@ -130,11 +130,11 @@ def write_result(player: Player, result: PlainData) -> None:
 @contextmanager
 def _result_stem(player: Player) -> Iterator[Path]:
     """The absolute path of an agent's results, without suffix; errors show it as the user named the agent."""
-    stem = beside(player.home)
+    stem = results_path(player.home)
     try:
         yield stem
     except UserError as error:
-        raise UserError(str(error).replace(str(stem), str(beside(player.path)))) from error
+        raise UserError(str(error).replace(str(stem), str(results_path(player.path)))) from error
 
 
 def film(player: Player, config: EvaluateConfig) -> None:
