@@ -1,4 +1,4 @@
-"""A comparison written to its folder: the page, its pictures and its numbers."""
+"""Writes a comparison to its folder: the page, its pictures and its numbers."""
 
 import json
 import re
@@ -20,15 +20,15 @@ Section = tuple[str, str, list[Picture]]
 
 
 def write_comparison(comparison: Comparison, folder: Path, reload: float = 0.0) -> Path:
-    """Writes everything, each file as a whole; returns the page.
+    """Writes all files, each atomically; returns the path of the page.
 
     Args:
         comparison: the comparison.
-        folder: is made where it is missing.
+        folder: the folder, which is made if it is missing.
         reload: seconds after which an open page is loaded again; 0: never.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: a file cannot be written.
     """
     sections, numbers = draw(comparison)
     for _, _, pictures in sections:
@@ -41,7 +41,7 @@ def write_comparison(comparison: Comparison, folder: Path, reload: float = 0.0) 
 
 
 def stop_reloading(folder: Path) -> None:
-    """Lets the page be loaded again by itself no more."""
+    """Makes the page stop reloading itself."""
     path = folder / PAGE
     if path.exists():
         text = path.read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def stop_reloading(folder: Path) -> None:
 
 
 def draw(comparison: Comparison) -> tuple[list[Section], dict[str, Any]]:
-    """The page's sections with their pictures, and the curves' numbers by task."""
+    """Draws the page's sections with their pictures; also returns the curves' numbers by task."""
     numbers: dict[str, object] = {}
     learning_curves, diagnostic_pictures = [], []
     for number, task in enumerate(comparison.tasks):
