@@ -22,7 +22,7 @@ from agent.records.console import report_through
 
 #: Launchers that submit jobs to a queue, which may preempt them and outlives the process that waits for them.
 QUEUES = ("submitit_local", "submitit_slurm")
-#: That of this project, whose jobs Ray ends where the process that waits for them is gone.
+#: This project's launcher; Ray ends its jobs when the process that waits for them ends.
 RAY = "ray"
 #: Seconds between two checks whether the sweep is to stop.
 POLL = 0.2

@@ -54,7 +54,7 @@ _STEP_FOLDER = re.compile(r"step_([0-9]{12,})")
 
 
 def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep: int) -> Path:
-    """Saves `state` as the checkpoint of `step`; a kill at any instant leaves the earlier checkpoint or this one.
+    """Saves `state` as the checkpoint of `step`; a kill at any instant leaves either the earlier one or this one.
 
     Args:
         run_dir: the run folder; the checkpoint becomes `run_dir/checkpoints/step_<12 digits>`.

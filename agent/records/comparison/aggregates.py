@@ -144,7 +144,13 @@ def wilson(share: Array, n: int) -> tuple[Array, Array]:
 
 
 def newcombe(p: float, m: int, n: int) -> Interval:
-    """Computes the score interval of the probability p of improvement of m over n runs (Newcombe 2006, method 5)."""
+    """Computes the score interval of a probability of improvement (Newcombe 2006, method 5).
+
+    Args:
+        p: the estimated probability that one of m values is above one of n.
+        m: the number of values that may be above.
+        n: the number of the other values.
+    """
 
     def beyond(theta: float) -> bool:
         count = (m + n) / 2 - 1
