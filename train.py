@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -47,7 +46,7 @@ def main(cfg: DictConfig) -> float | None:
             return launched.execute(lambda resume: run(options | resume, overrides, folder))
 
 
-def run(options: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
+def run(options: dict[str, object], overrides: list[str], folder: Path) -> float | None:
     """Trains the run. Where a signal stopped it, ends the process with that signal's exit code.
 
     Returns:

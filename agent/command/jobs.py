@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.types import RunMode
@@ -24,6 +23,8 @@ from agent.records.console import report_through
 QUEUES = ("submitit_local", "submitit_slurm")
 #: This project's launcher; Ray ends its jobs when the process that waits for them ends.
 RAY = "ray"
+#: A signal's handler, as `signal.signal` takes and returns it.
+Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 #: Seconds between two checks whether the sweep is to stop.
 POLL = 0.2
 
@@ -165,7 +166,7 @@ def _stopped_with(board: Board) -> Iterator[None]:
 
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # training handles SIGINT itself: our SIGTERM would count as a second signal after it
-    handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit}
+    handlers: dict[int, Handler] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -191,7 +192,7 @@ def _stopped_by_queue(job: Job) -> Iterator[None]:
     submitit's own handler of that signal queues the job at once, and ends it in the middle of a step.
     """
     number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
-    queue_again: Any = signal.getsignal(number)
+    queue_again = signal.getsignal(number)
     preempted = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -200,7 +201,7 @@ def _stopped_by_queue(job: Job) -> Iterator[None]:
             preempted = True
             os.kill(os.getpid(), signal.SIGTERM)
 
-    handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit, number: stop}
+    handlers: dict[int, Handler] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit, number: stop}
     previous = {name: signal.signal(name, handler) for name, handler in handlers.items()}
     try:
         yield

@@ -116,7 +116,7 @@ def job_config(context: HydraContext, config: DictConfig, overrides: Sequence[st
     return composed
 
 
-def run(shared: tuple[HydraContext, TaskFunction, Any], config: DictConfig) -> JobReturn:
+def run(shared: tuple[HydraContext, TaskFunction, dict[type, Singleton]], config: DictConfig) -> JobReturn:
     """Runs one job in a process of Ray.
 
     Raises:

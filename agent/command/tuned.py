@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agent.command.tables import aligned
 from agent.common.errors import UserError
@@ -87,5 +86,5 @@ def trials_table(results: Sequence[Result]) -> str:
     return aligned(rows)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")

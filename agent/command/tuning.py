@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from agent.command.composing import training_options
 from agent.command.imports import import_named
@@ -77,7 +76,7 @@ def train_options_to_override(arguments: Sequence[str]) -> list[str]:
     )
 
 
-def tuning_request(options: dict[str, Any], overrides: Iterable[str]) -> Request:
+def tuning_request(options: dict[str, object], overrides: Iterable[str]) -> Request:
     """Builds the requested study: a new one, whose file is written, or a resumed one.
 
     Args:
@@ -211,7 +210,7 @@ def _belongs_to_preset(name: str) -> bool:
     return not chooses_a_file and name.split(".")[0] not in NOT_IN_PRESETS
 
 
-def space_of(config: TuneConfig, training: TrainConfig, overridden: Sequence[str]) -> dict[str, Any]:
+def space_of(config: TuneConfig, training: TrainConfig, overridden: Sequence[str]) -> dict[str, object]:
     """Returns the search space: the user's own, or the agent's default without the options that the command line sets.
 
     Raises:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from agent.command import errors
 from agent.command.composing import check_sweep, register_resolvers
-from agent.command.jobs import QUEUES, RAY, board_of, launcher_of
+from agent.command.jobs import QUEUES, RAY, Handler, board_of, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.records.board import Board, Note
@@ -59,7 +59,7 @@ class Watcher:
         self._console = JobsConsole(jobs, bar, stream)
         self._bytes_shown: dict[int, int] = {}  # by job, the bytes of its log that were shown
         self._ended = threading.Event()
-        self._previous_handlers: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Handler] = {}
         if stops:
             self._previous_handlers = {
                 number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
@@ -126,10 +126,10 @@ class Watch(Callback):
     Hydra constructs this callback, and pickles it for those processes.
     """
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[[], Watch], tuple[()]]:
         return _unpickled, ()
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Prepares a sweep: clears its board, passes this process's module path to the jobs, and starts the watcher."""
         global _watcher
         composed = config.hydra

@@ -5,7 +5,7 @@ conf/agent/noisy_dqn.yaml explains each option.
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from agent.common.errors import UserError
 from agent.config import ranges
@@ -33,7 +33,7 @@ class AgentConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     epsilon: EpsilonConfig = field(default_factory=EpsilonConfig)
     head: str = "expected"
-    head_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    head_options: dict[str, object] = field(default_factory=dict, hash=False)
     categorical: CategoricalConfig = field(default_factory=CategoricalConfig)
     quantile: QuantileConfig = field(default_factory=QuantileConfig)
     implicit_quantile: ImplicitQuantileConfig = field(default_factory=ImplicitQuantileConfig)

@@ -108,7 +108,7 @@ def _value(hint: object, value: object, key: str) -> object:
 
 def _leaf(hint: Any, value: object, key: str) -> object:
     """Converts `value` to one of the types that are no dataclass."""
-    if hint is Any:
+    if hint is object:
         return value
     if get_origin(hint) is Literal:
         if isinstance(value, bool) and "on" in get_args(hint):

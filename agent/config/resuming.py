@@ -88,7 +88,7 @@ def _refusal(override: str, key: str, name: str, saved: object, requested: objec
     )
 
 
-def first_difference(saved: object, requested: object, name: str) -> tuple[str, Any, Any] | None:
+def first_difference(saved: object, requested: object, name: str) -> tuple[str, object, object] | None:
     """Finds the first leaf in which two configs differ; returns its name and both values, or None if they are equal."""
     if isinstance(saved, Mapping) and isinstance(requested, Mapping):
         for key in [*saved, *(key for key in requested if key not in saved)]:

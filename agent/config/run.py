@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
@@ -15,13 +15,13 @@ class EnvConfig:
     """The task: a Gymnasium id, the keyword arguments of its constructor, wrappers, and vectorisation."""
 
     id: str = "CartPole-v1"
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    eval_kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, object] = field(default_factory=dict)
+    eval_kwargs: dict[str, object] = field(default_factory=dict)
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
     time_limit: Annotated[int | None, TIME_LIMIT] = None
     channels: Literal["auto", "first", "last"] = "auto"
-    observation: tuple[Any, ...] = ()  # checked when the environment is made, as `kwargs` are
-    wrappers: tuple[Any, ...] = ()
+    observation: tuple[object, ...] = ()  # checked when the environment is made, as `kwargs` are
+    wrappers: tuple[object, ...] = ()
     action_mask: str = "auto"
     clip_rewards: bool = False
     life_loss: bool = False
@@ -147,11 +147,11 @@ class EvaluateConfig:
     device: str = "cpu"
 
 
-def upgraded(saved: Mapping[str, Any]) -> dict[str, object]:
+def upgraded(saved: Mapping[str, object]) -> dict[str, object]:
     """Converts the mapping of a TrainConfig that an earlier release saved to the current options."""
     config = dict(saved)
     if isinstance(env := config.get("env"), Mapping):  # until 0.1 there were no action masks
         config["env"] = {"action_mask": "off", **env}
     if "compile" in config:  # until 0.1 `compile` was on, off or auto
-        config["backend"] = {"on": "compiled", "off": "torch"}.get(config.pop("compile"), "auto")
+        config["backend"] = {"on": "compiled", "off": "torch"}.get(str(config.pop("compile")), "auto")
     return config

@@ -1,7 +1,7 @@
 """The options of tune.py, and the options that a study stores."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from agent.common.errors import UserError
 from agent.config.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SEED, at_least
@@ -51,7 +51,7 @@ class StudyConfig:
 
     words: tuple[str, ...]
     beside: tuple[str, ...]
-    fixed: dict[str, Any]
+    fixed: dict[str, object]
     env: str
     seeds: Annotated[tuple[int, ...], SEED]
     trials: Annotated[int, TRIALS]
@@ -60,8 +60,8 @@ class StudyConfig:
     startup: Annotated[int, TRIALS]
     steps: Annotated[int, AT_LEAST_ONE]
     every: Annotated[int, NOT_NEGATIVE]
-    space: dict[str, Any]
-    first: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, object]
+    first: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.seeds:

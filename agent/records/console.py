@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -60,7 +60,7 @@ class Console:
         self._eval_return: float | None = None
         self._collection: dict[str, float] = {}  # the newest metrics of actors and learner
         self._rate_samples = deque([(time.monotonic(), initial_step)], maxlen=RATE_WINDOW)
-        self._bar: Any = self._open_bar() if enabled and not _report and self._stream.isatty() else None
+        self._bar: Bar | None = self._open_bar() if enabled and not _report and self._stream.isatty() else None
         self._period = _period(self._bar is not None)
         self._next_drawing = time.monotonic() + self._period if enabled else float("inf")
         self._last_shown: tuple[int, float | None] | None = None

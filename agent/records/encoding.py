@@ -10,7 +10,7 @@ import torch
 from agent.common.tensor_file import DTYPES, dtype_name
 
 
-def encode(value: Any, path: str, arrays: dict[str, Any]) -> object:
+def encode(value: Any, path: str, arrays: dict[str, torch.Tensor | np.ndarray]) -> object:
     """Converts `value` to JSON types; moves tensors and arrays to `arrays`, by their path, and leaves references."""
     if value is None or type(value) in (bool, int, float, str):
         return value

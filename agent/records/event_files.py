@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from agent.common.errors import UserError, words_of
 from agent.common.files import make_folder
@@ -101,7 +101,7 @@ class EventFiles(Sink):
         if self._file is not None:
             self._try(self._file.close)
 
-    def _write_scalars(self, step: int, metrics: Mapping[str, Any]) -> None:
+    def _write_scalars(self, step: int, metrics: Mapping[str, object]) -> None:
         values = [
             self._summary.Value(tag=name, simple_value=value)
             for name, value in metrics.items()
@@ -113,7 +113,7 @@ class EventFiles(Sink):
         image = self._summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=VIDEO, image=image)]))
 
-    def _write(self, **fields: Any) -> None:
+    def _write(self, **fields: object) -> None:
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
         self._records.flush()  # to the system: a kill loses nothing
 

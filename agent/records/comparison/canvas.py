@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from agent.records.plots import GREY, PALETTE
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -150,10 +151,10 @@ def inline(svg: str) -> str:
 
 
 @contextmanager
-def of_group(index: int) -> Iterator[Any]:
+def of_group(index: int) -> Iterator[Callable[..., None]]:
     """Yields a function that marks artists as a group's, so that the page can hide them."""
 
-    def mark(*artists: Any) -> None:
+    def mark(*artists: Artist) -> None:
         for artist in artists:
             artist.set_gid(f"{_GROUP}{index}")
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from agent.records.comparison.comparing import Comparison
+from agent.records.comparison.reading import Run
 from agent.records.comparison.scoring import AGENTS, Summary
 from agent.records.console import format_return
 from agent.records.statistics import Interval
@@ -69,7 +69,7 @@ def plain_data(comparison: Comparison, curves: Mapping[str, Mapping[str, object]
     }
 
 
-def _run(run: Any) -> dict[str, object]:
+def _run(run: Run) -> dict[str, object]:
     return {"folder": str(run.folder), "seed": run.seed, "step": run.step, "commands": list(run.commands)}
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from agent.common.files import atomic_write_bytes, atomic_write_text
 from agent.records.comparison.canvas import Picture
@@ -48,9 +47,9 @@ def stop_reloading(folder: Path) -> None:
         atomic_write_text(path, re.sub(r'"reload": [0-9.]+\}</script>', '"reload": 0}</script>', text))
 
 
-def draw(comparison: Comparison) -> tuple[list[Section], dict[str, Any]]:
+def draw(comparison: Comparison) -> tuple[list[Section], dict[str, dict[str, dict[str, object]]]]:
     """Draws the page's sections with their pictures; also returns the curves' numbers by task."""
-    numbers: dict[str, object] = {}
+    numbers: dict[str, dict[str, dict[str, object]]] = {}
     learning_curves, diagnostic_pictures = [], []
     for number, task in enumerate(comparison.tasks):
         robust = is_robust(comparison.groups, task.name, comparison.metric)
