@@ -126,7 +126,7 @@ class Watch(Callback):
     Hydra constructs this callback, and pickles it for those processes.
     """
 
-    def __reduce__(self) -> tuple[Callable[[], Watch], tuple[()]]:
+    def __reduce__(self) -> tuple[Callable[[], "Watch"], tuple[()]]:
         return _unpickled, ()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
