@@ -167,9 +167,9 @@ def test_without_a_network_a_push_leaves_the_folder_and_says_the_command(person:
     ("options", "sentence"),
     [
         (("to=hub",), "to=hub needs repo=user/name"),
-        (("repo=a/b",), "repo is of to=hub"),
+        (("repo=a/b",), "repo is for to=hub"),
         (("to=hub", "repo=lake"), "repo=lake names no repository"),
-        (("to=hub", "repo=a/b", "noise=true"), "noise=true is of to=onnx"),
+        (("to=hub", "repo=a/b", "noise=true"), "noise=true is for to=onnx"),
         (("to=hub", "repo=a/b", "out=."), "diary.txt, which is no part of an agent's folder"),
     ],
 )

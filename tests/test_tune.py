@@ -162,7 +162,7 @@ def test_bad_words_end_in_one_sentence(programs: Programs, tmp_path: Path) -> No
     for words, sentence in (
         (["trails=4"], "unknown option trails; did you mean trials"),
         (["trials=-1"], "trials is -1"),
-        (["trials=0"], "name its folder by resume="),
+        (["trials=0"], "name its folder with resume="),
         (["resume=empty"], "there is no study in it"),
         (["space=none.yaml"], "space=none.yaml cannot be read"),
         (["space=mine.yaml", "agent.lr=1e-3"], "agent.lr is in space=mine.yaml and on the command line"),
