@@ -156,8 +156,8 @@ def document(found: dict[str, tuple[str, str]]) -> str:
         "# Environments",
         "",
         f"This page lists every id that Gymnasium registers with these packages: {installed}. Every task with Discrete",
-        f"actions was trained with `env=<id>` for {STEPS} steps and 25 to 100 updates (its preset's ratio), evaluated and",
-        "saved. Atari games were made, played at random, trained for 8 updates and played by the agent.",
+        f"actions was trained with `env=<id>` for {STEPS} steps and 25 to 100 updates (its preset's ratio), evaluated",
+        "and saved. Atari games were made, played at random, trained for 8 updates and played by the agent.",
         "`python benchmarks/environments.py` writes this page.",
         "",
     ]
