@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from agent import evaluate  # noqa: E402
 from agent.common.files import atomic_write_text  # noqa: E402
-from agent.records.evaluations import kept_beside  # noqa: E402
+from agent.records.evaluations import archived_results_path  # noqa: E402
 from agent.records.saved_agent import FILE_NAME, read_header  # noqa: E402
 from agent.running.export.card import algorithm, card  # noqa: E402
 from agent.running.player import load_player  # noqa: E402
@@ -102,7 +102,7 @@ def publish(task: str, run: Path) -> None:
     atomic_write_text(folder / "config.yaml", f"# {shlex.join(command(task))}\n{text}")
     name = f"zoo/{task}"
     returns = {**evaluate(folder, episodes=EPISODES), "label": name, "agent": f"{name}/{FILE_NAME}"}
-    kept = kept_beside(folder / FILE_NAME, EPISODES, returns["seed"], noise=False)
+    kept = archived_results_path(folder / FILE_NAME, EPISODES, returns["seed"], noise=False)
     atomic_write_text(Path(f"{kept}.json"), json.dumps(returns, indent=1))
     player = load_player(folder / FILE_NAME)
     filmed = "rgb_array" in player.task.render_modes
