@@ -102,7 +102,7 @@ def observer_of(
     env_id: str,
     space: Space,
     stack: int = 1,
-    channels: Channels | Literal["auto", "older"] = "auto",
+    channels: Channels | Literal["auto", "older", "flat"] = "auto",
     frames: int = 1,
 ) -> Observer:
     """How to observe an environment.
@@ -111,7 +111,8 @@ def observer_of(
         env_id: for the errors.
         space: what it observes.
         stack: frames that an image is made of, the newest last.
-        channels: where an image of three dimensions has them; `auto` finds out, `older` as the first version did.
+        channels: where an image of three dimensions has them; `auto` finds out, `older` as the first version did,
+            `flat` makes a vector of it.
         frames: 2 or more where the first dimension of a Box, or of each part, counts frames, the newest last.
 
     Raises:
@@ -122,9 +123,9 @@ def observer_of(
         if where is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
             observer = _image_observer(env_id, frame, stack, where)
             return observer if frames == 1 else _stacked(observer, space, frames)
-    if channels in ("first", "last"):
-        raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     leaves = list(leaves_of(space))
+    if channels in ("first", "last") and not any(map(_has_three_sides, leaves)):
+        raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     if not all(is_flat(leaf) for leaf in leaves):
         raise UserError(_refusal(env_id, space))
     if (length := sum(length_of(leaf) for leaf in leaves)) > LONGEST:
@@ -173,6 +174,10 @@ def has_bounds(space: spaces.Box) -> bool:
         return False
     finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
     return bool(finite) and float(space.high.max()) > float(space.low.min())
+
+
+def _has_three_sides(leaf: Space) -> bool:
+    return isinstance(leaf, spaces.Box) and has_bounds(leaf) and len(leaf.shape) >= 3
 
 
 def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channels | None) -> Observer:

@@ -63,18 +63,17 @@ def observer_for(env_id: str, space: Space, stack: int = 1, channels: Where = "a
     Raises:
         UserError: where no network can take its observations.
     """
-    plain = "auto" if channels == "flat" else channels
     if channels in ("flat", "older") or not isinstance(space, spaces.Dict | spaces.Tuple):
-        return observer_of(env_id, space, stack, plain, frames)
+        return observer_of(env_id, space, stack, channels, frames)
     leaves = [_one_frame(leaf, frames) for leaf in leaves_of(space)]
-    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, plain)]
+    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, channels)]
     if not images:
-        return observer_of(env_id, space, stack, plain, frames)
+        return observer_of(env_id, space, stack, channels, frames)
     rest = [i for i in range(len(leaves)) if i not in images]
     observer_of(env_id, _whole(space, images, leaves))  # refuses what no network can take, by name
     if any(leaf is None for leaf in leaves):
         raise UserError(f"{env_id} observes stacks of parts that cannot be stacked: keep others with env.observation")
-    return _observer(env_id, space, leaves, images, rest, plain, frames)
+    return _observer(env_id, space, leaves, images, rest, channels, frames)
 
 
 def image_parts(observe: Observer) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ from envs.bounds import check_bounds
 from envs.closing import close_quietly
 from envs.kinds import Envs
 from envs.make import Task, load_saved_task, load_task
+from envs.observed_parts import Where
+from envs.shapes import check_shapes, note_on_shapes
 from envs.vector import note_on_global_draws
 from envs.wrapping import wrapping_of
 
@@ -69,8 +71,9 @@ def train(
     console = open_console(config, place.path, begun)
     console.line(f"{task.id} · {device} · {folder}")
     introduce(config, agent.network, plan, console)
-    if envs is not None and (note := note_on_global_draws(task, envs)) is not None:
-        console.line(note)
+    for note in (note_on_shapes(task.observe), None if envs is None else note_on_global_draws(task, envs)):
+        if note is not None:
+            console.line(note)
     tracker = build_tracker(config, place.path, console, begun)
     with closing(tracker, envs, task) as opened:
         write_config(place.path, to_plain(config), overrides)  # from here on it holds a run
@@ -136,6 +139,7 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     if not resumed:
         check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
         task = load_task(*named)
+        check_shapes(task.observe)
     else:  # it may be a stranger's: checked before anything that it names is made
         check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
         task = load_saved_task(*named)
@@ -147,17 +151,22 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
             f"env.kwargs={both} cannot be saved with an agent: its values must be plain numbers, truth values "
             "or short words, and arguments of the environment itself, not of gymnasium.make"
         ) from error
-    return with_eval_kwargs(task, env.eval_kwargs) if env.eval_kwargs else task
+    return with_eval_kwargs(task, env.eval_kwargs, env.channels) if env.eval_kwargs else task
 
 
-def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
+def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object], channels: Where = "auto") -> Task:
     """The task, evaluated with other arguments of its environment.
+
+    Args:
+        task: as training plays it.
+        eval_kwargs: the arguments that differ.
+        channels: where its images have them, as a person said it.
 
     Raises:
         UserError: where they make another task of it, with other observations or actions.
     """
     evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
-    named = task.time_limit, task.observe.channels or "auto", task.wrapping, task.action_mask
+    named = task.time_limit, task.observe.channels or channels, task.wrapping, task.action_mask
     other = load_saved_task(task.id, evaluated.kwargs, *named)
     if (other.observe.description(), other.actions) != (task.observe.description(), task.actions):
         raise UserError(
