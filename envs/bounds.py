@@ -3,6 +3,7 @@
 An environment that a person's own module registers takes what its author likes: no file can name a module to import.
 """
 
+import math
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -41,6 +42,8 @@ def check_bounds(env_id: str, kwargs: Mapping[str, object]) -> None:
     for name, value in kwargs.items():
         if isinstance(value, int | float) and not abs(value) <= (most := largest(env_id, name)):
             found = f"env.kwargs.{name} of {env_id} is {described(value)}"
+            if is_own(env_id) and isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{found}: it must be a finite number")
             raise UserError(f"{found}: in a saved file it may be {most:,} at most{beyond(env_id)}")
 
 

@@ -124,7 +124,7 @@ def observer_of(
             observer = _image_observer(env_id, frame, stack, where)
             return observer if frames == 1 else _stacked(observer, space, frames)
     leaves = list(leaves_of(space))
-    if channels in ("first", "last") and not any(map(_has_three_sides, leaves)):
+    if channels in ("first", "last") and not any(_has_three_sides(leaf, frames) for leaf in leaves):
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     if not all(is_flat(leaf) for leaf in leaves):
         raise UserError(_refusal(env_id, space))
@@ -176,8 +176,8 @@ def has_bounds(space: spaces.Box) -> bool:
     return bool(finite) and float(space.high.max()) > float(space.low.min())
 
 
-def _has_three_sides(leaf: Space) -> bool:
-    return isinstance(leaf, spaces.Box) and has_bounds(leaf) and len(leaf.shape) >= 3
+def _has_three_sides(leaf: Space, frames: int) -> bool:
+    return isinstance(leaf, spaces.Box) and has_bounds(frame := _frame(leaf, frames)) and len(frame.shape) == 3
 
 
 def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channels | None) -> Observer:
