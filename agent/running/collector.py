@@ -15,9 +15,10 @@ from agent.replay.rings import AnyReplay
 from agent.running.beside import Elsewhere
 from envs import resuming
 from envs.episodes import Repeats
+from envs.global_random import state_of_global_generators
 from envs.kinds import Envs
 from envs.make import Task
-from envs.vector import begin_step
+from envs.vector import begin_step, draws_of
 
 #: Steps of an episode from which on it takes so long to play them again that a person should know of it.
 LONG = 10_000
@@ -78,6 +79,7 @@ class Collector:
         self.agent, self.replay, self.tracker = agent, replay, tracker
         self.step = 0  # transitions so far
         self._told = False  # whether the console has said that the task reports no lost lives
+        self._generators: object = None  # where the global ones stood as the environments began
         self._action = np.zeros(envs.num_envs, dtype=np.int64)
         self._result: Callable[[], tuple[Any, ...]] | None = None  # waits for the step that is under way
         self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
@@ -91,6 +93,7 @@ class Collector:
         if self.step == 0:
             self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed))
             self.replay.begin(self._observation)
+            self._generators = state_of_global_generators()
 
     def send(self) -> int:
         """Chooses actions and lets the environments begin a step; returns the step count that it will lead to."""
@@ -132,6 +135,7 @@ class Collector:
         Args:
             of_episodes: False where an environment failed in the middle of a step; a resumed run then begins others.
         """
+        self._look_at_global_draws()
         return {
             "observation": self._observation,
             "begins": self._begins,
@@ -150,6 +154,10 @@ class Collector:
             ValueError: where the state is of other environments.
         """
         self.step = step
+        self._go_on(step, state)
+        self._generators = state_of_global_generators()
+
+    def _go_on(self, step: int, state: dict[str, Any] | None) -> None:
         if state is None:
             self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, step))
             self.replay.begin(self._observation)
@@ -167,6 +175,13 @@ class Collector:
         elif not restored.all():
             self._cut(~restored & ~self._resets)
             self._tell(int(np.count_nonzero(~restored)), "played again, it does not show what it has shown before")
+
+    def _look_at_global_draws(self) -> None:
+        """Says once that a resumed run will draw other numbers, where the first step has not shown it."""
+        drawn = self._generators is not None and self._generators != state_of_global_generators()
+        if drawn and not self.task.draws_globally and (note := draws_of(self.task, self.envs)) is not None:
+            self.tracker.console.line(note)
+        self._generators = None if drawn else self._generators
 
     def _cut(self, copies: np.ndarray) -> None:
         """Ends the episodes of some environments, bool [E], as truncations: the next step only resets these."""
