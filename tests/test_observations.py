@@ -14,7 +14,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, as_spec
-from agent.replay.ring import Replay, required_bytes
+from agent.replay.memory import required_bytes
+from agent.replay.ring import Replay
 from envs.observations import observer_of
 from envs.observed_parts import observer_for
 from envs.shapes import check_shapes, flattened, note_on_shapes
