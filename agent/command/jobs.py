@@ -17,6 +17,7 @@ from hydra.types import RunMode
 
 from agent.command.errors import INTERRUPTED
 from agent.common.errors import NothingLeftError
+from agent.common.files import open_log
 from agent.records.board import Board, Note
 from agent.records.console import report_through
 
@@ -115,7 +116,8 @@ def apart(composed: HydraConf) -> Iterator[Job | None]:
 def _lines_to(path: Path) -> Iterator[None]:
     """Sends all that this process prints to a file, what C libraries print included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    with open_log(path) as file:
+        log = os.dup(file.fileno())
     kept = [os.dup(number) for number in (1, 2)]
     streams = sys.stdout, sys.stderr
     _flush()

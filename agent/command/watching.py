@@ -22,6 +22,7 @@ from agent.command.composing import check_sweep, register_resolvers
 from agent.command.jobs import QUEUES, RAY, board_of, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
+from agent.common.files import without_link
 from agent.records.board import Board, Note
 from agent.records.jobs_console import JobsConsole
 
@@ -129,6 +130,7 @@ class Watch(Callback):
         """Makes ready for a sweep's jobs, which inherit where modules are found here."""
         global _watcher
         composed = config.hydra
+        without_link(Path(composed.sweep.dir) / "multirun.yaml")  # which Hydra writes
         launcher = launcher_of(composed)
         if launcher == "basic":
             return

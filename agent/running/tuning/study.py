@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.common.errors import UserError, plain
+from agent.common.files import check_no_link
 from agent.config.tune import StudyConfig
 from agent.running.tuning.locks import Lock, exclusive, lock
 from agent.running.tuning.space import Domain, parse_space
@@ -113,6 +114,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", module="optuna")
+        check_no_link(self.folder / JOURNAL)
         backend = JournalFileBackend(str(self.folder / JOURNAL))
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
