@@ -13,13 +13,14 @@ from agent.common.observation import ObservationSpec
 from envs.actions import PlainActions
 from envs.atari import frame_stack
 from envs.bounds import check_bounds
+from envs.channels import BoxChannels
 from envs.first_step import find_masks, play_first_step
 from envs.global_random import isolated, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.kinds import Env, Space
 from envs.masks import AUTO, OFF, with_masks
 from envs.observations import Observer
-from envs.observed_parts import ChannelOption, observer_for
+from envs.observed_parts import observer_for
 from envs.packages import channels_of_package
 from envs.rules import check_space
 from envs.single import UnknownEnvironmentError, make_single
@@ -97,7 +98,7 @@ def load_task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None = None,
-    channels: ChannelOption = "auto",
+    channels: BoxChannels = "auto",
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:
@@ -128,7 +129,7 @@ def _task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None,
-    channels: ChannelOption,
+    channels: BoxChannels,
     wrapping: Wrapping,
     action_mask: str,
 ) -> Task:
@@ -204,7 +205,7 @@ def load_saved_task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None = None,
-    channels: ChannelOption = "auto",
+    channels: BoxChannels = "auto",
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:

@@ -5,6 +5,7 @@ import numpy as np
 
 from envs.closing import close_quietly
 from envs.failure import RuleError, broken, described
+from envs.global_random import seed_global_generators
 from envs.guarded import guarded
 from envs.kinds import Envs, EnvsWrapper, Info, Observation, Space
 from envs.rules import unpacked
@@ -22,7 +23,9 @@ class GuardedVector(EnvsWrapper):
         self._id = env_id
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
-        """Resets all copies."""
+        """Resets all copies, and seeds the global generators with their seed as well."""
+        if isinstance(seed, int):
+            seed_global_generators(seed)
         with guarded(self._id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
             self._check(observation)

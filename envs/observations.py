@@ -112,7 +112,8 @@ def observer_of(
         env_id: the environment's id, for error messages.
         space: its observation space.
         stack: the number of frames in an image, the newest last.
-        channels: the dimension of an image that holds them; `auto` finds it, `older` as the first version did.
+        channels: the dimension of an image that holds them; `auto` finds it, `older` as the first version did, `flat`
+            makes a vector of it.
         frames: 2 or more if the first dimension of a Box, or of each part, is one of frames, the newest last.
 
     Raises:
@@ -123,9 +124,9 @@ def observer_of(
         if side is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
             observer = _image_observer(env_id, frame, stack, side)
             return observer if frames == 1 else _stacked(observer, space, frames)
-    if channels in ("first", "last"):
-        raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     leaves = list(leaves_of(space))
+    if channels in ("first", "last") and not any(_has_three_sides(leaf, frames) for leaf in leaves):
+        raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     if not all(is_flat(leaf) for leaf in leaves):
         raise UserError(_refusal(env_id, space))
     if (length := sum(length_of(leaf) for leaf in leaves)) > MAX_LENGTH:
@@ -182,6 +183,10 @@ def has_bounds(space: spaces.Box) -> bool:
         return False
     finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
     return bool(finite) and float(space.high.max()) > float(space.low.min())
+
+
+def _has_three_sides(leaf: Space, frames: int) -> bool:
+    return isinstance(leaf, spaces.Box) and has_bounds(frame := _frame(leaf, frames)) and len(frame.shape) == 3
 
 
 def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channels | None) -> Observer:

@@ -17,9 +17,9 @@ from agent.networks.build import build_network, noise_model
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
+from envs.channels import BoxChannels
 from envs.make import Task, load_saved_task
 from envs.masks import OFF, source_of
-from envs.observed_parts import ChannelOption
 from envs.wrapping import wrapping_of
 
 #: Bounds on a description from a stranger: numbers in an observation, actions, parts.
@@ -144,7 +144,7 @@ def _action_mask(description: PlainData, path: Path) -> str:
     return action_mask
 
 
-def _channels(description: PlainData, path: Path) -> ChannelOption:
+def _channels(description: PlainData, path: Path) -> BoxChannels:
     """The dimension of images that holds the channels; the first version did not save it, and had its own rule."""
     channels = description.get("channels", "older")
     if channels not in (None, "first", "last", "older"):
