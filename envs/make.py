@@ -11,7 +11,7 @@ import numpy as np
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
-from envs.actions import PlainActions
+from envs.actions import PlainActions, checked_actions
 from envs.atari import frame_stack
 from envs.bounds import check_bounds
 from envs.global_random import apart, state_of_global_generators
@@ -25,9 +25,6 @@ from envs.rules import check_space
 from envs.single import UnknownEnvironmentError, make_single
 from envs.video import frames_per_second
 from envs.wrapping import BARE, Wrapping
-
-#: More than any environment has: a network gives a value for each.
-MOST_ACTIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -134,14 +131,9 @@ def _task(
 ) -> Task:
     spec = env.spec
     env_id = env_id if spec is None else spec.id
-    actions, observed = _spaces(env, env_id)
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise UserError(
-            f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
-            "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
-        )
-    if actions.n > MOST_ACTIONS:
-        raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
+    found, observed = _spaces(env, env_id)
+    with guarded(env_id, "action_space"):
+        actions = checked_actions(found, env_id)
     before, begun = state_of_global_generators(), None
     if action_mask == AUTO:
         env, action_mask, begun = _find_masks(env, env_id)

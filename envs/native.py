@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from agent.common.errors import plain
 from envs.closing import close_quietly
 from envs.failure import RuleError, broken, described
 from envs.guarded import guarded
@@ -64,7 +65,8 @@ def _life_lost(info: object, count: int) -> dict[str, object]:
 
 
 def _form(space: Space) -> tuple[object, ...]:
-    return type(space), space.shape, space.dtype, getattr(space, "n", None)
+    kind = gym.spaces.Discrete if isinstance(space, gym.spaces.Discrete) else type(space)  # one's own is one of them
+    return kind, space.shape, space.dtype, getattr(space, "n", None)
 
 
 def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
@@ -72,4 +74,5 @@ def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
     pairs = (("observation", envs.single_observation_space, space), ("action", envs.single_action_space, actions))
     for name, found, wanted in pairs:
         if _form(found) != _form(wanted):
-            raise broken(env_id, RuleError(f"every copy must have the {name} space {wanted}", str(found)))
+            rule = f"every copy must have the {name} space {plain(wanted, 80)}"
+            raise broken(env_id, RuleError(rule, plain(found, 80)))
