@@ -10,7 +10,7 @@ import numpy as np
 
 from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, plain, words_of
-from agent.common.interrupt import Stopped
+from agent.common.interrupt import Stopped, end_if_stray
 
 #: The most frames that are shown.
 FRAMES = 12
@@ -57,6 +57,7 @@ def failed(env_id: str, place: str, error: BaseException) -> UserError:
         place: the method that was called.
         error: is given back where it is a sentence already.
     """
+    end_if_stray(f": {env_id} failed in {place}: {words_of(error)}")
     if isinstance(error, UserError):
         return error
     if isinstance(error, RuleError):
