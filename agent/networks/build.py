@@ -1,5 +1,7 @@
 """From the config to a network: its encoder, its head and its noise."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from math import prod
 
 import torch
@@ -63,14 +65,30 @@ def build_network(
         config: the algorithm.
         observation: form of the observations; a number n stands for float32 vectors of that length.
         actions: how many there are.
-        generator: None for torch's default generator.
+        generator: None for torch's default generator, and for a network on torch's default device.
 
     Raises:
         UserError: where no encoder or head of that name is registered, the encoder does not take these observations, or
             the network would be too large.
     """
+    with _own_defaults(generator):
+        return _build(config, as_spec(observation), actions, generator)
 
-    noise, whole, prior = config.noise, as_spec(observation), None
+
+@contextmanager
+def _own_defaults(generator: torch.Generator | None) -> Iterator[None]:
+    """Makes float32 torch's default, which a module of one's own, as an environment, may have changed."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with nullcontext() if generator is None else generator.device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _build(config: AgentConfig, whole: ObservationSpec, actions: int, generator: torch.Generator | None) -> QNetwork:
+    noise, prior = config.noise, None
     spec = whole.unmasked
     index = noise.index if noise.enabled and noise.form == "index" else 0
     *hidden, last = config.network.hidden
