@@ -132,23 +132,26 @@ def action_code(actions: int) -> str:
 
 
 def checksum(shown: object, before: int = 0) -> int:
-    """A checksum of an observation of any kind, after another one."""
-    if isinstance(shown, dict):
-        shown = tuple(shown.values())
-    if isinstance(shown, tuple):
-        for part in shown:
-            before = checksum(part, before)
+    """A checksum of an observation of any kind, after another one; `before` where it cannot be read."""
+    try:
+        if isinstance(shown, dict):
+            shown = tuple(shown.values())
+        if isinstance(shown, tuple):
+            for part in shown:
+                before = checksum(part, before)
+            return before
+        if isinstance(shown, str):
+            return zlib.crc32(shown.encode(), before)
+        values = np.ascontiguousarray(shown)
+        return before if values.dtype.hasobject else zlib.crc32(values.data, before)
+    except Exception:  # it breaks a rule, and others will say which
         return before
-    if isinstance(shown, str):
-        return zlib.crc32(shown.encode(), before)
-    values = np.ascontiguousarray(shown)
-    return before if values.dtype.hasobject else zlib.crc32(values.data, before)
 
 
 def _with_ending(before: int, reward: object, terminated: object, truncated: object) -> int:
     try:
         return zlib.crc32(_PAID(reward, terminated, truncated), before)
-    except (struct.error, TypeError, ValueError):  # no number: others will say so
+    except Exception:  # no number: others will say so
         return checksum((reward, terminated, truncated), before)
 
 

@@ -57,9 +57,10 @@ def check(error: UserError, words: str, raises: bool) -> None:
 
 
 def play(task: Task, vectorization: Any) -> None:
-    """Thirty vector steps."""
-    copies = make_vector(task, 2, vectorization)
+    """Thirty vector steps, as a run takes them."""
+    copies: Any = make_vector(task, 2, vectorization)
     try:
+        copies.begin_episodes(0)
         copies.reset(seed=0)
         for _ in range(30):
             copies.step(np.zeros(2, dtype=np.int64))
