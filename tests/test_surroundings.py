@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,11 +107,11 @@ def same(place: Path, one: str, other: str) -> bool:
 
 
 @pytest.fixture(scope="module", params=["numpy", "torch"])
-def backend(request: pytest.FixtureRequest, programs: Programs, place: Path) -> Iterator[str]:
+def backend(request: pytest.FixtureRequest, programs: Programs, place: Path) -> str:
     """A backend, with a run of it in which nobody meddles."""
     result = train(programs, place, f"plain-{request.param}", f"backend={request.param}")
     assert result.code == 0, result.err
-    yield request.param
+    return request.param
 
 
 @pytest.mark.parametrize("when", ["import", "step"])

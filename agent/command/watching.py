@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from agent.command import errors
 from agent.command.composing import check_sweep, register_resolvers
-from agent.command.jobs import QUEUES, board_of, launcher_of
+from agent.command.jobs import QUEUES, RAY, board_of, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.records.board import Board, Note
@@ -27,8 +27,8 @@ from agent.records.jobs_console import JobsConsole
 
 #: Seconds between two looks at the jobs.
 POLL = 0.2
-#: Seconds after a signal until the jobs are left alone, which save all the same.
-PATIENCE = 20.0
+#: Seconds after a signal until the jobs are left alone, which save all the same; those on Ray end then.
+PATIENCE, PATIENCE_ON_RAY = 20.0, 300.0
 #: States of a job that has ended.
 ENDED = ("done", "failed", "stopped")
 _watcher: "Watcher | None" = None
@@ -42,16 +42,25 @@ class Watcher:
         jobs: their number; None where a sweeper decides it as it goes on.
         bar: show how far they are.
         stops: a signal stops the jobs as well.
+        outlive: the jobs save and stop by themselves where this process ends before them.
     """
 
-    def __init__(self, board: Board, jobs: int | None, bar: bool, stops: bool, stream: TextIO | None = None) -> None:
-        self.board, self.signum, self._due = board, 0, float("inf")
+    def __init__(
+        self,
+        board: Board,
+        jobs: int | None,
+        bar: bool,
+        stops: bool,
+        stream: TextIO | None = None,
+        outlive: bool = True,
+    ) -> None:
+        self.board, self.signum, self._deadline, self._outlive = board, 0, float("inf"), outlive
         self._console = JobsConsole(jobs, bar, stream)
-        self._read: dict[int, int] = {}  # bytes of each log that were shown
+        self._bytes_shown: dict[int, int] = {}  # bytes of each log that were shown
         self._ended = threading.Event()
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
         if stops:
-            self._before = {
+            self._previous_handlers = {
                 number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
             }
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -61,7 +70,7 @@ class Watcher:
         """Shows the rest, and returns all notes."""
         self._ended.set()
         self._thread.join()
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         notes = self._show(last=True)
         self._console.close()
@@ -70,15 +79,19 @@ class Watcher:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
             os._exit(128 + signum)  # the jobs find that we are gone, save and stop
-        self._due, self.signum = time.monotonic() + PATIENCE, signum
+        patience, second = PATIENCE, b"stops waiting for them"
+        if not self._outlive:
+            patience, second = PATIENCE_ON_RAY, b"ends them without"
+        self._deadline, self.signum = time.monotonic() + patience, signum
         self.board.stop()
-        os.write(2, b"\nall jobs save and stop; a second signal stops waiting for them\n")
+        os.write(2, b"\nall jobs save and stop; a second signal " + second + b"\n")
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL):
             self._show()
-            if self.signum and time.monotonic() > self._due:
-                os.write(2, b"some jobs have not stopped yet; they save and stop by themselves\n")
+            if self.signum and time.monotonic() > self._deadline:
+                end = b"save and stop by themselves" if self._outlive else b"go on from their last checkpoints"
+                os.write(2, b"some jobs have not stopped yet; they " + end + b"\n")
                 os._exit(128 + self.signum)
 
     def _show(self, last: bool = False) -> dict[int, Note]:
@@ -91,18 +104,18 @@ class Watcher:
             ended=sum(state in ENDED for state in states),
             running=states.count("running"),
             step=sum(note.step for note in notes.values()),
-            part=sum(1.0 if note.state == "done" else note.step / max(1, note.steps) for note in notes.values()),
+            progress=sum(1.0 if note.state == "done" else note.step / max(1, note.steps) for note in notes.values()),
         )
         return notes
 
     def _lines(self, job: int, log: Path, last: bool) -> Iterator[str]:
         """The whole lines of a log that were not shown yet; at the end the rest, too."""
         with log.open("rb") as file:
-            file.seek(self._read.get(job, 0))
+            file.seek(self._bytes_shown.get(job, 0))
             data = file.read()
         if not last:
             data = data[: data.rfind(b"\n") + 1]
-        self._read[job] = self._read.get(job, 0) + len(data)
+        self._bytes_shown[job] = self._bytes_shown.get(job, 0) + len(data)
         yield from (line for line in data.decode(errors="replace").splitlines() if line.strip())
 
 
@@ -110,7 +123,7 @@ class Watch(Callback):
     """Begins to watch a sweep, where its jobs run in other processes; Hydra makes it, and sends it to them."""
 
     def __reduce__(self) -> Any:
-        return _arrive, ()
+        return _unpickled, ()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes ready for a sweep's jobs, which inherit where modules are found here."""
@@ -122,14 +135,14 @@ class Watch(Callback):
         with errors.sentences(TRAIN):
             check_sweep(composed, config.get("resume"))
             board = board_of(composed)
-            board.clear()
+            board.clear(owned=launcher not in (*QUEUES, RAY))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         jobs = number_of_jobs(composed.overrides.task) if composed.runtime.choices["hydra/sweeper"] == "basic" else None
         bar = bool(config.get("log", {}).get("progress", True))
-        _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES)
+        _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES, outlive=launcher != RAY)
 
 
-def _arrive() -> Watch:
+def _unpickled() -> Watch:
     """The callback in the process of a job, which is the first of ours to come there: names of folders are known."""
     setup_globals()
     register_resolvers()
@@ -149,24 +162,24 @@ def watched(main: Callable[[], object]) -> Callable[[], None]:
     """
 
     def run() -> None:
-        with _counted():
+        with _watcher_closed():
             main()
 
     return run
 
 
 @contextmanager
-def _counted() -> Iterator[None]:
+def _watcher_closed() -> Iterator[None]:
     global _watcher
     started = time.monotonic()
     try:
         yield
     except Exception as error:
         if _watcher is None or not _watcher.signum:
-            lost = _lost(error)
-            if lost is error:
+            translated = _lost_job_error(error)
+            if translated is error:
                 raise
-            raise lost from error
+            raise translated from error
     finally:
         if _watcher is not None:
             watcher, _watcher = _watcher, None
@@ -177,7 +190,7 @@ def _counted() -> Iterator[None]:
                 sys.exit(128 + watcher.signum)
 
 
-def _lost(error: Exception) -> Exception:
+def _lost_job_error(error: Exception) -> Exception:
     """A launcher's error as one that says what to do; else the error itself."""
     if type(error).__name__ == "TerminatedWorkerError":
         advice = "it may have been killed for want of memory; run fewer at once by hydra.launcher.n_jobs=<number>"

@@ -1,16 +1,16 @@
-"""The one exception a person sees: a clear sentence that says what is wrong and what to do."""
+"""UserError, the one exception that users see: a sentence that says what is wrong and what to do."""
 
 from agent.common.texts import printable
 
-LONGEST = 300  # characters of a text from elsewhere that are shown
+LONGEST = 300  # the most characters that are shown of a foreign text
 
 
 class UserError(Exception):
-    """Bad input or a bad surrounding (config, file, disk, device); shown without a traceback.
+    """An error in the input or in the machine (config, file, disk, device). It is shown without a traceback.
 
     Args:
-        sentence: what is wrong and what to do.
-        detail: lines to show below the sentence, such as those of an environment's own code that failed.
+        sentence: says what is wrong and what to do.
+        detail: lines to show below the sentence, such as those lines of an environment's code that failed.
     """
 
     def __init__(self, sentence: str, detail: str = "") -> None:
@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 def words_of(error: BaseException) -> str:
-    """One line for an error of any kind, such as "ValueError: no such level"; control characters are escaped."""
+    """One line for any exception, such as "ValueError: no such level". Control characters are escaped."""
     if isinstance(error, SystemExit):
         return f"it ended the program, by sys.exit({plain(error.code, 80)})"
     shown = plain(error) if _has_text(error) else ""
@@ -30,9 +30,9 @@ def words_of(error: BaseException) -> str:
 
 
 def plain(text: object, longest: int = LONGEST) -> str:
-    """A text from elsewhere as a part of a sentence: one line, short, and nothing in it that a terminal obeys.
+    """A foreign text as part of a sentence: one short line without control characters.
 
-    Of an object whose class cannot make a text of it, the name of its class is shown.
+    An object whose class cannot make a text of it is named by that class.
     """
     whole = str(text) if _has_text(text) else f"an object of class {type(text).__name__}"
     shown = printable(" ".join(whole[: 4 * longest].split()))
@@ -49,4 +49,4 @@ def _has_text(value: object) -> bool:
 
 
 class NothingLeftError(UserError):
-    """A run that was to go on has nothing left to do."""
+    """A run that was to be resumed is already complete."""
