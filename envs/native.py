@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 
+from agent.common.errors import plain
 from envs.closing import close_quietly
 from envs.failure import RuleError, broken, described
 from envs.global_random import seed_global_generators
@@ -69,7 +70,8 @@ def _life_lost(info: object, count: int) -> dict[str, object]:
 
 
 def _signature(space: Space) -> tuple[object, ...]:
-    return type(space), space.shape, space.dtype, getattr(space, "n", None)
+    kind = gym.spaces.Discrete if isinstance(space, gym.spaces.Discrete) else type(space)  # a subclass is Discrete too
+    return kind, space.shape, space.dtype, getattr(space, "n", None)
 
 
 def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
@@ -77,4 +79,5 @@ def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
     pairs = (("observation", envs.single_observation_space, space), ("action", envs.single_action_space, actions))
     for name, found, expected in pairs:
         if _signature(found) != _signature(expected):
-            raise broken(env_id, RuleError(f"every copy must have the {name} space {expected}", str(found)))
+            rule = f"every copy must have the {name} space {plain(expected, 80)}"
+            raise broken(env_id, RuleError(rule, plain(found, 80)))

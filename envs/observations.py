@@ -136,7 +136,7 @@ def observer_of(
     bounds = [bounds_of(leaf) for leaf in leaves]
     low, high = (np.concatenate([pair[i] for pair in bounds]) if bounds else np.empty(0) for i in (0, 1))
     if not len(low):
-        raise UserError(f"{env_id} has observations {space}: there is nothing in them")
+        raise UserError(f"{env_id} has observations {plain(space, 200)}: there is nothing in them")
     binary = all(isinstance(leaf, ONE_HOT) or leaf.dtype == np.bool_ for leaf in leaves)
     integral = np.concatenate(
         [np.full(len(pair[0]), is_integral(leaf)) for leaf, pair in zip(leaves, bounds, strict=True)]
@@ -155,7 +155,7 @@ def _refusal(env_id: str, space: Space) -> str:
         [name for name in is_supported if is_supported[name] is wanted] for wanted in (True, False)
     )
     if not supported:
-        return f"{env_id} has observations {space}: their length is not fixed, so no network can take them"
+        return f"{env_id} has observations {plain(space, 200)}: their length is not fixed, so no network can take them"
     names = " and ".join(f"{name!r} ({plain(named_parts(space)[name], 80)})" for name in unsupported)
     return (
         f"{env_id} observes {names}, which no network can take: env.observation=[{','.join(supported)}] leaves it out"

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
 from agent.common.errors import UserError
+from agent.common.streams import restore_streams
 
 #: Names in Stable-Baselines3, CleanRL, Tianshou and Dopamine, and our options for them.
 OTHER_LIBRARIES = {
@@ -86,6 +87,7 @@ def sentences(program: Program) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
+        restore_streams()
         sentence = sentence_of(error, program)
         if sentence is None:
             raise
