@@ -214,7 +214,7 @@ def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
     thread = threading.Thread(target=later, daemon=True)
     thread.start()
     with pytest.raises(UserError, match=r"the wheel is off.*resume="):
-        train(config_of(nodes.address, steps=100_000), tmp_path / "later")
+        train(config_of(nodes.address, steps=100_000, collect__actors=1), tmp_path / "later")
     (fresh / "always").unlink()
     state = state_of(tmp_path / "later")
     assert sum(ring["count"] for ring in state["replay"]["rings"]) > 0
@@ -225,13 +225,13 @@ def test_a_resumed_run_goes_on_with_new_episodes_and_an_encoder_of_ones_own_play
 ) -> None:
     """The encoder is registered in this process alone, as a function that no module holds."""
     register_encoder("of_this_test", lambda parts: MLPEncoder(parts.observation.size, parts.hidden, parts.linear))
-    own = {"agent__network": {"encoder": "of_this_test"}}
+    own = {"agent__network": {"encoder": "of_this_test"}, "collect__actors": 2}
     train(config_of(nodes.address, steps=800, **own), tmp_path)
     path = latest_checkpoint(tmp_path)
     assert path is not None
     outcome = train(config_of(nodes.address, steps=1_600, **own), tmp_path, load_checkpoint(path))
     check(tmp_path, fresh, outcome)
-    assert state_of(tmp_path)["collector"]["incarnations"].tolist() == [2, 2, 2]
+    assert state_of(tmp_path)["collector"]["incarnations"].tolist() == [2, 2]
 
 
 def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fresh: Path, tmp_path: Path) -> None:
