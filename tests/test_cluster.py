@@ -180,7 +180,7 @@ def go_wrong(folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
         enough += 600
         while len(journal.rows(folder)) < enough:
-            time.sleep(0.02)
+            time.sleep(0.1)
         (folder / name).touch()
         while (folder / name).exists():
             time.sleep(0.02)
@@ -239,13 +239,13 @@ def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fre
     node = nodes.add_node(num_cpus=4, object_store_memory=80 * 2**20)
 
     def leave() -> None:
-        while len(journal.rows(fresh)) < 2_000:
-            time.sleep(0.02)
+        while len(journal.rows(fresh)) < 1_500:
+            time.sleep(0.1)
         nodes.remove_node(node, allow_graceful=False)
 
     thread = threading.Thread(target=leave, daemon=True)
     thread.start()
-    outcome = train(config_of(nodes.address, steps=6_000, num_envs=10, collect__actors=6), tmp_path)
+    outcome = train(config_of(nodes.address, steps=4_500, num_envs=10, collect__actors=6), tmp_path)
     thread.join()
     check(tmp_path, fresh, outcome)
     assert metric(tmp_path, "collect/restarts")[-1] >= 1.0
@@ -283,7 +283,7 @@ ENDINGS = {"done": 0, "full disk": 2, "SIGINT": 130, "SIGKILL": -9}
 def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_path: Path, ending: str) -> None:
     from agent.running.distributed.keeper import marked
 
-    home, steps = tmp_path / "run", 2_000 if ending == "done" else 10**7
+    home, steps = tmp_path / "run", 1_200 if ending == "done" else 10**7
     options = ["collect=ray", "collect.actors=2", "num_envs=4", f"steps={steps}", "log.every=200", "eval.video=false"]
     if ending == "full disk":  # with an evaluation that is under way all the time
         options += ["eval.every=300", "eval.episodes=100000", "checkpoint.every=600"]
@@ -293,6 +293,7 @@ def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_p
     kept: list[tuple[str, Path]] = []
 
     def plays() -> bool:
+        time.sleep(0.1)  # to look takes processor time from what is looked at
         if not kept and (found := keeper_of(run.pid)):
             kept.append(found)
         if ending == "full disk":
