@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import psutil
 import pytest
@@ -21,6 +22,7 @@ import pytest
 pytest.importorskip("ray")
 
 from agent.common.errors import UserError
+from agent.common.masking import Masking
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.networks.encoder_registry import register_encoder
@@ -31,6 +33,7 @@ from agent.records.saved_agent import load_agent
 from agent.running.distributed.cluster import import_ray
 from agent.running.outcome import Outcome
 from agent.running.run import train
+from envs.make import load_task
 from tests import journal
 from tests.helpers import ROOT, Programs
 
@@ -164,6 +167,23 @@ def test_lockstep_gives_the_same_again(nodes: Any, fresh: Path, tmp_path: Path) 
         states.append(state_of(tmp_path / name))
     for one, two in ((states[0][part], states[1][part]) for part in ("agent", "replay", "sampling_generator")):
         assert same(one, two)
+
+
+def test_actors_take_allowed_actions_and_hand_their_masks_on(nodes: Any, fresh: Path, tmp_path: Path) -> None:
+    """Of Taxi, which tells its state: the mask that is stored is the state's own, and the action is one of its."""
+    changes: dict[str, Any] = {"env__id": "Taxi-v4", "collect__sync": True, "steps": 600, "collect__actors": 2}
+    options = {**OPTIONS["agent"], "replay_ratio": "1/8", "epsilon": {"start": 0.3, "end": 0.3}}
+    train(config_of(nodes.address, **changes, agent=options), tmp_path)
+    states = state_of(tmp_path)["replay"]["rings"]
+    spec, taxi, found = load_task("Taxi-v4", {}, action_mask="auto").observation, gym.make("Taxi-v4").unwrapped, 0
+    for ring in states:
+        observations = np.asarray(ring["observations"])
+        allowed, state = Masking(spec).allowed(observations), Masking(spec).observed(observations).argmax(1)
+        for start in np.asarray(ring["starts"])[: ring["count"]].tolist():
+            assert (allowed[start] == taxi.action_mask(int(state[start]))).all()  # type: ignore[attr-defined]
+            assert allowed[start, int(np.asarray(ring["scalars"])[start, 0])]
+            found += not allowed[start].all()
+    assert found > 300
 
 
 def same(one: Any, two: Any) -> bool:

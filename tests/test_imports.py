@@ -42,7 +42,7 @@ RESERVED: dict[str, set[str]] = {
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.masks", "envs.observations"),
         "envs.single",
         "envs.kinds",
-        *("agent.running.export.folder", "agent.running.export.inputs"),
+        *("agent.running.export.program", "agent.running.export.inputs"),
         *("envs.packages", "envs.parts", "envs.observed_parts"),
         *(
             "agent.running.build",
