@@ -14,7 +14,7 @@ from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
 from agent.records.newest import MAX_CONFIG
 from agent.records.saved_agent import FILE_NAME, MAX_BYTES
-from agent.running.export.card import card
+from agent.running.export.card import card, check_readme
 from agent.running.fetching import PREFIX, checked_repo, library, short
 from agent.running.filming import record
 from agent.running.player import Player
@@ -23,6 +23,9 @@ from envs.video import write_video
 
 EVALUATION, CONFIG, CURVE, VIDEO, CARD = "evaluation.json", "config.yaml", "learning_curve.png", "replay", "README.md"
 VIDEOS = (f"{VIDEO}.mp4", f"{VIDEO}.gif")
+LIBRARY = "noisy-dqn"
+#: What every card of ours holds.
+MARK = f"library_name: {LIBRARY}"
 MAX_CURVE = 64 << 20  # bytes of a picture
 FOLDER = "hub"
 
@@ -44,11 +47,11 @@ def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
         repo: user/name.
 
     Raises:
-        UserError: the name is none, the extra is missing, or the disk refuses.
+        UserError: the name is none, the extra is missing, the folder holds something else, or the disk refuses.
     """
     checked_repo(repo, f"repo={repo}")
     library("to=hub")
-    _check_folder(folder)
+    _check_folder(folder, player.home)
     evaluation = evaluate_player(player, EvaluateConfig()) | {"label": repo, "agent": FILE_NAME}
     _copy(player.home, folder / FILE_NAME, MAX_BYTES)
     atomic_write_text(folder / EVALUATION, json.dumps(evaluation, indent=1))
@@ -67,8 +70,10 @@ def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
     return [*written, folder / CARD]
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, agent: Path) -> None:
     """Refuses a folder that holds anything else: all that lies in it is pushed, for everybody to see.
+
+    Also refused is that of the agent itself, whose curve and evaluation would be replaced.
 
     Raises:
         UserError: it does.
@@ -77,6 +82,11 @@ def _check_folder(folder: Path) -> None:
     others = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
     if others:
         raise UserError(f"{folder} holds {others[0]}, which is no part of an agent's folder: name another one by out=")
+    if folder.resolve() == agent.parent.resolve():
+        raise UserError(
+            f"{folder} is the folder of the agent itself, whose files would be replaced: name another by out="
+        )
+    check_readme(folder / CARD, MARK)
 
 
 def model_card(player: Player, evaluation: Mapping[str, Any], repo: str, filmed: bool = True) -> str:
@@ -111,7 +121,7 @@ def model_card(player: Player, evaluation: Mapping[str, Any], repo: str, filmed:
         for (kind, name), value in metrics.items()
     ]
     data = hub.ModelCardData(
-        library_name="noisy-dqn",
+        library_name=LIBRARY,
         tags=[env_id, "deep-reinforcement-learning", "reinforcement-learning", "dqn", "noisy-networks"],
         model_name=repo.partition("/")[2],
         eval_results=results,
