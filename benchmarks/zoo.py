@@ -63,8 +63,8 @@ LunarLander-v3 needs the extra `box2d`. All were made by `python benchmarks/zoo.
 seeds and options. An agent is the best one of a single run: the returns describe that agent, and
 [docs/RESULTS.md](../docs/RESULTS.md) says what other seeds give.
 
-Of the tasks that have a preset, the games of MinAtar are missing: an agent of theirs has 1.06 MB, and the zoo takes up to 1 MB.
-Games of Atari have larger ones.
+Of the tasks that have a preset, the games of MinAtar are missing: an agent of theirs has 1.06 MB, and the zoo takes up
+to 1 MB. Games of Atari have larger ones.
 """
 
 
