@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import threading
@@ -287,33 +289,58 @@ def listens_on(processes: list[psutil.Process]) -> set[str]:
     return {str(each.laddr.ip).removeprefix("::ffff:") for each in found if each.status == psutil.CONN_LISTEN}
 
 
-@pytest.mark.parametrize("ending", ["done", "SIGINT", "SIGKILL"])
+def shared_memory(processes: list[psutil.Process]) -> set[str]:
+    """The files of shared memory that processes have; of one whose name is taken away already it says so."""
+    maps = [each.path for process in processes for each in process.memory_maps() if each.path.startswith("/dev/shm/")]
+    return set(maps)
+
+
+#: How the trainer ends, and its exit code then.
+ENDINGS = {"done": 0, "full disk": 2, "SIGINT": 130, "SIGKILL": -9}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_path: Path, ending: str) -> None:
     from agent.running.distributed.keeper import marked
 
-    steps = 3_000 if ending == "done" else 10**7
-    options = ("collect=ray", "collect.actors=2", "num_envs=4", f"steps={steps}", "eval.episodes=0", "log.every=200")
+    home, steps = tmp_path / "run", 2_000 if ending == "done" else 10**7
+    options = ["collect=ray", "collect.actors=2", "num_envs=4", f"steps={steps}", "log.every=200", "eval.video=false"]
+    if ending == "full disk":  # with an evaluation that is under way all the time
+        options += ["eval.every=300", "eval.episodes=100000", "checkpoint.every=600"]
+    else:
+        options += ["eval.episodes=0"]
     run = programs.start("train", *options, "wandb.mode=disabled", "hydra.run.dir=run", cwd=tmp_path, real=True)
     kept: list[tuple[str, Path]] = []
 
     def plays() -> bool:
         if not kept and (found := keeper_of(run.pid)):
             kept.append(found)
-        path = tmp_path / "run" / "metrics.jsonl"
+        if ending == "full disk":
+            return len(list(home.glob("checkpoints/step_*"))) == 2
+        path = home / "metrics.jsonl"
         return path.exists() and "collect/staleness" in path.read_text()
 
     run.until(plays)
-    mark, folder = kept[0]
+    (mark, folder), memory = kept[0], set[str]()
     if ending != "done":
         assert len(marked(mark)) >= 4, "Ray's own processes and two actors"
         assert listens_on([psutil.Process(run.pid), *marked(mark)]) == {"127.0.0.1"}
+        memory = shared_memory([psutil.Process(run.pid)])
+        assert memory, "Ray's store"
+    if ending == "full disk":
+        resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # room for metrics, not for agents
+    elif ending != "done":
         run.kill(signal.Signals[ending], group=ending == "SIGINT")
-    code = run.wait().code
-    assert code == {"done": 0, "SIGINT": 130, "SIGKILL": -9}[ending]
+    result = run.wait()
+    assert result.code == ENDINGS[ending], result.err
     deadline = time.monotonic() + 10.0
     while (marked(mark) or folder.exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not marked(mark)
     assert not folder.exists()
+    assert not [path for path in memory if Path(path).exists()]
     if ending == "SIGINT":
-        assert latest_checkpoint(tmp_path / "run") is not None
+        assert latest_checkpoint(home) is not None
+    if ending == "full disk":
+        assert re.fullmatch(r"error: .*\(File too large\): free some space.*", result.err.splitlines()[-1])
+        assert "under_way" in state_of(home), "the evaluation is not lost"
