@@ -19,6 +19,7 @@ from envs.kinds import Env, Info, Space, Wrapper
 from envs.observations import Observer
 from envs.parts import TAKEN, WithoutMask
 from envs.rules import are_truths
+from envs.wrapping import LONGEST_NAME
 
 OFF, AUTO = "off", "auto"
 #: Where `auto` looks for masks, in infos and in observations.
@@ -34,7 +35,7 @@ def source_of(action_mask: str) -> tuple[str, str] | None:
     if action_mask == OFF:
         return None
     place, _, key = action_mask.partition(".")
-    if place not in ("info", "observation") or not key.isidentifier():
+    if place not in ("info", "observation") or not key.isidentifier() or len(key) > LONGEST_NAME:
         raise UserError(
             f"env.action_mask is {action_mask!r:.80}: it must be auto, off, info.<key> or observation.<key>, "
             f"such as info.{KEY}"

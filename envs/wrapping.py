@@ -5,7 +5,7 @@ are numbers, truth values or lists of whole numbers in a range. Nothing is impor
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,14 @@ ALLOWED: dict[str, Allowed] = {
     ),
     "TimeAwareObservation": Allowed({"flatten": _truth, "normalize_time": _truth}),
 }
+
+#: Arguments of which a list has so much in all, their defaults, how they come together, and what the wrappers do.
+TOGETHER: tuple[tuple[str, int, int, Callable[[Iterable[int]], int], str], ...] = (
+    ("stack_size", 1, 64, math.prod, "stacks observations"),
+    ("delay", 0, 1_000, sum, "delays observations by steps"),
+    ("skip", 4, 1_000, math.prod, "repeats actions"),
+    ("num_repeats", 1, 1_000, math.prod, "repeats actions"),
+)
 
 _OWN = "register an environment that has it on, and name its module with imports="
 REFUSED = {
@@ -157,7 +165,9 @@ def wrapping_of(parts: object = (), wrappers: object = ()) -> Wrapping:
     Raises:
         UserError: for the first thing that is wrong.
     """
-    if not isinstance(parts, list | tuple) or len(parts) > MOST_PARTS:
+    if isinstance(parts, list | tuple) and len(parts) > MOST_PARTS:
+        raise UserError(f"env.observation names {len(parts)} parts: {MOST_PARTS} is the most")
+    if not isinstance(parts, list | tuple):
         shown = plain(repr(parts), 80)
         raise UserError(f"env.observation is {shown}: it must be a list of parts, such as [image,direction]")
     names = tuple(str(part) if type(part) is int else part for part in parts)
@@ -165,12 +175,29 @@ def wrapping_of(parts: object = (), wrappers: object = ()) -> Wrapping:
         _check_part(name, "env.observation names")
         if names.count(name) > 1:
             raise UserError(f"env.observation names {name!r} twice")
-    if not isinstance(wrappers, list | tuple) or len(wrappers) > MOST_WRAPPERS:
+    if isinstance(wrappers, list | tuple) and len(wrappers) > MOST_WRAPPERS:
+        raise UserError(f"env.wrappers names {len(wrappers)} wrappers: {MOST_WRAPPERS} is the most")
+    if not isinstance(wrappers, list | tuple):
         shown = plain(repr(wrappers), 80)
         raise UserError(
             f"env.wrappers is {shown}: it must be a list, such as [{{FrameStackObservation:{{stack_size:4}}}}]"
         )
-    return Wrapping(names, tuple(map(_wrap_of, wrappers)))
+    wraps = tuple(map(_wrap_of, wrappers))
+    _check_together(wraps)
+    return Wrapping(names, wraps)
+
+
+def _check_together(wraps: Sequence[Wrap]) -> None:
+    """Refuses wrappers that are small one by one and use up the machine together, since a file may name them.
+
+    Raises:
+        UserError: they stack, delay or repeat too much.
+    """
+    for argument, default, most, combined, said in TOGETHER:
+        having = (wrap for wrap in wraps if argument in ALLOWED[wrap.name].arguments)
+        whole = combined(dict(wrap.arguments).get(argument, default) for wrap in having)
+        if whole > most:
+            raise UserError(f"env.wrappers {said}, {whole:,} in all: {most:,} is the most"[:300])
 
 
 def _check_part(name: object, said: str) -> None:

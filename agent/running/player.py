@@ -156,7 +156,9 @@ def _channels(said: dict[str, Any], path: Path) -> Where:
 
 def _agent_config(said: dict[str, Any], path: Path) -> AgentConfig:
     """The algorithm that a description from a stranger names; what is wrong with it is said briefly and escaped."""
-    if not isinstance(said.get("agent"), dict) or type(said.get("global_step")) is not int:
+    step, seed = said.get("global_step"), said.get("seed")
+    numbers = type(step) is int and 0 <= step < 2**63 and (seed is None or (type(seed) is int and abs(seed) < 2**63))
+    if not isinstance(said.get("agent"), dict) or not numbers:
         raise UserError(f"{path} is damaged: it does not describe its agent")
     try:
         return parse(AgentConfig, said["agent"], "agent.")
