@@ -156,7 +156,9 @@ def _channels(description: PlainData, path: Path) -> BoxChannels:
 
 def _agent_config(description: PlainData, path: Path) -> AgentConfig:
     """The algorithm in a description. An error quotes it briefly and escaped, as it may come from a stranger."""
-    if not isinstance(description.get("agent"), dict) or type(description.get("global_step")) is not int:
+    step, seed = description.get("global_step"), description.get("seed")
+    numbers = type(step) is int and 0 <= step < 2**63 and (seed is None or (type(seed) is int and abs(seed) < 2**63))
+    if not isinstance(description.get("agent"), dict) or not numbers:
         raise UserError(f"{path} is damaged: it does not describe its agent")
     try:
         return parse(AgentConfig, description["agent"], "agent.")

@@ -143,14 +143,14 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     else:  # it may come from a stranger: it is checked before anything in it is made
         check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
         task = load_saved_task(*arguments)
-    all_kwargs = {**task.kwargs, **env.eval_kwargs}
-    try:
-        check_env({"id": task.id, "kwargs": all_kwargs}, folder)
-    except UserError as error:  # here, not only when the first agent is saved
-        raise UserError(
-            f"env.kwargs={all_kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
-            "or short words, and arguments of the environment itself, not of gymnasium.make"
-        ) from error
+    for option, kwargs in (("env.kwargs", task.kwargs), ("env.eval_kwargs", env.eval_kwargs)):
+        try:
+            check_env({"id": task.id, "kwargs": kwargs}, folder)
+        except UserError as error:  # here, not only when the first agent is saved
+            raise UserError(
+                f"{option}={kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
+                "or short words, and arguments of the environment itself, not of gymnasium.make"
+            ) from error
     return with_eval_kwargs(task, env.eval_kwargs, env.channels) if env.eval_kwargs else task
 
 
