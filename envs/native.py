@@ -64,7 +64,9 @@ def _life_lost(info: object, count: int) -> dict[str, object]:
 
 
 def _form(space: Space) -> tuple[object, ...]:
-    return type(space), space.shape, space.dtype, getattr(space, "n", None)
+    """Which of Gymnasium's spaces it is, or derives from, and its size."""
+    kind = next(kind for kind in type(space).__mro__ if kind.__module__.startswith("gymnasium."))
+    return kind, space.shape, space.dtype, getattr(space, "n", None)
 
 
 def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
