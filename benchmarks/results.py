@@ -6,8 +6,8 @@
 
 Every run is kept as a small file below docs/results, so that what was interrupted goes on where it stopped; delete a
 file to make its run again. Training and evaluation are train.py's and evaluate.py's, in processes of their own. The
-tasks are at the end of this file. DeepSea has a study of its own, benchmarks/deep_sea.py. The extras atari, box2d and
-minatar are needed.
+tasks are at the end of this file. DeepSea has a study of its own, benchmarks/deep_sea.py. The extras atari, box2d,
+minatar and cluster are needed.
 """
 
 import argparse
@@ -254,6 +254,9 @@ CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
 NOISE_ALONE = ["agent.epsilon.start=0", "agent.epsilon.end=0"]
 #: Noise alone, on a task whose preset has ε-greedy actions on top of the noise.
 NO_EPSILON = "noisy_dqn, no ε"
+#: Two processes play, and a third one learns: see docs/CLUSTER.md.
+ACTORS = "noisy_dqn, 2 actors"
+TWO_ACTORS = ["collect=ray", "collect.actors=2"]
 
 
 def landing(steps: int) -> dict[str, list[str]]:
@@ -285,7 +288,7 @@ TASKS = (
         "CartPole-v1",
         "CartPole-v1",
         50_000,
-        CONTROL,
+        CONTROL | {ACTORS: TWO_ACTORS},
         range(200, 205),
         eval_every=2_500,
         solved=475.0,
@@ -325,7 +328,7 @@ TASKS = (
         "LunarLander-v3",
         "LunarLander-v3",
         100_000,
-        landing(100_000),
+        landing(100_000) | {ACTORS: [*TWO_ACTORS, "agent.lr_updates=100000"]},
         LANDED,
         eval_every=10_000,
         solved=200.0,

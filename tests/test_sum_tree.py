@@ -1,5 +1,6 @@
 """Sum trees against plain lists: any size, any order of changes, no drift, and never a leaf of 0."""
 
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -40,7 +41,8 @@ class OnCpu:
         return self.tree.find(torch.from_numpy(share)).numpy()
 
 
-trees = pytest.mark.parametrize("kind", [SumTree, OnCpu], ids=["numpy", "torch"])
+kinds = {"numpy": SumTree, "numpy, all levels": partial(SumTree, top=FAN), "torch": OnCpu}
+trees = pytest.mark.parametrize("kind", kinds.values(), ids=kinds)
 
 
 def rng(seed: int = 0) -> np.random.Generator:

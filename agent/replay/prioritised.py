@@ -154,6 +154,6 @@ class PrioritisedReplay(Replay):
 
 
 def prioritised_bytes(capacity: int, num_envs: int, observation: ObservationSpec | int) -> int:
-    """Bytes that a PrioritisedReplay of `capacity` transitions takes."""
+    """Bytes that a PrioritisedReplay of `capacity` transitions takes; on a CPU up to 1/15 of its priorities less."""
     leaves = ring_rows(capacity, num_envs, as_spec(observation).stack) * num_envs
     return required_bytes(capacity, num_envs, observation) + 8 * sum(level_sizes(leaves))

@@ -1,8 +1,9 @@
 """Sum trees: numbers of which one is drawn in proportion to its size. In NumPy, and the same in torch for a device.
 
 A node of level k + 1 is the sum of FAN nodes of level k, computed anew from them whenever one changes: nothing drifts,
-and the tree is a function of its leaves. Wide nodes make it shallow: a million leaves are five levels, each of which
-costs a few calls whatever the number of draws.
+and the tree is a function of its leaves. Wide nodes make it shallow, since each level costs a few calls whatever the
+number of draws. On a CPU the levels end at one of at most TOP nodes, whose running sum is searched by bisection: a
+million leaves are three levels there, and five on a device.
 """
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 FAN = 16
+#: A running sum of so many numbers takes as long as one level less saves.
+TOP = 8192
 
 
-def level_sizes(size: int) -> list[int]:
-    """Nodes on each level, leaves first, whole families all; the last level is one family, of which there is no sum."""
+def level_sizes(size: int, top: int = FAN) -> list[int]:
+    """Nodes on each level, leaves first, whole families all; the last level has at most `top` nodes and no parents."""
     sizes = [-(-size // FAN) * FAN]
-    while sizes[-1] > FAN:
+    while sizes[-1] > top:
         sizes.append(-(-(sizes[-1] // FAN) // FAN) * FAN)
     return sizes
 
@@ -23,9 +26,10 @@ def level_sizes(size: int) -> list[int]:
 class SumTree:
     """On the CPU. `leaves` [size] is float64, at least 0, and changed by the methods alone."""
 
-    def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
-        self._levels = [np.zeros(nodes) for nodes in level_sizes(size)]
-        self._families = [level.reshape(-1, FAN) for level in self._levels]
+    def __init__(self, size: int, device: torch.device | str = "cpu", *, top: int = TOP) -> None:
+        self._levels = [np.zeros(nodes) for nodes in level_sizes(size, top)]
+        self._families = [level.reshape(-1, FAN) for level in self._levels[:-1]]
+        self._running = np.zeros(len(self._levels[-1]) + 1)  # sums of the last level's nodes before each, and of all
         self.leaves = self._levels[0][:size]
 
     def total(self) -> float:
@@ -36,7 +40,7 @@ class SumTree:
         """Sets the leaves [begin, begin + n) to values [n]."""
         end = begin + len(values)
         self.leaves[begin:end] = values
-        for families, parents in zip(self._families, self._levels[1:], strict=False):
+        for families, parents in zip(self._families, self._levels[1:], strict=True):
             begin, end = begin // FAN, (end - 1) // FAN + 1
             np.add.reduce(families[begin:end], axis=1, out=parents[begin:end])
 
@@ -44,19 +48,22 @@ class SumTree:
         """Sets the leaves index [n] to values [n]; the greatest wins where one is named several times."""
         self.leaves[index] = 0.0
         np.maximum.at(self.leaves, index, values)
-        for families, parents in zip(self._families, self._levels[1:], strict=False):
+        for families, parents in zip(self._families, self._levels[1:], strict=True):
             index = index // FAN
             parents[index] = np.add.reduce(families.take(index, axis=0), axis=1)
 
     def rebuild(self) -> None:
         """Computes all sums anew, after the leaves have been written from outside."""
-        for families, parents in zip(self._families, self._levels[1:], strict=False):
+        for families, parents in zip(self._families, self._levels[1:], strict=True):
             parents[: len(families)] = np.add.reduce(families, axis=1)
 
     def find(self, share: np.ndarray) -> np.ndarray:
         """The leaves [n] at which the running sum passes share [n] of the total, in [0, 1); none of them is 0."""
-        node, value = np.zeros(len(share), dtype=np.int64), share * self.total()
-        running = np.zeros((len(share), FAN + 1))  # sums of the children before each, and of all
+        np.add.accumulate(self._levels[-1], out=self._running[1:])
+        value = share * self._running[-1]  # a share below 1 of a number, rounded, is below that number
+        node = self._running[1:].searchsorted(value, side="right")
+        value -= self._running.take(node)
+        running = np.zeros((len(share), FAN + 1))  # the same of each draw's family
         begins = np.arange(len(share)) * (FAN + 1)
         for families in reversed(self._families):
             np.add.accumulate(families.take(node, axis=0), axis=1, out=running[:, 1:])
