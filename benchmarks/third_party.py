@@ -1,7 +1,7 @@
 """Out of the box: tasks of other packages without a preset, this project's agents and Stable-Baselines3's DQN.
 
-    python benchmarks/third_party.py            # make the runs that are missing, print the tables
-    python benchmarks/third_party.py --report   # the tables of the runs that there are
+    python benchmarks/third_party.py            # make the runs that are missing, write their tables in docs/TASKS.md
+    python benchmarks/third_party.py --report   # write the tables of the runs that there are
 
 Every agent has its defaults: noisy_dqn and dqn those of train.py, SB3's DQN those of its constructor. The last agent
 of a run plays 50 greedy episodes, whose seeds are the same for everybody. Each run is a process, one after the other,
@@ -27,10 +27,16 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-KEPT = ROOT / "docs" / "results" / "third_party"
+
+from agent.records.comparison.scoring import within_bounds  # noqa: E402
+from agent.records.statistics import Difference, holm, interquartile_mean, mean_interval, welch  # noqa: E402
+
+KEPT, PAGE = ROOT / "docs" / "results" / "third_party", ROOT / "docs" / "TASKS.md"
 STEPS, EPISODES, SEEDS, EVALUATION_SEED = 100_000, 50, range(400, 405), 1_000_000
 #: What train.py is given for each agent; SB3's DQN has no options.
 AGENTS: Mapping[str, Sequence[str]] = {"noisy_dqn": [], "dqn": ["agent=dqn"], "SB3 DQN": []}
+#: The two that are compared, the first less the second.
+PAIRS = (("noisy_dqn", "SB3 DQN"), ("dqn", "SB3 DQN"), ("noisy_dqn", "dqn"))
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Task:
         kwargs: of its constructor.
         limit: steps after which its episodes are cut; None: its own.
         part: of a Dict, the one that is observed; None: all that there is.
+        bounds: no return is below the first or above the second; None: it is not known.
+        digits: of its returns in tables.
     """
 
     name: str
@@ -52,6 +60,8 @@ class Task:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
     part: str | None = None
+    bounds: tuple[float | None, float | None] = (None, None)
+    digits: int = 2
 
     def options(self) -> list[str]:
         """The task as train.py takes it."""
@@ -75,10 +85,15 @@ class Task:
         """Where a run's result is kept."""
         return KEPT / self.name / f"{agent.replace(' ', '_')}_{seed}.json"
 
+    def finals(self, agent: str) -> np.ndarray:
+        """The returns of the last agents, [seeds that there are]."""
+        paths = [self.path(agent, seed) for seed in SEEDS]
+        return np.array([json.loads(path.read_text())["final"] for path in paths if path.exists()])
+
 
 TASKS = (
-    Task("FlappyBird", "FlappyBird-v0", "flappy_bird_gymnasium", {"use_lidar": False}, limit=2_000),
-    Task("MiniGrid-DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0", "minigrid", part="image"),
+    Task("FlappyBird", "FlappyBird-v0", "flappy_bird_gymnasium", {"use_lidar": False}, limit=2_000, digits=1),
+    Task("MiniGrid-DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0", "minigrid", part="image", bounds=(0.0, 1.0), digits=3),
     Task("minecart", "Minecart-v0", "benchmarks.minecart"),
 )
 
@@ -155,9 +170,88 @@ def make_missing(tasks: Sequence[Task], seeds: Sequence[int]) -> None:
                 print(f"{task.name} {agent} {seed}: {result['final']:.3f} in {result['train_seconds']} s", flush=True)
 
 
+# ---- the tables
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    """With a minus that is one."""
+    return f"{value:{sign}.{digits}f}".replace("-", "−")
+
+
+def spread(values: np.ndarray, task: Task) -> str:
+    """The mean with Student's interval of 95 %, as far as a return can be; of one seed the mean alone."""
+    mean, interval = number(float(values.mean()), task.digits), within_bounds(mean_interval(values), task.bounds)
+    if interval is None:
+        return f"{mean} (one seed)"
+    return f"{mean} [{number(interval[0], task.digits)}, {number(interval[1], task.digits)}]"
+
+
+def returns_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]:
+    """Every agent's last returns on every task, from those of (task, agent) [seeds]."""
+    lines = ["| task | agent | return of the last agent, per seed | mean [95 %] | IQM |", "|---|---|---|---|---|"]
+    for task in TASKS:
+        for agent in AGENTS:
+            if not len(values := finals[task.name, agent]):
+                lines.append(f"| {task.name} | {agent} | not run yet | | |")
+                continue
+            each = " ".join(number(value, task.digits) for value in values)
+            iqm = number(interquartile_mean(values), task.digits) if len(values) > 1 else ""
+            lines.append(f"| {task.name} | {agent} | {each} | {spread(values, task)} | {iqm} |")
+    return lines
+
+
+def differences_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]:
+    """Agents beside each other: Welch's intervals, and p-values with Holm's correction for all that are compared."""
+    rows: list[tuple[Task, str, str, Difference]] = []
+    for task in TASKS:
+        for first, second in PAIRS:
+            if (difference := welch(finals[task.name, first], finals[task.name, second])) is not None:
+                rows.append((task, first, second, difference))
+    lines = ["| task | | difference [95 %] | p, corrected | the first is |", "|---|---|---|---|---|"]
+    corrected = holm([difference.p for *_, difference in rows])
+    for (task, first, second, (mean, (low, high), _)), p in zip(rows, corrected, strict=True):
+        verdict = "undecided" if p >= 0.05 else "ahead" if mean > 0 else "behind"
+        around = f"{number(mean, task.digits, '+')} [{number(low, task.digits, '+')}, {number(high, task.digits, '+')}]"
+        lines.append(f"| {task.name} | {first} less {second} | {around} | {p:.3f} | {verdict} |")
+    return lines if rows else []
+
+
+def all_finals() -> dict[tuple[str, str], np.ndarray]:
+    """(task, agent) → the returns of the runs that there are."""
+    return {(task.name, agent): task.finals(agent) for task in TASKS for agent in AGENTS}
+
+
+def section(finals: Mapping[tuple[str, str], np.ndarray]) -> str:
+    """What stands between the marks of docs/TASKS.md."""
+    made, wanted = sum(map(len, finals.values())), len(finals) * len(SEEDS)
+    count = f"All {wanted} runs." if made == wanted else f"{made} of {wanted} runs; the others have not been made yet."
+    differences = differences_table(finals)
+    parts = [[count], returns_table(finals), *([differences] if differences else [])]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def with_section(page: str, text: str) -> str:
+    """The page with the text between its two marks."""
+    head, _, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not end:
+        raise SystemExit(f"docs/TASKS.md has lost its marks {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
+
+
+BEGIN, END = "<!-- benchmarks/third_party.py -->", "<!-- end of benchmarks/third_party.py -->"
+
+
+def report() -> None:
+    """Writes the tables in docs/TASKS.md."""
+    text = section(all_finals())
+    PAGE.write_text(with_section(PAGE.read_text(), text))
+    print(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--report", action="store_true", help="make no run, print the tables")
+    parser.add_argument("--report", action="store_true", help="make no run, write the tables")
     parser.add_argument("--run", nargs=3, metavar=("TASK", "AGENT", "SEED"), help="make one run")
     parser.add_argument("--steps", type=int, default=STEPS, help="of --run")
     arguments = parser.parse_args()
@@ -175,6 +269,7 @@ def main() -> None:
         return
     if not arguments.report:
         make_missing(TASKS, SEEDS)
+    report()
 
 
 if __name__ == "__main__":
