@@ -180,8 +180,8 @@ def beside(ours: np.ndarray, theirs: float) -> str:
 
 
 def draw(task: Task) -> None:
-    """The learning curves of a task."""
-    runs = {agent: results for agent in task.agents if (results := task.results(agent))}
+    """The learning curves of a task; evaluations beside training come at other steps in each run, and are not drawn."""
+    runs = {agent: results for agent in task.agents if agent != ACTORS and (results := task.results(agent))}
     if not runs:
         return
     solved = None if math.isnan(task.solved) else task.solved
@@ -232,7 +232,8 @@ network plays 100 episodes greedily, on seeds that training never used. Settings
 reported; where a reported seed had an influence, the section says so. Intervals are Student's t intervals of 95 % for
 the mean over seeds, cut where no return can be; where all seeds ended alike, they have no width. IQM is the mean of the
 seeds without the best and the worst quarter, whole seeds dropped, as rliable computes it. Curves show greedy
-evaluations during training, over 20 episodes (10 on Atari).
+evaluations during training, over 20 episodes (10 on Atari). With actors ([CLUSTER.md](CLUSTER.md)) evaluations arrive
+at other steps in each run, and no curve is drawn.
 
 An agent is called as `agent=` takes it. Where its run has other settings than that preset has on the task, what differs
 stands after a comma, and the command below the figure names all of it.

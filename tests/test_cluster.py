@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import threading
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import psutil
 import pytest
@@ -19,6 +22,7 @@ import pytest
 pytest.importorskip("ray")
 
 from agent.common.errors import UserError
+from agent.common.masking import Masking
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.networks.encoder_registry import register_encoder
@@ -29,6 +33,7 @@ from agent.records.saved_agent import load_agent
 from agent.running.distributed.cluster import import_ray
 from agent.running.outcome import Outcome
 from agent.running.run import train
+from envs.make import load_task
 from tests import journal
 from tests.helpers import ROOT, Programs
 
@@ -164,6 +169,23 @@ def test_lockstep_gives_the_same_again(nodes: Any, fresh: Path, tmp_path: Path) 
         assert same(one, two)
 
 
+def test_actors_take_allowed_actions_and_hand_their_masks_on(nodes: Any, fresh: Path, tmp_path: Path) -> None:
+    """Of Taxi, which tells its state: the mask that is stored is the state's own, and the action is one of its."""
+    changes: dict[str, Any] = {"env__id": "Taxi-v4", "collect__sync": True, "steps": 600, "collect__actors": 2}
+    options = {**OPTIONS["agent"], "replay_ratio": "1/8", "epsilon": {"start": 0.3, "end": 0.3}}
+    train(config_of(nodes.address, **changes, agent=options), tmp_path)
+    states = state_of(tmp_path)["replay"]["rings"]
+    spec, taxi, found = load_task("Taxi-v4", {}, action_mask="auto").observation, gym.make("Taxi-v4").unwrapped, 0
+    for ring in states:
+        observations = np.asarray(ring["observations"])
+        allowed, state = Masking(spec).allowed(observations), Masking(spec).observed(observations).argmax(1)
+        for start in np.asarray(ring["starts"])[: ring["count"]].tolist():
+            assert (allowed[start] == taxi.action_mask(int(state[start]))).all()  # type: ignore[attr-defined]
+            assert allowed[start, int(np.asarray(ring["scalars"])[start, 0])]
+            found += not allowed[start].all()
+    assert found > 300
+
+
 def same(one: Any, two: Any) -> bool:
     if isinstance(one, dict):
         return one.keys() == two.keys() and all(same(one[name], two[name]) for name in one)
@@ -267,33 +289,58 @@ def listens_on(processes: list[psutil.Process]) -> set[str]:
     return {str(each.laddr.ip).removeprefix("::ffff:") for each in found if each.status == psutil.CONN_LISTEN}
 
 
-@pytest.mark.parametrize("ending", ["done", "SIGINT", "SIGKILL"])
+def shared_memory(processes: list[psutil.Process]) -> set[str]:
+    """The files of shared memory that processes have; of one whose name is taken away already it says so."""
+    maps = [each.path for process in processes for each in process.memory_maps() if each.path.startswith("/dev/shm/")]
+    return set(maps)
+
+
+#: How the trainer ends, and its exit code then.
+ENDINGS = {"done": 0, "full disk": 2, "SIGINT": 130, "SIGKILL": -9}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_path: Path, ending: str) -> None:
     from agent.running.distributed.keeper import marked
 
-    steps = 3_000 if ending == "done" else 10**7
-    options = ("collect=ray", "collect.actors=2", "num_envs=4", f"steps={steps}", "eval.episodes=0", "log.every=200")
+    home, steps = tmp_path / "run", 2_000 if ending == "done" else 10**7
+    options = ["collect=ray", "collect.actors=2", "num_envs=4", f"steps={steps}", "log.every=200", "eval.video=false"]
+    if ending == "full disk":  # with an evaluation that is under way all the time
+        options += ["eval.every=300", "eval.episodes=100000", "checkpoint.every=600"]
+    else:
+        options += ["eval.episodes=0"]
     run = programs.start("train", *options, "wandb.mode=disabled", "hydra.run.dir=run", cwd=tmp_path, real=True)
     kept: list[tuple[str, Path]] = []
 
     def plays() -> bool:
         if not kept and (found := keeper_of(run.pid)):
             kept.append(found)
-        path = tmp_path / "run" / "metrics.jsonl"
+        if ending == "full disk":
+            return len(list(home.glob("checkpoints/step_*"))) == 2
+        path = home / "metrics.jsonl"
         return path.exists() and "collect/staleness" in path.read_text()
 
     run.until(plays)
-    mark, folder = kept[0]
+    (mark, folder), memory = kept[0], set[str]()
     if ending != "done":
         assert len(marked(mark)) >= 4, "Ray's own processes and two actors"
         assert listens_on([psutil.Process(run.pid), *marked(mark)]) == {"127.0.0.1"}
+        memory = shared_memory([psutil.Process(run.pid)])
+        assert memory, "Ray's store"
+    if ending == "full disk":
+        resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # room for metrics, not for agents
+    elif ending != "done":
         run.kill(signal.Signals[ending], group=ending == "SIGINT")
-    code = run.wait().code
-    assert code == {"done": 0, "SIGINT": 130, "SIGKILL": -9}[ending]
+    result = run.wait()
+    assert result.code == ENDINGS[ending], result.err
     deadline = time.monotonic() + 10.0
     while (marked(mark) or folder.exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not marked(mark)
     assert not folder.exists()
+    assert not [path for path in memory if Path(path).exists()]
     if ending == "SIGINT":
-        assert latest_checkpoint(tmp_path / "run") is not None
+        assert latest_checkpoint(home) is not None
+    if ending == "full disk":
+        assert re.fullmatch(r"error: .*\(File too large\): free some space.*", result.err.splitlines()[-1])
+        assert "under_way" in state_of(home), "the evaluation is not lost"

@@ -827,7 +827,7 @@ def test_diagnostics_say_what_they_are_named() -> None:
 def test_diagnostics_draw_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Independent noise takes as many numbers as there are weights, and an image has millions."""
     agent, batch = make(with_noise(SMALL, form="independent")), make_batch(200)
-    monkeypatch.setattr("agent.learning.dqn.DIAGNOSED", 7 * agent.noise.size + 1)
+    monkeypatch.setattr("agent.learning.diagnostics.MOST_NOISE", 7 * agent.noise.size + 1)
     seen = agent.diagnostics(batch, torch.Generator().manual_seed(3))
     with torch.no_grad():
         mean = agent.network(batch.observation, None).q_values
@@ -835,7 +835,7 @@ def test_diagnostics_draw_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> 
         noisy = agent.network(batch.observation[:7], noise).q_values
     assert float(seen["q/mean"]) == pytest.approx(float(mean.mean()), abs=1e-6)
     assert float(seen["noise/q_std"]) == pytest.approx(float((noisy - mean[:7]).std()), abs=1e-6)
-    monkeypatch.setattr("agent.learning.dqn.DIAGNOSED", 1)  # one row at least
+    monkeypatch.setattr("agent.learning.diagnostics.MOST_NOISE", 1)  # one row at least
     assert "noise/q_std" in agent.diagnostics(batch, torch.Generator())
 
 

@@ -15,7 +15,7 @@ from agent.common.observation import ObservationSpec
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
-from agent.learning.loss import Levels, arranged
+from agent.learning.loss import Levels, match_noise
 from agent.networks import encoder_registry
 from agent.networks.build import build_network, noise_model
 from agent.networks.encoder_registry import register_encoder
@@ -191,7 +191,7 @@ def test_groups_of_rows_share_a_draw(spec: ObservationSpec, groups: int) -> None
     assert noise is not None
     images = observations(spec, 6)
     rows = Batch(images, *(torch.zeros(6) for _ in range(3)), images)
-    batch, _ = arranged(rows, Levels(), noise)
+    batch, _ = match_noise(rows, Levels(), noise)
     found = network(batch.observation, noise).q_values.reshape(6, 3)
     parts = zip(images.split(6 // groups), noise.split(1), strict=True)
     torch.testing.assert_close(found, torch.cat([network(*part).q_values for part in parts]))

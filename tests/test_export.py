@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from helpers import ROOT, Programs
+from helpers import Programs
 
 from agent import load_agent
 from agent.common.errors import UserError
@@ -132,8 +132,8 @@ def observations(player: Player, count: int) -> list[tuple[Any, Any]]:
 def leaf(source: str, observation: Any, info: Any) -> Any:
     """The value of an expression of names, keys and numbers, such as observation['at'][0]."""
     value = {"observation": observation, "info": info}[source.partition("[")[0]]
-    for key in re.findall(r"\[('[^']*'|\d+)\]", source):
-        value = value[key.strip("'") if key.startswith("'") else int(key)]
+    for key in re.findall(r"\[(\"[^\"]*\"|\d+)\]", source):
+        value = value[key.strip('"') if key.startswith('"') else int(key)]
     return value
 
 
@@ -278,7 +278,7 @@ def program_of(folder: Path) -> float:
     """Runs the program of the README, in a process that finds neither this project nor torch."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     lines = [line for line in code.splitlines() if line and not line.startswith(("import", "from"))]
-    assert len(lines) <= 12
+    assert len([line for line in lines if not line.startswith("        ")]) <= 12  # and a line for each input
     blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'agent', 'envs', 'onnx', 'onnxscript']))\n"
     ended = subprocess.run([sys.executable, "-c", blocked + code], cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -302,16 +302,6 @@ def test_the_readme_s_program_plays_with_masks(tmp_path: Path) -> None:
     assert 'info["action_mask"]' in text
     assert "| `action_mask` | int8 | [batch, 6] |" in text
     assert program_of(tmp_path / "shared") >= -200  # no action is illegal, each of which costs 10
-
-
-def test_the_readme_s_program_makes_the_wrappers(tmp_path: Path) -> None:
-    player = saved(tmp_path, "CartPole-v1", wrappers=[{"TimeAwareObservation": {}}])
-    write_folder(player, tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert float(ended.stdout) >= 8
 
 
 PACKAGE = """

@@ -8,7 +8,8 @@ import torch
 
 from agent.common.observation import ObservationSpec
 from agent.records.checkpoint import load_checkpoint, save_checkpoint
-from agent.replay.ring import Replay, required_bytes
+from agent.replay.memory import required_bytes
+from agent.replay.ring import Replay
 
 
 class Shown:

@@ -19,27 +19,30 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("agent.compute",),
     ("agent.running",),
     ("agent.command",),
-    ("train", "evaluate", "compare", "share", "tune"),
+    ("train", "evaluate", "compare", "share", "tune", "hydra_plugins"),
 )
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
 PROGRAMS = {"train", "evaluate", "compare", "share", "tune"}
 #: Of the package that concerns the command line, who knows Hydra.
 COMMAND = {
-    f"agent.command.{name}" for name in ("arguments", "composing", "errors", "jobs", "overrides", "presets", "watching")
+    f"agent.command.{name}"
+    for name in ("arguments", "composing", "errors", "jobs", "launching", "overrides", "presets", "watching")
 }
+#: Where Hydra looks for launchers.
+PLUGINS = {"hydra_plugins.noisy_dqn_ray"}
 #: Of the comparison of runs, who draws.
 DRAWING = ("canvas", "figures", "score_figures")
 #: The only files that may import these, anywhere in them.
 RESERVED: dict[str, set[str]] = {
     "wandb": {"agent.records.wandb_run"},
-    "hydra": {*PROGRAMS, *COMMAND},
-    "omegaconf": {*PROGRAMS, *COMMAND},
+    "hydra": {*PROGRAMS, *COMMAND, *PLUGINS},
+    "omegaconf": {*PROGRAMS, *COMMAND, *PLUGINS},
     "gymnasium": {
         *("agent.running.evaluation", "agent.running.filming", "agent.running.collector", "agent.running.trainer"),
         *("envs.atari", "envs.atari_vector", "envs.deep_sea", "envs.make", "envs.masks", "envs.observations"),
         "envs.single",
         "envs.kinds",
-        *("agent.running.export.folder", "agent.running.export.inputs"),
+        *("agent.running.export.program", "agent.running.export.inputs"),
         *("envs.packages", "envs.parts", "envs.observed_parts"),
         *(
             "agent.running.build",
@@ -96,7 +99,12 @@ def name_of(path: Path) -> str:
 
 FILES = {
     name_of(path): path
-    for path in [*ROOT.glob("agent/**/*.py"), *ROOT.glob("envs/**/*.py"), *(ROOT / f"{name}.py" for name in PROGRAMS)]
+    for path in [
+        *ROOT.glob("agent/**/*.py"),
+        *ROOT.glob("envs/**/*.py"),
+        *ROOT.glob("hydra_plugins/*.py"),
+        *(ROOT / f"{name}.py" for name in PROGRAMS),
+    ]
     if path.name != "__init__.py"
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
@@ -149,7 +157,7 @@ def test_the_files_are_seen() -> None:
 
 def package_of(name: str) -> str:
     """The package of FLOORS that a file is in; a program is one by itself."""
-    return name if name in FLOOR_OF else ".".join(name.split(".")[: 1 if name.startswith("envs") else 2])
+    return name if name in FLOOR_OF else ".".join(name.split(".")[: 1 if name.startswith(("envs", "hydra_")) else 2])
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

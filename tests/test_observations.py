@@ -12,7 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, as_spec
-from agent.replay.ring import Replay, required_bytes
+from agent.replay.memory import required_bytes
+from agent.replay.ring import Replay
 from envs.observations import observer_of
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)

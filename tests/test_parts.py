@@ -23,7 +23,8 @@ from agent.networks.build import build_network, noise_model
 from agent.networks.encoders import MLPEncoder, PartsEncoder, TrunkEncoder
 from agent.networks.trunks import Convolutions
 from agent.records.saved_agent import load_agent, save_agent
-from agent.replay.ring import Replay, required_bytes
+from agent.replay.memory import required_bytes
+from agent.replay.ring import Replay
 from agent.running.build import build_replay
 from agent.running.player import load_player
 from envs.make import load_task

@@ -10,8 +10,9 @@ from test_replay import World, all_starts, rows_of
 
 from agent.config.parts import PriorityConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from agent.replay.memory import required_bytes
 from agent.replay.prioritised import LEAST, PrioritisedReplay, prioritised_bytes
-from agent.replay.ring import Replay, required_bytes
+from agent.replay.ring import Replay
 from agent.replay.sum_tree import FAN, DeviceSumTree
 
 ALPHA = 0.6

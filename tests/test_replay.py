@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from agent.learning.loss import Levels, arranged
+from agent.learning.loss import Levels, match_noise
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.replay.ring import Batch, Replay, required_bytes
+from agent.replay.memory import required_bytes
+from agent.replay.ring import Batch, Replay
 
 GAMMA = 0.5
 Row = tuple[tuple[float, ...], int, float, float, tuple[float, ...]]  # s, a, R, discount, s'
@@ -418,7 +419,7 @@ def test_an_empty_replay_refuses_to_sample() -> None:
 
 def test_grouped_batches_are_views_in_order() -> None:
     batch = filled().replay.sample(12, torch.Generator().manual_seed(0)).tensors(torch.device("cpu"))
-    grouped, _ = arranged(batch, Levels(), torch.zeros(3, 5))
+    grouped, _ = match_noise(batch, Levels(), torch.zeros(3, 5))
     assert tuple(grouped.observation.shape) == (3, 4, 2)
     for whole, part in zip(batch, grouped, strict=True):
         assert torch.equal(part.flatten(0, 1), whole)

@@ -73,6 +73,13 @@ AGENTS = {
     ),
     "8 processes, noise held for an episode": ("num_envs=8", "env.vectorization=async", "agent.noise.hold=episode"),
     "a state that looks like others": ("num_envs=3", "env=FrozenLake-v1", "env.vectorization=async"),
+    "masks": (
+        "num_envs=3",
+        "env=Taxi-v4",
+        "env.vectorization=async",
+        "agent.n_step=3",
+        "env.wrappers=[TimeAwareObservation]",
+    ),
 }
 
 

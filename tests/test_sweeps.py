@@ -6,6 +6,7 @@ import io
 import json
 import re
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from importlib.metadata import distributions
@@ -150,23 +151,62 @@ def task_of(process: Process) -> psutil.Process:
     return task
 
 
+#: A run that is saved again and again.
+SAVED = (*SHORT, "steps=6000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=500", "seed=5")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
+    """The parameters of the run, by its own launcher."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert programs.run("train", "-m", *SAVED, cwd=folder).code == 0
+    return agents(folder)
+
+
+def queue(programs: Programs, folder: Path, *options: str) -> Process:
+    words = ("-m", *SAVED, "hydra/launcher=submitit_local", *options)
+    queued = programs.start("train", *words, cwd=folder, real=True)
+    queued.until(lambda: any(step > 1_200 for step in steps_of(folder)))
+    return queued
+
+
+#: The queue's signal counts as the end of a job's time where that is below ten minutes, and as preemption else.
+OUT_OF_TIME = ("hydra.launcher.timeout_min=9",)
+
+
 @needs_submitit
-@pytest.mark.parametrize("number", [signal.SIGUSR2, None], ids=["preempted", "undisturbed"])
-def test_a_job_that_is_preempted_goes_on_exactly(
-    programs: Programs, tmp_path: Path, number: signal.Signals | None
+@pytest.mark.parametrize("options", [(), OUT_OF_TIME], ids=["preempted", "out of time"])
+def test_a_job_that_its_queue_stops_goes_on_exactly(
+    programs: Programs, tmp_path: Path, undisturbed: dict[str, dict[str, np.ndarray]], options: tuple[str, ...]
 ) -> None:
-    words = ("-m", *SHORT, "steps=12000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=1000")
-    queued = programs.start("train", *words, "hydra/launcher=submitit_local", "seed=5", cwd=tmp_path, real=True)
-    queued.until(lambda: any(step > 300 for step in steps_of(tmp_path)))
-    if number is not None:
-        task_of(queued).send_signal(number)
+    queued = queue(programs, tmp_path, *options)
+    task_of(queued).send_signal(signal.SIGUSR2)
     result = queued.wait()
     assert result.code == 0, result.err
-    assert ("resume=auto: going on with" in result.err) == (number is not None), result.err
-    (tmp_path / "serial").mkdir()
-    assert programs.run("train", *words, "seed=5", cwd=tmp_path / "serial").code == 0
-    assert_equal(agents(tmp_path / "serial"), agents(tmp_path))
+    assert "resume=auto: going on with" in result.err
+    assert_equal(undisturbed, agents(tmp_path))
     assert set(agents(tmp_path)) == {"5_noisy_dqn_job0"}, "in the folder where it began"
+
+
+@needs_submitit
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "cancelled"])
+def test_a_job_that_slurm_starts_again_goes_on_exactly(
+    programs: Programs, tmp_path: Path, undisturbed: dict[str, dict[str, np.ndarray]], number: signal.Signals
+) -> None:
+    """Slurm runs the same command in the same environment once more, where a node failed or by `scontrol requeue`."""
+    queued = queue(programs, tmp_path)
+    task = task_of(queued)
+    command, environment = task.cmdline(), task.environ()
+    task.send_signal(number)
+    result = queued.wait()
+    assert result.code == 2
+    assert re.fullmatch(r"error: a job of the sweep was lost .*", result.err.splitlines()[-1]), result.err
+    assert ("saved; go on with: python train.py resume=" in result.err) == (number == signal.SIGTERM)
+    again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    (log,) = tmp_path.glob("runs/multirun/*/jobs/0.log")
+    assert "resume=auto: going on with" in log.read_text()
+    assert_equal(undisturbed, agents(tmp_path))
 
 
 @pytest.mark.parametrize("launcher", sorted(LAUNCHERS))

@@ -22,6 +22,8 @@ from agent.records.console import report_through
 
 #: Launchers that hand jobs to a queue, which may preempt them, and outlives the process that waits for them.
 QUEUES = ("submitit_local", "submitit_slurm")
+#: That of this project, whose jobs Ray ends where the process that waits for them is gone.
+RAY = "ray"
 #: Seconds between two looks at whether the sweep is to stop.
 POLL = 0.2
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from agent.command import errors
 from agent.command.composing import check_sweep, register_resolvers
-from agent.command.jobs import QUEUES, board_of, launcher_of
+from agent.command.jobs import QUEUES, RAY, board_of, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
 from agent.records.board import Board, Note
@@ -27,8 +27,8 @@ from agent.records.jobs_console import JobsConsole
 
 #: Seconds between two looks at the jobs.
 POLL = 0.2
-#: Seconds after a signal until the jobs are left alone, which save all the same.
-PATIENCE = 20.0
+#: Seconds after a signal until the jobs are left alone, which save all the same; those on Ray end then.
+PATIENCE, PATIENCE_ON_RAY = 20.0, 300.0
 #: States of a job that has ended.
 ENDED = ("done", "failed", "stopped")
 _watcher: "Watcher | None" = None
@@ -42,10 +42,19 @@ class Watcher:
         jobs: their number; None where a sweeper decides it as it goes on.
         bar: show how far they are.
         stops: a signal stops the jobs as well.
+        outlive: the jobs save and stop by themselves where this process ends before them.
     """
 
-    def __init__(self, board: Board, jobs: int | None, bar: bool, stops: bool, stream: TextIO | None = None) -> None:
-        self.board, self.signum, self._due = board, 0, float("inf")
+    def __init__(
+        self,
+        board: Board,
+        jobs: int | None,
+        bar: bool,
+        stops: bool,
+        stream: TextIO | None = None,
+        outlive: bool = True,
+    ) -> None:
+        self.board, self.signum, self._due, self._outlive = board, 0, float("inf"), outlive
         self._console = JobsConsole(jobs, bar, stream)
         self._read: dict[int, int] = {}  # bytes of each log that were shown
         self._ended = threading.Event()
@@ -70,15 +79,19 @@ class Watcher:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
             os._exit(128 + signum)  # the jobs find that we are gone, save and stop
-        self._due, self.signum = time.monotonic() + PATIENCE, signum
+        patience, second = PATIENCE, b"stops waiting for them"
+        if not self._outlive:
+            patience, second = PATIENCE_ON_RAY, b"ends them without"
+        self._due, self.signum = time.monotonic() + patience, signum
         self.board.stop()
-        os.write(2, b"\nall jobs save and stop; a second signal stops waiting for them\n")
+        os.write(2, b"\nall jobs save and stop; a second signal " + second + b"\n")
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL):
             self._show()
             if self.signum and time.monotonic() > self._due:
-                os.write(2, b"some jobs have not stopped yet; they save and stop by themselves\n")
+                end = b"save and stop by themselves" if self._outlive else b"go on from their last checkpoints"
+                os.write(2, b"some jobs have not stopped yet; they " + end + b"\n")
                 os._exit(128 + self.signum)
 
     def _show(self, last: bool = False) -> dict[int, Note]:
@@ -122,11 +135,11 @@ class Watch(Callback):
         with errors.sentences(TRAIN):
             check_sweep(composed, config.get("resume"))
             board = board_of(composed)
-            board.clear()
+            board.clear(owned=launcher not in (*QUEUES, RAY))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         jobs = number_of_jobs(composed.overrides.task) if composed.runtime.choices["hydra/sweeper"] == "basic" else None
         bar = bool(config.get("log", {}).get("progress", True))
-        _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES)
+        _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES, outlive=launcher != RAY)
 
 
 def _arrive() -> Watch:

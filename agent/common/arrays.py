@@ -1,7 +1,7 @@
-"""NumPy arrays on the CPU and tensors elsewhere, in one notation: a NumPy operation costs a third of torch's there.
+"""Operations on NumPy arrays or tensors: the CPU uses NumPy, where an operation takes a third of the time of torch.
 
-Only this module and agent/compute ask whether something is an array or a tensor. An upload to an accelerator goes
-through pinned memory, and nobody waits for it to arrive.
+Only this module and agent/compute distinguish arrays from tensors. An upload to an accelerator goes through pinned
+memory, and nothing waits for it.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from agent.common.seeding import Generator, numpy_generator, torch_generator
 Array = np.ndarray | Tensor
 T = TypeVar("T")
 
-#: Of a random number that is brought below a count by its remainder: uniform but for one part in 2⁶² / count.
+#: The range of random numbers whose remainder modulo a count is used; it deviates from uniform by count / 2⁶².
 WIDE = 2**62
 
 
@@ -24,8 +24,8 @@ class Place:
     """A device and its array library: NumPy on the CPU, torch on any other device.
 
     Args:
-        device: of the arrays.
-        tensors: True for torch on the CPU, too.
+        device: the device of the arrays.
+        tensors: True for torch on the CPU as well.
     """
 
     def __init__(self, device: torch.device | str, tensors: bool | None = None) -> None:
@@ -33,7 +33,7 @@ class Place:
         self._numpy = self.device.type == "cpu" and not tensors
 
     def pick(self, on_numpy: T, on_torch: T) -> T:
-        """The one of two things that belongs to this kind of arrays."""
+        """Returns `on_numpy` if the arrays of this place are NumPy arrays, and `on_torch` otherwise."""
         return on_numpy if self._numpy else on_torch
 
     def zeros(self, shape: Sequence[int] | int, dtype: str = "float32") -> Array:
@@ -41,53 +41,53 @@ class Place:
         return np.zeros(shape, dtype) if self._numpy else torch.zeros(shape, dtype=dtype_of(dtype), device=self.device)
 
     def put(self, values: Array) -> Array:
-        """The same values at this place; a view where they are there already."""
+        """The values at this place; a view if they are already there."""
         if self._numpy:
             return values if isinstance(values, np.ndarray) else values.cpu().numpy()
         return as_tensor(values, self.device)
 
     def generator(self, seed: int, stream: str) -> Generator:
-        """A generator of one stream of a run: NumPy's draws a batch in a third of the time of torch's on the CPU."""
+        """A generator for one stream of a run. NumPy's draws a batch on the CPU in a third of the time of torch's."""
         return numpy_generator(seed, stream) if self._numpy else torch_generator(seed, stream, device=self.device)
 
     def uniform(self, size: int, generator: Generator | None) -> Array:
-        """Numbers [size] in [0, 1), float64. None: torch's default generator."""
+        """Uniform numbers [size] in [0, 1), float64. None stands for torch's default generator."""
         if isinstance(generator, np.random.Generator):
             return generator.random(size)
         drawn = torch.rand(size, dtype=torch.float64, generator=generator, device=self.device)
         return drawn.numpy() if self._numpy else drawn
 
     def below(self, count: Array, size: int, generator: Generator | None) -> Array:
-        """Whole numbers [size] from 0 to count − 1, int64; `count` is a scalar at this place."""
-        if self._numpy:  # a product of numbers below 1 with a count is below the count, rounded or not
+        """Uniform integers [size] from 0 to count − 1, int64; `count` is a scalar at this place."""
+        if self._numpy:  # a number below 1 times the count is below the count, even after rounding
             shares = self.uniform(size, generator)
             shares *= count
             return integer(shares)
         assert not isinstance(generator, np.random.Generator)
-        wide = WIDE if self.device.type != "mps" else 2**31 - 1  # Apple's GPU draws no more bits
+        wide = WIDE if self.device.type != "mps" else 2**31 - 1  # Apple's GPU draws 31 bits only
         return torch.randint(wide, (size,), generator=generator, device=self.device) % count
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """torch's dtype of a name that NumPy spells in the same way, such as float32."""
+    """torch's dtype for a name that NumPy and torch share, such as float32."""
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
 
 def as_array(values: Array) -> np.ndarray:
-    """A tensor on the CPU as a NumPy view of it; an array as it is."""
+    """Returns an array unchanged, and a tensor on the CPU as a NumPy view."""
     return values if isinstance(values, np.ndarray) else values.numpy()
 
 
 def as_tensor(values: Array, device: torch.device) -> Tensor:
-    """A tensor as it is; an array as a tensor on `device`: on the CPU a view of it, elsewhere a copy."""
+    """Returns a tensor unchanged, and an array as a tensor on `device`: a view on the CPU, a copy elsewhere."""
     if isinstance(values, Tensor):
         return values
     return torch.from_numpy(values) if device.type == "cpu" else upload(values, device)
 
 
 def upload(values: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """A copy of values on an accelerator (on the CPU a view), in the order of its stream: nothing waits for it."""
+    """A copy of values on an accelerator (on the CPU a view), in the order of its stream. Nothing waits for it."""
     tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
     if device.type != "cuda" or not values.size:
         return tensor.to(device)
@@ -100,49 +100,49 @@ def take(array: Array, index: Array) -> Array:
 
 
 def take_round(ring: Array, index: Array) -> Array:
-    """Rows `index` of an array, where counting goes on at its beginning: row len(ring) is row 0."""
+    """Rows `index` of an array; indices wrap round, so that row len(ring) is row 0."""
     if isinstance(ring, np.ndarray):
         return ring.take(index, axis=0, mode="wrap")
     return ring.index_select(0, index % len(ring))  # type: ignore[arg-type]
 
 
 def choose(mask: np.ndarray, yes: Array, no: Array) -> Array:
-    """Rows of `yes` where the mask [N] holds, and of `no` elsewhere: two arrays [N, ...] of a kind."""
+    """Rows of `yes` where the mask [N] is true, and rows of `no` elsewhere; both are [N, ...] and of one kind."""
     if isinstance(yes, np.ndarray):
         return np.where(mask[:, None], yes, no)
     return torch.where(upload(mask, yes.device).unsqueeze(1), yes, no)  # type: ignore[arg-type]
 
 
 def expand(array: Array, count: int) -> Array:
-    """`array` [1, ...] as [count, ...]: a view of it."""
+    """`array` [1, ...] as a view [count, ...]."""
     shape = (count, *array.shape[1:])
     return np.broadcast_to(array, shape) if isinstance(array, np.ndarray) else array.expand(shape)
 
 
 def integer(array: Array) -> Array:
-    """The same numbers as int64."""
+    """The numbers as int64."""
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
 
 
 def single(array: Array) -> Array:
-    """The same numbers as float32."""
+    """The numbers as float32."""
     return array.astype(np.float32) if isinstance(array, np.ndarray) else array.float()
 
 
 def double(array: Array) -> Array:
-    """The same numbers as float64."""
+    """The numbers as float64."""
     return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
 
 
 def finite_or(array: Array, other: Array) -> Array:
-    """The numbers of `array` that are finite, and `other` in place of those that are not."""
+    """`array` with `other` in place of the numbers that are not finite."""
     if isinstance(array, np.ndarray):
         return np.where(np.isfinite(array), array, other)
     return torch.where(torch.isfinite(array), array, other)  # type: ignore[arg-type]
 
 
 def keep_largest(largest: Array, array: Array) -> None:
-    """Raises `largest` [1], in place, to the greatest number of `array`, where that is greater."""
+    """Raises `largest` [1], in place, to the largest number of `array` if that is larger."""
     if isinstance(largest, np.ndarray):
         np.maximum(largest, array.max(), out=largest)
     else:
@@ -150,12 +150,12 @@ def keep_largest(largest: Array, array: Array) -> None:
 
 
 def all_finite(array: Array) -> bool:
-    """Whether no number is NaN or infinite; waits for the device. Whole numbers always are finite."""
+    """Whether no number is NaN or infinite. Waits for the device."""
     return bool((np.isfinite(array) if isinstance(array, np.ndarray) else torch.isfinite(array)).all())
 
 
 def float_columns(rows: Array, count: int) -> Array:
-    """The first `count` bytes of rows of bytes [n, m] as float32 [n, count / 4]."""
+    """The first `count` bytes of each row [n, m] of bytes, as float32 [n, count / 4]."""
     if isinstance(rows, np.ndarray):
         return np.ascontiguousarray(rows[:, :count]).view(np.float32)
     return rows[:, :count].contiguous().view(torch.float32)
@@ -170,10 +170,10 @@ def write(array: Array, where: slice, values: np.ndarray) -> None:
 
 
 def restore_array(target: Array, source: Array, name: str) -> None:
-    """Copies a saved array over `target`, whatever kind either is of.
+    """Copies a saved array or tensor over `target`.
 
     Raises:
-        ValueError: where it is of another shape or dtype.
+        ValueError: if it has another shape or dtype.
     """
     kinds = [(tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in (source, target)]
     if kinds[0] != kinds[1]:

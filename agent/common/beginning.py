@@ -1,16 +1,16 @@
-"""The first moments of a program, before it imports what it needs, which takes a second: nothing heavy is used here."""
+"""The start of a program, before its imports, which take a second. This module imports nothing heavy."""
 
 import os
 import signal
 import sys
 from types import FrameType
 
-is_program = False  # this process is a program of the project, which may be ended as a whole
-ctrl_c_came = False  # since `by_exception` handles it
+is_program = False  # whether this process is a program of the project, and may therefore be ended
+ctrl_c_came = False  # whether Ctrl-C came while `by_exception` was the handler
 
 
 def begin() -> None:
-    """Makes sure of what the rest of a program takes for granted: a quiet Ctrl-C, streams that are open, UTF-8."""
+    """Prepares the process: Ctrl-C without a traceback, open standard streams, UTF-8."""
     global is_program
     is_program = True
     quit_at_once()
@@ -19,18 +19,18 @@ def begin() -> None:
 
 
 def at_once(signum: int, frame: FrameType | None) -> None:
-    """The handler of a program that has nothing to save: it begins, or has ended."""
+    """The handler of Ctrl-C for a program that has nothing to save, at its start and at its end."""
     os._exit(128 + signum)
 
 
 def quit_at_once() -> None:
-    """Ends the process at Ctrl-C without a traceback, until `quit_by_exception`."""
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, by_exception):  # not ignored, as behind nohup
+    """Lets Ctrl-C end the process without a traceback, until `quit_by_exception`."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, by_exception):  # else it is ignored, as by nohup
         signal.signal(signal.SIGINT, at_once)
 
 
 def by_exception(signum: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt as Python's handler does, and notes that it was Ctrl-C: environments raise some, too.
+    """Raises KeyboardInterrupt, as Python's handler does, and records Ctrl-C; an environment may raise one of its own.
 
     Raises:
         KeyboardInterrupt: always.
@@ -41,37 +41,37 @@ def by_exception(signum: int, frame: FrameType | None) -> None:
 
 
 def quit_by_exception() -> None:
-    """Makes Ctrl-C a KeyboardInterrupt again."""
+    """Lets Ctrl-C raise KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is at_once:
         signal.signal(signal.SIGINT, by_exception)
 
 
 def is_ctrl_c() -> bool:
-    """Whether a KeyboardInterrupt may be that of a person: always where Python's own handler makes it of a signal."""
+    """Whether a KeyboardInterrupt may come from a person; under Python's own handler it always may."""
     handler = signal.getsignal(signal.SIGINT)
     return handler is signal.default_int_handler or (handler is by_exception and ctrl_c_came)
 
 
 def open_streams() -> None:
-    """Opens the standard streams that are closed, as behind `2>&-`, to nowhere.
+    """Connects standard streams that are closed, as after `2>&-`, to the null device.
 
-    The next file that is opened would take a closed one's number, and get what other libraries print; and print() to a
-    stream that is None goes to the standard output.
+    Otherwise the next file to be opened would get the number of the closed stream, and with it the output of other
+    libraries; and print() to a stream that is None writes to the standard output.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            if os.open(os.devnull, os.O_RDWR) == number:  # the lowest number that is free
+            if os.open(os.devnull, os.O_RDWR) == number:  # the lowest free number
                 stream = open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
                 setattr(sys, name, stream)
                 setattr(sys, f"__{name}__", stream)
 
 
 def use_utf8() -> None:
-    """Starts again in UTF-8 where the locale is C and Python was told to do without: LC_ALL=C PYTHONUTF8=0.
+    """Restarts the program in UTF-8 mode if the locale is ASCII and that mode is off: LC_ALL=C PYTHONUTF8=0.
 
-    Text of the command line would hold half characters there, which no file of ours can hold.
+    Arguments of the command line would otherwise hold surrogates, which cannot be written to UTF-8 files.
     """
     if sys.getfilesystemencoding() == "ascii" and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])

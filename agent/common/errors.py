@@ -1,16 +1,16 @@
-"""The one exception a person sees: a clear sentence that says what is wrong and what to do."""
+"""UserError, the one exception that users see: a sentence that says what is wrong and what to do."""
 
 from agent.common.texts import printable
 
-LONGEST = 300  # characters of a text from elsewhere that are shown
+LONGEST = 300  # the most characters that are shown of a foreign text
 
 
 class UserError(Exception):
-    """Bad input or a bad surrounding (config, file, disk, device); shown without a traceback.
+    """An error in the input or in the machine (config, file, disk, device). It is shown without a traceback.
 
     Args:
-        sentence: what is wrong and what to do.
-        detail: lines to show below the sentence, such as those of an environment's own code that failed.
+        sentence: says what is wrong and what to do.
+        detail: lines to show below the sentence, such as those lines of an environment's code that failed.
     """
 
     def __init__(self, sentence: str, detail: str = "") -> None:
@@ -19,12 +19,12 @@ class UserError(Exception):
 
 
 def words_of(error: BaseException) -> str:
-    """One line for an error of any kind, such as "ValueError: no such level"; control characters are escaped."""
+    """One line for any exception, such as "ValueError: no such level". Control characters are escaped."""
     if isinstance(error, SystemExit):
         return f"it ended the program, by sys.exit({plain(error.code, 80)})"
     try:
         shown = plain(error)
-    except Exception:  # of the method of its author's that makes a text of it
+    except Exception:  # from a __str__ of its author
         shown = ""
     if isinstance(error, UserError):
         return shown
@@ -33,10 +33,10 @@ def words_of(error: BaseException) -> str:
 
 
 def plain(text: object, longest: int = LONGEST) -> str:
-    """A text from elsewhere as a part of a sentence: one line, short, and nothing in it that a terminal obeys."""
+    """A foreign text as part of a sentence: one short line without control characters."""
     shown = printable(" ".join(str(text)[: 4 * longest].split()))
     return shown if len(shown) <= longest else f"{shown[:longest]} …"
 
 
 class NothingLeftError(UserError):
-    """A run that was to go on has nothing left to do."""
+    """A run that was to be resumed is already complete."""

@@ -1,7 +1,7 @@
-"""Files: written whole or not at all, and read only where they are plain ones of a bounded size.
+"""Files: written completely or not at all, and read only if they are regular files of a bounded size.
 
-A run's folder may come from a stranger, with links in the place of files and folders. So nothing is written to a name
-that was there before: content goes to a new file, which is forced to disk and then takes the place of the old one.
+The folder of a run may come from a stranger, with links in place of files and folders. So nothing writes to an existing
+name: the content goes to a new file, which is synced to disk and then replaces the old one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from typing import BinaryIO
 from agent.common.errors import UserError
 
 TEMPORARY = ".tmp-"
-#: Folders that a run makes inside its own folder: a link in the place of one would lead its files elsewhere.
+#: The folders inside the folder of a run. A link in place of one of them would lead files elsewhere.
 RUN_FOLDERS = ("best", "last", "checkpoints", "videos", "wandb", "tensorboard")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file so that its name always holds the old content or the new one; creates its folder.
+    """Writes a file whose name holds either the old content or the new one at any time; creates its folder.
 
     Raises:
-        UserError: the disk is full or refuses, or a link would lead the file elsewhere; the old content is intact.
+        UserError: if the disk is full or refuses, or if a link would lead the file elsewhere. The old content is
+        intact.
     """
     try:
         make_folder(path.parent)
@@ -35,41 +36,41 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """`atomic_write_bytes` of the text in UTF-8; names of files that are not UTF-8 keep their bytes."""
+    """`atomic_write_bytes` for text, in UTF-8. File names in the text that are not UTF-8 keep their bytes."""
     atomic_write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, but no run's folder again that was taken away; raises OSError."""
+    """Makes a folder and its parents, but does not make a deleted folder of a run again; raises OSError."""
     folder.mkdir(parents=not _is_inner(folder), exist_ok=True)
 
 
 def could_not_write(path: Path, error: OSError) -> UserError:
-    """The sentence for a file that the system does not let us write."""
+    """The UserError for a file that cannot be written."""
     reason = why(error).partition("\n")[0]
     return UserError(f"could not write {path} ({reason}): free some space or check the folder's permissions.")
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """`atomic_write_bytes` into an existing folder; raises OSError."""
+    """`atomic_write_bytes` in an existing folder; raises OSError."""
     with new_file(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` once the block has ended and its content is on disk.
+    """A new file that replaces `path` when the block has ended and its content is on disk.
 
-    Its own name, `file.name`, ends in the suffix of `path`: another program may be told to write it. Of a block that
-    fails nothing is left.
+    Its own name, `file.name`, has the suffix of `path`, so that another program can write it. A block that fails leaves
+    nothing.
 
     Raises:
-        OSError: the disk is full or refuses.
-        UserError: the folder is a link that would lead the file elsewhere.
+        OSError: if the disk is full or refuses.
+        UserError: if the folder is a link that would lead the file elsewhere.
     """
     check_inner_folder(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}{path.suffix}")
-    made = temporary.open("xb")  # never one that is there, be it a link or a file
+    made = temporary.open("xb")  # fails if the name exists, as a file or a link
     try:
         with made as file:
             yield file
@@ -83,17 +84,17 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file that is not there yet and forces it to disk; not atomic, raises OSError."""
+    """Writes a new file and syncs it to disk. It is not atomic, and it raises OSError."""
     with path.open("xb") as file:
         file.write(data)
         sync_file(file)
 
 
 def check_inner_folder(folder: Path) -> None:
-    """Refuses a link in the place of a folder that a run makes inside its own.
+    """Refuses a link in place of a folder that belongs to a run.
 
     Raises:
-        UserError: it is a link.
+        UserError: if the folder is a link.
     """
     if _is_inner(folder) and folder.is_symlink():
         raise UserError(
@@ -107,32 +108,32 @@ def _is_inner(folder: Path) -> bool:
 
 
 def sync_file(file: BinaryIO) -> None:
-    """Forces what was written to disk."""
+    """Syncs the content of a file to disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Forces renames in the folder to disk, where the system lets a folder be synced."""
+    """Syncs renames in a folder to disk, if the system can sync a folder."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network folders that know no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network folders that cannot sync
             raise
     finally:
         os.close(descriptor)
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """Opens a file for reading if it is a plain one: to open a pipe may wait for ever, and a device may never end.
+    """Opens a regular file for reading. Opening a pipe may wait for ever, and reading a device may never end.
 
     Raises:
-        OSError: it is missing, may not be read, or is something else.
+        OSError: if the file is missing, cannot be read, or is not a regular file.
     """
-    _check_plain(path.stat())  # before it is opened, which already does something to some devices
+    _check_plain(path.stat())  # before opening it, since opening some devices has effects
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         _check_plain(os.fstat(descriptor))
@@ -143,10 +144,10 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def read_plain(path: Path, limit: int) -> bytes:
-    """The content of a plain file of at most `limit` bytes.
+    """The content of a regular file of at most `limit` bytes.
 
     Raises:
-        OSError: it is missing, may not be read, is something else, or is larger.
+        OSError: if the file is missing, cannot be read, is not a regular file, or is larger.
     """
     with open_plain(path) as file:
         data = file.read(limit + 1) or b""
@@ -162,5 +163,5 @@ def _check_plain(status: os.stat_result) -> None:
 
 
 def why(error: BaseException) -> str:
-    """The reason an error gives, without the path and number that OSError adds."""
+    """The reason of an error, without the path and number of an OSError."""
     return getattr(error, "strerror", None) or str(error)

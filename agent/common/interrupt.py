@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: the first asks to save and stop, the second stops at once.
+"""Ctrl-C and SIGTERM: the first signal requests saving and stopping, and the second one stops the process at once.
 
-Work of two kinds hears the first. Training asks for it between two steps. Work that a stop drops (an evaluation, a
-film, a picture, the compiler, the end of W&B) is marked by `droppable`: the signal raises `Stopped` in the middle of
-it. Some work does not even hear that, as a C library that does not come back: a thread then saves in its place.
+Two kinds of work respond to the first signal. Training checks for it between two steps. Work that a stop may drop (an
+evaluation, a video, a plot, compiling, the end of W&B) runs inside `droppable`: the signal raises `Stopped` in the
+middle of it. Some work cannot even be interrupted in this way, such as a C library that does not return: a thread then
+saves in place of the main thread.
 """
 
 import os
@@ -16,27 +17,27 @@ from typing import Self
 
 from agent.common import beginning
 
-#: Seconds after a signal within which work that is dropped has to end by itself; then it is saved without it.
+#: Seconds that dropped work has to end after a signal. After them the run is saved without waiting for it.
 GRACE = 2.0
-#: Seconds after a signal until a program ends, where everything is saved: batch systems kill after 30.
+#: Seconds from a signal to the end of the program, if everything is saved. Batch systems kill after 30.
 PATIENCE = 4.5
-#: Seconds that are left after saving for the rest, as W&B's files, where saving took longer than that.
+#: Seconds for the rest, such as W&B's files, after saving, if saving took longer than `PATIENCE`.
 REST = 0.5
 
 _POLL = 0.05
-_active: "Interrupt | None" = None  # the one that handles the signals
+_active: "Interrupt | None" = None  # handles the signals
 
 
 class Stopped(BaseException):
-    """A signal has ended work that a stop drops; like KeyboardInterrupt, no Exception, so that nobody swallows it."""
+    """A signal has ended droppable work. Like KeyboardInterrupt it is no Exception, so that no handler swallows it."""
 
 
 @contextmanager
 def droppable() -> Iterator[None]:
-    """Marks work that the run under way drops when it is asked to stop; does nothing where there is no such run.
+    """Marks work that the current run drops when it is asked to stop; does nothing without such a run.
 
     Raises:
-        Stopped: at any place in it, and at its beginning where the signal has come already.
+        Stopped: at any place in the work, or at its beginning if the signal has already come.
     """
     handled = _active is not None and threading.current_thread() is threading.main_thread()
     with _active.droppable() if handled and _active is not None else nullcontext():
@@ -44,20 +45,19 @@ def droppable() -> Iterator[None]:
 
 
 def stopping() -> bool:
-    """Whether the run under way was asked to stop: nothing is worth waiting for."""
+    """Whether the current run was asked to stop. Nothing should wait then."""
     return _active is not None and bool(_active)
 
 
 class Interrupt:
-    """A context in which the first SIGINT or SIGTERM sets `signum`, and raises `Stopped` in work that is `droppable`.
+    """A context in which the first SIGINT or SIGTERM sets `signum`, and raises `Stopped` in `droppable` work.
 
-    Outside the main thread no signal comes. The conventional exit code of a process that a signal ended is 128 + its
-    number. A program ends within `PATIENCE` of the signal, or right after saving; a process of a person's own, as a
-    notebook, is never ended.
+    Only the main thread receives signals. A program ends within `PATIENCE` of the signal, or shortly after saving.
+    Other processes, such as a notebook, are never ended.
 
     Attributes:
-        rescue: called by another thread where the main one has not saved within `GRACE`, with whether that is in work
-            that a stop drops; saves the run if it can, and says whether it did.
+        rescue: called by another thread if the main thread has not saved within `GRACE`. Its argument says whether the
+            main thread is in droppable work. It saves the run if it can, and returns whether it did.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -66,15 +66,15 @@ class Interrupt:
         self.signum: int | None = None
         self.rescue: Callable[[bool], bool] = _nothing
         self._previous: dict[signal.Signals, object] = {}
-        self._depth = 0  # of work that is dropped
+        self._depth = 0  # of droppable work
         self._saved_at: float | None = None
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
-        self._thread: threading.Thread | None = None  # that watches
+        self._thread: threading.Thread | None = None  # watches the pipe
 
     def __enter__(self) -> Self:
         global _active
-        if threading.current_thread() is threading.main_thread():  # Python lets no other one handle signals
+        if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
             if beginning.is_program:
                 self._begin_to_watch()
             self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
@@ -87,8 +87,8 @@ class Interrupt:
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._previous:
             _active = None
-        self.rescue = _nothing  # the thread must not be the last to know the run, and take it apart as Python ends
-        if self._saved_at is None:  # what cannot be saved is not waited for
+        self.rescue = _nothing  # the thread must not hold the last reference to the run, and free it while Python ends
+        if self._saved_at is None:  # nothing waits for a run that cannot be saved
             self.saved()
         if self._pipe is not None and self._thread is not None:
             signal.set_wakeup_fd(self._wakeup)
@@ -98,12 +98,12 @@ class Interrupt:
                 self._thread.join(1.0)
 
     def __bool__(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal has come."""
         return self.signum is not None
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number; 0 where none came."""
+        """128 + the number of the signal, by convention; 0 without a signal."""
         return 0 if self.signum is None else 128 + self.signum
 
     @contextmanager
@@ -111,7 +111,7 @@ class Interrupt:
         """Marks work that a stop drops.
 
         Raises:
-            Stopped: at any place in it, and at its beginning where the signal has come already.
+            Stopped: at any place in the work, or at its beginning if the signal has already come.
         """
         self._depth += 1
         try:
@@ -122,22 +122,22 @@ class Interrupt:
             self._depth -= 1
 
     def saved(self) -> None:
-        """Everything is saved: whatever comes now may be dropped."""
+        """Notes that everything is saved, so that all further work may be dropped."""
         self._saved_at = time.monotonic()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
             os._exit(128 + signum)
         self.signum = signum
-        with suppress(OSError):  # not print: the signal may have come in the middle of one
+        with suppress(OSError):  # not print(), which the signal may have interrupted
             os.write(2, b"\nsaving and stopping; a second signal stops at once\n")
         if self._depth:
             raise Stopped
 
-    # ---- what does not hear
+    # ---- work that does not respond
 
     def _begin_to_watch(self) -> None:
-        """Starts the thread that Python's own C code wakes at a signal, whatever the main thread does."""
+        """Starts a thread that CPython wakes at a signal, even if the main thread is busy in C code."""
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
@@ -145,12 +145,12 @@ class Interrupt:
         self._thread.start()
 
     def _watch(self, pipe: int) -> None:
-        while (number := _signal_from(pipe)) not in self.SIGNALS:  # others have handlers of their own
+        while (number := _signal_from(pipe)) not in self.SIGNALS:  # other signals have their own handlers
             if number == 0:
                 os.close(pipe)
                 return
         came = time.monotonic()
-        with suppress(OSError, AttributeError):  # Windows: a second signal is heard by the main thread alone
+        with suppress(OSError, AttributeError):  # Windows: only the main thread receives a second signal
             os.set_blocking(pipe, False)
         while not self._is_over(came):
             with suppress(BlockingIOError):
@@ -162,30 +162,30 @@ class Interrupt:
         os._exit(128 + number)
 
     def _is_over(self, came: float) -> bool:
-        """Whether nothing is left that is worth waiting for; saves the run where the main thread does not."""
+        """Whether the process should end now. Saves the run if the main thread does not."""
         now = time.monotonic()
         if self._saved_at is None and now > came + GRACE:
             try:
                 if self.rescue(self._depth > 0):
                     return True
-            except BaseException as error:  # as a full disk
+            except BaseException as error:  # such as a full disk
                 os.write(2, f"error: {error}\n".encode(errors="replace"))
                 os._exit(2)
         return self._saved_at is not None and now > max(came + PATIENCE, self._saved_at + REST)
 
 
 def _signal_from(pipe: int) -> int:
-    """The number of the next signal; 0: there will be no more."""
+    """The number of the next signal; 0 if the pipe is closed."""
     return next(iter(os.read(pipe, 1)), 0)
 
 
 def _nothing(dropped: bool) -> bool:
-    """There is nothing to save."""
+    """The `rescue` of a process that has nothing to save."""
     return dropped
 
 
 def _block() -> None:
-    """Lets signals wait while a process forks: one that came before the other handlers are set would be lost there."""
+    """Blocks signals during a fork: before the new process has set its handlers, a signal would be lost there."""
     if _active is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, Interrupt.SIGNALS)
 
@@ -196,7 +196,7 @@ def _unblock() -> None:
 
 
 def _leave_to_parent() -> None:
-    """A process that an environment forks is not the run: it may be terminated, and leaves Ctrl-C to the trainer."""
+    """Resets the handlers in a process that an environment forks: SIGTERM ends it, and it ignores Ctrl-C."""
     global _active
     if _active is not None:
         signal.set_wakeup_fd(-1)

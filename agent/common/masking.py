@@ -1,7 +1,7 @@
-"""Observations with masks of actions, as rows of bytes: the observation first, then a bit for each action.
+"""Observations with masks of actions, as rows of bytes: first the observation, then one bit for each action.
 
-So a mask goes wherever its observation goes: into replays, checkpoints, evaluations and processes. Of a stack of frames
-the mask is that of the newest.
+A mask is therefore stored and sent together with its observation: in replays, checkpoints, evaluations and processes.
+A stack of frames has the mask of its newest frame.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from agent.common.observation import ObservationSpec, packed
 
 
 def masked_spec(spec: ObservationSpec, actions: int) -> ObservationSpec:
-    """The form of the observations of `spec` with masks of so many actions."""
+    """The form of observations `spec` with masks of the given number of actions."""
     if spec.parts:
         return packed(spec.parts, spec.stack, actions)
     frame = ObservationSpec(spec.stored_shape, spec.dtype, spec.high)
@@ -18,23 +18,24 @@ def masked_spec(spec: ObservationSpec, actions: int) -> ObservationSpec:
 
 
 class Masking:
-    """Puts observations and masks into rows of bytes, and takes them out again.
+    """Packs observations and masks into rows of bytes, and unpacks them.
 
-    Shapes: rows [..., n]; masks [..., A], bools; observations [..., *shape], those of several parts as rows of bytes.
+    Shapes: rows [..., n]; masks [..., A], bool; observations [..., *shape]. Observations of several parts are rows of
+    bytes themselves.
 
     Args:
-        spec: of the rows; it has a mask.
+        spec: the form of the rows; it has a mask.
     """
 
     def __init__(self, spec: ObservationSpec) -> None:
         self.actions, self.inner = spec.mask, spec.unmasked
-        self.alone = len(spec.parts) == 1  # whether an observation is one part
-        self.frames = spec.stack, spec.stored_shape[0]  # of a row: how many there are, and their bytes
-        self.end = spec.ends[-1]  # of the parts in the bytes of a frame
-        self.bits = slice(self.end, self.end + -(-spec.mask // 8))  # of the mask, in those of the newest
+        self.alone = len(spec.parts) == 1  # whether an observation has one part
+        self.frames = spec.stack, spec.stored_shape[0]  # of a row: their number, and the bytes of each
+        self.end = spec.ends[-1]  # where the parts end in the bytes of a frame
+        self.bits = slice(self.end, self.end + -(-spec.mask // 8))  # the bytes of the mask in the newest frame
 
     def pack(self, observation: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        """Rows [E, n] of observations [E, *shape], contiguous, and masks [E, A]."""
+        """Packs contiguous observations [E, *shape] and masks [E, A] into rows [E, n]."""
         rows = np.zeros((len(masks), *self.frames), np.uint8)
         frames = observation.reshape(len(masks), self.frames[0], -1).view(np.uint8)
         rows[:, :, : self.end] = frames[:, :, : self.end]

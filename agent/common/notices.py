@@ -1,4 +1,4 @@
-"""Lines that concern a person and that nothing depends on, from places that do not know where a run prints."""
+"""Notices for the user, from code that does not know where a run prints."""
 
 import sys
 from collections.abc import Callable
@@ -13,13 +13,13 @@ _told: set[str] = set()
 
 
 def tell_through(say: Callable[[str], None]) -> None:
-    """From now on lines are printed by `say`, such as one that does not break a progress bar."""
+    """Sets the function that prints notices, such as one that keeps a progress bar intact."""
     global _say
     _say = say
 
 
 def tell_once(line: str) -> None:
-    """Prints a line, unless it was printed already."""
+    """Prints a line, unless it was printed before."""
     if line not in _told:
         _told.add(line)
         _say(line)

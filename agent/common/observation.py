@@ -1,4 +1,4 @@
-"""The form of an observation: how a replay stores it, and how a network reads it."""
+"""The form of an observation: its shape, how a replay stores it, and how a network reads it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,53 +9,53 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ObservationSpec:
-    """Shape and storage of one observation; `envs.observations` makes everything that Gymnasium knows into one of two.
+    """Shape and storage of one observation. `envs.observations` converts the observations of Gymnasium to this form.
 
-    A vector is [n], as float32, or as bool where all its components are 0 or 1. An image is [channels, height, width],
-    as uint8 or bool where it came as such: a quarter of the memory, and no copy until a network reads it.
+    A vector is [n], in float32, or in bool if all its components are 0 or 1. An image is [channels, height, width]. It
+    keeps the dtype uint8 or bool, which takes a quarter of the memory, and is not copied until a network reads it.
 
-    Images beside other things are rows of bytes [stack·m], uint8: m bytes hold `parts` side by side, each in its own
-    dtype, float32 first, and zeros up to a multiple of 4. See `packed`. So is whatever comes with a mask of actions,
-    whose bits lie behind the parts: see `agent.common.masking`.
+    An observation of several parts is a row of bytes [stack·m], uint8: m bytes hold the `parts` one after the other,
+    each in its own dtype, float32 first, and zeros up to a multiple of 4 (see `packed`). An observation with a mask of
+    actions is such a row as well, with the bits of the mask behind the parts (see `agent.common.masking`).
     """
 
     shape: tuple[int, ...]
     dtype: str = "float32"  # float32 | uint8 | bool
-    high: float = 1.0  # of an image: the stored value that a network is given as 1
-    stack: int = 1  # of an image: its channels are this many frames, the newest last; each next one is moved on by one
-    parts: tuple["ObservationSpec", ...] = ()  # that lie in a row of bytes, each of one frame
-    mask: int = 0  # of rows of bytes: so many actions, each with a bit that is 1 where it is allowed
+    high: float = 1.0  # of an image: the stored value that a network reads as 1
+    stack: int = 1  # of an image: the number of frames in its channels, the newest last; each observation shifts by one
+    parts: tuple["ObservationSpec", ...] = ()  # the parts in a row of bytes, each of one frame
+    mask: int = 0  # of a row of bytes: the number of actions with a bit, which is 1 if the action is allowed
 
     @property
     def unmasked(self) -> "ObservationSpec":
-        """The form of what a network takes as its input: of one part, that part itself."""
+        """The form of the observation without its mask; a single part is no longer a row of bytes."""
         if not self.mask:
             return self
         return self.stacked(self.parts[0]) if len(self.parts) == 1 else replace(self, mask=0)
 
     @property
     def is_image(self) -> bool:
-        """Whether it is [channels, height, width]; otherwise it is [n]."""
+        """Whether the shape is [channels, height, width]; otherwise it is [n]."""
         return len(self.shape) == 3
 
     @property
     def size(self) -> int:
-        """How many numbers it is."""
+        """The number of components."""
         return prod(self.shape)
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """The shape that a replay stores: of a stack of frames, the newest frame."""
+        """The shape that a replay stores; for a stack of frames, that of the newest frame."""
         return (self.shape[0] // self.stack, *self.shape[1:])
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of one stored observation, with the age of its stack."""
+        """The bytes of one stored observation, including the age of its stack."""
         return prod(self.stored_shape) * np.dtype(self.dtype).itemsize + (self.stack > 1)
 
     @property
     def ends(self) -> list[int]:
-        """Where the parts end in the bytes of a frame."""
+        """The ends of the parts in the bytes of a frame."""
         ends, end = [], 0
         for part in self.parts:
             end += part.stored_bytes
@@ -64,11 +64,11 @@ class ObservationSpec:
 
     @property
     def float_bytes(self) -> int:
-        """How many bytes of a frame, its first ones, are the parts in float32."""
+        """The number of bytes at the start of a frame that hold the float32 parts."""
         return sum(part.stored_bytes for part in self.parts if part.dtype == "float32")
 
     def stacked(self, part: "ObservationSpec") -> "ObservationSpec":
-        """A part, with the frames of a stack as its channels, or one vector after the other."""
+        """The form of a part in a stack: frames become channels, and vectors are one after the other."""
         return ObservationSpec((self.stack * part.shape[0], *part.shape[1:]), part.dtype, part.high)
 
     def __str__(self) -> str:
@@ -79,15 +79,15 @@ class ObservationSpec:
 
 
 def packed(parts: Sequence[ObservationSpec], stack: int = 1, mask: int = 0) -> ObservationSpec:
-    """Parts side by side in rows of bytes, `stack` frames of them; those of float32 must come first.
+    """The form of rows of bytes that hold several parts for each of `stack` frames.
 
     Args:
-        parts: each of one frame.
-        stack: how many frames.
-        mask: actions that have a bit each, behind the parts; 0 where there are no masks.
+        parts: the form of each part in one frame; float32 parts come first.
+        stack: the number of frames.
+        mask: the number of actions that have a bit behind the parts; 0 without masks.
 
     Raises:
-        ValueError: where they do not.
+        ValueError: if a float32 part does not come first.
     """
     kinds = [part.dtype != "float32" for part in parts]
     if kinds != sorted(kinds):
@@ -97,5 +97,5 @@ def packed(parts: Sequence[ObservationSpec], stack: int = 1, mask: int = 0) -> O
 
 
 def as_spec(observation: "ObservationSpec | int") -> ObservationSpec:
-    """A number n stands for float32 vectors of that length."""
+    """Returns a form unchanged; a number n stands for float32 vectors of that length."""
     return observation if isinstance(observation, ObservationSpec) else ObservationSpec((observation,))

@@ -1,48 +1,47 @@
-"""Options as a person writes them on a command line: name=value in Hydra's grammar."""
+"""Options as users write them on a command line: name=value in Hydra's grammar."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
 
 
 def quote_override(name: str, value: object) -> str:
-    """name=value as Hydra reads it: a value in quotes where it would be taken for something else."""
+    """The override name=value. The value is quoted if Hydra would otherwise misread it."""
     text = str(value)
     return f"{name}={text}" if re.fullmatch(r"[A-Za-z0-9_./:+@%-]+", text) else f"{name}={quote_value(text)}"
 
 
 def quote(text: str) -> str:
-    """Text that Hydra reads as text, and not as a number or a truth value: in quotes unless it is a plain name."""
+    """A text that Hydra reads as text, not as a number or a truth value: it is quoted unless it is a plain name."""
     plain = re.fullmatch(r"(\.{0,2}/)*[A-Za-z][A-Za-z0-9_./:@-]*", text)
     return text if plain and text.lower() not in ("true", "false", "null", "nan", "inf") else quote_value(text)
 
 
 def quote_value(text: str) -> str:
-    """A text in quotes, as Hydra reads it: by itself, or as an item of a list."""
-    # Its grammar: a quote inside gets a backslash, and so do the backslashes before a quote, which the last one is too.
+    """A quoted text in Hydra's grammar, as a value or as an item of a list."""
+    # Quotes inside get a backslash, and so does each backslash before a quote, including the closing quote.
     escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"
 
 
-def from_python(name: str, value: Any) -> Iterator[str]:
-    """The overrides that give an option a value of Python's; a mapping gives one for each option below it.
+def from_python(name: str, value: object) -> Iterator[str]:
+    """The overrides that set an option to a Python value; a mapping gives one override for each option below it.
 
     Args:
-        name: of the option, such as agent.lr.
-        value: a number, text, None, a list of such, or a mapping of names to such.
+        name: the name of the option, such as agent.lr.
+        value: a number, text, None, a list of these, or a mapping of names to these.
     """
     if isinstance(value, Mapping) and value:
         for key, below in value.items():
             yield from from_python(f"{name}.{key}", below)
     elif name.startswith(("env.kwargs.", "env.eval_kwargs.")):
-        yield f"++{name}={_written(value)}"  # the preset need not know the environment's arguments
+        yield f"++{name}={_written(value)}"  # the preset may not name this argument of the environment
     else:
         yield f"{'env' if name == 'env.id' else name}={_written(value)}"
 
 
-def _written(value: Any) -> str:
-    """A value of Python's in Hydra's grammar."""
+def _written(value: object) -> str:
+    """A Python value in Hydra's grammar."""
     match value:
         case None:
             return "null"

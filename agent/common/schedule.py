@@ -1,13 +1,13 @@
-"""Schedules: how often something is due, in environment steps, and numbers that change along the way."""
+"""Schedules: numbers that change with the step, and events that are due every so many steps."""
 
 
 def linear(start: float, end: float, step: float, steps: float) -> float:
-    """A number that goes linearly from `start` to `end` over `steps`, and stays there."""
+    """A number that changes linearly from `start` to `end` over `steps`, and then stays at `end`."""
     return start + (end - start) * min(1.0, step / steps)
 
 
 class Every:
-    """True each time a counter reaches or passes another multiple of `period`; never for a period of 0."""
+    """True each time a counter reaches or passes a new multiple of `period`; never for a period of 0."""
 
     def __init__(self, period: int, last: int = 0) -> None:
         self._period, self._last = period, last

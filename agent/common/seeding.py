@@ -1,4 +1,4 @@
-"""One seed, split once into independent streams: no two parts of a run share randomness, and none uses a global RNG."""
+"""One seed, split once into independent streams: no two parts of a run share one, and none uses a global generator."""
 
 import numpy as np
 import torch
@@ -11,18 +11,18 @@ Generator = torch.Generator | np.random.Generator
 
 
 def torch_generator(seed: int, stream: str, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator of one stream on a device."""
+    """A torch generator for one stream, on a device."""
     state = seed_sequence(seed, stream, *key).generate_state(1, np.uint64)[0]
     return torch.Generator(device=device).manual_seed(int(state))
 
 
 def state_of(generator: Generator) -> object:
-    """Where a generator stands, as a checkpoint holds it."""
+    """The state of a generator, for a checkpoint."""
     return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
 
 
 def restore(generator: Generator, state: object) -> None:
-    """Goes on where `state` stood; a state of another kind of generator is left alone, and the stream begins anew."""
+    """Restores a generator. The state of another kind of generator is ignored: the stream then starts anew."""
     if isinstance(generator, np.random.Generator):
         if isinstance(state, dict):
             generator.bit_generator.state = state
@@ -31,7 +31,7 @@ def restore(generator: Generator, state: object) -> None:
 
 
 def uniform(size: int, generator: Generator | None) -> np.ndarray:
-    """Numbers [size] in [0, 1), float64 of 53 bits, drawn on the CPU; None: by torch's default generator."""
+    """Uniform numbers [size] in [0, 1), float64 of 53 bits, drawn on the CPU. None: torch's default generator."""
     if isinstance(generator, np.random.Generator):
         return generator.random(size)
     drawn: np.ndarray = torch.rand(size, dtype=torch.float64, generator=generator).numpy()
@@ -39,5 +39,5 @@ def uniform(size: int, generator: Generator | None) -> np.ndarray:
 
 
 def numpy_generator(seed: int, stream: str) -> np.random.Generator:
-    """A NumPy generator of one stream."""
+    """A NumPy generator for one stream."""
     return np.random.Generator(np.random.PCG64(seed_sequence(seed, stream)))

@@ -1,4 +1,4 @@
-"""Standard streams whose reader may go away, or whose disk may be full: a program goes on."""
+"""Standard output that may fail, because its reader has gone or a disk is full: the program continues."""
 
 import errno
 import io
@@ -9,40 +9,40 @@ from typing import Any, TextIO
 
 from agent.common.errors import UserError
 
-#: What the system says where the reader has gone, as `head -1` does.
+#: The errors of a stream whose reader has gone, as `head -1` does.
 _GONE = {errno.EPIPE, errno.EBADF, errno.EIO}
 
 
 class Tolerant:
-    """A stream whose reader may go away, as `| tee log` does at Ctrl-C: no more is printed, and the run goes on.
+    """A stream whose reader may go away, as `| tee log` does at Ctrl-C: printing stops, and the run continues.
 
     Attributes:
-        error: why the stream takes no more, None while it does.
+        error: the error that ended printing; None so far.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.error: OSError | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # any attribute of the stream
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """As the stream does; once it fails, to nowhere."""
+        """Writes to the stream; after an error, nowhere."""
         try:
             return self._stream.write(text)
         except OSError as error:
             return self._silence(error)
 
     def flush(self) -> None:
-        """As the stream does."""
+        """Flushes the stream."""
         try:
             self._stream.flush()
         except OSError as error:
             self._silence(error)
 
     def _silence(self, error: OSError) -> int:
-        """Lets what is still in the stream's buffer, and whatever else the process prints there, go nowhere."""
+        """Discards the buffer of the stream, and all that the process prints there from now on."""
         self.error = error
         with suppress(OSError, ValueError):  # a stream without a descriptor
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -53,24 +53,24 @@ class Tolerant:
 
 
 def tolerant(stream: TextIO | Tolerant) -> Tolerant:
-    """The stream as one whose reader may go away."""
+    """Wraps a stream in Tolerant, unless it is one."""
     return stream if isinstance(stream, Tolerant) else Tolerant(stream)
 
 
 def tolerate_streams() -> None:
-    """Makes what the process prints tolerant, and lets it print characters that a terminal has not."""
+    """Makes the standard streams tolerant, of errors and of characters that the terminal cannot show."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # results are not lost for an … that a Latin-1 terminal has not
+            stream.reconfigure(errors="replace")  # a Latin-1 terminal has no …
         setattr(sys, name, tolerant(stream))
 
 
 def check_output() -> None:
-    """Sees to it that all that was printed has arrived, or that nobody wants it.
+    """Checks that everything printed has been written, unless its reader has gone.
 
     Raises:
-        UserError: where it could not be written, as on a full disk.
+        UserError: if it could not be written, as on a full disk.
     """
     sys.stdout.flush()
     error = getattr(sys.stdout, "error", None)

@@ -1,4 +1,4 @@
-"""Tensors streamed to disk in safetensors form, with a checksum taken on the way."""
+"""Writes tensors to disk as a stream in the safetensors format, with a checksum."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DTYPES = {
 
 
 def write_tensors(path: Path, arrays: Mapping[str, torch.Tensor | np.ndarray]) -> tuple[int, int]:
-    """Writes a safetensors file that is not there yet; returns its size and CRC-32.
+    """Writes a new safetensors file; returns its size and CRC-32.
 
-    Streamed by hand (8 bytes of header length, JSON header, raw data) because a replay may be several GB: no
-    copy of a contiguous CPU tensor is made, and the checksum is taken on the way. CRC-32, not SHA-256: it has
-    to find damage, not forgery, and runs at several GB/s, well above the disk.
+    The file is streamed (8 bytes of header length, JSON header, raw data) because a replay may have several GB: no copy
+    of a contiguous CPU tensor is made, and the checksum is computed at the same time. CRC-32 is enough, since it has to
+    find damage and not forgery; at several GB/s it is faster than the disk.
     """
-    # Widest items first: every tensor then starts at a multiple of its item size.
+    # The widest items come first, so that every tensor starts at a multiple of its item size.
     ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
     header, end = {}, 0
     for name, array in ordered:
@@ -57,12 +57,12 @@ def _chunks(head: bytes, arrays: list[object]) -> Iterator[bytes | memoryview]:
 
 
 def dtype_name(value: torch.Tensor | np.ndarray) -> str:
-    """The dtype as NumPy spells it; `DTYPES` says which can be written."""
+    """The name of a dtype in NumPy. `DTYPES` holds those that can be written."""
     return str(value.dtype).removeprefix("torch.")
 
 
 def file_crc32(path: Path) -> int:
-    """CRC-32 of a plain file of any size; raises OSError."""
+    """The CRC-32 of a regular file of any size; raises OSError."""
     checksum = 0
     with open_plain(path) as file:
         while chunk := file.read(_CHUNK):

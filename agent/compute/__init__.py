@@ -1,1 +1,1 @@
-"""Ways to compute the same agent: torch, NumPy, compiled, CUDA graphs. None of them is part of the algorithm."""
+"""Ways to compute the same agent: PyTorch, NumPy, torch.compile, CUDA graphs. They do not change the algorithm."""

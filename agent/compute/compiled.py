@@ -1,4 +1,4 @@
-"""torch.compile, with its failures: it makes a few kernels of a function that would launch hundreds."""
+"""torch.compile, and the handling of its failures."""
 
 import sys
 import warnings
@@ -12,16 +12,17 @@ from agent.common.interrupt import droppable
 
 
 class Compiled:
-    """A function of tensors, compiled at its first call.
+    """A function of tensors that is compiled at its first call: a few kernels in place of hundreds.
 
     Args:
         function: takes tensors; the first one has as many rows as the batch.
-        strict: True: a function that cannot be compiled is an error. False: it is called as it is, and a line says so.
-        size: rows of the batches for which it is compiled; batches of other sizes take the function as it is. None:
-            every batch takes the compiled one.
+        strict: whether a function that cannot be compiled is an error. Otherwise it runs uncompiled, and a line says
+        so.
+        size: the batch size for which the function is compiled; batches of other sizes use the uncompiled function.
+            None: all batches use the compiled function.
 
     Raises:
-        UserError: at the first call, with `strict`, where it cannot be compiled.
+        UserError: at the first call, if `strict` is set and the function cannot be compiled.
     """
 
     def __init__(self, function: Callable[..., object], strict: bool, size: int | None = None) -> None:
@@ -37,8 +38,8 @@ class Compiled:
             return self._compiled(*arguments)
         self._first = False
         try:
-            with droppable(), warnings.catch_warnings():  # a stop does not wait for the compiler
-                warnings.simplefilter("ignore")  # the compiler's, one of them about TF32, for which there is an option
+            with droppable(), warnings.catch_warnings():  # Ctrl-C does not wait for the compiler
+                warnings.simplefilter("ignore")  # those of the compiler, such as one on TF32, which is an option
                 return self._compiled(*arguments)
         except torch.OutOfMemoryError:
             raise

@@ -1,8 +1,8 @@
 """The gradient as one compiled function.
 
-It returns the result of AutogradGradient for the same arguments: parameters, batch, noise, levels, weights. This form
-is the one that torch.compile needs: nothing random, no state, no module that changes its behaviour. The draws are
-arguments of every call, so that the compiler cannot make constants of them.
+For the same arguments it returns the same result as AutogradGradient. torch.compile needs a pure function: nothing
+random, no state, no module that changes its behaviour. Parameters, batch, noise, levels and weights are arguments of
+every call, so that the compiler cannot turn a draw into a constant.
 """
 
 from functools import partial
@@ -22,13 +22,14 @@ from agent.replay.batch import Batch
 
 
 class CompiledGradient:
-    """A Gradient that is compiled at its first call, which takes 10 to 90 s; for its arguments see AutogradGradient.
+    """A Gradient that is compiled at its first call, which takes 10 to 90 s.
 
     Args:
+        network: see AutogradGradient, as for all other arguments.
         strict: see Compiled.
 
     Raises:
-        UserError: at the first call, with `strict`, where it cannot be compiled.
+        UserError: at the first call, if `strict` is set and the gradient cannot be compiled.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class CompiledGradient:
         levels: Levels,
         weight: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        """The clipped gradient [P] of the flat parameters [P], loss, norm before clipping, priorities [B] if any."""
+        """The clipped gradient [P] for parameters [P], the loss, the norm before clipping, priorities [B] if any."""
 
         def loss(named: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
             def online(*arguments: Tensor | None) -> Values:

@@ -1,9 +1,9 @@
-"""CUDA graphs: work on the device that is recorded once and launched as one piece, whatever the number of its kernels.
+"""CUDA graphs: work on the device that is recorded once and then launched as one unit, however many kernels it has.
 
-A recording holds kernels and addresses, not Python. A function that is to be recorded therefore keeps four rules. It
-reads and writes tensors that stay where they are. It never waits for a result of the device. It does nothing on the
-host that each replay would have to repeat. It draws only from the generators that `Graph` is told of: each replay then
-goes on from where they stand, as the function itself would.
+A recording holds kernels and addresses, not Python. A recorded function must therefore keep four rules. It reads and
+writes tensors at fixed addresses. It never waits for a result from the device. It does nothing on the host that each
+replay would have to repeat. It draws random numbers only from the generators that `Graph` knows: each replay then
+advances them, as the function itself would.
 """
 
 import warnings
@@ -20,22 +20,22 @@ from agent.learning.policy import TorchPolicy
 from agent.networks.q_network import QNetwork
 from agent.replay.ring import Replay
 
-#: Calls before the recording, in which libraries choose their kernels and allocate memory. Their results are used.
+#: The number of calls before the recording, in which libraries choose kernels and allocate memory. Their results count.
 WARM_UP = 3
 
 
 class Graph:
-    """A function without arguments: called as it is at first, on a stream of its own, then recorded, then replayed.
+    """A function without arguments as a CUDA graph: the first calls run it, and later calls replay its recording.
 
-    Its result stays in one place; the next call overwrites it.
+    The result stays at one address; the next call overwrites it.
 
     Args:
         function: keeps the rules at the top of this file.
-        generators: the function draws from these.
-        name: of the function, for messages.
+        generators: the generators from which the function draws.
+        name: the name of the function in messages.
 
     Raises:
-        UserError: at the call that records it, where it cannot be recorded.
+        UserError: at the call that records, if the function cannot be recorded.
     """
 
     def __init__(self, function: Callable[[], object], generators: Sequence[torch.Generator], name: str) -> None:
@@ -65,46 +65,46 @@ class Graph:
     def _record(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # newer versions of torch find the generators by themselves
+            warnings.simplefilter("ignore")  # newer versions of torch register the generators themselves
             for generator in self._generators:
                 graph.register_generator_state(generator)
         try:
-            # The outer stream is left again even where the recording fails.
+            # The outer context restores the current stream even if the recording fails.
             with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
                 self._result = self._function()
         except RuntimeError as error:
-            # The end of the recording fails as well, after the operation that failed first.
+            # After a failed operation the end of the recording fails as well; the first error is the context.
             reason = str(error.__context__ or error).partition("\n")[0]
             raise UserError(f"{self._name} could not be recorded ({reason:.300}): use cuda_graphs=off") from error
         return graph
 
 
 class GraphedFunction:
-    """A function of tensors that draws nothing, as a graph: each call copies its arguments to where the graph reads.
+    """A function of tensors that draws nothing, as a CUDA graph: each call copies its arguments to the graph's inputs.
 
-    For arguments of other shapes, or None where there was a tensor, it records a new graph.
+    It records a new graph when shapes change, or when a tensor takes the place of None.
     """
 
     def __init__(self, function: Callable[..., object], name: str) -> None:
         self._function, self._name = function, name
         self._kinds: tuple[object, ...] | None = None
-        self._read: list[Tensor | None] = []
+        self._inputs: list[Tensor | None] = []
 
     def __call__(self, *arguments: Tensor | None) -> Any:
         """The result of the function for the arguments; the next call overwrites it."""
         kinds = tuple(None if a is None else (a.shape, a.dtype) for a in arguments)
         if kinds != self._kinds:
-            self._kinds, self._read = kinds, [None if a is None else a.clone() for a in arguments]
-            self._graph = Graph(lambda: self._function(*self._read), (), self._name)
+            self._kinds, self._inputs = kinds, [None if a is None else a.clone() for a in arguments]
+            self._graph = Graph(lambda: self._function(*self._inputs), (), self._name)
         else:
-            for place, argument in zip(self._read, arguments, strict=True):
+            for place, argument in zip(self._inputs, arguments, strict=True):
                 if place is not None and argument is not None:
                     place.copy_(argument)
         return self._graph()
 
 
 class GraphedPolicy(TorchPolicy):
-    """A policy whose forward pass is one CUDA graph."""
+    """A TorchPolicy whose forward pass is one CUDA graph."""
 
     def __init__(self, network: QNetwork) -> None:
         super().__init__(network)
@@ -117,9 +117,10 @@ class GraphedPolicy(TorchPolicy):
 
 
 class GraphedLearner(Learner):
-    """A learner whose whole update, from the draw of a batch to its new priorities, is one CUDA graph.
+    """A Learner whose whole update, from sampling a batch to its new priorities, is one CUDA graph.
 
-    The graph reads numbers that change between updates (the step size, β, the number of transitions) from the device.
+    Numbers that change between updates (the learning rate, β, the number of transitions) are on the device, where the
+    graph reads them.
     """
 
     def __init__(self, agent: DQN, replay: Replay, seed: int) -> None:
@@ -133,12 +134,12 @@ class GraphedLearner(Learner):
         self._beta.fill_(beta)
         for _ in range(count):
             self._agent.before_update()
-            metrics = self._graph().clone()  # the next replay of the graph writes over it
+            metrics = self._graph().clone()  # the next replay overwrites it
             self._agent.after_update()
             yield UpdateMetrics(*metrics)
 
     def _device_update(self) -> Tensor:
-        """One update on the device: loss, norm and, for weighted rows, mean priority, as one tensor [2 or 3]."""
+        """One update on the device; loss, norm and (for weighted rows) mean priority as one tensor [2 or 3]."""
         batch, weight, rows = self._ring.sample_to_learn(self._config.batch_size, self._beta, self.generator)
         loss, norm, priority = self._agent.learn(batch, weight)
         self._ring.update_priorities(rows, priority)

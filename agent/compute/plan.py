@@ -1,7 +1,7 @@
-"""How a run is computed: its backend, with or without CUDA graphs, learning while the environments step or afterwards.
+"""How a run is computed: the backend, CUDA graphs, and whether learning overlaps with the environments.
 
 None of this belongs to the algorithm: a saved agent does not record it, and a run may be resumed with another plan. The
-choice depends on the config and the machine alone, never on measured times, so that the same run gives the same result.
+choice depends only on the config and the machine, never on measured times, so that the same run gives the same result.
 (Compiled CUDA kernels are an exception: their compiler times several variants and keeps the fastest.)
 """
 
@@ -36,16 +36,15 @@ from agent.replay.rings import AnyReplay
 
 Backend = Literal["torch", "numpy", "compiled"]
 
-#: The fewest updates of a run that win back the time of compiling, as measured. Without a cache, compiling takes 10
-#: to 60 s on a CPU and saves 0.8 of the 3.9 ms of an update with MinAtar's convolution; on CUDA it takes 20 to 90 s
+#: The smallest number of updates for which compiling pays, as measured. Without a cache, compiling takes 10 to 60 s on
+#: a CPU and saves 0.8 of the 3.9 ms of an update with MinAtar's convolution; on CUDA it takes 20 to 90 s
 #: and saves 0.2 to 0.5 ms of an update with Atari's three convolutions.
 COMPILE_FROM = {"cpu": 100_000, "cuda": 100_000}
-#: A network of more parameters is slower compiled on a CPU, where most of its time goes into large matrix products: an
-#: update of Rainbow on Atari's frames, 6.9 million parameters, takes 74 ms compiled and 55 ms by autograd.
+#: On a CPU, compiled updates of networks with more parameters are slower: most of their time goes into large matrix
+#: products. An update of Rainbow on Atari's frames, 6.9 million parameters, takes 74 ms compiled and 55 ms with
+#: autograd.
 COMPILE_UP_TO = 1_000_000
-
-
-#: torch.compile makes kernels for GPUs of this compute capability or more.
+#: The lowest compute capability of the GPUs that torch.compile supports.
 TRITON = (7, 0)
 
 
@@ -56,14 +55,14 @@ class Plan:
     The defaults are plain PyTorch.
 
     Attributes:
-        backend: computes the gradient: autograd, NumPy, or one compiled function.
+        backend: how the gradient is computed: autograd, NumPy, or one compiled function.
         numpy_policy: whether NumPy computes the policy.
         graphs: whether acting and updates are CUDA graphs.
         overlap: whether the agent learns while the environments step.
-        tf32: whether linear layers round to TF32 on CUDA.
+        tf32: whether linear layers use TF32 on CUDA.
         autocast: whether encoders compute in bfloat16.
-        strict: whether the run ends where something cannot be compiled.
-        line: the plan in words, for the console.
+        strict: whether a function that cannot be compiled ends the run.
+        line: a description of the plan, for the console.
     """
 
     backend: Backend = "torch"
@@ -99,27 +98,27 @@ class Plan:
         return Learner(agent, replay, seed)
 
     def compile(self, batch_size: int, device: torch.device) -> Compile:
-        """Compiles a replay's functions for batches of `batch_size` rows; on a CPU it leaves them as they are."""
+        """Returns the compiler of a replay's functions, for batches of `batch_size` rows; it does nothing on a CPU."""
         if self.backend != "compiled" or device.type == "cpu":
             return as_it_is
         return partial(Compiled, strict=self.strict, size=batch_size)
 
 
-#: Plain PyTorch: the code that a reader reads is the code that runs.
+#: Plain PyTorch: agent/learning is then the code that runs.
 TORCH = Plan()
 
 
 def choose_plan(config: TrainConfig, fits_numpy: bool, device: torch.device, parameters: int = 0) -> Plan:
-    """The plan of a run.
+    """Chooses the plan of a run.
 
     Args:
-        config: of the run.
-        fits_numpy: whether NumPy can compute the network; it is then faster than a compiled function.
-        device: where the agent is.
-        parameters: how many the network has.
+        config: the options of the run.
+        fits_numpy: whether NumPy can compute the network; NumPy is then faster than a compiled function.
+        device: the device of the agent.
+        parameters: the number of parameters of the network.
 
     Raises:
-        UserError: where this machine lacks something, or options contradict each other.
+        UserError: if this machine lacks something that an option needs, or if options contradict each other.
     """
     graphs, graphs_line = _graphs(config, device)
     backend, backend_line = _backend(config, fits_numpy, device, parameters)
@@ -128,7 +127,7 @@ def choose_plan(config: TrainConfig, fits_numpy: bool, device: torch.device, par
             f"autocast={config.autocast} does not go with device={device}, where it gains nothing: leave it out"
         )
     overlap = config.overlap == "on" or (config.overlap == "auto" and device.type == "cuda")
-    overlap = overlap and config.collect.engine == "local"  # actors play meanwhile in any case
+    overlap = overlap and config.collect.engine == "local"  # with actors, learning overlaps in any case
     tf32, bf16 = config.autocast != "none", config.autocast == "bf16"
     parts = [backend_line, graphs_line, "while the environments step" if overlap else ""]
     parts += ["TF32" if tf32 else "", "bfloat16 in the encoder" if bf16 else ""]
@@ -138,13 +137,13 @@ def choose_plan(config: TrainConfig, fits_numpy: bool, device: torch.device, par
 
 
 def updates_of(config: TrainConfig) -> int:
-    """How many updates the whole run has, from its first step to its last."""
+    """The number of updates of the whole run, from its first step to its last."""
     steps, ratio = config.steps - config.agent.learning_starts, config.agent.replay_ratio
     return max(0, steps * ratio.numerator // ratio.denominator)
 
 
 def _backend(config: TrainConfig, fits_numpy: bool, device: torch.device, parameters: int) -> tuple[Backend, str]:
-    """The backend of the gradient, and a phrase for it."""
+    """The backend of the gradient, and its description."""
     compiled = "compiled at the first one, which takes a minute or so"
     if config.backend == "numpy" and not fits_numpy:
         raise UserError(
@@ -164,7 +163,7 @@ def _backend(config: TrainConfig, fits_numpy: bool, device: torch.device, parame
 
 
 def _why_not_compiled(config: TrainConfig, device: torch.device, parameters: int) -> str:
-    """The reason not to compile with backend=auto; empty where there is none."""
+    """The reason why backend=auto does not compile; empty if it does."""
     enough, count = COMPILE_FROM.get(device.type), updates_of(config)
     if enough is None:
         return f"backend=auto does not compile on {device.type}; backend=compiled does"
@@ -177,7 +176,7 @@ def _why_not_compiled(config: TrainConfig, device: torch.device, parameters: int
 
 
 def _missing_compiler(device: torch.device) -> str:
-    """The tool that torch.compile needs for a device and this machine lacks; empty where nothing is missing."""
+    """The tool that torch.compile needs for a device and this machine lacks; empty if nothing is missing."""
     apple = sys.platform == "darwin"
     kind, variable, default = "C++", "CXX", "clang++" if apple else "g++"
     if device.type == "cuda":
@@ -194,7 +193,7 @@ def _missing_compiler(device: torch.device) -> str:
 
 
 def _graphs(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
-    """Whether to use CUDA graphs, and a phrase for it."""
+    """Whether to use CUDA graphs, and a description of the choice."""
     in_memory = config.agent.replay_device == "cpu" or config.collect.engine == "ray"
     on_device = device.type == "cuda" and not in_memory
     if config.cuda_graphs == "on" and device.type != "cuda":

@@ -1,1 +1,1 @@
-"""The algorithm: when the agent learns, its loss, its gradient, its optimiser."""
+"""The algorithm: the loss of an update, its gradient, the optimiser, the agent and the learner."""

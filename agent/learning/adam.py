@@ -7,20 +7,20 @@ from agent.common.arrays import Place
 
 
 class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1, β₁ = 0.9, β₂ = 0.999) by torch's fused kernel.
+    """Adam (Kingma & Ba 2015, algorithm 1, β₁ = 0.9, β₂ = 0.999), computed by torch's fused kernel.
 
-    torch.optim.Adam(fused=True) calls the same kernel; its bookkeeping takes three times as long as the step of a small
-    network, and its constructor a second, since it loads torch's compiler.
+    torch.optim.Adam(fused=True) calls the same kernel. For a small network its bookkeeping takes three times as long as
+    the step itself, and its constructor takes a second because it loads torch's compiler.
 
     Args:
-        parameters: the vector [P], which needs no graph; its `grad` holds the gradient.
-        eps: the paper's ε.
+        parameters: the vector [P], without a graph; its `grad` holds the gradient.
+        eps: ε of the paper.
     """
 
     def __init__(self, parameters: Tensor, eps: float) -> None:
         self.parameters, self.eps = parameters, eps
         self._lr = 0.0
-        # On CUDA the kernel reads the step size from the device, so that a recorded graph sees a new value.
+        # On CUDA the kernel reads the learning rate from the device, so that a recorded graph uses new values.
         self._lr_on_device = torch.zeros((), device=parameters.device) if parameters.is_cuda else None
         self.state = {name: torch.zeros_like(parameters) for name in ("exp_avg", "exp_avg_sq")}
         self.state["step"] = torch.zeros((), device=parameters.device)

@@ -1,4 +1,4 @@
-"""The agent: act, update, and everything that a checkpoint needs of it.
+"""The agent: it acts, updates itself, and saves its state for checkpoints.
 
 DQN (Mnih et al. 2015) with double Q-learning (van Hasselt et al. 2016) and noisy networks (Fortunato et al. 2018).
 Plain DQN is the same code with plain linear layers and an ε-greedy schedule; C51, QR-DQN and IQN are other heads.
@@ -7,7 +7,7 @@ Plain DQN is the same code with plain linear layers and an ε-greedy schedule; C
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,26 +16,24 @@ from torch import Tensor
 from agent.common.arrays import Array, as_tensor, expand
 from agent.common.schedule import linear
 from agent.common.seeding import numpy_generator, restore, seed_sequence, state_of, torch_generator
+from agent.common.state import State
 from agent.config.algorithm import AgentConfig
-from agent.learning import targets
 from agent.learning.adam import Adam
+from agent.learning.diagnostics import diagnostics
 from agent.learning.gradient import AutogradGradient, MakeGradient
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise
 from agent.learning.policy import MakePolicy, TorchPolicy
 from agent.networks.build import noise_model
-from agent.networks.q_network import FORBIDDEN, QNetwork, flatten_parameters, persistent_buffers
+from agent.networks.q_network import QNetwork, flatten_parameters, persistent_buffers
 from agent.noise.acting_noise import ActingNoise
 from agent.noise.streams import noise_stream
 from agent.replay.batch import Batch
 
-#: The most noise values that the diagnostics draw: one row of independent noise takes a number for each weight.
-DIAGNOSED = 2**24
-
 
 class UpdateMetrics(NamedTuple):
-    """Loss and gradient norm of one update, both scalars, and the new priorities [B] where the batch had weights.
+    """Loss and gradient norm of one update, scalars, and the new priorities [B] if the batch had weights.
 
-    They stay on the device until the monitor makes floats of them, once per logging interval.
+    They stay on the device. The monitor turns them into floats once per logging interval.
     """
 
     loss: Tensor | float
@@ -44,18 +42,18 @@ class UpdateMetrics(NamedTuple):
 
 
 class DQN:
-    """A value-based agent that explores by the noise of its own network.
+    """A value-based agent that explores with the noise of its own network.
 
-    An update takes three independent draws, for prediction, target and (with double Q-learning) action selection; with
-    `agent.noise.share` the three share one draw. Acting takes a new draw at each step, with one row for each
-    environment; `agent.noise.hold` can keep a draw for longer.
+    An update uses three independent draws, for prediction, target and (with double Q-learning) action selection; with
+    `agent.noise.share` they are one draw. Acting uses a new draw at each step, with one row for each environment;
+    `agent.noise.hold` holds a draw for longer.
 
     Args:
-        network: the action values, on the CPU; the agent takes it over and moves it to `device`.
+        network: the action values, on the CPU; the agent owns it and moves it to `device`.
         config: the algorithm.
-        actions: how many actions there are.
-        seed: of all random streams of the agent: noise for acting and updates, exploration, quantile levels.
-        device: where the agent acts and learns.
+        actions: the number of actions.
+        seed: the seed of the agent's random streams: noise for acting and updates, exploration, quantile levels.
+        device: the device on which the agent acts and learns.
         policy: makes the greedy policy of the network.
         gradient: makes the function that computes the gradient.
     """
@@ -90,12 +88,12 @@ class DQN:
     # ---- acting
 
     def act(self, observation: np.ndarray, begins: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
-        """Chooses an action [E] for observations [E, *shape], as they are stored.
+        """Chooses actions [E] for observations [E, *shape], in the dtype of the replay.
 
         Args:
-            observation: one row per environment; each explores with a draw of its own.
+            observation: one row per environment; each environment has its own draw of noise.
             begins: bool [E], which environments begin an episode with this observation.
-            epsilon: chance of a uniform action, one coin per environment.
+            epsilon: the probability of a uniform action, one coin per environment.
         """
         action = self._policy(observation, self.acting_noise(begins, self.updates))
         if epsilon > 0.0:
@@ -104,7 +102,7 @@ class DQN:
         return action
 
     def random_actions(self, count: int, observation: np.ndarray | None = None) -> np.ndarray:
-        """Uniform actions [count]; with masks, of those that observations [count, *shape] allow."""
+        """Uniform actions [count]; with masks, among those that the observations [count, *shape] allow."""
         if (masking := self.network.masking) is not None and observation is not None:
             allowed = masking.allowed(observation)
             rank = self._explore_generator.integers(allowed.sum(axis=1))
@@ -115,11 +113,11 @@ class DQN:
     # ---- learning
 
     def update(self, batch: Batch[Array], weight: Array | None = None) -> UpdateMetrics:
-        """One gradient step on a batch; every `target_every` updates, the target network is updated.
+        """Makes one gradient step on a batch, and updates the target network every `agent.target_every` updates.
 
         Args:
             batch: B transitions.
-            weight: [B], how much each row's loss counts in the mean; with weights the metrics hold priorities.
+            weight: [B], the weight of each row's loss in the mean; with weights the metrics hold priorities.
         """
         self.before_update()
         metrics = self.learn(batch, weight)
@@ -127,18 +125,18 @@ class DQN:
         return metrics
 
     def before_update(self) -> None:
-        """Sets the step size: the part of an update that the host does before `learn`."""
+        """Sets the learning rate: the part of an update that the host computes before `learn`."""
         self._adam.set_rate(self.learning_rate())
 
     def learn(self, batch: Batch[Array], weight: Array | None = None) -> UpdateMetrics:
-        """The part of an update that the device does, from the draws to the optimiser: a CUDA graph can hold it."""
+        """The part of an update that the device computes, from the draws to the optimiser. A CUDA graph can hold it."""
         rows = len(batch.action)
         loss, norm, priority = self._gradient(batch, self.update_noise(rows), self._levels(rows), weight)
         self._adam.step()
         return UpdateMetrics(loss, norm, priority)
 
     def update_noise(self, rows: int) -> UpdateNoise[Array]:
-        """The draws for one update on a batch of `rows` rows, as `agent.noise` says."""
+        """Draws the noise for one update on a batch of `rows` rows; `agent.noise` has the options."""
         noise, uses = self.config.noise, 3 if self.config.double else 2
         groups = noise.draws or rows
         repeat = (noise.repeat,) if noise.repeat > 1 else ()
@@ -146,11 +144,11 @@ class DQN:
         if draws is None:
             return UpdateNoise()
         if mean_rows := int(groups * noise.mean_rows):
-            draws[0, :mean_rows] = 0.0  # these rows teach the mean network itself
+            draws[0, :mean_rows] = 0.0  # these rows train the mean network
         return UpdateNoise(*(expand(draws, uses) if noise.share else draws))
 
     def after_update(self) -> None:
-        """Counts the update and, where that is due, moves the target network towards the online network."""
+        """Counts the update and, when it is due, moves the target network towards the online network."""
         self.updates += 1
         if self.updates % self.config.target_every == 0:
             with torch.no_grad():
@@ -159,55 +157,35 @@ class DQN:
                     value.copy_(self._buffers[0][name])
 
     def generators(self) -> list[torch.Generator]:
-        """The generators on the device that `learn` draws from."""
+        """The generators on the device from which `learn` draws."""
         return [*self._update_stream.generators(), self._quantiles_generator]
 
     def _levels(self, rows: int) -> Levels:
-        """Fresh levels τ ~ U(0, 1) for the prediction and the target of each row, for a head of implicit quantiles."""
+        """Draws levels τ ~ U(0, 1) for prediction and target of each row, if the head has implicit quantiles."""
         if (counts := self.network.head.level_counts) is None:
             return NO_LEVELS
         drawn = torch.rand(rows, sum(counts), generator=self._quantiles_generator, device=self.device)
         return Levels(drawn[:, : counts[0]], drawn[:, counts[0] :])
 
     def learning_rate(self) -> float:
-        """Adam's step size at this update: constant, or linearly from lr to lr_end over lr_updates."""
+        """The learning rate of this update: constant, or linear from lr to lr_end over lr_updates."""
         config = self.config
         if config.lr_end is None:
             return config.lr
         return linear(config.lr, config.lr_end, self.updates, config.lr_updates)
 
-    # ---- diagnostics
-
     def is_finite(self) -> bool:
-        """Whether every parameter is finite; waits for the device."""
+        """Whether every parameter is finite. Waits for the device."""
         return bool(torch.isfinite(self.parameters).all())
 
     def diagnostics(self, batch: Batch[Array], generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars that describe the agent on a batch; neither the agent nor its random streams change."""
-        observation = as_tensor(batch.observation, self.device)
-        # A user's encoder may change its buffers in a forward pass; they are put back at the end.
-        kept = {name: value.clone() for name, value in self._buffers[0].items()}
-        with torch.inference_mode():
-            q_values = self.network(observation, None).q_values
-            allowed = q_values > FORBIDDEN if self.network.masking is not None else None
-            result = {"q/mean": _of(q_values, allowed).mean(), "q/max": q_values.max()}
-            rows = min(len(observation), max(DIAGNOSED // max(self.noise.size, 1), 1))
-            noise = self.noise.draw(rows, generator=generator, device=self.device)
-            if noise is not None:
-                noisy, mean = self.network(observation[:rows], noise).q_values, q_values[:rows]
-                changed = targets.greedy(noisy) != targets.greedy(mean)
-                result["noise/action_change"] = changed.float().mean()
-                result["noise/q_std"] = _of(noisy - mean, None if allowed is None else allowed[:rows]).std()
-            for name, layer in self.network.noisy_layers().items():
-                result[f"sigma/{name}"] = layer.mean_sigma()
-            for name, value in kept.items():
-                self._buffers[0][name].copy_(value)
-        return result
+        """Scalars that describe the agent on a batch; see agent/learning/diagnostics.py."""
+        return diagnostics(self.network, self.noise, as_tensor(batch.observation, self.device), generator)
 
-    # ---- saving it
+    # ---- saving
 
     def state(self) -> dict[str, object]:
-        """Everything that a checkpoint has to hold, as tensors and plain values."""
+        """The state that a checkpoint holds, as tensors and plain values."""
         return {
             "parameters": self.parameters,
             "target_parameters": self._target_parameters,
@@ -220,11 +198,11 @@ class DQN:
             "quantiles_generator": state_of(self._quantiles_generator),
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`, which may come from another device.
+    def load_state(self, state: State) -> None:
+        """Restores `state`, which may come from another device.
 
         Raises:
-            ValueError: where it belongs to a network of another size.
+            ValueError: if it belongs to a network of another size.
         """
         if state["parameters"].shape != self.parameters.shape:
             raise ValueError(f"{state['parameters'].numel()} parameters, expected {self.parameters.numel()}")
@@ -243,10 +221,5 @@ class DQN:
         restore(self._quantiles_generator, state["quantiles_generator"])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The network's parameters by name, as a saved agent holds them."""
+        """The network's parameters and buffers by name, copied to the CPU, for a saved agent."""
         return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-
-
-def _of(values: Tensor, allowed: Tensor | None) -> Tensor:
-    """The values of the actions that are allowed; None: of all."""
-    return values if allowed is None else values[allowed]

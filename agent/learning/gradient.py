@@ -18,7 +18,7 @@ from agent.replay.batch import Batch
 
 
 class Result(NamedTuple):
-    """The mean loss and the norm of its gradient before clipping, scalars; priorities [B] where rows had weights."""
+    """The mean loss and the gradient norm before clipping, scalars, and the priorities [B] if the rows had weights."""
 
     loss: Tensor | float
     norm: Tensor | float
@@ -26,12 +26,12 @@ class Result(NamedTuple):
 
 
 class Gradient(Protocol):
-    """Fills the flat gradient of the online network's parameters, clipped to the largest norm of the config."""
+    """Fills the flat gradient of the online network's parameters, clipped to the norm `agent.max_grad_norm`."""
 
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
     ) -> Result:
-        """Computes the gradient of `update_loss` on B transitions; batch, noise and weights are arrays or tensors."""
+        """Computes the gradient of `update_loss` on B transitions, given as arrays or tensors."""
 
 
 class MakeGradient(Protocol):
@@ -42,16 +42,16 @@ class MakeGradient(Protocol):
 
 
 class AutogradGradient:
-    """A Gradient by torch's autograd.
+    """A Gradient that uses torch's autograd.
 
     Args:
         network: the online network.
         target: the target network.
-        parameters: the flat vector [P] of the online network's parameters (see `flatten_parameters`); a call writes
+        parameters: the flat vector [P] of the online network's parameters (see `flatten_parameters`); each call fills
             its `grad`.
         config: the algorithm.
         autocast: whether the encoders compute in bfloat16.
-        tf32: whether linear layers round products to TF32 on CUDA.
+        tf32: whether linear layers use TF32 on CUDA.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class AutogradGradient:
         assert parameters.grad is not None
         self._flat, everything = parameters.grad, list(network.parameters())
         self._leaves = [parameter for parameter in everything if parameter.requires_grad]
-        # The gradient of fixed parameters of an encoder is 0, and Adam leaves them where they are.
+        # The gradient of frozen parameters of an encoder is 0, and Adam does not change them.
         self._fixed = {i: torch.zeros_like(p).view(-1) for i, p in enumerate(everything) if not p.requires_grad}
         self._networks = partial(network, autocast=autocast), partial(target, autocast=autocast)
 
@@ -93,7 +93,7 @@ class AutogradGradient:
 
 @contextmanager
 def products(tf32: bool) -> Iterator[None]:
-    """With `tf32`, CUDA rounds the factors of matrix products to ten bits, as torch does by default in convolutions."""
+    """With `tf32`, matrix products on CUDA round their factors to ten bits, as torch's convolutions do by default."""
     if not tf32:
         yield
         return

@@ -1,4 +1,4 @@
-"""Samples batches, and makes the number of updates that the replay ratio requires."""
+"""Samples batches and makes the updates that the replay ratio requires."""
 
 from collections.abc import Iterator
 
@@ -8,12 +8,12 @@ from agent.replay.rings import AnyReplay
 
 
 class Learner:
-    """Draws batches and updates the agent with them.
+    """Samples batches from the replay and updates the agent with them.
 
     Args:
         agent: the agent that learns.
         replay: holds the transitions.
-        seed: of the draws of batches.
+        seed: the seed of the run, which determines the batches.
     """
 
     def __init__(self, agent: DQN, replay: AnyReplay, seed: int) -> None:
@@ -21,12 +21,12 @@ class Learner:
         self.generator: Generator = replay.place.generator(seed, "replay")
 
     def due(self, step: int) -> int:
-        """How many updates are due at `step`: exactly replay_ratio per step since learning started."""
-        config, ratio = self._config, self._config.replay_ratio  # a fraction: nothing is rounded before the floor
+        """The number of updates that are due at `step`: exactly replay_ratio for each step since learning started."""
+        config, ratio = self._config, self._config.replay_ratio  # a Fraction, so that only the floor rounds
         return (step - config.learning_starts) * ratio.numerator // ratio.denominator - self._agent.updates
 
     def __call__(self, step: int) -> Iterator[UpdateMetrics]:
-        """Makes the updates that are due at `step`, one after the other; none while the replay is empty."""
+        """Makes the updates that are due at `step`, one by one; none while the replay is empty."""
         due = self.due(step) if len(self._replay) else 0
         if due > 0:
             yield from self._updates(due, self._config.priority.beta_at(step))

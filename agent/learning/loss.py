@@ -3,8 +3,8 @@
 Autograd and the compiler use `update_loss`. The NumPy backend takes `learning_target` and `batch_loss` from here, or
 for some heads its own version (agent/compute/numpy/losses.py).
 
-Every function of this file is pure: its result depends on the parameters of the networks, the batch, the noise and the
-quantile levels alone. The learning target is called `goal`, since `target` is the target network.
+Every function of this file is pure: its result depends only on the parameters of the networks, the batch, the noise and
+the quantile levels. The learning target is called `goal`, because `target` is the target network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from agent.common.arrays import as_tensor
 from agent.config.algorithm import AgentConfig
 from agent.learning import targets
-from agent.networks.heads.base import Head, Values, bellman_target, gather_actions
+from agent.networks.heads.base import AnyHead, Values, bellman_target, gather_actions
 from agent.replay.batch import A, Batch
 
 #: A QNetwork as a function: observation [B, *shape], noise and quantile levels → values.
@@ -28,9 +28,9 @@ Network = Callable[[Tensor, Tensor | None, Tensor | None], Values]
 class UpdateNoise(NamedTuple, Generic[A]):
     """Draws of the network's noise, one for each use in an update (Fortunato et al. 2018, §3).
 
-    They are independent unless `agent.noise.share` is set.
-    Each is [N, size] with one draw for B / N rows, or [N, M, size] where each row is learned under M indices. None
-    stands for the mean network. `selection` is used by double Q-learning alone.
+    The draws are independent unless `agent.noise.share` is set. Each is [N, size], with one draw for every B / N rows,
+    or [N, M, size] if each row is learned under M indices. None stands for the mean network. Only double Q-learning
+    uses `selection`.
     """
 
     prediction: A | None = None
@@ -38,12 +38,12 @@ class UpdateNoise(NamedTuple, Generic[A]):
     selection: A | None = None
 
     def tensors(self, device: torch.device) -> UpdateNoise[Tensor]:
-        """The same as tensors on a device."""
+        """The same draws as tensors on a device."""
         return UpdateNoise(*(None if draw is None else as_tensor(draw, device) for draw in self))
 
 
 class Levels(NamedTuple):
-    """Quantile levels in (0, 1) for a batch of B rows: prediction [B, K], target [B, K']; None: the head chooses."""
+    """Quantile levels in (0, 1) for a batch of B rows: prediction [B, K], target [B, K']. None: those of the head."""
 
     prediction: Tensor | None = None
     target: Tensor | None = None
@@ -56,25 +56,25 @@ def update_loss(
     config: AgentConfig,
     online: Network,
     target: Network,
-    head: Head,
+    head: AnyHead,
     batch: Batch[Tensor],
     noise: UpdateNoise[Tensor],
     levels: Levels,
     weight: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The mean loss on a batch, a scalar, and the new priorities [B] where the rows have weights (else None).
+    """The mean loss on a batch, a scalar, and the new priorities [B] if the rows have weights (otherwise None).
 
     Args:
         config: the algorithm.
         online: the network that learns.
         target: the target network.
-        head: makes the target from the values of both networks, and the loss.
+        head: makes the learning target and the loss from the values of both networks.
         batch: B transitions.
         noise: one draw for each of the three uses of a network.
-        levels: for a head of implicit quantiles.
+        levels: the quantile levels for a head of implicit quantiles.
         weight: importance-sampling weights [B].
     """
-    batch, levels = arranged(batch, levels, noise.prediction)
+    batch, levels = match_noise(batch, levels, noise.prediction)
     with torch.no_grad():
         next_values = target(batch.next_observation, noise.target, levels.target)
         selector = online(batch.next_observation, noise.selection, None) if config.double else next_values
@@ -85,25 +85,30 @@ def update_loss(
 
 
 def learning_target(
-    config: AgentConfig, head: Head, batch: Batch[Tensor], next_values: Values, selector: Values, current: Values | None
+    config: AgentConfig,
+    head: AnyHead,
+    batch: Batch[Tensor],
+    next_values: Values,
+    selector: Values,
+    current: Values | None,
 ) -> Tensor:
-    """The goal of the predictions for s, a; for its shape see Head.target.
+    """The goal of the predictions for (s, a); for its shape see Head.target.
 
     Args:
         config: the algorithm.
-        head: of the networks.
+        head: the head of the networks.
         batch: B transitions.
-        next_values: of the target network at s'.
-        selector: at s', of the network that selects the next action: for double Q-learning the online network.
-        current: of the target network at s, for Munchausen targets; None for a greedy target.
+        next_values: the values of the target network at s'.
+        selector: the values at s' that select the next action: with double Q-learning those of the online network.
+        current: the values of the target network at s, for Munchausen targets; None for a greedy target.
     """
     reward, soft = batch.reward, config.munchausen
     if current is None:
         outcome = gather_actions(next_values.outcomes, targets.greedy(selector.q_values))
     else:
         # Vieillard et al. 2020, eq. 1: the entropy of π(·|s') is part of the value of s'.
-        log_policy = soft.alpha, soft.temperature, soft.clip
-        reward = targets.munchausen_reward(reward, current.q_values, batch.action, *log_policy)
+        options = soft.alpha, soft.temperature, soft.clip
+        reward = targets.munchausen_reward(reward, current.q_values, batch.action, *options)
         policy, entropy = targets.soft_policy(next_values.q_values, soft.temperature)
         reward = bellman_target(reward, batch.discount, entropy)
         outcome = targets.mix_actions(next_values.outcomes, policy)
@@ -111,22 +116,22 @@ def learning_target(
 
 
 def batch_loss(
-    head: Head, prediction: Values, action: Tensor, goal: Tensor, weight: Tensor | None
+    head: AnyHead, prediction: Values, action: Tensor, goal: Tensor, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The mean loss of the rows; with weights [B] the weighted mean, and priorities [B]."""
+    """The mean loss of the rows, and None; with weights [B] the weighted mean, and the priorities [B]."""
     losses = head.loss(prediction, action, goal)
     if weight is None:
         return losses.mean(), None
-    rows = losses.reshape(len(weight), -1).mean(dim=1)  # over the predictions for one row, under several indices
+    rows = losses.reshape(len(weight), -1).mean(dim=1)  # over the predictions of a row under several indices
     priority = head.priority(prediction, action, goal, losses).detach().reshape(len(weight), -1).mean(dim=1)
     return (rows * weight).mean(), priority
 
 
-def arranged(batch: Batch[Tensor], levels: Levels, noise: Tensor | None) -> tuple[Batch[Tensor], Levels]:
-    """Batch and levels in the shapes that the noise needs.
+def match_noise(batch: Batch[Tensor], levels: Levels, noise: Tensor | None) -> tuple[Batch[Tensor], Levels]:
+    """Reshapes batch and levels to match the noise.
 
-    N draws [N, size] split the rows into N groups [N, B / N, …]; one draw, or one per row, leaves them as they are.
-    With M indices for each row, noise [N, M, size], action, reward and discount become [..., M].
+    N draws [N, size] split the rows into N groups [N, B / N, …]; one draw, or one draw per row, changes nothing. With M
+    indices for each row, noise [N, M, size], action, reward and discount become [..., M].
     """
     if noise is None:
         return batch, levels

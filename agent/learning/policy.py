@@ -1,4 +1,4 @@
-"""The greedy policy of a network, NumPy in and out."""
+"""The greedy policy of a network, from NumPy arrays to NumPy arrays."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,17 +13,17 @@ from agent.networks.q_network import QNetwork
 
 
 class Policy(Protocol):
-    """Acts greedily by the network's values."""
+    """Acts greedily with respect to a network's values."""
 
     def __call__(self, observation: np.ndarray, noise: Array | None) -> np.ndarray:
-        """The greedy actions [E] at observations [E, *shape] under noise [E, size]; None: by the mean network."""
+        """The greedy actions [E] at observations [E, *shape] under noise [E, size]; None is the mean network."""
 
 
 MakePolicy = Callable[[QNetwork], Policy]
 
 
 class TorchPolicy:
-    """A Policy on the network's own device."""
+    """A Policy that computes on the network's device with torch."""
 
     def __init__(self, network: QNetwork) -> None:
         self._network, self._device = network, next(network.parameters()).device
@@ -36,5 +36,5 @@ class TorchPolicy:
 
     @torch.inference_mode()
     def greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
-        """The greedy actions [E] as a tensor, from tensors on the device."""
+        """The greedy actions [E] as a tensor, for tensors on the device."""
         return targets.greedy(self._network(observation, noise).q_values)

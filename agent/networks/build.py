@@ -1,4 +1,4 @@
-"""From the config to a network: its encoder, its head and its noise."""
+"""Builds a network from the config: encoder, head and noise."""
 
 from math import prod
 
@@ -18,37 +18,37 @@ from agent.noise.distributions import NoiseModel
 from agent.noise.index_layer import IndexLinear, Prior
 from agent.noise.layers import Linear, LinearFactory, NoisyLinear
 
-#: Of one network: 4 GiB in float32, and the target network, the gradient and Adam take four times as much again.
+#: The most parameters of one network: 4 GiB in float32. The target network, the gradient and Adam take 16 GiB more.
 MOST_PARAMETERS = 2**30
 
 
 class Budget:
-    """Counts the parameters of a network's layers, each before it is made."""
+    """Counts the parameters of a network's layers. Each layer is counted before it is made."""
 
     def __init__(self) -> None:
-        self._used = 0
+        self._count = 0
 
     def take(self, parameters: int) -> None:
-        """Counts so many more.
+        """Adds a number of parameters to the count.
 
         Raises:
-            UserError: where there are more than `MOST_PARAMETERS`.
+            UserError: if the count exceeds `MOST_PARAMETERS`.
         """
-        self._used += parameters
-        if self._used > MOST_PARAMETERS:
+        self._count += parameters
+        if self._count > MOST_PARAMETERS:
             raise UserError(
-                f"the network would have {self._used:,} parameters or more, and {MOST_PARAMETERS:,} are the most: "
+                f"the network would have {self._count:,} parameters or more, and {MOST_PARAMETERS:,} are the most: "
                 "lower agent.network.hidden"
             )
 
-    def limit(self, factory: LinearFactory, tensors: int) -> LinearFactory:
-        """The factory, each layer of which takes so many times the size of a plain one."""
+    def counted(self, factory: LinearFactory, tensors: int) -> LinearFactory:
+        """A factory that counts each layer before it makes it, as `tensors` times the size of a plain layer."""
 
-        def limited(p: int, q: int) -> Linear:
+        def make(p: int, q: int) -> Linear:
             self.take(tensors * (p + 1) * q)
             return factory(p, q)
 
-        return limited
+        return make
 
 
 def build_network(
@@ -57,19 +57,18 @@ def build_network(
     actions: int,
     generator: torch.Generator | None = None,
 ) -> QNetwork:
-    """The network that `config` describes, on the CPU; `generator` draws its initial parameters.
+    """Builds the network that `config` describes, on the CPU.
 
     Args:
         config: the algorithm.
-        observation: form of the observations; a number n stands for float32 vectors of that length.
-        actions: how many there are.
-        generator: None for torch's default generator.
+        observation: the form of the observations; a number n stands for float32 vectors of that length.
+        actions: the number of actions.
+        generator: draws the initial parameters (None: torch's default generator).
 
     Raises:
-        UserError: where no encoder or head of that name is registered, the encoder does not take these observations, or
-            the network would be too large.
+        UserError: if no encoder or head of that name is registered, if the encoder does not take these observations, or
+            if the network would be too large.
     """
-
     noise, whole, prior = config.noise, as_spec(observation), None
     spec = whole.unmasked
     index = noise.index if noise.enabled and noise.form == "index" else 0
@@ -90,7 +89,7 @@ def build_network(
 def linear_factories(
     noise: NoiseConfig, generator: torch.Generator | None, budget: Budget
 ) -> tuple[LinearFactory, LinearFactory]:
-    """The factories of hidden layers and of output layers; in the index form only output layers are noisy."""
+    """The factories of hidden layers and of output layers. In the index form only output layers are noisy."""
 
     def plain(p: int, q: int) -> Linear:
         return Linear(p, q, generator=generator)
@@ -102,12 +101,12 @@ def linear_factories(
         return IndexLinear(p, q, noise.index, sigma0=noise.sigma0, generator=generator)
 
     if not noise.enabled:
-        return budget.limit(plain, 1), budget.limit(plain, 1)
+        return budget.counted(plain, 1), budget.counted(plain, 1)
     if noise.form == "index":
-        return budget.limit(plain, 1), budget.limit(indexed, 1 + noise.index)
-    return budget.limit(noisy, 2), budget.limit(noisy, 2)
+        return budget.counted(plain, 1), budget.counted(indexed, 1 + noise.index)
+    return budget.counted(noisy, 2), budget.counted(noisy, 2)
 
 
 def noise_model(config: AgentConfig, network: QNetwork) -> NoiseModel:
-    """How `network`'s noise is drawn under `config`."""
+    """The model of the noise of `network` under `config`."""
     return NoiseModel(network.noise_size, config.noise.form == "factorised", config.noise.distribution)

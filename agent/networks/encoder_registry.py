@@ -1,6 +1,6 @@
-"""Which encoder is built: the kind of the observation chooses it, or the config names a registered one.
+"""The registry of encoders. `agent.network.encoder` names one, or `auto` chooses one by the observation.
 
-An encoder of your own needs one line, in any module that is imported before the agent is built::
+To add an encoder of your own, call this in any module that is imported before the agent is built::
 
     register_encoder("mine", lambda parts: TrunkEncoder(MyTrunk(parts.observation.shape), parts))
 """
@@ -13,7 +13,8 @@ from agent.common.observation import ObservationSpec
 from agent.networks.encoders import Encoder, EncoderParts, Flatten, MLPEncoder, PartsEncoder, TrunkEncoder, image
 from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
 
-#: From this height and width on, `auto` takes three convolutions: they fit, and one would leave too many features.
+#: From this height and width on, `auto` chooses three convolutions. On smaller images they do not fit; on larger
+#: images a single convolution would leave too many features.
 NATURE_FROM = 36
 
 EncoderFactory = Callable[[EncoderParts], Encoder]
@@ -46,10 +47,10 @@ BUILT_IN = ("auto", *_FACTORIES)
 
 
 def register_encoder(name: str, factory: EncoderFactory) -> None:
-    """Makes `agent.network.encoder=<name>` build `factory(parts)`; the same name may be registered again.
+    """Registers `factory` as the encoder `agent.network.encoder=<name>`. Registering a name again replaces its factory.
 
     Raises:
-        ValueError: for a name that is not a plain word, or is the name of a built-in encoder.
+        ValueError: if the name is not a plain word or is the name of a built-in encoder.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
         raise ValueError(f"{name!r} cannot name an encoder: the name must be a word of letters, digits, _ and -")
@@ -59,15 +60,15 @@ def register_encoder(name: str, factory: EncoderFactory) -> None:
 
 
 def own_encoders() -> dict[str, EncoderFactory]:
-    """The encoders that users have registered, by name: a process that plays for this one registers them, too."""
+    """The registered encoders of users, by name. Actor processes register them as well."""
     return {name: factory for name, factory in _FACTORIES.items() if name not in BUILT_IN}
 
 
 def build_encoder(parts: EncoderParts) -> Encoder:
-    """The encoder that the config names; `auto` chooses by the kind and size of the observations.
+    """Builds the encoder that the config names; `auto` chooses by the kind and size of the observations.
 
     Raises:
-        UserError: for a name that nobody registered, or an encoder that does not take these observations.
+        UserError: if the name is not registered or the encoder does not take these observations.
     """
     if parts.observation.parts:
         return PartsEncoder(parts, build_encoder)

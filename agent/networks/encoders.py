@@ -1,4 +1,7 @@
-"""Observation → features: encoders of vectors, of images, and of both together. `encoder_registry` chooses one."""
+"""Encoders: observation → features, for vectors, for images, and for both together.
+
+`encoder_registry.py` chooses one of them.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +24,13 @@ def normalisation(width: int, layer_norm: bool) -> nn.Module:
 
 
 class Encoder(nn.Module):
-    """An encoder. It knows the length of its features and the noise sizes of its linear layers.
+    """The base class of encoders.
 
-    Shapes: observation [..., *spec.shape] and one noise per noisy layer → features [..., self.features].
+    Attributes:
+        features: the length of the features.
+        noise_sizes: the noise sizes of the linear layers, in their order.
+
+    Shapes: observation [..., *spec.shape] and one noise per linear layer → features [..., self.features].
     """
 
     features: int
@@ -31,7 +38,7 @@ class Encoder(nn.Module):
 
 
 class MLPEncoder(Encoder):
-    """A stack of linear layers, each followed by a ReLU; without hidden layers the features are the observation.
+    """A stack of linear layers, each followed by a ReLU. Without hidden layers the features are the observation.
 
     Shapes: observation [..., inputs], floats or truth values → features [..., self.features].
     """
@@ -58,16 +65,17 @@ class EncoderParts:
     """Everything that an encoder is built from."""
 
     observation: ObservationSpec
-    hidden: tuple[int, ...]  # widths of the encoder's linear layers: agent.network.hidden but for the last, the head's
-    linear: LinearFactory  # makes a layer of p inputs and q outputs, noisy where noise is on
+    hidden: tuple[int, ...]  # widths of its linear layers: agent.network.hidden without the last, which is the head's
+    linear: LinearFactory  # makes a linear layer of p inputs and q outputs, noisy if noise is on
     network: NetworkConfig
     generator: torch.Generator | None  # draws the initial parameters
 
 
 class TrunkEncoder(Encoder):
-    """A trunk, which is any module without noise that has `features`, followed by the linear layers.
+    """A trunk without noise, followed by linear layers.
 
-    The trunk maps floats [B, *shape], images in [0, 1], to [B, trunk.features].
+    The trunk is any module with an attribute `features` that maps floats [B, *shape] (images in [0, 1]) to
+    [B, trunk.features].
 
     Shapes: observation [..., *shape] → features [..., self.features].
     """
@@ -100,13 +108,13 @@ class Flatten(nn.Module):
 
 
 class PartsEncoder(Encoder):
-    """Images beside other things: a trunk for each image, a linear layer for the rest, then linear layers for all.
+    """Observations of several parts: an encoder for each image, a linear layer for each other part, then linear layers.
 
     Shapes: rows of bytes [..., n], see `agent.common.observation.packed` → features [..., self.features].
 
     Args:
-        parts: what to build from; its observation has parts.
-        build: makes the encoder of one part.
+        parts: everything that the encoder is built from; its observation has parts.
+        build: builds the encoder of one image.
     """
 
     def __init__(self, parts: EncoderParts, build: Callable[[EncoderParts], Encoder]) -> None:
@@ -138,7 +146,7 @@ class PartsEncoder(Encoder):
     def unpacked(self, observation: Tensor | list[Tensor]) -> list[Tensor]:
         """The parts [..., *shape] of rows of bytes: images as they are stored, vectors in the network's own dtype.
 
-        A list of parts stays as it is: an exported network takes them without the bytes.
+        A list of parts is returned unchanged: an exported network takes the parts instead of bytes.
         """
         if isinstance(observation, list):
             return observation
@@ -155,7 +163,7 @@ class PartsEncoder(Encoder):
         return parts
 
     def flat(self, observation: Tensor | list[Tensor]) -> Tensor:
-        """All numbers [..., m] of rows of bytes, images from 0 to 1."""
+        """All numbers [..., m] in rows of bytes, as one vector; images are scaled to [0, 1]."""
         scales: Tensor = self._scales  # type: ignore[assignment]
         forms = map(self.spec.stacked, self.spec.parts)
         parts = zip(self.unpacked(observation), forms, scales, strict=True)
@@ -164,10 +172,10 @@ class PartsEncoder(Encoder):
 
 
 def image(parts: EncoderParts) -> tuple[int, ...]:
-    """[channels, height, width] of the observations, for an encoder that needs images.
+    """The shape [channels, height, width] of the observations, for an encoder that needs images.
 
     Raises:
-        UserError: where the observations are no images.
+        UserError: if the observations are not images.
     """
     if not parts.observation.is_image:
         name = parts.network.encoder

@@ -1,4 +1,4 @@
-"""Observations and masks of actions taken out of rows of bytes, as tensors; see `agent.common.masking`."""
+"""Splits rows of bytes into observations and masks of actions, as tensors; see `agent.common.masking`."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,16 @@ from agent.common.masking import Masking
 
 
 class Masked(NamedTuple):
-    """Observations beside their masks; observations of several parts are rows of bytes, or a list of the parts."""
+    """Observations and their masks. Observations of several parts are rows of bytes, or a list of the parts."""
 
     observation: Tensor | list[Tensor]
     allowed: Tensor  # bool [..., A]
 
 
 def split(masking: Masking, rows: Tensor) -> Masked:
-    """Observations and masks of rows [..., n] of bytes, or of floats, which hold every byte exactly.
+    """Splits rows [..., n] of bytes into observations and masks. Floats may hold the bytes, since they do so exactly.
 
-    Of rows of floats the observations are floats of the same dtype.
+    From rows of floats, the observations are floats of the same dtype.
     """
     frames = rows.to(torch.uint8).reshape(*rows.shape[:-1], *masking.frames)
     places = torch.arange(7, -1, -1, dtype=torch.uint8, device=rows.device)

@@ -1,14 +1,13 @@
-"""QNetwork = encoder + head; and its parameters as one flat vector."""
+"""QNetwork = encoder + head, and its parameters as one flat vector."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from agent.common.masking import Masking
 from agent.networks.encoders import Encoder, PartsEncoder
-from agent.networks.heads.base import Head, Values
+from agent.networks.heads.base import AnyHead, Values
 from agent.networks.heads.expected import ExpectedValues
 from agent.networks.masking import Masked
 from agent.networks.masking import split as split_masks
@@ -16,8 +15,8 @@ from agent.noise.distributions import LayerNoise, split
 from agent.noise.index_layer import IndexLinear, Prior
 from agent.noise.layers import NoisyLinear
 
-#: The value of an action that is not allowed: finite, as a policy gives it the probability 0, and 0·(−∞) is no number;
-#: also divided by the least temperature of Munchausen's policy.
+#: The value of an action that a mask forbids. It is finite because a policy multiplies it with the probability 0, and
+#: 0·(−∞) is NaN. It stays finite in float32 when Munchausen's policy divides it by its lowest temperature.
 FORBIDDEN = -1e20
 
 
@@ -30,17 +29,17 @@ class QNetwork(nn.Module):
     Args:
         encoder: observation → features.
         head: features → values.
-        index: d, where the noise is an index ξ ∈ R^d that all layers share; noise [N, M, d] then gives each row M
-            values, [B, M, A]. 0 where every layer has noise of its own.
-        prior: is added to the action values of the expected head, where there is noise.
-        masking: takes observations and masks of actions out of rows of bytes; q_values of actions that are not allowed
-            are then `FORBIDDEN`. None where there are no masks.
+        index: d, if the noise is an index ξ ∈ R^d that all layers share; noise [N, M, d] then gives M values for each
+            row, [B, M, A]. 0 if every layer has its own noise.
+        prior: is added to the action values of the expected head when there is noise.
+        masking: describes rows of bytes that hold observations and masks of actions; the q_values of forbidden actions
+            are then `FORBIDDEN`. None without masks.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        head: Head,
+        head: AnyHead,
         index: int = 0,
         prior: Prior | None = None,
         masking: Masking | None = None,
@@ -60,9 +59,10 @@ class QNetwork(nn.Module):
         *,
         autocast: bool = False,
     ) -> Values:
-        """Values of every action at each observation, in the typed tuple of the head.
+        """The values of every action at each observation, in the typed tuple of the head.
 
-        With autocast the encoder computes in bfloat16. The head never does: it would round close values to equal ones.
+        With autocast the encoder computes in bfloat16. The head never does, since it would round close values to equal
+        ones.
         """
         if self.masking is None:
             return self._values(observation, noise, levels, autocast)  # type: ignore[arg-type]
@@ -82,11 +82,11 @@ class QNetwork(nn.Module):
         values: Values = self.head(features, layers[depth:], levels)
         if self.prior is None or noise is None:
             return values
-        seen = self.encoder.flat(observation) if isinstance(self.encoder, PartsEncoder) else observation
-        return ExpectedValues(values.q_values + self.prior(seen, noise))
+        flat = self.encoder.flat(observation) if isinstance(self.encoder, PartsEncoder) else observation
+        return ExpectedValues(values.q_values + self.prior(flat, noise))
 
     def _layer_noise(self, noise: Tensor | None) -> Sequence[LayerNoise | None]:
-        """Each layer's own part of the noise, or the index that they share."""
+        """The noise of each layer: its part of the draw, or the index that all layers share."""
         if noise is None:
             return [None] * len(self.noise_sizes)
         if self.index:
@@ -99,19 +99,18 @@ class QNetwork(nn.Module):
 
 
 def only_allowed(values: Values, allowed: Tensor) -> Values:
-    """The values of a head with `FORBIDDEN` in place of the q_values that the masks [..., A] do not allow."""
+    """Replaces the q_values that the masks [..., A] do not allow with `FORBIDDEN`."""
     if values.q_values.dim() > allowed.dim():
-        allowed = allowed.unsqueeze(-2)  # for all values of a state, under several indices
-    whole: Any = values
-    result: Values = whole._replace(q_values=values.q_values.masked_fill(~allowed, FORBIDDEN))
-    return result
+        allowed = allowed.unsqueeze(-2)  # one mask for the values of a state under several indices
+    return values._replace(q_values=values.q_values.masked_fill(~allowed, FORBIDDEN))
 
 
 def flatten_parameters(module: nn.Module) -> Tensor:
-    """Moves all parameters of `module` into one vector [P], and their gradients into the `grad` of the vector.
+    """Moves all parameters of `module` into one vector [P], and their gradients into `grad` of the vector.
 
-    The parameters become views of the vector, so that an optimiser step, a target copy and a gradient norm take one
-    kernel each, however deep the network is. A later move to another device or dtype would part views and vector.
+    The parameters become views of the vector: an optimiser step, a target copy and a gradient norm then take one kernel
+    each, however deep the network is. Moving the module to another device or dtype afterwards would separate the views
+    from the vector.
     """
     parameters = list(module.parameters())
     flat = torch.cat([p.detach().reshape(-1) for p in parameters])

@@ -1,4 +1,4 @@
-"""Convolutional trunks: images → features. Plain, without noise: a noisy network's noise is in its linear layers.
+"""Convolutional trunks: images → features. They have no noise: only the linear layers of a noisy network are noisy.
 
 A trunk is a module with `features`, the length of its output for one image.
 """
@@ -14,18 +14,18 @@ from agent.common.errors import UserError
 
 
 class Convolution(nn.Module):
-    """A 2-D convolution drawn from U[±1/√fan-in] by a generator of the caller's.
+    """A 2-D convolution with parameters drawn from U[±1/√fan-in] by the caller's generator.
 
     Shapes: x [B, inputs, H, W] → [B, outputs, H', W'].
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
+        inputs: number of input channels.
+        outputs: number of output channels.
         kernel: side of the square window.
-        stride: step of the window.
-        padding: zeros around the image.
+        stride: stride of the window.
+        padding: width of the border of zeros.
         spectral_norm: whether to divide the weight by its largest singular value (Miyato et al. 2018). The value is
-            exact, a function of the weight alone: there is no running estimate to save.
+            computed from the weight alone: there is no running estimate to save.
         generator: draws the initial parameters.
     """
 
@@ -51,14 +51,14 @@ class Convolution(nn.Module):
             self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound, generator=generator))
 
     def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
-        """Maps x [B, inputs, H, W] to [B, outputs, H', W']; `norm` is the spectral norm, if it is known already."""
+        """Maps x [B, inputs, H, W] to [B, outputs, H', W']; `norm` is the spectral norm, if it is already known."""
         if self.spectral_norm and norm is None:
             (norm,) = spectral_norms([self])
         weight = self.weight if norm is None else self.weight / norm
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
     def side(self, length: int) -> int:
-        """H' of H, or W' of W."""
+        """The output side H' or W' for an input side H or W."""
         return (length + 2 * self.padding - self.kernel) // self.stride + 1
 
     def extra_repr(self) -> str:
@@ -69,7 +69,7 @@ class Convolution(nn.Module):
 
 
 def spectral_norms(layers: Sequence[Convolution]) -> list[Tensor | None]:
-    """The spectral norms of the layers' weights, None for layers without; weights of one shape are taken together."""
+    """The spectral norms of the layers' weights, computed together for each shape; None for layers without one."""
     norms: list[Tensor | None] = [None] * len(layers)
     of_shape: dict[torch.Size, list[int]] = {}
     for place, layer in enumerate(layers):
@@ -85,8 +85,8 @@ def spectral_norms(layers: Sequence[Convolution]) -> list[Tensor | None]:
 def largest_singular_values(weights: Tensor) -> Tensor:
     """The largest singular values [n] of weights [n, q, …], each a matrix W [q, p]; the gradient of each is uvᵀ.
 
-    Seven squarings give (W·Wᵀ)^128, which is u·uᵀ but for a factor. Where the two largest singular values agree within
-    a per cent or so, the error is of the order of their difference squared; elsewhere it is rounding. Nothing is
+    Seven squarings give (W·Wᵀ)^128, which is u·uᵀ up to a factor. If the two largest singular values agree within about
+    a per cent, the error is of the order of their difference squared; otherwise it is rounding error. Nothing is
     computed in bfloat16.
     """
     with torch.autocast(weights.device.type, enabled=False):
@@ -94,21 +94,21 @@ def largest_singular_values(weights: Tensor) -> Tensor:
         with torch.no_grad():
             power = matrices @ matrices.mT
             for squaring in range(7):
-                if squaring % 3 == 0:  # in between, the largest of q rows stays above q⁻⁴
+                if squaring % 3 == 0:  # between these, the largest of the q rows stays above q⁻⁴
                     power = power / power.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)
                 power = power @ power
             longest = power.diagonal(dim1=1, dim2=2).argmax(dim=1).view(-1, 1, 1).expand(-1, 1, power.shape[2])
-            u = power.gather(1, longest)  # [n, 1, q]: a row, as power is symmetric
+            u = power.gather(1, longest)  # [n, 1, q]: rows serve as columns, since power is symmetric
             u = u / u.norm(dim=2, keepdim=True).clamp(min=1e-30)
         values: Tensor = (u @ matrices).norm(dim=(1, 2)).clamp(min=1e-12)
         return values
 
 
-def laid_out(x: Tensor) -> Tensor:
-    """Images [B, channels, H, W] in the memory layout that suits many convolutions.
+def channels_last(x: Tensor) -> Tensor:
+    """Images [B, channels, H, W] in the memory layout that suits many convolutions: channels last on CUDA.
 
-    On CUDA the channels of a pixel lie side by side. Otherwise cuDNN would rearrange its inputs and outputs, which
-    takes an eighth of a residual trunk's update; for three convolutions it does not pay. Values and indices stay equal.
+    In the other layout cuDNN rearranges its inputs and outputs, which takes an eighth of a residual trunk's update. For
+    three convolutions the conversion does not pay. Values and indices stay equal.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
 
@@ -118,11 +118,11 @@ class Convolutions(nn.Module):
 
     Args:
         shape: [channels, H, W] of the images.
-        layers: (outputs, kernel, stride) of each.
+        layers: (outputs, kernel, stride) of each convolution.
         generator: draws the initial parameters.
 
     Raises:
-        UserError: where the images are too small.
+        UserError: if the images are too small.
     """
 
     def __init__(
@@ -148,16 +148,18 @@ class Convolutions(nn.Module):
         return x.flatten(1)
 
 
-#: (outputs, kernel, stride): the one convolution of Young & Tian (2019) for images of 10×10, …
+# The layers of three trunks, each (outputs, kernel, stride).
+
+#: One convolution, for images of 10×10 (Young & Tian 2019).
 MINATAR = ((16, 3, 1),)
-#: … the three of Mnih et al. (2015) for images of 84×84, …
+#: Three convolutions, for images of 84×84 (Mnih et al. 2015).
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-#: … and the two of van Hasselt et al. (2019) where data are scarce.
+#: Two convolutions, for few data (van Hasselt et al. 2019).
 DATA_EFFICIENT = ((32, 5, 5), (64, 5, 5))
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(relu(x)))); every term has the shape of x."""
+    """x + conv(relu(conv(relu(x)))). All terms have the shape of x."""
 
     def __init__(self, channels: int, spectral_norm: bool, generator: torch.Generator | None) -> None:
         super().__init__()
@@ -166,7 +168,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor, norms: Iterator[Tensor | None]) -> Tensor:
-        """Maps x [B, channels, H, W] to the same shape; its convolutions' spectral norms come next in `norms`."""
+        """Maps x [B, channels, H, W] to the same shape; `norms` yields the spectral norms of both convolutions next."""
         y = self.first(torch.relu(x), next(norms))
         y = self.second(torch.relu(y), next(norms))
         return torch.add(x, y)
@@ -176,13 +178,13 @@ class Impala(nn.Module):
     """The residual trunk of Espeholt et al. (2018), with the width and regularisation of Beyond the Rainbow (2024).
 
     Each of three stages is a 3×3 convolution, a 3×3 max-pool of stride 2 and two residual blocks. An adaptive max-pool
-    then brings images of any size to `pool`×`pool`, and they are flattened.
+    then reduces the result to `pool`×`pool`, and it is flattened.
 
     Args:
         shape: [channels, H, W] of the images.
         width: multiplies the channels of the stages, which are 16, 32 and 32.
-        pool: side after the adaptive max-pool; None leaves it out.
-        spectral_norm: whether the convolutions in the residual blocks have it.
+        pool: side after the adaptive max-pool; None for no adaptive max-pool.
+        spectral_norm: whether the convolutions of the residual blocks have spectral normalisation.
         generator: draws the initial parameters.
     """
 
@@ -210,7 +212,7 @@ class Impala(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images [B, channels, H, W] to features [B, features]."""
         norms = iter(spectral_norms(self._normed))
-        x = laid_out(x)
+        x = channels_last(x)
         for stage in self.stages:
             for part in stage.children():
                 x = part(x, norms) if isinstance(part, Residual) else part(x)

@@ -1,11 +1,12 @@
-"""The noise of acting: fresh at every step, or held until the next update or the end of an episode."""
+"""The noise for acting: a new draw at every step, or one draw that is held for longer."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from agent.common.arrays import Array, Place, choose
+from agent.common.state import State
 from agent.noise.distributions import NoiseModel
 from agent.noise.streams import noise_stream
 
@@ -13,14 +14,14 @@ Hold = Literal["step", "update", "episode"]
 
 
 class ActingNoise:
-    """One row of noise for each environment, held as `agent.noise.hold` says; 0 for the first `mean_envs` of them.
+    """One row of noise for each environment; the rows of the first `mean_envs` environments are 0.
 
     Args:
         model: how noise is drawn.
-        hold: how long a draw is held: one step, until the next update, or an episode.
-        mean_envs: how many environments act by the mean network; at least one always explores.
-        seed: of the draws.
-        device: where the draws are made.
+        hold: how long a draw is held (`agent.noise.hold`): one step, until the next update, or one episode.
+        mean_envs: how many environments act with the mean network; at least one environment always explores.
+        seed: the seed of the draws.
+        device: the device that makes the draws.
     """
 
     def __init__(
@@ -32,11 +33,11 @@ class ActingNoise:
         self._drawn_at = -1  # the number of updates when `held` was drawn
 
     def __call__(self, begins: np.ndarray, updates: int) -> Array | None:
-        """The noise [E, size] of this step; None for a network without noise.
+        """Returns the noise [E, size] for this step; None for a network without noise.
 
         Args:
             begins: bool [E], which environments begin an episode.
-            updates: how many updates there have been.
+            updates: the number of updates so far.
         """
         hold, held = self._hold, self.held
         # Before the first update, each step takes a new draw.
@@ -54,11 +55,11 @@ class ActingNoise:
         return drawn
 
     def state(self) -> dict[str, object]:
-        """Everything that a checkpoint has to hold."""
+        """The state that a checkpoint holds."""
         return {"held": self.held, "since": self._drawn_at, "stream": self._stream.state()}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`, which may come from another device."""
+    def load_state(self, state: State) -> None:
+        """Restores `state`, which may come from another device."""
         self.held = None if state["held"] is None else self._place.put(state["held"])
         self._drawn_at = state["since"]
         self._stream.load_state(state["stream"])

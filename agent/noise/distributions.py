@@ -1,8 +1,8 @@
-"""The random draw ε ~ p(ε), which happens outside the network, and its split into the parts of the layers.
+"""Draws ε ~ p(ε) outside the network, and splits a draw into the parts of the layers.
 
 Kingma & Welling 2014 (arXiv 1312.6114) §2.4: a sample z = g(μ, σ, ε) is a deterministic, differentiable function
-of its parameters once ε is an argument. Fortunato et al. 2018 (NoisyNet, arXiv 1706.10295) put the weights of a
-network in the place of z; §3 below is theirs. Here the caller draws ε: one flat tensor for each use of the network.
+of its parameters once ε is an argument. Fortunato et al. 2018 (NoisyNet, arXiv 1706.10295) apply this to the weights
+of a network; §3 below refers to their paper. The caller draws ε as one flat tensor for each use of the network.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 Distribution = Literal["normal", "uniform", "laplace", "logistic"]
 
 
-#: How many numbers of noise a layer takes, as the two parts of its LayerNoise: (p, q), (q·p, q), or (0, 0) for none.
+#: The lengths of the two parts of a layer's LayerNoise: (p, q) factorised, (q·p, q) independent, (0, 0) without noise.
 NoiseSizes = tuple[int, int]
 
 
@@ -32,7 +32,7 @@ class LayerNoise(NamedTuple):
 
 
 def signed_sqrt(x: Tensor) -> Tensor:
-    """f(x) = sgn(x)·√|x|, elementwise: it keeps the scale of the product f(ε_out)·f(ε_in) near that of ε (§3b)."""
+    """f(x) = sgn(x)·√|x|, elementwise: the product f(ε_out)·f(ε_in) then has about the scale of ε (§3b)."""
     return x.abs().sqrt_().copysign_(x)
 
 
@@ -40,7 +40,7 @@ def _laplace(p: Tensor) -> Tensor:
     return -torch.sign(p - 0.5) * torch.log1p(-2.0 * (p - 0.5).abs()) / sqrt(2.0)
 
 
-#: The quantile functions of the base distributions of ε: each is symmetric, of mean 0 and variance 1.
+#: The quantile function of each base distribution of ε. Each distribution is symmetric, with mean 0 and variance 1.
 QUANTILES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "normal": torch.special.ndtri,
     "uniform": lambda p: (p - 0.5) * sqrt(12.0),
@@ -50,7 +50,7 @@ QUANTILES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 
 
 def quantile(p: Tensor, distribution: Distribution) -> Tensor:
-    """The value below which a share p of the distribution lies, elementwise; p in (0, 1).
+    """The quantile of the distribution at each probability p in (0, 1), elementwise.
 
     Raises:
         ValueError: for a distribution that is not in QUANTILES.
@@ -74,7 +74,7 @@ def sample(
     """
     if distribution == "normal":
         return torch.randn(shape, generator=generator, device=device)
-    # torch draws multiples of 2⁻²⁴ in [0, 1); half a step is added, so that none of them is 0 or 1.
+    # torch draws multiples of 2⁻²⁴ in [0, 1). Adding half a step keeps them away from 0 and 1.
     wide = torch.float32 if torch.device(device).type == "mps" else torch.float64  # MPS has no float64
     uniform = (
         torch.rand(shape, generator=generator, device=device)
@@ -86,7 +86,7 @@ def sample(
 
 
 def split(noise: Tensor, sizes: Sequence[NoiseSizes]) -> list[LayerNoise]:
-    """Cuts a flat draw [N, Σ sizes] into the parts of the layers, which are views of it."""
+    """Splits a flat draw [N, Σ sizes] into the parts of the layers, as views."""
     parts = torch.split(noise, [size for pair in sizes for size in pair], dim=-1)
     return [LayerNoise(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
 
@@ -96,7 +96,7 @@ class NoiseModel:
     """How the noise of a whole network is drawn.
 
     Attributes:
-        size: numbers in one draw, the sum of the layers' noise sizes; 0 for a network without noisy layers.
+        size: how many numbers one draw has: the sum of the layers' noise sizes; 0 for a network without noisy layers.
         factorised: whether f is applied to the draw (factorised Gaussian noise, §3b) or not (independent, §3a).
         distribution: the base distribution of ε.
     """
@@ -108,7 +108,7 @@ class NoiseModel:
     def draw(
         self, *shape: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
     ) -> Tensor | None:
-        """Draws [*shape, size] numbers at once; None (the mean network) where there is nothing to draw."""
+        """Draws [*shape, size] numbers at once; None (the mean network) if size is 0."""
         if self.size == 0:
             return None
         epsilon = sample((*shape, self.size), self.distribution, generator=generator, device=device)

@@ -1,10 +1,10 @@
-"""Noise of few dimensions: one index ξ ∈ R^d for the whole network picks a member of a family of value functions.
+"""Index noise: one index ξ ∈ R^d for the whole network selects a member of a family of value functions.
 
-An ensemble has K members and picks one; here the members lie on a continuum, μ + Σ_k ξ_k·σ_k, and ξ picks one
-(HyperAgent: Li et al. 2024, arXiv 2402.10228; index sampling: Osband et al. 2023, arXiv 2107.08924). It is the
-reparameterisation trick again; ε has d numbers instead of one for each row and column of a layer. A draw can be shared:
-prediction and target of a transition under the same ξ are two values of the same member. The uncertainty of a member
-then travels along the Bellman equation; independent draws would average it away.
+An ensemble has K members. Here the members form a continuum, μ + Σ_k ξ_k·σ_k, and ξ selects one of them (HyperAgent:
+Li et al. 2024, arXiv 2402.10228; index sampling: Osband et al. 2023, arXiv 2107.08924). This is the reparameterisation
+trick with d random numbers, instead of one for each row and column of a layer. Prediction and target of a transition
+can use the same ξ; both are then values of the same member, and its uncertainty propagates through the Bellman
+equation. Independent draws would average this uncertainty away.
 """
 
 from math import prod, sqrt
@@ -17,38 +17,38 @@ from agent.common.observation import ObservationSpec
 from agent.noise.distributions import LayerNoise
 from agent.noise.layers import Linear
 
-#: σ0 of the index form: each σ_k begins at the scale of μ.
+#: The default σ0 of the index form: each σ_k starts at the scale of μ.
 INDEX_SIGMA0 = 1.0
 
 
 def along(spread: Tensor, index: Tensor) -> Tensor:
-    """Σ_k ξ_k·spread_k: the d directions of each row, weighted with an index.
+    """Σ_k ξ_k·spread_k: the sum of the d directions of each row, weighted with an index.
 
     Args:
         spread: [B, ..., d, q].
-        index: ξ [N, d], or M of them for each row [N, M, d]; N is 1 or B.
+        index: ξ [N, d], or M indices for each row [N, M, d]; N is 1 or B.
 
     Returns:
         [B, ..., q], or [B, ..., M, q].
     """
     several = index if index.dim() == 3 else index.unsqueeze(1)
-    inner = (1,) * (spread.dim() - 3)  # dimensions between row and directions share the row's index
+    inner = (1,) * (spread.dim() - 3)  # dimensions between the row and the directions share the row's index
     result = several.reshape(several.shape[0], *inner, *several.shape[1:]) @ spread
     return result if index.dim() == 3 else result.squeeze(-2)
 
 
 class IndexLinear(Linear):
-    """y = μx + b_μ + Σ_k ξ_k·(σ_k x + b_k), with ξ given by the caller; d = 1 … index directions.
+    """y = μx + b_μ + Σ_k ξ_k·(σ_k x + b_k), k = 1 … d. The caller passes ξ.
 
-    μ ~ U[±1/√p] as in any linear layer, σ_k ~ U[±σ0/√p]: the directions differ from the beginning, since equal ones
-    would stay equal. The state_dict holds μ as `weight` and `bias`, σ as `sigma_weight` [d·q, p] and `sigma_bias`
-    [d·q].
+    μ ~ U[±1/√p] as in any linear layer, and σ_k ~ U[±σ0/√p]. The directions must differ at the start, because equal
+    directions would stay equal. The state_dict holds μ as `weight` and `bias`, and σ as `sigma_weight` [d·q, p] and
+    `sigma_bias` [d·q].
 
     Args:
         in_features: p.
         out_features: q.
         index: d.
-        sigma0: σ0 (None: 1).
+        sigma0: σ0 (None: 1.0).
         generator: draws the initial parameters (None: torch's default generator).
 
     Raises:
@@ -76,7 +76,7 @@ class IndexLinear(Linear):
         self.sigma_bias = nn.Parameter(sigma[:, -1].clone())
 
     def forward(self, x: Tensor, noise: LayerNoise | None = None) -> Tensor:
-        """Maps x [B, ..., p] to [B, ..., q], or with M indices for each row to [B, ..., M, q]."""
+        """Maps x [B, ..., p] to [B, ..., q]; with M indices for each row, to [B, ..., M, q]."""
         mean = F.linear(x, self.weight, self.bias)
         if noise is None:
             return mean
@@ -99,16 +99,17 @@ class IndexLinear(Linear):
 class Prior(nn.Module):
     """A fixed random function of observation and index, added to the action values (Osband et al. 2018, 1806.03335).
 
-    It is scale·Σ_k ξ_k·v_k(s), where v is a hidden layer of normalised features with a random linear output. In states
-    without data it makes the members differ; where there are data, the trained network learns to undo it. It is linear
-    in ξ, and so is 0 for the mean network, ξ = 0. Its tensors are buffers: saved with the agent, never trained.
+    It is scale·Σ_k ξ_k·v_k(s), where v is a hidden layer of normalised features with a random linear output. The
+    members differ in states without data; in states with data, the trained network learns to cancel the prior. The
+    prior is linear in ξ and therefore 0 for the mean network, ξ = 0. Its tensors are buffers: they are saved with the
+    agent and never trained.
 
     Args:
-        observation: form of its input.
-        hidden: width of its hidden layer.
+        observation: the form of the observations.
+        hidden: the width of the hidden layer.
         actions: A.
         index: d.
-        scale: about the standard deviation of each scale·v_k; that of the sum is √d times it for ξ of variance 1.
+        scale: about the standard deviation of each scale·v_k; the sum has √d times it if ξ has variance 1.
         generator: draws the tensors (None: torch's default generator).
     """
 
@@ -128,7 +129,7 @@ class Prior(nn.Module):
         self._shape, self._high, self.index, self.scale = observation.shape, observation.high, index, scale
         inputs = prod(observation.shape)
         self.register_buffer("weight", torch.randn(hidden, inputs, generator=generator) / sqrt(inputs))
-        # Half of the normalised features are 0 after the ReLU, the others are 1 in the mean square.
+        # After the ReLU half of the normalised features are 0, and the mean square of the others is 1.
         scaled = torch.randn(index * actions, hidden, generator=generator) * sqrt(2.0 / hidden)
         self.register_buffer("directions", scaled)
 

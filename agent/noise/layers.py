@@ -1,6 +1,6 @@
 """Linear layers that take their noise as an argument.
 
-`NoisyLinear` is useful by itself, as a drop-in for `torch.nn.Linear`::
+`NoisyLinear` also works outside this project, as a replacement for `torch.nn.Linear`::
 
     layer = NoisyLinear(64, 32)
     y = layer(x)                             # the mean layer, as nn.Linear
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from agent.noise.distributions import Distribution, LayerNoise, NoiseModel, NoiseSizes, split
 
-#: σ of the independent variant (Fortunato et al. 2018, §3.2); it does not depend on the layer's size.
+#: The initial σ of the independent form (Fortunato et al. 2018, §3.2), for layers of every size.
 INDEPENDENT_SIGMA = 0.017
-#: σ0 of the factorised variant; σ = σ0/√p (§3.2).
+#: The default σ0 of the factorised form; the initial σ is σ0/√p (§3.2).
 FACTORISED_SIGMA0 = 0.5
 
 
 class Linear(nn.Module):
-    """y = x·Wᵀ + b; the caller's generator draws W and b from U[±1/√p]. It takes a noise argument and ignores it.
+    """y = x·Wᵀ + b, with W and b drawn from U[±1/√p] by the caller's generator. It ignores its noise argument.
 
     Shapes: x [..., p], weight [q, p], bias [q], result [..., q].
     """
@@ -65,23 +65,23 @@ class Linear(nn.Module):
 
 
 class NoisyLinear(Linear):
-    """A linear layer whose weights and biases are μ + σ·ε (Fortunato et al. 2018, eq. 9); the caller gives ε.
+    """A linear layer whose weights and biases are μ + σ·ε (Fortunato et al. 2018, eq. 9); the caller passes ε.
 
     Factorised (the default): ε_w = f(ε_out)·f(ε_in)ᵀ and ε_b = f(ε_out) (eq. 10, 11), μ ~ U[±1/√p], σ = σ0/√p for
     weights and biases. Independent: one ε for each weight and bias, μ ~ U[±√(3/p)], σ = 0.017.
 
-    The state_dict holds μ as `weight` and `bias`, as nn.Linear does, and σ as `sigma_weight` and `sigma_bias`; noise
-    is never stored.
+    The state_dict holds μ as `weight` and `bias`, the names of nn.Linear, and σ as `sigma_weight` and `sigma_bias`. It
+    holds no noise.
 
     Args:
         in_features: p.
         out_features: q.
-        bias: whether there is a bias, noisy like the weights.
+        bias: whether the layer has a bias, which is noisy like the weights.
         sigma0: σ0 of the factorised form (None: 0.5); σ itself of the independent form (None: 0.017).
-        factorised: the form of the noise.
+        factorised: whether the noise is factorised (True) or independent (False).
         generator: draws the initial μ (None: torch's default generator).
-        device: of the parameters.
-        dtype: of the parameters.
+        device: the device of the parameters.
+        dtype: the dtype of the parameters.
 
     Raises:
         ValueError: for sizes below 1 or a negative sigma0.
@@ -120,17 +120,17 @@ class NoisyLinear(Linear):
         *,
         generator: torch.Generator | None = None,
     ) -> LayerNoise:
-        """Draws noise for this layer alone, on its device: one draw for each of `rows` rows; 1: the batch shares it."""
+        """Draws noise for this layer, on its device: one draw for each of `rows` rows, or one that the batch shares."""
         model = NoiseModel(sum(self.noise_sizes), self.factorised, distribution)
         flat = model.draw(rows, generator=generator, device=self.weight.device)
         assert flat is not None
         return split(flat.to(self.weight.dtype), [self.noise_sizes])[0]
 
     def forward(self, x: Tensor, noise: LayerNoise | None = None) -> Tensor:
-        """Maps x [..., p] to [..., q]; x [B, ..., p] where the noise has one draw per row, N = B.
+        """Maps x [..., p] to [..., q]. With one draw per row (N = B), x is [B, ..., p].
 
         Raises:
-            ValueError: where the noise has neither one draw nor one per row of x.
+            ValueError: if the noise has neither one draw nor one draw per row of x.
         """
         if noise is None:
             return F.linear(x, self.weight, self.bias)
@@ -155,15 +155,15 @@ class NoisyLinear(Linear):
         return weight, torch.addcmul(self.bias, self.sigma_bias, noise.output[0])
 
     def _factorised_rows(self, x: Tensor, noise: LayerNoise) -> Tensor:
-        """x·μᵀ + b_μ + e_out ⊙ ((x ⊙ e_in)·σᵀ + b_σ): each row has a noisy matrix of its own, which is never formed."""
-        inner = (1,) * (x.dim() - 2)  # noise is per row; dimensions between row and features share it
+        """x·μᵀ + b_μ + e_out ⊙ ((x ⊙ e_in)·σᵀ + b_σ): each row has its own noisy matrix, but no matrix is formed."""
+        inner = (1,) * (x.dim() - 2)  # the dimensions between row and features share the row's noise
         e_in = noise.input.view(-1, *inner, self.in_features) if x.dim() > 1 else noise.input[0]
         e_out = noise.output.view(-1, *inner, self.out_features) if x.dim() > 1 else noise.output[0]
         spread = F.linear(x * e_in, self.sigma_weight, self.sigma_bias)
         return torch.addcmul(F.linear(x, self.weight, self.bias), e_out, spread)
 
     def _independent_rows(self, x: Tensor, noise: LayerNoise) -> Tensor:
-        """The same for independent noise, where each row's matrix [q, p] has to be formed."""
+        """The outputs for independent noise, which needs the matrix [q, p] of each row."""
         spread = self.sigma_weight * noise.input.view(-1, self.out_features, self.in_features)
         rows = x.reshape(spread.shape[0], -1, self.in_features)
         y = torch.bmm(rows, spread.mT).reshape(*x.shape[:-1], self.out_features)
@@ -174,7 +174,7 @@ class NoisyLinear(Linear):
         return y + (shift.view(-1, *(1,) * (x.dim() - 2), self.out_features) if x.dim() > 1 else shift[0])
 
     def mean_sigma(self) -> Tensor:
-        """Mean |σ_w|·√p, a scalar without gradient: the paper's Σ̄ (§4), comparable across layers and to σ0."""
+        """Mean |σ_w|·√p, a scalar without gradient: the paper's Σ̄ (§4), on one scale for all layers and for σ0."""
         return self.sigma_weight.detach().abs().mean() * sqrt(self.in_features)
 
     def extra_repr(self) -> str:
@@ -182,5 +182,5 @@ class NoisyLinear(Linear):
         return f"{super().extra_repr()}, {'factorised' if self.factorised else 'independent'}"
 
 
-#: Makes a layer of p inputs and q outputs. linear_factories in agent/networks/build.py chooses noisy or plain ones.
+#: Makes a layer of p inputs and q outputs; `linear_factories` in agent/networks/build.py chooses its class.
 LinearFactory = Callable[[int, int], Linear]

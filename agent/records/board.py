@@ -48,16 +48,23 @@ class Board:
     def __init__(self, sweep: Path) -> None:
         self.folder = sweep.absolute() / "jobs"
 
-    def clear(self) -> None:
-        """Makes the folder, without what an earlier sweep has left there; this process is the sweep's own."""
+    def clear(self, owned: bool = True) -> None:
+        """Makes the folder, without what an earlier sweep has left there; this process is the sweep's own.
+
+        Args:
+            owned: the jobs' processes are children of this one.
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / OWNER).write_text(str(os.getpid()))
+        if owned:
+            (self.folder / OWNER).write_text(str(os.getpid()))
 
     def is_left_alone(self) -> bool:
         """Whether the sweep's own process, which has started this one, has gone."""
         try:
             return int((self.folder / OWNER).read_text()) not in (os.getpid(), os.getppid())
+        except FileNotFoundError:  # on another machine it could not be seen: what started the job ends it
+            return not self.folder.is_dir()
         except (OSError, ValueError):
             return True  # the folder of the sweep has gone, too
 

@@ -1,1 +1,1 @@
-"""The replay: transitions are stored, and drawn uniformly or by priority."""
+"""The replay: stores transitions, and samples them uniformly or by priority."""

@@ -1,4 +1,4 @@
-"""Transitions, as a replay hands them out and an update learns from them."""
+"""Batches of transitions: a replay returns them, and an update learns from them."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ A = TypeVar("A", bound=Array, covariant=True)
 
 
 class Batch(NamedTuple, Generic[A]):
-    """B transitions s, a → R, discount, s'; `discount` is γ^k·(1 − terminated), R the discounted sum of k rewards.
+    """B transitions s, a → R, discount, s'. R is the discounted sum of k rewards, `discount` is γ^k·(1 − terminated).
 
-    A replay on a CPU gives NumPy arrays, a replay on an accelerator gives tensors.
+    A replay on the CPU returns NumPy arrays, and a replay on an accelerator returns tensors.
     """
 
-    observation: A  # [B, *shape], in the dtype in which it is stored
+    observation: A  # [B, *shape], in the dtype of the replay
     action: A  # [B], int64
     reward: A  # [B]
     discount: A  # [B]
     next_observation: A  # [B, *shape]
 
     def tensors(self, device: torch.device) -> Batch[Tensor]:
-        """The same as tensors on a device."""
+        """The batch as tensors on a device."""
         return Batch(*(as_tensor(field, device) for field in self))
 
     def arrays(self) -> Batch[np.ndarray]:
-        """The same as arrays, of a batch on the CPU."""
+        """The batch as NumPy arrays; it must be on the CPU."""
         return Batch(*map(as_array, self))
 
 
 class Sample(NamedTuple):
-    """A batch of B transitions. If priorities chose them, it has the weights [B] of their losses, and their rows [B].
+    """A batch of B transitions. A prioritised sample also has the weights [B] of their losses, and their rows [B].
 
-    `rows` are their places in the replay, for `Replay.update_priorities`.
+    `rows` are positions in the replay, for `Replay.update_priorities`.
     """
 
     batch: Batch[Array]

@@ -1,25 +1,24 @@
-"""The observations of a ring replay: each frame is stored once, and sampling puts the stacks together."""
-
-from typing import Any
+"""The observations of a ring replay: each frame is stored once, and sampling rebuilds the stacks."""
 
 import numpy as np
 
 from agent.common.arrays import Array, Place, float_columns, restore_array, take_round, write
 from agent.common.observation import ObservationSpec
+from agent.common.state import State
 
 
 class Frames:
-    """`rows` vector steps of `num_envs` environments, flat: row t of environment e is at t·num_envs + e.
+    """The observations of `rows` vector steps of `num_envs` environments; environment e in row t is at t·num_envs + e.
 
-    An observation may be a stack of k frames, the newest last. Then only the newest is stored, with its age: how many
-    frames of the same episode came before it, up to k − 1. A stack at age a holds the last a + 1 frames and repeats the
-    oldest of them, as environments fill the first stack of an episode with its first frame.
+    An observation may be a stack of k frames, the newest last. Then only the newest frame is stored, with its age: the
+    number of earlier frames of the same episode, at most k − 1. A stack of age a holds the last a + 1 frames; the
+    oldest of them is repeated, because environments fill the first stack of an episode with its first frame.
 
     Args:
-        spec: form of an observation.
-        rows: of the ring.
+        spec: the form of an observation.
+        rows: the number of rows of the ring.
         num_envs: E.
-        place: of the arrays.
+        place: the place of the arrays.
     """
 
     def __init__(self, spec: ObservationSpec, rows: int, num_envs: int, place: Place) -> None:
@@ -29,7 +28,7 @@ class Frames:
         size = rows * num_envs
         self.observations = place.zeros((size, *spec.stored_shape), spec.dtype)
         self.ages = place.zeros(size if spec.stack > 1 else 0, "uint8")
-        self._newest = np.zeros(num_envs, dtype=np.uint8)  # ages of the row that was written last
+        self._newest = np.zeros(num_envs, dtype=np.uint8)  # the ages of the frames in the newest row
         self._back = place.put(np.arange(spec.stack - 1, -1, -1))  # k − 1 … 0
 
     def put(self, row: int, observation: np.ndarray, begins: np.ndarray) -> None:
@@ -42,28 +41,28 @@ class Frames:
         write(self.observations, where, observation)
 
     def take(self, index: Array) -> Array:
-        """The observations [B, *shape] at the flat rows `index` [B], counted round the ring."""
+        """The observations [B, *shape] at the flat rows `index` [B]; an index past the end wraps round."""
         if self.stack == 1:
             return take_round(self.observations, index)
         age = take_round(self.ages, index)[:, None]
-        back = self._back - (self._back - age).clip(0)  # the smaller of the two
+        back = self._back - (self._back - age).clip(0)  # the minimum of both
         frames = index[:, None] - back * self.num_envs  # [B, k]
         stacks = take_round(self.observations, frames.reshape(-1))
         return stacks.reshape(len(index), -1, *stacks.shape[2:])
 
     def numbers(self) -> Array:
-        """What is stored, as numbers of which some may not be finite: of rows of bytes, the parts in float32."""
+        """The stored numbers, for a check that they are finite; in rows of bytes only the float32 parts."""
         return float_columns(self.observations, self._float_bytes) if self._packed else self.observations
 
     def state(self) -> dict[str, object]:
-        """Everything that a checkpoint has to hold."""
+        """The state that a checkpoint holds."""
         return {"observations": self.observations, "ages": self.ages, "newest_ages": self._newest}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`.
+    def load_state(self, state: State) -> None:
+        """Restores `state`.
 
         Raises:
-            ValueError: where it is of another shape or dtype.
+            ValueError: if an array has another shape or dtype.
         """
         restore_array(self.observations, state["observations"], "observations")
         restore_array(self.ages, state["ages"], "ages")

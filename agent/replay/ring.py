@@ -1,12 +1,12 @@
-"""Ring replay, time-major: one row per vector step, written once; sampling computes n-step returns.
+"""A time-major ring replay: each row holds one vector step, and sampling computes n-step returns.
 
-Row t of environment e holds s_t, a_t, r_{t+1} and how that step ended. The next observation is the row below it, so
+Row t of environment e holds s_t, a_t, r_{t+1} and how that step ended. The next observation is in the next row, so
 nothing is stored twice. This fits Gymnasium's NEXT_STEP autoreset: the row after an ending holds the true final
-observation, its action is ignored by the environment, and it is never sampled as a start.
+observation, the environment ignores its action, and it is never sampled as a start.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -14,51 +14,50 @@ import torch
 from agent.common.arrays import Array, Place, all_finite, restore_array, take_round, write
 from agent.common.observation import ObservationSpec, as_spec
 from agent.common.seeding import Generator
+from agent.common.state import State
 from agent.replay.batch import Batch, Sample
 from agent.replay.frames import Frames
+from agent.replay.memory import ring_rows
 from agent.replay.n_step import ACTION, REWARD, STOP, TERMINATED, NStep
 
-#: Several batches of together at most so many bytes are gathered at once, which costs little more than one of them.
+#: Several batches, of at most this many bytes together, are gathered at once; this costs little more than one batch.
 AT_ONCE = 64 * 2**20
 
-#: Turns a function that gathers batches into a faster one.
+#: Compiles a function that gathers batches.
 Compile = Callable[[Callable[..., object]], Callable[..., Any]]
 
 
 def as_it_is(function: Callable[..., object]) -> Callable[..., object]:
-    """The function itself: nothing is compiled."""
+    """Returns the function itself, uncompiled."""
     return function
 
 
-def required_bytes(capacity: int, num_envs: int, observation: ObservationSpec | int) -> int:
-    """Bytes that a Replay of `capacity` transitions takes: observations, packed scalars and the list of starts."""
-    spec = as_spec(observation)
-    rows = ring_rows(capacity, num_envs, spec.stack)
-    return rows * num_envs * (spec.stored_bytes + 4 * 4 + 8) + rows * 8
+class ReplayOptions(TypedDict, total=False):
+    """The options of a Replay that every kind of replay passes on."""
 
-
-def ring_rows(capacity: int, num_envs: int, stack: int) -> int:
-    """Rows of the ring: whole vector steps, the observation after the newest, and the oldest stack's earlier frames."""
-    return -(-capacity // num_envs) + stack
+    n_step: int
+    gamma: float
+    device: torch.device | str
+    tensors: bool | None
 
 
 class Replay:
     """The last `capacity` transitions (rounded up to whole vector steps) of `num_envs` environments.
 
-    A start is a row at which a sampled transition may begin. Every completed transition is one until its row is
-    overwritten, also the last ones of an episode and the newest: a window of n steps ends early at an ending, at a cut
-    and at the newest row, and bootstraps there with γ^k. Reset rows are no starts, but count towards the capacity.
+    A start is a row at which a sampled transition may begin. Every completed transition is a start until its row is
+    overwritten, including the last ones of an episode and the newest: a window of n steps ends early at an ending, at a
+    cut and at the newest row, and bootstraps there with γ^k. Reset rows are not starts, but count towards the capacity.
 
-    The starts form a queue in the order of time, so that a uniform draw computes one index: exact, without rejection.
+    The starts form a queue in the order of time, so that a uniform draw is one index: exact, without rejection.
 
     Args:
-        capacity: transitions to hold.
-        num_envs: E, environments that are written side by side.
-        observation: form of the observations; a number n stands for float32 vectors of that length.
+        capacity: the number of transitions to hold.
+        num_envs: E, the number of environments in a vector step.
+        observation: the form of the observations; a number n stands for float32 vectors of that length.
         n_step: n.
         gamma: γ.
-        device: where the rows lie and are sampled.
-        tensors: True for tensors on the CPU too (None: NumPy's arrays there).
+        device: the device that holds and samples the rows.
+        tensors: True for tensors on the CPU as well (None: NumPy arrays there).
         compiled: compiles the function that gathers batches.
     """
 
@@ -78,25 +77,25 @@ class Replay:
         self.rows, self.num_envs = ring_rows(capacity, num_envs, spec.stack), num_envs
         self.place = Place(device, tensors)
         self._size = size = self.rows * num_envs
-        self.transition_bytes = 2 * spec.size * np.dtype(spec.dtype).itemsize  # of its two observations
+        self.transition_bytes = 2 * spec.size * np.dtype(spec.dtype).itemsize  # of the two observations
         self._frames = Frames(spec, self.rows, num_envs, self.place)
         self.scalars, self.starts = self.place.zeros((size, 4)), self.place.zeros(size, "int64")
         self._n_step = NStep(self._frames, self.scalars, num_envs, n_step, gamma, self.place)
         self._gather = compiled(self._n_step.transitions)
         self.head = 0  # the row that holds the current observation and waits for its action
-        self.first = self.count = 0  # queue of starts: position of the oldest, and how many there are
-        self._queue = self.place.zeros(2, "int64")  # a copy of both on the device, where draws read them
-        self._fresh = np.ones(num_envs, dtype=bool)  # environments whose row `head` may become a start
+        self.first = self.count = 0  # the queue of starts: position of the oldest, and length
+        self._queue = self.place.zeros(2, "int64")  # a copy of first and count on the device, for draws
+        self._fresh = np.ones(num_envs, dtype=bool)  # the environments whose row `head` may become a start
         self._starts_of_row = np.zeros(self.rows, dtype=np.int64)
         self._previous_stop = np.ones(num_envs, dtype=np.float32)  # the true STOP of the newest complete row
         self._row = np.ones((num_envs, 4), dtype=np.float32)  # the row that `add` writes
 
     def __len__(self) -> int:
-        """Transitions that can be sampled as starts."""
+        """The number of transitions that can be sampled."""
         return self.count
 
     def begin(self, observation: np.ndarray) -> None:
-        """Writes the first observations [E, *shape], of a reset of all environments."""
+        """Writes the first observations [E, *shape], after a reset of all environments."""
         self._frames.put(self.head, observation, np.ones(self.num_envs, dtype=bool))
         self._fresh[:] = True
 
@@ -111,13 +110,13 @@ class Replay:
     ) -> None:
         """Completes the waiting row with the result of `envs.step(action)`; each [E], next_observation [E, *shape].
 
-        Where a life was lost, the return ends as at a termination, but the episode goes on: the next row is a start.
+        Where a life was lost, the return ends as at a termination, but the episode continues: the next row is a start.
         """
         ended = (terminated | truncated) & self._fresh
         stop = ended
         if life_lost is not None:
             terminated, stop = terminated | life_lost, ended | (life_lost & self._fresh)
-        # STOP is 1 in the newest row, so that no window reads past it. The next call writes the true value.
+        # STOP is 1 in the newest row, so that no window reads past it. The next call writes the actual value.
         row = self._row
         row[:, ACTION], row[:, REWARD], row[:, TERMINATED] = action, reward, terminated
         self._put(self.scalars[:, STOP], (self.head - 1) % self.rows, self._previous_stop)
@@ -129,62 +128,59 @@ class Replay:
         self._fresh = ~ended
 
     def waiting(self) -> np.ndarray:
-        """Which environments [E] begin a transition with the next `add`; the others only reset."""
+        """Which environments [E] begin a transition with the next `add`; the others will only reset."""
         return self._fresh.copy()
 
     def cut(self, copies: np.ndarray) -> None:
-        """Ends the episodes of some copies of the environment, bool [E], as truncations with their newest transition.
-
-        Their waiting observation becomes the final one of the episode; their next row only resets.
-        """
+        """Truncates the episodes of some copies, bool [E], at their newest transition; their next row only resets."""
         self._previous_stop[copies], self._fresh[copies] = True, False
 
     def sample(self, size: int, generator: Generator | None = None) -> Batch[Array]:
-        """Draws `size` transitions uniformly, with replacement, from all starts.
+        """Samples `size` transitions uniformly, with replacement.
 
         Args:
             size: B.
-            generator: draws them, one that `place.generator` made (None: torch's default generator).
+            generator: draws the transitions; from `place.generator` (None: torch's default generator).
 
         Raises:
-            ValueError: where there is no start yet.
+            ValueError: if the replay holds no transition yet.
         """
         if not self.count:
             raise ValueError("the replay holds no transition yet")
         return self.at_ranks(self.place.below(self._queue[1], size, generator))
 
     def sample_many(self, count: int, size: int, generator: Generator | None = None) -> list[Batch[Array]]:
-        """`count` independent batches of `size`, gathered in one piece; see `sample`."""
+        """`count` independent batches of `size` transitions, gathered together; see `sample`."""
         if count == 1:
             return [self.sample(size, generator)]
         drawn = self.sample(count * size, generator)
         return [Batch(*(field[i : i + size] for field in drawn)) for i in range(0, count * size, size)]
 
     def sample_to_learn(self, size: int, beta: Array | float, generator: Generator | None = None) -> Sample:
-        """Draws a batch to learn from; β is the exponent of the weights, where there are priorities."""
+        """Samples a batch to learn from. A prioritised replay uses β, the exponent of the weights."""
         return Sample(self.sample(size, generator))
 
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
-        """`count` samples to learn from, one after the other; see `sample_to_learn`."""
-        # On a device one at a time: functions are compiled for batches of one size.
+        """Yields `count` samples to learn from; see `sample_to_learn`."""
+        # On a device one at a time: the functions are compiled for one batch size.
         at_once = self.place.pick(max(AT_ONCE // (size * self.transition_bytes), 1), 1)
         while count > 0:
             yield from map(Sample, self.sample_many(min(count, at_once), size, generator))
             count -= at_once
 
     def update_priorities(self, rows: Array | None, priority: Array | None) -> None:
-        """Takes the new priorities [B] of the rows of a sample; uniform draws need none, and this does nothing."""
+        """Does nothing: uniform sampling has no priorities."""
 
     def gather(self, start: Array) -> Batch[Array]:
         """The n-step transitions that begin at the flat rows `start` [B], int64."""
         return Batch(*self._gather(self.place.put(start)))
 
     def at_ranks(self, rank: Array) -> Batch[Array]:
-        """The transitions at the starts number `rank` [B] of the queue, counted from the oldest."""
+        """The transitions at positions `rank` [B] of the queue of starts; 0 is the oldest start."""
         return Batch(*self._gather(take_round(self.starts, rank + self._queue[0])))
 
     def priority_metrics(self) -> dict[str, float]:
-        """What is logged of priorities: nothing, where there are none."""
+        """No metrics: uniform sampling has no priorities."""
         return {}
 
     def not_finite(self) -> str:
@@ -193,7 +189,7 @@ class Replay:
         return " and ".join(name for name, values in stored.items() if not all_finite(values))
 
     def _push_starts(self) -> None:
-        """Appends the waiting row's starts to the queue: all environments but those that are being reset."""
+        """Appends the starts of the waiting row to the queue: all environments except those that reset."""
         flat = self._fresh.nonzero()[0] + self.head * self.num_envs
         count = self._starts_of_row[self.head] = len(flat)
         begin = (self.first + self.count) % self._size
@@ -204,7 +200,7 @@ class Replay:
         self.count += count
 
     def _advance(self) -> None:
-        """Goes on to the next row; the oldest starts, which need the row to be overwritten, leave the queue."""
+        """Moves to the next row. The oldest starts, whose observations it will overwrite, leave the queue."""
         self.head = (self.head + 1) % self.rows
         row = (self.head + self._frames.stack - 1) % self.rows
         dropped = int(self._starts_of_row[row])
@@ -214,7 +210,7 @@ class Replay:
         self._update_queue()
 
     def _update_queue(self) -> None:
-        """Copies the counters to where draws read them: on a device that takes two launches, and nobody waits."""
+        """Copies the counters to the device, where draws read them: two launches, without waiting."""
         self._queue[0] = self.first
         self._queue[1] = self.count
 
@@ -222,7 +218,7 @@ class Replay:
         write(target, slice(row * self.num_envs, (row + 1) * self.num_envs), values)
 
     def state(self) -> dict[str, object]:
-        """Everything that a checkpoint has to hold: tensors, arrays and counters."""
+        """The state that a checkpoint holds: tensors, arrays and counters."""
         return {
             **self._frames.state(),
             "scalars": self.scalars,
@@ -235,11 +231,11 @@ class Replay:
             "previous_stop": self._previous_stop,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`.
+    def load_state(self, state: State) -> None:
+        """Restores `state`.
 
         Raises:
-            ValueError: where it comes from a replay of another size.
+            ValueError: if the state comes from a replay of another size.
         """
         if len(state["fresh"]) != self.num_envs:
             raise ValueError(f"replay of {len(state['fresh'])} environments, expected {self.num_envs}")

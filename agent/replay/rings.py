@@ -1,12 +1,13 @@
-"""Several replays that are sampled as one: each actor writes to a ring of its own, whose streams end by themselves."""
+"""Several replays that are sampled as one: each actor writes to a ring of its own."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from agent.common.arrays import Array, as_array, single
 from agent.common.seeding import Generator
+from agent.common.state import State
 from agent.replay.batch import Batch, Sample
 from agent.replay.prioritised import PrioritisedReplay
 from agent.replay.ring import AT_ONCE, Replay
@@ -15,10 +16,10 @@ R = TypeVar("R", bound=Replay)
 
 
 class Rings(Generic[R]):
-    """Replays in the machine's memory, from all of whose starts is drawn with the same chance.
+    """Replays on the CPU that are sampled as one; every start of every ring has the same probability.
 
     Args:
-        rings: at least one; of the same observations, n and γ.
+        rings: at least one; all have the same observations, n and γ.
     """
 
     def __init__(self, rings: Sequence[R]) -> None:
@@ -26,24 +27,24 @@ class Rings(Generic[R]):
         self.place, self._begun = rings[0].place, [False] * len(rings)
 
     def __len__(self) -> int:
-        """Transitions that can be sampled as starts."""
+        """The number of transitions that can be sampled."""
         return sum(map(len, self.rings))
 
     def begin(self, number: int, observation: np.ndarray) -> None:
-        """New episodes in all environments of a ring, [E, *shape]; what was under way there ends as a truncation."""
+        """Begins new episodes in all environments of a ring, at observations [E, *shape]; truncates the old ones."""
         ring, zeros = self.rings[number], np.zeros(len(observation))
         if not self._begun[number]:
             ring.begin(observation)
             self._begun[number] = True
             return
         ring.cut(zeros == 0)
-        ring.add(zeros, zeros, zeros > 0, zeros > 0, observation)  # the row that only resets
+        ring.add(zeros, zeros, zeros > 0, zeros > 0, observation)  # a row that only resets
 
     def sample(self, size: int, generator: Generator | None = None) -> Batch[Array]:
-        """Draws `size` transitions uniformly, with replacement, from the starts of all rings.
+        """Samples `size` transitions uniformly, with replacement, from all rings.
 
         Raises:
-            ValueError: where there is no start yet.
+            ValueError: if no ring holds a transition yet.
         """
         if not len(self):
             raise ValueError("the replay holds no transition yet")
@@ -51,7 +52,7 @@ class Rings(Generic[R]):
         return self._gather(*self._split(rank, np.array([len(ring) for ring in self.rings])))
 
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
-        """`count` samples to learn from, one after the other; several are gathered at once."""
+        """Yields `count` samples to learn from; several are gathered at once."""
         at_once = max(AT_ONCE // (size * self.rings[0].transition_bytes), 1)
         while count > 0:
             batches = min(count, at_once)
@@ -62,10 +63,10 @@ class Rings(Generic[R]):
             count -= batches
 
     def update_priorities(self, rows: Array | None, priority: Array | None) -> None:
-        """Takes the new priorities [B] of the rows of a sample; uniform draws need none, and this does nothing."""
+        """Does nothing: uniform sampling has no priorities."""
 
     def priority_metrics(self) -> dict[str, float]:
-        """What is logged of priorities: nothing, where there are none."""
+        """No metrics: uniform sampling has no priorities."""
         return {}
 
     def not_finite(self) -> str:
@@ -73,30 +74,30 @@ class Rings(Generic[R]):
         return next(filter(None, (ring.not_finite() for ring in self.rings)), "")
 
     def _split(self, values: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The ring [B] that each number below the sum of `parts` [rings] falls into, and how far [B] it is in it."""
+        """The ring [B] into which each value [B] below the sum of `parts` [rings] falls, and its position [B] in it."""
         ends = np.add.accumulate(parts)
         which = np.minimum(np.searchsorted(ends, values, side="right"), int(parts.nonzero()[0][-1]))
         return which, values - (ends - parts)[which]
 
     def _gather(self, which: np.ndarray, rank: np.ndarray) -> Batch[Array]:
-        """The transitions at the starts number `rank` [B] of the rings `which` [B]."""
+        """The transitions at positions `rank` [B] in the queues of the rings `which` [B]."""
         return self._merge(which, [ring.at_ranks(rank[which == i]) for i, ring in enumerate(self.rings)])
 
     def _merge(self, which: np.ndarray, batches: Sequence[Batch[Array]]) -> Batch[Array]:
-        """The batches of all rings as one, in the order of `which` [B]."""
+        """The batches of all rings as one batch, in the order of `which` [B]."""
         back = np.empty(len(which), dtype=np.int64)
         back[np.argsort(which, kind="stable")] = np.arange(len(which))
         return Batch(*(np.concatenate(fields)[back] for fields in zip(*batches, strict=True)))
 
     def state(self) -> dict[str, object]:
-        """Everything that a checkpoint has to hold."""
+        """The state that a checkpoint holds."""
         return {"rings": [ring.state() for ring in self.rings]}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`; each ring's streams end where its actor begins anew.
+    def load_state(self, state: State) -> None:
+        """Restores `state`. When an actor begins anew, `begin` truncates the episodes of its ring.
 
         Raises:
-            ValueError: where it comes from other rings.
+            ValueError: if the state comes from other rings.
         """
         for number, (ring, saved) in enumerate(zip(self.rings, state["rings"], strict=True)):
             ring.load_state(saved)
@@ -104,25 +105,25 @@ class Rings(Generic[R]):
 
 
 class PrioritisedRings(Rings[PrioritisedReplay]):
-    """Prioritised replays of one exponent, drawn from by the priorities of all: see PrioritisedReplay."""
+    """Prioritised replays that are sampled as one, with the priorities of all rings: see PrioritisedReplay."""
 
     def __init__(self, rings: Sequence[PrioritisedReplay]) -> None:
         super().__init__(rings)
         sizes = [ring.rows * ring.num_envs for ring in rings]
         self._offsets = np.add.accumulate([0, *sizes[:-1]])
-        for ring in rings[1:]:  # a new start gets the largest priority of all rings
+        for ring in rings[1:]:  # a new start gets the largest priority in all rings
             ring.share_largest(rings[0])
 
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
-        """`count` samples; each is drawn when it is asked for, by the priorities of that moment."""
+        """Yields `count` samples; each is drawn when it is requested, with the priorities at that time."""
         for _ in range(count):
             yield self.sample_to_learn(size, beta, generator)
 
     def sample_to_learn(self, size: int, beta: float, generator: Generator | None = None) -> Sample:
-        """Draws `size` transitions by priority, with replacement, with the weights of `PrioritisedReplay`.
+        """Samples `size` transitions with replacement, by priority; the weights are those of `PrioritisedReplay`.
 
         Raises:
-            ValueError: where there is no start yet.
+            ValueError: if no ring holds a transition yet.
         """
         if not len(self):
             raise ValueError("the replay holds no transition yet")
@@ -150,11 +151,11 @@ class PrioritisedRings(Rings[PrioritisedReplay]):
                 ring.update_priorities(place[mine] - self._offsets[i], priorities[mine])
 
     def priority_metrics(self) -> dict[str, float]:
-        """Mean priority p^α of all starts, and the largest ever seen."""
+        """The mean priority p^α of all starts, and the largest priority so far."""
         mean = sum(ring.total() for ring in self.rings) / max(len(self), 1)
         return {**self.rings[0].priority_metrics(), "replay/priority_mean": mean}
 
 
 AnyRings = Rings[Replay] | PrioritisedRings
-#: What a learner learns from.
+#: Any replay that a learner can use.
 AnyReplay = Replay | AnyRings

@@ -18,8 +18,9 @@ from agent.networks.build import build_network
 from agent.records.console import Console
 from agent.records.event_files import EventFiles, has_event_files
 from agent.records.tracking import Tracker
+from agent.replay.memory import required_bytes
 from agent.replay.prioritised import PrioritisedReplay, prioritised_bytes
-from agent.replay.ring import Replay, required_bytes
+from agent.replay.ring import Replay
 from agent.replay.rings import AnyRings, PrioritisedRings, Rings
 from agent.running.filming import draw_into_memory
 from agent.running.remedies import remedies

@@ -97,6 +97,7 @@ WORKLOADS = {
 LIBRARIES = {
     "ours": ("ours", tuple(VARIANTS)),
     "sb3": ("Stable-Baselines3", (PLAIN,)),
+    "sbx": ("SBX", (PLAIN,)),
     "tianshou": ("Tianshou", (PLAIN, NOISY, RAINBOW)),
     "torchrl": ("TorchRL", (PLAIN, NOISY)),
 }

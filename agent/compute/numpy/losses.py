@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agent.config.algorithm import AgentConfig
-from agent.networks.heads.base import Head
+from agent.networks.heads.base import AnyHead
 from agent.networks.heads.categorical import CategoricalHead
 from agent.networks.heads.expected import ExpectedHead
 from agent.replay.batch import Batch
@@ -78,7 +78,7 @@ def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
 
 
 #: The heads whose loss and derivative are in this file.
-LOSSES: dict[type[Head], Callable[[AgentConfig, Any], Loss]] = {
+LOSSES: dict[type[AnyHead], Callable[[AgentConfig, Any], Loss]] = {
     ExpectedHead: expected_loss,
     CategoricalHead: categorical_loss,
 }

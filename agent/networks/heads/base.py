@@ -1,15 +1,15 @@
-"""Features → values. Every head returns a typed tuple that carries q_values [..., A].
+"""The base class of heads: features → values. Every head returns a typed tuple that carries q_values [..., A].
 
-A head is made of streams, whose outputs are one number or K numbers per action. `values` makes the typed tuple from
-these outputs, `target` makes the learning target from the outcome of the next action, and `loss` compares the two, row
-by row. Each head has a file beside this one; registry.py knows them by name.
+A head consists of streams, whose outputs are one number or K numbers per action. `values` makes the typed tuple from
+these outputs, `target` makes the learning target from the outcome of the next action, and `loss` compares predictions
+with this target for each row. Each head is a file beside this one, and registry.py holds them by name.
 
 Shapes: [...] are the rows of a batch, A actions, K atoms or quantiles.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,13 @@ class Values(Protocol):
 
     @property
     def outcomes(self) -> Tensor:
-        """The numbers for a target, per action: values [..., A], masses or quantiles [..., A, K]."""
+        """The numbers from which a target is made, per action: values [..., A], masses or quantiles [..., A, K]."""
+
+    def _replace(self, *, q_values: Tensor) -> Self:
+        """The same tuple with other q_values; every NamedTuple has this method."""
+
+
+V = TypeVar("V", bound=Values)
 
 
 class Stream(nn.Module):
@@ -47,7 +53,7 @@ class Stream(nn.Module):
         layer_norm: bool = False,
         output: LinearFactory | None = None,
     ) -> None:
-        """`linear` makes the hidden layer, `output` (None: `linear`) makes the output layer."""
+        """`linear` makes the hidden layer, and `output` (None: `linear`) makes the output layer."""
         super().__init__()
         self.hidden = linear(features, hidden)
         self.norm = normalisation(hidden, layer_norm)
@@ -69,9 +75,9 @@ class Sizes:
         hidden: width of each stream's hidden layer.
         actions: A.
         linear: makes the hidden layers.
-        dueling: whether there is a value stream.
+        dueling: whether the head has a value stream.
         layer_norm: whether the hidden layers are normalised.
-        output: makes the output layers; None: `linear` does.
+        output: makes the output layers (None: `linear` makes them).
     """
 
     features: int
@@ -87,18 +93,18 @@ class Sizes:
         return Stream(self.features, self.hidden, outputs, self.linear, self.layer_norm, self.output)
 
 
-class Head(nn.Module):
-    """A head: one stream, or dueling streams, with one number or K numbers per action.
+class Head(nn.Module, Generic[V]):
+    """A head whose values are of the type V: one stream, or dueling streams, with one number or K numbers per action.
 
-    Dueling (Wang et al. 2016, eq. 9): v + a − mean(a), each stream with a hidden layer of its own. With K numbers per
-    action the streams are combined for each of them, before any softmax (Hessel et al. 2018).
+    Dueling (Wang et al. 2016, eq. 9): v + a − mean(a), where each stream has its own hidden layer. With K numbers per
+    action, the streams are combined for each of the K numbers, before any softmax (Hessel et al. 2018).
 
     Args:
-        sizes: of the streams.
-        atoms: K; None: one number per action, without a dimension for it.
+        sizes: the sizes and layers of the streams.
+        atoms: K (None: one number per action, without a dimension for it).
     """
 
-    #: How many levels τ the prediction and the target take; None for all heads but implicit quantiles.
+    #: How many levels τ the prediction and the target need; None for all heads except implicit quantiles.
     level_counts: tuple[int, int] | None = None
 
     def __init__(self, sizes: Sizes, atoms: int | None = None) -> None:
@@ -118,32 +124,37 @@ class Head(nn.Module):
         value: Tensor = self.value(features, noise[2:]).unflatten(-1, (1, *self.shape[1:]))
         return value + advantage - advantage.mean(dim=-len(self.shape), keepdim=True)
 
-    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None], levels: Tensor | None = None) -> Any:
-        """Maps features [..., p] to values of every action. `levels` is for implicit quantiles alone."""
+    def forward(self, features: Tensor, noise: Sequence[LayerNoise | None], levels: Tensor | None = None) -> V:
+        """Maps features [..., p] to the values of every action. Only implicit quantiles use `levels`."""
         return self.values(self.outputs(features, noise))
 
-    def values(self, outputs: Tensor) -> Any:
-        """The typed tuple for the outputs of the combined streams."""
+    def values(self, outputs: Tensor) -> V:
+        """The typed tuple for outputs [..., A] or [..., A, K] of the combined streams."""
         raise NotImplementedError
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
-        """The learning target: the reward plus the discounted outcome at s', clipped to the limits.
+        """The learning target [...] or [..., K]: the reward plus the discounted outcome at s', clipped to the limits.
 
         Args:
-            outcome: [...] or [..., K], the `Values.outcomes` of the next action (Munchausen: mixed by a soft policy).
-            reward: [...], the sum of k discounted rewards.
+            outcome: [...] or [..., K], the `Values.outcomes` of the next action. With Munchausen targets it is the mean
+                over all actions, weighted with a soft policy.
+            reward: [...], the discounted sum of k rewards.
             discount: [...], γ^k·(1 − terminated).
-            limits: see Limits.
+            limits: [low, high], or None.
         """
         raise NotImplementedError
 
-    def loss(self, prediction: Any, action: Tensor, target: Tensor) -> Tensor:
+    def loss(self, prediction: V, action: Tensor, target: Tensor) -> Tensor:
         """The unreduced loss [...] of the predictions for the actions against the target."""
         raise NotImplementedError
 
-    def priority(self, prediction: Any, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
-        """The priority of each row [...] in a prioritised replay: by default its loss, as in Rainbow."""
+    def priority(self, prediction: V, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
+        """The priority of each row [...] in a prioritised replay. The default is the loss of the row, as in Rainbow."""
         return loss
+
+
+#: A head with values of any type. Head has no common type of its own, since `loss` takes the values of its own class.
+AnyHead = Head[Any]
 
 
 @dataclass(frozen=True)
@@ -151,21 +162,21 @@ class HeadParts:
     """Everything that a head is built from.
 
     Attributes:
-        sizes: of its streams.
-        config: the algorithm; a head of this package reads the node of its name, such as `config.quantile`.
-        options: `agent.head_options`, for heads that a user registers.
+        sizes: the sizes and layers of its streams.
+        config: the algorithm; a built-in head reads the node of its name, such as `config.quantile`.
+        options: `agent.head_options`, for heads that users register.
     """
 
     sizes: Sizes
     config: AgentConfig
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # keyword arguments of a class that this project does not know
 
 
-HeadFactory = Callable[[HeadParts], Head]
+HeadFactory = Callable[[HeadParts], AnyHead]
 
 
 def gather_actions(values: Tensor, action: Tensor) -> Tensor:
-    """The entries for action [...] of values [..., A] or [..., A, K]: [...] or [..., K]."""
+    """The entries [...] or [..., K] of the given actions [...] in values [..., A] or [..., A, K]."""
     rows = action.dim()
     index = action.reshape(*action.shape, *(1,) * (values.dim() - rows))
     return torch.take_along_dim(values, index, dim=rows).squeeze(rows)

@@ -20,11 +20,11 @@ class CategoricalValues(NamedTuple):
         return torch.softmax(self.logits, dim=-1)
 
 
-class CategoricalHead(Head):
-    """The return's distribution over evenly spaced atoms: C51 (Bellemare et al. 2017).
+class CategoricalHead(Head[CategoricalValues]):
+    """The distribution of the return over evenly spaced atoms: C51 (Bellemare et al. 2017).
 
     Args:
-        sizes: of the streams.
+        sizes: the sizes and layers of the streams.
         atoms: K.
         v_min: the lowest atom.
         v_max: the highest atom.
@@ -41,29 +41,29 @@ class CategoricalHead(Head):
         return CategoricalValues((torch.softmax(outputs, dim=-1) * self.atoms).sum(dim=-1), outputs)
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
-        """The target masses [..., K] of an outcome [..., K]: atoms are moved, clipped and projected (algorithm 1)."""
+        """The target masses [..., K] for an outcome [..., K]: atoms are moved, clipped and projected (algorithm 1)."""
         moved = bellman_target(reward.unsqueeze(-1), discount.unsqueeze(-1), self.atoms)
         return project(outcome, moved if limits is None else moved.clamp(*limits), self.atoms)
 
     def loss(self, prediction: CategoricalValues, action: Tensor, target: Tensor) -> Tensor:
-        """KL(target ‖ prediction) [...] of target masses [..., K]."""
+        """KL(target ‖ prediction) [...] for target masses [..., K]."""
         logits = gather_actions(prediction.logits, action)
         return categorical_loss(torch.log_softmax(logits, dim=-1), target)
 
 
 def project(probabilities: Tensor, positions: Tensor, atoms: Tensor) -> Tensor:
-    """Moves masses to evenly spaced atoms: each is shared by its two neighbours (Bellemare et al. 2017, eq. 7).
+    """Moves masses to evenly spaced atoms: two neighbouring atoms share each mass (Bellemare et al. 2017, eq. 7).
 
-    m_i = Σ_j [1 − |[x_j] − z_i| / Δz] p_j, the inner brackets clipped to [z_1, z_K], the outer to [0, 1]. The code is
-    this formula, with a matrix for each row and no scatter.
+    m_i = Σ_j [1 − |[x_j] − z_i| / Δz] p_j, with the inner bracket clipped to [z_1, z_K] and the outer to [0, 1]. The
+    code evaluates this formula as a matrix product for each row, without scatter operations.
 
     Args:
         probabilities: p [..., K'].
-        positions: x [..., K'], where these masses lie.
-        atoms: z [K], rising.
+        positions: x [..., K'], the positions of these masses.
+        atoms: z [K], increasing.
 
     Returns:
-        m [..., K], of the same total.
+        m [..., K], with the same sum as p.
     """
     width = (atoms[-1] - atoms[0]) / (len(atoms) - 1)
     distance = (positions.clamp(atoms[0], atoms[-1]).unsqueeze(-2) - atoms.unsqueeze(-1)).abs()
@@ -73,13 +73,13 @@ def project(probabilities: Tensor, positions: Tensor, atoms: Tensor) -> Tensor:
 def categorical_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
     """KL(target ‖ prediction) [...] from log-probabilities and target masses, both [..., K].
 
-    Its gradient is that of the cross-entropy (Bellemare et al. 2017, algorithm 1); the divergence itself, which is 0
-    where nothing is left to learn, is also Rainbow's priority (Hessel et al. 2018, "Integrated agent").
+    Its gradient is that of the cross-entropy (Bellemare et al. 2017, algorithm 1); the divergence itself is 0
+    when nothing is left to learn, and is also Rainbow's priority (Hessel et al. 2018, "Integrated agent").
     """
     return (torch.xlogy(target, target) - target * log_probabilities).sum(dim=-1)
 
 
 def build(parts: HeadParts) -> CategoricalHead:
-    """The head that `agent.categorical` describes."""
+    """Builds the head that `agent.categorical` describes."""
     options = parts.config.categorical
     return CategoricalHead(parts.sizes, options.atoms, options.v_min, options.v_max)

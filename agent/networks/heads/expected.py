@@ -16,12 +16,12 @@ class ExpectedValues(NamedTuple):
 
     @property
     def outcomes(self) -> Tensor:
-        """The values themselves [..., A]."""
+        """The q_values [..., A]."""
         return self.q_values
 
 
-class ExpectedHead(Head):
-    """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's, with `threshold`, or squared."""
+class ExpectedHead(Head[ExpectedValues]):
+    """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's loss with `threshold`, or squared."""
 
     def __init__(self, sizes: Sizes, loss: Loss = "huber", threshold: float = 1.0) -> None:
         super().__init__(sizes)
@@ -29,11 +29,11 @@ class ExpectedHead(Head):
         self.threshold = threshold
 
     def values(self, outputs: Tensor) -> ExpectedValues:
-        """The outputs [..., A] as values; nothing is computed."""
+        """The outputs [..., A] as values, unchanged."""
         return ExpectedValues(outputs)
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
-        """The target [...] of an outcome [...], the value of the next state."""
+        """The target [...] for an outcome [...], the value of the next state."""
         target = bellman_target(reward, discount, outcome)
         return target if limits is None else target.clamp(*limits)
 
@@ -43,14 +43,14 @@ class ExpectedHead(Head):
         return td_loss(value, target, self.loss_name, self.threshold)
 
     def priority(self, prediction: ExpectedValues, action: Tensor, target: Tensor, loss: Tensor) -> Tensor:
-        """|δ| [...], the size of the error (Schaul et al. 2016, §3.3)."""
+        """|δ| [...], the absolute TD error (Schaul et al. 2016, §3.3)."""
         return (gather_actions(prediction.q_values.detach(), action) - target).abs()
 
 
 def td_loss(value: Tensor, target: Tensor, loss: Loss, threshold: float = 1.0) -> Tensor:
-    """The unreduced loss [...] of values [...] and targets [...].
+    """The unreduced loss [...] of values [...] against targets [...].
 
-    Huber's loss is ½·error² up to `threshold` and a line beyond it; with threshold 1 its gradient is the error clipped
+    Huber's loss is ½·error² up to `threshold` and linear beyond it. With threshold 1 its gradient is the error clipped
     to ±1, as in Mnih et al. 2015. The squared loss is ½·error² everywhere.
     """
     if loss == "huber":
@@ -59,5 +59,5 @@ def td_loss(value: Tensor, target: Tensor, loss: Loss, threshold: float = 1.0) -
 
 
 def build(parts: HeadParts) -> ExpectedHead:
-    """The head that the config describes."""
+    """Builds the head that `agent.loss` and `agent.huber_threshold` describe."""
     return ExpectedHead(parts.sizes, parts.config.loss, parts.config.huber_threshold)

@@ -1,4 +1,4 @@
-"""Quantiles of the return at any level that the caller gives: IQN (Dabney et al. 2018b)."""
+"""Quantiles of the return at levels that the caller passes: IQN (Dabney et al. 2018b)."""
 
 from collections.abc import Sequence
 from math import pi
@@ -12,21 +12,21 @@ from agent.noise.distributions import LayerNoise
 
 
 class ImplicitQuantileHead(SampledHead):
-    """The quantile function itself, at levels τ that come in as an argument: IQN (Dabney et al. 2018b, 1806.06923).
+    """The quantile function of the return at levels τ, an argument: IQN (Dabney et al. 2018b, arXiv 1806.06923).
 
     Features ψ(x) [..., p] are multiplied by an embedding of each level, φ(τ) = ReLU(W·cos(πiτ) + b), i = 0 … n − 1
-    (eq. 4); the streams then see [..., K, p]. Where no levels are given, in acting and evaluation, the head uses fixed,
-    evenly spaced ones, so that its values are a function of the observation.
+    (eq. 4); the input of the streams is then [..., K, p]. Acting and evaluation pass no levels: the head then uses
+    fixed, evenly spaced levels, so that its values are a function of the observation.
 
-    Deviation: the paper draws other levels to choose the next action. Here the mean of the target's own quantiles
-    chooses it; with double Q-learning the online network does, at the fixed levels.
+    Deviation: the paper draws separate levels to choose the next action. Here the mean of the target network's
+    quantiles chooses it; with double Q-learning the online network chooses it, at the fixed levels.
 
     Args:
-        sizes: of the streams; the embedding's layer is of the same kind.
-        acting: how many fixed levels there are.
-        samples: how many levels are drawn for a row's prediction, and how many for its target.
+        sizes: the sizes and layers of the streams; the embedding uses the same kind of layer.
+        acting: number of fixed levels.
+        samples: numbers of levels that are drawn for the prediction and for the target of a row.
         cosines: n.
-        kappa: threshold of the quantile Huber loss.
+        kappa: κ, the threshold of the quantile Huber loss.
     """
 
     levels: Tensor
@@ -44,11 +44,11 @@ class ImplicitQuantileHead(SampledHead):
     def forward(
         self, features: Tensor, noise: Sequence[LayerNoise | None], levels: Tensor | None = None
     ) -> QuantileValues:
-        """Maps features [..., p] to values of every action, at levels [..., K] or at the fixed ones."""
+        """Maps features [..., p] to the values of every action, at levels [..., K] or at the fixed levels."""
         *stream_noise, embedding_noise = noise
         if levels is None:
             rows = 1 if embedding_noise is None else embedding_noise.output.shape[0]
-            # One embedding for each draw of noise, not for each row: the levels are the same.
+            # All rows have the same levels, so each draw of noise needs one embedding only.
             levels = self.levels.expand(rows, *(1,) * (features.dim() - 2), -1)
         embedded = torch.relu(self.embedding(torch.cos(levels.unsqueeze(-1) * self.frequencies), embedding_noise))
         quantiles = self.outputs(features.unsqueeze(-2) * embedded, stream_noise).mT  # [..., A, K]
@@ -56,7 +56,7 @@ class ImplicitQuantileHead(SampledHead):
 
 
 def build(parts: HeadParts) -> ImplicitQuantileHead:
-    """The head that `agent.implicit_quantile` describes."""
+    """Builds the head that `agent.implicit_quantile` describes."""
     options = parts.config.implicit_quantile
     samples = options.samples, options.target_samples
     return ImplicitQuantileHead(parts.sizes, options.acting, samples, options.cosines, options.kappa)

@@ -9,9 +9,9 @@ from agent.networks.heads.base import Head, HeadParts, Limits, Sizes, bellman_ta
 
 
 class QuantileValues(NamedTuple):
-    """The values of a quantile head: q_values [..., A], quantiles [..., A, K], and their levels.
+    """The values of a quantile head: q_values [..., A], quantiles [..., A, K], and their levels [..., K].
 
-    `levels` are the levels [..., K], with dimensions of size 1, or none, where they are the same for all rows.
+    If all rows have the same levels, the leading dimensions of `levels` have size 1 or are missing.
     """
 
     q_values: Tensor
@@ -25,17 +25,17 @@ class QuantileValues(NamedTuple):
 
 
 def midpoints(count: int) -> Tensor:
-    """The middles [count] of equal parts of (0, 1): (2i + 1)/(2K) for i from 0 (Dabney et al. 2018a, lemma 2)."""
+    """The midpoints [count] of equal parts of (0, 1): (2i + 1)/(2K) for i from 0 (Dabney et al. 2018a, lemma 2)."""
     return (torch.arange(count) + 0.5) / count
 
 
-class SampledHead(Head):
-    """A head that learns quantiles from samples of the target distribution; each subclass sets `kappa`."""
+class SampledHead(Head[QuantileValues]):
+    """A head that learns quantiles from samples of the target distribution. Each subclass sets `kappa`."""
 
     kappa: float
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
-        """Samples of the target distribution [..., K], of an outcome [..., K]."""
+        """Samples [..., K] of the target distribution, for an outcome [..., K]."""
         target = bellman_target(reward.unsqueeze(-1), discount.unsqueeze(-1), outcome)
         return target if limits is None else target.clamp(*limits)
 
@@ -49,9 +49,9 @@ class QuantileHead(SampledHead):
     """Quantiles of the return at fixed levels: QR-DQN (Dabney et al. 2018a, arXiv 1710.10044).
 
     Args:
-        sizes: of the streams.
+        sizes: the sizes and layers of the streams.
         count: K.
-        kappa: threshold of the quantile Huber loss.
+        kappa: κ, the threshold of the quantile Huber loss.
     """
 
     levels: Tensor
@@ -62,11 +62,11 @@ class QuantileHead(SampledHead):
         self.register_buffer("levels", midpoints(count), persistent=False)
 
     def values(self, outputs: Tensor) -> QuantileValues:
-        """The values of outputs [..., A, K], the quantiles."""
+        """The values for outputs [..., A, K], which are the quantiles."""
         return QuantileValues(outputs.mean(dim=-1), outputs, self.levels)
 
 
-#: The most pairs of quantiles that a CPU takes at once: they then stay in its cache, which is twice as fast.
+#: The most pairs of quantiles that a CPU computes at once: they then stay in its cache, which is twice as fast.
 PAIRS = 2**18
 
 
@@ -74,17 +74,17 @@ def quantile_loss(quantiles: Tensor, levels: Tensor, target: Tensor, kappa: floa
     """The quantile Huber loss [...]: Σ_i E_j ρ_τi(target_j − quantile_i) (Dabney et al. 2018a, algorithm 1).
 
     ρ_τ(u) = |τ − 1{u < 0}|·L_κ(u)/κ (Dabney et al. 2018b, eq. 3), and |τ − 1{u < 0}|·|u| for κ = 0. One pass over the
-    K·K' pairs gives values and slopes together; autograd would make several.
+    K·K' pairs computes values and slopes together; autograd would need several passes.
 
     Args:
-        quantiles: [..., K], predicted.
+        quantiles: [..., K], the predicted quantiles.
         levels: [..., K], their levels in (0, 1).
-        target: [..., K'], samples of the target distribution; no gradient flows to them.
+        target: [..., K'], samples of the target distribution; they receive no gradient.
         kappa: κ, the error at which the loss turns from a parabola into a line.
     """
     with torch.no_grad():
         value, slope = _quantile_terms(quantiles, levels.expand_as(quantiles), target, kappa)
-    return (value + slope * (quantiles.detach() - quantiles)).sum(dim=-1)  # the bracket is 0, with the slope −1
+    return (value + slope * (quantiles.detach() - quantiles)).sum(dim=-1)  # the bracket is 0 and has the slope −1
 
 
 def _quantile_terms(quantiles: Tensor, levels: Tensor, target: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
@@ -102,5 +102,5 @@ def _quantile_terms(quantiles: Tensor, levels: Tensor, target: Tensor, kappa: fl
 
 
 def build(parts: HeadParts) -> QuantileHead:
-    """The head that `agent.quantile` describes."""
+    """Builds the head that `agent.quantile` describes."""
     return QuantileHead(parts.sizes, parts.config.quantile.count, parts.config.quantile.kappa)

@@ -1,10 +1,10 @@
-"""The heads by name; a user's module may register more.
+"""The registry of heads. `agent.head` names one of them.
 
-A head of your own needs one line, in any module that is imported before the agent is built::
+To add a head of your own, call this in any module that is imported before the agent is built::
 
     register_head("mine", lambda parts: MyHead(parts.sizes, **parts.options))
 
-`agent.head=mine` then builds it, and `agent.head_options.<name>=<value>` are its options.
+`agent.head=mine` then selects it, and `agent.head_options.<name>=<value>` sets its options.
 """
 
 import re
@@ -12,7 +12,7 @@ import re
 from agent.common.errors import UserError
 from agent.config.algorithm import HEADS
 from agent.networks.heads import categorical, expected, implicit_quantile, quantile
-from agent.networks.heads.base import Head, HeadFactory, HeadParts
+from agent.networks.heads.base import AnyHead, HeadFactory, HeadParts
 
 _FACTORIES: dict[str, HeadFactory] = {
     "expected": expected.build,
@@ -24,10 +24,10 @@ assert tuple(_FACTORIES) == HEADS
 
 
 def register_head(name: str, factory: HeadFactory) -> None:
-    """Makes `agent.head=<name>` build `factory(parts)`; the same name may be registered again.
+    """Registers `factory` as the head `agent.head=<name>`. Registering a name again replaces its factory.
 
     Raises:
-        ValueError: for a name that is not a plain word, or is the name of a built-in head.
+        ValueError: if the name is not a plain word or is the name of a built-in head.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
         raise ValueError(f"{name!r} cannot name a head: the name must be a word of letters, digits, _ and -")
@@ -37,15 +37,15 @@ def register_head(name: str, factory: HeadFactory) -> None:
 
 
 def own_heads() -> dict[str, HeadFactory]:
-    """The heads that users have registered, by name: a process that plays for this one registers them, too."""
+    """The registered heads of users, by name. Actor processes register them as well."""
     return {name: factory for name, factory in _FACTORIES.items() if name not in HEADS}
 
 
-def build_head(parts: HeadParts) -> Head:
-    """The head that `agent.head` names.
+def build_head(parts: HeadParts) -> AnyHead:
+    """Builds the head that `agent.head` names.
 
     Raises:
-        UserError: for a name that nobody registered, or options that the head does not know.
+        UserError: if the name is not registered or the head does not know the options.
     """
     name = parts.config.head
     if name not in _FACTORIES:

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,15 +30,18 @@ QUIET = {
 #: Has Ray listen on the loopback interface alone. On Linux it would else take the machine's own address, whatever it
 #: is told, and listen on all interfaces. Ray means it for machines without clusters, and reads it when it is imported.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+#: The option that asks for Ray, by the one that names its address.
+ASKED = {"collect.address": "collect=ray", "hydra.launcher.address": "hydra/launcher=ray"}
 #: Seconds that the keeper may take to clear up.
 PATIENCE = 12.0
 
 
-def import_ray(alone: bool = False) -> Any:
+def import_ray(alone: bool = False, option: str = "collect=ray") -> Any:
     """The package ray.
 
     Args:
         alone: it is to be started in this machine, reachable from nowhere else.
+        option: that needs it.
 
     Raises:
         UserError: where it is not installed, naming the extra.
@@ -45,7 +50,7 @@ def import_ray(alone: bool = False) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UserError("collect=ray needs the extra cluster: pip install -e '.[cluster]'") from error
+        raise UserError(f"{option} needs the extra cluster: pip install -e '.[cluster]'") from error
     return ray
 
 
@@ -56,28 +61,33 @@ class Cluster:
         address: of the cluster; None starts Ray in this machine, reachable from this machine alone.
         cpus: that Ray started here may give away.
         store: bytes of its object store.
+        gpus: that it may give away; None: all of this machine.
+        option: that names the address.
 
     Raises:
         UserError: where Ray does not start, or there is no such cluster.
     """
 
-    def __init__(self, address: str | None, cpus: int, store: int) -> None:
-        self.ray, self._borrowed = import_ray(alone=address is None), False
+    def __init__(
+        self, address: str | None, cpus: int, store: int, gpus: int | None = 0, option: str = "collect.address"
+    ) -> None:
+        self.ray, self._borrowed = import_ray(address is None, ASKED[option]), False
         self._keeper: subprocess.Popen[bytes] | None = None
         if self.ray.is_initialized():  # by the program that calls us, which will shut it down
             self._borrowed = True
             return
         try:
             if address is None:
-                self._start(cpus, max(store, LEAST_STORE))
+                self._start(cpus, gpus, max(store, LEAST_STORE))
             else:
-                self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                with _signals_kept():
+                    self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             self.close()
-            where = "here" if address is None else f"at collect.address={address}"
+            where = "here" if address is None else f"at {option}={address}"
             raise UserError(f"Ray did not start {where}: {words_of(error)}") from error
 
-    def _start(self, cpus: int, store: int) -> None:
+    def _start(self, cpus: int, gpus: int | None, store: int) -> None:
         # Sockets lie in the folder, and the path of one has 107 bytes at most.
         folder = tempfile.mkdtemp(prefix="noisy-dqn-", dir="/tmp" if Path("/tmp").is_dir() else None)
         mark = uuid.uuid4().hex
@@ -88,10 +98,11 @@ class Cluster:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is not for it
         )
-        with _environment({keeper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}):
+        named = {keeper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with _signals_kept(), _environment(named):
             self.ray.init(
                 num_cpus=cpus,
-                num_gpus=0,
+                num_gpus=gpus,
                 object_store_memory=store,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -99,6 +110,10 @@ class Cluster:
                 _temp_dir=folder,
                 _node_ip_address="127.0.0.1",
             )
+
+    def largest(self, kind: str) -> float:
+        """How much of a kind of resource, such as CPU, the machine has that has most of it."""
+        return max((node["Resources"].get(kind, 0.0) for node in self.ray.nodes() if node["Alive"]), default=0.0)
 
     def close(self) -> None:
         """Disconnects; what was started here is stopped, and nothing of it is left."""
@@ -112,6 +127,20 @@ class Cluster:
             with suppress(subprocess.TimeoutExpired):
                 self._keeper.wait(PATIENCE)
             self._keeper = None
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps the handlers of signals, in whose place Ray sets one of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -3,28 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import gymnasium as gym
-
 from agent.common.files import atomic_write_text
 from agent.records.saved_agent import FILE_NAME
 from agent.running.export.graph import write_onnx
 from agent.running.export.inputs import Input
+from agent.running.export.program import Made, made_of, program_of
 from agent.running.player import Player
-from envs.make import Task
-from envs.masks import source_of
 
 ONNX, README = "agent.onnx", "README.md"
-#: Draws of ε from the base distributions, of mean 0 and variance 1, in NumPy.
-DRAWS = {
-    "normal": "rng.normal(0, 1, (1, {size}))",
-    "uniform": "rng.uniform(-(3**0.5), 3**0.5, (1, {size}))",
-    "laplace": "rng.laplace(0, 0.5**0.5, (1, {size}))",
-    "logistic": "rng.logistic(0, 3**0.5 / np.pi, (1, {size}))",
-}
-#: Packages whose environments are Gymnasium's own, or are made by this project.
-OURS = {"gymnasium", "envs", "ale_py", "shimmy", "__main__"}
-#: Packages that do not register their environments when they are imported.
-REGISTERING = {"minatar": "import minatar.gym\n\nminatar.gym.register_envs()\n"}
 TEXT = """\
 # {env_id}, a saved agent as ONNX
 
@@ -40,27 +26,12 @@ preprocessing of observations inside. It was trained for {step:,} steps by noisy
 | `q_values` | float32 | [batch, {actions}] |
 | `action` | int64 | [batch], as the environment takes it |
 {notes}
-One episode with onnxruntime (`pip install onnxruntime gymnasium`):
+One episode with onnxruntime (`pip install onnxruntime {install}`):
 
 ```python
 {code}
 ```
 """
-CODE = """\
-import gymnasium as gym
-import numpy as np
-import onnxruntime
-{imports}
-session = onnxruntime.InferenceSession("{file}")
-env = {env}
-observation, info = env.reset(seed=0)
-episode_return, ended = 0.0, False
-while not ended:
-    inputs = {{{values}}}
-    (action,) = session.run(["action"], inputs)[0]
-    observation, reward, terminated, truncated, info = env.step({action})
-    episode_return, ended = episode_return + float(reward), terminated or truncated
-print(episode_return)"""
 
 
 def folder_for(file: Path) -> Path:
@@ -89,7 +60,7 @@ def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Pat
 
 def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
     """What the file takes and gives, and a program that plays one episode."""
-    task, size = player.task, player.noise.size
+    task, size, made = player.task, player.noise.size, made_of(player.task)
     rows = [f"| `{item.name}` | {item.dtype} | {_shape(item.shape)} |" for item in inputs]
     rows += [f"| `noise` | float32 | {_shape((size,))} |"] if noise else []
     return TEXT.format(
@@ -99,8 +70,9 @@ def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
         step=player.description["global_step"],
         inputs="\n".join(rows),
         actions=task.actions,
-        notes=_notes(player, noise),
-        code=_program(player, inputs, noise),
+        notes=_notes(player, made, noise),
+        code=program_of(player, made, inputs, noise, ONNX),
+        install=made.install,
     )
 
 
@@ -108,65 +80,13 @@ def _shape(shape: Sequence[int]) -> str:
     return f"[{', '.join(['batch', *map(str, shape)])}]"
 
 
-def _notes(player: Player, noise: bool) -> str:
+def _notes(player: Player, made: Made, noise: bool) -> str:
     notes = []
     if noise:
         drawn = f"independent numbers of the {player.noise.distribution} distribution with mean 0 and variance 1"
         notes.append(f"`noise` holds {drawn}; zeros give the mean network.")
     if player.task.observation.mask:
         notes.append("`action_mask` holds 1 for the actions that are allowed, and 0 for the others.")
-    if not _is_plain(player.task) and not _of_package(player.task):
-        notes.append("The observations are those of the environment as noisy-dqn makes it, with its wrappers.")
+    if made.note:
+        notes.append(made.note)
     return "".join(f"\n{note}\n" for note in notes)
-
-
-def _program(player: Player, inputs: Sequence[Input], noise: bool) -> str:
-    task = player.task
-    values = [f"{item.name!r}: np.asarray({item.source}, {item.dtype.name!r})[None]" for item in inputs]
-    imports, env = _of_package(task) or _environment(task)
-    if noise:
-        draw = DRAWS[player.noise.distribution].format(size=player.noise.size)
-        values.append(f"'noise': {draw}.astype('float32')")
-        env += "\nrng = np.random.default_rng(0)"
-    joined = ", ".join(values).replace("'", '"') if not any('"' in value for value in values) else ", ".join(values)
-    action = "int(action)" if task.plain_actions else "action"
-    return CODE.format(file=ONNX, imports=imports, env=env, values=joined, action=action)
-
-
-def _of_package(task: Task) -> tuple[str, str] | None:
-    """As `_environment`, for a task that another package makes and this project puts nothing around; else None."""
-    entry = gym.spec(task.id).entry_point
-    module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "__main__")
-    package = module.partition(".")[0]
-    if package in OURS or task.wrapping.description() or task.observation.mask:
-        return None
-    arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
-    limit = "" if task.time_limit is None else f", max_episode_steps={task.time_limit}"
-    made = f"gym.make({task.id!r}{arguments}{limit})".replace("'", '"')
-    return REGISTERING.get(package, f"import {package}  # registers the environment\n"), made
-
-
-def _environment(task: Task) -> tuple[str, str]:
-    """What to import, and the expression that makes the environment."""
-    if not _is_plain(task):
-        around = task.wrapping.description()
-        wrapping = f"wrapping_of({around.get('observation', [])!r}, {around.get('wrappers', [])!r})"
-        mask = f", {task.action_mask!r}" if _is_pair(task) else ""
-        made = f"make_single({task.id!r}, {task.kwargs!r}, None, False, {task.time_limit}, {wrapping}{mask})"
-        return "\nfrom envs.single import make_single\nfrom envs.wrapping import wrapping_of\n", made
-    arguments = "".join(f", {name}={value!r}" for name, value in task.kwargs.items())
-    limit = "" if task.time_limit is None else f", max_episode_steps={task.time_limit}"
-    return "", f"gym.make({task.id!r}{arguments}{limit})".replace("'", '"')
-
-
-def _is_plain(task: Task) -> bool:
-    """Whether Gymnasium alone makes the environment, as it is."""
-    entry = gym.spec(task.id).entry_point
-    bare = not task.wrapping.description() and not _is_pair(task)
-    return bare and isinstance(entry, str) and entry.startswith("gymnasium.envs.")
-
-
-def _is_pair(task: Task) -> bool:
-    """Whether its environment gives observations beside masks, which it observed among them."""
-    source = source_of(task.action_mask)
-    return source is not None and source[0] == "observation"

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from agent.common.errors import UserError
 from agent.networks.masking import Masked
 from envs.leaves import leaves_of
 from envs.make import Task
-from envs.masks import MaskedObserver, source_of
+from envs.masks import OFF, MaskedObserver, source_of
 from envs.observations import Observer
 from envs.observed_parts import PartsObserver
+from envs.parts import named_parts
+from envs.wrapping import BARE
 
 
 @dataclass(frozen=True)
@@ -50,27 +52,67 @@ class Input:
 def inputs_of(task: Task) -> list[Input]:
     """The inputs for the observations of a task, in the order of its leaves; a mask of actions comes last.
 
+    Where a task has wrappers, the sources are of the wrapped environment, and `masks["now"]` is a mask that was a part
+    of the observation; otherwise they are of the environment of its id.
+
     Raises:
         UserError: where a part is a text, which ONNX's models of this kind do not take.
     """
-    space, source = task.observe.space, source_of(task.action_mask)
-    pairs = source is not None and source[0] == "observation"  # as the environment gives them with its mask taken out
-    found = list(_named(task.observe.plain.space, "observation", "observation[0]" if pairs else "observation"))
+    whole, source = task.observe.space, source_of(task.action_mask)
+    kept = None if task.wrapping.wraps else kept_parts(task)
+    found = list(_observed(task.observe.plain.space, kept))
     if source is not None:
-        assert isinstance(space, spaces.Tuple)
-        found.append(Input("action_mask", "observation[1]" if pairs else f"info[{source[1]!r}]", space.spaces[1]))
+        assert isinstance(whole, spaces.Tuple)
+        place, key = source
+        place = 'masks["now"]' if place == "observation" and task.wrapping.wraps else f"{place}[{literal(key)}]"
+        found.append(Input("action_mask", place, whole.spaces[1]))
     if texts := [item.name for item in found if isinstance(item.space, spaces.Text)]:
         raise UserError(f"{task.id} observes a text ({texts[0]}), which to=onnx cannot take: leave it out in training")
     return found
+
+
+def kept_parts(task: Task) -> list[Any] | None:
+    """The keys of the parts of the environment's observations that are kept; None where they are taken as a whole."""
+    if not task.wrapping.parts and not is_pair(task):
+        return None
+    env = replace(task, wrapping=BARE, action_mask=OFF).make()
+    space = env.observation_space
+    env.close()
+    mask = task.action_mask.partition(".")[2] if is_pair(task) else None
+    keys = space.spaces if isinstance(space, spaces.Dict) else range(len(named_parts(space)))
+    return [key for key in keys if str(key) != mask and str(key) in (task.wrapping.parts or named_parts(space))]
+
+
+def is_pair(task: Task) -> bool:
+    """Whether masks of actions are a part of the environment's observations."""
+    source = source_of(task.action_mask)
+    return source is not None and source[0] == "observation"
+
+
+def _observed(space: object, kept: Sequence[Any] | None) -> Iterator[Input]:
+    """The inputs of an observation without its mask; `kept` are the keys of its parts in the environment's own."""
+    if kept is not None and len(kept) == 1:
+        yield from _named(space, "observation", f"observation[{literal(kept[0])}]")
+    elif kept is not None and isinstance(space, spaces.Tuple):
+        for number, (key, part) in enumerate(zip(kept, space.spaces, strict=True)):
+            yield from _named(part, f"observation.{number}", f"observation[{key}]")
+    else:
+        yield from _named(space, "observation", "observation")
 
 
 def _named(space: object, name: str, source: str) -> Iterator[Input]:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in parts:
-            yield from _named(part, f"{name}.{key}", f"{source}[{key!r}]")
+            yield from _named(part, f"{name}.{key}", f"{source}[{literal(key)}]")
     else:
         yield Input(name, source, space)
+
+
+def literal(value: object) -> str:
+    """A value in Python, with double quotes where it holds none."""
+    text = repr(value)
+    return text if '"' in text else text.replace("'", '"')
 
 
 class Observe(nn.Module):
