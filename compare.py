@@ -29,8 +29,8 @@ def run(config: CompareConfig) -> None:
     """Prints the table, writes the page and says where it is; then follows the runs, if asked."""
     folder, reader = folder_of(config), Reader(config.metric)
     try:
-        found = write(config, reader, folder)
-        show_comparison(found)
+        comparison = write(config, reader, folder)
+        show_comparison(comparison)
         print("\n".join([*reader.faults, f"wrote {folder / 'comparison.html'}"]), flush=True)
     except NothingYetError as error:
         if not config.follow:

@@ -16,7 +16,7 @@ from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
-from agent.records.evaluations import beside
+from agent.records.evaluations import results_path
 from agent.records.newest import newest_run
 from agent.records.plots import plot_evaluation
 from agent.records.run_folder import RUNS
@@ -43,7 +43,7 @@ def run(config: EvaluateConfig) -> None:
         check_player(player, config)
     results = evaluate_all(players, config)
     for file in files:
-        print(f"wrote {beside(file)}.json and {beside(file)}.png")
+        print(f"wrote {results_path(file)}.json and {results_path(file)}.png")
     if len(results) > 1:
         plot_evaluation(results, players[0].home.parent / "comparison.png")
         print(f"compared in {files[0].parent / 'comparison.png'}")

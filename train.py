@@ -31,20 +31,20 @@ register_resolvers()
 def main(cfg: DictConfig) -> float | None:
     """One run: a new one, or the rest of one that was stopped. Returns its score, which Hydra hands to a sweeper."""
     composed = HydraConfig.get()
-    with jobs.apart(composed) as apart:
+    with jobs.launched_job(composed) as launched:
         with errors.sentences(TRAIN):
             folder = checked_folder(composed, cfg.resume)
         swept = composed.mode is RunMode.MULTIRUN
-        job = " ".join(composed.overrides.task) if swept and apart is None else None
+        job = " ".join(composed.overrides.task) if swept and launched is None else None
         if job is not None:
             print(f"job {composed.job.num}: {job}", file=sys.stderr)
         with errors.job(job), errors.sentences(TRAIN), occupied(folder):
             options, overrides = to_options(cfg), list(composed.overrides.task)
             if swept or in_sweep_of_wandb():
                 options = with_labels(options, overrides, composed.runtime.choices)
-            if apart is None:
+            if launched is None:
                 return run(options, overrides, folder)
-            return apart.go_on(lambda resume: run(options | resume, overrides, folder))
+            return launched.execute(lambda resume: run(options | resume, overrides, folder))
 
 
 def run(options: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
@@ -56,7 +56,7 @@ def run(options: dict[str, Any], overrides: list[str], folder: Path) -> float | 
     request = training_request(options, overrides, folder)
     for sentence in without_effect(request.config, request.overrides):
         print(sentence, file=sys.stderr)
-    outcome = train(request.config, folder, request.begun, request.imports, overrides)
+    outcome = train(request.config, folder, request.checkpoint, request.imports, overrides)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
     return None if outcome.evaluation is None else float(outcome.evaluation.statistics()["return_mean"])

@@ -16,7 +16,7 @@ from agent.command import errors, program
 from agent.command.composing import to_options
 from agent.command.program import TUNE
 from agent.command.tuned import finish
-from agent.command.tuning import TRAIN_PROGRAM, Request, train_words_to_override, tuning_request
+from agent.command.tuning import TRAIN_PROGRAM, Request, train_options_to_override, tuning_request
 from agent.common.quoting import quote_override
 from agent.running.tuning.pool import work
 from agent.running.tuning.study import Study, check_optuna
@@ -47,7 +47,7 @@ def run(request: Request) -> None:
 def start() -> None:
     """Puts the options of train.py into one of Hydra's form, and runs the program."""
     with errors.sentences(TUNE):
-        sys.argv[1:] = train_words_to_override(sys.argv[1:])
+        sys.argv[1:] = train_options_to_override(sys.argv[1:])
     program.run(main, TUNE)
 
 

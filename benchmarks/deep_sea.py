@@ -1,12 +1,13 @@
-"""How far agents see: episodes until DeepSea is solved, by size, for ε-greedy and for three kinds of learned noise.
+"""Episodes until DeepSea is solved, by size, for ε-greedy exploration and three kinds of learned noise.
 
-    python benchmarks/deep_sea.py                                     # all of it: a day of one core
+    python benchmarks/deep_sea.py                                     # everything: a day on one core
     python benchmarks/deep_sea.py --agents index --sizes 10,20 --seeds 100-101
-    python benchmarks/deep_sea.py --only-report                       # the page and figure of the kept runs
+    python benchmarks/deep_sea.py --only-report                       # the page and figure of the saved runs
 
-Solved as in bsuite (Osband et al. 2020): fewer than 90 % of the episodes so far missed the treasure. The loop, the
-agent and the settings are train.py's; a run ends when it has solved its sea, or after 10 000 episodes. Each run is kept
-as a file in docs/results/deep_sea/, and only runs that are missing, or were made with other settings, are made.
+As in bsuite (Osband et al. 2020), a task is solved when fewer than 90 % of the episodes so far missed the treasure.
+Loop, agent and settings are those of train.py. A run ends when it has solved its task, or after 10 000 episodes. Each
+run is saved as a file in docs/results/deep_sea/. Only runs that are missing, or that have other settings, are made
+again.
 """
 
 import argparse
@@ -48,40 +49,40 @@ REPORT = ROOT / "docs" / "results" / "deep_sea.md"
 FIGURE = ROOT / "docs" / "figures" / "deep_sea.svg"
 
 EPISODES = 10_000  # at most
-GOOD = 0.9  # an episode's return from here on: the treasure is 1, the way to it costs 0.01
-BAD_SHARE = 0.9  # solved: below it
+GOOD = 0.9  # returns of at least this found the treasure, which is 1; the way to it costs 0.01
+BAD_SHARE = 0.9  # solved if the fraction of episodes without treasure is below this
 SIZES, SEEDS = (10, 14, 20, 30, 40), range(100, 105)
 
-#: What all agents have in common with the index agent, so that only their exploration differs.
+#: The settings of the index agent that all agents share, so that only their exploration differs.
 COMMON = [
     *("agent.network.hidden=[64]", "agent.batch_size=128", "agent.replay_ratio=1/2", "agent.target_every=4"),
     "agent.n_step=1",
 ]
 NOISY = ["agent=noisy_dqn", *COMMON]
-#: Options of train.py, in the order in which the runs are made; {steps} is the whole run's length.
+#: Options of train.py, in the order of the runs; {steps} is the length of the whole run.
 AGENTS: dict[str, list[str]] = {
     "index": ["agent=index_dqn"],
     "noise per episode": [*NOISY, "agent.noise.hold=episode"],
     "noise per step": [*NOISY, "agent.noise.hold=step"],
     "ε-greedy": ["agent=dqn", *COMMON, "agent.epsilon.end=0.02", "agent.epsilon.steps={decay}"],
 }
-#: What the page calls them: the name that `agent=` takes, and what differs.
+#: The names on the page: that of the preset, and what differs from it.
 NAMES = {
     "index": "index_dqn",
     "noise per episode": "noisy_dqn",
     "noise per step": "noisy_dqn, a draw a step",
     "ε-greedy": "dqn",
 }
-DECAY_EPISODES = 1_000  # over which ε falls
+DECAY_EPISODES = 1_000  # ε decreases over these
 
 
 class Finished(Exception):
-    """Nothing more is to be learned from this run."""
+    """The run is over: it is solved, or has all its episodes."""
 
 
 @dataclass
 class Recorder:
-    """Stands where the tracker stands, counts episodes and stops the run."""
+    """Takes the place of the tracker; counts episodes and stops the run."""
 
     console: Console
     run_id: str | None = None
@@ -92,7 +93,7 @@ class Recorder:
     seconds: float = field(default_factory=time.process_time)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Takes what the trainer logs; an episode is one of it."""
+        """Receives the metrics of the trainer, including those of each episode."""
         value = metrics.get("train/episode_return")
         if value is None:
             return
@@ -107,7 +108,7 @@ class Recorder:
 
 
 def options(agent: str, size: int, seed: int) -> list[str]:
-    """What train.py would be told on its command line."""
+    """The options of the run, as on the command line of train.py."""
     steps = (EPISODES + 100) * size  # never reached: the recorder ends the run
     mine = [option.format(decay=DECAY_EPISODES * size) for option in AGENTS[agent]]
     sea = [f"env.kwargs.size={size}", f"env.kwargs.mapping_seed={seed}", f"seed={seed}", f"steps={steps}"]
@@ -115,15 +116,15 @@ def options(agent: str, size: int, seed: int) -> list[str]:
 
 
 def configure(chosen: list[str]) -> TrainConfig:
-    """The config that train.py would parse."""
+    """The config of the run, as train.py parses it."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*chosen, "env.id=DeepSea-v0"])
-    asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return parse(TrainConfig, {key: value for key, value in asked.items() if key not in ("imports", "resume")})
+    mapping: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return parse(TrainConfig, {key: value for key, value in mapping.items() if key not in ("imports", "resume")})
 
 
 def run(agent: str, size: int, seed: int) -> dict[str, Any]:
-    """One run by the trainer's own loop, until it is solved or over."""
+    """Makes one run with the trainer's own loop, until it is solved or over."""
     chosen = options(agent, size, seed)
     config = configure(chosen)
     prepare_cpu(config.threads)
@@ -150,43 +151,43 @@ def run(agent: str, size: int, seed: int) -> dict[str, Any]:
 
 
 def path_of(agent: str, size: int, seed: int) -> Path:
-    """Where a run is kept."""
+    """The file of a run."""
     return RESULTS / f"{agent.replace(' ', '_').replace('ε', 'epsilon')}_{size}_{seed}.json"
 
 
 def kept(agent: str, size: int, seed: int) -> dict[str, Any] | None:
-    """The run that is kept, where it was made with these settings."""
+    """The saved run, if it was made with these settings; otherwise None."""
     path = path_of(agent, size, seed)
     result: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return result if result is not None and result["options"] == options(agent, size, seed) else None
 
 
 def make(job: tuple[str, int, int]) -> str:
-    """Makes a run, keeps it, and says how it ended."""
+    """Makes a run, saves it, and prints its result."""
     result = run(*job)
     atomic_write_bytes(path_of(*job), (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     return f"{job[0]}, size {job[1]}, seed {job[2]}: {episodes(result)} ({result['cpu_seconds']} s)"
 
 
 def episodes(result: Mapping[str, Any] | None) -> str:
-    """Episodes until solved, as people read it."""
+    """Episodes until solved, as text."""
     if result is None:
         return "–"
     return f"> {EPISODES}" if result["solved"] is None else str(result["solved"])
 
 
 def median(results: Iterable[Mapping[str, Any]]) -> float:
-    """Of the episodes until solved; a run that did not solve it counts as later than all others."""
+    """The median of the episodes until solved; an unsolved run counts as later than all others."""
     return float(np.median([np.inf if result["solved"] is None else result["solved"] for result in results]))
 
 
 def failures(results: Sequence[Mapping[str, Any]]) -> int:
-    """How many runs did not solve it, which a median does not show."""
+    """The number of unsolved runs, which a median does not show."""
     return sum(result["solved"] is None for result in results)
 
 
 def report(seeds: Iterable[int]) -> None:
-    """Writes the page and the figure of all runs that are kept."""
+    """Writes the page and the figure of all saved runs."""
     lines = [
         "# DeepSea: episodes until solved",
         "",
@@ -234,7 +235,7 @@ def report(seeds: Iterable[int]) -> None:
 def draw(
     axes: Axes, name: str, places: Sequence[tuple[int, float, int, int]], look: tuple[str, Any], number: int
 ) -> None:
-    """One agent's line; what most seeds did not solve stands at the limit, a little aside of the others."""
+    """Draws the line of one agent. Sizes that most seeds did not solve are at the limit, slightly shifted."""
     colour, dash = look
     solved = [(size, middle) for size, middle, *_ in places if np.isfinite(middle)]
     face = colour if dash == "-" else "white"

@@ -1,4 +1,4 @@
-"""Whether two commits train the same agents, bit for bit: digests of the parameters after short runs.
+"""Digests of the parameters after short runs: they show whether two commits train the same agents, bit for bit.
 
     python benchmarks/digests.py                      # of this checkout
     python benchmarks/digests.py ../other >other.txt  # of another one, to compare

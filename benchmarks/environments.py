@@ -75,9 +75,9 @@ def attempt(env_id: str, answers: Any) -> None:
             task = (play if is_atari(env_id) else trained)(env_id, Path(folder) / "run")
         answers.put(("trained", f"{task.observation}, {task.actions} actions"))
     except UserError as error:
-        words = str(error)
-        continuous = re.search(r"has actions (\w+)", words)
-        answers.put(("not Discrete", continuous[1]) if continuous else ("refused", words))
+        sentence = str(error)
+        continuous = re.search(r"has actions (\w+)", sentence)
+        answers.put(("not Discrete", continuous[1]) if continuous else ("refused", sentence))
     except Exception as error:
         answers.put(("failed", f"{type(error).__name__}: {error}"))
 
@@ -98,8 +98,8 @@ def trained(env_id: str, folder: Path) -> Any:
     register_presets([f"env={env_id}"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"env={env_id}", f"env.id={env_id}", *SHORT])
-    asked: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    config = parse(TrainConfig, {key: value for key, value in asked.items() if key not in ("imports", "resume")})
+    options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    config = parse(TrainConfig, {key: value for key, value in options.items() if key not in ("imports", "resume")})
     task = load_task(env_id, config.env.kwargs, config.env.time_limit)
     train(config, folder)
     return task

@@ -1,23 +1,23 @@
-"""Plan on a GPU: updates per second, frames per second of whole Atari training, and memory.
+"""Speed on a GPU: updates per second, frames per second of whole Atari training, and memory.
 
-    python benchmarks/gpu.py                         # all of it; writes docs/performance/gpu_<part>.md line by line
+    python benchmarks/gpu.py                         # everything; writes docs/performance/gpu_<part>.md line by line
     python benchmarks/gpu.py --only updates --agents rainbow --ways eager,graph   # a part of it
-    python benchmarks/gpu.py --only training         # another; or: profile, both of the first two, none
-    python benchmarks/gpu.py --pong 18               # and how long Pong takes to an average return of 18
-    python benchmarks/gpu.py --device cpu --quick    # a test of this script, not of anything's speed
+    python benchmarks/gpu.py --only training         # another part; or profile, both, none
+    python benchmarks/gpu.py --pong 18               # also the time until Pong reaches a mean return of 18
+    python benchmarks/gpu.py --device cpu --quick    # a test of this script, not of its speed
 
-Updates: the presets noisy_dqn, rainbow and btr (with its own encoder) on frames as Atari's, batches of 32 and 256,
-drawn from a replay on the device. Each is run as it is (eager), with CUDA graphs, compiled, and both, with bf16 in the
-encoder and without. The first updates (compiling, recording) are left out; what is timed ends with a synchronisation.
-The median of several blocks, and the most memory that torch held until then beside the replay. TF32 goes with bf16.
+Updates: the presets noisy_dqn, rainbow and btr (with its own encoder) on frames like those of Atari, in batches of 32
+and 256 from a replay on the device. Each runs eagerly, with CUDA graphs, compiled, and with both, with and without bf16
+in the encoder. The first updates (compiling, recording) are excluded, and a synchronisation ends each measurement. The
+tables show the median of several blocks, and the peak memory of torch besides the replay. bf16 includes TF32.
 
-Profile: what the device does in an update, kernel by kernel, and where the time of a training step goes on the host.
+Profile: the kernels of the device in an update, and where the time of a training step goes on the host.
 
 Training: Pong with 16, 64 and 128 environments, at the presets' replay ratios; four frames are a step. Nothing is
 evaluated, logged or saved. It needs the extra `atari`.
 
-With --together everything is prepared at once, in a process for each number, and then measured one by one: to compile
-is most of the work, of a core each.
+With --together everything is prepared at once, in one process for each number, and then measured one by one: most of
+the work is compiling, which uses one core each.
 """
 
 import argparse
@@ -67,13 +67,13 @@ WAYS = {
     "compiled+graph+tf32": Plan("compiled", graphs=True, tf32=True),
     "compiled+graph+bf16": Plan("compiled", graphs=True, tf32=True, autocast=True),
 }
-#: And to train.
+#: Ways to train.
 TRAINING = {
-    "nothing of it": ("compile=off", "cuda_graphs=off", "overlap=off"),
-    "compiled, graphs, overlap": ("compile=on", "cuda_graphs=on", "overlap=on"),
-    "and bf16": ("compile=on", "cuda_graphs=on", "overlap=on", "autocast=bf16"),
+    "nothing of it": ("backend=torch", "cuda_graphs=off", "overlap=off"),
+    "compiled, graphs, overlap": ("backend=compiled", "cuda_graphs=on", "overlap=on"),
+    "and bf16": ("backend=compiled", "cuda_graphs=on", "overlap=on", "autocast=bf16"),
 }
-#: Measures, once everything has been prepared, and says what came out.
+#: Measures a prepared cell and returns its text.
 Cell = Callable[[], str]
 
 
@@ -81,8 +81,8 @@ def preset(name: str, *options: str) -> TrainConfig:
     """The config of Pong with an agent's preset."""
     register_presets(["env=ALE/Pong-v5"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        words = ["env=ALE/Pong-v5", f"agent={name}", *options]
-        tree: Any = OmegaConf.to_container(compose("train", overrides=[*words, "env.id=ALE/Pong-v5"]))
+        overrides = ["env=ALE/Pong-v5", f"agent={name}", *options]
+        tree: Any = OmegaConf.to_container(compose("train", overrides=[*overrides, "env.id=ALE/Pong-v5"]))
     return parse(TrainConfig, {key: value for key, value in tree.items() if key not in ("resume", "imports", "hydra")})
 
 
@@ -146,8 +146,8 @@ def seconds_of(learner: Learner, agent: DQN, count: int) -> float:
 
 
 def prepare_update(name: str, batch: int, way: str, device: torch.device, quick: bool) -> Cell:
-    """Everything up to the first updates; what is returned measures updates per second, and says the memory beside
-    the replay in MiB."""
+    """Prepares everything, including the first updates. The returned function measures updates per second, and the
+    memory besides the replay in MiB."""
     config, plan = preset(name, f"agent.batch_size={batch}"), WAYS[way]
     replay = filled(config, device, 20 if quick else 500, plan)
     memory, held = Memory(device), torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
@@ -168,16 +168,16 @@ def prepare_update(name: str, batch: int, way: str, device: torch.device, quick:
 
 
 class Silent:
-    """A tracker and its console that drop what they are told; `seen` is called with every episode's return."""
+    """A tracker and console without output; `on_return` is called with the return of every episode."""
 
     run_id = None
 
-    def __init__(self, seen: Callable[[float], None] = lambda value: None) -> None:
-        self.console, self.seen = self, seen
+    def __init__(self, on_return: Callable[[float], None] = lambda value: None) -> None:
+        self.console, self.on_return = self, on_return
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if "train/episode_return" in metrics:
-            self.seen(metrics["train/episode_return"])
+            self.on_return(metrics["train/episode_return"])
 
     def update(self, step: int) -> None:
         pass
@@ -200,10 +200,10 @@ def trainer_of(config: TrainConfig, device: torch.device, tracker: Silent) -> An
 
 
 def warm_trainer(
-    name: str, words: Sequence[str], count: int, device: torch.device, quick: bool, vectorization: str
+    name: str, overrides: Sequence[str], count: int, device: torch.device, quick: bool, vectorization: str
 ) -> Any:
-    """A trainer of `count` environments that has begun to learn, which is soon."""
-    config = preset(name, *words, f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
+    """A trainer of `count` environments that has begun to learn."""
+    config = preset(name, *overrides, f"num_envs={count}", "agent.replay_size=100000", "steps=10000000")
     size = 8 if quick else config.agent.batch_size
     agent = replace(config.agent, batch_size=size, learning_starts=40 * count)
     config = replace(config, agent=agent, env=replace(config.env, vectorization=vectorization))
@@ -215,7 +215,7 @@ def warm_trainer(
 
 
 def iterate(trainer: Any, device: torch.device, seconds: float) -> tuple[int, float]:
-    """Trains for some seconds: how many vector steps that were, and how long they took with all that they began."""
+    """Trains for some seconds. Returns the number of vector steps, and their time including all their work."""
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         trainer.iterate()
@@ -227,7 +227,7 @@ def iterate(trainer: Any, device: torch.device, seconds: float) -> tuple[int, fl
 def prepare_training(
     name: str, count: int, way: str, device: torch.device, quick: bool, seconds: float, vectorization: str
 ) -> Cell:
-    """Training until there have been a few updates; what is returned measures emulator frames per second, and says the
+    """Trains until there have been a few updates. The returned function measures emulator frames per second, and the
     memory in MiB."""
     memory = Memory(device)
     trainer = warm_trainer(name, TRAINING[way], count, device, quick, vectorization)
@@ -236,9 +236,9 @@ def prepare_training(
     def measure() -> str:
         iterate(trainer, device, seconds / 10)
         first = trainer.step
-        _, taken = iterate(trainer, device, seconds)
+        _, elapsed = iterate(trainer, device, seconds)
         trainer.collector.envs.close()
-        return f"{4 * (trainer.step - first) / taken:,.0f} ({used:,.0f})"
+        return f"{4 * (trainer.step - first) / elapsed:,.0f} ({used:,.0f})"
 
     return measure
 
@@ -247,7 +247,7 @@ def prepare_training(
 
 
 def kernels(config: TrainConfig, plan: Plan, device: torch.device, count: int = 20) -> Iterator[str]:
-    """What the device does in an update: its kernels by the time they take, and how long it is busy."""
+    """The kernels of an update, ordered by their time, and how long the device is busy."""
     seconds = partial(seconds_of, *learning(config, plan, device, filled(config, device, 200, plan)))
     seconds(100)
     wall = seconds(count) / count
@@ -262,7 +262,7 @@ def kernels(config: TrainConfig, plan: Plan, device: torch.device, count: int = 
 
 
 class Watch:
-    """How long the calls of an object's method take; those within them are theirs."""
+    """Measures the calls of an object's methods. The time of a nested call counts for the nested method."""
 
     def __init__(self, owner: Any, name: str) -> None:
         self._function, self.seconds = getattr(owner, name), 0.0
@@ -300,10 +300,10 @@ def profile(
             yield "|---|---|---|"
             yield from kernels(config, WAYS[way], device)
             yield ""
-        words = ["compile=on"] if device.type == "cuda" else []
-        yield f"| {name}, training{', compiled' if words else ''} | host |"
+        overrides = ["backend=compiled"] if device.type == "cuda" else []
+        yield f"| {name}, training{', compiled' if overrides else ''} | host |"
         yield "|---|---|"
-        trainer = warm_trainer(name, words, 2 if quick else ENVS, device, quick, how)
+        trainer = warm_trainer(name, overrides, 2 if quick else ENVS, device, quick, how)
         yield from host(trainer, device, seconds / 2)
         yield ""
 
@@ -311,8 +311,8 @@ def profile(
 def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]:
     """How long Rainbow takes until the mean of the last 20 games is at least `goal`.
 
-    It is the preset but for larger batches, and a step size and target network that go with them: what it has seen
-    counts, not how often.
+    It is the preset with larger batches, and a learning rate and a target network to match them: the number of
+    transitions counts, not that of updates.
     """
     returns: list[float] = []
     faster = "agent.batch_size=128", "agent.lr=2e-4", "agent.target_every=500"
@@ -336,7 +336,7 @@ def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]
 
 
 def write_table(part: str, card: str, lines: Sequence[str]) -> None:
-    """The table as it stands, at once: the machine may be there for minutes only."""
+    """Writes the table after each line, since the machine may be available for minutes only."""
     head = [f"`{reporting.command()}`, on {card}, torch {torch.__version__}.", ""]
     reporting.RESULTS.mkdir(parents=True, exist_ok=True)
     (reporting.RESULTS / f"gpu_{part}.md").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
@@ -344,7 +344,7 @@ def write_table(part: str, card: str, lines: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its name, and of each cell what prepares it."""
+    """A line of a table: its name, and the function that prepares each cell."""
 
     part: str
     name: str
@@ -358,14 +358,14 @@ def prepared(prepare: Callable[[], Cell]) -> Cell:
 
 
 def one_by_one(rows: Sequence[Row]) -> Iterator[tuple[int, int, str]]:
-    """Row, cell and what it says, each measured as soon as it is prepared."""
+    """Yields row, cell and text; each cell is measured as soon as it is prepared."""
     for i, row in enumerate(rows):
         for j, prepare in enumerate(row.cells):
             yield i, j, said_by(lambda prepare=prepare: prepared(prepare)())  # type: ignore[misc]
 
 
 def together(rows: Sequence[Row]) -> Iterator[tuple[int, int, str]]:
-    """The same, where all are prepared at once, in processes of their own, and then measured one after the other."""
+    """Like `one_by_one`, but all cells are prepared at once in processes of their own, and then measured one by one."""
     context, children = multiprocessing.get_context("spawn"), []
     for i, row in enumerate(rows):
         for j, prepare in enumerate(row.cells):
@@ -386,7 +386,7 @@ def together(rows: Sequence[Row]) -> Iterator[tuple[int, int, str]]:
 
 
 def take_part(prepare: Callable[[], Cell], pipe: Any) -> None:
-    """What one process does: prepares, says so, waits for its turn, and says what it measured."""
+    """The work of one process: it prepares, reports this, waits for its turn, and reports its measurement."""
     try:
         cell = prepared(prepare)
     except Exception as error:

@@ -119,10 +119,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     wrong = 0
-    for number in range(asked.runs):
-        pick = random.Random(f"{asked.seed}/{number}")
+    for number in range(arguments.runs):
+        pick = random.Random(f"{arguments.seed}/{number}")
         options = [*COMMON, *(pick.choice(choice) for choice in CHOICES), f"seed={pick.randrange(1000)}"]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -131,12 +131,12 @@ def main() -> None:
             found = difference(learned(folder / "whole"), learned(folder / "killed"))
             if found or b"bit-equal" in (folder / "log").read_bytes():
                 found, wrong = found or "a line says so", wrong + 1
-        words = " ".join(options[len(COMMON) :])
+        shown = " ".join(options[len(COMMON) :])
         print(
-            f"{number}: {'differs in ' + found if found else 'equal'}, {stops} stops in {legs} legs: {words}",
+            f"{number}: {'differs in ' + found if found else 'equal'}, {stops} stops in {legs} legs: {shown}",
             flush=True,
         )
-    print(f"{asked.runs - wrong} of {asked.runs} are equal")
+    print(f"{arguments.runs - wrong} of {arguments.runs} are equal")
     sys.exit(wrong > 0)
 
 

@@ -1,11 +1,11 @@
-"""How well and how fast agents learn: many seeds, ours and Stable-Baselines3 in alternation, a table and a figure.
+"""How well and how fast agents learn: many seeds, this project and Stable-Baselines3 in alternation.
 
     python benchmarks/learning.py cartpole              # the studies are at the end of this file
     python benchmarks/learning.py cartpole --seeds 0-1  # a smaller one
 
-Ours run as a person runs them, by train.py and evaluate.py in processes of their own. Training seconds exclude
-evaluation for everybody. Results go to benchmarks/results/<study>.json, .md and .png; with --publish table and figure
-go below docs. Stable-Baselines3 needs the extra `bench`.
+Agents of this project are trained with train.py and evaluated with evaluate.py, in processes of their own. Training
+seconds exclude evaluation for both. Results go to benchmarks/results/<study>.json, .md and .png; with --publish table
+and figure go below docs. Stable-Baselines3 needs the extra `bench`.
 """
 
 import argparse
@@ -46,16 +46,16 @@ class Study:
     names: dict[str, str] = field(default_factory=dict)  # label → what tables and pictures call it, where it differs
 
     def name(self, label: str) -> str:
-        """What tables and pictures call a variant."""
+        """The name of a variant in tables and pictures."""
         return self.names.get(label, label)
 
     def of(self, labels: Sequence[str]) -> "Study":
-        """The study of some variants alone."""
+        """The study with some of its variants only."""
         return replace(self, variants={label: self.variants[label] for label in labels})
 
 
 def run_ours(study: Study, label: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Trains by train.py, evaluates the last agent by evaluate.py, and reads what they wrote."""
+    """Trains with train.py, evaluates the last agent with evaluate.py, and reads the results."""
     run = folder / f"{re.sub('[^A-Za-z0-9]+', '_', label)}_seed{seed}"
     train = [
         *("train.py", f"env={study.env}", f"seed={seed}", f"steps={study.steps}", f"eval.every={study.eval_every}"),
@@ -110,7 +110,7 @@ def table(study: Study, results: list[dict[str, Any]]) -> str:
     for label in study.variants:
         mine = [result for result in results if result["label"] == label]
         finals = np.array([result["final"] for result in mine])
-        # A run that never got there counts as later than all others, so that the median stays honest.
+        # A run that never reached it counts as later than all others, so that the median is not too small.
         steps = np.median([result["hit_steps"] or np.inf for result in mine])
         seconds = np.median([result["hit_seconds"] or np.inf for result in mine])
         total = np.median([result["curve"][-1][2] for result in mine])
@@ -125,7 +125,7 @@ def table(study: Study, results: list[dict[str, Any]]) -> str:
 
 
 def spread(values: np.ndarray, bounds: tuple[float | None, float | None] = (None, None)) -> str:
-    """The mean with its 95 % interval (Student's t), as far as a return can be; of one seed the mean alone."""
+    """The mean with its 95 % interval (Student's t), clipped to possible returns; for one seed only the mean."""
     interval = within_bounds(mean_interval(values), bounds)
     return f"{values.mean():.1f} (one seed)" if interval is None else f"{values.mean():.1f} {bracketed(*interval)}"
 

@@ -75,9 +75,9 @@ def replay(arguments: argparse.Namespace) -> Works:
         fill(ring, task, rows + 100)
     works: Works = {}
     row = (np.ones(8, dtype=np.int64), np.ones(8), np.zeros(8, dtype=bool), np.zeros(8, dtype=bool))
-    following = np.zeros((8, 4), dtype=np.float32)
+    next_observation = np.zeros((8, 4), dtype=np.float32)
     for name, ring in (("uniform", uniform), ("prioritised", prioritised)):
-        works[f"{name}, add a vector step of 8"] = lambda r=ring: (r.add(*row, following), wait())
+        works[f"{name}, add a vector step of 8"] = lambda r=ring: (r.add(*row, next_observation), wait())
     for batch in (32, 128, 256):
         errors = torch.rand(batch, generator=torch.Generator(device).manual_seed(0), device=device)
         given = errors.numpy() if on_cpu else errors

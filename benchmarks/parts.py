@@ -43,7 +43,7 @@ class Parts(NamedTuple):
 
 
 def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """The first nested dict with the second's values over it."""
+    """The first nested dict, updated with the values of the second."""
     both = {
         key: merged(first[key], value) if isinstance(value, dict) and isinstance(first.get(key), dict) else value
         for key, value in second.items()
@@ -73,13 +73,13 @@ def fill(replay: Replay, task: Task, steps: int) -> None:
 
 @contextmanager
 def by_autograd() -> Iterator[None]:
-    """Agents that are built in here use autograd and torch's modules where they would use NumPy."""
+    """Agents that are built in this context use autograd and torch's modules instead of NumPy."""
     with patch.object(NumpyNetwork, "fits", staticmethod(lambda network: False)):
         yield
 
 
 @contextmanager
 def losses_by_torch() -> Iterator[None]:
-    """Agents that are built in here compute their losses by torch, on what a network by NumPy puts out."""
+    """Agents that are built in this context use torch for the loss, and NumPy for the network."""
     with patch.dict(LOSSES, clear=True):
         yield

@@ -1,6 +1,6 @@
-"""Puts docs/PERFORMANCE.md together from the tables in docs/performance: python benchmarks/report.py.
+"""Makes docs/PERFORMANCE.md from the tables in docs/performance: python benchmarks/report.py.
 
-Each table is written by the command in its first line; nothing in the document is edited by hand.
+The command in the first line of a table writes it. Nobody edits the document by hand.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from reporting import RESULTS as TABLES
 
 DOCUMENT = ROOT / "docs" / "PERFORMANCE.md"
 
-#: (title, what to know when reading it, the table, the command that makes it)
+#: (title, introduction, name of the table, the command that makes it)
 SECTIONS = (
     (
         "Against other libraries",
@@ -22,14 +22,14 @@ the same size and the same number of updates. Every runner checks this.
 
 Some things differ:
 
-- A library without noisy layers, or without Rainbow, is missing in those rows.
+- Libraries without noisy layers, or without Rainbow, have no such rows.
 - For an update, Tianshou draws one noise for each of its two networks. TorchRL draws one for the online network; the
   noise of its target network changes only when that network is copied. Both act with the noise of the last update.
   This project draws one noise for the prediction, one for the target, one for the selection (with double Q-learning),
   and a new one for every acting step.
-- Peak memory is that of the whole process, with its imports. Of an Atari transition, Stable-Baselines3 and TorchRL
-  store two stacks of frames, Tianshou one stack, this project one frame.
-- This project's process is set up as `train.py` sets it up: numbers below 1e-38 are 0, and freed memory is kept
+- Peak memory is that of the whole process, with its imports. For an Atari transition, Stable-Baselines3 and TorchRL
+  store two stacks of frames, Tianshou stores one stack, and this project stores one frame.
+- The process of this project has the settings of `train.py`: numbers below 1e-38 are 0, and freed memory is kept
   (`agent/running/resources.py`). The other processes keep their defaults.""",
         "peers",
         "python benchmarks/peers.py",
@@ -37,11 +37,11 @@ Some things differ:
     (
         "Time to a solved CartPole",
         """CartPole is solved at a greedy return of at least 475 over 20 episodes. Training seconds exclude
-evaluation. The time to the first such evaluation is not that of the run, which goes on to its last step and whose
-seconds stand in the last column. The seeds are 200–209, on one core. `noisy_dqn` is the preset, which draws noise for
+evaluation. The time to the first such evaluation is not that of the run: every run continues to its last step, and the
+last column has its seconds. The seeds are 200–209, on one core. `noisy_dqn` is the preset, which draws noise for
 each row of a batch; its variant draws once for the whole batch. SB3 DQN is Stable-Baselines3 with the settings of its
 zoo: it learns in blocks of 128 updates after 256 steps, so that its last agent is 176 steps and one block later than
-the last point of its curve. This block, and 100 episodes in place of 20, move its mean from 357 to 416. Dots in the
+the last point of its curve. This block, and 100 instead of 20 episodes, change its mean from 357 to 416. Dots in the
 [picture of these runs](figures/cartpole.png) show the last agents.""",
         "learning_cartpole",
         "python benchmarks/learning.py cartpole --only per_row,shared,sb3 --publish",
@@ -55,12 +55,11 @@ piece excludes the pieces that it calls.""",
     ),
     (
         "Saving and resuming",
-        """Seconds of a checkpoint and of a resume, beside the training between two checkpoints at the interval of the
-preset. A resume loads everything and plays the episodes under way again. `before` is the commit before episodes were
-played again, where every checkpoint reset the environments. Pong's replay holds 50,000 transitions here, its preset's
-1,000,000. With `--cpu-time` waiting for the disk is left out.""",
+        """The table gives the seconds of a checkpoint, of a resume, and of the training between two checkpoints at the
+interval of the preset. The percentages are parts of this training. A resume loads everything and replays the
+unfinished episodes. The replay of Pong holds 50,000 transitions here, and 1,000,000 in its preset.""",
         "resume",
-        "python benchmarks/resume.py --before <checkout> --cpu-time --publish",
+        "python benchmarks/resume.py --publish",
     ),
     (
         "The pieces",
@@ -79,7 +78,7 @@ else equal. The other tables show how the costs of an update, an environment ste
     (
         "On a GPU: updates",
         """The presets learn from frames like Atari's, drawn from a replay on the device. The tables give updates per
-second and the memory that is used besides the replay.""",
+second and the memory besides the replay.""",
         "gpu_updates",
         "python benchmarks/gpu.py --only updates",
     ),
@@ -108,13 +107,13 @@ rate of 2e-4, a new target network every 500 updates and a replay of 500,000 tra
 
 
 def document() -> str:
-    """The whole document; a table that was not made yet is named with its command."""
+    """The whole document; in place of a missing table it names the command."""
     parts = [
         "# Performance",
         "`python benchmarks/report.py` makes this page from the tables in `docs/performance/`. Above each table "
-        "stand the command that made it and the machine that it ran on; a few trials say that they were made in "
-        "another way. The load is the machine's average over the minute before the command began. It includes "
-        "programs that were stopped for the measurement.",
+        "are the command that made it and the machine on which it ran; a few trials were made in another way, and say "
+        "so. The load is the machine's average over the minute before the command began. It includes programs that "
+        "were stopped for the measurement.",
     ]
     for title, prose, name, command in SECTIONS:
         path = TABLES / f"{name}.md"

@@ -1,13 +1,12 @@
-"""The evidence of docs/RESULTS.md: every task, agent and seed, run as a person runs them, and the page itself.
+"""The evidence of docs/RESULTS.md: runs of every task, agent and seed, and the page itself.
 
     python benchmarks/results.py                                    # make the runs that are missing, write the page
     python benchmarks/results.py --only CartPole-v1,Pong --jobs 2   # some tasks, two runs at a time
-    python benchmarks/results.py --report                           # write the page from the runs that there are
+    python benchmarks/results.py --report                           # write the page from the existing runs
 
-Every run is kept as a small file below docs/results, so that what was interrupted goes on where it stopped; delete a
-file to make its run again. Training and evaluation are train.py's and evaluate.py's, in processes of their own. The
-tasks are at the end of this file. DeepSea has a study of its own, benchmarks/deep_sea.py. The extras atari, box2d,
-minatar and cluster are needed.
+Every run is saved as a small file below docs/results, and only missing runs are made; delete a file to make its run
+again. train.py and evaluate.py run in processes of their own. The tasks are at the end of this file. DeepSea has its
+own study, benchmarks/deep_sea.py. The extras atari, box2d, minatar and cluster are needed.
 """
 
 import argparse
@@ -38,15 +37,15 @@ class Task:
     """One table of the page.
 
     Attributes:
-        name: its title, and the folder of its runs.
+        name: the title, and the name of the folder of the runs.
         env: the id.
         steps: environment steps of a run.
         agents: label → overrides of train.py.
-        seeds: of the runs.
+        seeds: the seeds of the runs.
         eval_every: environment steps between the evaluations that make the curve.
         solved: a line in the figure; nan: none.
-        references: what others report, label → return, and by which protocol.
-        note: what a reader has to know.
+        references: the returns that others report, label → return.
+        note: a remark for readers.
     """
 
     name: str
@@ -60,27 +59,27 @@ class Task:
     note: str = ""
 
     def path(self, agent: str, seed: int) -> Path:
-        """Where a run's result is kept."""
+        """The file of a run's result."""
         return KEPT / self.name / f"{file_name(agent)}_{seed}.json"
 
     def results(self, agent: str) -> list[dict[str, Any]]:
-        """What there is of an agent's runs."""
+        """The results of the existing runs of an agent."""
         paths = [self.path(agent, seed) for seed in self.seeds]
         return [json.loads(path.read_text()) for path in paths if path.exists()]
 
     def study(self, agents: Iterable[str]) -> Study:
-        """The same of some agents for benchmarks/learning.py, which runs it."""
+        """The same task for some agents, as a study that benchmarks/learning.py runs."""
         variants = {agent: list(self.agents[agent]) for agent in agents}
         return Study(self.env, self.steps, self.solved, "", variants, self.eval_every)
 
 
 def file_name(agent: str) -> str:
-    """An agent's name as files have it."""
+    """The name of an agent in file names."""
     return agent.replace(", ", "_").replace(" ", "_").replace("ε", "epsilon")
 
 
 def make(task: Task, agent: str, seed: int) -> None:
-    """Makes one run and keeps its curve and the return of its last agent."""
+    """Makes one run, and saves its curve and the return of its last agent."""
     result = run_ours(task.study([agent]), agent, seed, RESULTS / "runs" / f"{task.name}-{os.getpid()}")
     curve = [[step, round(value, 2), round(seconds, 1)] for step, value, seconds in result["curve"]]
     kept = {"label": agent, "seed": seed, "final": round(result["final"], 2), "curve": curve}
@@ -97,12 +96,12 @@ def finals(task: Task, agent: str) -> np.ndarray:
 
 
 def number(value: float, sign: str = "") -> str:
-    """One decimal, with a minus that is one."""
+    """One decimal, with a true minus sign."""
     return f"{value:{sign}.1f}".replace("-", "−")
 
 
 def spread(values: np.ndarray, env: str) -> str:
-    """The mean with its 95 % interval (Student's t), as far as a return can be; of one seed the mean alone."""
+    """The mean with its 95 % interval (Student's t), clipped to possible returns; for one seed only the mean."""
     interval = within_bounds(mean_interval(values), return_bounds(env))
     if interval is None:
         return f"{number(values.mean())} (one seed)"
@@ -110,7 +109,7 @@ def spread(values: np.ndarray, env: str) -> str:
 
 
 def table(task: Task) -> list[str]:
-    """Every agent's last returns, and the figures of others."""
+    """The returns of every agent, and the figures of others."""
     lines = ["| | per seed | mean [95 %] | IQM |", "|---|---|---|---|"]
     for agent in task.agents:
         values = finals(task, agent)
@@ -159,7 +158,7 @@ def ablation(tasks: Sequence[Task]) -> list[str]:
 
 
 def best(tasks: Sequence[Task]) -> list[str]:
-    """The best agent of a task by its mean, beside the best that others report."""
+    """The agent of a task with the best mean, beside the best figure that others report."""
     lines = ["| | best of ours | mean [95 %] | best of others | |", "|---|---|---|---|---|"]
     for task in tasks:
         runs = {agent: values for agent in task.agents if len(values := finals(task, agent))}
@@ -174,7 +173,7 @@ def best(tasks: Sequence[Task]) -> list[str]:
 
 
 def beside(ours: np.ndarray, theirs: float) -> str:
-    """Where another's figure lies: below our interval, above it, or within."""
+    """Whether the figure of others is below our interval, above it, or within it."""
     low, high = mean_interval(ours) or (ours.mean(), ours.mean())
     return "ahead" if low > theirs else "behind" if high < theirs else "undecided" if low < high else "equal"
 
@@ -193,7 +192,7 @@ def draw(task: Task) -> None:
 
 
 def page() -> str:
-    """The text of docs/RESULTS.md, from the runs that there are."""
+    """The text of docs/RESULTS.md, from the existing runs."""
     deep_sea = KEPT / "deep_sea.md"
     lines = [
         HEAD,
@@ -228,28 +227,28 @@ HEAD = """# Results
 
 `python benchmarks/results.py` and `python benchmarks/deep_sea.py` make the runs that are missing below `docs/results`
 and write this page. Each run is `train.py` with one seed, followed by `evaluate.py` on the **last** agent: its mean
-network plays 100 episodes greedily, on seeds that training never used. Settings were chosen on other seeds than those
-reported; where a reported seed had an influence, the section says so. Intervals are Student's t intervals of 95 % for
-the mean over seeds, cut where no return can be; where all seeds ended alike, they have no width. IQM is the mean of the
-seeds without the best and the worst quarter, whole seeds dropped, as rliable computes it. Curves show greedy
-evaluations during training, over 20 episodes (10 on Atari). With actors ([CLUSTER.md](CLUSTER.md)) evaluations arrive
-at other steps in each run, and no curve is drawn.
+network plays 100 episodes greedily, on seeds that training never used. Settings were chosen on seeds that are not
+reported; if a reported seed had an influence, the section says so. Intervals are Student's 95 % intervals for the mean
+over seeds, clipped to possible returns; if all seeds have the same return, they have no width. IQM is the mean over
+seeds without the best and the worst quarter, as rliable computes it. Curves show greedy evaluations during training,
+over 20 episodes (10 on Atari). Runs with actors ([CLUSTER.md](CLUSTER.md)) have no curves, because their evaluations
+are at other steps in each run.
 
-An agent is called as `agent=` takes it. Where its run has other settings than that preset has on the task, what differs
-stands after a comma, and the command below the figure names all of it.
+Agents have the names of their presets. If a run has other settings than the preset has on this task, the difference
+follows a comma, and the command below the figure lists all settings.
 
-The runs were made over many versions of the code. With the same seed, today's code may end with another result.
+The runs were made with many versions of the code. With the same seed, the present code may give another result.
 
-Rows in italics are figures that others publish, by their own protocols. The zoo of SB3 (Stable-Baselines3) gives one
-trained agent per task. CleanRL and SLM-Lab give averages of returns during training. Their number of steps is named
-where it differs from ours.
+Rows in italics are figures that others publish, with their own protocols. The zoo of SB3 (Stable-Baselines3) reports
+one trained agent per task. CleanRL and SLM-Lab report averages of returns during training. Their number of steps is
+given if it differs from ours.
 """
-BEST = """An agent is ahead of another's figure where its whole interval is, and undecided where its interval holds that
-figure. The figure has no interval of its own, and the best of several agents is chosen by the same runs."""
+BEST = """An agent is ahead if its whole interval is above the figure of others, and undecided if its interval contains
+that figure. The figure has no interval of its own, and the same runs select the best of our agents."""
 ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration. All else is the same: double
-Q-learning, 3-step returns, layer normalisation, widths, batch, learning rate and replay. Differences have Welch's
-interval, each by itself. The p-values, which decide, have Holm's correction for the number of tasks: were noise and
-ε-greedy alike on all of them, one table in twenty would name a winner. Losses are reported like wins."""
+Q-learning, 3-step returns, layer normalisation, widths, batch, learning rate and replay. Each difference has
+Welch's interval. The p-values decide. They have Holm's correction for the number of tasks: if noise and ε-greedy were
+equal on all tasks, one table in twenty would name a winner. Losses are reported like wins."""
 
 CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
 NOISE_ALONE = ["agent.epsilon.start=0", "agent.epsilon.end=0"]
@@ -261,7 +260,7 @@ TWO_ACTORS = ["collect=ray", "collect.actors=2"]
 
 
 def landing(steps: int) -> dict[str, list[str]]:
-    """LunarLander's agents for a run of `steps`, over the whole of which the step size falls."""
+    """The agents on LunarLander for a run of `steps`; the learning rate decreases during the whole run."""
     beta = f"agent.priority.beta_steps={steps}"
     lower = ["agent.lr=5e-4", "agent.replay_ratio=1/2", f"agent.lr_updates={steps // 2}"]
     every = [f"agent.lr_updates={steps}"]
@@ -274,8 +273,8 @@ def landing(steps: int) -> dict[str, list[str]]:
     }
 
 
-#: What an hour of one core is enough for: smaller convolutions, fewer products, more updates; no sticky actions. And
-#: draws per row, so that half of the rows teach the mean network, which is what is evaluated.
+#: Settings for an hour on one core: smaller convolutions, fewer products, more updates, no sticky actions. There is one
+#: draw per row, so that half of the rows train the mean network, which is evaluated.
 SMALL_PONG = (
     *("imports=benchmarks.mnih2013", "agent.network.encoder=mnih2013", "agent.network.hidden=[128]"),
     *("agent.network.layer_norm=true", "noise=per_row", "agent.double=false", "agent.replay_ratio=1/2"),
@@ -283,7 +282,7 @@ SMALL_PONG = (
     "env.kwargs.repeat_action_probability=0",
 )
 
-LANDED = range(200, 205)  # seeds; runs of 100 were seen while settings were chosen
+LANDED = range(200, 205)  # seeds; runs with seed 100 had an influence on the settings
 TASKS = (
     Task(
         "CartPole-v1",

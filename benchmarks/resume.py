@@ -1,11 +1,11 @@
-"""What it costs to save a run and to resume it, beside the training between two checkpoints.
+"""The costs of saving and resuming a run, beside the training between two checkpoints.
 
-    python benchmarks/resume.py                     # of this checkout
-    python benchmarks/resume.py --before ../other   # and of another one, in turns
-    python benchmarks/resume.py --cpu-time          # by the processor's time: steadier where others use the machine
+    python benchmarks/resume.py                     # in this checkout
+    python benchmarks/resume.py --before ../other   # also in another one, in turns
+    python benchmarks/resume.py --cpu-time          # processor time, which is steadier on a shared machine
 
-Each task is trained by its preset (Pong with a smaller replay, and for a short while), saved on the way, and resumed in
-a process of its own. The extras atari and minatar are needed.
+Each task is trained with its preset (Pong with a smaller replay and fewer steps), saved on the way, and resumed in a
+process of its own. The extras atari and minatar are needed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TASKS = (
 
 
 def child(clock: str, checkout: str, report: str, options: list[str]) -> None:
-    """train.py of a checkout, with a clock on what trains, saves and loads."""
+    """Runs train.py of a checkout, with a clock around training, saving and loading."""
     sys.path.insert(0, checkout)
     now = time.process_time if clock == "cpu" else time.perf_counter
     from agent.running import collector, trainer
@@ -80,7 +80,7 @@ def child(clock: str, checkout: str, report: str, options: list[str]) -> None:
 
 
 def run(clock: str, checkout: Path, *options: str) -> dict[str, Any]:
-    """What the child measured in one run."""
+    """The measurements of the child in one run."""
     with tempfile.NamedTemporaryFile("r") as report:
         command = [sys.executable, __file__, "--child", clock, str(checkout), report.name, *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -89,7 +89,7 @@ def run(clock: str, checkout: Path, *options: str) -> dict[str, Any]:
 
 
 def measure(clock: str, checkout: Path, options: tuple[str, ...], steps: int, every: int) -> dict[str, float]:
-    """Seconds of a training step, of a checkpoint, of going on from it, and of what of that is played again."""
+    """Seconds of a training step, of a checkpoint, of a resume, and of replaying episodes in this resume."""
     with tempfile.TemporaryDirectory() as folder:
         where = f"{folder}/run"
         more = f"steps={steps}", f"checkpoint.every={every}", f"hydra.run.dir={where}"
@@ -110,15 +110,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--publish", action="store_true", help="write docs/performance/resume.md")
     reporting.add_clock(parser)
-    asked = parser.parse_args()
-    checkouts = {"before": asked.before.resolve()} if asked.before else {}
+    arguments = parser.parse_args()
+    checkouts = {"before": arguments.before.resolve()} if arguments.before else {}
     checkouts["now"] = ROOT
     about, rows, results = reporting.machine(), [], {}
     for what, options, steps, every, preset in TASKS:
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in checkouts}
-        for _ in range(asked.rounds):
+        for _ in range(arguments.rounds):
             for name, checkout in checkouts.items():
-                rounds[name].append(measure("cpu" if asked.cpu_time else "wall", checkout, options, steps, every))
+                rounds[name].append(measure("cpu" if arguments.cpu_time else "wall", checkout, options, steps, every))
         results[what] = rounds
         for name, measured in rounds.items():
             middle = {key: float(np.median([one[key] for one in measured])) for key in measured[0]}
@@ -127,8 +127,10 @@ def main() -> None:
             rows.append([what, name, f"{preset:,}", f"{between:.1f}", *shares, f"{middle['again']:.3f}"])
             print(rows[-1], file=sys.stderr, flush=True)
     head = ["task", "", "steps between checkpoints", "seconds of training", "a checkpoint", "a resume", "of it played"]
+    if len(checkouts) == 1:  # no column of checkouts
+        head, rows = [head[0], *head[2:]], [[row[0], *row[2:]] for row in rows]
     text = reporting.table(head, rows)
-    if asked.publish:
+    if arguments.publish:
         result = {"command": reporting.command(), "machine": about, "results": results}
         result["versions"] = reporting.versions("torch", "numpy", "gymnasium", "ale-py")
         reporting.save("resume", result, text)

@@ -89,8 +89,8 @@ def collecting(count: int, how: str = "auto", made: Parts | None = None) -> Call
 
     def step() -> None:
         action = made.agent.act(state["observation"], begins)
-        following, reward, terminated, truncated, _ = envs.step(action)
-        state["observation"] = made.task.observe(following)
+        next_observation, reward, terminated, truncated, _ = envs.step(action)
+        state["observation"] = made.task.observe(next_observation)
         made.replay.add(action, reward, terminated, truncated, state["observation"])
 
     return step

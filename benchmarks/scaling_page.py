@@ -1,35 +1,32 @@
-"""The page docs/SCALING.md, made of the numbers of scaling_out.py: tables, and the arithmetic for larger clusters."""
+"""Makes docs/SCALING.md from the measurements of scaling_out.py: tables, and the arithmetic for larger clusters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import reporting
 
-#: The cluster on paper: an environment that takes 2 ms a step, one in each actor, and the network of a machine.
+#: The cluster of the computation: each actor has one environment that takes 2 ms per step.
 STEP, CHUNK, NETWORK, NODE, IN_FLIGHT = 0.002, 16, 1.25e9, 16, 3  # s; vector steps; bytes/s; actors; chunks
-#: Updates a transition of Ape-X (Horgan et al. 2018, §4): its learner makes 19 while 12 500 transitions arrive.
+#: Updates per transition of Ape-X (Horgan et al. 2018, §4): its learner makes 19 while 12 500 transitions arrive.
 APE_X = 19 / 12_500
-WANTED = 0.9  # of linear
+WANTED = 0.9  # the fraction of linear scaling to reach
 REMEDIES = {
-    "updates": "The updates break first. A GPU makes them faster (`device=cuda`), and a lower `agent.replay_ratio` "
-    "asks for "
-    "fewer: Ape-X learns from far fewer samples than it collects. Larger batches in fewer updates cost less for each "
-    "sample.",
-    "chunks": "Storing chunks breaks first. A chunk costs nearly the same whatever the number of environments in it, "
-    "so several "
-    "environments in an actor (a larger `num_envs`) divide the number of chunks; so does a larger `collect.chunk`, at "
-    "the price of older weights. Beyond that the replay has to be shared out among several processes, each with the "
-    "rings "
-    "of some actors, which this project does not have.",
-    "network": "The network of the learner's machine breaks first. Observations should be small: whole numbers in "
-    "place of "
-    "floats, and smaller pictures; stacked frames travel once already. Beyond that the replay has to be shared out "
-    "among several machines, each of which samples batches for the learner, which this project does not have.",
+    "updates": "The updates are the first limit. A GPU makes them faster (`device=cuda`), and a lower "
+    "`agent.replay_ratio` needs fewer of them: Ape-X learns from far fewer samples than it collects. Fewer updates "
+    "with larger batches cost less for each sample.",
+    "chunks": "Storing chunks is the first limit. A chunk costs nearly the same for any number of environments, so "
+    "several environments per actor (a larger `num_envs`) reduce the number of chunks. So does a larger "
+    "`collect.chunk`, which makes weights older. For more actors the replay would have to be split among several "
+    "processes, each with the rings of some actors. This project has no such replay.",
+    "network": "The network of the learner's machine is the first limit. Observations should be small: integers "
+    "instead of floats, and smaller images; stacked frames are already sent once only. For more actors the replay "
+    "would have to be split among several machines, each of which samples batches for the learner. This project has "
+    "no such replay.",
 }
 
 
 class Need(NamedTuple):
-    """What some actors need of the learner's side, each per second, and what there is of it."""
+    """A resource of the learner's side, per second: how much some actors need, and its limit."""
 
     name: str
     needed: float
@@ -37,12 +34,12 @@ class Need(NamedTuple):
 
     @property
     def part(self) -> float:
-        """1 is all that there is."""
+        """The needed fraction of the limit."""
         return self.needed / self.limit
 
 
 def needs(learner: Mapping[str, Any], actors: int) -> list[Need]:
-    """Updates, chunks and bytes per second that actors need, with one environment each on paper."""
+    """The updates, chunks and bytes per second that actors need, computed for one environment each."""
     steps = actors / STEP
     updates = steps * learner["replay_ratio"]
     weights = min(updates, learner["updates"]) / learner["publish"] * 4 * learner["parameters"] * nodes(actors)
@@ -54,35 +51,35 @@ def needs(learner: Mapping[str, Any], actors: int) -> list[Need]:
 
 
 def nodes(actors: int) -> int:
-    """Machines for so many actors; each takes one copy of the weights."""
+    """The number of machines for some actors; each machine gets one copy of the weights."""
     return -(-actors // NODE)
 
 
 def store(learner: Mapping[str, Any], actors: int) -> float:
-    """Bytes of chunks and weights under way at once."""
+    """The bytes of all chunks and weights in transit."""
     return actors * IN_FLIGHT * CHUNK * learner["wire"] + IN_FLIGHT * actors * 4 * learner["parameters"]
 
 
 def first_to_break(learner: Mapping[str, Any], actors: int) -> Need:
-    """What is short first."""
+    """The resource that reaches its limit first."""
     return max(needs(learner, actors), key=lambda need: need.part)
 
 
 def linear_parts(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The steps per second of each row as a part of those of one actor, times the number of actors."""
+    """The speed of each row as a fraction of linear scaling, which is the speed of one actor times their number."""
     one = {row["milliseconds"]: row["steps"] / row["actors"] for row in rows if row["actors"] == 1}
     return [row["steps"] / (row["actors"] * one[row["milliseconds"]]) for row in rows]
 
 
 def limited_by(row: Mapping[str, Any]) -> str:
-    """What keeps a row from more steps."""
+    """The limit of the speed of a row."""
     if row["busy"] >= WANTED:
         return "the machine's cores"
     return "the learner" if row["learner_wait"] < 1 - WANTED else "the environments"
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """The text of the page."""
     about = result["machine"]
     made = (
         f"`{result['command']}`, on {about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB, "
@@ -94,9 +91,9 @@ def page(result: Mapping[str, Any]) -> str:
         "\n\n".join(
             [
                 "# How collection scales",
-                "Made by `benchmarks/scaling_out.py` from its measurements, which are in "
-                "`docs/performance/scaling_out.json`. "
-                "How collection works, and its options, are in [CLUSTER.md](CLUSTER.md).",
+                "`benchmarks/scaling_out.py` makes this page from its measurements in "
+                "`docs/performance/scaling_out.json`. [CLUSTER.md](CLUSTER.md) explains how collection works, and its "
+                "options.",
                 made,
                 *_actors(result["actors"], about["cores"]),
                 *_learner(result["learner"]),
@@ -115,8 +112,8 @@ def _actors(rows: Sequence[Mapping[str, Any]], cores: int) -> list[str]:
     said = (
         "In no row are the environments the limit."
         if least is None
-        else f"Where the environments are the limit, the least part of linear is **{least:.0%}**; at least "
-        f"{WANTED:.0%} is wanted."
+        else f"In the rows where the environments are the limit, the least part of linear is **{least:.0%}**; "
+        f"the goal is {WANTED:.0%}."
     )
     table = reporting.table(
         [
@@ -141,13 +138,10 @@ def _actors(rows: Sequence[Mapping[str, Any]], cores: int) -> list[str]:
     )
     return [
         "## Actors whose environments sleep",
-        f"Each actor has one environment, whose step sleeps; learner and actors share {cores} cores. Linear is the "
-        f"number of "
-        "actors times the steps per second of one. Waits are parts of the time; staleness is in updates. The cores "
-        "are the "
-        f"limit where they are busy for {WANTED:.0%} of the time, and the learner is where it waits for less than a "
-        f"tenth of "
-        f"it. {said}",
+        f"Each actor has one environment, whose step sleeps; learner and actors share {cores} cores. Linear scaling "
+        "is the speed of one actor times the number of actors. Waits are fractions of the time, and staleness is in "
+        f"updates. The cores are the limit if they are busy for {WANTED:.0%} of the time, and the learner is the "
+        f"limit if it waits for less than a tenth of the time. {said}",
         table,
     ]
 
@@ -173,11 +167,10 @@ def _learner(learners: Mapping[str, Any]) -> list[str]:
     )
     return [
         "## The learner's limit",
-        "Stand-ins for actors give the learner chunks that one actor has played, as fast as it takes them out of "
-        "Ray's store, "
-        "with the options of each task's preset. Both is the whole loop at the replay ratio of the preset. Bytes are "
-        "those of "
-        "a chunk's arrays for each transition; on the wire are those of the pickle that Ray sends.",
+        "Here stand-ins for actors hand the learner chunks that one actor has played, as fast as it takes them from "
+        "Ray's store, with the options of each task's preset. The column of both is the whole loop at the replay ratio "
+        "of the preset. Bytes a step are those of the arrays of a chunk per transition, and bytes on the wire those of "
+        "the pickle that Ray sends.",
         table,
     ]
 
@@ -190,9 +183,9 @@ def _overhead(tasks: Mapping[str, Any]) -> list[str]:
     table = reporting.table(["task", "in one process, steps/s", "one actor, steps/s", "ratio"], rows)
     return [
         "## One actor, and none",
-        "`collect=ray collect.actors=1` beside the same run in one process, in turns: median (least … greatest). The "
-        "actor "
-        "plays while the learner learns, so a ratio above 1 is possible where there are two cores.",
+        "The table compares `collect=ray collect.actors=1` with the same run in one process, measured in turns: "
+        "median (least … greatest). The actor plays while the learner learns, so on two cores the ratio may be above "
+        "1.",
         table,
     ]
 
@@ -215,31 +208,27 @@ def _paper(learners: Mapping[str, Any]) -> list[str]:
     )
     return [
         "## On paper: 100 and 1 000 actors",
-        f"Computed, not measured: each actor has one environment whose step takes {STEP * 1000:g} ms and plays "
-        f"chunks of {CHUNK} "
-        f"steps; a machine has {NODE} actors and takes each version of the weights once; the learner's machine has a "
-        f"network "
-        f"of {NETWORK * 8 / 1e9:g} Gbit/s. In brackets: the part of the learner's own limit above, or of the "
-        f"network; beyond "
-        "100 % it breaks. The store holds the chunks and weights under way.",
+        f"These numbers are computed, not measured. Each actor has one environment whose step takes {STEP * 1000:g} "
+        f"ms, and plays chunks of {CHUNK} steps. A machine has {NODE} actors and gets each version of the weights "
+        f"once. The learner's machine has a network of {NETWORK * 8 / 1e9:g} Gbit/s. The percentages are fractions of "
+        "the learner's limit above, or of the network; more than 100 % is not possible. The store holds the chunks "
+        "and weights in transit.",
         table,
         *(_breaks(name, learner) for name, learner in learners.items()),
-        "Ray itself has been run with thousands of actors; a learner waits for all of them by one call (`ray.wait`), "
-        "whose "
-        "price for hundreds of references is not measured here.",
+        "Ray itself has run with thousands of actors. The learner waits for all of them with one call (`ray.wait`), "
+        "whose cost for hundreds of references was not measured.",
     ]
 
 
 def _breaks(name: str, learner: Mapping[str, Any]) -> str:
     sparse = {**learner, "replay_ratio": APE_X}
     return (
-        f"**{name}**: the most actors are, {_limits(learner)}. {REMEDIES[first_to_break(learner, 1000).name]} "
-        f"With Ape-X's own ratio, about 19 updates for 12,500 transitions, the most actors are, {_limits(sparse)}."
+        f"**{name}**: the maximum number of actors is {_limits(learner)}. "
+        f"{REMEDIES[first_to_break(learner, 1000).name]} With the ratio of Ape-X, about 19 updates for 12,500 "
+        f"transitions, the maximum is {_limits(sparse)}."
     )
 
 
 def _limits(learner: Mapping[str, Any]) -> str:
     limits = sorted((1000 / need.part, need.name) for need in needs(learner, 1000))
-    return ", ".join(
-        f"by {what}, {actors:,.0f}" if actors >= 10 else f"by {what}, {actors:.1f}" for actors, what in limits
-    )
+    return ", ".join(f"{actors:,.0f} ({what})" if actors >= 10 else f"{actors:.1f} ({what})" for actors, what in limits)

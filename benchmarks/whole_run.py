@@ -4,9 +4,9 @@
     python benchmarks/whole_run.py env=MinAtar/Breakout-v1 steps=10000
     python benchmarks/whole_run.py agent=rainbow
 
-What follows are options of train.py; `--cpu-time` counts processor time, for a machine that others use. The run is
-train.py's own, with a clock around its pieces: the time of a piece is what it takes itself, without the pieces that it
-calls. The clock costs half a microsecond a call. Results: docs/performance/whole_run.json and .md.
+The arguments are options of train.py; `--cpu-time` counts processor time, for a machine that others use. The run is
+that of train.py, with a clock around its pieces: the time of a piece excludes the pieces that it calls. The clock costs
+half a microsecond per call. Results: docs/performance/whole_run.json and .md.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ OVERRIDES = ("steps=10000", "wandb.mode=disabled", "log.progress=false", "eval.v
 
 
 class Clock:
-    """Times by piece; while a piece runs inside another, only the inner one's time passes."""
+    """Measures the time of each piece. While one piece runs inside another, only the inner one is counted."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -59,7 +59,7 @@ class Clock:
 
 
 def instrument(clock: Clock) -> Callable[..., Any]:
-    """Puts the clock around the pieces of a run; gives the function that trains, with it around what is left."""
+    """Puts the clock around the pieces of a run; returns the function that trains, with the clock around the rest."""
     from gymnasium.vector import SyncVectorEnv
 
     import agent.running.build as building
@@ -114,15 +114,15 @@ def main() -> None:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    asked = [option for option in sys.argv[1:] if option != "--cpu-time"]
-    clock = Clock(time.perf_counter if len(asked) == len(sys.argv) - 1 else time.process_time)
+    options = [option for option in sys.argv[1:] if option != "--cpu-time"]
+    clock = Clock(time.perf_counter if len(options) == len(sys.argv) - 1 else time.process_time)
     train = instrument(clock)
     from agent.config.parsing import parse
     from agent.config.run import TrainConfig
 
-    env_id = next((option[4:] for option in asked if option.startswith("env=")), "CartPole-v1")
+    env_id = next((option[4:] for option in options if option.startswith("env=")), "CartPole-v1")
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        composed = compose("train", overrides=[*OVERRIDES, f"env.id={env_id}", *asked])
+        composed = compose("train", overrides=[*OVERRIDES, f"env.id={env_id}", *options])
     plain = OmegaConf.to_container(composed, resolve=True)
     config = parse(TrainConfig, {key: value for key, value in plain.items() if key not in ("imports", "resume")})
     about = reporting.machine()

@@ -1,10 +1,10 @@
 """Makes zoo/: one trained agent for each small task that has a preset, with its card and its returns.
 
-    python benchmarks/zoo.py                    # all of them: train, play 100 episodes, write zoo/<task>/
-    python benchmarks/zoo.py LunarLander-v3     # some of them
+    python benchmarks/zoo.py                    # all tasks: train, play 100 episodes, write zoo/<task>/
+    python benchmarks/zoo.py LunarLander-v3     # some tasks
 
-Agents are trained by train.py as a person trains them, and a run that is complete below `--runs` is not trained again.
-Every agent is the best one of its run, by the evaluations while training, whose seeds are others than the card's.
+train.py trains the agents, and a run that is complete below `--runs` is not trained again. Every agent is the best one
+of its run in the evaluations during training, whose seeds differ from those of the card.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from agent import evaluate  # noqa: E402
 from agent.common.files import atomic_write_text  # noqa: E402
-from agent.records.evaluations import kept_beside  # noqa: E402
+from agent.records.evaluations import archived_results_path  # noqa: E402
 from agent.records.saved_agent import FILE_NAME, read_header  # noqa: E402
 from agent.running.export.card import algorithm, card  # noqa: E402
 from agent.running.player import load_player  # noqa: E402
@@ -49,7 +49,7 @@ QUIET = ("wandb.mode=disabled", "eval.video=false", "eval.noisy=false", "log.pro
 INDEX = """\
 # Trained agents
 
-One agent for each small task that has a preset. Each plays at once, here as from Python:
+This folder has one agent for each small task that has a preset. They can play without training:
 
 ```bash
 python evaluate.py checkpoint=zoo/LunarLander-v3 video=true
@@ -59,9 +59,9 @@ python evaluate.py checkpoint=zoo/LunarLander-v3 video=true
 |---|---|---|---|---|
 {rows}
 
-LunarLander-v3 needs the extra `box2d`. All were made by `python benchmarks/zoo.py`; its table of agents holds their
-seeds and options. An agent is the best one of a single run: the returns describe that agent, and
-[docs/RESULTS.md](../docs/RESULTS.md) says what other seeds give.
+LunarLander-v3 needs the extra `box2d`. `python benchmarks/zoo.py` trained all agents; a table in it holds their seeds
+and options. An agent is the best one of a single run: the returns describe that agent, and
+[docs/RESULTS.md](../docs/RESULTS.md) has the results of other seeds.
 """
 
 
@@ -71,12 +71,12 @@ def command(task: str) -> tuple[str, ...]:
 
 
 def train(task: str, run: Path) -> None:
-    """Trains the agent of a task, unless its run is complete; one that was interrupted goes on."""
+    """Trains the agent of a task, unless its run is complete; an interrupted run is continued."""
     if finished(run):
         return
-    words = [sys.executable, *command(task)[1:], *QUIET, f"hydra.run.dir={run}"]
+    training = [sys.executable, *command(task)[1:], *QUIET, f"hydra.run.dir={run}"]
     resumed = [f"resume={run}"] if (run / "checkpoints").exists() else []
-    if code := subprocess.run([*words, *resumed], cwd=ROOT, check=False).returncode:
+    if code := subprocess.run([*training, *resumed], cwd=ROOT, check=False).returncode:
         raise SystemExit(code)  # train.py has said why
 
 
@@ -102,7 +102,7 @@ def publish(task: str, run: Path) -> None:
     atomic_write_text(folder / "config.yaml", f"# {shlex.join(command(task))}\n{text}")
     name = f"zoo/{task}"
     returns = {**evaluate(folder, episodes=EPISODES), "label": name, "agent": f"{name}/{FILE_NAME}"}
-    kept = kept_beside(folder / FILE_NAME, EPISODES, returns["seed"], noise=False)
+    kept = archived_results_path(folder / FILE_NAME, EPISODES, returns["seed"], noise=False)
     atomic_write_text(Path(f"{kept}.json"), json.dumps(returns, indent=1))
     player = load_player(folder / FILE_NAME)
     filmed = "rgb_array" in player.task.render_modes
@@ -111,7 +111,7 @@ def publish(task: str, run: Path) -> None:
 
 
 def index() -> str:
-    """The table of all agents that are there."""
+    """The page with the table of all agents."""
     rows = []
     for task in AGENTS:
         found = sorted((ZOO / task).glob(f"evaluation_{EPISODES}_episodes_*.json"))
@@ -126,11 +126,11 @@ def index() -> str:
     return INDEX.format(rows="\n".join(rows), episodes=EPISODES)
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", metavar="task", help="by default all")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where runs are kept")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     tasks = arguments.tasks or list(AGENTS)
     if unknown := [task for task in tasks if task not in AGENTS]:
         parser.error(f"{unknown[0]} is no task of the zoo: choose from {', '.join(AGENTS)}")

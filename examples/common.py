@@ -1,4 +1,4 @@
-"""What the examples share: the command line, generators of one seed, densities, and the style of the pictures.
+"""The parts that all examples share: the command line, generators of one seed, densities, and the style of pictures.
 
 Importing this first makes `agent` importable from a checkout that is not installed.
 """
@@ -48,9 +48,9 @@ class Options:
     """The command line of every example.
 
     Attributes:
-        out: folder of the picture.
-        seed: of every random number.
-        quick: the short form: the same steps, fewer of them.
+        out: the folder of the picture.
+        seed: the seed of all random numbers.
+        quick: whether to run a short form with fewer steps.
     """
 
     out: Path
@@ -59,7 +59,7 @@ class Options:
 
 
 def run(main: Callable[[Options], None], description: str | None, argv: Sequence[str] | None = None) -> None:
-    """Reads the command line and runs an example; a UserError ends it in one sentence."""
+    """Reads the command line and runs an example; a UserError is shown as one sentence."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of the picture (outputs)")
     parser.add_argument("--seed", type=int, default=0, help="of every random number (0)")
@@ -80,8 +80,8 @@ def generator(seed: int, stream: int = 0) -> torch.Generator:
     """
     if seed < 0:
         raise UserError(f"the seed is {seed}: give 0 or a positive whole number")
-    words = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(words[0]))
+    state = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
 
 
 def figure(

@@ -1,4 +1,4 @@
-"""Two unbiased gradients of E[f(z)], and how far they scatter: along the path of the sample, or by the score.
+"""Two unbiased gradients of E[f(z)] and their variances: along the path of the sample, and with the score function.
 
     python examples/gradient.py [--out DIR] [--seed 0] [--quick]
 
@@ -63,7 +63,7 @@ def wave(omega: float, z: Tensor) -> Tensor:
 
 
 def step(z: Tensor) -> Tensor:
-    """f(z) = 1 where z > 0: flat wherever it has a slope, so that no path leads across the jump."""
+    """f(z) = 1 if z > 0, else 0: its slope is 0 wherever it exists, so that no path leads across the jump."""
     return (z > 0).double() + 0.0 * z
 
 
@@ -133,7 +133,8 @@ class Row(NamedTuple):
 def rows(n: int, seed: int) -> list[Row]:
     """∂/∂μ = 2μ and ∂/∂σ = 2σ of E z² = μ² + σ² for every family; Gamma; and a step, which has no path.
 
-    The score of the uniform is wrong: inside its support the density is flat and does not tell that the support moves.
+    The score of the uniform is wrong: its density is flat inside the support, and so the score does not see the support
+    move.
     """
     result = []
     mean = LOC**2 + SCALE**2

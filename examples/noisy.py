@@ -1,10 +1,11 @@
-"""One noisy layer: what its noise does to the outputs, what learning does to σ, and ε as an argument.
+"""One noisy layer: the effect of noise on its outputs, the effect of learning on σ, and ε as an argument.
 
     python examples/noisy.py [--out DIR] [--seed 0] [--quick]
 
-The layer is the agent's (`agent.layers.NoisyLinear`). Learning is stochastic gradient descent on a linear task whose
-inputs differ in size: noise on the weight of a large input hurts much, on that of a small one little, on that of an
-input which is always 0 not at all. How σ falls is known in closed form, see `sigma_in_theory`.
+The layer is that of the agent (`agent.noise.layers.NoisyLinear`). It learns a linear task with stochastic gradient
+descent. The inputs differ in size: noise on the weight of a large input increases the loss strongly, noise on that of a
+small input increases it little, and noise on the weight of an input that is always 0 has no effect. The decrease of σ
+is known in closed form, see `sigma_in_theory`.
 """
 
 from math import pi, sqrt
@@ -33,7 +34,7 @@ def output_std(layer: NoisyLinear, x: Tensor) -> Tensor:
 
 
 class Outputs(NamedTuple):
-    """What one layer answers to a batch of equal rows: each output, and the mean of each batch, over many draws."""
+    """The outputs of one layer for a batch of equal rows, and the mean of each batch, over many draws."""
 
     single: Tensor  # [draws·rows], deviations from the mean layer
     batch_mean: Tensor  # [draws]

@@ -2,10 +2,10 @@
 
     python examples/sine.py [--out DIR] [--seed 0] [--quick]
 
-Data: y = sin(x) + s(x)·η, x in [0, 4π], η normal, s(x) between 0.05 and 0.35. The loss sees nothing of the network but
-its samples z = μ(x) + σ(x)·ε: the energy score E|z − y| − ½·E|z − z′| is smallest where z is distributed as y
-(Gneiting & Raftery 2007, JASA 102(477), §4). Trained with and without batch normalisation, on x as it is and
-scaled to 0–1; and once with the squared error of the sample, for which the best spread is none.
+Data: y = sin(x) + s(x)·η, x in [0, 4π], η normal, s(x) between 0.05 and 0.35. The loss sees only samples of the
+network, z = μ(x) + σ(x)·ε. The energy score E|z − y| − ½·E|z − z′| is smallest if z has the distribution of y (Gneiting
+& Raftery 2007, JASA 102(477), §4). The network is trained with and without batch normalisation, on x itself and on x
+scaled to 0–1; and once with the squared error of the sample, for which the best spread is 0.
 """
 
 import copy
@@ -125,7 +125,7 @@ def train(batch_norm: bool, scaled: bool, loss: SampleLoss, seed: int, steps: in
 
 
 def batch_jitter(network: SampleNetwork, batch: int, generator: torch.Generator) -> float:
-    """How much μ(x) scatters in training as the other batch − 1 rows change: root mean square over 10 places of x."""
+    """The scatter of μ(x) in training when the other batch − 1 rows change: root mean square over 10 values of x."""
     network = copy.deepcopy(network).train()  # normalising by the batch also moves the running statistics
     scatter = []
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""z = μ + σ·ε turns one standard draw into a draw of any mean and spread; the change of variables says why.
+"""z = μ + σ·ε turns a standard draw into a draw with any mean and spread; the change of variables explains why.
 
     python examples/standardise.py [--out DIR] [--seed 0] [--quick]
 
@@ -41,7 +41,7 @@ MAPS: dict[str, Function] = {
 
 
 class Moments(NamedTuple):
-    """What n draws say: mean and standard deviation, each with its standard error."""
+    """The mean and standard deviation of n draws, each with its standard error."""
 
     mean: float
     mean_error: float
@@ -92,7 +92,7 @@ def identity_gap(g: Function, points: int = 20_001) -> float:
 
 
 def _dots(axes: Axes, z: Tensor, low: float, high: float, color: str, bins: int) -> None:
-    """The density that draws [n] show, counted in bins."""
+    """The density of draws [n], counted in bins."""
     count, edges = torch.histogram(z, bins=bins, range=(low, high))
     height = count / len(z) / edges.diff()
     axes.plot(edges[:-1] + 0.5 * edges.diff(), height, "o", color=color, markersize=3, markeredgewidth=0)

@@ -2,8 +2,8 @@
 
     python examples/vae.py [--out DIR] [--seed 0] [--quick]          # needs pip install -e '.[examples]'
 
-Each pixel counts the dark ones of a 4×4 block, 0 to 16, so that Binomial(16, p) is the honest likelihood and the
-bound is a bound in nats. Kingma & Welling 2014 (arXiv 1312.6114): q(z|x) = N(μ(x), σ(x)²), sampled as z = μ + σ·ε;
+Each pixel counts the dark dots of a 4×4 block, 0 to 16, so that Binomial(16, p) is a proper likelihood and the bound is
+valid, in nats. Kingma & Welling 2014 (arXiv 1312.6114): q(z|x) = N(μ(x), σ(x)²), sampled as z = μ + σ·ε;
 the plain autoencoder is the same network with ε = None and no divergence from the prior.
 """
 
@@ -88,7 +88,7 @@ class Trained:
 
 
 def train(variational: bool, data: tuple[Tensor, Tensor], epochs: int, seed: int, batch: int = 100) -> Trained:
-    """Maximises the evidence lower bound by one draw of ε per digit; without `variational`, the likelihood alone."""
+    """Maximises the evidence lower bound with one draw of ε per digit; without `variational`, only the likelihood."""
     model, draws, order = Autoencoder(generator(seed, 1)), generator(seed, 2), generator(seed, 3)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     training: list[float] = []

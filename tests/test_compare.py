@@ -20,7 +20,7 @@ from agent.records.comparison.grouping import DEFAULT_AGENT, group_runs, safe_co
 from agent.records.comparison.reading import Run, Series, read_metrics, read_run
 from agent.records.comparison.scoring import task_result
 from agent.records.comparison.writing import write_comparison
-from agent.records.console import shown
+from agent.records.console import format_return
 from envs.returns import BOUNDS, REFERENCES, reference_returns
 from tests.helpers import ROOT, Programs, Result
 from tests.runs import write_run
@@ -302,8 +302,10 @@ def test_differences_from_a_baseline_are_welchs_after_holms_correction(tmp_path:
         for name in ("agent=noisy_dqn", "agent=rainbow")
     }
     small, large = sorted(raw, key=raw.__getitem__)
-    assert found.against["CartPole-v1", small].p == pytest.approx(min(1.0, 2 * raw[small]))
-    assert found.against["CartPole-v1", large].p == pytest.approx(max(raw[large], min(1.0, 2 * raw[small])))
+    assert found.baseline_differences["CartPole-v1", small].p == pytest.approx(min(1.0, 2 * raw[small]))
+    assert found.baseline_differences["CartPole-v1", large].p == pytest.approx(
+        max(raw[large], min(1.0, 2 * raw[small]))
+    )
     with pytest.raises(UserError, match="baseline=agent: 3 groups are called so"):
         compare(runs_of(tmp_path), EVALUATED, baseline="agent")
     with pytest.raises(UserError, match="no group is called so"):
@@ -451,7 +453,7 @@ def test_the_program_prints_a_table_and_writes_page_pictures_and_numbers(three: 
     scores = numbers["tasks"][0]["scores"]["last"]["groups"]["agent=dqn"]
     assert scores["mean"] == pytest.approx(np.mean(scores["per_seed"]))
     page = (three / "found" / "comparison.html").read_text()
-    assert all(f"<td>{shown(value)}</td>" in page for value in scores["per_seed"])  # of each run in its own row
+    assert all(f"<td>{format_return(value)}</td>" in page for value in scores["per_seed"])  # of each run in its own row
     assert {"steps", "seconds"} == set(numbers["tasks"][0]["curves"]["agent=dqn"])
     pictures = {path.name for path in (three / "found").glob("*.png")}
     assert pictures == {"curves_0.png", "scores_0.png", "profiles.png", "improvement.png", "inside_0.png"}

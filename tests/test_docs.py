@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.comparing import comparison_request, paths_to_override
 from agent.command.composing import compose_training, evaluation_request, sharing_request, to_options
-from agent.command.tuning import new_study, train_words_to_override
+from agent.command.tuning import new_study, train_options_to_override
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.config.tune import TuneConfig
@@ -196,7 +196,7 @@ def test_a_sharing_command_composes(path: Path, options: list[str]) -> None:
 @pytest.mark.parametrize(("path", "options"), every_command("tune.py"), ids=label)
 def test_a_tuning_command_composes(path: Path, options: list[str], tmp_path: Path) -> None:
     (tmp_path / "my_space.yaml").write_text("agent.lr: {low: 1e-4, high: 1e-2}")
-    for overrides in sweep(train_words_to_override(options)):
+    for overrides in sweep(train_options_to_override(options)):
         with initialize_config_dir(str(ROOT / "conf" / "tune"), version_base="1.3"):
             cfg = compose("tune", overrides)
         config = parse(TuneConfig, to_options(cfg))

@@ -18,7 +18,7 @@ from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse, to_plain
-from agent.config.parts import MOST_LAYERS, NetworkConfig
+from agent.config.parts import MAX_LAYERS, NetworkConfig
 from agent.config.ranges import Range, above, at_least, between, positive
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
@@ -190,14 +190,14 @@ def test_the_name_of_an_unknown_option_is_short_and_printable(key: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "hidden", [[1] * (MOST_LAYERS + 1), [1] * 60_000, [65_536, 65_536], [65_536] * 100, [20_000, 20_000]]
+    "hidden", [[1] * (MAX_LAYERS + 1), [1] * 60_000, [65_536, 65_536], [65_536] * 100, [20_000, 20_000]]
 )
 def test_networks_too_large_are_refused_at_once(hidden: list[int]) -> None:
     begun = time.process_time()
     with pytest.raises(UserError, match=r"network\.hidden has [\d,]+ (layers|weights).*: it must have at most [\d,]+"):
         parse(AgentConfig, {"network": {"hidden": hidden}}, "agent.")
     assert time.process_time() - begun < 1.0
-    assert NetworkConfig(hidden=(1,) * MOST_LAYERS).hidden
+    assert NetworkConfig(hidden=(1,) * MAX_LAYERS).hidden
     assert NetworkConfig(hidden=(65_536, 1, 65_536, 1)).hidden
 
 
@@ -298,5 +298,5 @@ def test_an_option_that_an_older_run_lacks_may_be_named_on_resume(
     request = composing.training_request(given, [override], tmp_path)
     assert select(request.config, name) == typed
     assert request.config.log == TrainConfig().log
-    assert request.begun is not None
-    assert request.begun[1]["config"] == to_plain(parse(TrainConfig, older))
+    assert request.checkpoint is not None
+    assert request.checkpoint[1]["config"] == to_plain(parse(TrainConfig, older))

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from agent.common.errors import UserError
-from agent.records.evaluations import beside, kept_beside
+from agent.records.evaluations import archived_results_path, results_path
 from agent.records.saved_agent import (
     FILE_NAME,
     MAX_TENSORS,
@@ -415,11 +415,15 @@ def test_a_file_of_absurd_size_is_refused_without_being_read(tmp_path: Path) -> 
 def test_an_evaluation_of_another_kind_has_a_name_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     names = [
-        kept_beside(file, *kind).name for kind in ((100, 0, False), (20, 0, False), (100, 1, False), (100, 0, True))
+        archived_results_path(file, *kind).name
+        for kind in ((100, 0, False), (20, 0, False), (100, 1, False), (100, 0, True))
     ]
     assert names == [
         *("evaluation_100_episodes_seed0", "evaluation_20_episodes_seed0"),
         *("evaluation_100_episodes_seed1", "evaluation_100_episodes_seed0_noise"),
     ]
-    assert beside(file).name == "evaluation"
-    assert kept_beside(tmp_path / "mine.v1.safetensors", 5, 3, False).name == "mine.v1_evaluation_5_episodes_seed3"
+    assert results_path(file).name == "evaluation"
+    assert (
+        archived_results_path(tmp_path / "mine.v1.safetensors", 5, 3, False).name
+        == "mine.v1_evaluation_5_episodes_seed3"
+    )

@@ -17,7 +17,7 @@ from helpers import ROOT, Programs, plain_environment
 from test_dashboard import record
 
 from agent.command.composing import compose_training, training_request
-from agent.command.sweeping import LONGEST, group_name, with_labels
+from agent.command.sweeping import MAX_GROUP_NAME, group_name, with_labels
 from agent.records.dashboard import charts_of
 
 SWEEP = ROOT / "conf" / "wandb_sweep.yaml"
@@ -83,7 +83,7 @@ def test_a_group_is_named_by_all_that_seeds_share() -> None:
     assert group_name("A-v1", "dqn", ["agent.lr=0.2"]) != group_name("A-v1", "dqn", ["agent.lr=0.1"])
     long = [f"env.kwargs.option_{number}=1" for number in range(50)]
     names = [group_name("A-v1", "dqn", [*long, f"steps={steps}"]) for steps in (1, 2)]
-    assert len(names[0]) == LONGEST
+    assert len(names[0]) == MAX_GROUP_NAME
     assert names[0] != names[1]  # though all that is shown of them is equal
 
 

@@ -136,7 +136,7 @@ def test_an_evaluation_that_is_played_again_is_there_once(tmp_path: Path) -> Non
     for step, row in rows:
         first.log(step, row)
         lines.log(step, row)
-    truncate_jsonl(file, 20, again="eval/")
+    truncate_jsonl(file, 20, rewritten="eval/")
     second, lines = EventFiles(tmp_path, console()[0], since=20), JsonlSink(file)
     for sink in (second, lines):
         sink.log(20, {"eval/x": 4.0})

@@ -20,7 +20,7 @@ import pytest
 
 from agent.common.errors import UserError
 from agent.config.run import WandbConfig
-from agent.records.console import Console, shown
+from agent.records.console import Console, format_return
 from agent.records.metrics import JsonlSink
 from agent.records.tracking import Tracker
 from agent.records.wandb_run import RUN_SETTINGS
@@ -429,7 +429,7 @@ def test_a_console_without_progress_prints_lines_only() -> None:
     [(-20.81, "-20.8"), (500.0, "500.0"), (1.0, "1.0"), (0.0, "0.0"), (-0.006, "-0.006"), (0.99312, "0.993")],
 )
 def test_small_returns_are_not_rounded_away(value: float, text: str) -> None:
-    assert shown(value) == text
+    assert format_return(value) == text
 
 
 class Gone(Terminal):

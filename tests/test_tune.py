@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from agent.command.composing import training_options
-from agent.command.tuning import SPACES, read_study, train_words_to_override
+from agent.command.tuning import SPACES, read_study, train_options_to_override
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig
@@ -148,12 +148,12 @@ def test_options_of_train_become_one_of_tune() -> None:
         "hydra.verbose=true",
     ]
     kept = ["trials=3", "--cfg", "job", "hydra.verbose=true"]
-    folded = train_words_to_override(words)
+    folded = train_options_to_override(words)
     assert folded[:-1] == kept
     assert folded[-1] == r"train=['env=CartPole-v1','agent.lr=1e-3','+env.kwargs.x=\'a b\'']"
-    assert train_words_to_override(["seeds=2"]) == ["seeds=2"]
+    assert train_options_to_override(["seeds=2"]) == ["seeds=2"]
     with pytest.raises(UserError, match="train= and options"):
-        train_words_to_override(["train=[a=1]", "agent.lr=1"])
+        train_options_to_override(["train=[a=1]", "agent.lr=1"])
 
 
 def test_bad_words_end_in_one_sentence(programs: Programs, tmp_path: Path) -> None:

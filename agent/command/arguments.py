@@ -26,14 +26,14 @@ class Program:
         options: the full names of all that it reads, to find the nearest to a misspelt one.
         example: of an option.
         several: how to name several things at once; empty for train.py, where -m makes several runs.
-        foreign: options of another program, each with advice on what to write instead.
+        other_program_options: options of another program, each with advice on what to write instead.
     """
 
     name: str
     options: Sequence[str]
     example: str
     several: str = ""
-    foreign: Mapping[str, str] = field(default_factory=dict)
+    other_program_options: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Help:
@@ -62,8 +62,8 @@ class HydraParser(ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The flags and overrides, as argparse finds them, if the program takes them."""
-        self._words = sys.argv[1:] if args is None else list(args)
-        flags = self.parse_intermixed_args(self._words, namespace)
+        self._arguments = sys.argv[1:] if args is None else list(args)
+        flags = self.parse_intermixed_args(self._arguments, namespace)
         flags.overrides = [with_quotes(override) for override in flags.overrides]
         self.check(flags)
         return flags
@@ -72,16 +72,16 @@ class HydraParser(ArgumentParser):
         """Raises a UserError in place of printing the usage and exiting."""
         if message.startswith("unrecognized arguments: -"):
             flag = message.split()[2]
-            option = _as_option(flag, self._words)
+            option = _as_option(flag, self._arguments)
             raise UserError(f"there is no flag {flag.partition('=')[0]}: options have no dashes, {option}; see --help")
         raise UserError(f"{message}; see --help")
 
 
-def _as_option(flag: str, words: Sequence[str]) -> str:
+def _as_option(flag: str, arguments: Sequence[str]) -> str:
     """A flag of a command line, --seed=3 or --seed 3, as the option that was meant; an example where it is unclear."""
     name, _, value = flag.lstrip("-").partition("=")
-    after = words[words.index(flag) + 1 :][:1]
-    value = value or next((word for word in after if not re.search("^-|=", word)), "")
+    next_arguments = arguments[arguments.index(flag) + 1 :][:1]
+    value = value or next((argument for argument in next_arguments if not re.search("^-|=", argument)), "")
     return f"{name}={value}" if value and flag.startswith("--") else "name=value"
 
 
@@ -94,13 +94,13 @@ def hydra_parser(check: Callable[[Namespace], None] | None = None) -> HydraParse
     Args:
         check: is called with what a command line says, and may refuse it.
     """
-    names = get_args_parser.__globals__
-    theirs = names["argparse"]
-    names["argparse"] = SimpleNamespace(ArgumentParser=HydraParser)
+    module_globals = get_args_parser.__globals__
+    argparse_module = module_globals["argparse"]
+    module_globals["argparse"] = SimpleNamespace(ArgumentParser=HydraParser)
     try:
         parser = get_args_parser()
     finally:
-        names["argparse"] = theirs
+        module_globals["argparse"] = argparse_module
     assert isinstance(parser, HydraParser)
     if check is not None:
         parser.check = check
@@ -126,15 +126,15 @@ def check_flags(flags: Namespace, program: Program) -> None:
     if flags.experimental_rerun is not None:
         raise UserError("--experimental-rerun reads a pickle, which can run code: a run goes on by resume=<folder>")
     commands = ("run", "cfg", "multirun", "shell_completion", "info")
-    given = [f"--{name.replace('_', '-')}" for name in commands if getattr(flags, name) not in (None, False)]
-    if len(given) > 1:
-        raise UserError(f"{given[0]} does not go with {given[1]}: leave one of them out")
+    given_flags = [f"--{name.replace('_', '-')}" for name in commands if getattr(flags, name) not in (None, False)]
+    if len(given_flags) > 1:
+        raise UserError(f"{given_flags[0]} does not go with {given_flags[1]}: leave one of them out")
     if flags.resolve and flags.cfg != "job" and not flags.help:
         raise UserError("--resolve goes with --cfg job or --help alone")
     if flags.package is not None and flags.cfg is None:
         raise UserError(f"--package goes with --cfg alone: python {program.name} --cfg job --package <node>")
-    several = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
-    if not several and any(override.startswith("hydra.sweep.") for override in flags.overrides):
+    is_multirun = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
+    if not is_multirun and any(override.startswith("hydra.sweep.") for override in flags.overrides):
         raise UserError("hydra.sweep is of several runs: add -m, or name the folder of a single one by hydra.run.dir")
     if flags.multirun and program.several:
         raise UserError(f"-m is of train.py: {program.name} takes {program.several}")
@@ -150,27 +150,27 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
     Raises:
         UserError: naming the option.
     """
-    own = {name.split(".")[0] for name in program.options}
-    for override in _readable(overrides):
+    own_options = {name.split(".")[0] for name in program.options}
+    for override in _unfolded(overrides):
         name, _, value = override.lstrip("+~").partition("=")
         root = name.split(".")[0]
-        if name in _REFUSED and value.lower() not in ("false", "null"):
-            raise UserError(f"{name} does not work here: {_REFUSED[name]}")
+        if name in _REFUSED_OPTIONS and value.lower() not in ("false", "null"):
+            raise UserError(f"{name} does not work here: {_REFUSED_OPTIONS[name]}")
         if root == "hydra" and program.several and re.match(r"hydra\.(run|sweep|mode|launcher|sweeper)\b", name):
             raise UserError(f"{name} is of train.py; leave it out")
-        if name in program.foreign or (root in program.foreign and root not in own):
-            advice = program.foreign.get(name) or program.foreign[root]
+        if name in program.other_program_options or (root in program.other_program_options and root not in own_options):
+            advice = program.other_program_options.get(name) or program.other_program_options[root]
             raise UserError(f"{override} is not for {program.name}: {advice.format(value=value)}")
 
 
 #: Options of Hydra's that would change where a run's files lie or what lies beside them.
-_REFUSED = {
+_REFUSED_OPTIONS = {
     "hydra.job.chdir": "paths are read from the folder that the program was started in; leave it out",
     "hydra.output_subdir": "config.yaml of the run folder holds the whole config; leave it out",
 }
 
 
-def _readable(overrides: Sequence[str]) -> Iterator[str]:
+def _unfolded(overrides: Sequence[str]) -> Iterator[str]:
     for override in overrides:
         with suppress(HydraException):  # Hydra says what is wrong with it
             yield from unfold([override])

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from agent.command.overrides import gathered
+from agent.command.overrides import gather_into_list
 from agent.command.tables import aligned
 from agent.common.errors import UserError
 from agent.config.compare import CompareConfig
@@ -15,14 +15,14 @@ from agent.config.parsing import parse
 from agent.records.comparison.comparing import Comparison, NothingYetError, Reader, compare
 from agent.records.comparison.finding import find_runs
 from agent.records.comparison.numbers import table_rows
-from agent.records.comparison.writing import settle, write_comparison
+from agent.records.comparison.writing import stop_reloading, write_comparison
 from agent.records.run_folder import RUNS
 
 #: Names in a printed table are cut to so many characters.
 MAX_NAME = 60
 
 
-def paths_to_override(words: Sequence[str]) -> list[str]:
+def paths_to_override(arguments: Sequence[str]) -> list[str]:
     """A command line whose paths, written as words of their own, have become one runs=[…].
 
     A word is a path where it names something that exists, or where it has no =.
@@ -30,7 +30,7 @@ def paths_to_override(words: Sequence[str]) -> list[str]:
     Raises:
         UserError: where runs= is there as well.
     """
-    return gathered(words, "runs", "paths", lambda word: "=" not in word or Path(word).exists())
+    return gather_into_list(arguments, "runs", "paths", lambda argument: "=" not in argument or Path(argument).exists())
 
 
 def comparison_request(options: dict[str, object]) -> CompareConfig:
@@ -66,9 +66,9 @@ def write(config: CompareConfig, reader: Reader, folder: Path) -> Comparison:
     Raises:
         UserError: where there is nothing to compare, or the disk refuses.
     """
-    found = compare(reader(find_runs(config.runs)), config.metric, config.by, config.baseline)
-    write_comparison(found, folder, config.every if config.follow else 0.0)
-    return found
+    comparison = compare(reader(find_runs(config.runs)), config.metric, config.by, config.baseline)
+    write_comparison(comparison, folder, config.every if config.follow else 0.0)
+    return comparison
 
 
 def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
@@ -81,12 +81,12 @@ def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
                 with suppress(NothingYetError):
                     write(config, reader, folder)
     finally:
-        settle(folder)
+        stop_reloading(folder)
 
 
-def show_comparison(found: Comparison) -> None:
+def show_comparison(comparison: Comparison) -> None:
     """Prints the tables, and what a reader has to know."""
-    for title, rows in table_rows(found):
+    for title, rows in table_rows(comparison):
         print(f"{title}\n{aligned([[cell[:MAX_NAME] for cell in row] for row in rows])}\n")
-    for note in found.notes:
+    for note in comparison.notes:
         print(note)

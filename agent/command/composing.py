@@ -43,13 +43,13 @@ class Request:
         config: of the run, with what its earlier parts were trained with where it is resumed.
         overrides: of the command line, with one for each option.
         imports: the options that name modules of one's own, for commands that are shown.
-        begun: step and state of the checkpoint to go on from.
+        checkpoint: step and state of the checkpoint to go on from.
     """
 
     config: TrainConfig
     overrides: list[str]
     imports: list[str]
-    begun: tuple[int, dict[str, object]] | None
+    checkpoint: tuple[int, dict[str, object]] | None
 
 
 def register_resolvers() -> None:
@@ -71,7 +71,7 @@ def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]
         UserError, HydraException, OmegaConfBaseException: for overrides that cannot be composed.
     """
     with _composed(overrides) as cfg:
-        options, folder = _without_hydra(cfg), _seen_from_here(cfg.hydra.run.dir)
+        options, folder = _without_hydra(cfg), _relative_folder(cfg.hydra.run.dir)
     folder.mkdir(parents=True, exist_ok=True)
     return options, folder
 
@@ -120,12 +120,12 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
     """
     if composed.job.chdir or composed.output_subdir is not None:  # by a config file of one's own
         name = "hydra.job.chdir" if composed.job.chdir else "hydra.output_subdir"
-        here = Path(composed.runtime.cwd)  # Hydra has gone into the folder already, or has written there
-        remove_if_empty(Path(os.path.normpath(here / composed.runtime.output_dir)), here / RUNS)
+        start_folder = Path(composed.runtime.cwd)  # Hydra has gone into the folder already, or has written there
+        remove_if_empty(Path(os.path.normpath(start_folder / composed.runtime.output_dir)), start_folder / RUNS)
         raise UserError(f"{name} does not work here: leave it out of the config")
     if composed.mode is RunMode.MULTIRUN:
         check_sweep(composed, resume)
-    return _seen_from_here(composed.runtime.output_dir)
+    return _relative_folder(composed.runtime.output_dir)
 
 
 def check_sweep(composed: HydraConf, resume: object) -> None:
@@ -140,7 +140,7 @@ def check_sweep(composed: HydraConf, resume: object) -> None:
         raise UserError("hydra.run.dir is of a single run: with -m name the folder of all by hydra.sweep.dir")
 
 
-def _seen_from_here(folder: str) -> Path:
+def _relative_folder(folder: str) -> Path:
     """A run's folder as a path from the current one, which it may not be."""
     path = Path(os.path.relpath(folder))
     if path == Path():
@@ -163,24 +163,24 @@ def training_request(options: dict[str, object], overrides: list[str], folder: P
         raise UserError("env.id is not to be set: write env=<id>, which brings the preset of the task as well")
     imports = import_named(options)
     resume = options.pop("resume")
-    unfolded, named = list(unfold(overrides)), None if resume is None else str(resume)
-    if named is None:  # whatever is wrong with the options comes before what is wrong with the folder
+    unfolded, resume_folder = list(unfold(overrides)), None if resume is None else str(resume)
+    if resume_folder is None:  # whatever is wrong with the options comes before what is wrong with the folder
         parse(TrainConfig, options)
-    begun = open_run(folder, named)
-    if begun is not None:
-        if named == "auto":
-            print(f"resume=auto: going on with {folder} from step {begun[0]}", file=sys.stderr)
-        return _resumed(folder, begun, options, unfolded, imports)
+    checkpoint = open_run(folder, resume_folder)
+    if checkpoint is not None:
+        if resume_folder == "auto":
+            print(f"resume=auto: going on with {folder} from step {checkpoint[0]}", file=sys.stderr)
+        return _resumed(folder, checkpoint, options, unfolded, imports)
     config = parse(TrainConfig, options)
-    if named == "auto":
-        asked = f"{config.env.id} and seed={config.seed}"
-        print(f"resume=auto: there is no run of {asked} to go on with; beginning {folder}", file=sys.stderr)
+    if resume_folder == "auto":
+        task = f"{config.env.id} and seed={config.seed}"
+        print(f"resume=auto: there is no run of {task} to go on with; beginning {folder}", file=sys.stderr)
     return Request(config, unfolded, imports, None)
 
 
 def _resumed(
     folder: Path,
-    begun: tuple[int, dict[str, Any]],
+    checkpoint: tuple[int, dict[str, Any]],
     options: dict[str, object],
     overrides: list[str],
     imports: list[str],
@@ -190,18 +190,18 @@ def _resumed(
     Raises:
         UserError: for options that do not fit it; for a run that is complete.
     """
-    step, saved = begun[0], to_plain(parse(TrainConfig, upgraded(begun[1]["config"])))
+    step, saved = checkpoint[0], to_plain(parse(TrainConfig, upgraded(checkpoint[1]["config"])))
     config = parse(TrainConfig, merge_resumed(saved, parsed_singly(TrainConfig, options), overrides))
-    state = {**with_evaluation(folder, *begun), "config": saved}
-    left = nothing_left(config, step, state)
-    if left == "solved":
+    state = {**with_evaluation(folder, *checkpoint), "config": saved}
+    end_reason = nothing_left(config, step, state)
+    if end_reason == "solved":
         reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
         raise NothingLeftError(
             f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one"
         )
     if step >= config.steps and config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
-    if left == "complete":
+    if end_reason == "complete":
         advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
         raise NothingLeftError(f"{folder} is complete at step {step}: {advice}")
     return Request(config, overrides, imports, (step, state))

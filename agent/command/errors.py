@@ -14,7 +14,7 @@ from agent.command.arguments import Program
 from agent.common.errors import UserError
 
 #: What Stable-Baselines3, CleanRL, Tianshou or Dopamine call our options.
-ELSEWHERE = {
+OTHER_LIBRARIES = {
     **dict.fromkeys(("learning_rate", "alpha"), "agent.lr"),
     **dict.fromkeys(("buffer_size", "replay_capacity", "memory_size"), "agent.replay_size"),
     **dict.fromkeys(("total_timesteps", "timesteps", "max_steps", "num_steps"), "steps"),
@@ -152,8 +152,8 @@ def _config_sentence(error: Exception, program: Program) -> str:
     """Hydra's message in one sentence, with the nearest option where a name is unknown."""
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
-        below = re.search(r"full_key: (\S+)", str(error.__cause__))  # of those in braces: env.kwargs={size: 3}
-        name = below[1] if below and below[1].startswith(f"{found[1]}.") else found[1]
+        nested = re.search(r"full_key: (\S+)", str(error.__cause__))  # of those in braces: env.kwargs={size: 3}
+        name = nested[1] if nested and nested[1].startswith(f"{found[1]}.") else found[1]
         if re.match(r"(env\.(eval_)?kwargs|agent\.head_options)\.", name):
             return f"no preset has {name}: write +{name}=… to add it"
         return f"unknown option {name}{_nearest(name, program.options)}"
@@ -170,19 +170,19 @@ def _config_sentence(error: Exception, program: Program) -> str:
     if re.match("(Additional|Primary) config directory", message):
         return f"{message.partition(chr(10))[0].rstrip('.')}: --config-dir and --config-path take a folder"
     if found := re.match("Ambiguous value for argument '(.*?)'\n", message):
-        apart = program.several or "add -m for a run with each"
+        advice = program.several or "add -m for a run with each"
         name, _, value = found[1].partition("=")
-        return f"{found[1]} reads as several values: {apart}, or write it as one text, '{name}=\"{value}\"'"
+        return f"{found[1]} reads as several values: {advice}, or write it as one text, '{name}=\"{value}\"'"
     if isinstance(error, OverrideParseException):
         example = "a text with spaces, commas, brackets, quotes, = or # is in quotes, such as 'wandb.tags=[\"a = b\"]'"
         return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"
-    said = message.partition("See https://")[0].strip()
-    return f"{said}; options are written name=value, such as {program.example}, see --help"
+    text = message.partition("See https://")[0].strip()
+    return f"{text}; options are written name=value, such as {program.example}, see --help"
 
 
 def _nearest(name: str, options: Sequence[str]) -> str:
     """The options that are spelt like `name`, that end in it, or that other libraries call by it."""
-    elsewhere = ELSEWHERE.get(name.removeprefix("agent."))
-    close = [option for option in options if option.endswith(f".{name}") or option == elsewhere]
+    equivalent = OTHER_LIBRARIES.get(name.removeprefix("agent."))
+    close = [option for option in options if option.endswith(f".{name}") or option == equivalent]
     close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)
     return f"; did you mean {', '.join(close)}?" if close else "; see --help"

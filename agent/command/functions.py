@@ -56,18 +56,18 @@ def train(*overrides: str, **options: object) -> Run:
     Raises:
         UserError: for whatever a person can mend: options, the folder, the environment, the disk.
     """
-    words = [*overrides, *(word for name, value in options.items() for word in from_python(name, value))]
+    arguments = [*overrides, *(argument for name, value in options.items() for argument in from_python(name, value))]
     with as_user_errors(TRAIN):
-        composed, folder = compose_training(words)
+        composed, folder = compose_training(arguments)
         with occupied(folder), cpu_restored():
-            request = training_request(composed, words, folder)
-            return _train(request, folder, words)
+            request = training_request(composed, arguments, folder)
+            return _train(request, folder, arguments)
 
 
 def _train(request: Request, folder: Path, overrides: list[str]) -> Run:
     for sentence in without_effect(request.config, request.overrides):
         print(sentence, file=sys.stderr)
-    outcome = running.train(request.config, folder, request.begun, request.imports, overrides)
+    outcome = running.train(request.config, folder, request.checkpoint, request.imports, overrides)
     if outcome.exit_code == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if outcome.exit_code:

@@ -20,7 +20,7 @@ from agent.common.quoting import quote
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 #: Modules of this project: there is nothing to be registered in them.
-_OURS = {"agent", "envs", "train", "evaluate", "compare", "share", "tune"}
+_PROJECT_MODULES = {"agent", "envs", "train", "evaluate", "compare", "share", "tune"}
 
 
 def import_named(options: dict[str, Any]) -> list[str]:
@@ -37,14 +37,14 @@ def import_named(options: dict[str, Any]) -> list[str]:
         names = [names]
     if names is not None and (not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names)):
         raise UserError(f"imports is {names!r}: it must be the name of a module, or a list of them")
-    named = list(names or ())
-    for name in named:
+    modules = list(names or ())
+    for name in modules:
         import_module(name, f"imports={name}")
     if "env" in options and ":" in str(options["env"]["id"]):
         module, _, options["env"]["id"] = str(options["env"]["id"]).partition(":")
         import_module(module, f"env={module}:{options['env']['id']}")
-        named.append(module)
-    return [f"imports=[{','.join(map(quote, dict.fromkeys(named)))}]"] if named else []
+        modules.append(module)
+    return [f"imports=[{','.join(map(quote, dict.fromkeys(modules)))}]"] if modules else []
 
 
 def import_module(name: str, option: str) -> None:
@@ -62,10 +62,10 @@ def import_module(name: str, option: str) -> None:
         return
     if not _MODULE.fullmatch(name):
         raise UserError(f"{option}: {name!r} is not the name of a module")
-    here = os.getcwd()  # noqa: PTH109 (as sys.path holds it)
-    _add_to_path(here)
-    _check_name(name.split(".")[0], Path(here), option)
-    with _sentences(name, option, here):
+    start_folder = os.getcwd()  # noqa: PTH109 (as sys.path holds it)
+    _add_to_path(start_folder)
+    _check_name(name.split(".")[0], Path(start_folder), option)
+    with _import_errors(name, option, start_folder):
         importlib.import_module(name)
 
 
@@ -88,7 +88,7 @@ def _import_file(path: Path, option: str) -> None:
         raise UserError(f"{option}: {file} is not a module: a module's file ends in .py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        with _sentences(name, option, str(folder)):
+        with _import_errors(name, option, str(folder)):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -100,17 +100,23 @@ def _add_to_path(folder: str) -> None:
         sys.path.append(folder)  # last: nothing that is installed is hidden
 
 
-def _check_name(name: str, here: Path, option: str) -> None:
+def _check_name(name: str, start_folder: Path, option: str) -> None:
     """Refuses a name by which another module than the person's own is found."""
     file = _file_of(name)
-    own = next((path for path in (here / f"{name}.py", here / name / "__init__.py") if path.is_file()), None)
-    if name in _OURS:
+    own_file = next(
+        (path for path in (start_folder / f"{name}.py", start_folder / name / "__init__.py") if path.is_file()), None
+    )
+    if name in _PROJECT_MODULES:
         owner = "of this program"
-    elif own is not None and file != own.resolve():
+    elif own_file is not None and file != own_file.resolve():
         owner = "of Python itself" if name in sys.stdlib_module_names else f"that is installed in {file or 'Python'}"
     else:
         return
-    path = f"./{own.relative_to(here)}".removesuffix("/__init__.py") if own is not None else "./my_module.py"
+    path = (
+        f"./{own_file.relative_to(start_folder)}".removesuffix("/__init__.py")
+        if own_file is not None
+        else "./my_module.py"
+    )
     raise UserError(
         f"{option}: {name} is the name of a module {owner}: rename yours, or write its path, such as {path}"
     )
@@ -126,19 +132,19 @@ def _file_of(name: str) -> Path | None:
 
 
 @contextmanager
-def _sentences(name: str, option: str, folder: str) -> Iterator[None]:
+def _import_errors(name: str, option: str, folder: str) -> Iterator[None]:
     """Makes a sentence of whatever goes wrong while a module is imported, and stays in the folder of the program."""
-    here = os.getcwd()  # noqa: PTH109
+    start_folder = os.getcwd()  # noqa: PTH109
     try:
         yield
     except ModuleNotFoundError as error:
         missing = error.name or name
         if name.split(".")[0] == missing or name == missing:
-            what = f"there is no such module; it must be installed, lie in {folder}, or be a path, ./{missing}.py"
+            reason = f"there is no such module; it must be installed, lie in {folder}, or be a path, ./{missing}.py"
         else:
-            what = f"it needs {missing}; it must be installed, or lie in {folder}"
-        raise UserError(f"{option}: {what}") from error
+            reason = f"it needs {missing}; it must be installed, or lie in {folder}"
+        raise UserError(f"{option}: {reason}") from error
     except (Exception, SystemExit) as error:  # a script may end the program by itself
         raise UserError(f"{option}: importing it failed: {type(error).__name__}: {error}") from error
     finally:
-        os.chdir(here)
+        os.chdir(start_folder)

@@ -32,38 +32,40 @@ class Job:
     """A job that runs in a process of a launcher.
 
     Attributes:
-        again: the job has begun before, and goes on in the folder of its run.
+        restarted: the job has begun before, and goes on in the folder of its run.
         score: that it returns.
     """
 
-    def __init__(self, board: Board, number: int, words: str, folder: str) -> None:
+    def __init__(self, board: Board, number: int, overrides: str, folder: str) -> None:
         self.board, self.number = board, number
         self.score: float | None = None
-        before = board.read(number)
-        self.again = before is not None and before.folder == folder
-        self.done = self.again and before is not None and before.state == "done"
-        self.first = Note(words, folder) if before is None else replace(before, words=words, folder=folder)
+        previous = board.read(number)
+        self.restarted = previous is not None and previous.folder == folder
+        self.was_done = self.restarted and previous is not None and previous.state == "done"
+        self.initial_note = (
+            Note(overrides, folder) if previous is None else replace(previous, words=overrides, folder=folder)
+        )
 
-    def go_on(self, run: Callable[[dict[str, str]], float | None]) -> float | None:
+    def execute(self, run: Callable[[dict[str, str]], float | None]) -> float | None:
         """Runs it, or the rest of it where it has begun before; returns its score.
 
         Args:
             run: takes the options that make it go on, and returns its score.
         """
-        if self.board.stopping():
+        if self.board.is_stopping():
             sys.exit(INTERRUPTED)
-        if self.done:
-            return self.first.score
+        if self.was_done:
+            return self.initial_note.score
         try:
-            self.score = run({"resume": "auto"} if self.again else {})
+            self.score = run({"resume": "auto"} if self.restarted else {})
         except NothingLeftError:  # it was stopped after its last step
-            if not self.again:
+            if not self.restarted:
                 raise
         return self.score
 
     def end(self, state: str, score: float | None = None) -> None:
         """Notes how it ended."""
-        note = self.board.read(self.number) or self.first
+        note = self.board.read(self.number) or self.initial_note
         self.board.write(self.number, replace(note, state=state, score=score))
 
 
@@ -78,7 +80,7 @@ def board_of(composed: HydraConf) -> Board:
 
 
 @contextmanager
-def apart(composed: HydraConf) -> Iterator[Job | None]:
+def launched_job(composed: HydraConf) -> Iterator[Job | None]:
     """Runs a job that is not the only one at a time: its lines go to its log, and its end is noted, however it ends.
 
     None: there is no sweep, or its jobs run one after the other in this process.
@@ -86,17 +88,17 @@ def apart(composed: HydraConf) -> Iterator[Job | None]:
     if composed.mode is not RunMode.MULTIRUN or launcher_of(composed) == "basic":
         yield None
         return
-    words = " ".join(composed.overrides.task)
-    job = Job(board_of(composed), composed.job.num, words, composed.runtime.output_dir)
-    job.board.write(job.number, replace(job.first, state="running"))
+    overrides = " ".join(composed.overrides.task)
+    job = Job(board_of(composed), composed.job.num, overrides, composed.runtime.output_dir)
+    job.board.write(job.number, replace(job.initial_note, state="running"))
     queued = launcher_of(composed) in QUEUES
     stopping = _stopped_by_queue(job) if queued else _stopped_with(job.board)
-    with _lines_to(job.board.log(job.number)), stopping:
-        print(words, file=sys.stderr)
+    with _output_redirected(job.board.log(job.number)), stopping:
+        print(overrides, file=sys.stderr)
         report_through(lambda step, steps: job.board.advance(job.number, step, steps))
         try:
             yield job
-            job.end("done", job.first.score if job.done else job.score)
+            job.end("done", job.initial_note.score if job.was_done else job.score)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
             job.end("stopped" if code > 128 else "failed" if code else "done", job.score)
@@ -112,11 +114,11 @@ def apart(composed: HydraConf) -> Iterator[Job | None]:
 
 
 @contextmanager
-def _lines_to(path: Path) -> Iterator[None]:
+def _output_redirected(path: Path) -> Iterator[None]:
     """Sends all that this process prints to a file, what C libraries print included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    kept = [os.dup(number) for number in (1, 2)]
+    saved_descriptors = [os.dup(number) for number in (1, 2)]
     streams = sys.stdout, sys.stderr
     _flush()
     for number in (1, 2):
@@ -126,9 +128,9 @@ def _lines_to(path: Path) -> Iterator[None]:
         yield
     finally:
         _flush()
-        for number, before in zip((1, 2), kept, strict=True):
-            os.dup2(before, number)
-            os.close(before)
+        for number, descriptor in zip((1, 2), saved_descriptors, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
         sys.stderr.close()
         sys.stdout, sys.stderr = streams
 
@@ -146,34 +148,34 @@ def _stopped_with(board: Board) -> Iterator[None]:
     A terminal's Ctrl-C reaches all processes of a group; here it is left to the process that waits for the jobs.
     """
     ended, main = threading.Event(), threading.main_thread()
-    _quit_if_left_alone(board)
+    _quit_if_orphaned(board)
     if threading.current_thread() is not main:
         yield
         return
 
     def watch() -> None:
         while not ended.wait(POLL):
-            if board.stopping() or board.is_left_alone():
+            if board.is_stopping() or board.is_orphaned():
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # training handles SIGINT itself: a terminal's would be the first signal, and ours the second
     handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
         ended.set()
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
-        _quit_if_left_alone(board)
+        _quit_if_orphaned(board)
 
 
-def _quit_if_left_alone(board: Board) -> None:
+def _quit_if_orphaned(board: Board) -> None:
     """Ends a process whose sweep has gone: its launcher would begin the next job, which nobody could stop."""
-    if board.is_left_alone():
+    if board.is_orphaned():
         _flush()
         os._exit(INTERRUPTED)
 
@@ -195,18 +197,18 @@ def _stopped_by_queue(job: Job) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit, number: stop}
-    before = {name: signal.signal(name, handler) for name, handler in handlers.items()}
+    previous = {name: signal.signal(name, handler) for name, handler in handlers.items()}
     try:
         yield
     except SystemExit:
-        for name, handler in before.items():
+        for name, handler in previous.items():
             signal.signal(name, handler)
         if preempted and callable(queue_again):
             job.end("queued")
             queue_again(number, None)  # which ends the process
         raise
     finally:
-        for name, handler in before.items():
+        for name, handler in previous.items():
             signal.signal(name, handler)
 
 

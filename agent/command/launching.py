@@ -137,14 +137,14 @@ def wait(ray: Any, references: list[Any], board: Board) -> None:
     """Waits until all jobs have ended, or those that run where the sweep is to stop."""
     while references:
         _, references = ray.wait(references, num_returns=len(references), timeout=LOOK)
-        if board.stopping() and not any(note.state == "running" for note in board.notes().values()):
+        if board.is_stopping() and not any(note.state == "running" for note in board.notes().values()):
             return
 
 
 def result(ray: Any, reference: Any, number: int, board: Board) -> JobReturn:
     """What a job returns: nothing where it has not begun before the sweep was stopped, or was lost."""
     nothing = JobReturn(status=JobStatus.COMPLETED)
-    if board.stopping():
+    if board.is_stopping():
         return nothing
     try:
         found: JobReturn = ray.get(reference)

@@ -23,13 +23,13 @@ def with_quotes(override: str) -> str:
     several values with commas between them. So does one that begins with ~, which would be a folder of that name.
     """
     name, _, value = override.partition("=")
-    for_the_grammar = re.match(r"""['"\[{$~]|\w+\(""", value) or "," in value or not value
-    if for_the_grammar or _readable(override) or not _readable(f"{name}=x"):
+    is_grammar = re.match(r"""['"\[{$~]|\w+\(""", value) or "," in value or not value
+    if is_grammar or _is_parsable(override) or not _is_parsable(f"{name}=x"):
         return override
     return quote_override(name, value)
 
 
-def _readable(override: str) -> bool:
+def _is_parsable(override: str) -> bool:
     try:
         OverridesParser.create().parse_override(override)
     except HydraException:
@@ -42,49 +42,49 @@ def is_sweep(override: str) -> bool:
     return OverridesParser.create().parse_override(override).is_sweep_override()
 
 
-def gathered(
-    words: Sequence[str],
+def gather_into_list(
+    arguments: Sequence[str],
     option: str,
-    named: str,
+    kind: str,
     belongs: Callable[[str], bool],
     as_item: Callable[[str], str] = quote_value,
 ) -> list[str]:
     """A command line whose words of one kind have become one `option=[…]`; other words and flags stay.
 
     Args:
-        words: of the command line.
+        arguments: of the command line.
         option: that takes a list.
-        named: those words, for the error.
+        kind: those words, for the error.
         belongs: says whether a word, which is no flag and no flag's value, is one of them.
         as_item: writes such a word as an item of the list.
 
     Raises:
         UserError: where the option is there as well.
     """
-    found: list[str] = []
+    items: list[str] = []
     others: list[str] = []
-    value = False
-    for word in words:
-        gathers = not value and not word.startswith("-") and belongs(word)
-        value = word in WITH_VALUE
-        (found if gathers else others).append(word)
-    if not found:
+    is_flag_value = False
+    for argument in arguments:
+        belongs_here = not is_flag_value and not argument.startswith("-") and belongs(argument)
+        is_flag_value = argument in WITH_VALUE
+        (items if belongs_here else others).append(argument)
+    if not items:
         return others
-    if any(re.match(rf"\+*{option}=", word) for word in others):
-        raise UserError(f"{option}= and {named} without it do not go together: write one of them")
-    return [*others, f"{option}=[{','.join(map(as_item, found))}]"]
+    if any(re.match(rf"\+*{option}=", argument) for argument in others):
+        raise UserError(f"{option}= and {kind} without it do not go together: write one of them")
+    return [*others, f"{option}=[{','.join(map(as_item, items))}]"]
 
 
 def unfold(overrides: Sequence[str]) -> Iterator[str]:
     """The overrides, with one for each option in place of those in braces, such as eval={every:100}."""
     parser = OverridesParser.create()
     for override in overrides:
-        yield from _below(override.partition("=")[0], parser.parse_override(override).value(), override)
+        yield from _leaf_overrides(override.partition("=")[0], parser.parse_override(override).value(), override)
 
 
-def _below(key: str, node: object, override: str) -> Iterator[str]:
+def _leaf_overrides(key: str, node: object, override: str) -> Iterator[str]:
     if isinstance(node, dict) and node:
         for name, value in node.items():
-            yield from _below(f"{key}.{name}", value, f"{key}.{name}={value}")
+            yield from _leaf_overrides(f"{key}.{name}", value, f"{key}.{name}={value}")
     else:
         yield override

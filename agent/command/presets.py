@@ -21,18 +21,18 @@ def register_presets(overrides: Sequence[str]) -> None:
     An id without its version is the newest that has a preset; conf/task/atari.yaml is the one of all of Atari's games.
     """
     folder = CONF / "env"
-    known = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+    preset_ids = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
     for env_id in dict.fromkeys(_env_ids(overrides)):
-        if env_id in known:
+        if env_id in preset_ids:
             continue
-        if node := _without_version(env_id, known) or _atari_game(env_id):
+        if node := _without_version(env_id, preset_ids) or _atari_game(env_id):
             group, _, name = f"env/{env_id}".rpartition("/")
             ConfigStore.instance().store(name, node, group, "_global_")
 
 
-def _without_version(env_id: str, known: Sequence[str]) -> dict[str, object] | None:
+def _without_version(env_id: str, preset_ids: Sequence[str]) -> dict[str, object] | None:
     """The preset of the newest version of `env_id` among the ids that have one."""
-    versions = [name for name in known if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
+    versions = [name for name in preset_ids if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
     if not versions:
         return None
     newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
@@ -41,10 +41,10 @@ def _without_version(env_id: str, known: Sequence[str]) -> dict[str, object] | N
 
 def _atari_game(env_id: str) -> dict[str, object] | None:
     """The preset of all of Atari's games, where `env_id` is one of them in any of their spellings."""
-    found = re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip|Deterministic)?(-v\d+)?", env_id)
-    if not found:
+    match = re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip|Deterministic)?(-v\d+)?", env_id)
+    if not match:
         return None
-    prefix, name, kind, version = found.groups()
+    prefix, name, kind, version = match.groups()
     is_game = prefix or (kind == "NoFrameskip" and version) or is_atari_game(name)
     if not is_game or (kind and not version):
         return None

@@ -13,12 +13,12 @@ from agent.config.run import EvaluateConfig, TrainConfig
 from agent.config.share import ShareConfig
 from agent.config.tune import TuneConfig
 
-_TRAINED = (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir")
+_TRAIN_OPTIONS = (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir")
 TRAIN = Program(
     name="train.py",
-    options=[name for name in _TRAINED if name != "env.id"],  # env= names it
+    options=[name for name in _TRAIN_OPTIONS if name != "env.id"],  # env= names it
     example="env=CartPole-v1",
-    foreign={
+    other_program_options={
         "checkpoint": "a run goes on by resume={value}, and evaluate.py plays agents",
         "episodes": "its evaluations have eval.episodes={value}",
         "video": "its evaluations have eval.video={value}",
@@ -27,15 +27,15 @@ TRAIN = Program(
     },
 )
 
-_PLAYED = [*leaf_names(EvaluateConfig), "imports"]
-_OF_TRAINING = {name.split(".")[0] for name in (*_TRAINED, "task", "sizes")} - {*_PLAYED, "hydra"}
+_EVALUATE_OPTIONS = [*leaf_names(EvaluateConfig), "imports"]
+_ONLY_TRAIN = {name.split(".")[0] for name in (*_TRAIN_OPTIONS, "task", "sizes")} - {*_EVALUATE_OPTIONS, "hydra"}
 EVALUATE = Program(
     name="evaluate.py",
-    options=_PLAYED,
+    options=_EVALUATE_OPTIONS,
     example="checkpoint=<run folder>",
     several="several agents by checkpoint=[runs/a,runs/b]",
-    foreign={
-        **dict.fromkeys(_OF_TRAINING, "it is an option of train.py; leave it out"),
+    other_program_options={
+        **dict.fromkeys(_ONLY_TRAIN, "it is an option of train.py; leave it out"),
         "env": "an agent plays in the environment that it was trained in, which its file names; leave it out",
         "agent": "the algorithm and its network are in the agent's file; leave it out",
         "eval": "its options are episodes, num_envs, seed, noise, video and render",

@@ -6,9 +6,9 @@ from typing import Any
 from zlib import crc32
 
 #: Options that say nothing of what is compared.
-SILENT = ("seed", "imports", "resume", "wandb", "log", "checkpoint", "tensorboard")
+NOT_COMPARED = ("seed", "imports", "resume", "wandb", "log", "checkpoint", "tensorboard")
 #: Letters of a group's name at W&B.
-LONGEST = 128
+MAX_GROUP_NAME = 128
 JOB_TYPE = "train"
 #: The variables of W&B's that say the same as an option of ours.
 VARIABLES = {"group": "WANDB_RUN_GROUP", "job_type": "WANDB_JOB_TYPE"}
@@ -30,23 +30,23 @@ def with_labels(options: dict[str, Any], overrides: Sequence[str], choices: Mapp
     if not isinstance(options["wandb"], Mapping):
         return options  # which is refused where options are read
     labels = {"group": group_name(str(options["env"]["id"]), str(choices["agent"]), overrides), "job_type": JOB_TYPE}
-    named = {override.lstrip("+").partition("=")[0] for override in overrides}
-    free = {
+    overridden = {override.lstrip("+").partition("=")[0] for override in overrides}
+    added = {
         name: label
         for name, label in labels.items()
-        if f"wandb.{name}" not in named and options["wandb"][name] is None and not os.environ.get(VARIABLES[name])
+        if f"wandb.{name}" not in overridden and options["wandb"][name] is None and not os.environ.get(VARIABLES[name])
     }
-    return {**options, "wandb": {**options["wandb"], **free}}
+    return {**options, "wandb": {**options["wandb"], **added}}
 
 
 def group_name(env_id: str, agent: str, overrides: Sequence[str]) -> str:
     """What a run shares with those that differ in their seeds alone: task, agent and all other options, sorted."""
-    rest = sorted(override for override in overrides if not _is_silent(override))
-    name = " ".join([env_id, agent, *rest])
+    compared = sorted(override for override in overrides if not _is_not_compared(override))
+    name = " ".join([env_id, agent, *compared])
     digest = f"… {crc32(name.encode()):08x}"
-    return name if len(name) <= LONGEST else name[: LONGEST - len(digest)] + digest
+    return name if len(name) <= MAX_GROUP_NAME else name[: MAX_GROUP_NAME - len(digest)] + digest
 
 
-def _is_silent(override: str) -> bool:
+def _is_not_compared(override: str) -> bool:
     key = override.lstrip("+~").partition("=")[0]
-    return key in ("env", "agent") or key.partition(".")[0] in SILENT
+    return key in ("env", "agent") or key.partition(".")[0] in NOT_COMPARED

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from agent.records.console import shown
+from agent.records.console import format_return
 
 _HEADER = ("agent", "env", "step", "episodes", "mean", "std", "median", "min", "max", "IQM", "95 % interval", "length")
 _STATISTICS = ("return_mean", "return_std", "return_median", "return_min", "return_max", "return_iqm")
@@ -26,8 +26,8 @@ def _evaluation_row(result: dict[str, Any]) -> list[str]:
     low, high = result["return_ci95"]
     return [
         *(str(result[name]) for name in ("label", "env", "global_step", "episodes")),
-        *(shown(result[name]) for name in _STATISTICS),
-        f"{shown(low)} … {shown(high)}",
+        *(format_return(result[name]) for name in _STATISTICS),
+        f"{format_return(low)} … {format_return(high)}",
         f"{result['length_mean']:.1f}",
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 from agent.command.tables import aligned
 from agent.common.errors import UserError
 from agent.config.tune import StudyConfig
-from agent.records.console import shown
+from agent.records.console import format_return
 from agent.records.study_plots import plot_history, plot_importances
 from agent.running.tuning.pool import check_failures
 from agent.running.tuning.results import (
@@ -42,7 +42,7 @@ def finish(study: Study) -> None:
     written += draw(study, results)
     print("\n".join(f"wrote {path}" for path in written))
     if best is not None:
-        tell_best(study.folder, study.config, best)
+        print_best(study.folder, study.config, best)
 
 
 def draw(study: Study, results: Sequence[Result]) -> list[Path]:
@@ -61,11 +61,11 @@ def draw(study: Study, results: Sequence[Result]) -> list[Path]:
     return [history, bars]
 
 
-def tell_best(folder: Path, config: StudyConfig, best: Result) -> None:
+def print_best(folder: Path, config: StudyConfig, best: Result) -> None:
     """Says which settings are best, how to train with them, and that their score is no test."""
     settings = " ".join(f"{name}={_cell(value)}" for name, value in best.settings.items())
     seeds = " and ".join(map(str, config.seeds)) if len(config.seeds) < 3 else f"{config.seeds[0]}–{config.seeds[-1]}"
-    print(f"\nbest: trial {best.number}, {shown(best.score or 0.0)}: {settings}")
+    print(f"\nbest: trial {best.number}, {format_return(best.score or 0.0)}: {settings}")
     print(f"train with it:\n  {train_command(folder, config)}")
     print(
         f"its score is no test score: the best of many trials is partly the luckiest on seed {seeds}. Test it on fresh "
@@ -80,7 +80,7 @@ def trials_table(results: Sequence[Result]) -> str:
     header = ["trial", "state", "score", "evaluations", *(name.removeprefix("agent.") for name in names)]
     rows = [header]
     for result in results:
-        score = "" if result.score is None else shown(result.score)
+        score = "" if result.score is None else format_return(result.score)
         state = f"failed: {result.error}"[:MAX_ERROR] if result.state == "failed" else result.state
         settings = [_cell(result.settings.get(name, "")) for name in names]
         rows.append([str(result.number), state, score, str(result.reported), *settings])

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.command.composing import training_options
 from agent.command.imports import import_named
-from agent.command.overrides import gathered, is_sweep, unfold, with_quotes
+from agent.command.overrides import gather_into_list, is_sweep, unfold, with_quotes
 from agent.command.presets import CONF
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text, read_plain, why
@@ -29,13 +29,13 @@ from agent.running.tuning.space import (
 )
 
 #: Of a study; bytes of it that are read.
-FILE, LONGEST = "study.json", 1 << 24
+FILE, MAX_BYTES = "study.json", 1 << 24
 SPACES = CONF / "tune" / "spaces"
 TRAIN_PROGRAM = CONF.parent / "train.py"
 #: Options that may be named where a study goes on.
 ON_RESUME = ("resume", "trials", "jobs")
 #: Options of train.py that a preset does not hold.
-NOT_OF_A_PRESET = (
+NOT_IN_PRESETS = (
     *("device", "threads", "backend", "cuda_graphs", "overlap", "autocast", "collect", "eval", "checkpoint", "log"),
     *("wandb", "tensorboard", "seed", "imports"),
 )
@@ -60,19 +60,21 @@ class Request:
     show: bool
 
 
-def train_words_to_override(words: Sequence[str]) -> list[str]:
+def train_options_to_override(arguments: Sequence[str]) -> list[str]:
     """A command line whose options of train.py have become one train=[…]; others and flags stay.
 
     Raises:
         UserError: where train= is there as well.
     """
-    own = {*leaf_names(TuneConfig), "hydra"}
+    own_options = {*leaf_names(TuneConfig), "hydra"}
 
-    def is_of_train(word: str) -> bool:
-        name = re.split(r"[=.@]", word.lstrip("+~"), maxsplit=1)[0]
-        return "=" in word.lstrip("~") and name not in own
+    def is_of_train(argument: str) -> bool:
+        name = re.split(r"[=.@]", argument.lstrip("+~"), maxsplit=1)[0]
+        return "=" in argument.lstrip("~") and name not in own_options
 
-    return gathered(words, "train", "options of train.py", is_of_train, lambda word: quote_value(with_quotes(word)))
+    return gather_into_list(
+        arguments, "train", "options of train.py", is_of_train, lambda argument: quote_value(with_quotes(argument))
+    )
 
 
 def tuning_request(options: dict[str, Any], overrides: Iterable[str]) -> Request:
@@ -112,10 +114,10 @@ def _make(folder: Path, out: str | None) -> Path:
 # ---- a study that goes on
 
 
-def _resumed(config: TuneConfig, asked: Sequence[str]) -> Request:
+def _resumed(config: TuneConfig, named: Sequence[str]) -> Request:
     folder = Path(config.resume or "")
-    words = [word for word in config.train if not word.startswith("imports=")]
-    if unwanted := [*words, *(name for name in asked if name not in (*ON_RESUME, "train"))]:
+    overrides = [override for override in config.train if not override.startswith("imports=")]
+    if unwanted := [*overrides, *(name for name in named if name not in (*ON_RESUME, "train"))]:
         raise UserError(
             f"a study goes on with the options that it was begun with: leave {unwanted[0]} out, or begin a new study "
             f"(only {', '.join(ON_RESUME[1:])} and imports may be named)"
@@ -124,10 +126,10 @@ def _resumed(config: TuneConfig, asked: Sequence[str]) -> Request:
     imports = []
     if config.train:
         imports = import_named(training_options(config.train))
-    if "trials" in asked and config.trials and config.trials != study.trials:
+    if "trials" in named and config.trials and config.trials != study.trials:
         study = replace(study, trials=config.trials)
         atomic_write_text(folder / FILE, json.dumps(to_plain(study), indent=1, ensure_ascii=False))
-    return Request(folder, study, imports, config.jobs, "trials" in asked and config.trials == 0)
+    return Request(folder, study, imports, config.jobs, "trials" in named and config.trials == 0)
 
 
 def read_study(folder: Path) -> StudyConfig:
@@ -140,7 +142,7 @@ def read_study(folder: Path) -> StudyConfig:
     if not path.exists():
         raise UserError(f"resume={folder}: there is no study in it; name the folder of one, as tune.py printed it")
     try:
-        mapping = json.loads(read_plain(path, LONGEST))
+        mapping = json.loads(read_plain(path, MAX_BYTES))
         study = parse(StudyConfig, mapping)
         parse_space(study.space)
     except OSError as error:
@@ -159,12 +161,12 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
     Raises:
         UserError, HydraException, OmegaConfBaseException: for options that are wrong, of the space as well.
     """
-    for word in config.train:
-        if is_sweep(word):
+    for override in config.train:
+        if is_sweep(override):
             raise UserError(
-                f"{word} has several values: a space=<file> names values to try, and seeds= a number of seeds"
+                f"{override} has several values: a space=<file> names values to try, and seeds= a number of seeds"
             )
-    words = [word for word in config.train if _name(word) not in ("seed", "imports")]
+    overrides = [override for override in config.train if _name(override) not in ("seed", "imports")]
     options = training_options(config.train)
     written_id = str(options["env"]["id"])
     imports = import_named(options)
@@ -173,14 +175,16 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
     if training.eval.episodes == 0:
         raise UserError("a trial's score is the return of its evaluations: leave eval.episodes above 0")
     if ":" in written_id:  # its module is named again where the study goes on
-        words = [f"env={training.env.id}" if _name(word) == "env" else word for word in words]
-    space = space_of(config, training, [_name(word) for word in unfold(words)])
+        overrides = [f"env={training.env.id}" if _name(override) == "env" else override for override in overrides]
+    space = space_of(config, training, [_name(override) for override in unfold(overrides)])
     domains = parse_space(space)
     check_domains(domains, training)
     study = StudyConfig(
-        words=tuple(words),
-        beside=tuple(word for word in unfold(words) if not _of_a_preset(_name(word))),
-        fixed={name: select(to_plain(training), name) for name in map(_name, unfold(words)) if _of_a_preset(name)},
+        words=tuple(overrides),
+        beside=tuple(override for override in unfold(overrides) if not _belongs_to_preset(_name(override))),
+        fixed={
+            name: select(to_plain(training), name) for name in map(_name, unfold(overrides)) if _belongs_to_preset(name)
+        },
         env=training.env.id,
         seeds=tuple(range(training.seed, training.seed + config.seeds)),
         trials=config.trials,
@@ -192,34 +196,34 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
         space=space,
         first=first_settings(space, domains, to_plain(training)),
     )
-    agents = [word.partition("=")[2] for word in words if _name(word) == "agent"]
+    agents = [override.partition("=")[2] for override in overrides if _name(override) == "agent"]
     return study, imports, (agents or ["noisy_dqn"])[-1]
 
 
-def _name(word: str) -> str:
+def _name(override: str) -> str:
     """The option that an override sets."""
-    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
-def _of_a_preset(name: str) -> bool:
+def _belongs_to_preset(name: str) -> bool:
     """Whether a preset holds the option: it has a value, and belongs to the algorithm or the task."""
     chooses_a_file = "." not in name and (name in ("env", "agent") or name not in leaf_names(TrainConfig))
-    return not chooses_a_file and name.split(".")[0] not in NOT_OF_A_PRESET
+    return not chooses_a_file and name.split(".")[0] not in NOT_IN_PRESETS
 
 
-def space_of(config: TuneConfig, training: TrainConfig, given: Sequence[str]) -> dict[str, Any]:
+def space_of(config: TuneConfig, training: TrainConfig, overridden: Sequence[str]) -> dict[str, Any]:
     """The search space: a person's own, or that of the agent without the options that the command line gives.
 
     Raises:
         UserError: where there is nothing to search, or an option is in both.
     """
     if config.space is None:
-        space = {name: node for name, node in default_space(SPACES, training).items() if name not in given}
+        space = {name: node for name, node in default_space(SPACES, training).items() if name not in overridden}
         if not space:
             raise UserError("the command line gives all options of the search space: leave some out, or name a space=")
         return space
     space = read_space(Path(config.space))
     for name in space:
-        if name in given:
+        if name in overridden:
             raise UserError(f"{name} is in space={config.space} and on the command line: leave one of them out")
     return space

@@ -54,13 +54,13 @@ class Watcher:
         stream: TextIO | None = None,
         outlive: bool = True,
     ) -> None:
-        self.board, self.signum, self._due, self._outlive = board, 0, float("inf"), outlive
+        self.board, self.signum, self._deadline, self._outlive = board, 0, float("inf"), outlive
         self._console = JobsConsole(jobs, bar, stream)
-        self._read: dict[int, int] = {}  # bytes of each log that were shown
+        self._bytes_shown: dict[int, int] = {}  # bytes of each log that were shown
         self._ended = threading.Event()
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
         if stops:
-            self._before = {
+            self._previous_handlers = {
                 number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
             }
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -70,7 +70,7 @@ class Watcher:
         """Shows the rest, and returns all notes."""
         self._ended.set()
         self._thread.join()
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         notes = self._show(last=True)
         self._console.close()
@@ -82,14 +82,14 @@ class Watcher:
         patience, second = PATIENCE, b"stops waiting for them"
         if not self._outlive:
             patience, second = PATIENCE_ON_RAY, b"ends them without"
-        self._due, self.signum = time.monotonic() + patience, signum
+        self._deadline, self.signum = time.monotonic() + patience, signum
         self.board.stop()
         os.write(2, b"\nall jobs save and stop; a second signal " + second + b"\n")
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL):
             self._show()
-            if self.signum and time.monotonic() > self._due:
+            if self.signum and time.monotonic() > self._deadline:
                 end = b"save and stop by themselves" if self._outlive else b"go on from their last checkpoints"
                 os.write(2, b"some jobs have not stopped yet; they " + end + b"\n")
                 os._exit(128 + self.signum)
@@ -104,18 +104,18 @@ class Watcher:
             ended=sum(state in ENDED for state in states),
             running=states.count("running"),
             step=sum(note.step for note in notes.values()),
-            part=sum(1.0 if note.state == "done" else note.step / max(1, note.steps) for note in notes.values()),
+            progress=sum(1.0 if note.state == "done" else note.step / max(1, note.steps) for note in notes.values()),
         )
         return notes
 
     def _lines(self, job: int, log: Path, last: bool) -> Iterator[str]:
         """The whole lines of a log that were not shown yet; at the end the rest, too."""
         with log.open("rb") as file:
-            file.seek(self._read.get(job, 0))
+            file.seek(self._bytes_shown.get(job, 0))
             data = file.read()
         if not last:
             data = data[: data.rfind(b"\n") + 1]
-        self._read[job] = self._read.get(job, 0) + len(data)
+        self._bytes_shown[job] = self._bytes_shown.get(job, 0) + len(data)
         yield from (line for line in data.decode(errors="replace").splitlines() if line.strip())
 
 
@@ -123,7 +123,7 @@ class Watch(Callback):
     """Begins to watch a sweep, where its jobs run in other processes; Hydra makes it, and sends it to them."""
 
     def __reduce__(self) -> Any:
-        return _arrive, ()
+        return _unpickled, ()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes ready for a sweep's jobs, which inherit where modules are found here."""
@@ -142,7 +142,7 @@ class Watch(Callback):
         _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES, outlive=launcher != RAY)
 
 
-def _arrive() -> Watch:
+def _unpickled() -> Watch:
     """The callback in the process of a job, which is the first of ours to come there: names of folders are known."""
     setup_globals()
     register_resolvers()
@@ -162,24 +162,24 @@ def watched(main: Callable[[], object]) -> Callable[[], None]:
     """
 
     def run() -> None:
-        with _counted():
+        with _watcher_closed():
             main()
 
     return run
 
 
 @contextmanager
-def _counted() -> Iterator[None]:
+def _watcher_closed() -> Iterator[None]:
     global _watcher
     started = time.monotonic()
     try:
         yield
     except Exception as error:
         if _watcher is None or not _watcher.signum:
-            lost = _lost(error)
-            if lost is error:
+            translated = _lost_job_error(error)
+            if translated is error:
                 raise
-            raise lost from error
+            raise translated from error
     finally:
         if _watcher is not None:
             watcher, _watcher = _watcher, None
@@ -190,7 +190,7 @@ def _counted() -> Iterator[None]:
                 sys.exit(128 + watcher.signum)
 
 
-def _lost(error: Exception) -> Exception:
+def _lost_job_error(error: Exception) -> Exception:
     """A launcher's error as one that says what to do; else the error itself."""
     if type(error).__name__ == "TerminatedWorkerError":
         advice = "it may have been killed for want of memory; run fewer at once by hydra.launcher.n_jobs=<number>"

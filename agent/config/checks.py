@@ -6,7 +6,7 @@ from agent.config.algorithm import HEADS
 from agent.config.run import TrainConfig
 
 
-def without_effect(config: TrainConfig, words: Iterable[str]) -> Iterator[str]:
+def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[str]:
     """A sentence for each word of the command line, `key=value`, that has no effect in this config.
 
     `idle` maps the options that nothing reads to the reason.
@@ -15,9 +15,9 @@ def without_effect(config: TrainConfig, words: Iterable[str]) -> Iterator[str]:
     for head in HEADS:
         if agent.head != head:
             idle[f"agent.{head}"] = f"agent.head is {agent.head}"
-    for part in ("munchausen", "priority", "noise"):
-        if not getattr(agent, part).enabled:
-            idle[f"agent.{part}"] = f"agent.{part}.enabled is false"
+    for node in ("munchausen", "priority", "noise"):
+        if not getattr(agent, node).enabled:
+            idle[f"agent.{node}"] = f"agent.{node}.enabled is false"
     if agent.noise.form != "index":
         idle["agent.noise.index"] = f"agent.noise.form is {agent.noise.form}"
     if agent.network.encoder != "impala":
@@ -43,13 +43,13 @@ def without_effect(config: TrainConfig, words: Iterable[str]) -> Iterator[str]:
     if not config.eval.episodes:
         names = ("noisy", "num_envs", "share", "video_every")
         idle |= dict.fromkeys((f"eval.{name}" for name in names), "eval.episodes is 0")
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
         if key == "noise" and value not in ("preset", "none"):  # the group: a variant of agent.noise
             key = "agent.noise"
-        for name, why in idle.items():
-            if (key == name or key.startswith(f"{name}.")) and not why.startswith(f"{key} "):
-                yield f"{word} does nothing: {why}"
+        for name, reason in idle.items():
+            if (key == name or key.startswith(f"{name}.")) and not reason.startswith(f"{key} "):
+                yield f"{override} does nothing: {reason}"
                 break
 
 

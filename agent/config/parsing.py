@@ -19,12 +19,12 @@ from agent.config.ranges import Range
 T = TypeVar("T")
 
 #: Characters of a name or value that a sentence shows: a file may hold a megabyte of it.
-SHORT = 80
+MAX_SHOWN = 80
 
 
-def nearest(word: str, words: Sequence[str]) -> str:
-    """'; did you mean a, b?' with the words most like `word`, or nothing where none is."""
-    close = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+def nearest(name: str, names: Sequence[str]) -> str:
+    """'; did you mean a, b?' with the words most like `name`, or nothing where none is."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f"; did you mean {', '.join(close)}?" if close else ""
 
 
@@ -49,9 +49,9 @@ def parsed_singly(cls: type[object], mapping: Mapping[str, Any], prefix: str = "
     """
     hints, plain = _hints(cls, mapping, prefix), {}
     for key, value in mapping.items():
-        node, name = hints[key], f"{prefix}{key}"
-        below = dataclasses.is_dataclass(node) and isinstance(node, type) and isinstance(value, Mapping)
-        plain[key] = parsed_singly(node, value, f"{name}.") if below else to_plain(_value(node, value, name))
+        hint, name = hints[key], f"{prefix}{key}"
+        is_node = dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping)
+        plain[key] = parsed_singly(hint, value, f"{name}.") if is_node else to_plain(_value(hint, value, name))
     return plain
 
 
@@ -61,7 +61,7 @@ def _hints(cls: type[object], mapping: Mapping[str, object], prefix: str) -> dic
     unknown = [key for key in mapping if key not in hints]
     if unknown:
         known = ", ".join(hints)
-        name = str(unknown[0])[:SHORT]
+        name = str(unknown[0])[:MAX_SHOWN]
         name = name if name.isprintable() else ascii(name)
         raise UserError(f"unknown option {prefix}{name}{nearest(name, list(hints))} (known here: {known})")
     return hints
@@ -82,7 +82,9 @@ def _value(hint: object, value: object, key: str) -> object:
     """`value` as the annotated type `hint`, or a UserError that names `key`."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise UserError(f"{key} is {value!r:.{SHORT}}: it takes options of its own, such as {_example(hint, key)}")
+            raise UserError(
+                f"{key} is {value!r:.{MAX_SHOWN}}: it takes options of its own, such as {_example(hint, key)}"
+            )
         return parse(hint, value, f"{key}.")
     bounds: tuple[Range, ...] = ()
     if get_origin(hint) is typing.Annotated:
@@ -92,19 +94,19 @@ def _value(hint: object, value: object, key: str) -> object:
         if value is None and type(None) in get_args(hint):
             return None
         options = [option for option in get_args(hint) if option is not type(None)]
-        words = [option for option in options if get_origin(option) is Literal]
-        if words and value in get_args(words[0]):
+        literals = [option for option in options if get_origin(option) is Literal]
+        if literals and value in get_args(literals[0]):
             return value
-        (hint,) = (option for option in options if option not in words)
-    result = _plain(hint, value, key)
+        (hint,) = (option for option in options if option not in literals)
+    result = _leaf(hint, value, key)
     for bound in bounds:
         for number in result if isinstance(result, tuple) else (result,):
             if not bound.holds(number):
-                raise UserError(f"{key} is {str(value).strip():.{SHORT}}: it must be {bound.text}")
+                raise UserError(f"{key} is {str(value).strip():.{MAX_SHOWN}}: it must be {bound.text}")
     return result
 
 
-def _plain(hint: Any, value: object, key: str) -> object:
+def _leaf(hint: Any, value: object, key: str) -> object:
     """`value` as one of the leaf types."""
     if hint is Any:
         return value
@@ -112,16 +114,16 @@ def _plain(hint: Any, value: object, key: str) -> object:
         if isinstance(value, bool) and "on" in get_args(hint):
             value = "on" if value else "off"  # YAML takes these words for truth values
         if value not in get_args(hint):
-            raise UserError(f"{key} is {value!r:.{SHORT}}: it must be one of {', '.join(map(str, get_args(hint)))}")
+            raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be one of {', '.join(map(str, get_args(hint)))}")
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             example = "a,b" if get_args(hint)[0] is str else "256,256"
-            raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a list, such as [{example}]")
-        return tuple(_plain(get_args(hint)[0], item, key) for item in value)
+            raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a list, such as [{example}]")
+        return tuple(_leaf(get_args(hint)[0], item, key) for item in value)
     if get_origin(hint) is dict or hint is dict:
         if not isinstance(value, Mapping):
-            raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a mapping, such as {{name: value}}")
+            raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a mapping, such as {{name: value}}")
         return dict(value)
     if hint is Fraction:
         return _fraction(value, key)
@@ -133,7 +135,7 @@ def _plain(hint: Any, value: object, key: str) -> object:
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-        raise UserError(f"{key} is {value!r:.{SHORT}}: it must be {names[hint]}")
+        raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be {names[hint]}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value}: it must be a finite number")
     return value
@@ -145,9 +147,9 @@ def _fraction(value: object, key: str) -> Fraction:
         text = str(value)  # a float first, so that 1e999999999 is refused instead of computed
         fraction = Fraction(text if "/" in text else repr(float(text)))
     except (ValueError, ZeroDivisionError):
-        raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a number or a fraction such as 1/4") from None
+        raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a number or a fraction such as 1/4") from None
     if abs(fraction) > 10**15 or fraction.denominator > 10**15:
-        raise UserError(f"{key} is {value!r:.{SHORT}}: it must be a fraction of numbers below 10¹⁵")
+        raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a fraction of numbers below 10¹⁵")
     return fraction
 
 

@@ -11,14 +11,14 @@ from agent.noise.acting_noise import Hold
 from agent.noise.distributions import Distribution
 
 #: A stack of more layers, or layers of more weights, is no network that one machine trains.
-MOST_LAYERS, MOST_WEIGHTS = 64, 2**28
+MAX_LAYERS, MAX_WEIGHTS = 64, 2**28
 
 
 @dataclass(frozen=True)
 class CategoricalConfig:
     """C51: the distribution of the return over `atoms` values, evenly spaced from v_min to v_max."""
 
-    atoms: Annotated[int, ranges.SEVERAL] = 51
+    atoms: Annotated[int, ranges.ATOMS] = 51
     v_min: Annotated[float, ranges.VALUE] = -10.0
     v_max: Annotated[float, ranges.VALUE] = 10.0
 
@@ -27,8 +27,8 @@ class CategoricalConfig:
             raise UserError(
                 f"agent.categorical.v_min is {self.v_min}: it must be below agent.categorical.v_max ({self.v_max})"
             )
-        gap, greatest = (self.v_max - self.v_min) / (self.atoms - 1), max(abs(self.v_min), abs(self.v_max))
-        if gap < max(1e-6 * greatest, 1e-9):  # neighbouring atoms would be one number in float32
+        spacing, largest = (self.v_max - self.v_min) / (self.atoms - 1), max(abs(self.v_min), abs(self.v_max))
+        if spacing < max(1e-6 * largest, 1e-9):  # neighbouring atoms would be one number in float32
             raise UserError(
                 f"agent.categorical.v_min and agent.categorical.v_max are {self.v_min} and {self.v_max}: they must be "
                 f"further apart for {self.atoms} atoms"
@@ -113,13 +113,12 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if not self.hidden:
             raise UserError("agent.network.hidden is empty: it needs at least one layer, such as [256]")
-        if len(self.hidden) > MOST_LAYERS:
-            raise UserError(f"agent.network.hidden has {len(self.hidden)} layers: it must have at most {MOST_LAYERS}")
+        if len(self.hidden) > MAX_LAYERS:
+            raise UserError(f"agent.network.hidden has {len(self.hidden)} layers: it must have at most {MAX_LAYERS}")
         weights = sum(inputs * outputs for inputs, outputs in pairwise(self.hidden))
-        if weights > MOST_WEIGHTS:
+        if weights > MAX_WEIGHTS:
             raise UserError(
-                f"agent.network.hidden has {weights:,} weights between its layers: it must have at most "
-                f"{MOST_WEIGHTS:,}"
+                f"agent.network.hidden has {weights:,} weights between its layers: it must have at most {MAX_WEIGHTS:,}"
             )
 
 
@@ -146,8 +145,8 @@ class NoiseConfig:
 
     def __post_init__(self) -> None:
         indexed = self.enabled and self.form == "index"
-        for name, asked in (("prior", self.prior > 0.0), ("repeat", self.repeat > 1)):
-            if asked and not indexed:
+        for name, is_set in (("prior", self.prior > 0.0), ("repeat", self.repeat > 1)):
+            if is_set and not indexed:
                 raise UserError(
                     f"agent.noise.{name}={getattr(self, name)} needs an index: set agent.noise.enabled=true and "
                     "agent.noise.form=index, or leave it out"

@@ -23,25 +23,25 @@ class Range:
 
 def between(low: float, high: float) -> Range:
     """The numbers from `low` to `high`."""
-    return Range(f"between {_shown(low)} and {_shown(high)}", low, high)
+    return Range(f"between {_format_number(low)} and {_format_number(high)}", low, high)
 
 
 def at_least(low: float, high: float) -> Range:
     """The same, where only `low` matters to people; `high` is far above what makes sense."""
-    return Range(f"at least {_shown(low)} and at most {_shown(high)}", low, high)
+    return Range(f"at least {_format_number(low)} and at most {_format_number(high)}", low, high)
 
 
 def above(low: float, high: float) -> Range:
     """The numbers from `low` to `high`, without `low`."""
-    return Range(f"greater than {_shown(low)} and at most {_shown(high)}", low, high, above=True)
+    return Range(f"greater than {_format_number(low)} and at most {_format_number(high)}", low, high, above=True)
 
 
 def positive(low: float, high: float) -> Range:
     """Positive numbers that something is divided by: with those of this range the result stays finite in float32."""
-    return Range(f"greater than 0, from {_shown(low)} to {_shown(high)}", low, high)
+    return Range(f"greater than 0, from {_format_number(low)} to {_format_number(high)}", low, high)
 
 
-def _shown(number: float) -> str:
+def _format_number(number: float) -> str:
     """1000000 as 1e6, and 65536 as it is."""
     short = f"{number:.0e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     return short if number and float(short) == number and not 1e-3 < abs(number) < 1e5 else f"{number:.15g}"
@@ -52,12 +52,12 @@ POSITIVE_UNIT = above(0, 1)
 POSITIVE = above(0, 1e9)
 NOT_NEGATIVE = at_least(0, 1e12)
 AT_LEAST_ONE = at_least(1, 1e12)
-COUNTED = Range("at least 1 and below 2³¹", 1, 2**31 - 1)
+TIME_LIMIT = Range("at least 1 and below 2³¹", 1, 2**31 - 1)
 SEED = Range("at least 0 and below 2⁶³", 0, 2**63 - 1)
 
 #: Atoms, quantiles, levels.
 COUNT = between(1, 1024)
-SEVERAL = between(2, 1024)
+ATOMS = between(2, 1024)
 #: Directions of an index, and draws of it for each row.
 DIMENSIONS = between(1, 256)
 #: Side of a pool, factor of a trunk's channels.

@@ -34,7 +34,7 @@ GROUPS = {
 
 
 def merge_resumed(
-    saved: Mapping[str, object], asked: Mapping[str, object], overrides: Iterable[str]
+    saved: Mapping[str, object], requested: Mapping[str, object], overrides: Iterable[str]
 ) -> dict[str, object]:
     """The config of a resumed run: the saved one, with what was asked on the command line and may change.
 
@@ -43,7 +43,7 @@ def merge_resumed(
 
     Args:
         saved: the config in the checkpoint.
-        asked: the config that the command line composed, with values as the saved one writes them.
+        requested: the config that the command line composed, with values as the saved one writes them.
         overrides: the command line's own words, `key=value`, one for each option.
 
     Raises:
@@ -51,12 +51,12 @@ def merge_resumed(
     """
     saved = upgraded(saved)
     merged = copy.deepcopy(saved)
-    named = [(override, *_target(override)) for override in overrides]
-    for _, key, path in named:
+    targets = [(override, *_target(override)) for override in overrides]
+    for _, key, path in targets:
         if key not in GROUPS and may_change(".".join(path)):
-            _assign(merged, path, _select(asked, path))
-    for override, key, path in named:
-        difference = first_difference(_select(merged, path), _select(asked, path), ".".join(path))
+            _assign(merged, path, _select(requested, path))
+    for override, key, path in targets:
+        difference = first_difference(_select(merged, path), _select(requested, path), ".".join(path))
         if difference is not None:
             raise _refusal(override, key, *difference)
     merged.pop("resume", None)
@@ -74,27 +74,29 @@ def _target(override: str) -> tuple[str, tuple[str, ...]]:
     return key, GROUPS.get(key) or tuple(key.split("."))
 
 
-def _refusal(override: str, key: str, name: str, was: object, now: object) -> UserError:
+def _refusal(override: str, key: str, name: str, saved: object, requested: object) -> UserError:
     """The sentence for an option that may not change, or for a preset that would change one."""
-    asked = f"the run to resume has {name}={was}, and {name}={now} was asked"
+    difference = f"the run to resume has {name}={saved}, and {name}={requested} was asked"
     if key != name:
-        by_name = f", or write {name}={now} beside it" if may_change(name) else ""
-        return UserError(f"{asked} by {override}: leave {override} out{by_name}, or start a new run without resume")
+        by_name = f", or write {name}={requested} beside it" if may_change(name) else ""
+        return UserError(
+            f"{difference} by {override}: leave {override} out{by_name}, or start a new run without resume"
+        )
     return UserError(
-        f"{asked}: leave {override} out, or start a new run without resume; a resumed run may change "
+        f"{difference}: leave {override} out, or start a new run without resume; a resumed run may change "
         f"{', '.join(MAY_CHANGE)} and nothing else"
     )
 
 
-def first_difference(saved: object, asked: object, name: str) -> tuple[str, Any, Any] | None:
+def first_difference(saved: object, requested: object, name: str) -> tuple[str, Any, Any] | None:
     """Name and both values of the first leaf in which two configs differ; None where they agree."""
-    if isinstance(saved, Mapping) and isinstance(asked, Mapping):
-        for key in [*saved, *(key for key in asked if key not in saved)]:
-            difference = first_difference(saved.get(key), asked.get(key), f"{name}.{key}")
+    if isinstance(saved, Mapping) and isinstance(requested, Mapping):
+        for key in [*saved, *(key for key in requested if key not in saved)]:
+            difference = first_difference(saved.get(key), requested.get(key), f"{name}.{key}")
             if difference is not None:
                 return difference
         return None
-    return None if saved == asked else (name, saved, asked)
+    return None if saved == requested else (name, saved, requested)
 
 
 def _assign(tree: dict[str, Any], path: Sequence[str], value: object) -> None:

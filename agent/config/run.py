@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
 from agent.config.collect import CollectConfig
-from agent.config.ranges import AT_LEAST_ONE, COPIES, COUNTED, EPISODES, NOT_NEGATIVE, SEED, THREADS, VALUE, at_least
+from agent.config.ranges import AT_LEAST_ONE, COPIES, EPISODES, NOT_NEGATIVE, SEED, THREADS, TIME_LIMIT, VALUE, at_least
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class EnvConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     eval_kwargs: dict[str, Any] = field(default_factory=dict)
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
-    time_limit: Annotated[int | None, COUNTED] = None
+    time_limit: Annotated[int | None, TIME_LIMIT] = None
     channels: Literal["auto", "first", "last"] = "auto"
     observation: tuple[Any, ...] = ()  # checked where the task is known, as `kwargs` are
     wrappers: tuple[Any, ...] = ()

@@ -59,7 +59,7 @@ class Board:
         if owned:
             (self.folder / OWNER).write_text(str(os.getpid()))
 
-    def is_left_alone(self) -> bool:
+    def is_orphaned(self) -> bool:
         """Whether the sweep's own process, which has started this one, has gone."""
         try:
             return int((self.folder / OWNER).read_text()) not in (os.getpid(), os.getppid())
@@ -90,8 +90,8 @@ class Board:
 
     def notes(self) -> dict[int, Note]:
         """All notes, by the numbers of their jobs."""
-        found = {job: self.read(job) for job, _ in self.logs()}
-        return {job: note for job, note in found.items() if note is not None}
+        notes = {job: self.read(job) for job, _ in self.logs()}
+        return {job: note for job, note in notes.items() if note is not None}
 
     def advance(self, job: int, step: int, steps: int) -> None:
         """Notes a job's steps; a disk that refuses does not end a run for it."""
@@ -104,6 +104,6 @@ class Board:
         """Asks all jobs to save and stop."""
         (self.folder / STOP).touch()
 
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether the jobs were asked to stop."""
         return (self.folder / STOP).exists()

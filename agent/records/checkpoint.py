@@ -88,10 +88,10 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = latest_checkpoint(run_dir)
-        intact = f"{earlier.name} is intact, resume from it" if earlier else "there is no earlier checkpoint"
+        advice = f"{earlier.name} is intact, resume from it" if earlier else "there is no earlier checkpoint"
         reason = f"could not save the checkpoint of step {step} in {folder} ({why(error)})"
         hint = "free some space or repair the folder" if run_dir.exists() else f"{run_dir} has been deleted"
-        raise UserError(f"{reason}: {hint}; {intact}.") from error
+        raise UserError(f"{reason}: {hint}; {advice}.") from error
     return final
 
 
@@ -131,10 +131,10 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     except (OSError, ValueError):
         name = ""
     # A kill while a step is replaced leaves its earlier version under the name with ".old".
-    named, best = (name, f"{name}{_REPLACED}"), None
+    latest_names, best = (name, f"{name}{_REPLACED}"), None
     for path in _newest_first(folder):
         with suppress(UserError):
-            rank = _read_manifest(path).get("number", 0), path.name in named
+            rank = _read_manifest(path).get("number", 0), path.name in latest_names
             if best is None or rank > best[0]:
                 best = rank, path
     return None if best is None else best[1]
@@ -182,8 +182,8 @@ def _check_manifest(manifest: object, path: Path) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _damaged(path, f"{_STATE} was written by another program")
     if manifest.get("version") not in READABLE:
-        read = f"version {manifest.get('version')!r:.20}, this program reads versions {READABLE[0]} to {VERSION}"
-        raise UserError(f"the checkpoint {path} has {read}: resume it with the release that wrote it.")
+        versions = f"version {manifest.get('version')!r:.20}, this program reads versions {READABLE[0]} to {VERSION}"
+        raise UserError(f"the checkpoint {path} has {versions}: resume it with the release that wrote it.")
     for name, kind in (MANIFEST | ({"number": int} if manifest["version"] > 3 else {})).items():
         if type(value := manifest.get(name)) is not kind:
             raise _damaged(path, f"its {name} is {value!r:.40}, not of type {kind.__name__}")
@@ -191,8 +191,8 @@ def _check_manifest(manifest: object, path: Path) -> None:
             raise _damaged(path, f"its {name} is {value!r:.40}, which is out of range")
 
 
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path} is not a whole checkpoint ({what}): resume from another one, or start a new run.")
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is not a whole checkpoint ({reason}): resume from another one, or start a new run.")
 
 
 def _is_whole(path: Path) -> bool:

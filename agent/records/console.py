@@ -58,11 +58,11 @@ class Console:
         self._step = initial_step
         self._returns: deque[float] = deque(maxlen=RETURNS_SHOWN)
         self._eval_return: float | None = None
-        self._collecting: dict[str, float] = {}  # the newest measures of actors and learner
-        self._marks = deque([(time.monotonic(), initial_step)], maxlen=RATE_WINDOW)
+        self._collection: dict[str, float] = {}  # the newest measures of actors and learner
+        self._rate_samples = deque([(time.monotonic(), initial_step)], maxlen=RATE_WINDOW)
         self._bar: Any = self._open_bar() if enabled and not _report and self._stream.isatty() else None
         self._period = _period(self._bar is not None)
-        self._due = time.monotonic() + self._period if enabled else float("inf")
+        self._next_drawing = time.monotonic() + self._period if enabled else float("inf")
         self._last_shown: tuple[int, float | None] | None = None
 
     def _open_bar(self) -> Bar:
@@ -85,18 +85,18 @@ class Console:
         self._step = max(step, self._step)  # an evaluation may arrive after its step
         if values:
             self._record(**values)
-        if time.monotonic() >= self._due:
+        if time.monotonic() >= self._next_drawing:
             self._show()
 
     def _record(
         self, episode_return: float | None = None, eval_return: float | None = None, **collecting: float
     ) -> None:
-        self._collecting.update(collecting)
+        self._collection.update(collecting)
         if episode_return is not None:
             self._returns.append(episode_return)
         if eval_return is not None:
             self._eval_return = eval_return
-            self._due = min(self._due, 0.0) if self._enabled else self._due
+            self._next_drawing = min(self._next_drawing, 0.0) if self._enabled else self._next_drawing
 
     def line(self, text: str) -> None:
         """Print a line (or several) without breaking the bar."""
@@ -112,12 +112,12 @@ class Console:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        self._due = float("inf")
+        self._next_drawing = float("inf")
 
     def _show(self) -> None:
         now = time.monotonic()
-        self._marks.append((now, self._step))
-        self._due = now + self._period
+        self._rate_samples.append((now, self._step))
+        self._next_drawing = now + self._period
         self._last_shown = (self._step, self._eval_return)
         if _report is not None:
             _report(min(self._step, self._total), self._total)
@@ -136,22 +136,22 @@ class Console:
         step = min(self._step, self._total)  # the last vector step may go beyond
         parts = [f"{step:,}/{self._total:,} steps"]
         if self._returns:
-            parts.append(f"return {shown(sum(self._returns) / len(self._returns))}")
+            parts.append(f"return {format_return(sum(self._returns) / len(self._returns))}")
         if self._eval_return is not None:
-            parts.append(f"eval {shown(self._eval_return)}")
-        for name, words in (("learner_wait", "learner waits"), ("actor_wait", "actors wait")):
-            if name in self._collecting:
-                parts.append(f"{words} {self._collecting[name]:.0%}")
-        if "staleness" in self._collecting:
-            parts.append(f"staleness {self._collecting['staleness']:.0f}")
+            parts.append(f"eval {format_return(self._eval_return)}")
+        for name, label in (("learner_wait", "learner waits"), ("actor_wait", "actors wait")):
+            if name in self._collection:
+                parts.append(f"{label} {self._collection[name]:.0%}")
+        if "staleness" in self._collection:
+            parts.append(f"staleness {self._collection['staleness']:.0f}")
         rate = self._rate()
         if rate > 0.0:
-            parts += [f"{rate:,.0f} steps/s", f"{clock((self._total - step) / rate)} left"]
+            parts += [f"{rate:,.0f} steps/s", f"{format_duration((self._total - step) / rate)} left"]
         return " · ".join(parts)
 
     def _rate(self) -> float:
         """Environment steps per second over the last drawings."""
-        (start, first), (end, last) = self._marks[0], self._marks[-1]
+        (start, first), (end, last) = self._rate_samples[0], self._rate_samples[-1]
         return (last - first) / (end - start) if end > start else 0.0
 
 
@@ -160,12 +160,12 @@ def _period(bar: bool) -> float:
     return REDRAW_SECONDS if bar else LINE_SECONDS if _report is None else REPORT_SECONDS
 
 
-def shown(value: float) -> str:
+def format_return(value: float) -> str:
     """A return with one decimal, or with three digits where it is small: -20.8, 0.993, -0.006."""
     return f"{value:.1f}" if abs(value) >= 1.0 or value == 0.0 else f"{value:.3g}"
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time as minutes and seconds, with hours where there are any."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)

@@ -73,8 +73,8 @@ class WandbSink(Sink):
         commands = f"watch: {command('leet', folder)}   upload: {command('sync', folder)}"
         super().__init__(run.id, f"W&B is offline, {commands}" if run.offline else f"W&B: {run.url}")
         self._wandb, self._run, self._folder, self._console = wandb, run, folder, console
-        self._failed = self._given_up = False
-        self._left = END_SECONDS
+        self._failed = self._is_unresponsive = False
+        self._seconds_left = END_SECONDS
         # W&B's own step counts calls and starts again at 0 in a resumed offline run: never chart against it.
         self._try(lambda: run.define_metric("global_step"))
         self._try(lambda: run.define_metric("*", step_metric="global_step"))
@@ -90,7 +90,7 @@ class WandbSink(Sink):
     def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, object]) -> None:
         """Keeps an agent's file as a version of an artifact; at the end of a run."""
         action = self._run, path, list(aliases), dict(metadata)
-        self._try(lambda: self._within(UPLOAD_SECONDS, lambda: self._log_artifact(*action)))
+        self._try(lambda: self._with_timeout(UPLOAD_SECONDS, lambda: self._log_artifact(*action)))
 
     def _log_artifact(self, run: Any, path: Path, aliases: list[str], metadata: dict[str, object]) -> None:
         # W&B reads the files later (offline: at `wandb sync`), when training may have replaced them. It gets
@@ -106,15 +106,15 @@ class WandbSink(Sink):
         """Closes the run; what could not be uploaded within `END_SECONDS` is left to a command that is shown."""
         try:
             with silent_logging():
-                self._within(END_SECONDS, lambda: self._run.finish(exit_code=exit_code))
+                self._with_timeout(END_SECONDS, lambda: self._run.finish(exit_code=exit_code))
         except Exception as error:
             upload = command("sync --include-online", Path(self._run.dir).parent)
             self._console.line(f"W&B did not finish ({reason(error)}); to upload: {upload}")
-            self._left = LAST_SECONDS
+            self._seconds_left = LAST_SECONDS
             with suppress(Exception), silent_logging():  # else Python's end would wait for its process
-                self._within(LAST_SECONDS, lambda: self._wandb.teardown(exit_code))
+                self._with_timeout(LAST_SECONDS, lambda: self._wandb.teardown(exit_code))
 
-    def _within(self, seconds: float, action: Callable[[], object]) -> None:
+    def _with_timeout(self, seconds: float, action: Callable[[], object]) -> None:
         """Does what may wait for the server, in a thread that is left behind when it takes too long."""
         raised: list[Exception] = []
 
@@ -124,54 +124,54 @@ class WandbSink(Sink):
             except Exception as error:
                 raised.append(error)
 
-        seconds, began = min(seconds, self._left), time.monotonic()
+        seconds, start = min(seconds, self._seconds_left), time.monotonic()
         thread = Thread(target=work, daemon=True)
         thread.start()
         try:
             thread.join(max(seconds, 0.0))
         finally:
-            self._left -= time.monotonic() - began
+            self._seconds_left -= time.monotonic() - start
         if thread.is_alive():
             raise TimeoutError(f"its server has not answered for {seconds:.0f} s")
         if raised:
             raise raised[0]
 
     def _try(self, action: Callable[[], object]) -> None:
-        if self._given_up:
+        if self._is_unresponsive:
             return
-        began = time.monotonic()
+        start = time.monotonic()
         try:
             action()
         except Exception as error:
-            self._tell(reason(error))
-            self._given_up = isinstance(error, TimeoutError)
-        if time.monotonic() - began > SLOW_SECONDS:
-            self._tell(f"a call took more than {SLOW_SECONDS:.0f} s")
-            self._given_up = True
+            self._report(reason(error))
+            self._is_unresponsive = isinstance(error, TimeoutError)
+        if time.monotonic() - start > SLOW_SECONDS:
+            self._report(f"a call took more than {SLOW_SECONDS:.0f} s")
+            self._is_unresponsive = True
 
-    def _tell(self, what: str) -> None:
+    def _report(self, message: str) -> None:
         if not self._failed:
-            self._console.line(f"W&B failed ({what}); training and metrics.jsonl go on.")
+            self._console.line(f"W&B failed ({message}); training and metrics.jsonl go on.")
         self._failed = True
 
 
 @contextmanager
 def silent_logging() -> Iterator[None]:
     """Keeps Python from printing a traceback for each line that W&B cannot write to its log, as on a full disk."""
-    before, logging.raiseExceptions = logging.raiseExceptions, False
+    previous, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     finally:
-        logging.raiseExceptions = before
+        logging.raiseExceptions = previous
         for handler in logging.getLogger("wandb").handlers:
             handler.handleError = lambda record: None  # type: ignore[method-assign]
 
 
 def command(verb: str, path: Path, program: str = "wandb", module: str = "wandb") -> str:
     """A command line to copy, with the path as one types it from here."""
-    called = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m {module}"
-    inside = path.resolve().is_relative_to(Path.cwd())
-    return f"{called} {verb} {shlex.quote(str(path.resolve().relative_to(Path.cwd()) if inside else path))}"
+    executable = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m {module}"
+    is_inside = path.resolve().is_relative_to(Path.cwd())
+    return f"{executable} {verb} {shlex.quote(str(path.resolve().relative_to(Path.cwd()) if is_inside else path))}"
 
 
 def reason(error: BaseException) -> str:

@@ -10,12 +10,12 @@ def label(file: Path) -> str:
     return str(file.parent) if file.name == FILE_NAME else str(file).removesuffix(".safetensors")
 
 
-def beside(file: Path) -> Path:
+def results_path(file: Path) -> Path:
     """Where an agent's newest results go, without the suffix; a file with a name of its own has results of its own."""
     return file.with_name("evaluation" if file.name == FILE_NAME else f"{Path(label(file)).name}_evaluation")
 
 
-def kept_beside(file: Path, episodes: int, seed: int, noise: bool) -> Path:
+def archived_results_path(file: Path, episodes: int, seed: int, noise: bool) -> Path:
     """Where these results stay, without the suffix, when the agent is evaluated again in another way."""
-    last = beside(file)
-    return last.with_name(f"{last.name}_{episodes}_episodes_seed{seed}{'_noise' if noise else ''}")
+    newest = results_path(file)
+    return newest.with_name(f"{newest.name}_{episodes}_episodes_seed{seed}{'_noise' if noise else ''}")

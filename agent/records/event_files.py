@@ -78,14 +78,14 @@ class EventFiles(Sink):
 
     def _write_again(self, run_dir: Path, since: int) -> None:
         """What the run has logged from a step on, its videos included."""
-        last = -1
+        last_step = -1
         for step, row in read_rows(run_dir / "metrics.jsonl"):
-            last = max(last, step)
+            last_step = max(last_step, step)
             if step >= since:
                 self._write_scalars(step, {name: value for name, value in row.items() if name != "global_step"})
         for path in sorted((run_dir / "videos").glob("step_*")):
             number = path.stem.removeprefix("step_")
-            if number.isdecimal() and since <= int(number) <= last:
+            if number.isdecimal() and since <= int(number) <= last_step:
                 self.video(int(number), path)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -5,7 +5,7 @@ import time
 from typing import TextIO
 
 from agent.common.streams import tolerant
-from agent.records.console import LINE_SECONDS, REDRAW_SECONDS, Bar, clock
+from agent.records.console import LINE_SECONDS, REDRAW_SECONDS, Bar, format_duration
 
 
 class JobsConsole:
@@ -25,9 +25,9 @@ class JobsConsole:
         layout = "{percentage:3.0f}%|{bar}| {desc}" if jobs else "{desc}"
         self._bar = Bar(total=1.0, file=self._stream, dynamic_ncols=True, bar_format=layout) if bar else None
         self._period = REDRAW_SECONDS if bar else LINE_SECONDS
-        self._due = self._began + self._period if enabled else float("inf")
+        self._next_drawing = self._began + self._period if enabled else float("inf")
         self._status = self._shown = ""
-        self._part = 0.0
+        self._progress = 0.0
 
     def line(self, text: str) -> None:
         """Print a line without breaking the bar."""
@@ -36,20 +36,20 @@ class JobsConsole:
         else:
             print(text, file=self._stream, flush=True)
 
-    def update(self, ended: int, running: int, step: int, part: float) -> None:
+    def update(self, ended: int, running: int, step: int, progress: float) -> None:
         """Tell how far all are.
 
         Args:
             ended: number of jobs that have ended, well or not.
             running: number of those that run.
             step: environment steps of all together.
-            part: sum over the jobs of the part of its steps that each has done.
+            progress: sum over the jobs of the part of its steps that each has done.
         """
         now = time.monotonic()
-        self._part = part / self._jobs if self._jobs else 0.0
-        self._status = self._told(ended, running, step, now - self._began)
-        if now >= self._due:
-            self._due = now + self._period
+        self._progress = progress / self._jobs if self._jobs else 0.0
+        self._status = self._format_status(ended, running, step, now - self._began)
+        if now >= self._next_drawing:
+            self._next_drawing = now + self._period
             self._show()
 
     def close(self) -> None:
@@ -59,20 +59,20 @@ class JobsConsole:
         if self._bar is not None:
             self._bar.close()
 
-    def _told(self, ended: int, running: int, step: int, seconds: float) -> str:
-        of = f"/{self._jobs}" if self._jobs else ""
-        parts = [f"{ended}{of} jobs ended", f"{running} running", f"{step:,} steps"]
+    def _format_status(self, ended: int, running: int, step: int, seconds: float) -> str:
+        total = f"/{self._jobs}" if self._jobs else ""
+        parts = [f"{ended}{total} jobs ended", f"{running} running", f"{step:,} steps"]
         if step and seconds > 0.0:
             parts.append(f"{step / seconds:,.0f} steps/s")
-        if 0.0 < self._part < 1.0 and running:
-            parts.append(f"{clock(seconds * (1.0 - self._part) / self._part)} left")
+        if 0.0 < self._progress < 1.0 and running:
+            parts.append(f"{format_duration(seconds * (1.0 - self._progress) / self._progress)} left")
         return " · ".join(parts)
 
     def _show(self) -> None:
         self._shown = self._status
         if self._bar is not None:
-            self._bar.n = min(self._part, 1.0)
+            self._bar.n = min(self._progress, 1.0)
             self._bar.set_description_str(self._status)
         else:
-            percent = f"{100 * min(self._part, 1.0):3.0f}% " if self._jobs else ""
+            percent = f"{100 * min(self._progress, 1.0):3.0f}% " if self._jobs else ""
             print(f"{percent}{self._status}", file=self._stream, flush=True)

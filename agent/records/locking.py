@@ -25,12 +25,12 @@ def occupied(folder: Path) -> Iterator[None]:
     Raises:
         UserError: where another process trains in it.
     """
-    home, runs = folder.absolute(), RUNS.absolute()
+    absolute, runs = folder.absolute(), RUNS.absolute()
     with _locked(folder):
         try:
             yield
         finally:
-            remove_if_empty(home, runs)
+            remove_if_empty(absolute, runs)
 
 
 def remove_if_empty(folder: Path, runs: Path) -> None:

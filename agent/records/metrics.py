@@ -69,13 +69,13 @@ class JsonlSink:
         self._file.close()
 
 
-def truncate_jsonl(path: Path, step: int, again: str | None = None, since: int | None = None) -> None:
+def truncate_jsonl(path: Path, step: int, rewritten: str | None = None, since: int | None = None) -> None:
     """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
 
     Args:
         path: of the file; where there is none, there is nothing to do.
         step: at which the run goes on.
-        again: lines from `since` on with a name that begins so go as well: they will be written again.
+        rewritten: lines from `since` on with a name that begins so go as well: they will be written again.
         since: a step; None: that at which the run goes on.
 
     Raises:
@@ -87,12 +87,12 @@ def truncate_jsonl(path: Path, step: int, again: str | None = None, since: int |
         with new_file(path) as file:
             for line in _lines(path):
                 row = _parse(line)
-                if (logged := _step_of(row)) is None or logged > step:
+                if (row_step := _step_of(row)) is None or row_step > step:
                     continue
                 if (
-                    logged < (step if since is None else since)
-                    or again is None
-                    or not any(name.startswith(again) for name in row)
+                    row_step < (step if since is None else since)
+                    or rewritten is None
+                    or not any(name.startswith(rewritten) for name in row)
                 ):
                     file.write(line.rstrip(b"\r\n") + b"\n")
     except OSError as error:
@@ -105,13 +105,13 @@ def read_series(path: Path, names: Sequence[str]) -> dict[str, Series]:
     Missing files, torn lines, other lines and numbers that are not finite are passed over, and so is all that comes
     after a place that cannot be read.
     """
-    found = {name: (array("d"), array("d")) for name in names}
+    columns = {name: (array("d"), array("d")) for name in names}
     for step, row in read_rows(path):
-        for name, (steps, values) in found.items():
+        for name, (steps, values) in columns.items():
             if (value := number(row.get(name))) is not None:
                 steps.append(step)
                 values.append(value)
-    return {name: _sorted(*columns) for name, columns in found.items()}
+    return {name: _sorted(*column) for name, column in columns.items()}
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:

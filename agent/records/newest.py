@@ -15,7 +15,7 @@ MAX_CONFIG = 1 << 20  # bytes of a config.yaml
 _SAVED = (f"best/{FILE_NAME}", f"last/{FILE_NAME}", "checkpoints")
 
 
-def newest_run(root: Path, wanted: Callable[[Path], bool]) -> Path | None:
+def newest_run(root: Path, accepts: Callable[[Path], bool]) -> Path | None:
     """The run folder below `root`, at any depth, that was saved last among those that are wanted; None without any.
 
     Of runs that were saved in the same instant it is the last by name, where numbers count: job 10 comes after job 9.
@@ -26,8 +26,8 @@ def newest_run(root: Path, wanted: Callable[[Path], bool]) -> Path | None:
             run = path.parents[name.count("/")]
             with suppress(OSError):  # it was there a moment ago
                 times[run] = max(times.get(run, 0), path.stat().st_mtime_ns)
-    in_order = sorted(times, key=lambda run: (times[run], _by_numbers(run.name)), reverse=True)
-    return next((run for run in in_order if wanted(run)), None)
+    newest_first = sorted(times, key=lambda run: (times[run], _by_numbers(run.name)), reverse=True)
+    return next((run for run in newest_first if accepts(run)), None)
 
 
 def is_run_of(run: Path, env_id: str, seed: int) -> bool:

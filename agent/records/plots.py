@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes
 from agent.common.texts import printable
-from agent.records.console import shown
+from agent.records.console import format_return
 from agent.records.metrics import Series, read_series
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import: only when a picture is drawn
@@ -32,8 +32,8 @@ MARKS = ("an episode", "middle half and median", "95 % interval of the mean", "m
 BAND = "band: ± one standard deviation"
 CURVES = (
     "train/episode_return",
-    *(f"eval/return_{of}" for of in ("mean", "std", "min", "max")),
-    *(f"eval_noisy/return_{of}" for of in ("mean", "std")),
+    *(f"eval/return_{statistic}" for statistic in ("mean", "std", "min", "max")),
+    *(f"eval_noisy/return_{statistic}" for statistic in ("mean", "std")),
 )
 MAX_CHARACTERS = 80  # of a title or label: the end of a longer one is shown
 MAX_DOTS = 5000  # more episodes than this are thinned, evenly, for drawing
@@ -53,7 +53,7 @@ def plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: fl
     Raises:
         UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
     """
-    with told(out):
+    with drawing_errors(out):
         _plot_learning_curve(metrics_path, out, title, threshold)
 
 
@@ -86,7 +86,7 @@ def plot_evaluation(results: Sequence[Mapping[str, object]], out: Path) -> None:
     Raises:
         UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
     """
-    with told(out):
+    with drawing_errors(out):
         _plot_evaluation(results, out)
 
 
@@ -104,7 +104,7 @@ def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
 
 
 @contextmanager
-def told(out: Path) -> Iterator[None]:
+def drawing_errors(out: Path) -> Iterator[None]:
     """Makes one sentence of whatever goes wrong in drawing: no picture is worth a traceback."""
     try:
         with warnings.catch_warnings():
@@ -182,9 +182,13 @@ def _draw_evaluation(axes: Axes, series: Mapping[str, Series], name: str, color:
 
 def _bounds(series: Mapping[str, Series], name: str) -> tuple[float, float]:
     """The least and the greatest return that the run has seen, which no band goes beyond."""
-    names = ("train/episode_return", *(f"eval/return_{of}" for of in ("min", "max")), f"{name}/return_mean")
-    seen = np.concatenate([series[each][1] for each in names])
-    return float(seen.min()), float(seen.max())
+    names = (
+        "train/episode_return",
+        *(f"eval/return_{statistic}" for statistic in ("min", "max")),
+        f"{name}/return_mean",
+    )
+    returns = np.concatenate([series[metric][1] for metric in names])
+    return float(returns.min()), float(returns.max())
 
 
 def _name_bands(axes: Axes) -> None:
@@ -221,8 +225,8 @@ def _label(result: Mapping[str, Any]) -> str:
     played = f"{episodes} episode{'s' * (episodes != 1)}"
     step = result.get("global_step")  # of a file that may be a stranger's
     played += f", step {step:,}" if isinstance(step, int) else ""
-    mean = f"mean {shown(result['return_mean'])} [{shown(low)}, {shown(high)}]"
-    return f"{_shortened(printable(str(result['label'])))}\n{played}\n{mean}\nIQM {shown(result['return_iqm'])}"
+    mean = f"mean {format_return(result['return_mean'])} [{format_return(low)}, {format_return(high)}]"
+    return f"{_shortened(printable(str(result['label'])))}\n{played}\n{mean}\nIQM {format_return(result['return_iqm'])}"
 
 
 def _thousands(value: float, _position: float) -> str:

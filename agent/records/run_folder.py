@@ -20,16 +20,16 @@ from agent.records.schema import check_parts
 
 CONFIG = "config.yaml"
 #: The other files and folders that a run writes.
-WRITTEN = ("metrics.jsonl", "learning_curve.png", "best", "last")
+OUTPUTS = ("metrics.jsonl", "learning_curve.png", "best", "last")
 
 
 def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
     """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
     task = task_folder(env_id)
     if resume == "auto":
-        found = newest_run(RUNS, lambda run: is_run_of(run, task, seed) and has_checkpoint(run))
-        if found is not None:
-            return str(found)
+        newest = newest_run(RUNS, lambda run: is_run_of(run, task, seed) and has_checkpoint(run))
+        if newest is not None:
+            return str(newest)
     elif resume:
         return resume
     return str(new_folder(RUNS / task / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{seed}"))
@@ -74,9 +74,9 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
         UserError: where `resume` names a folder without a checkpoint, where its checkpoint is damaged, or where a new
             run would write into an old one.
     """
-    named = resume if resume != "auto" else None
-    if named and Path(named).resolve() != folder.resolve():
-        raise UserError(f"resume={named} does not go with hydra.run.dir={folder} or -m: leave one of them out")
+    named_folder = resume if resume != "auto" else None
+    if named_folder and Path(named_folder).resolve() != folder.resolve():
+        raise UserError(f"resume={named_folder} does not go with hydra.run.dir={folder} or -m: leave one of them out")
     if resume == "":
         raise UserError("resume= names no run: write resume=<run folder>, or leave it out")
     for name in RUN_FOLDERS:
@@ -92,18 +92,20 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
             f"{folder} cannot be resumed: {', '.join(path.name for path in damaged)} in it is not a whole checkpoint; "
             "start a new run without resume"
         )
-    if named:
-        what = "no checkpoint in it" if folder.is_dir() and any(folder.iterdir()) else "no such run"
-        raise UserError(f"resume={named}: there is {what}; name another one, or start a new run without resume")
+    if named_folder:
+        problem = "no checkpoint in it" if folder.is_dir() and any(folder.iterdir()) else "no such run"
+        raise UserError(
+            f"resume={named_folder}: there is {problem}; name another one, or start a new run without resume"
+        )
     if resume is None and latest is not None:
         raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another hydra.run.dir")
-    begun = (folder / CONFIG).exists()
-    if resume is None and begun:
+    has_config = (folder / CONFIG).exists()
+    if resume is None and has_config:
         raise UserError(f"{folder} holds a run without a checkpoint: choose another hydra.run.dir")
-    there = [name for name in WRITTEN if _holds_anything(folder / name)]
-    if there and not begun:
-        raise UserError(f"{folder} holds {there[0]}, which a new run would replace: choose another hydra.run.dir")
-    if "last" in there and not (folder / "checkpoints").exists():
+    existing = [name for name in OUTPUTS if _holds_anything(folder / name)]
+    if existing and not has_config:
+        raise UserError(f"{folder} holds {existing[0]}, which a new run would replace: choose another hydra.run.dir")
+    if "last" in existing and not (folder / "checkpoints").exists():
         raise UserError(
             f"{folder} holds the agents of a run without its checkpoints, and cannot be resumed: start a new run "
             "without resume, in another folder"
@@ -129,15 +131,17 @@ def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
         raise UserError(f"{error} To go on from {earlier[-1]} instead, delete {checkpoint}.") from error
 
 
-def write_config(folder: Path, config: Mapping[str, object], words: Sequence[str] = ()) -> None:
+def write_config(folder: Path, config: Mapping[str, object], overrides: Sequence[str] = ()) -> None:
     """Writes the resolved config beside the run, with the words of the command line on top, those of earlier ones too.
 
     Raises:
         UserError: where the folder cannot be written.
     """
-    path, head = folder / CONFIG, ""
+    path, header = folder / CONFIG, ""
     with suppress(OSError):  # there is none yet, or none that a run has written
         lines = read_plain(path, MAX_CONFIG).decode(errors="replace").splitlines(keepends=True)
-        head = "".join(takewhile(lambda line: line.startswith("# "), lines))
-    command = shlex.join(("python", "train.py", *words)).replace("\n", " ")  # a comment is one line
-    atomic_write_text(path, f"{head}# {command}\n" + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        header = "".join(takewhile(lambda line: line.startswith("# "), lines))
+    command = shlex.join(("python", "train.py", *overrides)).replace("\n", " ")  # a comment is one line
+    atomic_write_text(
+        path, f"{header}# {command}\n" + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    )

@@ -23,7 +23,7 @@ from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, open_plain, why
 from agent.records.saved_env import FILE_NAME as FILE_NAME
 from agent.records.saved_env import check_env as check_env
-from agent.records.saved_env import refused, short
+from agent.records.saved_env import refusal, short
 
 FORMAT = "noisy-dqn-agent"
 VERSION = 1
@@ -106,7 +106,7 @@ def load_agent(path: Path) -> SavedAgent:
     for name, tensor in tensors.items():
         _check_values(name, tensor, path)
     if header.digest is not None and header.digest != digest_of(header.description, tensors):
-        raise refused(path, "it is damaged: its content is not what was saved")
+        raise refusal(path, "it is damaged: its content is not what was saved")
     return SavedAgent(tensors, header.description)
 
 
@@ -122,15 +122,15 @@ def digest_of(description: Mapping[str, object], tensors: Mapping[str, torch.Ten
 def _header_of(file: Any, path: Path) -> Header:
     metadata = file.metadata() or {}
     if _METADATA_KEY not in metadata:
-        raise refused(path, "it is a safetensors file of another program")
+        raise refusal(path, "it is a safetensors file of another program")
     content = _read_description(metadata[_METADATA_KEY], path)
     if len(names := sorted(file.keys())) > MAX_TENSORS:
-        raise refused(path, f"it has {len(names):,} tensors, more than the {MAX_TENSORS:,} that an agent may have")
+        raise refusal(path, f"it has {len(names):,} tensors, more than the {MAX_TENSORS:,} that an agent may have")
     shapes = {}
     for name in names:
-        if (dtype := (part := file.get_slice(name)).get_dtype()) != "F32":
-            raise refused(path, f"its tensor {short(name)} is {dtype}, not float32")
-        shapes[name] = tuple(part.get_shape())
+        if (dtype := (tensor := file.get_slice(name)).get_dtype()) != "F32":
+            raise refusal(path, f"its tensor {short(name)} is {dtype}, not float32")
+        shapes[name] = tuple(tensor.get_shape())
     return Header(content["agent"], shapes, content.get("sha256"))
 
 
@@ -147,11 +147,11 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, t
     """
     for name, shape in expected.items():
         if name not in shapes:
-            raise refused(path, f"its network needs a tensor {name!r}, which is missing")
+            raise refusal(path, f"its network needs a tensor {name!r}, which is missing")
         if shapes[name] != shape:
-            raise refused(path, f"its tensor {short(name)} has shape {shapes[name]}, its network needs {shape}")
+            raise refusal(path, f"its tensor {short(name)} has shape {shapes[name]}, its network needs {shape}")
     if extra := sorted(shapes.keys() - expected.keys()):
-        raise refused(path, f"its tensor {short(extra[0])} is not part of its network")
+        raise refusal(path, f"its tensor {short(extra[0])} is not part of its network")
 
 
 def find_agent(path: Path, which: Which) -> Path:
@@ -181,44 +181,44 @@ def _check_frame(path: Path) -> None:
             start = file.read(9)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise refused(path, why(error)) from error
+        raise refusal(path, why(error)) from error
     if size > MAX_BYTES:
-        raise refused(path, f"it has {size:,} bytes, more than the {MAX_BYTES:,} that an agent may have")
+        raise refusal(path, f"it has {size:,} bytes, more than the {MAX_BYTES:,} that an agent may have")
     length = int.from_bytes(start[:8], "little")
     if len(start) == 9 and start[8:] == b"{" and length <= min(_MAX_HEADER, size - 8):
         return
     if start.startswith((b"PK\x03\x04", b"\x80")):
-        raise refused(path, "it is a pickle (a .pt file?), which could run code when loaded")
-    raise refused(path, "it is not a safetensors file, or is damaged or cut short")
+        raise refusal(path, "it is a pickle (a .pt file?), which could run code when loaded")
+    raise refusal(path, "it is not a safetensors file, or is damaged or cut short")
 
 
 def _read_description(text: str, path: Path) -> dict[str, Any]:
     """The content of the metadata, with the description under "agent" and the digest, if there is one."""
     if len(text.encode()) > _MAX_DESCRIPTION:
-        raise refused(path, f"its description is longer than {_MAX_DESCRIPTION} bytes")
+        raise refusal(path, f"its description is longer than {_MAX_DESCRIPTION} bytes")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise refused(path, f"its description is not JSON: {error!s:.80}") from error
+        raise refusal(path, f"its description is not JSON: {error!s:.80}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise refused(path, "its description was written by another program")
+        raise refusal(path, "its description was written by another program")
     if content.get("version") != VERSION:
         version = short(content.get("version"))
-        raise refused(path, f"it has version {version}, this program reads version {VERSION}")
+        raise refusal(path, f"it has version {version}, this program reads version {VERSION}")
     description = content.get("agent")
     if not isinstance(description, dict) or not _is_shallow(description):
-        raise refused(path, f"its description is not a dict of at most {_MAX_NESTING} levels")
+        raise refusal(path, f"its description is not a dict of at most {_MAX_NESTING} levels")
     check_env(description.get("env"), path)
     if not isinstance(content.get("sha256"), str | None):
-        raise refused(path, f"its digest is {short(content['sha256'])}, not a text")
+        raise refusal(path, f"its digest is {short(content['sha256'])}, not a text")
     return content
 
 
 def _check_values(name: str, tensor: torch.Tensor, path: Path) -> None:
     if tensor.dtype != torch.float32:
-        raise refused(path, f"its tensor {short(name)} is {tensor.dtype}, not float32")
+        raise refusal(path, f"its tensor {short(name)} is {tensor.dtype}, not float32")
     if not bool(torch.isfinite(tensor).all()):
-        raise refused(path, f"its tensor {short(name)} holds values that are not finite")
+        raise refusal(path, f"its tensor {short(name)} holds values that are not finite")
 
 
 def _is_shallow(value: dict[str, object]) -> bool:
@@ -230,4 +230,4 @@ def _is_shallow(value: dict[str, object]) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return refused(path, f"it is damaged or cut short ({short(str(error))})")
+    return refusal(path, f"it is damaged or cut short ({short(str(error))})")

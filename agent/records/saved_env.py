@@ -35,32 +35,32 @@ def check_env(env: object, path: Path) -> None:
             the observation that are kept, the wrappers, and other arguments for evaluations.
     """
     if not isinstance(env, dict) or env.keys() - _WRAPPING != {"id", "kwargs"}:
-        raise refused(path, "its description does not say the environment as id and kwargs")
+        raise refusal(path, "its description does not say the environment as id and kwargs")
     env_id, kwargs = env["id"], env["kwargs"]
     if not isinstance(env_id, str) or not _ENV_ID.fullmatch(env_id):
-        raise refused(path, f"its environment id {short(env_id)} is not a plain one such as 'CartPole-v1'")
+        raise refusal(path, f"its environment id {short(env_id)} is not a plain one such as 'CartPole-v1'")
     if env_id.rpartition("/")[2].startswith(_WRAPPING_IDS):
-        raise refused(path, f"its environment {env_id!r} would make another one of its choice")
+        raise refusal(path, f"its environment {env_id!r} would make another one of its choice")
     _check_arguments("kwargs", kwargs, path)
     _check_arguments("eval_kwargs", env.get("eval_kwargs", {}), path)
     try:
         wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
     except UserError as error:
-        raise refused(path, str(error)) from error
+        raise refusal(path, str(error)) from error
 
 
 def _check_arguments(name: str, kwargs: object, path: Path) -> None:
     """Refuses arguments of an environment's constructor that are not plain and of bounded size."""
     if not isinstance(kwargs, dict):
-        raise refused(path, f"its environment's {name} are not a dict")
+        raise refusal(path, f"its environment's {name} are not a dict")
     for key, value in kwargs.items():
         if not isinstance(key, str) or not _KEYWORD.fullmatch(key) or key in _MAKE_PARAMETERS:
-            raise refused(path, f"its environment has the keyword {short(key)}, which is not allowed")
+            raise refusal(path, f"its environment has the keyword {short(key)}, which is not allowed")
         if not _is_plain(value):
             plain = "a number, a truth value or a short plain text"
-            raise refused(path, f"its environment's {key!r} is {short(value)}, not {plain}")
-        if not isinstance(value, str) and not abs(value) <= (most := largest(key)):
-            raise refused(path, f"its environment's {key!r} is {short(value)}, where {most:,} is the most")
+            raise refusal(path, f"its environment's {key!r} is {short(value)}, not {plain}")
+        if not isinstance(value, str) and not abs(value) <= (limit := largest(key)):
+            raise refusal(path, f"its environment's {key!r} is {short(value)}, where {limit:,} is the most")
 
 
 def _is_plain(value: object) -> bool:
@@ -74,6 +74,6 @@ def short(value: object) -> str:
     return f"{value!r:.80}"
 
 
-def refused(path: Path, reason: str) -> UserError:
+def refusal(path: Path, reason: str) -> UserError:
     """The sentence for a file that is not to be used."""
     return UserError(f"{printable(str(path))} cannot be used: {reason}; give an {FILE_NAME} saved by this program.")

@@ -15,7 +15,7 @@ from agent.common.tensor_file import dtype_name
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig, upgraded
 
-MOST = 2**53  # of whole numbers
+MAX_INTEGER = 2**53  # of whole numbers
 #: Parts that every state has, and those that later versions have added.
 PARTS: dict[str, type] = {
     **{"config": dict, "agent": dict, "replay": dict, "monitor": dict},
@@ -58,19 +58,19 @@ def check_parts(state: Mapping[str, Any]) -> dict[str, object]:
 
 def _check_evaluation(value: Any) -> None:
     """The step of the last evaluation, and the returns and lengths of its episodes where there was one."""
-    right = isinstance(value, tuple | list) and len(value) in (1, 3) and type(value[0]) is int
-    if right and len(value) == 3:
+    is_valid = isinstance(value, tuple | list) and len(value) in (1, 3) and type(value[0]) is int
+    if is_valid and len(value) == 3:
         returns, lengths = value[1:]
-        right = all(isinstance(column, tuple | list) for column in (returns, lengths)) and (
+        is_valid = all(isinstance(column, tuple | list) for column in (returns, lengths)) and (
             0 < len(returns) == len(lengths)
             and all(type(number) is float for number in returns)
             and all(type(number) is int for number in lengths)
         )
-    if not right:
+    if not is_valid:
         raise ValueError(f"its last evaluation is {value!r:.40}")
 
 
-def check_like(given: object, like: object, name: str = "state") -> None:
+def check_like(value: object, template: object, name: str = "state") -> None:
     """Compares a part of a state with that of a run that has just been made.
 
     Arrays must have the shape and dtype that they have there, whole numbers must not be absurd. A generator may be of
@@ -79,29 +79,29 @@ def check_like(given: object, like: object, name: str = "state") -> None:
     Raises:
         ValueError: naming the first difference.
     """
-    if like is None or _is_generator(like):
-        if like is not None and not _is_generator(given):
+    if template is None or _is_generator(template):
+        if template is not None and not _is_generator(value):
             raise ValueError(f"{name} is no random generator")
-    elif isinstance(like, dict):
-        if not isinstance(given, dict):
-            raise ValueError(f"{name} is a {type(given).__name__}")
-        for key, value in like.items():
-            if key not in given:
+    elif isinstance(template, dict):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is a {type(value).__name__}")
+        for key, template_item in template.items():
+            if key not in value:
                 raise ValueError(f"{name} lacks {key}")
-            check_like(given[key], value, f"{name}.{key}")
-    elif isinstance(like, list | tuple):
-        if not isinstance(given, list | tuple) or len(given) != len(like):
-            raise ValueError(f"{name} is not a list of {len(like)}")
-        for number, (value, other) in enumerate(zip(given, like, strict=True)):
-            check_like(value, other, f"{name}.{number}")
-    elif hasattr(like, "shape"):
-        _check_array(given, like, name)
+            check_like(value[key], template_item, f"{name}.{key}")
+    elif isinstance(template, list | tuple):
+        if not isinstance(value, list | tuple) or len(value) != len(template):
+            raise ValueError(f"{name} is not a list of {len(template)}")
+        for number, (item, template_item) in enumerate(zip(value, template, strict=True)):
+            check_like(item, template_item, f"{name}.{number}")
+    elif hasattr(template, "shape"):
+        _check_array(value, template, name)
     else:
-        _check_plain(given, type(like), name)
+        _check_plain(value, type(template), name)
 
 
-def _check_array(given: object, like: object, name: str) -> None:
-    kinds = [(tuple(x.shape), dtype_name(x)) if isinstance(x, _ARRAYS) else type(x).__name__ for x in (given, like)]
+def _check_array(value: object, template: object, name: str) -> None:
+    kinds = [(tuple(x.shape), dtype_name(x)) if isinstance(x, _ARRAYS) else type(x).__name__ for x in (value, template)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"{name} is {kinds[0]}, expected {kinds[1]}")
 
@@ -109,7 +109,7 @@ def _check_array(given: object, like: object, name: str) -> None:
 def _check_plain(value: object, kind: type, name: str) -> None:
     if type(value) is not kind:
         raise ValueError(f"{name} is {value!r:.40}, not of type {kind.__name__}")
-    if isinstance(value, int) and not -MOST <= value <= MOST:
+    if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
         raise ValueError(f"{name} is {value!r:.40}, which is out of range")
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"{name} is not a number")

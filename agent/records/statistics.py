@@ -26,8 +26,8 @@ def interquartile_mean(values: np.ndarray) -> float:
 
     As the field computes it: of each end as many whole values go as a quarter of n holds.
     """
-    cut = len(values) // 4
-    return float(np.sort(values)[cut : len(values) - cut].mean())
+    trim = len(values) // 4
+    return float(np.sort(values)[trim : len(values) - trim].mean())
 
 
 def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int = 2_000) -> Interval:
@@ -50,8 +50,8 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval | None:
     if len(values) < 2:
         return None
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = t_quantile((1 + level) / 2, len(values) - 1) * error
-    return mean - half, mean + half
+    half_width = t_quantile((1 + level) / 2, len(values) - 1) * error
+    return mean - half_width, mean + half_width
 
 
 class Difference(NamedTuple):
@@ -67,13 +67,15 @@ def welch(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Difference | Non
     if min(len(a), len(b)) < 2:
         return None
     mean = float(np.mean(a) - np.mean(b))
-    parts = [float(np.var(values, ddof=1)) / len(values) for values in (a, b)]
-    error = math.sqrt(sum(parts))
+    variances = [float(np.var(values, ddof=1)) / len(values) for values in (a, b)]
+    error = math.sqrt(sum(variances))
     if error == 0.0:  # all runs of each ended alike
         return Difference(mean, (mean, mean), 1.0 if mean == 0.0 else 0.0)
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True))
-    half = t_quantile((1 + level) / 2, freedom) * error
-    return Difference(mean, (mean - half, mean + half), 2 * t_probability(-abs(mean) / error, freedom))
+    dof = sum(variances) ** 2 / sum(
+        variance**2 / (len(values) - 1) for variance, values in zip(variances, (a, b), strict=True)
+    )
+    half_width = t_quantile((1 + level) / 2, dof) * error
+    return Difference(mean, (mean - half_width, mean + half_width), 2 * t_probability(-abs(mean) / error, dof))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -85,22 +87,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def t_probability(t: float, freedom: float) -> float:
+def t_probability(t: float, dof: float) -> float:
     """P(T ≤ t) of Student's distribution with so many degrees of freedom, which need not be whole."""
-    tail = 0.5 * incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
+    tail = 0.5 * incomplete_beta(dof / (dof + t * t), dof / 2, 0.5)
     return tail if t < 0.0 else 1.0 - tail
 
 
 @lru_cache(maxsize=4096)
-def t_quantile(p: float, freedom: float) -> float:
+def t_quantile(p: float, dof: float) -> float:
     """The t below which Student's distribution has probability p, 0 < p < 1."""
     if p < 0.5:
-        return -t_quantile(1.0 - p, freedom)
+        return -t_quantile(1.0 - p, dof)
     low, high = 0.0, 1.0
-    while t_probability(high, freedom) < p:
+    while t_probability(high, dof) < p:
         low, high = high, 2.0 * high
     while (middle := 0.5 * (low + high)) not in (low, high):
-        low, high = (middle, high) if t_probability(middle, freedom) < p else (low, middle)
+        low, high = (middle, high) if t_probability(middle, dof) < p else (low, middle)
     return high
 
 

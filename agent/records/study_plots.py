@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.records.plots import BLUE, GREY, ORANGE, new_figure, told, write_figure
+from agent.records.plots import BLUE, GREY, ORANGE, drawing_errors, new_figure, write_figure
 
 #: Options of the picture; those that matter less are left out.
-MOST = 15
+MAX_OPTIONS = 15
 
 
 def plot_history(scores: Sequence[float | None], complete: Sequence[bool], out: Path, title: str) -> None:
@@ -25,18 +25,18 @@ def plot_history(scores: Sequence[float | None], complete: Sequence[bool], out: 
     Raises:
         UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
     """
-    with told(out):
+    with drawing_errors(out):
         figure, axes = new_figure(title, 8.0, 4.6)
         values = np.array([np.nan if score is None else score for score in scores])
-        numbers, whole = np.arange(len(values)), np.array(complete, dtype=bool)
-        ended = np.where(whole, values, -np.inf)
+        numbers, is_complete = np.arange(len(values)), np.array(complete, dtype=bool)
+        ended = np.where(is_complete, values, -np.inf)
         best = np.maximum.accumulate(ended)
-        seen = np.isfinite(best)
-        axes.step(numbers[seen], best[seen], where="post", color=ORANGE, linewidth=1.4, label="best so far")
-        pruned = ~whole & np.isfinite(values)
+        has_best = np.isfinite(best)
+        axes.step(numbers[has_best], best[has_best], where="post", color=ORANGE, linewidth=1.4, label="best so far")
+        pruned = ~is_complete & np.isfinite(values)
         if pruned.any():
             axes.plot(numbers[pruned], values[pruned], "o", mfc="white", mec=GREY, ms=6, label="pruned, its last score")
-        axes.plot(numbers[whole], values[whole], "o", color=BLUE, ms=6, label="trained to its end")
+        axes.plot(numbers[is_complete], values[is_complete], "o", color=BLUE, ms=6, label="trained to its end")
         axes.set(xlabel="trial", ylabel="score")
         axes.locator_params(axis="x", integer=True)
         write_figure(figure, axes, out)
@@ -53,8 +53,8 @@ def plot_importances(importances: Mapping[str, float], out: Path, title: str) ->
     Raises:
         UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
     """
-    with told(out):
-        ranked = sorted(importances.items(), key=lambda item: -item[1])[:MOST]
+    with drawing_errors(out):
+        ranked = sorted(importances.items(), key=lambda item: -item[1])[:MAX_OPTIONS]
         figure, axes = new_figure(title, 8.0, 1.6 + 0.32 * len(ranked))
         names, values = [name for name, _ in ranked], [value for _, value in ranked]
         axes.barh(range(len(ranked)), values, color=BLUE, height=0.62)

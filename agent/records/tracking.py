@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent.config.run import WandbConfig
 
 Config = Mapping[str, object]
-SHOWN = {  # on the console
+CONSOLE_NAMES = {  # on the console
     **{"train/episode_return": "episode_return", "eval/return_mean": "eval_return"},
     **{f"collect/{name}": name for name in ("learner_wait", "actor_wait", "staleness")},
 }
@@ -30,7 +30,7 @@ class Tracker:
         settings: the config node `wandb`.
         console: shows the returns that are logged, and what goes wrong with W&B.
         run_id: W&B id of the run that is resumed; None for a new run.
-        also: what else gets all that is logged.
+        extra_sinks: what else gets all that is logged.
 
     Attributes:
         run_id: W&B id to store in checkpoints; None if there never was one.
@@ -49,25 +49,25 @@ class Tracker:
         settings: WandbConfig,
         console: Console,
         run_id: str | None = None,
-        also: Sequence[Sink] = (),
+        extra_sinks: Sequence[Sink] = (),
     ) -> None:
         self._file = JsonlSink(run_dir / "metrics.jsonl")
         self._sink = start(run_dir, config, settings, console, run_id)
-        self._sinks = (self._sink, *also)
+        self._sinks = (self._sink, *extra_sinks)
         self.console = console
         self._finished = False
         self.run_id = self._sink.run_id
         self.dashboard = self._sink.dashboard
-        self.dashboards = tuple(sink.dashboard for sink in also)
+        self.dashboards = tuple(sink.dashboard for sink in extra_sinks)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record metrics at an environment step, the axis of every chart; about 0.1 ms with W&B."""
         self._file.log(step, metrics)
         for sink in self._sinks:
             sink.log(step, metrics)
-        shown = {SHOWN[name]: value for name, value in metrics.items() if name in SHOWN}
-        if shown:
-            self.console.update(step, **shown)
+        console_values = {CONSOLE_NAMES[name]: value for name, value in metrics.items() if name in CONSOLE_NAMES}
+        if console_values:
+            self.console.update(step, **console_values)
 
     def video(self, step: int, path: Path) -> None:
         """Show a video file (mp4 or gif) at an environment step."""

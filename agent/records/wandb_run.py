@@ -63,11 +63,11 @@ def start(run_dir: Path, config: Config, settings: WandbConfig, console: Console
     return Sink(run_id)
 
 
-def _refuse(asked: str, error: Exception, console: Console, tried: str = "") -> None:
+def _refuse(mode: str, error: Exception, console: Console, tried_mode: str = "") -> None:
     """Says that W&B cannot be used; only where a person asked for it is that an error."""
-    if asked != "auto":
-        raise UserError(f"wandb.mode={asked}: {reason(error)}; or use wandb.mode=auto.") from error
-    console.line(f"W&B cannot be used{tried} ({reason(error)}).")
+    if mode != "auto":
+        raise UserError(f"wandb.mode={mode}: {reason(error)}; or use wandb.mode=auto.") from error
+    console.line(f"W&B cannot be used{tried_mode} ({reason(error)}).")
 
 
 def _set_up(mode: str) -> tuple[Any, tuple[str, ...]]:
@@ -81,8 +81,8 @@ def _set_up(mode: str) -> tuple[Any, tuple[str, ...]]:
         os.environ["WANDB_API_KEY"] = key.strip()  # of a file the last line end often comes with it
     import wandb
 
-    asked: dict[str, Any] = {} if mode == "auto" else {"mode": mode}
-    wandb.setup(settings=wandb.Settings(**_unless_set({"silent": True}), **asked))
+    requested: dict[str, Any] = {} if mode == "auto" else {"mode": mode}
+    wandb.setup(settings=wandb.Settings(**_unless_set({"silent": True}), **requested))
     if mode != "auto":
         return wandb, (mode,)
     return wandb, ("online", "offline") if _has_key(wandb) else ("offline",)
@@ -104,13 +104,13 @@ def _has_key(wandb: Any) -> bool:
 
 def _options(wandb: Any, run_dir: Path, config: Config, settings: WandbConfig, run_id: str | None) -> dict[str, object]:
     """The arguments of wandb.init: no more than was asked for, so that W&B's own variables hold for the rest."""
-    system = wandb.setup().settings
+    wandb_settings = wandb.setup().settings
     names = ("project", "entity", "group", "job_type", "name", "tags")
     options = {name: value for name in names if (value := getattr(settings, name)) not in (None, ())}
-    options |= {} if system.project else {"project": options.get("project", PROJECT)}
-    options |= {} if system.run_name else {"name": options.get("name", run_dir.name)}
+    options |= {} if wandb_settings.project else {"project": options.get("project", PROJECT)}
+    options |= {} if wandb_settings.run_name else {"name": options.get("name", run_dir.name)}
     options |= {} if "WANDB_DIR" in os.environ else {"dir": str(run_dir)}
-    options |= {} if system.resume and run_id is None else {"resume": "allow"}
+    options |= {} if wandb_settings.resume and run_id is None else {"resume": "allow"}
     return {**options, "config": dict(config), **({} if run_id is None else {"id": run_id})}
 
 
@@ -118,10 +118,12 @@ def _init(wandb: Any, run_dir: Path, options: Mapping[str, object]) -> Any:
     if options["mode"] == "online" and not _has_key(wandb):  # W&B would ask for it on a terminal
         raise UserError("there is no API key; run `wandb login` once or set WANDB_API_KEY")
     # W&B may drop one of these (x_ means internal): then the run goes without it.
-    known = {name: value for name, value in _unless_set(RUN_SETTINGS).items() if name in wandb.Settings.model_fields}
+    supported = {
+        name: value for name, value in _unless_set(RUN_SETTINGS).items() if name in wandb.Settings.model_fields
+    }
     earlier = set(run_dir.glob("wandb/run-*"))
     try:
-        return wandb.init(settings=wandb.Settings(**known), **options)
+        return wandb.init(settings=wandb.Settings(**supported), **options)
     except Exception:
         for folder in set(run_dir.glob("wandb/run-*")) - earlier:
             shutil.rmtree(folder, ignore_errors=True)  # it is empty, and in the way of the offline run
@@ -135,5 +137,5 @@ def _folder(run_dir: Path, files: Path) -> Path:
         run_dir: of the run.
         files: where W&B puts files of the run: <folder of W&B>/<folder of the run>/files.
     """
-    inside = files.resolve().is_relative_to(run_dir.resolve())
-    return run_dir / "wandb" if inside else files.parent
+    is_inside = files.resolve().is_relative_to(run_dir.resolve())
+    return run_dir / "wandb" if is_inside else files.parent

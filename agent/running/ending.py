@@ -9,7 +9,7 @@ from agent.common.errors import words_of
 from agent.common.interrupt import Interrupt, Stopped
 from agent.common.quoting import quote_override
 from agent.config.run import TrainConfig
-from agent.records.console import shown
+from agent.records.console import format_return
 from agent.records.plots import plot_learning_curve
 from agent.records.saved_agent import load_agent
 from agent.records.tracking import Tracker
@@ -90,7 +90,7 @@ def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequen
     if outcome.failure is not None:
         return str(outcome.failure) if outcome.exit_code else None  # else it is told at the very end
     command = f"python train.py {shlex.join([quote_override('resume', folder), *imports])}"
-    mean = None if outcome.evaluation is None else shown(outcome.evaluation.statistics()["return_mean"])
+    mean = None if outcome.evaluation is None else format_return(outcome.evaluation.statistics()["return_mean"])
     if outcome.solved:
         return (
             f"solved at step {outcome.step} after {outcome.seconds:.1f} s of training: evaluation return {mean}, for "

@@ -13,8 +13,8 @@ from agent.common.files import atomic_write_text
 from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
-from agent.records.comparison.finding import expanded
-from agent.records.evaluations import beside, kept_beside, label
+from agent.records.comparison.finding import expand_pattern
+from agent.records.evaluations import archived_results_path, label, results_path
 from agent.records.plots import plot_evaluation
 from agent.records.saved_agent import FILE_NAME, Which, find_agent
 from agent.running.evaluation import evaluate
@@ -63,7 +63,7 @@ def _matching(path: str, which: Which) -> list[Path]:
     if not glob.has_magic(path):
         return [find_agent(Path(path), which)]
     found: dict[Path, Path] = {}
-    for place in expanded(path):  # a folder comes before what lies in it
+    for place in expand_pattern(path):  # a folder comes before what lies in it
         if (place.is_dir() or place.suffix == ".safetensors") and not found.keys() & set(place.parents):
             with suppress(UserError):
                 found[place] = find_agent(place, which)
@@ -119,7 +119,7 @@ def write_result(player: Player, result: dict[str, Any]) -> None:
     """
     text = json.dumps(result, indent=1)
     with _place_of(player) as place:
-        kept = kept_beside(player.home, result["episodes"], result["seed"], result["noise"])
+        kept = archived_results_path(player.home, result["episodes"], result["seed"], result["noise"])
         atomic_write_text(Path(f"{kept}.json"), text)
         atomic_write_text(Path(f"{place}.json"), text)
         plot_evaluation([result], Path(f"{place}.png"))
@@ -128,11 +128,11 @@ def write_result(player: Player, result: dict[str, Any]) -> None:
 @contextmanager
 def _place_of(player: Player) -> Iterator[Path]:
     """Where an agent's results go, as an absolute path, which errors show as the agent's was named."""
-    place = beside(player.home)
+    place = results_path(player.home)
     try:
         yield place
     except UserError as error:
-        raise UserError(str(error).replace(str(place), str(beside(player.path)))) from error
+        raise UserError(str(error).replace(str(place), str(results_path(player.path)))) from error
 
 
 def film(player: Player, config: EvaluateConfig) -> None:

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 Scores = Sequence[Array]
 Statistic = Callable[[Scores], Array]
 #: Runs from which on an IQM or a median has an interval.
-TEN = 10
+MIN_RUNS = 10
 RESAMPLES = 2_000
 #: Of the normal distribution, 97.5 %.
 Z = 1.959963984540054
@@ -42,8 +42,8 @@ def median(scores: Scores) -> Array:
 def iqm(scores: Scores) -> Array:
     """Mean of the middle half of all runs of all tasks, whole runs dropped."""
     runs = np.sort(np.concatenate(scores, axis=-1), axis=-1)
-    cut = runs.shape[-1] // 4
-    return np.asarray(runs[..., cut : runs.shape[-1] - cut].mean(axis=-1))
+    trim = runs.shape[-1] // 4
+    return np.asarray(runs[..., trim : runs.shape[-1] - trim].mean(axis=-1))
 
 
 def optimality_gap(scores: Scores, goal: float = 1.0) -> Array:
@@ -72,14 +72,14 @@ def mean_interval(scores: Scores) -> Interval | None:
     """Student's t interval of `mean`; None where a task has fewer than two runs."""
     if min(len(values) for values in scores) < 2:
         return None
-    parts = np.array([values.var(ddof=1) / len(values) for values in scores])
-    freedoms = np.array([len(values) - 1 for values in scores])
-    if not parts.any():
-        freedom = float(freedoms.sum())
+    variances = np.array([values.var(ddof=1) / len(values) for values in scores])
+    dofs = np.array([len(values) - 1 for values in scores])
+    if not variances.any():
+        dof = float(dofs.sum())
     else:
-        freedom = float(parts.sum() ** 2 / (parts**2 / freedoms).sum())
-    half = t_quantile(0.975, freedom) * math.sqrt(parts.sum()) / len(scores)
-    return float(mean(scores)) - half, float(mean(scores)) + half
+        dof = float(variances.sum() ** 2 / (variances**2 / dofs).sum())
+    half_width = t_quantile(0.975, dof) * math.sqrt(variances.sum()) / len(scores)
+    return float(mean(scores)) - half_width, float(mean(scores)) + half_width
 
 
 def gap_interval(scores: Scores, goal: float = 1.0) -> Interval | None:
@@ -97,7 +97,7 @@ def bootstrap(scores: Scores, statistic: Statistic, expanded: bool = True) -> In
         expanded: take the quantiles that make the interval of a mean as wide as Student's t; False: of rliable.
     """
     smallest, runs = min(len(values) for values in scores), sum(len(values) for values in scores)
-    if smallest < 3 or runs < TEN:
+    if smallest < 3 or runs < MIN_RUNS:
         return None
     generator = np.random.Generator(np.random.PCG64(0))
     drawn = [values[generator.integers(len(values), size=(RESAMPLES, len(values)))] for values in scores]
@@ -106,9 +106,9 @@ def bootstrap(scores: Scores, statistic: Statistic, expanded: bool = True) -> In
     return float(low), float(high)
 
 
-def expanded_tail(n: int, freedom: int) -> float:
+def expanded_tail(n: int, dof: int) -> float:
     """The probability of each tail for n runs a task, in place of 2.5 % (Hesterberg 2015, §4.4)."""
-    return t_probability(-math.sqrt(n / (n - 1)) * t_quantile(0.975, freedom), 1e9)  # as good as normal
+    return t_probability(-math.sqrt(n / (n - 1)) * t_quantile(0.975, dof), 1e9)  # as good as normal
 
 
 def profile_interval(scores: Scores, levels: Array) -> tuple[Array, Array] | None:
@@ -133,8 +133,8 @@ def improvement_interval(ours: Scores, theirs: Scores) -> Interval | None:
 def wilson(share: Array, n: int) -> tuple[Array, Array]:
     """Score interval of shares [k] of n runs (Wilson 1927)."""
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return np.minimum(share, centre - half), np.maximum(share, centre + half)
+    half_width = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return np.minimum(share, centre - half_width), np.maximum(share, centre + half_width)
 
 
 def newcombe(p: float, m: int, n: int) -> Interval:
@@ -158,11 +158,11 @@ def _edge(inside: float, outside: float, beyond: Callable[[float], bool]) -> flo
 
 def _mover(estimates: Sequence[Array], intervals: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     """Limits of a mean of independent estimates, from those of each (Zou and Donner 2008)."""
-    whole = np.mean(estimates, axis=0)
+    estimate_of_mean = np.mean(estimates, axis=0)
     low, high = (
         np.sqrt(
             np.sum([(estimate - limits[side]) ** 2 for estimate, limits in zip(estimates, intervals, strict=True)], 0)
         )
         for side in (0, 1)
     )
-    return whole - low / len(estimates), whole + high / len(estimates)
+    return estimate_of_mean - low / len(estimates), estimate_of_mean + high / len(estimates)

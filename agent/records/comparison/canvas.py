@@ -67,16 +67,16 @@ class Canvas:
         with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
             warnings.simplefilter("ignore")  # a letter that the font has not
             self.figure.canvas.draw()
-            places = [self._place(axes) for axes in self.axes if self.lines[axes]]
+            axes_data = [self._axes_data(axes) for axes in self.axes if self.lines[axes]]
             text = StringIO()
             self.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
             if names:
                 self._legend(names)
             picture = BytesIO()
             self.figure.savefig(picture, format="png")
-        return Picture(self.name, self.title, caption, picture.getvalue(), inline(text.getvalue()), places)
+        return Picture(self.name, self.title, caption, picture.getvalue(), inline(text.getvalue()), axes_data)
 
-    def _place(self, axes: Axes) -> dict[str, object]:
+    def _axes_data(self, axes: Axes) -> dict[str, object]:
         box, (width, height) = axes.get_window_extent(), self.figure.canvas.get_width_height()
         return {
             "box": [box.x0 / width, 1 - box.y1 / height, box.x1 / width, 1 - box.y0 / height],
@@ -111,16 +111,16 @@ def dash(index: int) -> Dash:
 
 def labels(names: Sequence[str]) -> list[str]:
     """Names of groups, short enough for a picture and each its own: long ones without the nodes of their options."""
-    found = [name if len(name) <= MAX_LABEL else " ".join(map(_without_node, name.split(" "))) for name in names]
-    found = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…" for name in found]
-    times = Counter(found)
-    return [plain(f"{i + 1}: {name}" if times[name] > 1 else name) for i, name in enumerate(found)]
+    short_names = [name if len(name) <= MAX_LABEL else " ".join(map(_without_node, name.split(" "))) for name in names]
+    short_names = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…" for name in short_names]
+    counts = Counter(short_names)
+    return [plain(f"{i + 1}: {name}" if counts[name] > 1 else name) for i, name in enumerate(short_names)]
 
 
-def _without_node(word: str) -> str:
+def _without_node(setting: str) -> str:
     """agent.noise.sigma0=0.5 as sigma0=0.5."""
-    name, equals, value = word.partition("=")
-    return f"{name.rpartition('.')[2]}{equals}{value}"
+    name, equals_sign, value = setting.partition("=")
+    return f"{name.rpartition('.')[2]}{equals_sign}{value}"
 
 
 def plain(text: str) -> str:
@@ -168,9 +168,9 @@ def round_to(value: float) -> float:
 def limit(axes: Axes, bounds: tuple[float | None, float | None], side: Literal["x", "y"] = "y") -> None:
     """Lets an axis end a little beyond a bound that the data come near to, and never much beyond."""
     low, high = axes.get_ylim() if side == "y" else axes.get_xlim()
-    least, most = bounds
-    room = 0.03 * (high - low)
-    low, high = low if least is None else max(low, least - room), high if most is None else min(high, most + room)
+    lower, upper = bounds
+    margin = 0.03 * (high - low)
+    low, high = low if lower is None else max(low, lower - margin), high if upper is None else min(high, upper + margin)
     if low < high:
         (axes.set_ylim if side == "y" else axes.set_xlim)(low, high)
 

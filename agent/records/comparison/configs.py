@@ -36,18 +36,18 @@ def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
 def _leaves(tree: object, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
     """Names and texts of a config's leaves, no more than a config can have: aliases in YAML can stand for billions."""
-    names, waiting = 0, [(prefix, tree, 0)]
-    while waiting:
-        name, node, depth = waiting.pop()
-        names += 1
-        if names > MAX_OPTIONS or depth > MAX_DEPTH:
+    count, stack = 0, [(prefix, tree, 0)]
+    while stack:
+        name, node, depth = stack.pop()
+        count += 1
+        if count > MAX_OPTIONS or depth > MAX_DEPTH:
             raise UserError(f"{path} has more options than a config can have: leave this run out")
         if isinstance(node, dict) and (node or not name):
             children = [
                 (f"{name}.{clean(str(key))}" if name else clean(str(key)), value, depth + 1)
                 for key, value in islice(node.items(), MAX_OPTIONS)
             ]
-            waiting += reversed(children)
+            stack += reversed(children)
         elif name:
             yield name, value_text(node)
 

@@ -50,20 +50,20 @@ def over_seeds(runs: Sequence[Series], by_time: bool, robust: bool) -> Curve | N
     centre = values.mean(axis=0)
     if len(lines) == 1:
         return Curve(grid, centre, None, None, 1)
-    half = t_quantile(0.975, len(lines) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(lines))
-    return Curve(grid, centre, centre - half, centre + half, len(lines))
+    half_width = t_quantile(0.975, len(lines) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(lines))
+    return Curve(grid, centre, centre - half_width, centre + half_width, len(lines))
 
 
 def _robust(values: Array) -> tuple[Array, Array | None, Array | None]:
     """IQM [k] of values [n, k] with the limits of its expanded bootstrap; whole runs are drawn."""
     n = len(values)
     centre = aggregates.iqm([values.T])
-    if n < aggregates.TEN:
+    if n < aggregates.MIN_RUNS:
         return centre, None, None
     generator = np.random.Generator(np.random.PCG64(0))
-    picks = generator.integers(n, size=(aggregates.RESAMPLES, n))
+    indices = generator.integers(n, size=(aggregates.RESAMPLES, n))
     tail = aggregates.expanded_tail(n, n - 1)
-    limits = [np.quantile(aggregates.iqm([column[picks]]), [tail, 1 - tail]) for column in values.T]
+    limits = [np.quantile(aggregates.iqm([column[indices]]), [tail, 1 - tail]) for column in values.T]
     low, high = np.array(limits).T
     return centre, low, high
 
@@ -71,9 +71,9 @@ def _robust(values: Array) -> tuple[Array, Array | None, Array | None]:
 def _line(run: Series, by_time: bool) -> tuple[Array, Array]:
     """x [n] and y [n] of one run, x rising; of several values at one place the last."""
     x, y = (run.seconds if by_time else run.steps), run.values
-    known = np.isfinite(x)
-    order = np.argsort(x[known], kind="stable")
-    x, y = x[known][order], y[known][order]
+    is_finite = np.isfinite(x)
+    order = np.argsort(x[is_finite], kind="stable")
+    x, y = x[is_finite][order], y[is_finite][order]
     keep = np.append(np.diff(x) > 0.0, True)[: len(x)]
     return x[keep], y[keep]
 
@@ -85,4 +85,4 @@ def is_robust(groups: Sequence[Group], task: str, metric: str) -> bool:
         for group in groups
         if task in group.runs
     ]
-    return bool(counts) and min(counts) >= aggregates.TEN
+    return bool(counts) and min(counts) >= aggregates.MIN_RUNS

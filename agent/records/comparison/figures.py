@@ -43,7 +43,7 @@ def curves(
             curve = over_seeds(runs, by_time, robust)
             draw_runs(axes, index, runs, by_time, len(groups))
             if curve is not None:
-                curve = within(curve, result.bounds)
+                curve = clip_band(curve, result.bounds)
                 draw_curve(canvas, axes, index, curve)
                 numbers.setdefault(group.name, {})["seconds" if by_time else "steps"] = curve_numbers(curve)
         axes.set_xlabel("training seconds" if by_time else "environment steps")
@@ -99,11 +99,14 @@ def draw_curve(canvas: Canvas, axes: Axes, index: int, curve: Curve) -> None:
 
 def curve_numbers(curve: Curve) -> dict[str, object]:
     """A curve as lists."""
-    found = {"x": curve.x, "centre": curve.centre, "low": curve.low, "high": curve.high}
-    return {"runs": curve.runs, **{name: None if v is None else [round_to(x) for x in v] for name, v in found.items()}}
+    columns = {"x": curve.x, "centre": curve.centre, "low": curve.low, "high": curve.high}
+    return {
+        "runs": curve.runs,
+        **{name: None if column is None else [round_to(x) for x in column] for name, column in columns.items()},
+    }
 
 
-def within(curve: Curve, bounds: tuple[float | None, float | None]) -> Curve:
+def clip_band(curve: Curve, bounds: tuple[float | None, float | None]) -> Curve:
     """A curve whose band is not beyond what a return can be: the interval of a mean is as good without it."""
     if curve.low is None or curve.high is None:
         return curve
@@ -112,7 +115,7 @@ def within(curve: Curve, bounds: tuple[float | None, float | None]) -> Curve:
     return Curve(curve.x, curve.centre, np.clip(curve.low, *limits), np.clip(curve.high, *limits), curve.runs)
 
 
-def inside(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture | None:
+def diagnostics(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture | None:
     """σ of each layer, how often noise changes an action, the loss and the speed; None where nothing was logged."""
     runs = [run for group in groups for run in group.runs.get(result.name, ())]
     layers = [name for name in dict.fromkeys(name for run in runs for name in run.series) if name.startswith(SIGMA)]
@@ -121,13 +124,13 @@ def inside(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture 
         "train/loss": "loss",
         "speed/env_steps_per_second": "environment steps per second",
     }
-    shown = [name for name in titles if any(len(run.series.get(name, EMPTY)) for run in runs)]
-    shown = [*layers[:MAX_LAYERS], *shown]
-    if not shown:
+    names = [name for name in titles if any(len(run.series.get(name, EMPTY)) for run in runs)]
+    names = [*layers[:MAX_LAYERS], *names]
+    if not names:
         return None
-    rows = -(-len(shown) // 3)
+    rows = -(-len(names) // 3)
     canvas = Canvas(f"inside_{number}", result.name, rows, 3, 11.0, 0.8 + 2.3 * rows)
-    for axes, name in zip(canvas.axes, shown, strict=False):
+    for axes, name in zip(canvas.axes, names, strict=False):
         for index, group in enumerate(groups):
             series = [run.series.get(name, EMPTY) for run in group.runs.get(result.name, ())]
             draw_runs(axes, index, series, False, len(groups))
@@ -138,13 +141,13 @@ def inside(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture 
         )
         axes.xaxis.set_major_formatter(short_number)
         if name == "train/loss":
-            positive(axes)
-    for axes in canvas.axes[len(shown) :]:
+            use_log_scale(axes)
+    for axes in canvas.axes[len(names) :]:
         axes.set_visible(False)
     return canvas.finish("Against environment steps: mean over seeds, and single seeds thin.", [g.name for g in groups])
 
 
-def positive(axes: Axes) -> None:
+def use_log_scale(axes: Axes) -> None:
     """A logarithmic axis where all values are above 0."""
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines] or [np.zeros(1)])
     from matplotlib.ticker import LogLocator, NullFormatter

@@ -27,8 +27,8 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
         raise UserError("no runs are named: write python compare.py runs/CartPole-v1/*, or runs=<folder>")
     found: dict[Path, Path] = {}
     for path in paths:
-        runs = [run for place in expanded(path) for run in runs_at(place)]
-        if not runs and not expanded(path):
+        runs = [run for location in expand_pattern(path) for run in runs_at(location)]
+        if not runs and not expand_pattern(path):
             raise UserError(f"{path} does not exist: name run folders, or a folder of runs")
         for run in runs:
             found.setdefault(run.resolve(), run)
@@ -41,35 +41,35 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
     return list(found.values())
 
 
-def expanded(path: str) -> list[Path]:
+def expand_pattern(path: str) -> list[Path]:
     """What a path names: itself where it exists, otherwise what it matches as a pattern."""
     if Path(path).exists():
         return [Path(path)]
     return sorted(map(Path, glob.glob(path, recursive=True)), key=natural)  # noqa: PTH207
 
 
-def runs_at(place: Path) -> Iterator[Path]:
+def runs_at(location: Path) -> Iterator[Path]:
     """The runs in a place: the run itself, those below, or those that a sweep put beside all others."""
-    if place.is_file():
-        place = place.parent
-    if is_run(place):
-        yield place
+    if location.is_file():
+        location = location.parent
+    if is_run(location):
+        yield location
         return
-    yield from _below(place)
-    if (place / "multirun.yaml").is_file() and place.parent.name == "multirun":
-        jobs = place.parent.parent.glob(f"**/{glob.escape(place.name)}_seed*_job*")
+    yield from _below(location)
+    if (location / "multirun.yaml").is_file() and location.parent.name == "multirun":
+        jobs = location.parent.parent.glob(f"**/{glob.escape(location.name)}_seed*_job*")
         yield from sorted(filter(is_run, jobs), key=natural)
 
 
-def _below(place: Path) -> Iterator[Path]:
+def _below(location: Path) -> Iterator[Path]:
     """The runs below a folder; links to folders are not followed."""
-    for folder, names, _ in os.walk(place):
-        here = Path(folder)
-        if is_run(here) and here != place:
+    for path, names, _ in os.walk(location):
+        folder = Path(path)
+        if is_run(folder) and folder != location:
             names.clear()
-            yield here
-        deep = len(here.relative_to(place).parts) >= MAX_DEPTH
-        names[:] = [] if deep else sorted(set(names) - INSIDE_A_RUN, key=natural)
+            yield folder
+        is_too_deep = len(folder.relative_to(location).parts) >= MAX_DEPTH
+        names[:] = [] if is_too_deep else sorted(set(names) - INSIDE_A_RUN, key=natural)
 
 
 def natural(path: Path | str) -> list[int | str]:

@@ -19,7 +19,7 @@ from agent.records.comparison.reading import Run
 #: Options that are no setting of what is compared: of the machine, the protocol and the run's length.
 IGNORED = ("seed", "imports", "hydra", *FREE)
 #: Options of the task.
-TASK = ("env.id", "env.kwargs", "env.time_limit", "env.vectorization", "env")
+TASK_OPTIONS = ("env.id", "env.kwargs", "env.time_limit", "env.vectorization", "env")
 #: The agent of a command line that names none: conf/train.yaml's.
 DEFAULT_AGENT = "agent=noisy_dqn"
 #: Of one name.
@@ -77,33 +77,34 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Group]:
         if not any(below(option, (name,)) for run in runs for option in run.options):
             raise UserError(f"by={name}: no run has such an option; name one as config.yaml has it, such as agent.lr")
     chosen = differing(runs, by) or list(by)
-    named: dict[str, dict[str, tuple[Run, ...]]] = defaultdict(dict)
+    groups: dict[str, dict[str, tuple[Run, ...]]] = defaultdict(dict)
     if by:
         parts = {task: _parts(members, chosen) for task, members in tasks.items()}
         names = {
-            task: [_option_name(key, [option for option, _ in key]) for key in part] for task, part in parts.items()
+            task: [_option_name(key, [option for option, _ in key]) for key in task_parts]
+            for task, task_parts in parts.items()
         }
     else:
         parts = {task: _parts(members, differing(members)) for task, members in tasks.items()}
         names = _names(parts)
-    for task, part in parts.items():
-        for name, members in zip(names[task], part.values(), strict=True):
-            named[name][task] = named[name].get(task, ()) + members
-    return [Group(name, members) for name, members in named.items()]
+    for task, task_parts in parts.items():
+        for name, members in zip(names[task], task_parts.values(), strict=True):
+            groups[name][task] = groups[name].get(task, ()) + members
+    return [Group(name, members) for name, members in groups.items()]
 
 
 def differing(runs: Sequence[Run], by: Sequence[str] = ()) -> list[str]:
     """The options in which runs differ: of those that `by` names, otherwise of all that are settings of an agent."""
     values: dict[str, set[str]] = {}
     for name in dict.fromkeys(option for run in runs for option in run.options):
-        if below(name, by) if by else not below(name, IGNORED) and not _of_task(name):
+        if below(name, by) if by else not below(name, IGNORED) and not _is_task_option(name):
             # An option that a run does not have is one of another release, whose value there is not known.
             values[name] = {run.options[name] for run in runs if name in run.options}
-    return [name for name, found in values.items() if len(found) > 1]
+    return [name for name, distinct in values.items() if len(distinct) > 1]
 
 
-def _of_task(name: str) -> bool:
-    return below(name, TASK[:-1]) or name == "env"
+def _is_task_option(name: str) -> bool:
+    return below(name, TASK_OPTIONS[:-1]) or name == "env"
 
 
 def _parts(runs: Sequence[Run], options: Sequence[str]) -> dict[Key, tuple[Run, ...]]:
@@ -119,15 +120,15 @@ def _parts(runs: Sequence[Run], options: Sequence[str]) -> dict[Key, tuple[Run, 
 
 def _names(parts: Mapping[str, Mapping[Key, tuple[Run, ...]]]) -> dict[str, list[str]]:
     """Names of the parts of every task, by their command lines as far as these tell them apart."""
-    said = {task: [_said(runs) for runs in part.values()] for task, part in parts.items()}
-    everything = [options for rows in said.values() for options in rows if options is not None]
-    common = set.intersection(*map(set, everything)) if everything else set()
+    settings = {task: [_command_settings(runs) for runs in task_parts.values()] for task, task_parts in parts.items()}
+    all_settings = [options for rows in settings.values() for options in rows if options is not None]
+    common = set.intersection(*map(set, all_settings)) if all_settings else set()
     names = {}
-    for task, part in parts.items():
-        keys = list(part)
+    for task, task_parts in parts.items():
+        keys = list(task_parts)
         options = [name for name, _ in keys[0]]
         separating = _separating(keys, options)
-        rows = [None if row is None else _spoken(row, common, len(everything)) for row in said[task]]
+        rows = [None if row is None else _distinct_settings(row, common, len(all_settings)) for row in settings[task]]
         counts = Counter(rows)
         names[task] = [
             _option_name(key, separating)
@@ -140,23 +141,23 @@ def _names(parts: Mapping[str, Mapping[Key, tuple[Run, ...]]]) -> dict[str, list
     return names
 
 
-def _said(runs: Sequence[Run]) -> tuple[str, ...] | None:
+def _command_settings(runs: Sequence[Run]) -> tuple[str, ...] | None:
     """The settings that the command lines of a part's runs name most often; None where there is no command line."""
-    found = Counter(said for run in runs if (said := settings_said(run.commands)) is not None)
-    return found.most_common(1)[0][0] if found else None
+    counts = Counter(settings for run in runs if (settings := settings_of_commands(run.commands)) is not None)
+    return counts.most_common(1)[0][0] if counts else None
 
 
-def settings_said(commands: Sequence[str]) -> tuple[str, ...] | None:
+def settings_of_commands(commands: Sequence[str]) -> tuple[str, ...] | None:
     """What a run's command lines say of the agent, sorted, the agent itself first; None where they cannot be read."""
     options: dict[str, str] = {}
     for command in commands:
         try:
-            words = shlex.split(command)
+            arguments = shlex.split(command)
         except ValueError:
             return None
-        for word in words[2:]:
-            name, equals, value = word.lstrip("+~").partition("=")
-            if equals and not below(name, IGNORED) and not _of_task(name):
+        for argument in arguments[2:]:
+            name, equals_sign, value = argument.lstrip("+~").partition("=")
+            if equals_sign and not below(name, IGNORED) and not _is_task_option(name):
                 options[name] = value
     if not commands:
         return None
@@ -164,10 +165,10 @@ def settings_said(commands: Sequence[str]) -> tuple[str, ...] | None:
     return (clean(first), *sorted(clean(f"{name}={value}") for name, value in options.items()))
 
 
-def _spoken(said: tuple[str, ...], common: set[str], parts: int) -> str:
+def _distinct_settings(settings: tuple[str, ...], common: set[str], parts: int) -> str:
     """The words that are not common to all parts; the agent where none are left."""
-    kept = [word for word in said if word not in common] if parts > 1 else list(said)
-    return " ".join(kept or said[:1])
+    distinct = [setting for setting in settings if setting not in common] if parts > 1 else list(settings)
+    return " ".join(distinct or settings[:1])
 
 
 def _separating(keys: Sequence[Key], options: Sequence[str]) -> list[str]:
@@ -175,26 +176,28 @@ def _separating(keys: Sequence[Key], options: Sequence[str]) -> list[str]:
     table = [dict(key) for key in keys]
     chosen: list[str] = []
 
-    def classes(names: Sequence[str]) -> int:
+    def count_distinct(names: Sequence[str]) -> int:
         return len({tuple(row[name] for name in names) for row in table})
 
-    while classes(chosen) < len(keys):
-        chosen.append(max(sorted(options, key=len), key=lambda name: classes([*chosen, name])))
+    while count_distinct(chosen) < len(keys):
+        chosen.append(max(sorted(options, key=len), key=lambda name: count_distinct([*chosen, name])))
     return chosen
 
 
-def _option_name(key: Key, shown: Sequence[str]) -> str:
-    words = [f"{name}={value}" for name, value in key if name in shown]
-    more = [f"and {len(words) - MAX_OPTIONS} more"] if len(words) > MAX_OPTIONS else []
-    return " ".join([*words[:MAX_OPTIONS], *more]) or "all runs"
+def _option_name(key: Key, options: Sequence[str]) -> str:
+    settings = [f"{name}={value}" for name, value in key if name in options]
+    more = [f"and {len(settings) - MAX_OPTIONS} more"] if len(settings) > MAX_OPTIONS else []
+    return " ".join([*settings[:MAX_OPTIONS], *more]) or "all runs"
 
 
 def safe_command(command: str) -> str | None:
     """A command line of train.py with every word quoted anew, which is safe to copy; None where it is another's."""
     try:
-        words = shlex.split(command)
+        arguments = shlex.split(command)
     except ValueError:
         return None
-    if words[:2] != ["python", "train.py"] or any(re.search(r"[\x00-\x1f\x7f]", word) for word in words):
+    if arguments[:2] != ["python", "train.py"] or any(
+        re.search(r"[\x00-\x1f\x7f]", argument) for argument in arguments
+    ):
         return None
-    return shlex.join(words)
+    return shlex.join(arguments)

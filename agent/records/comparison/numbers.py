@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.records.comparison.comparing import Comparison
 from agent.records.comparison.scoring import AGENTS, Summary
-from agent.records.console import shown
+from agent.records.console import format_return
 from agent.records.statistics import Interval
 
 FORMAT, VERSION = "noisy-dqn-comparison", 1
@@ -15,20 +15,20 @@ FORMAT, VERSION = "noisy-dqn-comparison", 1
 def with_interval(value: float, interval: Interval | None, runs: int, few: str = "") -> str:
     """A number with its interval, or with the reason why it has none."""
     if interval is None:
-        return f"{shown(value)} (one seed)" if runs == 1 else f"{shown(value)}{few}"
-    return f"{shown(value)} [{shown(interval[0])}, {shown(interval[1])}]"
+        return f"{format_return(value)} (one seed)" if runs == 1 else f"{format_return(value)}{few}"
+    return f"{format_return(value)} [{format_return(interval[0])}, {format_return(interval[1])}]"
 
 
-def plain_data(found: Comparison, curves: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+def plain_data(comparison: Comparison, curves: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     """Everything on the page, as JSON knows it."""
     return {
         "format": FORMAT,
         "version": VERSION,
-        "metric": found.metric,
-        "baseline": found.baseline,
+        "metric": comparison.metric,
+        "baseline": comparison.baseline,
         "groups": [
             {"name": group.name, "runs": {task: [_run(run) for run in runs] for task, runs in group.runs.items()}}
-            for group in found.groups
+            for group in comparison.groups
         ],
         "tasks": [
             {
@@ -38,7 +38,7 @@ def plain_data(found: Comparison, curves: Mapping[str, Mapping[str, object]]) ->
                 "scale": task.scale.source,
                 "scores": {
                     which: {
-                        "source": task.played[which],
+                        "source": task.score_sources[which],
                         "groups": {
                             name: {"per_seed": list(values), **_summary(task.summaries[which].get(name))}
                             for name, values in task.scores[which].items()
@@ -48,23 +48,24 @@ def plain_data(found: Comparison, curves: Mapping[str, Mapping[str, object]]) ->
                 },
                 "curves": curves.get(task.name, {}),
             }
-            for task in found.tasks
+            for task in comparison.tasks
         ],
         "over_tasks": {
-            "tasks": [task.name for task in found.shared],
-            **{which: {name: _summary(s) for name, s in by.items()} for which, by in found.overall.items()},
+            "tasks": [task.name for task in comparison.shared],
+            **{which: {name: _summary(s) for name, s in by.items()} for which, by in comparison.overall.items()},
         },
         "probability_of_improvement": {
             which: [
                 {"group": ours, "over": theirs, "probability": value.probability, "ci95": value.interval}
                 for (ours, theirs), value in pairs.items()
             ]
-            for which, pairs in found.improvement.items()
+            for which, pairs in comparison.improvement.items()
         },
         "against_baseline": [
-            {"task": task, "group": group, **asdict(value)} for (task, group), value in found.against.items()
+            {"task": task, "group": group, **asdict(value)}
+            for (task, group), value in comparison.baseline_differences.items()
         ],
-        "notes": list(found.notes),
+        "notes": list(comparison.notes),
     }
 
 
@@ -79,12 +80,12 @@ def _summary(summary: Summary | None) -> dict[str, object]:
 HEADER = ("group", "seeds", "steps", "last agent: mean", "median", "IQM", "optimality gap", "best agent: mean")
 
 
-def table_rows(found: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
+def table_rows(comparison: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
     """A table for each task: its title, and its rows below a header."""
     tables: list[tuple[str, list[Sequence[str]]]] = []
-    for task in found.tasks:
-        rows: list[Sequence[str]] = [(*HEADER, *([f"less {found.baseline}"] if found.baseline else []))]
-        for group in found.groups:
+    for task in comparison.tasks:
+        rows: list[Sequence[str]] = [(*HEADER, *([f"less {comparison.baseline}"] if comparison.baseline else []))]
+        for group in comparison.groups:
             if (last := task.summaries["last"].get(group.name)) is not None:
                 steps = [run.step for run in group.runs[task.name]]
                 rows.append(
@@ -95,15 +96,15 @@ def table_rows(found: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
                         *_cells(last),
                         _gap(last),
                         _cells(task.summaries["best"][group.name])[0],
-                        *([_difference(found, task.name, group.name)] if found.baseline else []),
+                        *([_difference(comparison, task.name, group.name)] if comparison.baseline else []),
                     )
                 )
         tables.append((task.name, rows))
-    if found.overall:
+    if comparison.overall:
         rows = [("group", "runs", "last agent: mean", "median", "IQM", "optimality gap", "best agent: mean")]
-        for name, last in found.overall["last"].items():
-            rows.append((name, str(last.runs), *_cells(last), _gap(last), _cells(found.overall["best"][name])[0]))
-        tables.append((f"all {len(found.shared)} tasks, normalised", rows))
+        for name, last in comparison.overall["last"].items():
+            rows.append((name, str(last.runs), *_cells(last), _gap(last), _cells(comparison.overall["best"][name])[0]))
+        tables.append((f"all {len(comparison.shared)} tasks, normalised", rows))
     return tables
 
 
@@ -120,12 +121,12 @@ def _cells(summary: Summary) -> tuple[str, str, str]:
     )
 
 
-def _difference(found: Comparison, task: str, group: str) -> str:
-    if group == found.baseline:
+def _difference(comparison: Comparison, task: str, group: str) -> str:
+    if group == comparison.baseline:
         return ""
-    value = found.against.get((task, group))
+    value = comparison.baseline_differences.get((task, group))
     if value is None:
         return "– (one seed)"
     low, high = value.interval
     p = f"p = {value.p:.3f}" if value.p >= 0.001 else "p < 0.001"
-    return f"{shown(value.difference)} [{shown(low)}, {shown(high)}], {p}"
+    return f"{format_return(value.difference)} [{format_return(low)}, {format_return(high)}], {p}"

@@ -18,38 +18,40 @@ from agent.records.comparison.grouping import Group, differing, safe_command
 from agent.records.comparison.numbers import table_rows
 from agent.records.comparison.reading import Run
 from agent.records.comparison.scoring import AGENTS, TaskResult, score
-from agent.records.console import shown
+from agent.records.console import format_return
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 #: Of the table of settings: no more rows than a person reads.
 MAX_SETTINGS = 200
 STROKES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
 
 
-def page(found: Comparison, pictures: Sequence[tuple[str, str, Sequence[Picture]]], folder: Path, reload: float) -> str:
+def page(
+    comparison: Comparison, pictures: Sequence[tuple[str, str, Sequence[Picture]]], folder: Path, reload: float
+) -> str:
     """The whole page.
 
     Args:
-        found: what it shows.
+        comparison: what it shows.
         pictures: sections: a heading, what it says, and its pictures.
         folder: where it will lie, for links to videos.
         reload: seconds after which it is loaded again; 0: never.
     """
-    script, css = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    script, css = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     body = [
-        f"<h1>{escape(title(found))}</h1>",
-        f"<p>{escape(counted(found))} Compared by <code>{escape(found.metric)}</code>.</p>",
-        *(f"<p>⚠ {escape(note)}</p>" for note in found.notes),
-        switches(found.groups),
-        *results(found),
+        f"<h1>{escape(title(comparison))}</h1>",
+        f"<p>{escape(run_count(comparison))} Compared by <code>{escape(comparison.metric)}</code>.</p>",
+        *(f"<p>⚠ {escape(note)}</p>" for note in comparison.notes),
+        switches(comparison.groups),
+        *results(comparison),
     ]
-    for heading, text, drawn in pictures:
-        if drawn:
-            body += [f"<h2>{escape(heading)}</h2>", f"<p>{escape(text)}</p>", *map(figure, drawn)]
-    body += [*settings(found.groups), *runs_table(found, folder)]
+    for heading, text, section_pictures in pictures:
+        if section_pictures:
+            body += [f"<h2>{escape(heading)}</h2>", f"<p>{escape(text)}</p>", *map(figure, section_pictures)]
+    body += [*settings(comparison.groups), *runs_table(comparison, folder)]
     data = {
-        "groups": [{"name": group.name, "color": color(i)} for i, group in enumerate(found.groups)],
-        "pictures": {picture.name: picture.axes for _, _, drawn in pictures for picture in drawn},
+        "groups": [{"name": group.name, "color": color(i)} for i, group in enumerate(comparison.groups)],
+        "pictures": {picture.name: picture.axes for _, _, section_pictures in pictures for picture in section_pictures},
         "reload": reload,
     }
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -59,7 +61,7 @@ def page(found: Comparison, pictures: Sequence[tuple[str, str, Sequence[Picture]
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title(found))}</title>\n<style>\n{css}</style>\n</head>\n<body>",
+            f"<title>{escape(title(comparison))}</title>\n<style>\n{css}</style>\n</head>\n<body>",
             *body,
             f'<script type="application/json" id="data">{embedded(data)}</script>',
             f"<script>{script}</script>\n</body>\n</html>\n",
@@ -72,16 +74,16 @@ def embedded(data: object) -> str:
     return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def title(found: Comparison) -> str:
+def title(comparison: Comparison) -> str:
     """What is compared, and on which tasks."""
-    names = [task.name for task in found.tasks]
-    return f"{len(found.groups)} groups on {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
+    names = [task.name for task in comparison.tasks]
+    return f"{len(comparison.groups)} groups on {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
 
 
-def counted(found: Comparison) -> str:
+def run_count(comparison: Comparison) -> str:
     """How many runs there are."""
-    runs = sum(len(runs) for group in found.groups for runs in group.runs.values())
-    return f"{runs} runs in {len(found.groups)} group{'s' if len(found.groups) != 1 else ''}."
+    runs = sum(len(runs) for group in comparison.groups for runs in group.runs.values())
+    return f"{runs} runs in {len(comparison.groups)} group{'s' if len(comparison.groups) != 1 else ''}."
 
 
 def switches(groups: Sequence[Group]) -> str:
@@ -102,18 +104,18 @@ def seeds(group: Group) -> str:
     return "one seed" if group.seeds == 1 else f"{group.seeds} seeds"
 
 
-def results(found: Comparison) -> Iterable[str]:
+def results(comparison: Comparison) -> Iterable[str]:
     """The tables of scores."""
     yield "<h2>Scores</h2>"
-    index = {group.name: i for i, group in enumerate(found.groups)}
-    for name, rows in table_rows(found):
+    index = {group.name: i for i, group in enumerate(comparison.groups)}
+    for name, rows in table_rows(comparison):
         yield f"<h3>{escape(name)}</h3>"
         yield table(rows[0], rows[1:], [f"g{index[row[0]]}" for row in rows[1:]])
-    for task in found.tasks:
+    for task in comparison.tasks:
         scale = task.scale
         yield (
-            f"<p>{escape(task.name)}: last agent by {escape(task.played['last'])}, best by "
-            f"{escape(task.played['best'])}. "
+            f"<p>{escape(task.name)}: last agent by {escape(task.score_sources['last'])}, best by "
+            f"{escape(task.score_sources['best'])}. "
             f"Normalised scores: 0 is {scale.low:g} and 1 is {scale.high:g}, {escape(scale.source)}.</p>"
         )
 
@@ -156,26 +158,26 @@ def values_of(group: Group, name: str) -> str:
     return " | ".join(list(values)[:5])
 
 
-def runs_table(found: Comparison, folder: Path) -> Iterable[str]:
+def runs_table(comparison: Comparison, folder: Path) -> Iterable[str]:
     """Every run: how far it is, its scores, its folder and videos, and the command that makes it again."""
     yield "<h2>Runs</h2>"
     names = ("group", "task", "seed", "step", "last agent", "best agent", "folder and videos", "made by")
     lines = [f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"]
-    tasks = {task.name: task for task in found.tasks}
-    for i, group in enumerate(found.groups):
+    tasks = {task.name: task for task in comparison.tasks}
+    for i, group in enumerate(comparison.groups):
         for task, runs in group.runs.items():
             for run in runs:
-                numbers = [scored(run, tasks[task], found.metric, which) for which in AGENTS]
+                numbers = [format_score(run, tasks[task], comparison.metric, which) for which in AGENTS]
                 cells = (group.name, task, run.seed or "–", progress(run), *numbers)
                 texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
                 lines.append(f'<tr class="g{i}">{texts}<td>{links(run, folder)}</td><td>{commands(run)}</td></tr>')
     yield f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
-def scored(run: Run, task: TaskResult, metric: str, which: str) -> str:
+def format_score(run: Run, task: TaskResult, metric: str, which: str) -> str:
     """The score of a run's last or best agent, as the group's numbers are made of it."""
     value = score(run, metric, which, task.evaluated[which])
-    return "–" if value is None else shown(value)
+    return "–" if value is None else format_return(value)
 
 
 def progress(run: Run) -> str:
@@ -185,18 +187,18 @@ def progress(run: Run) -> str:
 
 def links(run: Run, folder: Path) -> str:
     """The run's folder and its videos, as links that hold as long as both folders stay where they are."""
-    found = [f'<a href="{link(run.folder, folder)}">{escape(str(run.folder))}</a>']
-    found += [f'<a href="{link(video, folder)}">{escape(video.name)}</a>' for video in run.videos]
-    return "<br>".join(found)
+    links = [f'<a href="{link(run.folder, folder)}">{escape(str(run.folder))}</a>']
+    links += [f'<a href="{link(video, folder)}">{escape(video.name)}</a>' for video in run.videos]
+    return "<br>".join(links)
 
 
 def link(target: Path, folder: Path) -> str:
     """The way from the page's folder to a file."""
     try:
-        way = Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()
+        relative = Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()
     except ValueError:  # another drive
         return escape(target.resolve().as_uri())
-    return escape(quote(way if way.startswith(".") else f"./{way}"))
+    return escape(quote(relative if relative.startswith(".") else f"./{relative}"))
 
 
 def commands(run: Run) -> str:

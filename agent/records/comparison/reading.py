@@ -25,7 +25,7 @@ MAX_NAMES, MAX_POINTS, MAX_VIDEOS = 80, 1_000, 6
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./\[\]-]{0,99}")
 #: Besides the metric that is compared: what is shown of a run's inside.
-INSIDE = ("noise/action_change", "train/loss", "speed/env_steps_per_second")
+DIAGNOSTICS = ("noise/action_change", "train/loss", "speed/env_steps_per_second")
 SIGMA, SECONDS, STEP = "sigma/", "time/train_seconds", "global_step"
 
 Array = NDArray[np.float64]
@@ -124,10 +124,10 @@ def read_metrics(path: Path, metric: str) -> tuple[dict[str, Series], int]:
         if (seconds := number(row.get(SECONDS))) is not None:
             clock[step] = seconds
         for name, value in row.items():
-            if name == metric or name in INSIDE or (name.startswith(SIGMA) and _NAME.fullmatch(name)):
-                found = number(value)
-                if found is not None and (name in points or len(points) < MAX_NAMES):
-                    points[name].append((float(step), found, math.nan if seconds is None else seconds))
+            if name == metric or name in DIAGNOSTICS or (name.startswith(SIGMA) and _NAME.fullmatch(name)):
+                finite = number(value)
+                if finite is not None and (name in points or len(points) < MAX_NAMES):
+                    points[name].append((float(step), finite, math.nan if seconds is None else seconds))
     times = np.array(sorted(clock.items()), dtype=np.float64).reshape(-1, 2)
     return {name: _series(table, times) for name, table in points.items()}, last
 
@@ -140,8 +140,8 @@ def _series(points: list[tuple[float, float, float]], clock: Array) -> Series:
     table = table[::-1][::stride][::-1]
     steps, values, seconds = table.T
     if len(clock):
-        read = np.interp(steps, clock[:, 0], clock[:, 1], left=math.nan, right=math.nan)
-        seconds = np.where(np.isnan(seconds), read, seconds)
+        interpolated = np.interp(steps, clock[:, 0], clock[:, 1], left=math.nan, right=math.nan)
+        seconds = np.where(np.isnan(seconds), interpolated, seconds)
     return Series(steps, values, seconds)
 
 

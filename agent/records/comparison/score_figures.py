@@ -51,8 +51,8 @@ def row_height(rows: int) -> float:
 
 def _shown(task: TaskResult, names: Sequence[str]) -> list[int]:
     """The groups that are drawn, in their order: the best, where there are too many."""
-    there = [index for index, name in enumerate(names) if name in task.summaries["last"]]
-    best = sorted(there, key=lambda index: -task.summaries["last"][names[index]].mean)[:MAX_ROWS]
+    scored = [index for index, name in enumerate(names) if name in task.summaries["last"]]
+    best = sorted(scored, key=lambda index: -task.summaries["last"][names[index]].mean)[:MAX_ROWS]
     return sorted(best)
 
 
@@ -76,31 +76,31 @@ def _rows(axes: Axes, names: Sequence[str] | None, count: int) -> None:
 
 
 def _union(axes: Sequence[Axes]) -> tuple[float, float]:
-    limits = [one.get_xlim() for one in axes]
+    limits = [ax.get_xlim() for ax in axes]
     return min(low for low, _ in limits), max(high for _, high in limits)
 
 
-def profiles(found: Comparison) -> Picture | None:
+def profiles(comparison: Comparison) -> Picture | None:
     """The share of runs whose score is above each level: of one task its returns, of several normalised scores."""
-    several = [index for index, group in enumerate(found.groups) if group.seeds > 1]
-    if not found.shared or not several:
+    indices = [index for index, group in enumerate(comparison.groups) if group.seeds > 1]
+    if not comparison.shared or not indices:
         return None
-    one = len(found.shared) == 1
+    is_one_task = len(comparison.shared) == 1
     canvas = Canvas("profiles", "Performance profile", 1, 2, 11.0, 4.0)
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
-        take = found.raw if one else found.normalised
-        runs = {index: take(found.groups[index].name, which) for index in several}
-        everything = np.concatenate([values for group in runs.values() for values in group])
-        levels = np.linspace(everything.min(), everything.max(), LEVELS)
+        scores_of = comparison.raw if is_one_task else comparison.normalised
+        runs = {index: scores_of(comparison.groups[index].name, which) for index in indices}
+        all_scores = np.concatenate([values for group in runs.values() for values in group])
+        levels = np.linspace(all_scores.min(), all_scores.max(), LEVELS)
         for index, group in runs.items():
             _profile(canvas, axes, index, group, levels, len(runs) <= CROWDED)
         axes.set_title(f"{which} agent", loc="left", fontsize=9)
-        axes.set_xlabel("return" if one else "normalised score")
+        axes.set_xlabel("return" if is_one_task else "normalised score")
         axes.set_ylim(-0.02, 1.02)
     canvas.axes[0].set_ylabel("share of runs above")
-    bands = "Bands: 95 % at each point (Wilson)." if len(several) <= CROWDED else ""
+    bands = "Bands: 95 % at each point (Wilson)." if len(indices) <= CROWDED else ""
     caption = f"A curve that lies above another has more runs above every score. {bands}"
-    return canvas.finish(caption, [group.name for group in found.groups])
+    return canvas.finish(caption, [group.name for group in comparison.groups])
 
 
 def _profile(
@@ -119,17 +119,17 @@ def _profile(
     canvas.lines[axes].append({"group": index, "runs": sum(map(len, runs)), "low": None, "high": None, **numbers})
 
 
-def improvements(found: Comparison) -> Picture | None:
+def improvements(comparison: Comparison) -> Picture | None:
     """How probable it is that a run of the row's group is better than one of the column's."""
-    names = [group.name for group in found.groups if group.seeds > 1][:MAX_PAIRS]
-    if len(names) < 2 or not found.shared:
+    names = [group.name for group in comparison.groups if group.seeds > 1][:MAX_PAIRS]
+    if len(names) < 2 or not comparison.shared:
         return None
     size = len(names)
     canvas = Canvas("improvement", "Probability of improvement", 1, 2, 11.0, 1.9 + 0.55 * size)
     texts = labels(names)
     numbered = size > 4 or max(map(len, texts)) > 18
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
-        pairs = found.improvement[which]
+        pairs = comparison.improvement[which]
         table = np.array([[pairs[a, b].probability if a != b else np.nan for b in names] for a in names])
         edges = np.arange(size + 1) - 0.5
         axes.pcolormesh(edges, edges, np.ma.masked_invalid(table), cmap="PuOr_r", vmin=0.0, vmax=1.0)
@@ -143,28 +143,33 @@ def improvements(found: Comparison) -> Picture | None:
         rows = [f"{i + 1}: {text}" if numbered else text for i, text in enumerate(texts)]
         axes.set_yticks(range(size), rows if which == "last" else [""] * size)
         axes.grid(visible=False)
-    more = f" The first {size} groups of several seeds." if size < sum(g.seeds > 1 for g in found.groups) else ""
+    more = f" The first {size} groups of several seeds." if size < sum(g.seeds > 1 for g in comparison.groups) else ""
     return canvas.finish(f"A tie counts as half; with 95 % intervals (Newcombe 2006).{more}")
 
 
-def _field(axes: Axes, row: int, column: int, found: Improvement, narrow: bool) -> None:
+def _field(axes: Axes, row: int, column: int, improvement: Improvement, narrow: bool) -> None:
     """The probability and its interval in a field of the table, one below the other where it is narrow."""
-    probability, interval, between = found.probability, found.interval, "–\n" if narrow else ", "
+    probability, interval, separator = improvement.probability, improvement.interval, "–\n" if narrow else ", "
     text = f"{probability:.2f}"
     if interval is not None:
-        text += f"\n[{interval[0]:.2f}{between}{interval[1]:.2f}]"
+        text += f"\n[{interval[0]:.2f}{separator}{interval[1]:.2f}]"
     shade = "white" if abs(probability - 0.5) > 0.35 else "black"
     axes.text(column, row, text, ha="center", va="center", fontsize=6.5 if narrow else 7, color=shade)
 
 
-def over_tasks(found: Comparison, which: str = "last") -> Picture | None:
+def over_tasks(comparison: Comparison, which: str = "last") -> Picture | None:
     """Mean, median, IQM and optimality gap of normalised scores over all tasks, as rliable draws them."""
-    summaries = found.overall.get(which, {})
+    summaries = comparison.overall.get(which, {})
     if not summaries:
         return None
-    names = [group.name for group in found.groups][:MAX_ROWS]
+    names = [group.name for group in comparison.groups][:MAX_ROWS]
     canvas = Canvas(
-        "over_tasks", f"{len(found.shared)} tasks, {which} agent", 1, 4, 11.0, 1.4 + row_height(len(names)) * len(names)
+        "over_tasks",
+        f"{len(comparison.shared)} tasks, {which} agent",
+        1,
+        4,
+        11.0,
+        1.4 + row_height(len(names)) * len(names),
     )
     kinds = ("mean", "median", "iqm", "gap")
     for axes, kind in zip(canvas.axes, kinds, strict=True):

@@ -35,7 +35,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Against:
+class BaselineDifference:
     """A group's mean on one task less the baseline's (Welch); the p-value is corrected for the whole table (Holm)."""
 
     difference: float
@@ -64,11 +64,11 @@ class TaskResult:
     scale: Scale
     bounds: Bounds
     threshold: float | None
-    played: Mapping[str, str]
+    score_sources: Mapping[str, str]
     scores: Mapping[str, Mapping[str, Array]]
     summaries: Mapping[str, Mapping[str, Summary]]
     evaluated: Mapping[str, bool]  # whether evaluate.py played that agent
-    against: Mapping[str, Against] = field(default_factory=dict)
+    baseline_differences: Mapping[str, BaselineDifference] = field(default_factory=dict)
 
 
 # ---- scores
@@ -113,26 +113,26 @@ def _protocol(run: Run, which: str) -> tuple[int, int] | None:
 def task_result(task: str, groups: Sequence[Group], metric: str) -> TaskResult:
     """Scores of all groups on one task."""
     members = {group.name: group.runs[task] for group in groups if task in group.runs}
-    everyone = [run for runs in members.values() for run in runs if len(run.series.get(metric, EMPTY))]
-    played, scores = {}, {}
-    evaluated = {which: metric == EVALUATED and has_fresh_evaluations(everyone, which) for which in AGENTS}
+    all_runs = [run for runs in members.values() for run in runs if len(run.series.get(metric, EMPTY))]
+    score_sources, scores = {}, {}
+    evaluated = {which: metric == EVALUATED and has_fresh_evaluations(all_runs, which) for which in AGENTS}
     for which in AGENTS:
-        played[which] = _how(everyone, which, evaluated[which])
+        score_sources[which] = _score_source(all_runs, which, evaluated[which])
         found = {name: [score(run, metric, which, evaluated[which]) for run in runs] for name, runs in members.items()}
         scores[which] = {name: np.array([v for v in values if v is not None]) for name, values in found.items()}
-    env_id, plain = _plain_task(everyone)
+    env_id, plain = _plain_task(all_runs)
     scale = _scale(env_id if plain and metric.endswith("return_mean") else "", scores)
     bounds = return_bounds(env_id) if plain and "return" in metric else (None, None)
-    known = reference_returns(env_id) if plain and metric.endswith("return_mean") else None
-    threshold = known[1] if known and "solved" in known[2] else None
+    reference = reference_returns(env_id) if plain and metric.endswith("return_mean") else None
+    threshold = reference[1] if reference and "solved" in reference[2] else None
     summaries = {
         which: {name: summarise([values], [scale(values)], bounds) for name, values in found.items() if len(values)}
         for which, found in scores.items()
     }
-    return TaskResult(task, scale, bounds, threshold, played, scores, summaries, evaluated)
+    return TaskResult(task, scale, bounds, threshold, score_sources, scores, summaries, evaluated)
 
 
-def _how(runs: Sequence[Run], which: str, evaluated: bool) -> str:
+def _score_source(runs: Sequence[Run], which: str, evaluated: bool) -> str:
     if evaluated:
         return f"evaluate.py: {runs[0].evaluations[which]['episodes']} episodes of seeds of its own"
     return "the run's last evaluation" if which == "last" else "the highest of the run's own evaluations"
@@ -158,8 +158,8 @@ def _plain_task(runs: Sequence[Run]) -> tuple[str, bool]:
 
 
 def _scale(env_id: str, scores: Mapping[str, Mapping[str, Array]]) -> Scale:
-    if (known := reference_returns(env_id)) is not None:
-        return Scale(*known)
+    if (reference := reference_returns(env_id)) is not None:
+        return Scale(*reference)
     values = np.concatenate([v for found in scores.values() for v in found.values()] or [np.zeros(1)])
     if not len(values):
         return Scale(0.0, 1.0, "nothing yet")
@@ -192,16 +192,22 @@ def within_bounds(interval: Interval | None, bounds: Bounds) -> Interval | None:
     return min(max(interval[0], low), high), max(min(interval[1], high), low)
 
 
-def against(tasks: Sequence[TaskResult], baseline: str, which: str = "last") -> dict[tuple[str, str], Against]:
+def baseline_differences(
+    tasks: Sequence[TaskResult], baseline: str, which: str = "last"
+) -> dict[tuple[str, str], BaselineDifference]:
     """Every group's difference from the baseline, by task and group; Holm's correction is over all of them."""
-    found = {}
+    differences = {}
     for task in tasks:
-        base = task.scores[which].get(baseline)
+        baseline_scores = task.scores[which].get(baseline)
         for name, values in task.scores[which].items():
-            if base is not None and name != baseline and (difference := welch(values, base)) is not None:
-                found[task.name, name] = difference
-    corrected = holm([difference.p for difference in found.values()])
+            if (
+                baseline_scores is not None
+                and name != baseline
+                and (difference := welch(values, baseline_scores)) is not None
+            ):
+                differences[task.name, name] = difference
+    corrected = holm([difference.p for difference in differences.values()])
     return {
-        key: Against(difference.mean, difference.interval, p)
-        for (key, difference), p in zip(found.items(), corrected, strict=True)
+        key: BaselineDifference(difference.mean, difference.interval, p)
+        for (key, difference), p in zip(differences.items(), corrected, strict=True)
     }
