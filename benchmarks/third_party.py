@@ -212,7 +212,8 @@ def differences_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]
     for (task, first, second, (mean, (low, high), _)), p in zip(rows, corrected, strict=True):
         verdict = "undecided" if p >= 0.05 else "ahead" if mean > 0 else "behind"
         around = f"{number(mean, task.digits, '+')} [{number(low, task.digits, '+')}, {number(high, task.digits, '+')}]"
-        lines.append(f"| {task.name} | {first} less {second} | {around} | {p:.3f} | {verdict} |")
+        chance = f"{p:.3f}" if p >= 0.001 else "< 0.001"
+        lines.append(f"| {task.name} | {first} less {second} | {around} | {chance} | {verdict} |")
     return lines if rows else []
 
 

@@ -380,9 +380,9 @@ def test_a_table_of_the_tasks_of_others_holds_what_there_is(load: Any) -> None:
     assert f"| {door} | SB3 DQN | 0.940 | 0.940 (one seed) |  |" in text
     # One pair alone has several seeds on both sides: 0.9 ± 2.776·0.0408, p without correction.
     (line,) = third_party.differences_table(some)[2:]
-    assert line == f"| {door} | noisy_dqn less dqn | +0.900 [+0.787, +1.013] | 0.000 | ahead |"
+    assert line == f"| {door} | noisy_dqn less dqn | +0.900 [+0.787, +1.013] | < 0.001 | ahead |"
     worse = some | {(door, "noisy_dqn"): some[door, "dqn"], (door, "dqn"): some[door, "noisy_dqn"]}
-    assert third_party.differences_table(worse)[2].endswith("| −0.900 [−1.013, −0.787] | 0.000 | behind |")
+    assert third_party.differences_table(worse)[2].endswith("| −0.900 [−1.013, −0.787] | < 0.001 | behind |")
     alike = some | {(door, "dqn"): np.array([0.97, 0.9, 0.95])}
     assert third_party.differences_table(alike)[2].endswith("| undecided |")
 
