@@ -1,4 +1,4 @@
-"""The kind of number that an environment gets as its action: what its action space samples, or what it can use."""
+"""Actions of a type that an environment accepts: NumPy's, as its action space samples them, or Python's int."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from envs.kinds import ActionWrapper
 
 
 class PlainActions(ActionWrapper):
-    """Hands Python's own numbers to an environment that takes no others."""
+    """Passes Python ints to an environment that accepts no other actions."""
 
     def action(self, action: np.integer) -> int:
         """The same action as an int."""

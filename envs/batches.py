@@ -1,18 +1,16 @@
-"""Whether an observation is that of one environment or of several side by side."""
-
-from typing import Any
+"""Tells an observation of one environment from a batch of observations."""
 
 import numpy as np
 from gymnasium import spaces
 
-from envs.kinds import Space
+from envs.kinds import Observation, Space
 
 
 def is_batch(space: Space, observation: object) -> bool:
-    """True for the observations of n environments, batched as Gymnasium does; False for that of one.
+    """True for observations of n environments, batched as Gymnasium does; False for one observation.
 
     Raises:
-        ValueError: the observation has the form of neither.
+        ValueError: the observation has the shape of neither.
     """
     shape = np.shape(first_leaf(space, observation))
     while isinstance(space, spaces.Dict | spaces.Tuple):
@@ -25,8 +23,8 @@ def is_batch(space: Space, observation: object) -> bool:
     raise ValueError(f"the observation has shape {shape}: one has {single}, a batch has {('n', *single)}")
 
 
-def first_leaf(space: Space, observation: Any) -> Any:
-    """The first part of an observation, or of a batch of them, that is no Dict and no Tuple."""
+def first_leaf(space: Space, observation: Observation) -> Observation:
+    """The first part of an observation, or of a batch, that is neither a Dict nor a Tuple."""
     while isinstance(space, spaces.Dict | spaces.Tuple):
         name, space = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)))
         observation = observation[name]

@@ -1,4 +1,4 @@
-"""How large a number among the arguments of an environment may be where a saved file names it: perhaps a stranger's."""
+"""Bounds on the numeric arguments of an environment that a saved file names: the file may come from a stranger."""
 
 from collections.abc import Mapping
 
@@ -7,22 +7,22 @@ from envs.failure import described
 
 #: A larger number could make an environment endless, or fill the memory.
 MAX_NUMBER, MAX_SEED = 1_000_000, 2**63
-#: The arguments that have a bound of their own.
+#: Arguments with their own bounds.
 MAX_ARGUMENTS = {"size": 1_000, "frameskip": 100, "frame_skip": 1_000, "max_num_frames_per_episode": 10**9}
 
 
-def largest(name: str) -> int:
-    """The largest number that an argument may be, with either sign."""
+def max_magnitude(name: str) -> int:
+    """The largest absolute value that an argument may have."""
     return MAX_SEED if "seed" in name else MAX_ARGUMENTS.get(name, MAX_NUMBER)
 
 
 def check_bounds(env_id: str, kwargs: Mapping[str, object]) -> None:
-    """Refuses numbers with which an environment that a file names could use up the machine.
+    """Refuses numbers that could make an environment from a file use up the machine's time or memory.
 
     Raises:
-        UserError: names the argument and the most that it may be.
+        UserError: an argument is too large.
     """
     for name, value in kwargs.items():
-        if isinstance(value, int | float) and not abs(value) <= (most := largest(name)):
-            found = f"env.kwargs.{name} of {env_id} is {described(value)}"
-            raise UserError(f"{found}: in a saved file it may be {most:,} at most")
+        if isinstance(value, int | float) and not abs(value) <= (limit := max_magnitude(name)):
+            subject = f"env.kwargs.{name} of {env_id} is {described(value)}"
+            raise UserError(f"{subject}: in a saved file it may be {limit:,} at most")

@@ -106,7 +106,7 @@ BAD_TRAINING = {
     ),
     "arguments in braces": ("env.kwargs={wings:2}", r"no preset has env\.kwargs\.wings: write \+env\.kwargs\.wings="),
     "an unknown option in braces": ("wandb={mod:x}", r"unknown option wandb\.mod; did you mean wandb\.mode"),
-    "a name below a list": ("wandb.tags.x=3", r"nothing by the name 'x': write the whole of it, such as"),
+    "a name below a list": ("wandb.tags.x=3", r"no item called 'x': write the whole list, such as"),
     "a name of another library's": ("learning_rate=1e-3", r"unknown option learning_rate; did you mean agent\.lr\?"),
     "a word for a list of words": ("wandb.tags=a", r"wandb\.tags is 'a': it must be a list, such as \[a,b\]"),
     "no run to resume": ("resume=", "resume= names no run"),
@@ -434,7 +434,7 @@ def test_an_environment_that_gives_no_numbers_is_to_blame(programs: Programs, tm
     result = programs.run("train", *SMALL, *words, cwd=tmp_path)
     assert result.code == 2
     sentence = result.err.splitlines()[-1]
-    assert f"because {what} that Broken-v0 gave are NaN or infinite: mend the environment" in sentence, sentence
+    assert f"because {what} that Broken-v0 gave are NaN or infinite: fix the environment" in sentence, sentence
 
 
 def test_what_has_no_effect_is_told(programs: Programs, tmp_path: Path) -> None:

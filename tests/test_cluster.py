@@ -215,7 +215,7 @@ def test_an_actor_that_is_killed_hangs_or_fails_is_made_anew(nodes: Any, fresh: 
     assert not faults.is_alive(), "not all went wrong"
     check(tmp_path, fresh, outcome)
     assert metric(tmp_path, "collect/restarts")[-1] == 3.0
-    assert sum(state_of(tmp_path)["collector"]["incarnations"]) == 3 + 3, "of the next crew"
+    assert sum(state_of(tmp_path)["collector"]["incarnations"]) == 3 + 3, "of the next actors"
 
 
 def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
@@ -274,11 +274,11 @@ def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fre
 # ---- Ray that a run starts by itself
 
 
-def keeper_of(pid: int) -> tuple[str, Path] | None:
+def reaper_of(pid: int) -> tuple[str, Path] | None:
     """The mark and the folder of the Ray that a trainer has started."""
     for child in psutil.Process(pid).children():
         words = child.cmdline()
-        if len(words) > 3 and words[-3].endswith("keeper.py"):
+        if len(words) > 3 and words[-3].endswith("reaper.py"):
             return words[-2], Path(words[-1])
     return None
 
@@ -301,7 +301,7 @@ ENDINGS = {"done": 0, "full disk": 2, "SIGINT": 130, "SIGKILL": -9}
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_path: Path, ending: str) -> None:
-    from agent.running.distributed.keeper import marked
+    from agent.running.distributed.reaper import marked
 
     home, steps = tmp_path / "run", 2_000 if ending == "done" else 10**7
     options = ["collect=ray", "collect.actors=2", "num_envs=4", f"steps={steps}", "log.every=200", "eval.video=false"]
@@ -313,7 +313,7 @@ def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_p
     kept: list[tuple[str, Path]] = []
 
     def plays() -> bool:
-        if not kept and (found := keeper_of(run.pid)):
+        if not kept and (found := reaper_of(run.pid)):
             kept.append(found)
         if ending == "full disk":
             return len(list(home.glob("checkpoints/step_*"))) == 2

@@ -20,7 +20,7 @@ from agent.config.parsing import parse
 from agent.networks.build import build_network
 from agent.networks.q_network import QNetwork
 from agent.running.evaluation import evaluate
-from envs.global_random import own_global_generators, seed_global_generators, state_of_global_generators
+from envs.global_random import seed_global_generators, state_of_global_generators, temporary_global_seed
 from envs.make import Task, load_task
 from envs.resuming import begin, restore, saved
 from envs.vector import make_vector, note_on_global_draws
@@ -118,10 +118,10 @@ def test_in_processes_of_their_own_episodes_come_back_after_a_resume(vectorizati
     state = saved(envs)
     envs.close()
     again = make_vector(task, 2, vectorization, 1)
-    came = restore(again, 1, state)
+    restored = restore(again, 1, state)
     again.close()
-    assert came is not None
-    assert came.all() == comes_back
+    assert restored is not None
+    assert restored.all() == comes_back
 
 
 def test_new_episodes_after_a_resume_draw_new_numbers() -> None:
@@ -176,10 +176,10 @@ def test_the_generators_stand_where_they_stood_also_after_an_error() -> None:
     np.random.seed(1)
     random.seed(1)
     before = state_of_global_generators()
-    with pytest.raises(KeyError), own_global_generators(2):
+    with pytest.raises(KeyError), temporary_global_seed(2):
         raising_after_a_draw()
     assert state_of_global_generators() == before
-    with own_global_generators(2):
+    with temporary_global_seed(2):
         first = np.random.rand(), random.random()
-    with own_global_generators(2):
+    with temporary_global_seed(2):
         assert (np.random.rand(), random.random()) == first
