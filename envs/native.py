@@ -70,7 +70,8 @@ def _life_lost(info: object, count: int) -> dict[str, object]:
 
 
 def _signature(space: Space) -> tuple[object, ...]:
-    kind = gym.spaces.Discrete if isinstance(space, gym.spaces.Discrete) else type(space)  # a subclass is Discrete too
+    """The space of Gymnasium's that it is or derives from, and its size."""
+    kind = next((kind for kind in type(space).__mro__ if kind.__module__.startswith("gymnasium.")), type(space))
     return kind, space.shape, space.dtype, getattr(space, "n", None)
 
 
