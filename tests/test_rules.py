@@ -185,7 +185,7 @@ ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-class Moves(gym.spaces.Discrete):
+class NamedMoves(gym.spaces.Discrete):
     """A space that derives from Gymnasium's, with names for its actions."""
 
     def __init__(self) -> None:
@@ -207,7 +207,7 @@ def test_spaces_that_derive_from_gymnasiums_are_taken(vectorization: str) -> Non
         "step": lambda action: (np.ones(3, np.float32), 1.0, False, False, {}),
     }
     gym.register(
-        "Test/Derived-v0", entry_point=lambda: Made({"action_space": Moves(), "observation_space": Cube()} | methods)
+        "Test/Derived-v0", entry_point=lambda: Made({"action_space": NamedMoves(), "observation_space": Cube()} | methods)
     )
     try:
         envs = make_vector(load_task("Test/Derived-v0", {}), 2, vectorization)
