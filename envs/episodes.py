@@ -132,23 +132,26 @@ def action_code(actions: int) -> str:
 
 
 def checksum(observation: object, initial: int = 0) -> int:
-    """A checksum of an observation of any kind, continued from another checksum."""
-    if isinstance(observation, dict):
-        observation = tuple(observation.values())
-    if isinstance(observation, tuple):
-        for part in observation:
-            initial = checksum(part, initial)
+    """A checksum of an observation of any kind, continued from another checksum; `initial` if it cannot be read."""
+    try:
+        if isinstance(observation, dict):
+            observation = tuple(observation.values())
+        if isinstance(observation, tuple):
+            for part in observation:
+                initial = checksum(part, initial)
+            return initial
+        if isinstance(observation, str):
+            return zlib.crc32(observation.encode(), initial)
+        values = np.ascontiguousarray(observation)
+        return initial if values.dtype.hasobject else zlib.crc32(values.data, initial)
+    except Exception:  # it breaks a rule, which `Guarded` reports
         return initial
-    if isinstance(observation, str):
-        return zlib.crc32(observation.encode(), initial)
-    values = np.ascontiguousarray(observation)
-    return initial if values.dtype.hasobject else zlib.crc32(values.data, initial)
 
 
 def _with_outcome(initial: int, reward: object, terminated: object, truncated: object) -> int:
     try:
         return zlib.crc32(_pack_outcome(reward, terminated, truncated), initial)
-    except (struct.error, TypeError, ValueError):  # not numbers: `Guarded` reports it
+    except Exception:  # not numbers: `Guarded` reports it
         return checksum((reward, terminated, truncated), initial)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, plain, words_of
-from agent.common.interrupt import Stopped
+from agent.common.interrupt import Stopped, end_if_stray
 
 #: The largest number of frames that are shown.
 MAX_FRAMES = 12
@@ -57,6 +57,7 @@ def failed(env_id: str, method: str, error: BaseException) -> UserError:
         method: the method that was called.
         error: returned as it is if it is already one sentence.
     """
+    end_if_stray(f": {env_id} failed in {method}: {words_of(error)}")
     if isinstance(error, UserError):
         return error
     if isinstance(error, RuleError):

@@ -10,24 +10,22 @@ import numpy as np
 from agent.common.errors import UserError
 from agent.common.kinds import PlainData
 from agent.common.observation import ObservationSpec
-from envs.actions import PlainActions
+from envs.actions import PlainActions, checked_actions
 from envs.atari import frame_stack
 from envs.bounds import check_bounds
+from envs.channels import BoxChannels
 from envs.first_step import find_masks, play_first_step
 from envs.global_random import isolated, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.kinds import Env, Space
 from envs.masks import AUTO, OFF, with_masks
 from envs.observations import Observer
-from envs.observed_parts import ChannelOption, observer_for
+from envs.observed_parts import observer_for
 from envs.packages import channels_of_package
 from envs.rules import check_space
 from envs.single import UnknownEnvironmentError, make_single
 from envs.video import frames_per_second
 from envs.wrapping import BARE, Wrapping
-
-#: More actions than any environment has; a network computes a value for each.
-MAX_ACTIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def load_task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None = None,
-    channels: ChannelOption = "auto",
+    channels: BoxChannels = "auto",
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:
@@ -128,14 +126,15 @@ def _task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None,
-    channels: ChannelOption,
+    channels: BoxChannels,
     wrapping: Wrapping,
     action_mask: str,
 ) -> Task:
     spec = env.spec
     env_id = env_id if spec is None else spec.id
-    space, observed = _spaces(env, env_id)
-    actions = _discrete(space, env_id)
+    action_space, observed = _spaces(env, env_id)
+    with guarded(env_id, "action_space"):
+        actions = checked_actions(action_space, env_id)
     before, first_observation = state_of_global_generators(), None
     if action_mask == AUTO:
         env, action_mask, first_observation = find_masks(env, env_id)
@@ -174,22 +173,6 @@ def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
     return found["action_space"], found["observation_space"]
 
 
-def _discrete(actions: Space, env_id: str) -> gym.spaces.Discrete:
-    """The action space, which must be Discrete and not too large.
-
-    Raises:
-        UserError: it is another one.
-    """
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise UserError(
-            f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
-            "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
-        )
-    if actions.n > MAX_ACTIONS:
-        raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MAX_ACTIONS:,}")
-    return actions
-
-
 def _threshold(value: object) -> float | None:
     """The return at which a task counts as solved, if it is a finite number."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
@@ -204,7 +187,7 @@ def load_saved_task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None = None,
-    channels: ChannelOption = "auto",
+    channels: BoxChannels = "auto",
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:

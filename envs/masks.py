@@ -20,6 +20,7 @@ from envs.kinds import Env, Info, Observation, Space, Wrapper
 from envs.observations import Observer
 from envs.parts import MASK_KEY, WithoutMask
 from envs.rules import are_booleans
+from envs.wrapping import MAX_NAME_LENGTH
 
 OFF, AUTO = "off", "auto"
 #: The key under which `auto` looks for masks, in infos and in observations.
@@ -35,7 +36,7 @@ def source_of(action_mask: str) -> tuple[str, str] | None:
     if action_mask == OFF:
         return None
     place, _, key = action_mask.partition(".")
-    if place not in ("info", "observation") or not key.isidentifier():
+    if place not in ("info", "observation") or not key.isidentifier() or len(key) > MAX_NAME_LENGTH:
         raise UserError(
             f"env.action_mask is {action_mask!r:.80}: it must be auto, off, info.<key> or observation.<key>, "
             f"such as info.{KEY}"

@@ -3,8 +3,10 @@
 import gymnasium as gym
 import numpy as np
 
+from agent.common.errors import plain
 from envs.closing import close_quietly
 from envs.failure import RuleError, broken, described
+from envs.global_random import seed_global_generators
 from envs.guarded import guarded
 from envs.kinds import Envs, EnvsWrapper, Info, Observation, Space
 from envs.rules import unpacked
@@ -22,7 +24,9 @@ class GuardedVector(EnvsWrapper):
         self._id = env_id
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
-        """Resets all copies."""
+        """Resets all copies, and seeds the global generators with their seed as well."""
+        if isinstance(seed, int):
+            seed_global_generators(seed)
         with guarded(self._id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
             self._check(observation)
@@ -66,8 +70,8 @@ def _life_lost(info: object, count: int) -> dict[str, object]:
 
 
 def _signature(space: Space) -> tuple[object, ...]:
-    """Which of Gymnasium's spaces it is, or derives from, and its size."""
-    kind = next(kind for kind in type(space).__mro__ if kind.__module__.startswith("gymnasium."))
+    """The space of Gymnasium's that it is or derives from, and its size."""
+    kind = next((kind for kind in type(space).__mro__ if kind.__module__.startswith("gymnasium.")), type(space))
     return kind, space.shape, space.dtype, getattr(space, "n", None)
 
 
@@ -76,4 +80,5 @@ def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
     pairs = (("observation", envs.single_observation_space, space), ("action", envs.single_action_space, actions))
     for name, found, expected in pairs:
         if _signature(found) != _signature(expected):
-            raise broken(env_id, RuleError(f"every copy must have the {name} space {expected}", str(found)))
+            rule = f"every copy must have the {name} space {plain(expected, 80)}"
+            raise broken(env_id, RuleError(rule, plain(found, 80)))

@@ -112,7 +112,8 @@ def observer_of(
         env_id: the environment's id, for error messages.
         space: its observation space.
         stack: the number of frames in an image, the newest last.
-        channels: the dimension of an image that holds them; `auto` finds it, `older` as the first version did.
+        channels: the dimension of an image that holds them; `auto` finds it, `older` as the first version did, `flat`
+            makes a vector of it.
         frames: 2 or more if the first dimension of a Box, or of each part, is one of frames, the newest last.
 
     Raises:
@@ -123,9 +124,9 @@ def observer_of(
         if side is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
             observer = _image_observer(env_id, frame, stack, side)
             return observer if frames == 1 else _stacked(observer, space, frames)
-    if channels in ("first", "last"):
-        raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     leaves = list(leaves_of(space))
+    if channels in ("first", "last") and not any(_has_three_sides(leaf, frames) for leaf in leaves):
+        raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     if not all(is_flat(leaf) for leaf in leaves):
         raise UserError(_refusal(env_id, space))
     if (length := sum(length_of(leaf) for leaf in leaves)) > MAX_LENGTH:
@@ -135,7 +136,7 @@ def observer_of(
     bounds = [bounds_of(leaf) for leaf in leaves]
     low, high = (np.concatenate([pair[i] for pair in bounds]) if bounds else np.empty(0) for i in (0, 1))
     if not len(low):
-        raise UserError(f"{env_id} has observations {space}: there is nothing in them")
+        raise UserError(f"{env_id} has observations {plain(space, 200)}: there is nothing in them")
     binary = all(isinstance(leaf, ONE_HOT) or leaf.dtype == np.bool_ for leaf in leaves)
     integral = np.concatenate(
         [np.full(len(pair[0]), is_integral(leaf)) for leaf, pair in zip(leaves, bounds, strict=True)]
@@ -154,7 +155,7 @@ def _refusal(env_id: str, space: Space) -> str:
         [name for name in is_supported if is_supported[name] is wanted] for wanted in (True, False)
     )
     if not supported:
-        return f"{env_id} has observations {space}: their length is not fixed, so no network can take them"
+        return f"{env_id} has observations {plain(space, 200)}: their length is not fixed, so no network can take them"
     names = " and ".join(f"{name!r} ({plain(named_parts(space)[name], 80)})" for name in unsupported)
     return (
         f"{env_id} observes {names}, which no network can take: env.observation=[{','.join(supported)}] leaves it out"
@@ -182,6 +183,10 @@ def has_bounds(space: spaces.Box) -> bool:
         return False
     finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
     return bool(finite) and float(space.high.max()) > float(space.low.min())
+
+
+def _has_three_sides(leaf: Space, frames: int) -> bool:
+    return isinstance(leaf, spaces.Box) and has_bounds(frame := _frame(leaf, frames)) and len(frame.shape) == 3
 
 
 def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channels | None) -> Observer:

@@ -5,7 +5,6 @@ The parts lie side by side in rows of bytes, each in its own dtype, so that a re
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -18,9 +17,6 @@ from envs.kinds import Space
 from envs.leaves import leaves_of, values_of
 from envs.observations import Observer, has_bounds, observer_of
 from envs.parts import named_parts
-
-#: The dimension of images that holds the channels; `flat`: no images, as in versions that flattened everything.
-ChannelOption = BoxChannels | Literal["flat"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +55,24 @@ class PartsObserver(Observer):
 
 
 def observer_for(
-    env_id: str, space: Space, stack: int = 1, channels: ChannelOption = "auto", frames: int = 1
+    env_id: str, space: Space, stack: int = 1, channels: BoxChannels = "auto", frames: int = 1
 ) -> Observer:
     """How to observe an environment; see `observer_of`.
 
     Raises:
         UserError: if no network can take its observations.
     """
-    box_channels = "auto" if channels == "flat" else channels
     if channels in ("flat", "older") or not isinstance(space, spaces.Dict | spaces.Tuple):
-        return observer_of(env_id, space, stack, box_channels, frames)
+        return observer_of(env_id, space, stack, channels, frames)
     leaves = [_one_frame(leaf, frames) for leaf in leaves_of(space)]
-    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, box_channels)]
+    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, channels)]
     if not images:
-        return observer_of(env_id, space, stack, box_channels, frames)
+        return observer_of(env_id, space, stack, channels, frames)
     rest = [i for i in range(len(leaves)) if i not in images]
     observer_of(env_id, _with_small_images(space, images, leaves))  # refuses, by name, a part that no network can take
     if any(leaf is None for leaf in leaves):
         raise UserError(f"{env_id} observes stacks of parts that cannot be stacked: keep others with env.observation")
-    return _observer(env_id, space, leaves, images, rest, box_channels, frames)
+    return _observer(env_id, space, leaves, images, rest, channels, frames)
 
 
 def image_parts(observe: Observer) -> tuple[str, ...]:

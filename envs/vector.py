@@ -55,13 +55,14 @@ def make_vector(
     if vectorization == "native" and obstacle is not None:
         raise UserError(f"{task.id} has no vector class of its own{obstacle}: use env.vectorization=sync or async")
     native_from = ATARI_FROM if is_played_as_in_the_papers(gym.spec(task.id), task.kwargs) else NATIVE_FROM
+    if vectorization != "async":  # they play in this process
+        seed_global_generators(seed)
     if vectorization == "native" or (vectorization == "auto" and obstacle is None and num_envs >= native_from):
         envs = _make_native(task, num_envs)
     elif vectorization == "async":
         processes = [_Maker(gym.spec(task.id), task, seed, copy, render_mode) for copy in range(num_envs)]
         envs = Processes(task.id, processes, task.observe.space, task.action_space)
     else:
-        seed_global_generators(seed)
         envs = Serial([partial(_make_copy, task, render_mode=render_mode)] * num_envs, task.id)
     try:
         check_copies(task.id, envs, task.observe.space, task.action_space)
@@ -76,7 +77,12 @@ def make_vector(
 
 def note_on_global_draws(task: Task, envs: Envs) -> str | None:
     """A note for the user if environments draw from the global generators and share a process; otherwise None."""
-    if not task.draws_globally or isinstance(envs, Processes):
+    return draws_of(task, envs) if task.draws_globally else None
+
+
+def draws_of(task: Task, envs: Envs) -> str | None:
+    """The note on environments that draw from the global generators; None if each has a process of its own."""
+    if isinstance(envs, Processes):
         return None
     return (
         f"{task.id} draws from np.random or random, whose numbers its copies share: they are seeded, but not the same "

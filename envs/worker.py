@@ -15,6 +15,7 @@ import gymnasium as gym
 from gymnasium.vector.utils import write_to_shared_memory
 
 from agent.common.errors import UserError
+from agent.common.interrupt import take_charge
 from agent.common.notices import tell_through
 from envs.guarded import Guarded, guarded
 from envs.kinds import Env, Space
@@ -51,6 +52,7 @@ def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer:
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # the trainer gets them too, and ends this process
         signal.signal(number, signal.SIG_IGN)
+    take_charge()
     end_with(trainer)
     for connection in inherited:
         connection.close()

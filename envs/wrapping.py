@@ -5,7 +5,7 @@ are numbers, booleans or lists of integers within bounds. This file imports and 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.common.errors import UserError, plain
@@ -79,6 +79,14 @@ ALLOWED: dict[str, Allowed] = {
     ),
     "TimeAwareObservation": Allowed({"flatten": _boolean, "normalize_time": _boolean}),
 }
+
+#: Arguments of which a list has so much in all, their defaults, how they come together, and what the wrappers do.
+TOGETHER: tuple[tuple[str, int, int, Callable[[Iterable[int]], int], str], ...] = (
+    ("stack_size", 1, 64, math.prod, "stacks observations"),
+    ("delay", 0, 1_000, sum, "delays observations by steps"),
+    ("skip", 4, 1_000, math.prod, "repeats actions"),
+    ("num_repeats", 1, 1_000, math.prod, "repeats actions"),
+)
 
 _OWN = "register an environment that has it on, and name its module with imports="
 REFUSED = {
@@ -158,7 +166,9 @@ def wrapping_of(parts: object = (), wrappers: object = ()) -> Wrapping:
     Raises:
         UserError: for the first error.
     """
-    if not isinstance(parts, list | tuple) or len(parts) > MAX_PARTS:
+    if isinstance(parts, list | tuple) and len(parts) > MAX_PARTS:
+        raise UserError(f"env.observation names {len(parts)} parts: {MAX_PARTS} is the most")
+    if not isinstance(parts, list | tuple):
         shown = plain(repr(parts), 80)
         raise UserError(f"env.observation is {shown}: it must be a list of parts, such as [image,direction]")
     names = tuple(str(part) if type(part) is int else part for part in parts)
@@ -166,12 +176,31 @@ def wrapping_of(parts: object = (), wrappers: object = ()) -> Wrapping:
         _check_part(name, "env.observation names")
         if names.count(name) > 1:
             raise UserError(f"env.observation names {name!r} twice")
-    if not isinstance(wrappers, list | tuple) or len(wrappers) > MAX_WRAPPERS:
+    if isinstance(wrappers, list | tuple) and len(wrappers) > MAX_WRAPPERS:
+        raise UserError(f"env.wrappers names {len(wrappers)} wrappers: {MAX_WRAPPERS} is the most")
+    if not isinstance(wrappers, list | tuple):
         shown = plain(repr(wrappers), 80)
         raise UserError(
             f"env.wrappers is {shown}: it must be a list, such as [{{FrameStackObservation:{{stack_size:4}}}}]"
         )
-    return Wrapping(names, tuple(map(_wrap_of, wrappers)))
+    wraps = tuple(map(_wrap_of, wrappers))
+    _check_together(wraps)
+    return Wrapping(names, wraps)
+
+
+def _check_together(wraps: Sequence[Wrap]) -> None:
+    """Refuses wrappers that are small one by one and use up the machine together, since a file may name them.
+
+    Raises:
+        UserError: they stack, delay or repeat too much.
+    """
+    for argument, default, limit, combined, effect in TOGETHER:
+        values = (
+            dict(wrap.arguments).get(argument, default) for wrap in wraps if argument in ALLOWED[wrap.name].arguments
+        )
+        whole = combined(value for value in values if isinstance(value, int))
+        if whole > limit:
+            raise UserError(f"env.wrappers {effect}, {whole:,} in all: {limit:,} is the most"[:300])
 
 
 def _check_part(name: object, prefix: str) -> None:

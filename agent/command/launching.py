@@ -16,6 +16,7 @@ from agent.command import errors
 from agent.command.jobs import board_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
+from agent.common.files import open_log
 from agent.records.board import Board
 from agent.running.distributed.actor_pool import first_sentence
 from agent.running.distributed.cluster import MIN_STORE_BYTES, Cluster
@@ -160,7 +161,7 @@ def lose(number: int, board: Board, reason: str) -> None:
     """Records that a job has failed after the last of its allowed restarts."""
     note = board.read(number)
     go_on = "" if note is None else f"; go on with: python train.py resume={os.path.relpath(note.folder)}"
-    with board.log(number).open("a") as log:
-        print(f"error: its process ended each time ({reason}){go_on}", file=log)
+    with open_log(board.log(number)) as log:
+        log.write(f"error: its process ended each time ({reason}){go_on}\n".encode())
     if note is not None:
         board.write(number, replace(note, state="failed"))

@@ -16,9 +16,10 @@ from agent.replay.rings import AnyReplay
 from agent.running.background import EvaluationWorker
 from envs import resuming
 from envs.episodes import RepeatableEnvs
+from envs.global_random import state_of_global_generators
 from envs.kinds import Envs, Info, StepResult
 from envs.make import Task
-from envs.vector import begin_step
+from envs.vector import begin_step, draws_of
 
 #: Episodes of this many steps take so long to replay that the console gets a line.
 LONG_EPISODE = 10_000
@@ -79,6 +80,7 @@ class Collector:
         self.agent, self.replay, self.tracker = agent, replay, tracker
         self.step = 0  # transitions so far
         self._warned_of_lives = False  # whether the console has a line that the task reports no lost lives
+        self._generators: object = None  # the state of the global generators when the environments began
         self._action = np.zeros(envs.num_envs, dtype=np.int64)
         self._result: Callable[[], StepResult] | None = None  # waits for the step under way
         self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
@@ -92,6 +94,7 @@ class Collector:
         if self.step == 0:
             self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed))
             self.replay.begin(self._observation)
+            self._generators = state_of_global_generators()
 
     def send(self) -> int:
         """Chooses actions and begins a step of the environments; returns the step count that it will reach."""
@@ -133,6 +136,7 @@ class Collector:
         Args:
             of_episodes: False after an environment failed during a step; a resumed run then begins new episodes.
         """
+        self._look_at_global_draws()
         return {
             "observation": self._observation,
             "begins": self._begins,
@@ -151,6 +155,10 @@ class Collector:
             ValueError: if the state belongs to other environments.
         """
         self.step = step
+        self._continue(step, state)
+        self._generators = state_of_global_generators()
+
+    def _continue(self, step: int, state: State | None) -> None:
         if state is None:
             self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, step))
             self.replay.begin(self._observation)
@@ -170,6 +178,13 @@ class Collector:
             self._report_new_episodes(
                 int(np.count_nonzero(~restored)), "played again, it does not show what it has shown before"
             )
+
+    def _look_at_global_draws(self) -> None:
+        """Says once that a resumed run will draw other numbers, where the first step has not shown it."""
+        drawn = self._generators is not None and self._generators != state_of_global_generators()
+        if drawn and not self.task.draws_globally and (note := draws_of(self.task, self.envs)) is not None:
+            self.tracker.console.line(note)
+        self._generators = None if drawn else self._generators
 
     def _truncate(self, copies: np.ndarray) -> None:
         """Ends the episodes of some environments, bool [E], as truncations: the next step only resets these."""

@@ -17,9 +17,9 @@ from agent.networks.build import build_network, noise_model
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, load_agent, read_header
+from envs.channels import BoxChannels
 from envs.make import Task, load_saved_task
 from envs.masks import OFF, source_of
-from envs.observed_parts import ChannelOption
 from envs.wrapping import wrapping_of
 
 #: Bounds on a description from a stranger: numbers in an observation, actions, parts.
@@ -144,7 +144,7 @@ def _action_mask(description: PlainData, path: Path) -> str:
     return action_mask
 
 
-def _channels(description: PlainData, path: Path) -> ChannelOption:
+def _channels(description: PlainData, path: Path) -> BoxChannels:
     """The dimension of images that holds the channels; the first version did not save it, and had its own rule."""
     channels = description.get("channels", "older")
     if channels not in (None, "first", "last", "older"):
@@ -156,7 +156,9 @@ def _channels(description: PlainData, path: Path) -> ChannelOption:
 
 def _agent_config(description: PlainData, path: Path) -> AgentConfig:
     """The algorithm in a description. An error quotes it briefly and escaped, as it may come from a stranger."""
-    if not isinstance(description.get("agent"), dict) or type(description.get("global_step")) is not int:
+    step, seed = description.get("global_step"), description.get("seed")
+    numbers = type(step) is int and 0 <= step < 2**63 and (seed is None or (type(seed) is int and abs(seed) < 2**63))
+    if not isinstance(description.get("agent"), dict) or not numbers:
         raise UserError(f"{path} is damaged: it does not describe its agent")
     try:
         return parse(AgentConfig, description["agent"], "agent.")

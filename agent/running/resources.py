@@ -46,7 +46,10 @@ def resolve_device(name: str) -> torch.device:
 @contextmanager
 def cpu_restored() -> Iterator[None]:
     """Undoes `prepare_cpu` and `threads_for_numpy` after the block: threads, and the rounding of small numbers to 0."""
-    threads, flushing = torch.get_num_threads(), bool(torch.tensor(1e-40) * 1.0 == 0.0)
+    threads, flushing = (
+        torch.get_num_threads(),
+        bool(torch.tensor(1e-40, dtype=torch.float32, device="cpu") * 1.0 == 0.0),
+    )
     try:
         with threadpool_limits():
             yield

@@ -29,9 +29,11 @@ from agent.running.resources import check_open_files, prepare_cpu, resolve_devic
 from agent.running.restoring import load_state
 from agent.running.trainer import Trainer
 from envs.bounds import check_bounds
+from envs.channels import BoxChannels
 from envs.closing import close_quietly
 from envs.kinds import Envs
 from envs.make import Task, load_saved_task, load_task
+from envs.shapes import check_shapes, note_on_shapes
 from envs.vector import note_on_global_draws
 from envs.wrapping import wrapping_of
 
@@ -69,8 +71,9 @@ def train(
     console = open_console(config, run_dir.path, begun)
     console.line(f"{task.id} · {device} · {folder}")
     introduce(config, agent.network, plan, console)
-    if envs is not None and (note := note_on_global_draws(task, envs)) is not None:
-        console.line(note)
+    for note in (note_on_shapes(task.observe), None if envs is None else note_on_global_draws(task, envs)):
+        if note is not None:
+            console.line(note)
     tracker = build_tracker(config, run_dir.path, console, begun)
     with closing(tracker, envs, task) as opened:
         write_config(run_dir.path, to_plain(config), overrides)  # from here on the folder holds a run
@@ -136,28 +139,34 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     if not resumed:
         check_bounds(env.id, env.kwargs)  # here, not only when the agent is evaluated
         task = load_task(*arguments)
+        check_shapes(task.observe)
     else:  # it may come from a stranger: it is checked before anything in it is made
         check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
         task = load_saved_task(*arguments)
-    all_kwargs = {**task.kwargs, **env.eval_kwargs}
-    try:
-        check_env({"id": task.id, "kwargs": all_kwargs}, folder)
-    except UserError as error:  # here, not only when the first agent is saved
-        raise UserError(
-            f"env.kwargs={all_kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
-            "or short words, and arguments of the environment itself, not of gymnasium.make"
-        ) from error
-    return with_eval_kwargs(task, env.eval_kwargs) if env.eval_kwargs else task
+    for option, kwargs in (("env.kwargs", task.kwargs), ("env.eval_kwargs", env.eval_kwargs)):
+        try:
+            check_env({"id": task.id, "kwargs": kwargs}, folder)
+        except UserError as error:  # here, not only when the first agent is saved
+            raise UserError(
+                f"{option}={kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
+                "or short words, and arguments of the environment itself, not of gymnasium.make"
+            ) from error
+    return with_eval_kwargs(task, env.eval_kwargs, env.channels) if env.eval_kwargs else task
 
 
-def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
+def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object], channels: BoxChannels = "auto") -> Task:
     """The task, evaluated with other arguments of its environment.
+
+    Args:
+        task: as training plays it.
+        eval_kwargs: the arguments that differ.
+        channels: where its images have them, as a person said it.
 
     Raises:
         UserError: if they change its observations or actions.
     """
     evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
-    arguments = task.time_limit, task.observe.channels or "auto", task.wrapping, task.action_mask
+    arguments = task.time_limit, task.observe.channels or channels, task.wrapping, task.action_mask
     other = load_saved_task(task.id, evaluated.kwargs, *arguments)
     if (other.observe.description(), other.actions) != (task.observe.description(), task.actions):
         raise UserError(

@@ -69,7 +69,7 @@ class FirstPriorities:
 def priorities(config: AgentConfig, network: QNetwork, batch: Batch[Array]) -> np.ndarray:
     """The priorities [B] that an update would give B transitions if the network were its own target network."""
     rows = batch.tensors(next(network.parameters()).device)
-    weight = torch.ones(len(rows.action))
+    weight = torch.ones(len(rows.action), device=rows.action.device, dtype=torch.float32)
     with torch.inference_mode():
         _, priority = update_loss(config, network, network, network.head, rows, UpdateNoise(), NO_LEVELS, weight)
     assert priority is not None

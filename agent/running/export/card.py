@@ -1,5 +1,9 @@
 """The card of a shared agent: its task, its training, its returns with their spread, and how to play it."""
 
+from pathlib import Path
+
+from agent.common.errors import UserError
+from agent.common.files import read_plain
 from agent.common.kinds import PlainData
 
 TEXT = """\
@@ -28,6 +32,8 @@ agent = load_agent("{name}")
 action = agent.act(observation{mask})  # one of {env_id}, or a batch
 ```
 """
+#: Bytes of a README that are read.
+LONGEST = 1 << 20
 _HEADS = {"categorical": "C51", "quantile": "QR-DQN", "implicit_quantile": "IQN"}
 
 
@@ -92,3 +98,23 @@ def algorithm(agent: PlainData) -> str:
     parts = [text for on, text in extensions if on]
     name = _HEADS.get(agent["head"], "DQN")
     return name if not parts else f"{name} with {' and '.join([', '.join(parts[:-1]), parts[-1]][len(parts) == 1 :])}"
+
+
+def check_readme(path: Path, mark: str) -> None:
+    """Refuses to write a README over somebody's own.
+
+    Args:
+        path: of the README that would be written.
+        mark: what one of ours holds.
+
+    Raises:
+        UserError: there is one that does not hold it.
+    """
+    if not path.exists():
+        return
+    try:
+        ours = mark.encode() in read_plain(path, LONGEST)
+    except OSError:
+        ours = False
+    if not ours:
+        raise UserError(f"{path} was not written by share.py, which would replace it: name another folder by out=")

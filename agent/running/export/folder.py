@@ -5,14 +5,16 @@ from pathlib import Path
 
 from agent.common.files import atomic_write_text
 from agent.records.saved_agent import FILE_NAME
+from agent.running.export.card import check_readme
 from agent.running.export.graph import write_onnx
 from agent.running.export.inputs import Input
 from agent.running.export.program import Made, made_of, program_of
 from agent.running.player import Player
 
 ONNX, README = "agent.onnx", "README.md"
+MARK = ", a saved agent as ONNX"
 TEXT = """\
-# {env_id}, a saved agent as ONNX
+# {env_id}{mark}
 
 `{file}` maps observations to the values of all actions and to the greedy action. It holds {network}, with the
 preprocessing of observations inside. It was trained for {step:,} steps by noisy-dqn.
@@ -51,8 +53,9 @@ def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Pat
         The two files.
 
     Raises:
-        UserError: if the agent cannot be exported, or the disk refuses.
+        UserError: if the agent cannot be exported, the folder holds a README.md of somebody else, or the disk refuses.
     """
+    check_readme(folder / README, MARK)
     inputs = write_onnx(player, folder / ONNX, noise)
     atomic_write_text(folder / README, readme(player, inputs, noise))
     return folder / ONNX, folder / README
@@ -65,6 +68,7 @@ def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
     rows += [f"| `noise` | float32 | {_shape((size,))} |"] if noise else []
     return TEXT.format(
         env_id=task.id,
+        mark=MARK,
         file=ONNX,
         network="the noisy network, with one draw of its noise as an input" if noise else "the mean network",
         step=player.description["global_step"],

@@ -13,7 +13,7 @@ from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
 from agent.records.newest import MAX_CONFIG
 from agent.records.saved_agent import FILE_NAME, MAX_BYTES
-from agent.running.export.card import card
+from agent.running.export.card import card, check_readme
 from agent.running.fetching import PREFIX, checked_repo, library, short_reason
 from agent.running.filming import record_film
 from agent.running.player import Player
@@ -22,6 +22,9 @@ from envs.video import write_video
 
 EVALUATION, CONFIG, CURVE, VIDEO, CARD = "evaluation.json", "config.yaml", "learning_curve.png", "replay", "README.md"
 VIDEOS = (f"{VIDEO}.mp4", f"{VIDEO}.gif")
+LIBRARY = "noisy-dqn"
+#: A line of every card that this project writes.
+MARK = f"library_name: {LIBRARY}"
 MAX_CURVE = 64 << 20  # bytes
 FOLDER = "hub"
 
@@ -43,11 +46,11 @@ def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
         repo: user/name.
 
     Raises:
-        UserError: the name is invalid, the extra is missing, or the disk refuses.
+        UserError: the name is invalid, the extra is missing, the folder holds something else, or the disk refuses.
     """
     checked_repo(repo, f"repo={repo}")
     library("to=hub")
-    _check_folder(folder)
+    _check_folder(folder, player.home)
     evaluation = evaluate_player(player, EvaluateConfig()) | {"label": repo, "agent": FILE_NAME}
     _copy(player.home, folder / FILE_NAME, MAX_BYTES)
     atomic_write_text(folder / EVALUATION, json.dumps(evaluation, indent=1))
@@ -66,8 +69,10 @@ def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
     return [*written, folder / CARD]
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, agent: Path) -> None:
     """Refuses a folder that holds any other file, since everything in it would be pushed for everybody to see.
+
+    Also refused is that of the agent itself, whose curve and evaluation would be replaced.
 
     Raises:
         UserError: it holds another file.
@@ -76,6 +81,11 @@ def _check_folder(folder: Path) -> None:
     others = sorted({path.name for path in folder.iterdir()} - expected) if folder.is_dir() else []
     if others:
         raise UserError(f"{folder} holds {others[0]}, which is no part of an agent's folder: name another one by out=")
+    if folder.resolve() == agent.parent.resolve():
+        raise UserError(
+            f"{folder} is the folder of the agent itself, whose files would be replaced: name another by out="
+        )
+    check_readme(folder / CARD, MARK)
 
 
 def model_card(player: Player, evaluation: PlainData, repo: str, filmed: bool = True) -> str:
@@ -110,7 +120,7 @@ def model_card(player: Player, evaluation: PlainData, repo: str, filmed: bool = 
         for (kind, name), value in metrics.items()
     ]
     data = hub.ModelCardData(
-        library_name="noisy-dqn",
+        library_name=LIBRARY,
         tags=[env_id, "deep-reinforcement-learning", "reinforcement-learning", "dqn", "noisy-networks"],
         model_name=repo.partition("/")[2],
         eval_results=results,

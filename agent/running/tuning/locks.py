@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agent.common.files import check_no_link
+
 if sys.platform != "win32":
     import fcntl
 
@@ -27,6 +29,7 @@ class Lock:
 
 def lock(folder: Path) -> Lock | None:
     """Locks a folder, which is created if it is missing; None if another process has it."""
+    check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.common.errors import UserError, plain
+from agent.common.files import check_no_link
 from agent.common.kinds import PlainData
 from agent.config.tune import StudyConfig
 from agent.running.tuning.locks import Lock, exclusive, lock
@@ -114,6 +115,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", module="optuna")
+        check_no_link(self.folder / JOURNAL)
         backend = JournalFileBackend(str(self.folder / JOURNAL))
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.common.errors import UserError, plain
-from agent.common.files import read_plain
+from agent.common.files import open_log, read_plain
 from agent.common.quoting import from_python, quote_override
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig, upgraded
@@ -106,7 +106,7 @@ class TrialRun:
 
     def _start(self, seed: int) -> subprocess.Popen[bytes]:
         overrides = run_overrides(self._config, self.trial.number, self.trial.settings, seed, self._folder)
-        with (self._folder / f"seed{seed}.log").open("ab") as log:
+        with open_log(self._folder / f"seed{seed}.log") as log:
             posix = sys.platform != "win32"
             return subprocess.Popen(
                 [sys.executable, str(self._program), *overrides, *self._more_overrides],
