@@ -1,17 +1,16 @@
-"""Observations that a person gives: checked, as arrays, and told whether they are of one environment or of several."""
+"""Observations from a user: checks them, makes arrays of them, and tells one from a batch."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import plain
-from envs.kinds import Space
+from envs.kinds import Observation, Space
 from envs.leaves import leaves_of, values_of
 
 
-def arrays_of(space: Space, observation: Any, name: str = "the observation") -> Any:
+def arrays_of(space: Space, observation: Observation, name: str = "the observation") -> Observation:
     """The same Dicts and Tuples of arrays of numbers, of the kind of the space's.
 
     Raises:
@@ -47,10 +46,10 @@ def _numbers(dtype: np.dtype, value: object, name: str) -> np.ndarray:
 
 
 def is_batch(space: Space, observation: object) -> bool:
-    """True for the observations of n environments, batched as Gymnasium does; False for that of one.
+    """True for observations of n environments, batched as Gymnasium does; False for one observation.
 
     Raises:
-        ValueError: the observation has the form of neither, or n is 0.
+        ValueError: the observation has the shape of neither, or n is 0.
     """
     found = [np.shape(value) for value in values_of(space, observation)]
     singles = [leaf.shape or () for leaf in leaves_of(space)]
@@ -65,8 +64,8 @@ def is_batch(space: Space, observation: object) -> bool:
     return True
 
 
-def first_leaf(space: Space, observation: Any) -> Any:
-    """The first part of an observation, or of a batch of them, that is no Dict and no Tuple."""
+def first_leaf(space: Space, observation: Observation) -> Observation:
+    """The first part of an observation, or of a batch, that is neither a Dict nor a Tuple."""
     while isinstance(space, spaces.Dict | spaces.Tuple):
         name, space = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)))
         observation = observation[name]

@@ -14,7 +14,7 @@ from hub_server import Hub, hub
 
 from agent.common.errors import UserError
 from agent.records.saved_agent import FILE_NAME
-from agent.running.fetching import MAX_BYTES, checked_repo, fetched
+from agent.running.fetching import MAX_BYTES, checked_repo, fetch
 
 pytest.importorskip("huggingface_hub", reason="needs the extra hub")
 
@@ -167,9 +167,9 @@ def test_without_a_network_a_push_leaves_the_folder_and_says_the_command(person:
     ("options", "sentence"),
     [
         (("to=hub",), "to=hub needs repo=user/name"),
-        (("repo=a/b",), "repo is of to=hub"),
+        (("repo=a/b",), "repo is for to=hub"),
         (("to=hub", "repo=lake"), "repo=lake names no repository"),
-        (("to=hub", "repo=a/b", "noise=true"), "noise=true is of to=onnx"),
+        (("to=hub", "repo=a/b", "noise=true"), "noise=true is for to=onnx"),
         (("to=hub", "repo=a/b", "out=."), "diary.txt, which is no part of an agent's folder"),
     ],
 )
@@ -212,7 +212,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Any = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else found(name))
     with pytest.raises(UserError, match=r"pip install 'noisy-dqn\[hub\]'"):
-        fetched(f"hub:{REPO}")
+        fetch(f"hub:{REPO}")
 
 
 @pytest.mark.parametrize(

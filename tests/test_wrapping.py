@@ -365,7 +365,7 @@ def test_wrappers_that_cannot_be_named_are_refused_and_hostile_files_with_them(w
 @pytest.mark.parametrize("name", ALLOWED)
 def test_every_wrapper_that_may_be_named_is_gymnasiums_with_these_arguments(name: str) -> None:
     parameters = inspect.signature(getattr(gym.wrappers, name).__init__).parameters
-    assert set(ALLOWED[name].needed) <= set(ALLOWED[name].arguments) <= set(parameters)
+    assert set(ALLOWED[name].required) <= set(ALLOWED[name].arguments) <= set(parameters)
 
 
 def test_a_wrapper_that_does_not_fit_is_named() -> None:

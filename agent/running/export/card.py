@@ -1,11 +1,10 @@
-"""The card of a shared agent: its task, how it was trained, its returns with their spread, and how it is played."""
+"""The card of a shared agent: its task, its training, its returns with their spread, and how to play it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from agent.common.errors import UserError
 from agent.common.files import read_plain
+from agent.common.kinds import PlainData
 
 TEXT = """\
 # {env_id}
@@ -39,8 +38,8 @@ _HEADS = {"categorical": "C51", "quantile": "QR-DQN", "implicit_quantile": "IQN"
 
 
 def card(
-    description: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
+    description: PlainData,
+    evaluation: PlainData,
     name: str,
     file: str,
     filmed: bool = True,
@@ -49,12 +48,12 @@ def card(
     """The card in Markdown.
 
     Args:
-        description: what the agent's file says of itself.
+        description: the description in the agent's file.
         evaluation: as evaluate.py writes it.
-        name: what `load_agent` and `checkpoint=` take.
+        name: the agent's name for `load_agent` and `checkpoint=`.
         file: the name of the file that holds the evaluation.
         filmed: whether its task can be recorded.
-        train: the command that trained the agent, where it is known.
+        train: the command that trained the agent, if it is known.
     """
     low, high = evaluation["return_ci95"]
     play = f"python evaluate.py checkpoint={name}{' video=true' if filmed else ''}"
@@ -81,7 +80,7 @@ def card(
     )
 
 
-def algorithm(agent: Mapping[str, Any]) -> str:
+def algorithm(agent: PlainData) -> str:
     """An algorithm in words: its head, and the extensions that are on.
 
     Args:

@@ -1,4 +1,4 @@
-"""The folder of an exported agent: agent.onnx, and a README that says how to play with it."""
+"""The folder of an exported agent: agent.onnx, and a README with a program that plays it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ One episode with onnxruntime (`pip install onnxruntime {install}`):
 
 
 def folder_for(file: Path) -> Path:
-    """Where the export of an agent's file goes: `onnx` beside it; a file with a name of its own has its own folder."""
+    """The folder for the export of an agent's file: `onnx` beside it, or `<name>_onnx` for a file with another name."""
     return file.with_name("onnx" if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_onnx")
 
 
@@ -46,14 +46,14 @@ def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Pat
 
     Args:
         player: the agent.
-        folder: is made where it is missing.
-        noise: whether the file takes one draw of noise for each observation; without it the mean network acts.
+        folder: created if it is missing.
+        noise: whether the file takes one draw of noise for each observation; otherwise the mean network acts.
 
     Returns:
         The two files.
 
     Raises:
-        UserError: where the agent cannot be exported, the folder holds somebody's own README.md, or the disk refuses.
+        UserError: if the agent cannot be exported, the folder holds a README.md of somebody else, or the disk refuses.
     """
     check_readme(folder / README, MARK)
     inputs = write_onnx(player, folder / ONNX, noise)
