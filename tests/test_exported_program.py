@@ -161,12 +161,12 @@ def test_the_program_observes_what_the_agent_does(name: str, monkeypatch: pytest
     made, inputs = made_of(task), inputs_of(task)
     assert made.note == ""
     scope: dict[str, Any] = {"gym": gym, "np": np}
+    ours = task.make()
     monkeypatch.setattr(gym.envs.registration, "registry", registry)
     if name == "another_id":
         del registry["OfMine-v0"]
     for module in made.imports:
         exec(f"import {module}", scope)
-    ours = task.make()
     rng, steps = np.random.default_rng(0), 0  # of all episodes
     for seed in range(3, 9):
         if seed == 3 or name == "board":  # MinAtar remembers an action of the episode before
