@@ -20,13 +20,13 @@ from agent.records.comparison.comparing import NothingYetError, Reader
 
 @hydra.main(version_base="1.3", config_path="conf/compare", config_name="compare")
 def main(cfg: DictConfig) -> None:
-    """Compares once, or again and again."""
+    """Compares the runs once, or repeatedly with follow=true."""
     with errors.sentences(COMPARE):
         run(comparison_request(to_options(cfg)))
 
 
 def run(config: CompareConfig) -> None:
-    """Prints the table, writes the page and says where it is; then follows the runs, if asked."""
+    """Prints the table, writes the page and prints its path; with follow=true, then follows the runs."""
     folder, reader = folder_of(config), Reader(config.metric)
     try:
         comparison = write(config, reader, folder)
@@ -41,7 +41,7 @@ def run(config: CompareConfig) -> None:
 
 
 def start() -> None:
-    """Puts the paths of the command line into Hydra's form, and runs the program."""
+    """Gathers the command line's paths into one override for Hydra, and runs the program."""
     with errors.sentences(COMPARE):
         sys.argv[1:] = paths_to_override(sys.argv[1:])
     program.run(main, COMPARE)

@@ -28,13 +28,13 @@ from agent.running.results import check_player, evaluate_player, film, find_agen
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Evaluates every agent asked for, and compares them where there are several."""
+    """Evaluates every requested agent, and compares them where there are several."""
     with errors.sentences(EVALUATE):
         run(evaluation_request(to_options(cfg)))
 
 
 def run(config: EvaluateConfig) -> None:
-    """Plays every agent, writes the results and says where they are."""
+    """Plays every agent, writes the results and prints their paths."""
     check_open_files(0)
     prepare_cpu(1)
     files = find_agents(config.checkpoint or [newest(config)], config.which)
@@ -53,7 +53,7 @@ def run(config: EvaluateConfig) -> None:
 
 
 def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str, Any]]:
-    """Plays every agent and shows the results of all that were played, even where the rest fails."""
+    """Plays every agent, and prints the results of those that were played, even where a later one fails."""
     results: list[dict[str, Any]] = []
     try:
         for player in players:
@@ -66,7 +66,7 @@ def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str
 
 
 def newest(config: EvaluateConfig) -> str:
-    """The newest run under runs/, said aloud."""
+    """Finds the newest run under runs/, and prints its folder."""
     found = newest_run(RUNS, lambda run: (run / config.which / FILE_NAME).is_file())
     if found is None:
         raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")

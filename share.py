@@ -28,13 +28,13 @@ from agent.running.resources import prepare_cpu
 
 @hydra.main(version_base="1.3", config_path="conf/share", config_name="share")
 def main(cfg: DictConfig) -> None:
-    """Shares the agent that is asked for."""
+    """Shares the requested agent."""
     with errors.sentences(SHARE):
         run(sharing_request(to_options(cfg)))
 
 
 def run(config: ShareConfig) -> None:
-    """Writes the files, says where they are, and pushes them where that is asked for."""
+    """Writes the files, prints their paths, and pushes them if requested."""
     prepare_cpu(1)
     if config.repo is not None:
         checked_repo(config.repo, f"repo={config.repo}")
@@ -54,18 +54,18 @@ def run(config: ShareConfig) -> None:
 
 
 def send(absolute: Path, folder: Path, repo: str, config: ShareConfig) -> None:
-    """Pushes the folder, or says the command that does."""
+    """Pushes the folder, or prints the command that pushes it."""
     address = push(absolute, repo, config.private) if config.push else None
     if address is not None:
         print(f"pushed to {address}")
         return
     login = "hf auth login && " if config.push else ""
-    print(f"not pushed{', nobody is logged in' if config.push else ''}; push it by: {login}", end="")
+    print(f"not pushed{', nobody is logged in' if config.push else ''}; push it with: {login}", end="")
     print(push_command(folder, repo, config.private))
 
 
 def newest(config: ShareConfig) -> str:
-    """The newest run under runs/, said aloud."""
+    """Finds the newest run under runs/, and prints its folder."""
     found = newest_run(RUNS, lambda run: (run / config.which / FILE_NAME).is_file())
     if found is None:
         raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")

@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,7 +28,7 @@ register_resolvers()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """One run: a new one, or the rest of one that was stopped. Returns its score, which Hydra hands to a sweeper."""
+    """Trains one run: a new one, or the rest of a stopped one. Returns its score, which Hydra passes to a sweeper."""
     composed = HydraConfig.get()
     with jobs.launched_job(composed) as launched:
         with errors.sentences(TRAIN):
@@ -47,8 +46,8 @@ def main(cfg: DictConfig) -> float | None:
             return launched.execute(lambda resume: run(options | resume, overrides, folder))
 
 
-def run(options: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
-    """Trains, and ends the process with the code of the signal that stopped it.
+def run(options: dict[str, object], overrides: list[str], folder: Path) -> float | None:
+    """Trains the run. Where a signal stopped it, ends the process with that signal's exit code.
 
     Returns:
         The mean return of the last evaluation; None where there was none.

@@ -24,28 +24,28 @@ from agent.running.tuning.study import Study, check_optuna
 
 @hydra.main(version_base="1.3", config_path="conf/tune", config_name="tune")
 def main(cfg: DictConfig) -> None:
-    """A new study, or the rest of one."""
+    """Begins a new study, or continues one."""
     with errors.sentences(TUNE):
         check_optuna()
         run(tuning_request(to_options(cfg), HydraConfig.get().overrides.task))
 
 
 def run(request: Request) -> None:
-    """Trains the trials and shows them; ends the process with the code of the signal that stopped it."""
+    """Trains the trials and prints their results. Where a signal stopped it, ends the process with its exit code."""
     study = Study(request.folder, request.config)
     if not request.show:
         print(f"{request.config.env} · {len(study.domains)} options · {request.folder}", flush=True)
         code = work(study, request.jobs, TRAIN_PROGRAM, request.imports, lambda line: print(line, flush=True))
         if code:
-            again = shlex.join(["python", "tune.py", quote_override("resume", request.folder), *request.imports])
+            command = shlex.join(["python", "tune.py", quote_override("resume", request.folder), *request.imports])
             ended = sum(result.state != "running" for result in study.results())
-            print(f"stopped after {ended} of {request.config.trials} trials; go on with: {again}", file=sys.stderr)
+            print(f"stopped after {ended} of {request.config.trials} trials; go on with: {command}", file=sys.stderr)
             sys.exit(code)
     finish(study)
 
 
 def start() -> None:
-    """Puts the options of train.py into one of Hydra's form, and runs the program."""
+    """Gathers the options of train.py into one override for Hydra, and runs the program."""
     with errors.sentences(TUNE):
         sys.argv[1:] = train_options_to_override(sys.argv[1:])
     program.run(main, TUNE)

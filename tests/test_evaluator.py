@@ -27,8 +27,8 @@ from agent.running.outcome import Outcome
 from agent.running.progress import NOTE, checkpoint_folder, note_evaluation, nothing_left, with_evaluation
 from agent.running.resources import resolve_device
 from agent.running.trainer import Trainer
-from envs.aside import Aside
 from envs.make import load_task
+from envs.shared_env import SharedEnv
 
 SMALL: dict[str, Any] = {
     "env": {"id": "Test/Counted-v0"},
@@ -656,14 +656,14 @@ def test_a_stop_in_a_shared_environment_leaves_its_own_episodes_as_they_were(
     with monkeypatch.context() as patched:
         stopped = Run(tmp_path / "stopped", changes)
 
-        def step(aside: Aside, action: Any) -> Any:
+        def step(aside: SharedEnv, action: Any) -> Any:
             if vectorization == "async":
-                arguments = ("play_aside", ("Test/Counted-v0", "step", action))
+                arguments = ("call_aside", ("Test/Counted-v0", "step", action))
                 stopped.envs.parent_pipes[0].send(("call", arguments))  # type: ignore[attr-defined]
             interrupt.signum = 15
             raise Stopped
 
-        patched.setattr(Aside, "step", step)
+        patched.setattr(SharedEnv, "step", step)
         interrupt = Interrupt()
         outcome = stopped(interrupt)
     assert (outcome.exit_code, outcome.evaluation_due) == (143, True)

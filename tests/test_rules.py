@@ -185,6 +185,39 @@ ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+class NamedMoves(gym.spaces.Discrete):
+    """A space that derives from Gymnasium's, with names for its actions."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.names = ("left", "right")
+
+
+class Cube(gym.spaces.Box):
+    """The same of a Box."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, 1, (3,), np.float32)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_spaces_that_derive_from_gymnasiums_are_taken(vectorization: str) -> None:
+    methods = {
+        "reset": lambda **_: (np.zeros(3, np.float32), {}),
+        "step": lambda action: (np.ones(3, np.float32), 1.0, False, False, {}),
+    }
+    gym.register(
+        "Test/Derived-v0", entry_point=lambda: Made({"action_space": NamedMoves(), "observation_space": Cube()} | methods)
+    )
+    try:
+        envs = make_vector(load_task("Test/Derived-v0", {}), 2, vectorization)
+        envs.reset(seed=0)
+        assert envs.step(np.zeros(2, dtype=np.int64))[1].tolist() == [1.0, 1.0]
+        envs.close()
+    finally:
+        gym.registry.pop("Test/Derived-v0")
+
+
 @pytest.mark.parametrize(("attributes", "words"), ATTRIBUTES)
 def test_spaces_that_are_none_are_named(attributes: dict[str, Any], words: str) -> None:
     gym.register("Test/Made-v0", entry_point=Made)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The command line as Hydra's parser reads it: flags in any place, sentences for what is refused, Python 3.14."""
+"""Hydra's command-line parser with three changes: flags may stand anywhere, errors are sentences, Python 3.14 works."""
 
 import re
 import sys
@@ -19,12 +19,12 @@ from agent.common.errors import UserError
 
 @dataclass(frozen=True)
 class Program:
-    """What a program's command line may hold.
+    """The command line that a program accepts.
 
     Attributes:
-        name: of its file.
-        options: the full names of all that it reads, to find the nearest to a misspelt one.
-        example: of an option.
+        name: the name of its file.
+        options: the full names of all its options; the nearest to a misspelt name is suggested.
+        example: an option with a value, for messages.
         several: how to name several things at once; empty for train.py, where -m makes several runs.
         other_program_options: options of another program, each with advice on what to write instead.
     """
@@ -37,31 +37,31 @@ class Program:
 
 
 class _Help:
-    """A help text that is made when it is shown, as Hydra means it; argparse of Python 3.14 asks for `'%' in help`."""
+    """A help text that is built only when it is shown, as Hydra intends; Python 3.14 evaluates `'%' in help` on it."""
 
     def __init__(self, text: object) -> None:
         self._text = text
 
     def __contains__(self, part: str) -> bool:
-        return False  # there is nothing to fill in
+        return False  # the text has no placeholders
 
     def __repr__(self) -> str:
         return str(self._text)
 
 
 class HydraParser(ArgumentParser):
-    """Hydra's parser, which besides takes flags between options, refuses by a UserError, and suits Python 3.14."""
+    """Hydra's parser, which also accepts flags between options, raises UserError, and works on Python 3.14."""
 
     check: Callable[[Namespace], None] = staticmethod(lambda flags: None)
 
     def add_argument(self, *names: Any, **settings: Any) -> Any:
-        """As argparse's, but the help may be an object that becomes text."""
+        """Adds an argument as argparse does; `help` may also be an object whose text is built later."""
         if not isinstance(settings.get("help", ""), str):
             settings["help"] = _Help(settings["help"])
         return super().add_argument(*names, **settings)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """The flags and overrides, as argparse finds them, if the program takes them."""
+        """Returns the flags and overrides, once `check` has accepted them."""
         self._arguments = sys.argv[1:] if args is None else list(args)
         flags = self.parse_intermixed_args(self._arguments, namespace)
         flags.overrides = [with_quotes(override) for override in flags.overrides]
@@ -69,7 +69,7 @@ class HydraParser(ArgumentParser):
         return flags
 
     def error(self, message: str) -> NoReturn:
-        """Raises a UserError in place of printing the usage and exiting."""
+        """Raises a UserError instead of printing the usage and exiting."""
         if message.startswith("unrecognized arguments: -"):
             flag = message.split()[2]
             option = _as_option(flag, self._arguments)
@@ -78,7 +78,7 @@ class HydraParser(ArgumentParser):
 
 
 def _as_option(flag: str, arguments: Sequence[str]) -> str:
-    """A flag of a command line, --seed=3 or --seed 3, as the option that was meant; an example where it is unclear."""
+    """Turns a flag such as --seed=3 or --seed 3 into the option seed=3; into name=value where it has no value."""
     name, _, value = flag.lstrip("-").partition("=")
     next_arguments = arguments[arguments.index(flag) + 1 :][:1]
     value = value or next((argument for argument in next_arguments if not re.search("^-|=", argument)), "")
@@ -86,13 +86,13 @@ def _as_option(flag: str, arguments: Sequence[str]) -> str:
 
 
 def hydra_parser(check: Callable[[Namespace], None] | None = None) -> HydraParser:
-    """The parser that Hydra makes, as a `HydraParser`.
+    """Builds Hydra's parser as a `HydraParser`.
 
-    hydra-core 1.3.8 hands argparse an object of its own as the help of `--shell-completion`, and its function that
-    makes the parser takes no class: its name for argparse stands for ours while it runs.
+    hydra-core 1.3.8 gives `--shell-completion` a help that is no string, and its function that builds the parser does
+    not take a class. While that function runs, its module's name `argparse` therefore refers to `HydraParser`.
 
     Args:
-        check: is called with what a command line says, and may refuse it.
+        check: called with the parsed command line; raises UserError to refuse it.
     """
     module_globals = get_args_parser.__globals__
     argparse_module = module_globals["argparse"]
@@ -108,7 +108,7 @@ def hydra_parser(check: Callable[[Namespace], None] | None = None) -> HydraParse
 
 
 def install_parser(program: Program) -> None:
-    """Makes `hydra.main` read the command line of a program with `hydra_parser`."""
+    """Makes `hydra.main` parse a program's command line with `hydra_parser`."""
 
     def check(flags: Namespace) -> None:
         check_flags(flags, program)
@@ -118,13 +118,13 @@ def install_parser(program: Program) -> None:
 
 
 def check_flags(flags: Namespace, program: Program) -> None:
-    """Refuses flags of Hydra's that do not work here, or not together; Hydra raises ValueErrors or leaves them unread.
+    """Refuses Hydra's flags that do not work here or do not go together; Hydra would raise ValueError or ignore them.
 
     Raises:
-        UserError: naming the flag.
+        UserError: a flag is refused; the message names it.
     """
     if flags.experimental_rerun is not None:
-        raise UserError("--experimental-rerun reads a pickle, which can run code: a run goes on by resume=<folder>")
+        raise UserError("--experimental-rerun reads a pickle, which can run code: resume a run with resume=<folder>")
     commands = ("run", "cfg", "multirun", "shell_completion", "info")
     given_flags = [f"--{name.replace('_', '-')}" for name in commands if getattr(flags, name) not in (None, False)]
     if len(given_flags) > 1:
@@ -135,20 +135,20 @@ def check_flags(flags: Namespace, program: Program) -> None:
         raise UserError(f"--package goes with --cfg alone: python {program.name} --cfg job --package <node>")
     is_multirun = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     if not is_multirun and any(override.startswith("hydra.sweep.") for override in flags.overrides):
-        raise UserError("hydra.sweep is of several runs: add -m, or name the folder of a single one by hydra.run.dir")
+        raise UserError("hydra.sweep is for several runs: add -m, or name a single run's folder with hydra.run.dir")
     if flags.multirun and program.several:
-        raise UserError(f"-m is of train.py: {program.name} takes {program.several}")
+        raise UserError(f"-m is for train.py: {program.name} takes {program.several}")
     if flags.shell_completion and not re.search(r"\b(install|uninstall|query)=", " ".join(flags.overrides)):
-        raise UserError("--shell-completion takes install=bash or uninstall=bash, or the same of zsh or fish")
+        raise UserError("--shell-completion takes install=bash or uninstall=bash, or the same for zsh or fish")
     if flags.hydra_help:
-        flags.overrides = []  # Hydra composes its own config alone for it, which knows no options of ours
+        flags.overrides = []  # for this flag Hydra composes only its own config, which has none of our options
 
 
 def check_overrides(overrides: Sequence[str], program: Program) -> None:
-    """Refuses options of Hydra's that do not work here, and options of the other program.
+    """Refuses Hydra's options that do not work here, and options of another program.
 
     Raises:
-        UserError: naming the option.
+        UserError: an option is refused; the message names it.
     """
     own_options = {name.split(".")[0] for name in program.options}
     for override in _unfolded(overrides):
@@ -157,13 +157,13 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
         if name in _REFUSED_OPTIONS and value.lower() not in ("false", "null"):
             raise UserError(f"{name} does not work here: {_REFUSED_OPTIONS[name]}")
         if root == "hydra" and program.several and re.match(r"hydra\.(run|sweep|mode|launcher|sweeper)\b", name):
-            raise UserError(f"{name} is of train.py; leave it out")
+            raise UserError(f"{name} is an option of train.py; leave it out")
         if name in program.other_program_options or (root in program.other_program_options and root not in own_options):
             advice = program.other_program_options.get(name) or program.other_program_options[root]
             raise UserError(f"{override} is not for {program.name}: {advice.format(value=value)}")
 
 
-#: Options of Hydra's that would change where a run's files lie or what lies beside them.
+#: Options of Hydra that would move a run's files, or put other files beside them.
 _REFUSED_OPTIONS = {
     "hydra.job.chdir": "paths are read from the folder that the program was started in; leave it out",
     "hydra.output_subdir": "config.yaml of the run folder holds the whole config; leave it out",
@@ -172,5 +172,5 @@ _REFUSED_OPTIONS = {
 
 def _unfolded(overrides: Sequence[str]) -> Iterator[str]:
     for override in overrides:
-        with suppress(HydraException):  # Hydra says what is wrong with it
+        with suppress(HydraException):  # Hydra reports the error itself
             yield from unfold([override])

@@ -1,4 +1,4 @@
-"""The command line of compare.py: words that are paths, and the table that is printed."""
+"""The command line of compare.py: arguments that are paths, the options, and the printed table."""
 
 import time
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from agent.records.comparison.numbers import table_rows
 from agent.records.comparison.writing import stop_reloading, write_comparison
 from agent.records.run_folder import RUNS
 
-#: Names in a printed table are cut to so many characters.
+#: The most characters of a name in a printed table.
 MAX_NAME = 60
 
 
 def paths_to_override(arguments: Sequence[str]) -> list[str]:
-    """A command line whose paths, written as words of their own, have become one runs=[…].
+    """Gathers the paths of a command line into one override runs=[…].
 
-    A word is a path where it names something that exists, or where it has no =.
+    An argument is a path if it names something that exists, or if it has no =.
 
     Raises:
-        UserError: where runs= is there as well.
+        UserError: the command line also has runs=.
     """
     return gather_into_list(arguments, "runs", "paths", lambda argument: "=" not in argument or Path(argument).exists())
 
 
 def comparison_request(options: dict[str, object]) -> CompareConfig:
-    """The comparison that the options ask for.
+    """Parses the options of a comparison.
 
     Raises:
-        UserError: for options that are wrong.
+        UserError: an option is wrong.
     """
     for name in ("runs", "by"):
         value = options[name]
@@ -47,10 +47,10 @@ def comparison_request(options: dict[str, object]) -> CompareConfig:
 
 
 def folder_of(config: CompareConfig) -> Path:
-    """Where the page is written to.
+    """Returns the folder that the page is written to.
 
     Raises:
-        UserError: where `out` is a file.
+        UserError: `out` is a file.
     """
     if config.out is None:
         return RUNS / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
@@ -61,10 +61,10 @@ def folder_of(config: CompareConfig) -> Path:
 
 
 def write(config: CompareConfig, reader: Reader, folder: Path) -> Comparison:
-    """Compares the runs as they are now and writes the page.
+    """Compares the runs in their current state and writes the page.
 
     Raises:
-        UserError: where there is nothing to compare, or the disk refuses.
+        UserError: there is nothing to compare, or the page cannot be written.
     """
     comparison = compare(reader(find_runs(config.runs)), config.metric, config.by, config.baseline)
     write_comparison(comparison, folder, config.every if config.follow else 0.0)
@@ -72,7 +72,7 @@ def write(config: CompareConfig, reader: Reader, folder: Path) -> Comparison:
 
 
 def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
-    """Writes the page again whenever a run has written something, until Ctrl-C, after which it stays as it is."""
+    """Writes the page again whenever a run has written something. Ctrl-C ends this, and the page stops reloading."""
     print(f"following {len(find_runs(config.runs))} runs; Ctrl-C ends it", flush=True)
     try:
         while True:
@@ -85,7 +85,7 @@ def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Prints the tables, and what a reader has to know."""
+    """Prints the tables, and the notes on how far to trust them."""
     for title, rows in table_rows(comparison):
         print(f"{title}\n{aligned([[cell[:MAX_NAME] for cell in row] for row in rows])}\n")
     for note in comparison.notes:

@@ -1,4 +1,4 @@
-"""From what Hydra composed to what a run needs: its options, its folder, and the checkpoint to go on from."""
+"""Turns a config that Hydra composed into a request: the options, the run's folder and the checkpoint to resume."""
 
 import os
 import re
@@ -29,7 +29,15 @@ from agent.config.resuming import merge_resumed
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
 from agent.records.locking import RUNS, remove_if_empty
-from agent.records.run_folder import agent_name, folder_of_runs, open_run, run_folder, task_folder
+from agent.records.run_folder import (
+    agent_name,
+    folder_of_runs,
+    open_run,
+    run_folder,
+    sweep_folder,
+    sweep_time,
+    task_folder,
+)
 from agent.running.progress import nothing_left, with_evaluation
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
@@ -37,13 +45,13 @@ _lock = threading.Lock()  # Hydra's state belongs to the whole process
 
 @dataclass(frozen=True)
 class Request:
-    """A run that a command line asks for.
+    """A run that a command line requests.
 
     Attributes:
-        config: of the run, with what its earlier parts were trained with where it is resumed.
-        overrides: of the command line, with one for each option.
-        imports: the options that name modules of one's own, for commands that are shown.
-        checkpoint: step and state of the checkpoint to go on from.
+        config: the run's options; in a resumed run, the saved ones with the changes that are allowed.
+        overrides: the command line's overrides, one for each option.
+        imports: the options that name the user's own modules, for commands that are printed.
+        checkpoint: step and state of the checkpoint to resume; None for a new run.
     """
 
     config: TrainConfig
@@ -53,22 +61,23 @@ class Request:
 
 
 def register_resolvers() -> None:
-    """Makes known to OmegaConf the functions that conf/train.yaml names folders by."""
-    for resolver in (agent_name, run_folder, task_folder, folder_of_runs):
+    """Registers with OmegaConf the functions that build folder names in conf/train.yaml."""
+    for resolver in (agent_name, run_folder, task_folder, folder_of_runs, sweep_time):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True, use_cache=True)  # one for all its jobs
 
 
 def to_options(cfg: DictConfig) -> dict[str, object]:
-    """The options as plain data, with every interpolation resolved."""
+    """Returns the options as plain data, with every interpolation resolved."""
     options: dict[str, object] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     return options
 
 
 def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]:
-    """The options of a run and its folder, as train.py has them; Hydra's own state is left as it was.
+    """Composes the options of a run and its folder as train.py does, and restores Hydra's global state.
 
     Raises:
-        UserError, HydraException, OmegaConfBaseException: for overrides that cannot be composed.
+        UserError, HydraException, OmegaConfBaseException: the overrides cannot be composed.
     """
     with _composed(overrides) as cfg:
         options, folder = _without_hydra(cfg), _relative_folder(cfg.hydra.run.dir)
@@ -77,10 +86,10 @@ def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]
 
 
 def training_options(overrides: Sequence[str]) -> dict[str, Any]:
-    """The options of a run, as `compose_training` gives them; no folder is made.
+    """Composes the options of a run as `compose_training` does, without making a folder.
 
     Raises:
-        UserError, HydraException, OmegaConfBaseException: for overrides that cannot be composed.
+        UserError, HydraException, OmegaConfBaseException: the overrides cannot be composed.
     """
     with _composed(overrides) as cfg:
         return _without_hydra(cfg)
@@ -113,14 +122,14 @@ def _hydra_restored() -> Iterator[None]:
 
 
 def checked_folder(composed: HydraConf, resume: object) -> Path:
-    """The folder of the run, seen from the current one.
+    """Returns the run's folder, relative to the current one.
 
     Raises:
-        UserError: where the options of Hydra name none that a run can have.
+        UserError: Hydra's options name a folder that a run cannot use.
     """
-    if composed.job.chdir or composed.output_subdir is not None:  # by a config file of one's own
+    if composed.job.chdir or composed.output_subdir is not None:  # set in a user's own config file
         name = "hydra.job.chdir" if composed.job.chdir else "hydra.output_subdir"
-        start_folder = Path(composed.runtime.cwd)  # Hydra has gone into the folder already, or has written there
+        start_folder = Path(composed.runtime.cwd)  # Hydra has already changed to the run's folder or written to it
         remove_if_empty(Path(os.path.normpath(start_folder / composed.runtime.output_dir)), start_folder / RUNS)
         raise UserError(f"{name} does not work here: leave it out of the config")
     if composed.mode is RunMode.MULTIRUN:
@@ -129,19 +138,19 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
 
 
 def check_sweep(composed: HydraConf, resume: object) -> None:
-    """Refuses options of a single run.
+    """Refuses options that only a single run can have.
 
     Raises:
-        UserError: naming the option.
+        UserError: an option is refused; the message names it.
     """
     if resume is not None:
         raise UserError("resume does not go with -m: resume the runs one by one")
     if any(override.startswith("hydra.run.dir=") for override in composed.overrides.hydra):
-        raise UserError("hydra.run.dir is of a single run: with -m name the folder of all by hydra.sweep.dir")
+        raise UserError("hydra.run.dir is for a single run: with -m, name the folder of all runs with hydra.sweep.dir")
 
 
 def _relative_folder(folder: str) -> Path:
-    """A run's folder as a path from the current one, which it may not be."""
+    """Returns a run's folder as a path relative to the current one; the two must differ."""
     path = Path(os.path.relpath(folder))
     if path == Path():
         raise UserError("hydra.run.dir is the folder that this was started in: name another one, or leave it out")
@@ -149,22 +158,22 @@ def _relative_folder(folder: str) -> Path:
 
 
 def training_request(options: dict[str, object], overrides: list[str], folder: Path) -> Request:
-    """The run that the options ask for, with those of the run to resume where there is one.
+    """Builds the requested run: a new one, or a resumed one with its saved options.
 
     Args:
-        options: all of them, as Hydra composed them.
-        overrides: of the command line: what a person asked for.
-        folder: of the run.
+        options: all options, as Hydra composed them.
+        overrides: the command line's overrides, which a person wrote.
+        folder: the run's folder.
 
     Raises:
-        UserError: for options that are wrong, or that do not fit the run to resume; for a run that is complete.
+        UserError: an option is wrong or does not fit the run to resume, or that run is complete.
     """
     if any(re.match(r"\+*env\.id=", override) for override in overrides):
-        raise UserError("env.id is not to be set: write env=<id>, which brings the preset of the task as well")
+        raise UserError("env.id cannot be set: write env=<id>, which also applies the preset of the task")
     imports = import_named(options)
     resume = options.pop("resume")
     unfolded, resume_folder = list(unfold(overrides)), None if resume is None else str(resume)
-    if resume_folder is None:  # whatever is wrong with the options comes before what is wrong with the folder
+    if resume_folder is None:  # an error in the options is reported before one in the folder
         parse(TrainConfig, options)
     checkpoint = open_run(folder, resume_folder)
     if checkpoint is not None:
@@ -185,10 +194,10 @@ def _resumed(
     overrides: list[str],
     imports: list[str],
 ) -> Request:
-    """The run to resume, with those of the options that it may change.
+    """Builds the run to resume, with the changes that are allowed.
 
     Raises:
-        UserError: for options that do not fit it; for a run that is complete.
+        UserError: an option does not fit the run, or the run is complete.
     """
     step, saved = checkpoint[0], to_plain(parse(TrainConfig, upgraded(checkpoint[1]["config"])))
     config = parse(TrainConfig, merge_resumed(saved, parsed_singly(TrainConfig, options), overrides))
@@ -208,10 +217,10 @@ def _resumed(
 
 
 def evaluation_request(options: dict[str, object]) -> EvaluateConfig:
-    """The evaluation that the options ask for.
+    """Parses the options of an evaluation.
 
     Raises:
-        UserError: for options that are wrong.
+        UserError: an option is wrong.
     """
     import_named(options)
     paths = options["checkpoint"]
@@ -220,10 +229,10 @@ def evaluation_request(options: dict[str, object]) -> EvaluateConfig:
 
 
 def sharing_request(options: dict[str, object]) -> ShareConfig:
-    """What the options ask to share, and how.
+    """Parses the options of share.py.
 
     Raises:
-        UserError: for options that are wrong.
+        UserError: an option is wrong.
     """
     import_named(options)
     return parse(ShareConfig, options)

@@ -1,4 +1,4 @@
-"""How the programs end: one clear sentence and a non-zero exit code for whatever a person can mend."""
+"""How the programs end: one clear sentence and a non-zero exit code for every error that a user can correct."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ from agent.command.arguments import Program
 from agent.common.errors import UserError
 from agent.common.streams import restore_streams
 
-#: What Stable-Baselines3, CleanRL, Tianshou or Dopamine call our options.
+#: Names in Stable-Baselines3, CleanRL, Tianshou and Dopamine, and our options for them.
 OTHER_LIBRARIES = {
     **dict.fromkeys(("learning_rate", "alpha"), "agent.lr"),
     **dict.fromkeys(("buffer_size", "replay_capacity", "memory_size"), "agent.replay_size"),
@@ -40,11 +40,11 @@ OTHER_LIBRARIES = {
 }
 
 
-#: Launchers of sweeps, and the extras that bring them.
+#: Launchers of sweeps, and the extras that install them.
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
-#: Raised for a config that cannot be composed.
+#: Errors of a config that cannot be composed.
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
-#: Exit code of a program that ended for a reason that a person can mend, and of one that Ctrl-C ended.
+#: Exit codes: of a program that ended with an error that a user can correct, and of one that Ctrl-C ended.
 FAILED, INTERRUPTED = 2, 130
 
 
@@ -53,16 +53,19 @@ failed: list[str] = []
 
 
 def check_jobs() -> None:
-    """Raises a UserError where jobs of a sweep have failed."""
+    """Raises a UserError if jobs of a sweep have failed."""
     if failed:
         raise UserError(f"{len(failed)} of the jobs failed: {'; '.join(failed)}")
 
 
 @contextmanager
 def job(name: str | None) -> Iterator[None]:
-    """Lets a sweep go on after one of its jobs has ended with an error; None: there is no sweep.
+    """Lets a sweep continue after one of its jobs has ended with an error.
 
-    What a person or the system asked to stop (an exit code above 128) stops the sweep as well.
+    A job that a signal stopped (an exit code above 128) stops the sweep as well.
+
+    Args:
+        name: the name of the job; None outside a sweep.
     """
     try:
         yield
@@ -74,10 +77,10 @@ def job(name: str | None) -> Iterator[None]:
 
 @contextmanager
 def sentences(program: Program) -> Iterator[None]:
-    """Ends the process with 2 and one sentence for an error that a person can mend.
+    """Ends the process with exit code 2 and one sentence for an error that a user can correct.
 
-    The function that Hydra calls uses it too, since Hydra would word errors otherwise. What is not for a person to mend
-    is a defect, and keeps its traceback.
+    The function that Hydra calls uses it too, since Hydra would otherwise print its own messages. Any other error is a
+    defect, and keeps its traceback.
     """
     try:
         yield
@@ -96,7 +99,7 @@ def sentences(program: Program) -> Iterator[None]:
 
 @contextmanager
 def as_user_errors(program: Program) -> Iterator[None]:
-    """Makes a UserError of each error that has a sentence: for those who call a program as a function."""
+    """Turns each error that has a sentence into a UserError, for callers of a program's function."""
     try:
         yield
     except UserError:
@@ -109,7 +112,7 @@ def as_user_errors(program: Program) -> Iterator[None]:
 
 
 def sentence_of(error: Exception, program: Program) -> str | None:
-    """What happened and what to do about it; None for a defect."""
+    """Says what happened and what to do about it; None for a defect."""
     return _config_sentence(error, program) if isinstance(error, CONFIG_ERRORS) else _sentence(error)
 
 
@@ -122,11 +125,11 @@ def _sentence(error: Exception) -> str | None:
             return f"cannot use {error.filename}: it is not a folder"
         case OSError():
             return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
-        case ValueError() if "Config group override" in text:  # Hydra's, for env= and agent=1
+        case ValueError() if "Config group override" in text:  # raised by Hydra for env= and agent=1
             return "options that choose a file, such as env=CartPole-v1 or agent=dqn, take its name; see --help"
         case ValueError() if text.startswith("invalid literal for int()") and _of_omegaconf(error):
             name = text.rpartition(": ")[2]
-            return f"a list has nothing by the name {name}: write the whole of it, such as wandb.tags=[a,b]"
+            return f"a list has no item called {name}: write the whole list, such as wandb.tags=[a,b]"
         case MemoryError():
             return f"the memory is full ({text}); lower agent.network.hidden, agent.batch_size or num_envs"
         case RuntimeError():
@@ -135,13 +138,13 @@ def _sentence(error: Exception) -> str | None:
 
 
 def _of_omegaconf(error: Exception) -> bool:
-    """Whether the error came up in OmegaConf, which takes what stands below a list for the number of an item."""
+    """Whether OmegaConf raised the error, as it does for a name below a list, where it expects an index."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("omegaconf.")
 
 
 def _torch_sentence(error: RuntimeError, text: str) -> str | None:
-    """What to do about memory that is full or a device that is gone; None where the error is of another kind."""
+    """Says what to do about full memory or a failed device; None for any other error."""
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         advice = "lower agent.network.hidden or agent.batch_size, or try another device"
         return f"the memory of the device is full ({text}); {advice}"
@@ -151,10 +154,10 @@ def _torch_sentence(error: RuntimeError, text: str) -> str | None:
 
 
 def _config_sentence(error: Exception, program: Program) -> str:
-    """Hydra's message in one sentence, with the nearest option where a name is unknown."""
+    """Words Hydra's error as one sentence, with the nearest option where a name is unknown."""
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
-        nested = re.search(r"full_key: (\S+)", str(error.__cause__))  # of those in braces: env.kwargs={size: 3}
+        nested = re.search(r"full_key: (\S+)", str(error.__cause__))  # the name of one in braces: env.kwargs={size: 3}
         name = nested[1] if nested and nested[1].startswith(f"{found[1]}.") else found[1]
         if re.match(r"(env\.(eval_)?kwargs|agent\.head_options)\.", name):
             return f"no preset has {name}: write +{name}=… to add it"
@@ -164,7 +167,7 @@ def _config_sentence(error: Exception, program: Program) -> str:
     ):
         if extra := LAUNCHERS.get(found[1].removeprefix("hydra/launcher/")):
             return f"{found[1].replace('launcher/', 'launcher=')} needs the extra {extra}: pip install -e '.[{extra}]'"
-        plugin = ", or of a plugin that is installed" if found[2].startswith("hydra/") else ""
+        plugin = ", or the name of an installed plugin" if found[2].startswith("hydra/") else ""
         name = f"{found[2]}={found[1].removeprefix(found[2])[1:]}"
         return f"there is no {name}: it must be one of {', '.join(found[3].split())}{plugin}"
     if found := re.search("Cannot find primary config '(.+?)'", message):
@@ -175,6 +178,11 @@ def _config_sentence(error: Exception, program: Program) -> str:
         advice = program.several or "add -m for a run with each"
         name, _, value = found[1].partition("=")
         return f"{found[1]} reads as several values: {advice}, or write it as one text, '{name}=\"{value}\"'"
+    if found := re.search(
+        r"Cannot merge DictConfig with ListConfig\s+full_key: (\S+)\s+object_type=(\w+)", str(error.__cause__)
+    ):
+        kind = "a list, such as [a,b]" if found[2] == "list" else "options of its own, such as {name:value}"
+        return f"{message.removeprefix('Error merging override ')} cannot be used: {found[1]} takes {kind}"
     if isinstance(error, OverrideParseException):
         example = "a text with spaces, commas, brackets, quotes, = or # is in quotes, such as 'wandb.tags=[\"a = b\"]'"
         return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"
@@ -183,7 +191,7 @@ def _config_sentence(error: Exception, program: Program) -> str:
 
 
 def _nearest(name: str, options: Sequence[str]) -> str:
-    """The options that are spelt like `name`, that end in it, or that other libraries call by it."""
+    """Suggests the options that end in `name`, that other libraries call so, or that are spelt alike."""
     equivalent = OTHER_LIBRARIES.get(name.removeprefix("agent."))
     close = [option for option in options if option.endswith(f".{name}") or option == equivalent]
     close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)

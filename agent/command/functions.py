@@ -29,9 +29,9 @@ class Run:
     """A run that has ended.
 
     Attributes:
-        folder: of all that it wrote, an absolute path.
-        step: environment steps.
-        evaluation: returns and lengths of its last evaluation.
+        folder: the absolute path of the run's folder.
+        step: the number of environment steps.
+        evaluation: returns and lengths of the episodes of its last evaluation; None without any.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class Run:
     evaluation: Evaluation | None
 
     def agent(self, which: Which = "best") -> LoadedAgent:
-        """Its best agent, or its last, ready to act."""
+        """Loads the run's best or last agent, ready to act."""
         return load_agent(self.folder / which)
 
 
@@ -47,14 +47,14 @@ def train(*overrides: str, **options: object) -> Run:
     """Trains as train.py does, with the same options: train(env="CartPole-v1", agent={"lr": 1e-3}, steps=20_000).
 
     It works in any thread and in any folder, more than once in a process. Ctrl-C saves the run, as at the command
-    line, and raises KeyboardInterrupt; `train(resume=<folder>)` goes on.
+    line, and raises KeyboardInterrupt; `train(resume=<folder>)` resumes it.
 
     Args:
-        overrides: options as they are written at the command line: "agent.lr=1e-3", "noise=paper".
-        options: the same as values of Python's; a mapping gives values to the options below one.
+        overrides: options as the command line writes them: "agent.lr=1e-3", "noise=paper".
+        options: options as Python values; a mapping sets several options of one node.
 
     Raises:
-        UserError: for whatever a person can mend: options, the folder, the environment, the disk.
+        UserError: an error that the user can correct: in the options, the folder, the environment or the disk.
     """
     arguments = [*overrides, *(argument for name, value in options.items() for argument in from_python(name, value))]
     with as_user_errors(TRAIN):
@@ -85,23 +85,23 @@ def evaluate(
     num_envs: int = 20,
     device: str = "cpu",
 ) -> dict[str, object]:
-    """Plays a saved agent as evaluate.py does, and gives what that writes to evaluation.json; nothing is written.
+    """Plays a saved agent as evaluate.py does. Returns the content of evaluation.json, and writes no file.
 
     Args:
         checkpoint: a run folder, an agent folder, an agent.safetensors, or hub:user/name.
-        which: of a run folder, the best agent or the last.
-        episodes: exactly the first `episodes` seeds are played.
-        seed: every episode has its own seed from this one.
-        noise: True plays with a fresh draw at every step.
-        num_envs: episodes side by side; it does not change the result.
-        device: where the network computes.
+        which: the agent of a run folder: its best or its last.
+        episodes: the number of episodes: exactly one for each of the first seeds.
+        seed: each episode derives its own seed from this one.
+        noise: True plays the noisy network with a new draw at every step.
+        num_envs: the number of episodes that are played together; it does not change the result.
+        device: the network's device.
 
     Returns:
-        The settings, `return_mean`, `return_std`, `return_iqm`, `return_ci95` (a 95 % interval of the mean) and
-        others, `returns` and `lengths` of the episodes.
+        The settings; `return_mean`, `return_std`, `return_iqm`, `return_ci95` (a 95 % interval of the mean) and other
+        statistics; `returns` and `lengths` of the episodes.
 
     Raises:
-        UserError: for an agent that is missing, damaged or foreign, and for options that it cannot do.
+        UserError: the agent is missing, damaged or of another program, or does not support an option.
     """
     options = {"which": which, "episodes": episodes, "seed": seed, "noise": noise, "num_envs": num_envs}
     config = parse(EvaluateConfig, {"checkpoint": [os.fspath(checkpoint)], **options, "device": device})

@@ -1,7 +1,7 @@
 """Imports of a user's own modules, which the command line names: environments, encoders, heads.
 
-This is the only place where a name becomes an import, and the names come from the person at the command line alone:
-they are taken out of the config before it is used, so that no run folder, checkpoint or saved agent ever holds one.
+Only here does a name become an import, and only the command line supplies such names. They are removed from the config
+before it is used, so that no run folder, checkpoint or saved agent ever holds one.
 """
 
 import importlib
@@ -19,18 +19,18 @@ from agent.common.errors import UserError
 from agent.common.quoting import quote
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
-#: Modules of this project: there is nothing to be registered in them.
+#: Modules of this project, which are no modules of a user's own.
 _PROJECT_MODULES = {"agent", "envs", "train", "evaluate", "compare", "share", "tune"}
 
 
 def import_named(options: dict[str, Any]) -> list[str]:
-    """Imports what `imports` names, and the module of an `env` that is written module:Id; takes both out of `options`.
+    """Imports the modules in `imports`, and the module of an `env` written as module:Id; removes both from `options`.
 
     Returns:
-        The options that name them again, for commands that are shown: none, or imports=….
+        The option imports=… that names all of them, for commands that are printed; an empty list if there are none.
 
     Raises:
-        UserError: where there is no such module, or it fails.
+        UserError: a module does not exist, or its import fails.
     """
     names = options.pop("imports")
     if isinstance(names, str):
@@ -48,21 +48,21 @@ def import_named(options: dict[str, Any]) -> list[str]:
 
 
 def import_module(name: str, option: str) -> None:
-    """Imports a module that is installed, or that lies in the folder where the program was started, or a file.
+    """Imports an installed module, one in the folder where the program was started, or one at a path.
 
     Args:
-        name: of the module, or the path of its file or folder: my_encoder, ./my_encoder.py, ../mine/games.
-        option: that names it, for messages.
+        name: the module's name, or the path of its file or folder: my_encoder, ./my_encoder.py, ../mine/games.
+        option: the option that names it, for messages.
 
     Raises:
-        UserError: naming `option`, where that does not work.
+        UserError: the import fails; the message names `option`.
     """
     if "/" in name or os.sep in name or name.endswith(".py"):
         _import_file(Path(name), option)
         return
     if not _MODULE.fullmatch(name):
         raise UserError(f"{option}: {name!r} is not the name of a module")
-    start_folder = os.getcwd()  # noqa: PTH109 (as sys.path holds it)
+    start_folder = os.getcwd()  # noqa: PTH109 (a string, as in sys.path)
     _add_to_path(start_folder)
     _check_name(name.split(".")[0], Path(start_folder), option)
     with _import_errors(name, option, start_folder):
@@ -70,14 +70,14 @@ def import_module(name: str, option: str) -> None:
 
 
 def _import_file(path: Path, option: str) -> None:
-    """Imports a file, or a folder with an __init__.py, by a name that no other module has; once only."""
+    """Imports a file, or a folder with an __init__.py, once, under a name that no other module has."""
     file = path / "__init__.py" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{option}: there is no file {file}")
     file = file.resolve()
     folder = file.parent.parent if path.is_dir() else file.parent
     importlib.invalidate_caches()
-    _add_to_path(str(folder))  # its neighbours can be imported
+    _add_to_path(str(folder))  # so that the module can import its neighbours
     name = file.parent.name if path.is_dir() else file.stem
     if not _MODULE.fullmatch(name) or _file_of(name) != file:
         name = f"imported_{crc32(str(file).encode()):08x}"
@@ -97,11 +97,11 @@ def _import_file(path: Path, option: str) -> None:
 
 def _add_to_path(folder: str) -> None:
     if folder not in sys.path:
-        sys.path.append(folder)  # last: nothing that is installed is hidden
+        sys.path.append(folder)  # last, so that it hides no installed module
 
 
 def _check_name(name: str, start_folder: Path, option: str) -> None:
-    """Refuses a name by which another module than the person's own is found."""
+    """Refuses a name under which Python would import another module than the user's own."""
     file = _file_of(name)
     own_file = next(
         (path for path in (start_folder / f"{name}.py", start_folder / name / "__init__.py") if path.is_file()), None
@@ -123,7 +123,7 @@ def _check_name(name: str, start_folder: Path, option: str) -> None:
 
 
 def _file_of(name: str) -> Path | None:
-    """The file that a module of this name is imported from."""
+    """Finds the file that a module of this name is imported from."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -133,7 +133,7 @@ def _file_of(name: str) -> Path | None:
 
 @contextmanager
 def _import_errors(name: str, option: str, folder: str) -> Iterator[None]:
-    """Makes a sentence of whatever goes wrong while a module is imported, and stays in the folder of the program."""
+    """Turns any error of an import into a UserError, and restores the current folder."""
     start_folder = os.getcwd()  # noqa: PTH109
     try:
         yield

@@ -1,4 +1,4 @@
-"""A job of a sweep that a launcher runs in another process: its lines, its end, its way on after a second start."""
+"""A job of a sweep that a launcher runs in another process: its output, its end, and its resumption after a restart."""
 
 import os
 import signal
@@ -10,30 +10,34 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.types import RunMode
 
 from agent.command.errors import INTERRUPTED
 from agent.common.errors import NothingLeftError
+from agent.common.files import open_log
 from agent.records.board import Board, Note
 from agent.records.console import report_through
 
-#: Launchers that hand jobs to a queue, which may preempt them, and outlives the process that waits for them.
+#: Launchers that submit jobs to a queue, which may preempt them and outlives the process that waits for them.
 QUEUES = ("submitit_local", "submitit_slurm")
-#: That of this project, whose jobs Ray ends where the process that waits for them is gone.
+#: This project's launcher; Ray ends its jobs when the process that waits for them ends.
 RAY = "ray"
-#: Seconds between two looks at whether the sweep is to stop.
+#: A signal's handler, as `signal.signal` takes and returns it.
+Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
+#: Seconds between two checks whether the sweep is to stop.
 POLL = 0.2
 
 
 class Job:
-    """A job that runs in a process of a launcher.
+    """A job that runs in a launcher's process.
 
     Attributes:
-        restarted: the job has begun before, and goes on in the folder of its run.
-        score: that it returns.
+        restarted: the job has begun before, and resumes in the folder of its run.
+        was_done: the job was complete before this start.
+        initial_note: its note at this start.
+        score: the score that it returns.
     """
 
     def __init__(self, board: Board, number: int, overrides: str, folder: str) -> None:
@@ -47,10 +51,10 @@ class Job:
         )
 
     def execute(self, run: Callable[[dict[str, str]], float | None]) -> float | None:
-        """Runs it, or the rest of it where it has begun before; returns its score.
+        """Runs the job, or the rest of one that has begun before; returns its score.
 
         Args:
-            run: takes the options that make it go on, and returns its score.
+            run: takes the options that resume the run, and returns its score.
         """
         if self.board.is_stopping():
             sys.exit(INTERRUPTED)
@@ -64,26 +68,27 @@ class Job:
         return self.score
 
     def end(self, state: str, score: float | None = None) -> None:
-        """Notes how it ended."""
+        """Writes its final state and score to its note."""
         note = self.board.read(self.number) or self.initial_note
         self.board.write(self.number, replace(note, state=state, score=score))
 
 
 def launcher_of(composed: HydraConf) -> str:
-    """The name of what launches a sweep: basic, where all jobs run here, one after the other."""
+    """Returns the name of a sweep's launcher; "basic" runs all jobs in this process, one after the other."""
     return str(composed.runtime.choices.get("hydra/launcher", "basic"))
 
 
 def board_of(composed: HydraConf) -> Board:
-    """Where a sweep's jobs tell how far they are."""
+    """Returns the board on which a sweep's jobs report their progress."""
     return Board(Path(composed.runtime.cwd) / composed.sweep.dir)
 
 
 @contextmanager
 def launched_job(composed: HydraConf) -> Iterator[Job | None]:
-    """Runs a job that is not the only one at a time: its lines go to its log, and its end is noted, however it ends.
+    """Runs a job in a launcher's process: its output goes to its log, and its note says how it ended.
 
-    None: there is no sweep, or its jobs run one after the other in this process.
+    Yields:
+        The job; None outside a sweep, or where the sweep's jobs run one after the other in this process.
     """
     if composed.mode is not RunMode.MULTIRUN or launcher_of(composed) == "basic":
         yield None
@@ -103,10 +108,10 @@ def launched_job(composed: HydraConf) -> Iterator[Job | None]:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
             job.end("stopped" if code > 128 else "failed" if code else "done", job.score)
             if queued and code > 128:
-                raise  # the queue decides whether it begins again: it is not done
+                raise  # the job is not done, and its queue decides whether to start it again
         except KeyboardInterrupt:
             job.end("stopped")
-        except Exception:  # a defect, which ends this job alone
+        except Exception:  # a defect, which ends only this job
             traceback.print_exc()
             job.end("failed")
         finally:
@@ -115,9 +120,10 @@ def launched_job(composed: HydraConf) -> Iterator[Job | None]:
 
 @contextmanager
 def _output_redirected(path: Path) -> Iterator[None]:
-    """Sends all that this process prints to a file, what C libraries print included."""
+    """Redirects all output of this process to a file, that of C libraries included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    with open_log(path) as file:
+        log = os.dup(file.fileno())
     saved_descriptors = [os.dup(number) for number in (1, 2)]
     streams = sys.stdout, sys.stderr
     _flush()
@@ -143,9 +149,10 @@ def _flush() -> None:
 
 @contextmanager
 def _stopped_with(board: Board) -> Iterator[None]:
-    """Stops the job, which saves first, where the sweep is to stop or its own process has gone, and then this process.
+    """Makes the job save and stop when the sweep is to stop, or when the sweep's own process has ended.
 
-    A terminal's Ctrl-C reaches all processes of a group; here it is left to the process that waits for the jobs.
+    In the second case this process ends as well. A terminal's Ctrl-C reaches all processes of a group; here only the
+    process that waits for the jobs handles it.
     """
     ended, main = threading.Event(), threading.main_thread()
     _quit_if_orphaned(board)
@@ -160,8 +167,8 @@ def _stopped_with(board: Board) -> Iterator[None]:
                 return
 
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # training handles SIGINT itself: a terminal's would be the first signal, and ours the second
-    handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit}
+        os.setpgrp()  # training handles SIGINT itself: our SIGTERM would count as a second signal after it
+    handlers: dict[int, Handler] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -174,7 +181,7 @@ def _stopped_with(board: Board) -> Iterator[None]:
 
 
 def _quit_if_orphaned(board: Board) -> None:
-    """Ends a process whose sweep has gone: its launcher would begin the next job, which nobody could stop."""
+    """Ends a process whose sweep has ended: its launcher would begin the next job, which nobody could stop."""
     if board.is_orphaned():
         _flush()
         os._exit(INTERRUPTED)
@@ -182,12 +189,12 @@ def _quit_if_orphaned(board: Board) -> None:
 
 @contextmanager
 def _stopped_by_queue(job: Job) -> Iterator[None]:
-    """Saves and stops the job where its queue says so; a job that is preempted, or out of time, is queued again then.
+    """Makes the job save and stop on its queue's signal; a job that is preempted or out of time is then queued again.
 
     submitit's own handler of that signal queues the job at once, and ends it in the middle of a step.
     """
     number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
-    queue_again: Any = signal.getsignal(number)
+    queue_again = signal.getsignal(number)
     preempted = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -196,7 +203,7 @@ def _stopped_by_queue(job: Job) -> Iterator[None]:
             preempted = True
             os.kill(os.getpid(), signal.SIGTERM)
 
-    handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit, number: stop}
+    handlers: dict[int, Handler] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _quit, number: stop}
     previous = {name: signal.signal(name, handler) for name, handler in handlers.items()}
     try:
         yield
@@ -205,7 +212,7 @@ def _stopped_by_queue(job: Job) -> Iterator[None]:
             signal.signal(name, handler)
         if preempted and callable(queue_again):
             job.end("queued")
-            queue_again(number, None)  # which ends the process
+            queue_again(number, None)  # this ends the process
         raise
     finally:
         for name, handler in previous.items():
@@ -213,5 +220,5 @@ def _stopped_by_queue(job: Job) -> Iterator[None]:
 
 
 def _quit(signum: int, frame: FrameType | None) -> None:
-    """The handler of a job that does not train yet, or no more."""
+    """Handles a signal before training has begun and after it has ended."""
     sys.exit(128 + signum)

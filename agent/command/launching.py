@@ -1,4 +1,4 @@
-"""The jobs of a sweep as Ray tasks, on this machine or on a cluster: hydra/launcher=ray."""
+"""Runs the jobs of a sweep as Ray tasks, on this machine or on a cluster: hydra/launcher=ray."""
 
 import os
 import sys
@@ -16,12 +16,13 @@ from agent.command import errors
 from agent.command.jobs import board_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
+from agent.common.files import open_log
 from agent.records.board import Board
-from agent.running.distributed.cluster import LEAST_STORE, Cluster
-from agent.running.distributed.crew import first_sentence
+from agent.running.distributed.actor_pool import first_sentence
+from agent.running.distributed.cluster import MIN_STORE_BYTES, Cluster
 
-#: Seconds between two looks at whether the sweep is to stop.
-LOOK = 0.2
+#: Seconds between two checks whether the sweep is to stop.
+POLL = 0.2
 NAME = "hydra.launcher"
 
 
@@ -42,25 +43,25 @@ def launch(
     overrides: Sequence[Sequence[str]],
     first: int,
 ) -> list[JobReturn]:
-    """Runs jobs, as many at a time as there are CPUs for; one whose machine or process is gone is begun again.
+    """Runs as many jobs at a time as there are CPUs, and restarts a job whose machine or process has ended.
 
     Args:
-        options: of the launcher.
-        context: Hydra's.
-        config: of the sweep.
-        function: that Hydra calls for each job.
-        overrides: of each job.
+        options: the options of the launcher.
+        context: Hydra's context.
+        config: the config of the sweep.
+        function: the function that Hydra calls for each job.
+        overrides: the overrides of each job.
         first: the number of the first job.
 
     Returns:
-        What the jobs return, in their order.
+        The results of the jobs, in order.
     """
     with errors.sentences(TRAIN):
         check(options)
         board = board_of(config.hydra)
-        configs = [job_config(context, config, words, first + i) for i, words in enumerate(overrides)]
+        configs = [job_config(context, config, one_job, first + i) for i, one_job in enumerate(overrides)]
         cpus, gpus = os.cpu_count() or 1, None if options.num_gpus else 0
-        cluster = Cluster(options.address, cpus, LEAST_STORE, gpus, f"{NAME}.address")
+        cluster = Cluster(options.address, cpus, MIN_STORE_BYTES, gpus, f"{NAME}.address")
         try:
             check_room(options, cluster)
             remote = cluster.ray.remote(
@@ -78,7 +79,7 @@ def check(options: Options) -> None:
     """Refuses numbers out of range.
 
     Raises:
-        UserError: naming the option.
+        UserError: a number is out of range; the message names the option.
     """
     if not options.num_cpus > 0.0:
         raise UserError(f"{NAME}.num_cpus={options.num_cpus:g} must be above 0")
@@ -89,38 +90,38 @@ def check(options: Options) -> None:
 
 
 def check_room(options: Options, cluster: Cluster) -> None:
-    """Refuses jobs for which this machine is too small; a cluster may grow.
+    """Refuses jobs that need more than this machine has; on a cluster, which may grow, they wait.
 
     Raises:
-        UserError: naming the option.
+        UserError: this machine is too small; the message names the option.
     """
     for name, kind in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
-        wanted, most = getattr(options, name), cluster.largest(kind)
-        if wanted <= most:
+        requested, available = getattr(options, name), cluster.largest(kind)
+        if requested <= available:
             continue
         if options.address is None:
-            raise UserError(f"{NAME}.{name}={wanted:g} is more than this machine has: {most:g}")
-        print(f"no machine of the cluster has {NAME}.{name}={wanted:g}: the jobs wait for one", file=sys.stderr)
+            raise UserError(f"{NAME}.{name}={requested:g} is more than this machine has: {available:g}")
+        print(f"no machine of the cluster has {NAME}.{name}={requested:g}: the jobs wait for one", file=sys.stderr)
 
 
 def job_config(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> DictConfig:
-    """The config of a job, with the name of its folder, in which the time is that of its first start."""
+    """Composes the config of a job and names its folder, so that a restart does not change the time in that name."""
     setup_globals()
-    before = HydraConfig.instance().cfg
-    made = context.config_loader.load_sweep_config(config, list(overrides))
-    with read_write(made), read_write(made.hydra.sweep), open_dict(made):
-        made.hydra.job.id, made.hydra.job.num = f"{made.hydra.job.name}_{number}", number
-        HydraConfig.instance().set_config(made)  # conf/train.yaml refers to it
-        made.hydra.sweep.subdir = OmegaConf.select(made, "hydra.sweep.subdir")
-    HydraConfig.instance().cfg = before
-    return made
+    previous = HydraConfig.instance().cfg
+    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    with read_write(composed), read_write(composed.hydra.sweep), open_dict(composed):
+        composed.hydra.job.id, composed.hydra.job.num = f"{composed.hydra.job.name}_{number}", number
+        HydraConfig.instance().set_config(composed)  # conf/train.yaml refers to it
+        composed.hydra.sweep.subdir = OmegaConf.select(composed, "hydra.sweep.subdir")
+    HydraConfig.instance().cfg = previous
+    return composed
 
 
-def run(shared: tuple[HydraContext, TaskFunction, Any], config: DictConfig) -> JobReturn:
-    """Runs one job in a process of Ray's.
+def run(shared: tuple[HydraContext, TaskFunction, dict[type, Singleton]], config: DictConfig) -> JobReturn:
+    """Runs one job in a process of Ray.
 
     Raises:
-        UserError: where the folder in which the sweep was started is not on this machine.
+        UserError: the folder in which the sweep was started is not on this machine.
     """
     context, function, state = shared
     Singleton.set_state(state)
@@ -134,21 +135,21 @@ def run(shared: tuple[HydraContext, TaskFunction, Any], config: DictConfig) -> J
 
 
 def wait(ray: Any, references: list[Any], board: Board) -> None:
-    """Waits until all jobs have ended, or those that run where the sweep is to stop."""
+    """Waits until all jobs have ended; if the sweep is to stop, only until no job runs."""
     while references:
-        _, references = ray.wait(references, num_returns=len(references), timeout=LOOK)
+        _, references = ray.wait(references, num_returns=len(references), timeout=POLL)
         if board.is_stopping() and not any(note.state == "running" for note in board.notes().values()):
             return
 
 
 def result(ray: Any, reference: Any, number: int, board: Board) -> JobReturn:
-    """What a job returns: nothing where it has not begun before the sweep was stopped, or was lost."""
+    """Returns a job's result, or an empty one if the sweep was stopped or the job was lost."""
     nothing = JobReturn(status=JobStatus.COMPLETED)
     if board.is_stopping():
         return nothing
     try:
-        found: JobReturn = ray.get(reference)
-        return found
+        returned: JobReturn = ray.get(reference)
+        return returned
     except ray.exceptions.RayTaskError as error:
         raise error.as_instanceof_cause() from None
     except ray.exceptions.RayError as error:
@@ -157,10 +158,10 @@ def result(ray: Any, reference: Any, number: int, board: Board) -> JobReturn:
 
 
 def lose(number: int, board: Board, reason: str) -> None:
-    """Notes that a job was begun again as often as it may be, in vain."""
+    """Records that a job has failed after the last of its allowed restarts."""
     note = board.read(number)
     go_on = "" if note is None else f"; go on with: python train.py resume={os.path.relpath(note.folder)}"
-    with board.log(number).open("a") as log:
-        print(f"error: its process ended each time ({reason}){go_on}", file=log)
+    with open_log(board.log(number)) as log:
+        log.write(f"error: its process ended each time ({reason}){go_on}\n".encode())
     if note is not None:
         board.write(number, replace(note, state="failed"))

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from agent.common.errors import UserError
 from agent.common.quoting import quote_override, quote_value
 
-#: Flags of Hydra that take the next word.
+#: Flags of Hydra whose value is the next argument.
 WITH_VALUE = {
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
     *("-i", "--info"),
@@ -17,10 +17,10 @@ WITH_VALUE = {
 
 
 def with_quotes(override: str) -> str:
-    """The override with its value in quotes where Hydra's grammar refuses a plain text: hydra.run.dir=ünder, name=a=b.
+    """Quotes an override's value where Hydra's grammar refuses a plain text: hydra.run.dir=ünder, name=a=b.
 
-    Values that are meant for the grammar stay as they are: in quotes, lists, mappings, interpolations, functions, and
-    several values with commas between them. So does one that begins with ~, which would be a folder of that name.
+    Values that use the grammar do not change: quoted texts, lists, mappings, interpolations, functions, and several
+    values with commas between them. A value that begins with ~ does not change either: quoted, it would name a folder.
     """
     name, _, value = override.partition("=")
     is_grammar = re.match(r"""['"\[{$~]|\w+\(""", value) or "," in value or not value
@@ -38,7 +38,7 @@ def _is_parsable(override: str) -> bool:
 
 
 def is_sweep(override: str) -> bool:
-    """Whether the override names several values, as seed=0,1 does."""
+    """Whether the override gives several values, as seed=0,1 does."""
     return OverridesParser.create().parse_override(override).is_sweep_override()
 
 
@@ -49,17 +49,17 @@ def gather_into_list(
     belongs: Callable[[str], bool],
     as_item: Callable[[str], str] = quote_value,
 ) -> list[str]:
-    """A command line whose words of one kind have become one `option=[…]`; other words and flags stay.
+    """Gathers the arguments of one kind into one `option=[…]`; other arguments and flags do not change.
 
     Args:
-        arguments: of the command line.
-        option: that takes a list.
-        kind: those words, for the error.
-        belongs: says whether a word, which is no flag and no flag's value, is one of them.
-        as_item: writes such a word as an item of the list.
+        arguments: the command line.
+        option: the option that takes the list.
+        kind: the name of this kind of argument, for the error.
+        belongs: whether an argument, which is neither a flag nor a flag's value, is of this kind.
+        as_item: writes such an argument as an item of the list.
 
     Raises:
-        UserError: where the option is there as well.
+        UserError: the command line has the option as well.
     """
     items: list[str] = []
     others: list[str] = []
@@ -76,7 +76,7 @@ def gather_into_list(
 
 
 def unfold(overrides: Sequence[str]) -> Iterator[str]:
-    """The overrides, with one for each option in place of those in braces, such as eval={every:100}."""
+    """Splits overrides in braces, such as eval={every:100}, into one override for each option."""
     parser = OverridesParser.create()
     for override in overrides:
         yield from _leaf_overrides(override.partition("=")[0], parser.parse_override(override).value(), override)

@@ -1,4 +1,4 @@
-"""Ids without a preset file of their own, made known to Hydra: `CartPole`, and all of Atari's games."""
+"""Presets for ids without a file of their own, registered with Hydra: `CartPole`, and all Atari games."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ CONF = Path(__file__).parent.parent.parent / "conf"
 def register_presets(overrides: Sequence[str]) -> None:
     """Registers a preset for each id that `env=…` names and that has no file in conf/env.
 
-    An id without its version is the newest that has a preset; conf/task/atari.yaml is the one of all of Atari's games.
+    An id without a version gets the preset of its newest version; all Atari games share conf/task/atari.yaml.
     """
     folder = CONF / "env"
     preset_ids = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
@@ -31,7 +31,7 @@ def register_presets(overrides: Sequence[str]) -> None:
 
 
 def _without_version(env_id: str, preset_ids: Sequence[str]) -> dict[str, object] | None:
-    """The preset of the newest version of `env_id` among the ids that have one."""
+    """Returns a preset that refers to the newest version of `env_id` with a file; None if there is none."""
     versions = [name for name in preset_ids if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
     if not versions:
         return None
@@ -40,7 +40,7 @@ def _without_version(env_id: str, preset_ids: Sequence[str]) -> dict[str, object
 
 
 def _atari_game(env_id: str) -> dict[str, object] | None:
-    """The preset of all of Atari's games, where `env_id` is one of them in any of their spellings."""
+    """Returns the preset of Atari if `env_id` is one of its games, in any of their spellings; otherwise None."""
     match = re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip|Deterministic)?(-v\d+)?", env_id)
     if not match:
         return None
@@ -48,20 +48,20 @@ def _atari_game(env_id: str) -> dict[str, object] | None:
     is_game = prefix or (kind == "NoFrameskip" and version) or is_atari_game(name)
     if not is_game or (kind and not version):
         return None
-    # Sticky actions (Machado et al. 2018); the ids -v4 stand for the older protocol.
+    # Sticky actions (Machado et al. 2018); the ids ending in -v4 use the older protocol without them.
     kwargs = {"repeat_action_probability": 0.0 if version == "-v4" else 0.25}
     env = {"kwargs": kwargs} if version else {"kwargs": kwargs, "id": f"ALE/{name}-v5"}
     return {"defaults": [{"override /task": "atari"}], "env": env}
 
 
 def _env_ids(overrides: Sequence[str]) -> Iterator[str]:
-    """The ids that `env=…` names, by Hydra's own grammar: in quotes, as a list for a sweep, in choice(…)."""
+    """Yields the ids in `env=…`, parsed with Hydra's grammar: in quotes, as a list for a sweep, in choice(…)."""
     parser = OverridesParser.create()
     for override in overrides:
         if not re.match(r"\+*env=", override):
             continue
         try:
             value = parser.parse_override(override).value()
-        except HydraException:  # Hydra says what is wrong with it
+        except HydraException:  # Hydra reports the error itself
             continue
         yield from map(str, value.list if isinstance(value, ChoiceSweep) else [value])

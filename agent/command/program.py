@@ -1,4 +1,4 @@
-"""The programs: what their command lines may hold, and how they begin and end."""
+"""The programs: the options of their command lines, and how they begin and end."""
 
 import os
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from agent.config.tune import TuneConfig
 _TRAIN_OPTIONS = (*leaf_names(TrainConfig), "imports", "resume", "hydra.run.dir")
 TRAIN = Program(
     name="train.py",
-    options=[name for name in _TRAIN_OPTIONS if name != "env.id"],  # env= names it
+    options=[name for name in _TRAIN_OPTIONS if name != "env.id"],  # env= sets it
     example="env=CartPole-v1",
     other_program_options={
-        "checkpoint": "a run goes on by resume={value}, and evaluate.py plays agents",
-        "episodes": "its evaluations have eval.episodes={value}",
-        "video": "its evaluations have eval.video={value}",
-        "which": "evaluate.py plays an agent by checkpoint=<run folder> which={value}",
-        "render": "evaluate.py shows an agent by checkpoint=<run folder> render={value}",
+        "checkpoint": "resume a run with resume={value}, or play its agent with evaluate.py",
+        "episodes": "for its evaluations write eval.episodes={value}",
+        "video": "for its evaluations write eval.video={value}",
+        "which": "evaluate.py plays an agent with checkpoint=<run folder> which={value}",
+        "render": "evaluate.py shows an agent with checkpoint=<run folder> render={value}",
     },
 )
 
@@ -34,13 +34,13 @@ EVALUATE = Program(
     name="evaluate.py",
     options=_EVALUATE_OPTIONS,
     example="checkpoint=<run folder>",
-    several="several agents by checkpoint=[runs/a,runs/b]",
+    several="several agents with checkpoint=[runs/a,runs/b]",
     other_program_options={
         **dict.fromkeys(_ONLY_TRAIN, "it is an option of train.py; leave it out"),
         "env": "an agent plays in the environment that it was trained in, which its file names; leave it out",
         "agent": "the algorithm and its network are in the agent's file; leave it out",
         "eval": "its options are episodes, num_envs, seed, noise, video and render",
-        "resume": "it plays the agent of a run by checkpoint={value}",
+        "resume": "play the agent of a run with checkpoint={value}",
     },
 )
 
@@ -48,7 +48,7 @@ COMPARE = Program(
     name="compare.py",
     options=leaf_names(CompareConfig),
     example="runs=[runs/a,runs/b]",
-    several="several runs by their folders: python compare.py runs/a runs/b",
+    several="the folders of several runs: python compare.py runs/a runs/b",
 )
 
 SHARE = Program(
@@ -62,19 +62,19 @@ TUNE = Program(
     name="tune.py",
     options=[*leaf_names(TuneConfig), *TRAIN.options],
     example="env=CartPole-v1",
-    several="many trials by trials=<number>",
+    several="many trials with trials=<number>",
 )
 
 
 def run(main: Callable[[], object], program: Program) -> None:
-    """Runs a Hydra program; ends the process with 2 and one sentence where the fault is not in the code.
+    """Runs a Hydra program; ends the process with exit code 2 and one sentence for an error that a user can correct.
 
     Args:
-        main: the function that Hydra made of the program.
-        program: what its command line may hold.
+        main: the program's main function, decorated with `hydra.main`.
+        program: the command line that it accepts.
     """
     install_parser(program)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and we word them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we word them
     tolerate_streams()
     code: object = 1  # of a traceback
     try:
@@ -82,7 +82,7 @@ def run(main: Callable[[], object], program: Program) -> None:
             quit_by_exception()
             try:
                 main()
-            except SystemExit as end:  # Hydra's, after --help
+            except SystemExit as end:  # raised by Hydra after --help
                 if end.code:
                     raise
             check_output()
@@ -92,5 +92,5 @@ def run(main: Callable[[], object], program: Program) -> None:
         code = end.code
         raise
     finally:
-        quit_at_once()  # nothing is left to be saved
+        quit_at_once()  # everything has been saved
         leave_others_behind(code if isinstance(code, int) else 1)

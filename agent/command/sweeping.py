@@ -1,34 +1,34 @@
-"""The labels at W&B of a sweep's runs, by which its charts average over seeds."""
+"""Labels of a sweep's runs at W&B: its charts average over the runs of a group, which differ only in their seeds."""
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
-#: Options that say nothing of what is compared.
+#: Options that are left out of a group's name, since they are not compared.
 NOT_COMPARED = ("seed", "imports", "resume", "wandb", "log", "checkpoint", "tensorboard")
-#: Letters of a group's name at W&B.
+#: The most characters of a group's name at W&B.
 MAX_GROUP_NAME = 128
 JOB_TYPE = "train"
-#: The variables of W&B's that say the same as an option of ours.
+#: W&B's environment variables that correspond to our options.
 VARIABLES = {"group": "WANDB_RUN_GROUP", "job_type": "WANDB_JOB_TYPE"}
 
 
 def in_sweep_of_wandb() -> bool:
-    """Whether W&B's own agent has started this process."""
+    """Whether the agent of a W&B sweep has started this process."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def with_labels(options: dict[str, Any], overrides: Sequence[str], choices: Mapping[str, object]) -> dict[str, object]:
-    """The options of a sweep's run, with its group and job type at W&B where neither a person nor a variable says them.
+    """Adds a W&B group and job type to a run's options where neither the user nor an environment variable sets them.
 
     Args:
-        options: of the run, as Hydra composed them.
-        overrides: of the command line, with the values of this run.
-        choices: of Hydra's groups.
+        options: the run's options, as Hydra composed them.
+        overrides: the command line's overrides, with the values of this run.
+        choices: the choices that Hydra made in its config groups.
     """
     if not isinstance(options["wandb"], Mapping):
-        return options  # which is refused where options are read
+        return options  # the parser refuses such a value
     labels = {"group": group_name(str(options["env"]["id"]), str(choices["agent"]), overrides), "job_type": JOB_TYPE}
     overridden = {override.lstrip("+").partition("=")[0] for override in overrides}
     added = {
@@ -40,7 +40,7 @@ def with_labels(options: dict[str, Any], overrides: Sequence[str], choices: Mapp
 
 
 def group_name(env_id: str, agent: str, overrides: Sequence[str]) -> str:
-    """What a run shares with those that differ in their seeds alone: task, agent and all other options, sorted."""
+    """Names the runs that differ only in their seeds: task, agent and all other compared overrides, sorted."""
     compared = sorted(override for override in overrides if not _is_not_compared(override))
     name = " ".join([env_id, agent, *compared])
     digest = f"… {crc32(name.encode()):08x}"

@@ -1,4 +1,4 @@
-"""Tables that are printed."""
+"""Printed tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ _STATISTICS = ("return_mean", "return_std", "return_median", "return_min", "retu
 
 
 def show_evaluations(results: Sequence[dict[str, Any]]) -> None:
-    """Prints the table, and scores below it where the papers have them."""
+    """Prints the table, and below it the human-normalised scores of the games that have one."""
     print(evaluation_table(results))
     for result in results:
         if "human_normalised" in result:
@@ -18,7 +18,7 @@ def show_evaluations(results: Sequence[dict[str, Any]]) -> None:
 
 
 def evaluation_table(results: Sequence[dict[str, object]]) -> str:
-    """One line for each agent, below a header."""
+    """Formats one line for each agent, below a header."""
     return aligned([_HEADER, *map(_evaluation_row, results)])
 
 
@@ -33,6 +33,6 @@ def _evaluation_row(result: dict[str, Any]) -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of the same length as lines, each column as wide as its widest cell."""
+    """Formats rows of equal length as lines; each column is as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -1,9 +1,8 @@
-"""What tune.py prints of a study, and the files that it writes of it."""
+"""The results of a study: the printed table and the written files."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agent.command.tables import aligned
 from agent.common.errors import UserError
@@ -20,7 +19,7 @@ from agent.running.tuning.results import (
 )
 from agent.running.tuning.study import Result, Study
 
-#: Characters of an error in the table.
+#: The most characters of an error in the table.
 MAX_ERROR = 60
 
 
@@ -28,7 +27,7 @@ def finish(study: Study) -> None:
     """Prints the trials of a study and writes its files.
 
     Raises:
-        UserError: where there is no trial with a score, or the disk refuses.
+        UserError: all trials have failed, or a file cannot be written.
     """
     results = study.results()
     check_failures(results)
@@ -46,7 +45,7 @@ def finish(study: Study) -> None:
 
 
 def draw(study: Study, results: Sequence[Result]) -> list[Path]:
-    """Draws the scores of the trials, and the importances of options where enough trials tell them; the pictures."""
+    """Draws the scores of the trials and, with enough of them, the importances of options; returns the pictures."""
     history, bars = study.folder / "history.png", study.folder / "importances.png"
     title = f"{study.config.env}: {len(results)} trials"
     complete = [result.state == "complete" for result in results]
@@ -55,27 +54,27 @@ def draw(study: Study, results: Sequence[Result]) -> list[Path]:
         if not (importances := study.importances()):
             return [history]
         plot_importances(importances, bars, f"{title}: which options matter")
-    except UserError as error:  # a picture is never worth a study
+    except UserError as error:  # a picture that cannot be drawn does not end a study
         print(error, file=sys.stderr)
         return []
     return [history, bars]
 
 
 def print_best(folder: Path, config: StudyConfig, best: Result) -> None:
-    """Says which settings are best, how to train with them, and that their score is no test."""
+    """Prints the best settings, the command that trains with them, and commands that test them on fresh seeds."""
     settings = " ".join(f"{name}={_cell(value)}" for name, value in best.settings.items())
     seeds = " and ".join(map(str, config.seeds)) if len(config.seeds) < 3 else f"{config.seeds[0]}–{config.seeds[-1]}"
     print(f"\nbest: trial {best.number}, {format_return(best.score or 0.0)}: {settings}")
     print(f"train with it:\n  {train_command(folder, config)}")
     print(
         f"its score is no test score: the best of many trials is partly the luckiest on seed {seeds}. Test it on fresh "
-        "seeds, beside the settings without the study:"
+        "seeds, together with the settings that the study started from:"
     )
     print("\n".join(f"  {command}" for command in commands_of_test(folder, config)))
 
 
 def trials_table(results: Sequence[Result]) -> str:
-    """One line for each trial, below a header."""
+    """Formats one line for each trial, below a header."""
     names = list(dict.fromkeys(name for result in results for name in result.settings))
     header = ["trial", "state", "score", "evaluations", *(name.removeprefix("agent.") for name in names)]
     rows = [header]
@@ -87,5 +86,5 @@ def trials_table(results: Sequence[Result]) -> str:
     return aligned(rows)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")

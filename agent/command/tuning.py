@@ -1,4 +1,4 @@
-"""The command line of tune.py: its options and those of train.py, the study that they ask for, and what is printed."""
+"""The command line of tune.py: its own options, those of train.py, and the study that they request."""
 
 import json
 import re
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from agent.command.composing import training_options
 from agent.command.imports import import_named
@@ -28,13 +27,13 @@ from agent.running.tuning.space import (
     select,
 )
 
-#: Of a study; bytes of it that are read.
+#: The file of a study, and its greatest size in bytes.
 FILE, MAX_BYTES = "study.json", 1 << 24
 SPACES = CONF / "tune" / "spaces"
 TRAIN_PROGRAM = CONF.parent / "train.py"
-#: Options that may be named where a study goes on.
+#: Options that are allowed when a study is resumed.
 ON_RESUME = ("resume", "trials", "jobs")
-#: Options of train.py that a preset does not hold.
+#: Options of train.py that no preset contains.
 NOT_IN_PRESETS = (
     *("device", "threads", "backend", "cuda_graphs", "overlap", "autocast", "collect", "eval", "checkpoint", "log"),
     *("wandb", "tensorboard", "seed", "imports"),
@@ -43,14 +42,14 @@ NOT_IN_PRESETS = (
 
 @dataclass(frozen=True)
 class Request:
-    """A study that a command line asks for.
+    """A study that a command line requests.
 
     Attributes:
-        folder: of the study.
-        config: of the study.
-        imports: the options that name modules of one's own.
-        jobs: trials at the same time.
-        show: only show what there is.
+        folder: the study's folder.
+        config: the study's options.
+        imports: the options that name the user's own modules.
+        jobs: the number of trials that are trained at the same time.
+        show: print the results so far and train nothing.
     """
 
     folder: Path
@@ -61,10 +60,10 @@ class Request:
 
 
 def train_options_to_override(arguments: Sequence[str]) -> list[str]:
-    """A command line whose options of train.py have become one train=[…]; others and flags stay.
+    """Gathers a command line's options of train.py into one train=[…]; other options and flags do not change.
 
     Raises:
-        UserError: where train= is there as well.
+        UserError: the command line also has train=.
     """
     own_options = {*leaf_names(TuneConfig), "hydra"}
 
@@ -77,15 +76,15 @@ def train_options_to_override(arguments: Sequence[str]) -> list[str]:
     )
 
 
-def tuning_request(options: dict[str, Any], overrides: Iterable[str]) -> Request:
-    """The study that the options ask for.
+def tuning_request(options: dict[str, object], overrides: Iterable[str]) -> Request:
+    """Builds the requested study: a new one, whose file is written, or a resumed one.
 
     Args:
-        options: all of them, as Hydra composed them.
-        overrides: of the command line: what a person asked for.
+        options: all options, as Hydra composed them.
+        overrides: the command line's overrides, which a person wrote.
 
     Raises:
-        UserError, HydraException, OmegaConfBaseException: for options that are wrong.
+        UserError, HydraException, OmegaConfBaseException: an option is wrong.
     """
     for name in ("space", "out", "resume"):
         options[name] = None if options[name] is None else str(options[name])
@@ -93,7 +92,7 @@ def tuning_request(options: dict[str, Any], overrides: Iterable[str]) -> Request
     if config.resume is not None:
         return _resumed(config, [override.lstrip("+~").partition("=")[0] for override in overrides])
     if config.trials == 0:
-        raise UserError("trials=0 shows what a study has found: name its folder by resume=")
+        raise UserError("trials=0 shows what a study has found: name its folder with resume=")
     study, imports, agent = new_study(config)
     folder = RUNS / task_folder(study.env) / f"tune_{datetime.now():%Y-%m-%d_%H-%M-%S}_{agent_name(agent)}"
     folder = _make(folder, config.out)
@@ -102,7 +101,7 @@ def tuning_request(options: dict[str, Any], overrides: Iterable[str]) -> Request
 
 
 def _make(folder: Path, out: str | None) -> Path:
-    """The folder of a new study."""
+    """Makes the folder of a new study."""
     if out is None:
         return new_folder(folder)
     if (Path(out) / FILE).exists():
@@ -111,7 +110,7 @@ def _make(folder: Path, out: str | None) -> Path:
     return Path(out)
 
 
-# ---- a study that goes on
+# ---- a resumed study
 
 
 def _resumed(config: TuneConfig, named: Sequence[str]) -> Request:
@@ -133,10 +132,10 @@ def _resumed(config: TuneConfig, named: Sequence[str]) -> Request:
 
 
 def read_study(folder: Path) -> StudyConfig:
-    """The study in a folder.
+    """Reads the study in a folder.
 
     Raises:
-        UserError: where there is none, or its file is damaged.
+        UserError: there is no study, or its file is damaged.
     """
     path = folder / FILE
     if not path.exists():
@@ -152,14 +151,14 @@ def read_study(folder: Path) -> StudyConfig:
     return study
 
 
-# ---- a new one
+# ---- a new study
 
 
 def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
-    """A study, the options that name modules of one's own, and the agent's name.
+    """Builds a study; also returns the options that name the user's own modules, and the agent's name.
 
     Raises:
-        UserError, HydraException, OmegaConfBaseException: for options that are wrong, of the space as well.
+        UserError, HydraException, OmegaConfBaseException: an option or the search space is wrong.
     """
     for override in config.train:
         if is_sweep(override):
@@ -174,7 +173,7 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
     training = parse(TrainConfig, options)
     if training.eval.episodes == 0:
         raise UserError("a trial's score is the return of its evaluations: leave eval.episodes above 0")
-    if ":" in written_id:  # its module is named again where the study goes on
+    if ":" in written_id:  # on resume the user names its module again
         overrides = [f"env={training.env.id}" if _name(override) == "env" else override for override in overrides]
     space = space_of(config, training, [_name(override) for override in unfold(overrides)])
     domains = parse_space(space)
@@ -201,21 +200,21 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
 
 
 def _name(override: str) -> str:
-    """The option that an override sets."""
+    """Returns the name of the option that an override sets."""
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def _belongs_to_preset(name: str) -> bool:
-    """Whether a preset holds the option: it has a value, and belongs to the algorithm or the task."""
+    """Whether presets contain the option: it sets a value of the algorithm or the task, and chooses no file."""
     chooses_a_file = "." not in name and (name in ("env", "agent") or name not in leaf_names(TrainConfig))
     return not chooses_a_file and name.split(".")[0] not in NOT_IN_PRESETS
 
 
-def space_of(config: TuneConfig, training: TrainConfig, overridden: Sequence[str]) -> dict[str, Any]:
-    """The search space: a person's own, or that of the agent without the options that the command line gives.
+def space_of(config: TuneConfig, training: TrainConfig, overridden: Sequence[str]) -> dict[str, object]:
+    """Returns the search space: the user's own, or the agent's default without the options that the command line sets.
 
     Raises:
-        UserError: where there is nothing to search, or an option is in both.
+        UserError: the space is empty, or an option is both in the user's space and on the command line.
     """
     if config.space is None:
         space = {name: node for name, node in default_space(SPACES, training).items() if name not in overridden}

@@ -1,4 +1,4 @@
-"""A sweep on many cores or machines, seen from the process that waits for it: one bar, and the lines of all jobs."""
+"""The process that waits for a sweep on many cores or machines: one progress bar, and the output of all jobs."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
@@ -19,15 +19,16 @@ from omegaconf import DictConfig
 
 from agent.command import errors
 from agent.command.composing import check_sweep, register_resolvers
-from agent.command.jobs import QUEUES, RAY, board_of, launcher_of
+from agent.command.jobs import QUEUES, RAY, Handler, board_of, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
+from agent.common.files import without_link
 from agent.records.board import Board, Note
 from agent.records.jobs_console import JobsConsole
 
-#: Seconds between two looks at the jobs.
+#: Seconds between two checks of the jobs.
 POLL = 0.2
-#: Seconds after a signal until the jobs are left alone, which save all the same; those on Ray end then.
+#: Seconds after a signal until this process ends without waiting for the jobs; they save all the same, except on Ray.
 PATIENCE, PATIENCE_ON_RAY = 20.0, 300.0
 #: States of a job that has ended.
 ENDED = ("done", "failed", "stopped")
@@ -38,11 +39,12 @@ class Watcher:
     """Shows the jobs of a sweep until it is closed.
 
     Args:
-        board: of the sweep.
-        jobs: their number; None where a sweeper decides it as it goes on.
-        bar: show how far they are.
-        stops: a signal stops the jobs as well.
-        outlive: the jobs save and stop by themselves where this process ends before them.
+        board: the sweep's board.
+        jobs: the number of jobs; None if a sweeper decides it while the sweep runs.
+        bar: whether to show the jobs' progress.
+        stops: whether a signal to this process stops the jobs as well.
+        stream: the stream to print to; standard error by default.
+        outlive: whether the jobs save and stop by themselves if this process ends before them.
     """
 
     def __init__(
@@ -56,9 +58,9 @@ class Watcher:
     ) -> None:
         self.board, self.signum, self._deadline, self._outlive = board, 0, float("inf"), outlive
         self._console = JobsConsole(jobs, bar, stream)
-        self._bytes_shown: dict[int, int] = {}  # bytes of each log that were shown
+        self._bytes_shown: dict[int, int] = {}  # by job, the bytes of its log that were shown
         self._ended = threading.Event()
-        self._previous_handlers: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Handler] = {}
         if stops:
             self._previous_handlers = {
                 number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
@@ -67,7 +69,7 @@ class Watcher:
         self._thread.start()
 
     def close(self) -> dict[int, Note]:
-        """Shows the rest, and returns all notes."""
+        """Shows the remaining output, and returns all notes."""
         self._ended.set()
         self._thread.join()
         for number, handler in self._previous_handlers.items():
@@ -78,7 +80,7 @@ class Watcher:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
-            os._exit(128 + signum)  # the jobs find that we are gone, save and stop
+            os._exit(128 + signum)  # the jobs notice that this process has ended, save and stop
         patience, second = PATIENCE, b"stops waiting for them"
         if not self._outlive:
             patience, second = PATIENCE_ON_RAY, b"ends them without"
@@ -109,7 +111,7 @@ class Watcher:
         return notes
 
     def _lines(self, job: int, log: Path, last: bool) -> Iterator[str]:
-        """The whole lines of a log that were not shown yet; at the end the rest, too."""
+        """Yields the complete lines of a log that were not shown yet; at the end also an incomplete last line."""
         with log.open("rb") as file:
             file.seek(self._bytes_shown.get(job, 0))
             data = file.read()
@@ -120,15 +122,19 @@ class Watcher:
 
 
 class Watch(Callback):
-    """Begins to watch a sweep, where its jobs run in other processes; Hydra makes it, and sends it to them."""
+    """Starts a `Watcher` for a sweep whose jobs run in other processes.
 
-    def __reduce__(self) -> Any:
+    Hydra constructs this callback, and pickles it for those processes.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[], "Watch"], tuple[()]]:
         return _unpickled, ()
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Makes ready for a sweep's jobs, which inherit where modules are found here."""
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Prepares a sweep: clears its board, passes this process's module path to the jobs, and starts the watcher."""
         global _watcher
         composed = config.hydra
+        without_link(Path(composed.sweep.dir) / "multirun.yaml")  # which Hydra writes
         launcher = launcher_of(composed)
         if launcher == "basic":
             return
@@ -143,22 +149,22 @@ class Watch(Callback):
 
 
 def _unpickled() -> Watch:
-    """The callback in the process of a job, which is the first of ours to come there: names of folders are known."""
+    """Rebuilds the callback in a job's process; as our first code to run there, it registers the resolvers."""
     setup_globals()
     register_resolvers()
     return Watch()
 
 
 def number_of_jobs(overrides: list[str]) -> int:
-    """How many jobs Hydra's own sweeper makes of a command line."""
+    """Counts the jobs that Hydra's own sweeper makes of a command line."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return prod(len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override())
 
 
 def watched(main: Callable[[], object]) -> Callable[[], None]:
-    """The main function of a program, at whose end the jobs of a sweep are counted.
+    """Wraps a program's main function so that a sweep's watcher is closed and its failed jobs are reported.
 
-    It ends the process with 128 + the number of the signal that stopped them.
+    The wrapped function ends the process with exit code 128 + signal number where a signal stopped the jobs.
     """
 
     def run() -> None:
@@ -191,9 +197,9 @@ def _watcher_closed() -> Iterator[None]:
 
 
 def _lost_job_error(error: Exception) -> Exception:
-    """A launcher's error as one that says what to do; else the error itself."""
+    """Turns a launcher's error into a UserError that says what to do; returns any other error as it is."""
     if type(error).__name__ == "TerminatedWorkerError":
-        advice = "it may have been killed for want of memory; run fewer at once by hydra.launcher.n_jobs=<number>"
+        advice = "it may have run out of memory; run fewer jobs at once with hydra.launcher.n_jobs=<number>"
         return UserError(f"a process of the sweep has ended, and with it the sweep: {advice}")
     if type(error).__module__.startswith("submitit."):
         first = str(error).partition("\n")[0]

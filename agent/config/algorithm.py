@@ -5,7 +5,7 @@ conf/agent/noisy_dqn.yaml explains each option.
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from agent.common.errors import UserError
 from agent.config import ranges
@@ -20,7 +20,7 @@ from agent.config.parts import (
     QuantileConfig,
 )
 
-#: The heads of this package, as agent/networks/heads/registry.py builds them; a user's module may register others.
+#: The heads that agent/networks/heads/registry.py builds; a user's module may register others.
 HEADS = ("expected", "categorical", "quantile", "implicit_quantile")
 Loss = Literal["huber", "squared"]
 
@@ -33,7 +33,7 @@ class AgentConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     epsilon: EpsilonConfig = field(default_factory=EpsilonConfig)
     head: str = "expected"
-    head_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    head_options: dict[str, object] = field(default_factory=dict, hash=False)
     categorical: CategoricalConfig = field(default_factory=CategoricalConfig)
     quantile: QuantileConfig = field(default_factory=QuantileConfig)
     implicit_quantile: ImplicitQuantileConfig = field(default_factory=ImplicitQuantileConfig)
@@ -60,7 +60,7 @@ class AgentConfig:
     warmup: Literal["random", "policy"] = "random"
 
     def __post_init__(self) -> None:
-        """Refuses combinations that make no sense, by name and with one way to mend them."""
+        """Refuses combinations that make no sense; each message names the options and one way to correct them."""
         _check_learning(self)
         _check_head(self)
         _check_head_options(self)
@@ -90,13 +90,13 @@ def _check_head(agent: AgentConfig) -> None:
         return
     if agent.loss != "huber":
         raise UserError(
-            f"agent.loss={agent.loss} does not go with agent.head={agent.head}, which has a loss of its own: "
+            f"agent.loss={agent.loss} does not go with agent.head={agent.head}, which has its own loss: "
             "leave agent.loss at huber"
         )
     if agent.noise.prior > 0.0:
         raise UserError(
-            f"agent.noise.prior does not go with agent.head={agent.head}: it is added to action values, which that "
-            "head does not learn as such; set agent.noise.prior=0"
+            f"agent.noise.prior does not go with agent.head={agent.head}: it is added to action values, and that head "
+            "learns distributions; set agent.noise.prior=0"
         )
 
 
@@ -109,16 +109,16 @@ def _check_head_options(agent: AgentConfig) -> None:
             )
     if agent.head_options and agent.head in HEADS:
         raise UserError(
-            f"agent.head_options are those of heads of your own, and agent.head={agent.head} has options of its own "
-            "name: leave agent.head_options out"
+            f"agent.head_options are for heads of your own, and the options of agent.head={agent.head} are in "
+            f"agent.{agent.head}: leave agent.head_options out"
         )
 
 
 def _check_noise(agent: AgentConfig) -> None:
     if agent.noise.repeat > 1 and agent.head == "implicit_quantile":
         raise UserError(
-            "agent.noise.repeat does not go with agent.head=implicit_quantile, which has several levels for each "
-            "row already: set agent.noise.repeat=1"
+            "agent.noise.repeat does not go with agent.head=implicit_quantile, which already has several levels for "
+            "each row: set agent.noise.repeat=1"
         )
     if agent.noise.draws and agent.batch_size % agent.noise.draws:
         raise UserError(

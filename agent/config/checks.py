@@ -1,4 +1,4 @@
-"""Options that a person sets and that have no effect beside the others."""
+"""Options that the user sets and that have no effect together with the others."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,9 +7,9 @@ from agent.config.run import TrainConfig
 
 
 def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[str]:
-    """A sentence for each word of the command line, `key=value`, that has no effect in this config.
+    """Yields a sentence for each override, `key=value`, that has no effect in this config.
 
-    `idle` maps the options that nothing reads to the reason.
+    `idle` maps each option that nothing reads to the reason.
     """
     agent, idle = config.agent, {}
     for head in HEADS:
@@ -33,7 +33,7 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
     if not config.eval.video:
         idle["eval.video_every"] = "eval.video is false"
     if config.eval.share:
-        idle["eval.num_envs"] = "eval.share is true, which plays in one of training's"
+        idle["eval.num_envs"] = "eval.share is true, so evaluations use a training environment"
     if config.collect.engine == "local":
         idle["collect"] = "collect is local"
     else:
@@ -45,7 +45,7 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
         idle |= dict.fromkeys((f"eval.{name}" for name in names), "eval.episodes is 0")
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key == "noise" and value not in ("preset", "none"):  # the group: a variant of agent.noise
+        if key == "noise" and value not in ("preset", "none"):  # a config group: a variant of agent.noise
             key = "agent.noise"
         for name, reason in idle.items():
             if (key == name or key.startswith(f"{name}.")) and not reason.startswith(f"{key} "):
@@ -54,8 +54,8 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
 
 
 def _idle_beside_ray(config: TrainConfig) -> dict[str, str]:
-    """The options that nothing reads where actors collect, with the reasons."""
-    collect, idle = config.collect, {"overlap": "with collect=ray the environments always step meanwhile"}
+    """Returns the options that nothing reads while actors collect, with the reasons."""
+    collect, idle = config.collect, {"overlap": "with collect=ray the actors step during updates"}
     if collect.address is not None:
         idle["collect.memory"] = "the cluster at collect.address has its own"
     if collect.sync:

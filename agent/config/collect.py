@@ -1,4 +1,4 @@
-"""Who plays the environments: this process, or actors on Ray, here or on a cluster."""
+"""The options of collection: in this process, or by actors on Ray, on this machine or a cluster."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -8,15 +8,16 @@ from agent.config.ranges import AT_LEAST_ONE, POSITIVE, above, at_least
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Collection: `engine` says who plays; all other options are of Ray's actors.
+    """Collection of transitions; all options but `engine` concern Ray's actors.
 
     Attributes:
-        actors: processes that play; `num_envs` environments are shared out among them.
-        chunk: vector steps of one call.
-        publish: updates after which the actors get new weights.
-        address: of a Ray cluster; None starts Ray here, and stops it at the end.
-        timeout: seconds after which an actor that gives nothing is made anew.
-        memory: GiB of Ray's object store, where it is started here; None: enough for the chunks and weights under way.
+        engine: local: this process plays; ray: actors on Ray play.
+        actors: the number of actor processes, among which the `num_envs` environments are divided.
+        chunk: the number of vector steps in one call.
+        publish: the number of updates between two sets of weights for the actors.
+        address: the address of a Ray cluster; None starts Ray on this machine, and stops it at the end.
+        timeout: seconds without a chunk after which an actor is replaced.
+        memory: GiB of the object store of a Ray started here; None: enough for the chunks and weights in flight.
         sync: whether all actors play a chunk with the same weights, and the learner waits for all of them.
         ladder: whether each actor has its own constant ε, as in Ape-X.
     """

@@ -8,7 +8,7 @@ from agent.config.ranges import POSITIVE
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """The root of conf/compare/compare.yaml; `out` None is a new folder below runs/comparisons."""
+    """The root of conf/compare/compare.yaml; with `out` None the page goes to a new folder below runs/comparisons."""
 
     runs: tuple[str, ...] = ()
     by: tuple[str, ...] = ()

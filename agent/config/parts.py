@@ -1,4 +1,4 @@
-"""The parts of an agent's options: heads, targets, priorities, ε, network and noise, each one node of the config."""
+"""The nodes of an agent's options: heads, targets, priorities, ε, network and noise."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,7 +10,7 @@ from agent.config import ranges
 from agent.noise.acting_noise import Hold
 from agent.noise.distributions import Distribution
 
-#: A stack of more layers, or layers of more weights, is no network that one machine trains.
+#: Limits of the hidden layers: one machine cannot train a network with more layers or more weights.
 MAX_LAYERS, MAX_WEIGHTS = 64, 2**28
 
 
@@ -28,7 +28,7 @@ class CategoricalConfig:
                 f"agent.categorical.v_min is {self.v_min}: it must be below agent.categorical.v_max ({self.v_max})"
             )
         spacing, largest = (self.v_max - self.v_min) / (self.atoms - 1), max(abs(self.v_min), abs(self.v_max))
-        if spacing < max(1e-6 * largest, 1e-9):  # neighbouring atoms would be one number in float32
+        if spacing < max(1e-6 * largest, 1e-9):  # neighbouring atoms would be equal in float32
             raise UserError(
                 f"agent.categorical.v_min and agent.categorical.v_max are {self.v_min} and {self.v_max}: they must be "
                 f"further apart for {self.atoms} atoms"
@@ -45,7 +45,7 @@ class QuantileConfig:
 
 @dataclass(frozen=True)
 class ImplicitQuantileConfig:
-    """IQN: a prediction takes `samples` random levels τ, a target `target_samples`, and acting `acting` fixed ones."""
+    """IQN: the numbers of levels τ: random ones for a prediction and for a target, fixed ones for acting."""
 
     samples: Annotated[int, ranges.COUNT] = 64
     target_samples: Annotated[int, ranges.COUNT] = 64
@@ -56,7 +56,7 @@ class ImplicitQuantileConfig:
 
 @dataclass(frozen=True)
 class MunchausenConfig:
-    """Munchausen targets: the scaled log-probability of a soft policy of this temperature is added to the reward."""
+    """Munchausen targets: they add the scaled log-probability under a softmax policy to the reward."""
 
     enabled: bool = False
     alpha: Annotated[float, ranges.UNIT] = 0.9
@@ -74,7 +74,7 @@ class PriorityConfig:
     beta_steps: Annotated[int, ranges.AT_LEAST_ONE] = 50_000
 
     def beta_at(self, step: int) -> float:
-        """β after `step` environment steps: it never passes 1 (Schaul et al. 2016, §3.4)."""
+        """Returns β after `step` environment steps; it is never above 1 (Schaul et al. 2016, §3.4)."""
         return linear(self.beta, 1.0, step, self.beta_steps)
 
 
@@ -87,13 +87,13 @@ class EpsilonConfig:
     steps: Annotated[int, ranges.AT_LEAST_ONE] = 8_000
 
     def at(self, step: int) -> float:
-        """ε after `step` environment steps."""
+        """Returns ε after `step` environment steps."""
         return linear(self.start, self.end, step, self.steps)
 
 
 @dataclass(frozen=True)
 class ImpalaConfig:
-    """The trunk of `encoder` impala; see `Impala` in agent/networks/trunks.py."""
+    """The options of `encoder: impala`; see `Impala` in agent/networks/trunks.py."""
 
     width: Annotated[int, ranges.SIDE] = 1
     pool: Annotated[int | None, ranges.SIDE] = 6
@@ -102,7 +102,7 @@ class ImpalaConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network. `hidden` holds the widths of the linear hidden layers; the last is the head's, one per stream."""
+    """The network. `hidden` lists the widths of the linear hidden layers; each dueling stream has its own last one."""
 
     hidden: Annotated[tuple[int, ...], ranges.WIDTH] = (128, 128)
     dueling: bool = False
@@ -126,8 +126,8 @@ class NetworkConfig:
 class NoiseConfig:
     """Learned noise. conf/agent/noisy_dqn.yaml explains each option.
 
-    agent/networks/build.py reads those of the layers, `DQN.update_noise` those of updates (`draws`, `repeat`, `share`,
-    `mean_rows`), and `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`).
+    agent/networks/build.py reads the options of the layers, `DQN.update_noise` those of updates (`draws`, `repeat`,
+    `share`, `mean_rows`), and `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`).
     """
 
     enabled: bool = True

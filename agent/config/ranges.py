@@ -1,6 +1,6 @@
-"""The ranges of numbers. Every numeric option has a finite one, which the sentence that refuses a number states.
+"""The ranges of numbers. Every numeric option has a finite range, and the error for a number outside it states it.
 
-A stranger's file may name any of these numbers: their ranges limit how much it makes us allocate and compute.
+A stranger's file may contain any of these numbers: the ranges limit how much memory and time it can cost.
 """
 
 from dataclasses import dataclass
@@ -9,40 +9,40 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low`, or `above` it, to `high`; used in Annotated types."""
+    """Numbers from `low` to `high`, for Annotated types; `above` excludes `low` itself."""
 
-    text: str  #: as a sentence says it
+    text: str  #: the range in words, for messages
     low: float
     high: float
     above: bool = False
 
     def holds(self, number: float | Fraction) -> bool:
-        """Whether a number is in the range; NaN is in none."""
+        """Whether a number is in the range; NaN is in no range."""
         return self.low <= number <= self.high and not (self.above and number == self.low)
 
 
 def between(low: float, high: float) -> Range:
-    """The numbers from `low` to `high`."""
+    """Builds the range from `low` to `high`."""
     return Range(f"between {_format_number(low)} and {_format_number(high)}", low, high)
 
 
 def at_least(low: float, high: float) -> Range:
-    """The same, where only `low` matters to people; `high` is far above what makes sense."""
+    """Builds the range from `low` to `high`, where `high` is far above any sensible value."""
     return Range(f"at least {_format_number(low)} and at most {_format_number(high)}", low, high)
 
 
 def above(low: float, high: float) -> Range:
-    """The numbers from `low` to `high`, without `low`."""
+    """Builds the range from `low` to `high`, without `low` itself."""
     return Range(f"greater than {_format_number(low)} and at most {_format_number(high)}", low, high, above=True)
 
 
 def positive(low: float, high: float) -> Range:
-    """Positive numbers that something is divided by: with those of this range the result stays finite in float32."""
+    """Builds the range of a positive divisor: within it, quotients stay finite in float32."""
     return Range(f"greater than 0, from {_format_number(low)} to {_format_number(high)}", low, high)
 
 
 def _format_number(number: float) -> str:
-    """1000000 as 1e6, and 65536 as it is."""
+    """Writes 1000000 as 1e6, and 65536 in full."""
     short = f"{number:.0e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     return short if number and float(short) == number and not 1e-3 < abs(number) < 1e5 else f"{number:.15g}"
 
@@ -58,9 +58,9 @@ SEED = Range("at least 0 and below 2⁶³", 0, 2**63 - 1)
 #: Atoms, quantiles, levels.
 COUNT = between(1, 1024)
 ATOMS = between(2, 1024)
-#: Directions of an index, and draws of it for each row.
+#: Directions of an index, and its draws for each row.
 DIMENSIONS = between(1, 256)
-#: Side of a pool, factor of a trunk's channels.
+#: Sides of a pool, and factors of a trunk's channels.
 SIDE = between(1, 64)
 #: Units of a layer.
 WIDTH = between(1, 65_536)
@@ -70,12 +70,12 @@ ROWS = at_least(1, 2**20)
 PARTS = at_least(0, 2**20)
 #: Copies of an environment, each an object or a process.
 COPIES = at_least(1, 65_536)
-#: More threads than a machine can have use up its processes.
+#: Threads; too many would use up the machine's processes.
 THREADS = at_least(1, 1024)
 EPISODES = at_least(1, 1e6)
 #: Rewards and returns.
 VALUE = between(-1e9, 1e9)
 #: Factors.
 SCALE = at_least(0, 1e6)
-#: Step sizes. The highest is far above any that learns, and finite in float32: a run that diverges says so.
+#: Step sizes. The highest is far above any useful one, and finite in float32: a run that diverges reports it.
 STEP_SIZE = above(0, 1e30)

@@ -1,4 +1,4 @@
-"""Which options a run may change where it is resumed, and the options that it then has."""
+"""The options that a resumed run may change, and the options that it then has."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,22 +8,22 @@ from agent.common.errors import UserError
 from agent.config.run import upgraded
 
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
-#: Options, and nodes of them, that say nothing of what is learned: of the machine, the protocol and the run's length.
+#: Options, and nodes of options, that do not affect learning: the machine, the protocol and the run's length.
 FREE = (
     *("steps", "device", "threads", *SPEED, "eval", "checkpoint", "log", "wandb", "tensorboard", "resume"),
     *("collect.address", "collect.chunk", "collect.memory", "collect.publish", "collect.timeout"),
     "agent.replay_device",
 )
-#: Settings of the algorithm that each update or action reads anew: how fast a run learns and explores from here on.
-#: All other settings stand in the checkpoint, as shapes, drawn numbers, priorities and counters, or make another task.
+#: Settings of the algorithm that every update or action reads again: they control how fast a run learns and explores.
+#: All others are fixed in the checkpoint, as shapes, drawn numbers, priorities and counters, or define the task.
 PACE = (
     *("agent.lr", "agent.lr_end", "agent.lr_updates", "agent.adam_eps", "agent.max_grad_norm"),
     *("agent.target_every", "agent.tau", "agent.epsilon", "agent.priority.beta", "agent.priority.beta_steps"),
 )
-#: What may change on resume.
+#: The options that may change on resume.
 MAY_CHANGE = (*(name for name in FREE if name != "resume"), *PACE)
 
-#: The config nodes that Hydra's groups set, for groups that are not named like their node.
+#: The config nodes that Hydra's groups set, for groups whose name is not that of their node.
 GROUPS = {
     "env": ("env", "id"),
     "collect": ("collect", "engine"),
@@ -36,18 +36,18 @@ GROUPS = {
 def merge_resumed(
     saved: Mapping[str, object], requested: Mapping[str, object], overrides: Iterable[str]
 ) -> dict[str, object]:
-    """The config of a resumed run: the saved one, with what was asked on the command line and may change.
+    """Returns the config of a resumed run: the saved one, with the requested changes that are allowed.
 
-    An option changes where it is asked for by its own name. A preset, such as agent=dqn, changes none: all that it sets
-    must be as the run has it, but for what is asked for by name beside it.
+    An override changes the option that it names. A preset, such as agent=dqn, changes no option: every value that it
+    sets must equal the run's, except for the options that other overrides name.
 
     Args:
         saved: the config in the checkpoint.
-        requested: the config that the command line composed, with values as the saved one writes them.
-        overrides: the command line's own words, `key=value`, one for each option.
+        requested: the config that the command line composed, with values written as in the saved one.
+        overrides: the command line's overrides, `key=value`, one for each option.
 
     Raises:
-        UserError: where an option was asked that differs from the run's and may not change, naming those that may.
+        UserError: an override differs from the run's value and may not change it; the message names those that may.
     """
     saved = upgraded(saved)
     merged = copy.deepcopy(saved)
@@ -69,13 +69,13 @@ def may_change(name: str) -> bool:
 
 
 def _target(override: str) -> tuple[str, tuple[str, ...]]:
-    """The name in an override, and the config node or option that it sets."""
+    """Splits off an override's name; also returns the path of the config node or option that it sets."""
     key = override.lstrip("+~").partition("=")[0].partition("@")[0]
     return key, GROUPS.get(key) or tuple(key.split("."))
 
 
 def _refusal(override: str, key: str, name: str, saved: object, requested: object) -> UserError:
-    """The sentence for an option that may not change, or for a preset that would change one."""
+    """Words the error for an option that may not change, or for a preset that would change one."""
     difference = f"the run to resume has {name}={saved}, and {name}={requested} was asked"
     if key != name:
         by_name = f", or write {name}={requested} beside it" if may_change(name) else ""
@@ -88,8 +88,8 @@ def _refusal(override: str, key: str, name: str, saved: object, requested: objec
     )
 
 
-def first_difference(saved: object, requested: object, name: str) -> tuple[str, Any, Any] | None:
-    """Name and both values of the first leaf in which two configs differ; None where they agree."""
+def first_difference(saved: object, requested: object, name: str) -> tuple[str, object, object] | None:
+    """Finds the first leaf in which two configs differ; returns its name and both values, or None if they are equal."""
     if isinstance(saved, Mapping) and isinstance(requested, Mapping):
         for key in [*saved, *(key for key in requested if key not in saved)]:
             difference = first_difference(saved.get(key), requested.get(key), f"{name}.{key}")

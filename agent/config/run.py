@@ -1,8 +1,8 @@
-"""A run and an evaluation: every config node beside the algorithm, as a frozen dataclass. conf/ holds the presets."""
+"""The options of a run and of an evaluation, except the algorithm's, as frozen dataclasses; conf/ has the presets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
@@ -12,16 +12,16 @@ from agent.config.ranges import AT_LEAST_ONE, COPIES, EPISODES, NOT_NEGATIVE, SE
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """The task: a Gymnasium id, the keyword arguments of its constructor, and how copies of it run side by side."""
+    """The task: a Gymnasium id, the keyword arguments of its constructor, wrappers, and vectorisation."""
 
     id: str = "CartPole-v1"
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    eval_kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, object] = field(default_factory=dict)
+    eval_kwargs: dict[str, object] = field(default_factory=dict)
     vectorization: Literal["auto", "sync", "async", "native"] = "auto"
     time_limit: Annotated[int | None, TIME_LIMIT] = None
     channels: Literal["auto", "first", "last"] = "auto"
-    observation: tuple[Any, ...] = ()  # checked where the task is known, as `kwargs` are
-    wrappers: tuple[Any, ...] = ()
+    observation: tuple[object, ...] = ()  # checked when the environment is made, as `kwargs` are
+    wrappers: tuple[object, ...] = ()
     action_mask: str = "auto"
     clip_rewards: bool = False
     life_loss: bool = False
@@ -29,7 +29,7 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation while training: every `every` environment steps (0: only at the end), `episodes` episodes each."""
+    """Evaluation while training: `episodes` episodes after every `every` environment steps (0: only at the end)."""
 
     every: Annotated[int, NOT_NEGATIVE] = 2_500
     episodes: Annotated[int, at_least(0, EPISODES.high)] = 20
@@ -51,7 +51,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Checkpoints: every `every` environment steps (0: only at the end), the last `keep` of them are kept."""
+    """Checkpoints: one after every `every` environment steps (0: only at the end); the last `keep` are kept."""
 
     every: Annotated[int, NOT_NEGATIVE] = 10_000
     keep: Annotated[int, at_least(1, 1e6)] = 2
@@ -59,7 +59,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Metrics are averaged and written every `every` environment steps; what a run prints."""
+    """Logging: metrics are averaged over `every` environment steps and then written; and the printed output."""
 
     every: Annotated[int, AT_LEAST_ONE] = 1_000
     progress: bool = True
@@ -68,7 +68,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class WandbConfig:
-    """Weights & Biases. `auto` is online where the user is logged in and offline everywhere else."""
+    """Weights & Biases. Mode `auto` is online if the user is logged in, and offline otherwise."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str | None = None
@@ -127,14 +127,14 @@ class TrainConfig:
                 "one environment; raise num_envs or lower collect.actors"
             )
         if self.eval.share:
-            raise UserError("eval.share=true does not go with collect=ray: the environments are the actors'")
+            raise UserError("eval.share=true does not go with collect=ray: only the actors have environments")
         if self.cuda_graphs == "on":
             raise UserError("cuda_graphs=on does not go with collect=ray, whose replay is in the machine's memory")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """The root of conf/evaluate/evaluate.yaml. `checkpoint` is one path or several; none means the newest run."""
+    """The root of conf/evaluate/evaluate.yaml. `checkpoint` has any number of paths; none means the newest run."""
 
     checkpoint: tuple[str, ...] = ()
     which: Literal["best", "last"] = "best"
@@ -147,11 +147,11 @@ class EvaluateConfig:
     device: str = "cpu"
 
 
-def upgraded(saved: Mapping[str, Any]) -> dict[str, object]:
-    """A TrainConfig's mapping that an earlier release saved, in today's options."""
+def upgraded(saved: Mapping[str, object]) -> dict[str, object]:
+    """Converts the mapping of a TrainConfig that an earlier release saved to the current options."""
     config = dict(saved)
-    if isinstance(env := config.get("env"), Mapping):  # until 0.1: no masks of actions
+    if isinstance(env := config.get("env"), Mapping):  # until 0.1 there were no action masks
         config["env"] = {"action_mask": "off", **env}
-    if "compile" in config:  # until 0.1: on | off | auto
-        config["backend"] = {"on": "compiled", "off": "torch"}.get(config.pop("compile"), "auto")
+    if "compile" in config:  # until 0.1 `compile` was on, off or auto
+        config["backend"] = {"on": "compiled", "off": "torch"}.get(str(config.pop("compile")), "auto")
     return config

@@ -8,7 +8,7 @@ from agent.common.errors import UserError
 
 @dataclass(frozen=True)
 class ShareConfig:
-    """The root of conf/share/share.yaml; `checkpoint` None is the newest run, `out` None a folder beside the agent."""
+    """The root of conf/share/share.yaml. `checkpoint` None: the newest run; `out` None: a folder beside the agent."""
 
     checkpoint: str | None = None
     which: Literal["best", "last"] = "best"
@@ -21,9 +21,9 @@ class ShareConfig:
 
     def __post_init__(self) -> None:
         if self.to == "hub" and self.repo is None:
-            raise UserError("to=hub needs repo=user/name, the repository of the Hugging Face Hub to share in")
+            raise UserError("to=hub needs repo=user/name, the repository on the Hugging Face Hub")
         if self.to == "hub" and self.noise:
-            raise UserError("noise=true is of to=onnx: an agent on the Hub has its noise, leave it out")
+            raise UserError("noise=true is for to=onnx, and an agent on the Hub keeps its noise anyway: leave it out")
         for name, given in (("repo", self.repo is not None), ("private", self.private), ("push", not self.push)):
             if given and self.to != "hub":
-                raise UserError(f"{name} is of to=hub: add to=hub, or leave {name} out")
+                raise UserError(f"{name} is for to=hub: add to=hub, or leave {name} out")

@@ -1,7 +1,7 @@
-"""The options of tune.py, and those that a study keeps."""
+"""The options of tune.py, and the options that a study stores."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from agent.common.errors import UserError
 from agent.config.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SEED, at_least
@@ -14,7 +14,7 @@ SEEDS = at_least(1, 1000)
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """The root of conf/tune/tune.yaml; `train` holds the options of train.py, `out` None is a new folder below runs."""
+    """The root of conf/tune/tune.yaml. `train` has the options of train.py; `out` None: a new folder below runs/."""
 
     train: tuple[str, ...] = ()
     trials: Annotated[int, TRIALS] = 40
@@ -30,27 +30,28 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """A study, as its file keeps it.
+    """A study, as its file stores it.
 
     Attributes:
-        words: the options of train.py that all trials share.
-        beside: those of them that no preset holds: they choose a file, as env and agent, or change how a run is made.
-        fixed: the values of the others, which belong to the algorithm or the task.
-        env: id of the task.
-        seeds: with which each trial is trained.
-        trials: that were asked for.
-        score: of a seed, from the mean returns of its evaluations.
-        pruner: that ends trials early.
-        startup: trials before the sampler learns from others and the pruner ends any.
+        words: the options of train.py that all trials share, as overrides.
+        beside: those overrides that presets do not contain: they choose a file, as env and agent do, or concern how a
+            run is executed.
+        fixed: the values of the other overrides, which belong to the algorithm or the task.
+        env: the id of the task.
+        seeds: the seeds with which each trial is trained.
+        trials: the requested number of trials.
+        score: how a seed is scored from the mean returns of its evaluations.
+        pruner: the method that ends trials early.
+        startup: the number of trials before the sampler uses earlier results and the pruner ends any trial.
         steps: environment steps of a run.
-        every: environment steps between two evaluations; 0: there is only the last.
-        space: the mapping that a space file holds, with every option's range or choices.
-        first: the settings of the first trial: those that training has without the study.
+        every: environment steps between two evaluations; 0: only one at the end.
+        space: the search space, with every option's range or choices, as a space file has it.
+        first: the settings of the first trial, which training has without the study.
     """
 
     words: tuple[str, ...]
     beside: tuple[str, ...]
-    fixed: dict[str, Any]
+    fixed: dict[str, object]
     env: str
     seeds: Annotated[tuple[int, ...], SEED]
     trials: Annotated[int, TRIALS]
@@ -59,8 +60,8 @@ class StudyConfig:
     startup: Annotated[int, TRIALS]
     steps: Annotated[int, AT_LEAST_ONE]
     every: Annotated[int, NOT_NEGATIVE]
-    space: dict[str, Any]
-    first: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, object]
+    first: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.seeds:
@@ -68,5 +69,5 @@ class StudyConfig:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of a run: one for each multiple of `every`, and one at the end."""
+        """The number of evaluations of a run: one at each multiple of `every`, and one at the end."""
         return -(-self.steps // self.every) if self.every else 1

@@ -1,7 +1,7 @@
-"""What the jobs of a sweep on many cores or machines tell the process that started them: files in the sweep's folder.
+"""Reports of a sweep's jobs to the process that started them, as files in the sweep's folder.
 
-Each job has a note, which is replaced as it goes on, and a log of the lines that it prints. Files work wherever the
-folders of the runs do.
+Each job has a note, which it replaces as it progresses, and a log of its output. Files work across cores and machines,
+wherever the folders of the runs are shared.
 """
 
 import json
@@ -12,22 +12,22 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from agent.common.files import atomic_write_text
+from agent.common.files import atomic_write_text, without_link
 
 STOP, OWNER = "stop", "owner"
 
 
 @dataclass(frozen=True)
 class Note:
-    """How far a job is.
+    """The state and progress of a job.
 
     Attributes:
-        words: the options of its command line.
-        folder: of its run.
-        step: environment steps that it has done.
-        steps: that it was asked for; 0 before it has begun.
-        state: running, done, failed, stopped (a signal ended it), or queued (again, after its queue has stopped it).
-        score: that it returned.
+        words: the overrides of its command line.
+        folder: the folder of its run.
+        step: environment steps so far.
+        steps: environment steps of the whole run; 0 before it has begun.
+        state: running, done, failed, stopped (by a signal), or queued (again, after its queue has stopped it).
+        score: the score that it returned.
     """
 
     words: str
@@ -42,38 +42,38 @@ class Board:
     """The notes and logs of a sweep's jobs.
 
     Args:
-        sweep: the folder of the sweep.
+        sweep: the sweep's folder.
     """
 
     def __init__(self, sweep: Path) -> None:
         self.folder = sweep.absolute() / "jobs"
 
     def clear(self, owned: bool = True) -> None:
-        """Makes the folder, without what an earlier sweep has left there; this process is the sweep's own.
+        """Makes an empty folder, and registers this process as the one that runs the sweep.
 
         Args:
-            owned: the jobs' processes are children of this one.
+            owned: whether the jobs' processes are children of this one; False registers no process.
         """
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(without_link(self.folder), ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         if owned:
-            (self.folder / OWNER).write_text(str(os.getpid()))
+            atomic_write_text(self.folder / OWNER, str(os.getpid()))
 
     def is_orphaned(self) -> bool:
-        """Whether the sweep's own process, which has started this one, has gone."""
+        """Whether the process that runs the sweep, and has started this one, has ended."""
         try:
             return int((self.folder / OWNER).read_text()) not in (os.getpid(), os.getppid())
         except FileNotFoundError:  # on another machine it could not be seen: what started the job ends it
             return not self.folder.is_dir()
         except (OSError, ValueError):
-            return True  # the folder of the sweep has gone, too
+            return True  # the sweep's folder has been deleted
 
     def log(self, job: int) -> Path:
-        """The file of a job's lines."""
+        """Returns the file of a job's output."""
         return self.folder / f"{job}.log"
 
     def logs(self) -> Iterator[tuple[int, Path]]:
-        """The numbers of the jobs that have begun, in order, and their files."""
+        """Yields the numbers of the jobs that have begun, in order, and their log files."""
         numbers = sorted(int(path.stem) for path in self.folder.glob("*.log") if path.stem.isdecimal())
         yield from ((number, self.log(number)) for number in numbers)
 
@@ -82,19 +82,19 @@ class Board:
         atomic_write_text(self.folder / f"{job}.json", json.dumps(asdict(note)))
 
     def read(self, job: int) -> Note | None:
-        """A job's note; None where it has none."""
+        """Reads a job's note; None if it has none."""
         try:
             return Note(**json.loads((self.folder / f"{job}.json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
     def notes(self) -> dict[int, Note]:
-        """All notes, by the numbers of their jobs."""
+        """Reads all notes; returns them by job number."""
         notes = {job: self.read(job) for job, _ in self.logs()}
         return {job: note for job, note in notes.items() if note is not None}
 
     def advance(self, job: int, step: int, steps: int) -> None:
-        """Notes a job's steps; a disk that refuses does not end a run for it."""
+        """Writes a job's progress to its note; an error of the disk does not end the run."""
         note = self.read(job)
         if note is not None:
             with suppress(Exception):
@@ -102,7 +102,7 @@ class Board:
 
     def stop(self) -> None:
         """Asks all jobs to save and stop."""
-        (self.folder / STOP).touch()
+        atomic_write_text(self.folder / STOP, "")
 
     def is_stopping(self) -> bool:
         """Whether the jobs were asked to stop."""

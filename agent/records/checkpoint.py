@@ -1,9 +1,10 @@
 """Training checkpoints: nested state in a folder, saved atomically and read back without executing anything.
 
 `<run>/checkpoints/step_000000050000/` holds `tensors.safetensors` (every tensor and array) and `state.json`
-(everything else, with references to the tensors). A folder is written under a temporary name, forced to disk and
-renamed: a name `step_…` is never half written. Saves are numbered, and the newest whole one counts: neither a kill
-before the text file `<run>/checkpoints/latest` names it, nor a greater step of a future that was abandoned, hides it.
+(everything else, with references to the tensors). A folder is written under a temporary name, flushed to disk and
+renamed, so that a folder `step_…` is never half written. Saves are numbered, and a run resumes from the undamaged one
+with the highest number, even if a kill came before the text file `<run>/checkpoints/latest` named it, and even if an
+earlier attempt, since abandoned, saved a greater step.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from agent.records.encoding import decode, encode
 
 FORMAT = "noisy-dqn-checkpoint"
 VERSION = 4
-#: Versions that can be resumed. Version 2 ended all episodes at a checkpoint and holds none; version 3 has no number.
+#: Versions that can be resumed. Version 2 ended all episodes at a checkpoint and stores none; version 3 has no number.
 READABLE = (2, 3, VERSION)
 MAX_STATE = 64 << 20  # bytes of state.json
 MAX_STEP = 2**53
-#: What state.json holds, beside the number of the save, which versions before 4 lack.
+#: The fields of state.json and their types, without the number of the save, which versions before 4 lack.
 MANIFEST = {"format": str, "version": int, "step": int, "state": dict, "bytes": int, "crc32": int, "state_crc32": int}
 _TENSORS, _STATE, _LATEST = "tensors.safetensors", "state.json", "latest"
 _REPLACED = ".old"
@@ -53,17 +54,17 @@ _STEP_FOLDER = re.compile(r"step_([0-9]{12,})")
 
 
 def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep: int) -> Path:
-    """Saves `state` as the checkpoint of `step`; a kill at any instant leaves the earlier one or this one.
+    """Saves `state` as the checkpoint of `step`; a kill at any instant leaves either the earlier one or this one.
 
     Args:
         run_dir: the run folder; the checkpoint becomes `run_dir/checkpoints/step_<12 digits>`.
         step: environment steps so far.
         state: nested dicts (str or int keys), lists and tuples of tensors, NumPy arrays and JSON scalars.
-        keep: how many checkpoints stay, this one included (at least this one).
+        keep: the number of checkpoints that are kept, including this one, which always is.
 
     Raises:
-        TypeError: a leaf of another type (nothing has been written).
-        UserError: the disk is full or refuses, or the run's folder is gone; the earlier checkpoint is intact.
+        TypeError: a leaf has another type; nothing has been written.
+        UserError: the disk is full or fails, or the run's folder is gone; the earlier checkpoint is intact.
     """
     folder = run_dir / "checkpoints"
     check_inner_folder(folder)
@@ -96,10 +97,11 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep:
 
 
 def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
-    """Reads a checkpoint folder: (step, state), every leaf of the type it was saved as, tensors on the CPU.
+    """Reads a checkpoint folder; returns (step, state), with every leaf of its original type and tensors on the CPU.
 
     Raises:
-        UserError: missing, cut short, altered, of another program or version, or tensors other than listed.
+        UserError: the checkpoint is missing, truncated, altered, of another program or version, or its tensors are not
+            those that its state refers to.
     """
     manifest = _read_manifest(path)
     try:
@@ -112,7 +114,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         raise _damaged(path, f"{_TENSORS} lacks {error!s:.80}") from error
     except UserError:
         raise
-    except Exception as error:  # a stranger's file may break the library that reads it in any way
+    except Exception as error:  # a stranger's file may make the library fail in any way
         raise _damaged(path, f"{printable(why(error)):.200}") from error
     if arrays:
         raise _damaged(path, f"{_TENSORS} has {min(arrays)!r:.80}, which {_STATE} does not know")
@@ -120,10 +122,10 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
-    """The whole checkpoint that was saved last, or None.
+    """Returns the undamaged checkpoint that was saved last, or None.
 
-    Whole means a valid `state.json` and a tensor file of the right size; `load_checkpoint` reads every byte. Those of
-    versions that did not number their saves come after all others, the one that `latest` names first.
+    Undamaged means a valid `state.json` and a tensor file of the right size; only `load_checkpoint` reads every byte.
+    Checkpoints of versions without numbers come after all others; among them the one that `latest` names comes first.
     """
     folder = run_dir / "checkpoints"
     try:
@@ -146,19 +148,19 @@ def has_checkpoint(run_dir: Path) -> bool:
 
 
 def damaged_checkpoints(run_dir: Path) -> list[Path]:
-    """The damaged checkpoints of later steps than the one to go on from, newest first."""
+    """Lists the damaged checkpoints of later steps than the one to resume from, newest first."""
     latest = latest_checkpoint(run_dir)
     newer = itertools.takewhile(lambda path: path != latest, _newest_first(run_dir / "checkpoints"))
     return [path for path in newer if not _is_whole(path)]
 
 
 def _json_crc32(value: object) -> int:
-    """The CRC-32 of JSON data in json's own spelling, so that the spelling in a file does not matter."""
+    """Computes the CRC-32 of data as `json.dumps` writes it, whatever the whitespace in the file."""
     return zlib.crc32(json.dumps(value).encode())
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """`state.json`, checked; refuses a folder whose tensor file is missing, has another size, or fits no memory."""
+    """Reads and checks `state.json`; refuses a tensor file that is missing, has another size, or exceeds the memory."""
     try:
         manifest: dict[str, Any] = json.loads(read_plain(path / _STATE, MAX_STATE))
         with open_plain(path / _TENSORS) as file:
@@ -178,7 +180,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _check_manifest(manifest: object, path: Path) -> None:
-    """Refuses what is not of the form that `save_checkpoint` writes."""
+    """Refuses a manifest that `save_checkpoint` cannot have written."""
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _damaged(path, f"{_STATE} was written by another program")
     if manifest.get("version") not in READABLE:
@@ -204,15 +206,15 @@ def _is_whole(path: Path) -> bool:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Every checkpoint folder, also one set aside while its step was being replaced."""
-    names = [path.name for path in folder.glob("step_*") if not path.is_symlink()]  # those lead elsewhere
+    """Lists every checkpoint folder, including one that was set aside while its step was being replaced."""
+    names = [path.name for path in folder.glob("step_*") if not path.is_symlink()]  # a link may lead anywhere
     steps = {name: _STEP_FOLDER.fullmatch(name.removesuffix(_REPLACED)) for name in names}
     found = [(int(match[1]), -len(name), name) for name, match in steps.items() if match]
     return [folder / name for _, _, name in sorted(found, reverse=True)]
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Gives the finished folder its name; a checkpoint of the same step is set aside, not deleted first."""
+    """Gives the finished folder its name; an older checkpoint of the same step is set aside, not deleted first."""
     if final.exists():
         aside = final.with_name(final.name + _REPLACED)
         _remove(aside)
@@ -222,7 +224,7 @@ def _publish(temporary: Path, final: Path) -> None:
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
-    """Deletes all but the newest `keep`; steps after `step` are of an abandoned future and go first."""
+    """Deletes all but the newest `keep`; those of later steps than `step` are of an abandoned attempt and go first."""
     paths = [path for path in _newest_first(folder) if not path.name.endswith(_REPLACED)]
     paths.sort(key=lambda path: int(path.name.removeprefix("step_")) <= step, reverse=True)  # stable
     for path in [*paths[max(keep, 1) :], *folder.glob(f"*{_REPLACED}")]:
@@ -237,7 +239,7 @@ def _remove(path: Path) -> None:
 
 
 def _next_number(folder: Path) -> int:
-    """One more than that of any save that is there, damaged ones too."""
+    """Returns one more than the highest number of the saves in the folder, including damaged ones."""
     numbers = [0]
     for path in _newest_first(folder):
         with suppress(OSError, ValueError, RecursionError, AttributeError):

@@ -1,4 +1,4 @@
-"""Progress of a run for people: a bar, or lines in a log file."""
+"""A run's progress on the console: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -15,25 +15,25 @@ from agent.common.streams import tolerant
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 10.0
 REPORT_SECONDS = 1.0
-RETURNS_SHOWN = 20  # the episode return shown is the mean of this many last episodes
-RATE_WINDOW = 50  # drawings over which steps/s is measured: 5 s of a bar
+RETURNS_SHOWN = 20  # the printed return is the mean over this many last episodes
+RATE_WINDOW = 50  # redraws over which steps/s is measured: 5 s of a bar
 
 
 _report: Callable[[int, int], None] | None = None
 
 
 def report_through(report: Callable[[int, int], None] | None) -> None:
-    """From now on consoles tell the step and the number of all steps to `report`: no bar, no lines.
+    """Makes all consoles of this process pass their progress to `report` instead of printing it.
 
     Args:
-        report: of a process that is one of several, whose progress is shown elsewhere; None: there is no such place.
+        report: called with the step and the total number of steps; None: consoles print their progress again.
     """
     global _report
     _report = report
 
 
 class Bar(tqdm):  # type: ignore[misc, unused-ignore]
-    """A tqdm bar without tqdm's watchdog thread, which would be copied into forked environments."""
+    """A tqdm bar without tqdm's monitor thread, which forked environments would inherit."""
 
     monitor_interval = 0
 
@@ -45,8 +45,8 @@ class Console:
         total_steps: environment steps of the whole run.
         initial_step: the step a resumed run starts from.
         enabled: False shows no progress; `line` still prints.
-        stream: where to print; standard error by default. On a terminal a bar, otherwise a plain line every
-            10 s and at each evaluation.
+        stream: the stream to print to; standard error by default. A terminal shows a bar; any other stream gets a
+            plain line every 10 s and at each evaluation.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Console:
         self._step = initial_step
         self._returns: deque[float] = deque(maxlen=RETURNS_SHOWN)
         self._eval_return: float | None = None
-        self._collection: dict[str, float] = {}  # the newest measures of actors and learner
+        self._collection: dict[str, float] = {}  # the newest metrics of actors and learner
         self._rate_samples = deque([(time.monotonic(), initial_step)], maxlen=RATE_WINDOW)
-        self._bar: Any = self._open_bar() if enabled and not _report and self._stream.isatty() else None
+        self._bar: Bar | None = self._open_bar() if enabled and not _report and self._stream.isatty() else None
         self._period = _period(self._bar is not None)
         self._next_drawing = time.monotonic() + self._period if enabled else float("inf")
         self._last_shown: tuple[int, float | None] | None = None
@@ -75,12 +75,12 @@ class Console:
         )
 
     def update(self, step: int, **values: float) -> None:
-        """Tell where the run is; cheap enough to call at every iteration.
+        """Updates the progress; cheap enough for every iteration.
 
         Args:
             step: environment steps so far.
             **values: `episode_return` of an episode that ended, `eval_return` of an evaluation; where actors collect,
-                `learner_wait`, `actor_wait` and `staleness`.
+                also `learner_wait`, `actor_wait` and `staleness`.
         """
         self._step = max(step, self._step)  # an evaluation may arrive after its step
         if values:
@@ -99,14 +99,14 @@ class Console:
             self._next_drawing = min(self._next_drawing, 0.0) if self._enabled else self._next_drawing
 
     def line(self, text: str) -> None:
-        """Print a line (or several) without breaking the bar."""
+        """Prints one or several lines above the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Draw the last state and leave the bar where it is; later lines are still printed."""
+        """Draws the last state and closes the bar; later lines are still printed."""
         if self._enabled and self._last_shown != (self._step, self._eval_return):
             self._show()
         if self._bar is not None:
@@ -133,7 +133,7 @@ class Console:
         self._bar.set_description_str(self._status())
 
     def _status(self) -> str:
-        step = min(self._step, self._total)  # the last vector step may go beyond
+        step = min(self._step, self._total)  # the last vector step may go beyond the end
         parts = [f"{step:,}/{self._total:,} steps"]
         if self._returns:
             parts.append(f"return {format_return(sum(self._returns) / len(self._returns))}")
@@ -150,23 +150,23 @@ class Console:
         return " · ".join(parts)
 
     def _rate(self) -> float:
-        """Environment steps per second over the last drawings."""
+        """Returns the environment steps per second over the last redraws."""
         (start, first), (end, last) = self._rate_samples[0], self._rate_samples[-1]
         return (last - first) / (end - start) if end > start else 0.0
 
 
 def _period(bar: bool) -> float:
-    """Seconds between two drawings."""
+    """Returns the seconds between two redraws."""
     return REDRAW_SECONDS if bar else LINE_SECONDS if _report is None else REPORT_SECONDS
 
 
 def format_return(value: float) -> str:
-    """A return with one decimal, or with three digits where it is small: -20.8, 0.993, -0.006."""
+    """Formats a return with one decimal, or with three significant digits if it is small: -20.8, 0.993, -0.006."""
     return f"{value:.1f}" if abs(value) >= 1.0 or value == 0.0 else f"{value:.3g}"
 
 
 def format_duration(seconds: float) -> str:
-    """A time as minutes and seconds, with hours where there are any."""
+    """Formats a duration as minutes and seconds, with hours if there are any."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

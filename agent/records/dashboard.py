@@ -1,4 +1,4 @@
-"""Weights & Biases: the charts, videos and agents that a run shows there. The module wandb is handed in."""
+"""Weights & Biases: a run's charts, videos and agents. The module wandb is an argument here, and not imported."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from typing import Any
 from agent.common.texts import printable
 from agent.records.console import Console
 
-#: Seconds that the end of a run waits for W&B in all, that an agent's upload may take of them to begin, and that are
-#: left for W&B's own process to end.
+#: Limits in seconds at the end of a run: for all calls of W&B together, for the start of an agent's upload, and for the
+#: end of W&B's own process.
 END_SECONDS, UPLOAD_SECONDS, LAST_SECONDS = 28.0, 4.0, 2.0
-#: A call that takes so many seconds waits for a server that does not answer: W&B is not called again before the end.
+#: A call that takes more seconds than this waits for an unresponsive server: W&B is not called again before the end.
 SLOW_SECONDS = 5.0
 #: Charts are sorted by name, and `wandb leet` opens on the first nine: returns, the loss and σ.
 CHARTS = {"train/episode_return": "episode/return", "train/episode_length": "episode/length", "train/loss": "loss"}
 SIGMA, NOISE = "sigma/", "noise/sigma/"
-#: Of an evaluation's statistics only these have a chart; metrics.jsonl has them all.
+#: The statistics of an evaluation that have a chart; metrics.jsonl has all of them.
 EVALUATION = ("eval/return_mean", "eval/human_normalised", "eval_noisy/return_mean")
 
 
 def charts_of(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that have a chart, by its name."""
+    """Selects the metrics that have a chart, and returns them by the names of the charts."""
     return {
         CHARTS.get(name, name.replace(SIGMA, NOISE, 1) if name.startswith(SIGMA) else name): value
         for name, value in metrics.items()
@@ -40,7 +40,7 @@ def charts_of(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 class Sink:
-    """Keeps nothing (W&B is disabled) but the run's id, for a later resume with W&B."""
+    """A sink that drops everything (W&B is disabled); it keeps the run's id for a later resume with W&B."""
 
     def __init__(self, run_id: str | None = None, dashboard: str = "W&B is disabled") -> None:
         self.run_id = run_id
@@ -60,13 +60,13 @@ class Sink:
 
 
 class WandbSink(Sink):
-    """A W&B run. What W&B does wrong once the run has started is reported once and never stops training.
+    """A W&B run. Once it has started, an error of W&B is reported once and never stops training.
 
     Args:
-        wandb: the module.
-        run: its run.
-        folder: where W&B writes, where the commands find all that was written of the run.
-        console: says what goes wrong.
+        wandb: the module wandb.
+        run: the run that `wandb.init` returned.
+        folder: the folder of the run's W&B files, for the commands that watch and upload them.
+        console: the console that errors are printed on.
     """
 
     def __init__(self, wandb: Any, run: Any, folder: Path, console: Console) -> None:
@@ -93,8 +93,8 @@ class WandbSink(Sink):
         self._try(lambda: self._with_timeout(UPLOAD_SECONDS, lambda: self._log_artifact(*action)))
 
     def _log_artifact(self, run: Any, path: Path, aliases: list[str], metadata: dict[str, object]) -> None:
-        # W&B reads the files later (offline: at `wandb sync`), when training may have replaced them. It gets
-        # a copy, in the run's folder and not in the home folder, where W&B would put its own.
+        # W&B reads the file later (offline: at `wandb sync`), when training may have replaced it. So it gets a copy.
+        # The copy is in the run's folder; W&B would put its own copy into the home folder.
         (self._folder / "agents").mkdir(exist_ok=True)
         copy = Path(tempfile.mkdtemp(prefix="", dir=self._folder / "agents"))
         artifact = self._wandb.Artifact(f"agent-{self.run_id}", type="model", metadata=metadata)
@@ -103,7 +103,7 @@ class WandbSink(Sink):
         run.log_artifact(artifact, aliases=aliases)
 
     def finish(self, exit_code: int) -> None:
-        """Closes the run; what could not be uploaded within `END_SECONDS` is left to a command that is shown."""
+        """Closes the run; if the upload takes longer than `END_SECONDS`, prints the command that uploads the rest."""
         try:
             with silent_logging():
                 self._with_timeout(END_SECONDS, lambda: self._run.finish(exit_code=exit_code))
@@ -111,11 +111,11 @@ class WandbSink(Sink):
             upload = command("sync --include-online", Path(self._run.dir).parent)
             self._console.line(f"W&B did not finish ({reason(error)}); to upload: {upload}")
             self._seconds_left = LAST_SECONDS
-            with suppress(Exception), silent_logging():  # else Python's end would wait for its process
+            with suppress(Exception), silent_logging():  # otherwise Python would wait for W&B's process at exit
                 self._with_timeout(LAST_SECONDS, lambda: self._wandb.teardown(exit_code))
 
     def _with_timeout(self, seconds: float, action: Callable[[], object]) -> None:
-        """Does what may wait for the server, in a thread that is left behind when it takes too long."""
+        """Runs an action that may wait for the server, in a thread that is abandoned if it takes too long."""
         raised: list[Exception] = []
 
         def work() -> None:
@@ -157,7 +157,7 @@ class WandbSink(Sink):
 
 @contextmanager
 def silent_logging() -> Iterator[None]:
-    """Keeps Python from printing a traceback for each line that W&B cannot write to its log, as on a full disk."""
+    """Suppresses the traceback that Python prints for each line that W&B cannot write to its log, as on a full disk."""
     previous, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
@@ -168,14 +168,14 @@ def silent_logging() -> Iterator[None]:
 
 
 def command(verb: str, path: Path, program: str = "wandb", module: str = "wandb") -> str:
-    """A command line to copy, with the path as one types it from here."""
+    """Builds a command line that the user can copy, with the path relative to the current folder if it is inside it."""
     executable = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m {module}"
     is_inside = path.resolve().is_relative_to(Path.cwd())
     return f"{executable} {verb} {shlex.quote(str(path.resolve().relative_to(Path.cwd()) if is_inside else path))}"
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error of W&B's; of a setting that it refuses the name and the rule, which come below it."""
+    """Returns the first line of an error of W&B; for a refused setting, its name and the rule from the next lines."""
     lines = str(error).strip().splitlines()
     if len(lines) > 2 and re.match(r"\d+ validation errors? for ", lines[0]):  # as pydantic writes them
         rule = re.sub(r"^\s*(Value error, )?|\s*\[type=.*", "", lines[2])

@@ -1,4 +1,4 @@
-"""Nested state as JSON with references to its tensors, which a file of their own holds."""
+"""Nested state as JSON with references to its tensors, which are in a separate file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from agent.common.tensor_file import DTYPES, dtype_name
 
 
-def encode(value: Any, path: str, arrays: dict[str, Any]) -> object:
-    """The JSON of `value`; tensors and arrays go to `arrays` under their path and leave a reference."""
+def encode(value: Any, path: str, arrays: dict[str, torch.Tensor | np.ndarray]) -> object:
+    """Converts `value` to JSON types; moves tensors and arrays to `arrays`, by their path, and leaves references."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, torch.Tensor | np.ndarray):
@@ -32,7 +32,7 @@ def encode(value: Any, path: str, arrays: dict[str, Any]) -> object:
 
 
 def decode(node: object, arrays: dict[str, np.ndarray]) -> Any:
-    """The inverse of `encode`; takes what it uses out of `arrays`, so that what is left is unknown."""
+    """Inverts `encode`; removes the arrays that it uses from `arrays`, so that only unreferenced ones remain."""
     match node:
         case list():
             return [decode(item, arrays) for item in node]

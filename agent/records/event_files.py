@@ -1,7 +1,7 @@
-"""TensorBoard: what a run logs as event files in its folder, beside metrics.jsonl and W&B.
+"""TensorBoard: the metrics and videos of a run as event files in its folder, in addition to metrics.jsonl and W&B.
 
-Only here is tensorboard imported, and of it no more than its records and their checksums: its own writer holds events
-back for minutes, which a kill would lose, and ends in a traceback of its thread where the disk is full.
+Only this module imports tensorboard, and it uses only the record format: TensorBoard's own writer buffers events for
+minutes, so a kill would lose them, and its thread fails with a traceback when the disk is full.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from agent.common.errors import UserError, words_of
 from agent.common.files import make_folder
@@ -26,27 +26,27 @@ VIDEO = "eval/video"
 
 
 def check_installed() -> None:
-    """Raises a UserError where the package is missing, naming the extra."""
+    """Raises a UserError that names the extra if the package is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("tensorboard=true needs the extra tensorboard: pip install -e '.[tensorboard]'")
 
 
 def has_event_files(run_dir: Path) -> bool:
-    """Whether a run has some already."""
+    """Whether a run already has event files."""
     return any((run_dir / FOLDER).glob("events.*"))
 
 
 class EventFiles(Sink):
-    """Event files of TensorBoard, one for each part of a run that is resumed.
+    """TensorBoard's event files: one for a run, and one more for each time that it is resumed.
 
-    Scalars have the names and values of metrics.jsonl, against its `global_step`; a video is an image that moves. What
-    goes wrong with them is reported once and never stops training.
+    Scalars have the names and values of metrics.jsonl, against its `global_step`; a video is an animated image. An
+    error is reported once and never stops training.
 
     Args:
-        run_dir: of the run; they lie in its folder `tensorboard`.
-        console: says what goes wrong.
-        since: the first step that a resumed run writes anew: readers drop what earlier files say of it and of later
-            ones, and what metrics.jsonl and `videos` have of them is written again. None for a new run.
+        run_dir: the run's folder; the files are in its subfolder `tensorboard`.
+        console: the console that errors are printed on.
+        since: the first step that a resumed run writes again; None for a new run. Readers drop this step and all later
+            ones of earlier files, and the new file repeats their values from metrics.jsonl and their videos.
 
     Raises:
         UserError: the package is missing.
@@ -67,7 +67,7 @@ class EventFiles(Sink):
         self._event, self._summary = Event, Summary
         folder = run_dir / FOLDER
         make_folder(folder)
-        # Readers take files in the order of their names. Others put the machine's name there, which is nobody's affair.
+        # Readers sort files by name. TensorBoard would put the machine's name there; ours omits it for privacy.
         path = folder / f"events.out.tfevents.{time.time_ns() // 1000:016d}.{os.getpid()}"
         self._file = path.open("xb")
         self._records = RecordWriter(self._file)
@@ -77,7 +77,7 @@ class EventFiles(Sink):
             self._write_again(run_dir, since)
 
     def _write_again(self, run_dir: Path, since: int) -> None:
-        """What the run has logged from a step on, its videos included."""
+        """Writes everything again that the run has logged since a step, including its videos."""
         last_step = -1
         for step, row in read_rows(run_dir / "metrics.jsonl"):
             last_step = max(last_step, step)
@@ -89,11 +89,11 @@ class EventFiles(Sink):
                 self.video(int(number), path)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes metrics at an environment step; those that are no finite number are left out."""
+        """Writes the metrics at an environment step, without those that are not finite."""
         self._try(lambda: self._write_scalars(step, metrics))
 
     def video(self, step: int, path: Path) -> None:
-        """Writes a video at an environment step, as a GIF: TensorBoard shows no other."""
+        """Writes a video at an environment step as a GIF, the only format that TensorBoard shows."""
         self._try(lambda: self._write_gif(step, *as_gif(path)))
 
     def finish(self, exit_code: int) -> None:
@@ -101,7 +101,7 @@ class EventFiles(Sink):
         if self._file is not None:
             self._try(self._file.close)
 
-    def _write_scalars(self, step: int, metrics: Mapping[str, Any]) -> None:
+    def _write_scalars(self, step: int, metrics: Mapping[str, object]) -> None:
         values = [
             self._summary.Value(tag=name, simple_value=value)
             for name, value in metrics.items()
@@ -113,12 +113,12 @@ class EventFiles(Sink):
         image = self._summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=VIDEO, image=image)]))
 
-    def _write(self, **fields: Any) -> None:
+    def _write(self, **fields: object) -> None:
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
         self._records.flush()  # to the system: a kill loses nothing
 
     def _try(self, action: Callable[[], object]) -> None:
-        """Does what may fail, as on a full disk; after the first time nothing more is written."""
+        """Runs an action that may fail, as on a full disk; after the first failure nothing more is written."""
         if self._failed:
             return
         try:

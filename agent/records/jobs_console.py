@@ -1,4 +1,4 @@
-"""Progress of several jobs at once for people: one bar, or lines in a log file."""
+"""The progress of several jobs on the console: one bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -9,12 +9,13 @@ from agent.records.console import LINE_SECONDS, REDRAW_SECONDS, Bar, format_dura
 
 
 class JobsConsole:
-    """Shows how many jobs have ended, their steps, steps/s and the time left, below the lines that they print.
+    """Shows how many jobs have ended, their steps, steps/s and the time left, below the jobs' output.
 
     Args:
-        jobs: their number; None where nobody knows it yet.
+        jobs: the number of jobs; None if it is not yet known.
         enabled: False shows no progress; `line` still prints.
-        stream: where to print; standard error by default. On a terminal a bar, otherwise a line every 10 s.
+        stream: the stream to print to; standard error by default. A terminal shows a bar; any other stream gets a
+            line every 10 s.
     """
 
     def __init__(self, jobs: int | None, enabled: bool, stream: TextIO | None = None) -> None:
@@ -30,20 +31,20 @@ class JobsConsole:
         self._progress = 0.0
 
     def line(self, text: str) -> None:
-        """Print a line without breaking the bar."""
+        """Prints a line above the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
             print(text, file=self._stream, flush=True)
 
     def update(self, ended: int, running: int, step: int, progress: float) -> None:
-        """Tell how far all are.
+        """Updates the progress of all jobs.
 
         Args:
-            ended: number of jobs that have ended, well or not.
-            running: number of those that run.
-            step: environment steps of all together.
-            progress: sum over the jobs of the part of its steps that each has done.
+            ended: the number of jobs that have ended, successfully or not.
+            running: the number of jobs that run.
+            step: environment steps of all jobs together.
+            progress: the sum over the jobs of the fraction of its steps that each has done.
         """
         now = time.monotonic()
         self._progress = progress / self._jobs if self._jobs else 0.0
@@ -53,7 +54,7 @@ class JobsConsole:
             self._show()
 
     def close(self) -> None:
-        """Draw the last state and leave the bar where it is."""
+        """Draws the last state and closes the bar."""
         if self._enabled and self._status and self._shown != self._status:
             self._show()
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process trains in it."""
+"""The lock of a run's folder: only one process may train in it."""
 
 import os
 import sys
@@ -12,18 +12,18 @@ if sys.platform != "win32":
     import fcntl
 
 RUNS = Path("runs")
-#: Descriptors of the folders that this process keeps locked.
+#: File descriptors of the folders that this process has locked.
 _locks: set[int] = set()
 
 
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run's folder, and takes it away again where nothing was written to it.
+    """Locks a run's folder against other processes; removes it at the end if it is still empty.
 
-    Hydra makes the folder before anything is checked. The lock goes with the process, however that ends.
+    Hydra makes the folder before anything is checked. The lock ends with the process, even if that is killed.
 
     Raises:
-        UserError: where another process trains in it.
+        UserError: another process trains in the folder.
     """
     absolute, runs = folder.absolute(), RUNS.absolute()
     with _locked(folder):
@@ -34,13 +34,13 @@ def occupied(folder: Path) -> Iterator[None]:
 
 
 def remove_if_empty(folder: Path, runs: Path) -> None:
-    """Takes a run's folder away where nothing was written to it, and with it that of its task below `runs`.
+    """Removes a run's folder if it is empty, and then its task's folder below `runs` if that is empty too.
 
     Args:
-        folder: an absolute path, since an environment, or Hydra, may have changed the current folder.
+        folder: an absolute path, since an environment or Hydra may have changed the current folder.
         runs: the folder of all runs, an absolute path.
     """
-    with suppress(OSError):  # there is something in it
+    with suppress(OSError):  # the folder is not empty
         folder.rmdir()
         if folder.parent.parent == runs:
             folder.parent.rmdir()
@@ -58,18 +58,18 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
         raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir") from error
     except OSError:
-        pass  # a network folder that knows no locks
+        pass  # a network folder without support for locks
     _locks.add(descriptor)
     try:
         yield
     finally:
-        if descriptor in _locks:  # not in a process that was forked meanwhile
+        if descriptor in _locks:  # false in a process that was forked in the meantime
             _locks.remove(descriptor)
             os.close(descriptor)
 
 
 def _forget_locks() -> None:
-    """A process that an environment forks may outlive the run, which it must not keep locked."""
+    """Releases the locks in a forked process: an environment's process may outlive the run and must not lock it."""
     while _locks:
         os.close(_locks.pop())
 

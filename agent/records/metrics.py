@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run logs, a JSON object per line, for programs to read."""
+"""metrics.jsonl: a run's logged metrics for other programs, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import stat
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.common.errors import UserError
-from agent.common.files import could_not_write, new_file, open_plain, why
+from agent.common.files import could_not_write, new_file, open_log, open_plain, why
 
-MAX_BYTES = 4 << 30  # of a metrics file that is read
-MAX_LINE = 1 << 20  # bytes; a longer line was not written here, and is passed over
-MAX_STEP, MAX_VALUE = 2**53, 1e30  # numbers beyond are taken for damage: no run has them, and nobody can draw them
+MAX_BYTES = 4 << 30  # a larger file is not read
+MAX_LINE = 1 << 20  # bytes; a longer line was not written by this program, and is skipped
+MAX_STEP, MAX_VALUE = 2**53, 1e30  # no run has larger numbers, and they cannot be drawn: they are skipped as damage
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -28,33 +27,29 @@ Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 class JsonlSink:
     """The file metrics.jsonl: a JSON object per line, {"global_step": 1000, "loss": 0.5}, readable at any time.
 
-    NaN and infinities are null, since JSON has no word for them. Lines are added to a file that is there.
+    NaN and infinities become null, since JSON cannot express them. New lines are appended to an existing file.
 
     Raises:
-        UserError: the file cannot be written, is no plain file, or has been deleted meanwhile.
+        UserError: the file cannot be written, is not a plain file, or has been deleted while the run went on.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        self._file = open_log(path)
         try:
-            self._file = os.fdopen(os.open(path, flags, 0o666), "ab+", buffering=0)
-            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "it is not a plain file")
             self._repair()
         except OSError as error:
-            reason = "it is a link" if error.errno == errno.ELOOP else why(error)
-            raise UserError(f"could not write {path} ({reason}): move it away, or check the folder.") from error
+            raise could_not_write(path, error) from error
 
     def _repair(self) -> None:
-        """End the half line of a run that was killed while it wrote, so that it does not swallow the next."""
+        """Ends an incomplete last line, which a kill has left, so that the next line does not become a part of it."""
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append {"global_step": step, **metrics}."""
+        """Appends {"global_step": step, **metrics}."""
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         try:
             self._file.write(json.dumps({"global_step": step, **finite}).encode() + b"\n")
@@ -65,18 +60,19 @@ class JsonlSink:
             raise UserError(f"{self._path} has been deleted while the run went on: start a new run")
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._file.close()
 
 
 def truncate_jsonl(path: Path, step: int, rewritten: str | None = None, since: int | None = None) -> None:
-    """Keeps the lines of a metrics file with `global_step` <= step, atomically; torn and foreign lines go.
+    """Keeps the lines of a metrics file with `global_step` <= step, atomically; incomplete and other lines are removed.
 
     Args:
-        path: of the file; where there is none, there is nothing to do.
-        step: at which the run goes on.
-        rewritten: lines from `since` on with a name that begins so go as well: they will be written again.
-        since: a step; None: that at which the run goes on.
+        path: the metrics file; a missing file stays missing.
+        step: the step from which the run resumes.
+        rewritten: a prefix of names; lines with such a name at steps >= `since` are removed too, since the run will
+            write them again.
+        since: see `rewritten`; None: the same as `step`.
 
     Raises:
         UserError: the file cannot be read or written.
@@ -100,10 +96,10 @@ def truncate_jsonl(path: Path, step: int, rewritten: str | None = None, since: i
 
 
 def read_series(path: Path, names: Sequence[str]) -> dict[str, Series]:
-    """Steps [n] and values [n] of some metrics, in order of steps.
+    """Reads the steps [n] and values [n] of some metrics, ordered by step.
 
-    Missing files, torn lines, other lines and numbers that are not finite are passed over, and so is all that comes
-    after a place that cannot be read.
+    A missing file counts as empty. Incomplete lines, other lines and numbers that are not finite are skipped; reading
+    ends at the first place where the disk fails.
     """
     columns = {name: (array("d"), array("d")) for name in names}
     for step, row in read_rows(path):
@@ -115,7 +111,7 @@ def read_series(path: Path, names: Sequence[str]) -> dict[str, Series]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    """Step and row of each line of a metrics file; what `read_series` passes over is passed over."""
+    """Yields the step and the object of each line of a metrics file; skips the same lines as `read_series`."""
     with suppress(OSError):
         for line in _lines(path):
             row = _parse(line)
@@ -129,7 +125,7 @@ def _sorted(steps: array[float], values: array[float]) -> Series:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, without those that are too long; raises OSError."""
+    """Yields the lines of a file, without those that are too long; raises OSError."""
     with open_plain(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES:,} bytes")
@@ -143,7 +139,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _parse(line: bytes) -> dict[str, object]:
-    """The object that a line holds; an empty one for anything else."""
+    """Parses a line that holds a JSON object; returns an empty dict for any other line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -157,7 +153,7 @@ def _step_of(row: Mapping[str, object]) -> int | None:
 
 
 def number(value: object) -> float | None:
-    """A number that can be drawn; None for anything else."""
+    """Returns `value` as a float if it is a number that can be drawn; otherwise None."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= MAX_VALUE:
         return None
     return float(value)

@@ -1,6 +1,6 @@
-"""Pictures of a run: the learning curve, and the returns of evaluated agents.
+"""Plots of a run: the learning curve, and the returns of evaluated agents.
 
-Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart.
+The colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ CURVES = (
     *(f"eval/return_{statistic}" for statistic in ("mean", "std", "min", "max")),
     *(f"eval_noisy/return_{statistic}" for statistic in ("mean", "std")),
 )
-MAX_CHARACTERS = 80  # of a title or label: the end of a longer one is shown
-MAX_DOTS = 5000  # more episodes than this are thinned, evenly, for drawing
+MAX_CHARACTERS = 80  # of a title or label; a longer one is cut at its start
+MAX_DOTS = 5000  # at most about so many episodes are drawn, evenly spaced
 
 Curve = NDArray[np.float64]
 
 
 def plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: float | None) -> None:
-    """Draw training and evaluation returns against environment steps.
+    """Draws training and evaluation returns against environment steps.
 
     Args:
-        metrics_path: a run's metrics.jsonl; missing files, torn lines and rows without returns are fine.
-        out: the PNG to write.
-        title: shown above the curve.
-        threshold: the return that counts as solved, drawn as a line; None for no line.
+        metrics_path: a run's metrics.jsonl; it may be missing, and may have incomplete lines or rows without returns.
+        out: the PNG file.
+        title: the title above the curve.
+        threshold: the return from which the task counts as solved, drawn as a line; None for no line.
 
     Raises:
-        UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
+        UserError: the plot cannot be drawn or written; an older file is intact.
     """
     with drawing_errors(out):
         _plot_learning_curve(metrics_path, out, title, threshold)
@@ -76,15 +76,15 @@ def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: f
 
 
 def plot_evaluation(results: Sequence[Mapping[str, object]], out: Path) -> None:
-    """Draw the returns of one or several evaluated agents: every episode, the quartiles, mean and IQM.
+    """Draws the returns of one or several evaluated agents: every episode, the quartiles, mean and IQM.
 
     Args:
         results: one mapping per agent with `label`, `returns` (a list), `return_mean`, `return_iqm` and
             `return_ci95` (low, high): the 95 % interval of the mean.
-        out: the PNG to write.
+        out: the PNG file.
 
     Raises:
-        UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
+        UserError: the plot cannot be drawn or written; an older file is intact.
     """
     with drawing_errors(out):
         _plot_evaluation(results, out)
@@ -95,7 +95,7 @@ def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
     for row, result in enumerate(results):
         _draw_agent(axes, row, result, PALETTE[row % len(PALETTE)], first=row == 0)
     axes.set_yticks(range(len(results)), [_label(result) for result in results], parse_math=False)
-    axes.set_ylim(len(results) - 0.45, -0.55)  # the first agent on top
+    axes.set_ylim(len(results) - 0.45, -0.55)  # the first agent is at the top
     axes.use_sticky_edges = False  # a box that ends at the highest return would sit on the frame
     axes.margins(x=0.05)
     axes.grid(axis="y", visible=False)
@@ -105,10 +105,10 @@ def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
 
 @contextmanager
 def drawing_errors(out: Path) -> Iterator[None]:
-    """Makes one sentence of whatever goes wrong in drawing: no picture is worth a traceback."""
+    """Turns any error of drawing into a UserError: a failed plot needs no traceback."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of signs that the font lacks
+            warnings.simplefilter("ignore")  # about characters that the font lacks
             yield
     except UserError:
         raise
@@ -121,14 +121,14 @@ def _shortened(text: str) -> str:
 
 
 def new_figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty drawing in the style of all pictures; never pyplot, whose state is global."""
+    """Creates an empty figure in the style of all plots, without pyplot, whose state is global."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    text = _shortened(printable(title))  # of a path or an id, in which $ is no formula
+    text = _shortened(printable(title))  # it may contain a path or an id, where $ starts no formula
     axes.set_title(text, loc="left", fontsize=12, fontweight="bold", pad=10, parse_math=False)
     axes.grid(color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -141,7 +141,7 @@ def new_figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def write_figure(figure: Figure, axes: Axes, out: Path) -> None:
-    """Writes the drawing with the legend of its axes below; raises UserError where the disk refuses."""
+    """Writes the figure with a legend below its axes; raises UserError if the file cannot be written."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -161,7 +161,7 @@ def _draw_training(axes: Axes, steps: Curve, returns: Curve) -> None:
 
 
 def _rolling_mean(values: Curve) -> Curve:
-    """Mean of the last `ROLLING_EPISODES` values at each place; of fewer at the start."""
+    """Computes the mean of the last `ROLLING_EPISODES` values at each position, of fewer at the start."""
     total = np.concatenate(([0.0], np.cumsum(values)))
     end = np.arange(1, len(values) + 1)
     start = np.maximum(0, end - ROLLING_EPISODES)
@@ -181,7 +181,7 @@ def _draw_evaluation(axes: Axes, series: Mapping[str, Series], name: str, color:
 
 
 def _bounds(series: Mapping[str, Series], name: str) -> tuple[float, float]:
-    """The least and the greatest return that the run has seen, which no band goes beyond."""
+    """Returns the lowest and the highest return of the run, which limit the bands."""
     names = (
         "train/episode_return",
         *(f"eval/return_{statistic}" for statistic in ("min", "max")),
@@ -192,18 +192,18 @@ def _bounds(series: Mapping[str, Series], name: str) -> tuple[float, float]:
 
 
 def _name_bands(axes: Axes) -> None:
-    """Says in the legend what the bands are, where there are any."""
+    """Adds the bands to the legend if there are any."""
     if axes.collections:
         axes.fill_between([], [], [], color=BLUE, alpha=0.15, linewidth=0, label=BAND)
 
 
 def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, first: bool) -> None:
-    """One horizontal strip: dots, box of the quartiles, and the marks that are compared."""
+    """Draws one horizontal strip: a dot for each episode, a box of the quartiles, and the marks to compare."""
     returns = np.asarray(result["returns"], dtype=np.float64)
-    # Evenly spread by the golden ratio, so that equal returns are seen apart and no random number is needed.
+    # Multiples of the golden ratio spread the dots evenly, so that equal returns are distinct without random numbers.
     heights = row + 0.34 * (2.0 * ((np.arange(len(returns)) * 0.618034) % 1.0) - 1.0)
     low, median, high = np.percentile(returns, (25, 50, 75))
-    # A label that starts with "_" stays out of the legend, which needs each mark once.
+    # Matplotlib leaves a label that starts with "_" out of the legend, which needs each mark only once.
     dot, box, interval, mean, iqm = MARKS if first else ("_",) * len(MARKS)
     axes.plot(returns, heights, ".", color=color, alpha=0.35, markersize=5, markeredgewidth=0, label=dot, zorder=2)
     axes.barh(row, high - low, left=low, height=0.5, color=color, alpha=0.18, label=box, zorder=1)
@@ -214,7 +214,7 @@ def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, fir
 
 
 def _evaluation_title(results: Sequence[Mapping[str, object]]) -> str:
-    """The task or tasks, and what is seen of them."""
+    """Names the tasks in a title."""
     tasks = dict.fromkeys(str(result["env"]) for result in results if "env" in result)
     return f"{', '.join(tasks)}: return of each episode" if tasks else "Evaluation: return of each episode"
 
@@ -223,7 +223,7 @@ def _label(result: Mapping[str, Any]) -> str:
     low, high = result["return_ci95"]
     episodes = len(result["returns"])
     played = f"{episodes} episode{'s' * (episodes != 1)}"
-    step = result.get("global_step")  # of a file that may be a stranger's
+    step = result.get("global_step")  # the file may be a stranger's
     played += f", step {step:,}" if isinstance(step, int) else ""
     mean = f"mean {format_return(result['return_mean'])} [{format_return(low)}, {format_return(high)}]"
     return f"{_shortened(printable(str(result['label'])))}\n{played}\n{mean}\nIQM {format_return(result['return_iqm'])}"

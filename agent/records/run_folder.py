@@ -1,4 +1,4 @@
-"""The folder of a run, and whether a run may be started or resumed there."""
+"""The folder of a run, and the checks before a run starts or resumes there."""
 
 import shlex
 import sys
@@ -24,7 +24,7 @@ OUTPUTS = ("metrics.jsonl", "learning_curve.png", "best", "last")
 
 
 def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
-    """The folder of this run: the resumed one, or a new runs/<env>/<time>_seed<k>, which is made."""
+    """Returns the folder of this run: that of the run to resume, or a new runs/<env>/<time>_seed<k>."""
     task = task_folder(env_id)
     if resume == "auto":
         newest = newest_run(RUNS, lambda run: is_run_of(run, task, seed) and has_checkpoint(run))
@@ -36,22 +36,32 @@ def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
 
 
 def task_folder(env_id: str | None) -> str:
-    """The folder below runs/ of a task: its id, without the module that it comes from."""
+    """Returns a task's folder below runs/: its id without the module that registers it."""
     return (env_id or "").rpartition(":")[2]
 
 
 def agent_name(choice: str | None) -> str:
-    """The agent in the name of a sweep's run: its file in conf/agent/, which may lie in a folder of one's own there."""
+    """Returns the agent's part of a folder name: its file in conf/agent/, which may be in a user's subfolder."""
     return (choice or "agent").replace("/", "_")
 
 
 def folder_of_runs(sweep: str) -> str:
-    """Where a sweep's runs lie, seen from its folder: beside all others, or in the folder that a person named."""
+    """Returns the parent of a sweep's runs relative to its folder: runs/, or that folder if the user named it."""
     return "../.." if Path(sweep).parent == RUNS / "multirun" else "."
 
 
+def sweep_folder(time: str) -> str:
+    """The folder of a sweep that began at `time`, which is made: no other sweep has it."""
+    return str(new_folder(RUNS / "multirun" / time))
+
+
+def sweep_time(sweep: str, time: str) -> str:
+    """What the names of a sweep's runs begin with: the name of its folder, or the time where a person named that."""
+    return Path(sweep).name if Path(sweep).parent == RUNS / "multirun" else time
+
+
 def new_folder(path: Path) -> Path:
-    """Makes a folder, with a number behind its name where that is taken: runs may start in the same second."""
+    """Makes a folder, and appends a number to its name if it exists: two runs may start in the same second."""
     folder, number = path, 1
     while True:
         try:
@@ -59,20 +69,21 @@ def new_folder(path: Path) -> Path:
         except FileExistsError:
             number += 1
             folder = path.with_name(f"{path.name}_{number}")
-        except OSError:  # Hydra finds the same, and says so
+        except OSError:  # Hydra will fail in the same way and report it
             return folder
         else:
             return folder
 
 
 def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
-    """The checkpoint to go on from, or None for a new run.
+    """Loads the checkpoint to resume from; returns None for a new run.
 
-    With resume=auto a run without a checkpoint starts again in its folder: a job may be repeated until it is done.
+    With resume=auto a run without a checkpoint starts again in its folder, so that a job can be repeated until it is
+    done.
 
     Raises:
-        UserError: where `resume` names a folder without a checkpoint, where its checkpoint is damaged, or where a new
-            run would write into an old one.
+        UserError: `resume` names a folder without a checkpoint, the checkpoint is damaged, or a new run would write
+            into the folder of an old one.
     """
     named_folder = resume if resume != "auto" else None
     if named_folder and Path(named_folder).resolve() != folder.resolve():
@@ -114,7 +125,7 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
 
 
 def _holds_anything(path: Path) -> bool:
-    """Whether there is a folder, or a file that is not empty: a run that could not begin leaves empty files."""
+    """Whether the path is a folder or a non-empty file; a run that could not begin leaves empty files."""
     return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
@@ -132,13 +143,13 @@ def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
 
 
 def write_config(folder: Path, config: Mapping[str, object], overrides: Sequence[str] = ()) -> None:
-    """Writes the resolved config beside the run, with the words of the command line on top, those of earlier ones too.
+    """Writes the resolved config to the run's folder, below its command line and those of earlier starts as comments.
 
     Raises:
-        UserError: where the folder cannot be written.
+        UserError: the file cannot be written.
     """
     path, header = folder / CONFIG, ""
-    with suppress(OSError):  # there is none yet, or none that a run has written
+    with suppress(OSError):  # there is no config yet, or none that a run has written
         lines = read_plain(path, MAX_CONFIG).decode(errors="replace").splitlines(keepends=True)
         header = "".join(takewhile(lambda line: line.startswith("# "), lines))
     command = shlex.join(("python", "train.py", *overrides)).replace("\n", " ")  # a comment is one line

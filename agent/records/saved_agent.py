@@ -1,8 +1,8 @@
 """A saved agent: one file `agent.safetensors` that people share. It is data, never code.
 
-The file holds float32 tensors and, in the header's string metadata, a JSON description (environment, network,
-where it comes from) with a SHA-256 of both. Reading one executes nothing, imports nothing it names and allocates the
-file's size; whatever does not look exactly like a file written here is refused. `read_header` allocates nothing.
+The file holds float32 tensors and, in the header's string metadata, a JSON description (environment, network, origin)
+with a SHA-256 of both. Reading a file executes no code, imports no module that it names, and allocates no more than
+its size; a file that does not have exactly the format written here is refused. `read_header` reads no tensor.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors import safe_open
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, open_plain, why
+from agent.common.texts import printable
 from agent.records.saved_env import FILE_NAME as FILE_NAME
 from agent.records.saved_env import check_env as check_env
 from agent.records.saved_env import refusal, short
@@ -39,16 +41,16 @@ _MAX_NESTING = 20
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: the description, the shape of every tensor, and the digest that they must have."""
+    """A file's header: the description, the shape of every tensor, and the digest that both must have."""
 
     description: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
-    digest: str | None  # none of those that were saved before there was one
+    digest: str | None  # None in files of earlier releases
 
 
 @dataclass(frozen=True)
 class SavedAgent:
-    """What a file holds: float32 tensors on the CPU by name, and the description as it was saved."""
+    """A file's content: float32 tensors on the CPU by name, and the description."""
 
     tensors: dict[str, torch.Tensor]
     description: dict[str, Any]
@@ -63,12 +65,12 @@ def save_agent(path: Path, tensors: Mapping[str, torch.Tensor], description: Map
         description: JSON with at least `env`: {"id": "CartPole-v1", "kwargs": {}}.
 
     Raises:
-        UserError: the disk refuses, or `load_agent` would refuse what is to be saved.
+        UserError: the file cannot be written, or `load_agent` would refuse it.
     """
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     for name, tensor in copies.items():
         _check_values(name, tensor, path)
-    plain = json.loads(json.dumps(dict(description)))  # as it will be read
+    plain = json.loads(json.dumps(dict(description)))  # as `load_agent` will read it
     digest = digest_of(plain, copies)
     text = json.dumps({"format": FORMAT, "version": VERSION, "agent": plain, "sha256": digest})
     _read_description(text, path)
@@ -76,10 +78,10 @@ def save_agent(path: Path, tensors: Mapping[str, torch.Tensor], description: Map
 
 
 def read_header(path: Path) -> Header:
-    """Reads what a file that may come from a stranger says of itself, and none of its tensors.
+    """Reads the header of a file that may come from a stranger, and none of its tensors.
 
     Raises:
-        UserError: not a saved agent of this program and version, damaged, or not safe to play.
+        UserError: the file is not a saved agent of this program and version, is damaged, or is not safe to play.
     """
     _check_frame(path)
     try:
@@ -87,7 +89,7 @@ def read_header(path: Path) -> Header:
             return _header_of(file, path)
     except UserError:
         raise
-    except Exception as error:  # a stranger's file may break the library that reads it in any way
+    except Exception as error:  # a stranger's file may make the library fail in any way
         raise _unreadable(path, error) from error
 
 
@@ -95,7 +97,7 @@ def load_agent(path: Path) -> SavedAgent:
     """Reads a file that may come from a stranger.
 
     Raises:
-        UserError: not a saved agent of this program and version, damaged, or not safe to play.
+        UserError: the file is not a saved agent of this program and version, is damaged, or is not safe to play.
     """
     header = read_header(path)
     try:
@@ -111,7 +113,7 @@ def load_agent(path: Path) -> SavedAgent:
 
 
 def digest_of(description: Mapping[str, object], tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of the description and of all tensors, in hexadecimal digits: it finds damage, not forgery."""
+    """Computes the SHA-256 of the description and all tensors, in hexadecimal; it detects damage, not forgery."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name!r} {list(tensor.shape)}\n".encode())
@@ -138,12 +140,12 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, t
     """Refuses an agent whose tensors are not exactly the network's.
 
     Args:
-        shapes: of the tensors that the file holds, by name.
-        expected: shape of every parameter of the described network, by name.
+        shapes: the shape of every tensor in the file, by name.
+        expected: the shape of every parameter of the described network, by name.
         path: the file, for the message.
 
     Raises:
-        UserError: names the first tensor that is missing, of another shape, or too many.
+        UserError: a tensor is missing, has another shape, or is not part of the network; the message names the first.
     """
     for name, shape in expected.items():
         if name not in shapes:
@@ -155,15 +157,25 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, t
 
 
 def find_agent(path: Path, which: Which) -> Path:
-    """The agent's file for a run folder, an agent folder or the file itself.
+    """Finds the agent's file, given a run folder, an agent folder or the file itself.
 
     Raises:
-        UserError: there is none; says what was looked for, or that only the other one is there.
+        UserError: there is no such agent; the message names the paths that were tried, or the run's other agent.
     """
-    if path.is_file():
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError) as error:  # nothing there, or no name that a file can have
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = (
+            "does not exist" if missing else f"cannot be read ({why(error) if isinstance(error, OSError) else error})"
+        )
+        raise UserError(
+            f"{printable(str(path))[:200]} {reason}: give a run folder, an agent folder or an {FILE_NAME}."
+        ) from None
+    if stat.S_ISREG(kind):
         return path
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist: give a run folder, an agent folder or an {FILE_NAME}.")
+    if not stat.S_ISDIR(kind):
+        raise UserError(f"{path} is neither a file nor a folder: give a run folder, an agent folder or an {FILE_NAME}.")
     places = [path / FILE_NAME, path / which / FILE_NAME]
     for place in places:
         if place.is_file():
@@ -175,7 +187,7 @@ def find_agent(path: Path, which: Which) -> Path:
 
 
 def _check_frame(path: Path) -> None:
-    """Refuses what does not start like a safetensors file: the length of a JSON header, then the header."""
+    """Refuses a file that does not start like a safetensors file: with the length of a JSON header, then the header."""
     try:
         with open_plain(path) as file:
             start = file.read(9)
@@ -193,7 +205,7 @@ def _check_frame(path: Path) -> None:
 
 
 def _read_description(text: str, path: Path) -> dict[str, Any]:
-    """The content of the metadata, with the description under "agent" and the digest, if there is one."""
+    """Parses and checks the metadata: the description under "agent", and the digest if there is one."""
     if len(text.encode()) > _MAX_DESCRIPTION:
         raise refusal(path, f"its description is longer than {_MAX_DESCRIPTION} bytes")
     try:

@@ -1,4 +1,4 @@
-"""The form of a run's state in a checkpoint, which may be a stranger's: checked whole before anything is taken over."""
+"""Checks of a run's state in a checkpoint, which may be a stranger's, before any part of it is used."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from agent.common.tensor_file import dtype_name
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig, upgraded
 
-MAX_INTEGER = 2**53  # of whole numbers
-#: Parts that every state has, and those that later versions have added.
+MAX_INTEGER = 2**53
+#: The parts of every state and their types; LATER_PARTS are those that later versions have added.
 PARTS: dict[str, type] = {
     **{"config": dict, "agent": dict, "replay": dict, "monitor": dict},
     **{"best_return": float, "evaluations": int, "seconds": float},
@@ -28,15 +28,15 @@ LATER_PARTS: dict[str, type] = {
     "reached": int,
     "under_way": dict,
 }
-#: W&B makes a folder of this name.
+#: The form of W&B's run id, which becomes the name of a folder.
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def check_parts(state: Mapping[str, Any]) -> dict[str, object]:
-    """The state, with its config as this version writes it.
+    """Checks a state; returns it with its config in this version's options.
 
     Raises:
-        ValueError: where a part is missing or of another form than any run writes.
+        ValueError: a part is missing, or no run could have written it.
     """
     for name, kind in PARTS.items():
         _check_plain(state.get(name), kind, name)
@@ -57,7 +57,7 @@ def check_parts(state: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _check_evaluation(value: Any) -> None:
-    """The step of the last evaluation, and the returns and lengths of its episodes where there was one."""
+    """Checks the last evaluation: its step and, if there was one, the returns and lengths of its episodes."""
     is_valid = isinstance(value, tuple | list) and len(value) in (1, 3) and type(value[0]) is int
     if is_valid and len(value) == 3:
         returns, lengths = value[1:]
@@ -71,13 +71,13 @@ def _check_evaluation(value: Any) -> None:
 
 
 def check_like(value: object, template: object, name: str = "state") -> None:
-    """Compares a part of a state with that of a run that has just been made.
+    """Compares a part of a state with the same part of a new run, the template.
 
-    Arrays must have the shape and dtype that they have there, whole numbers must not be absurd. A generator may be of
-    another kind, which begins anew, and where the new run has None everybody checks for themselves.
+    Arrays must have the template's shape and dtype, and whole numbers must be in range. The state of a random generator
+    may be of another kind, and that generator then starts again. Where the template has None, nothing is checked here.
 
     Raises:
-        ValueError: naming the first difference.
+        ValueError: the two differ; the message names the first difference.
     """
     if template is None or _is_generator(template):
         if template is not None and not _is_generator(value):
@@ -119,7 +119,7 @@ _ARRAYS = (torch.Tensor, np.ndarray)
 
 
 def _is_generator(state: object) -> bool:
-    """Whether it is where a generator of NumPy's or torch's stands."""
+    """Whether this is the state of a random generator of NumPy or torch."""
     if isinstance(state, dict):
         return "bit_generator" in state
     return isinstance(state, torch.Tensor) and state.dtype == torch.uint8 and state.ndim == 1

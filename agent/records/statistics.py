@@ -1,10 +1,10 @@
-"""Statistics of returns: few seeds by Student's t, many values by the bootstrap.
+"""Statistics of returns: Student's t for few seeds, the bootstrap for many values.
 
-A percentile bootstrap of n normal values covers 75 % (n = 3), 83 % (5) and 89 % (10) where it says 95 %; Student's t
-covers 95 % at every n. Means over seeds therefore have Student's t, and the bootstrap is for a hundred episodes and for
-what has no simpler interval. One value has no interval: None.
+A percentile bootstrap interval of n normal values at a nominal 95 % covers 75 % (n = 3), 83 % (5) and 89 % (10);
+Student's t interval covers 95 % at every n. Means over seeds therefore have Student's t interval. The bootstrap is for
+a hundred episodes, and for statistics without a simpler interval. A single value has no interval: None.
 
-Student's distribution is computed here: it is all that SciPy would be needed for, which takes 100 MB.
+Student's distribution is computed here: SciPy would be needed for nothing else, and it takes 100 MB.
 """
 
 import math
@@ -15,25 +15,25 @@ from typing import NamedTuple
 import numpy as np
 
 Interval = tuple[float, float]
-#: Of the bootstrap: resampled numbers at a time, of which there are an index and a value (64 MiB).
+#: The most values that the bootstrap resamples at a time; each takes an index and a value (64 MiB in all).
 MAX_PICKS = 1 << 22
-#: Of the continued fraction of the incomplete beta function: terms, and what is taken for zero.
+#: In the continued fraction of the incomplete beta function: the most terms, and the replacement for zero.
 _TERMS, _TINY = 10_000, 1e-300
 
 
 def interquartile_mean(values: np.ndarray) -> float:
-    """Mean of the middle half of values [n] (Agarwal et al. 2021).
+    """Computes the mean of the middle half of values [n] (Agarwal et al. 2021).
 
-    As the field computes it: of each end as many whole values go as a quarter of n holds.
+    As in rliable, ⌊n/4⌋ whole values are dropped at each end.
     """
     trim = len(values) // 4
     return float(np.sort(values)[trim : len(values) - trim].mean())
 
 
 def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int = 2_000) -> Interval:
-    """Percentile bootstrap interval of the mean of values [n] (Efron 1979), always drawn from the same stream.
+    """Computes a percentile bootstrap interval of the mean of values [n] (Efron 1979), with a fixed random seed.
 
-    For many values, such as the returns of a hundred episodes; for few see `mean_interval`.
+    It is for many values, such as the returns of a hundred episodes; for few, see `mean_interval`.
     """
     generator = np.random.Generator(np.random.PCG64(0))
     n, means = len(values), np.empty(resamples)
@@ -46,7 +46,7 @@ def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int =
 
 
 def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval | None:
-    """Student's t interval of the mean of values [n], such as one return of each seed; None where n < 2."""
+    """Computes Student's t interval of the mean of values [n], such as one return for each seed; None if n < 2."""
     if len(values) < 2:
         return None
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
@@ -55,7 +55,7 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval | None:
 
 
 class Difference(NamedTuple):
-    """Of two means: the first less the second, its interval, and the p-value of there being none."""
+    """The difference of two means: the first less the second, its interval, and the p-value of no difference."""
 
     mean: float
     interval: Interval
@@ -63,13 +63,13 @@ class Difference(NamedTuple):
 
 
 def welch(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Difference | None:
-    """The difference of the means of a [m] and b [n], of any variances (Welch 1947); None where m or n < 2."""
+    """Compares the means of a [m] and b [n], whose variances may differ (Welch 1947); None if m or n < 2."""
     if min(len(a), len(b)) < 2:
         return None
     mean = float(np.mean(a) - np.mean(b))
     variances = [float(np.var(values, ddof=1)) / len(values) for values in (a, b)]
     error = math.sqrt(sum(variances))
-    if error == 0.0:  # all runs of each ended alike
+    if error == 0.0:  # in each group all values are equal
         return Difference(mean, (mean, mean), 1.0 if mean == 0.0 else 0.0)
     dof = sum(variances) ** 2 / sum(
         variance**2 / (len(values) - 1) for variance, values in zip(variances, (a, b), strict=True)

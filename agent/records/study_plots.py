@@ -1,4 +1,4 @@
-"""Pictures of a search for settings: the scores of its trials, and how much each option matters."""
+"""Plots of a study: the scores of its trials, and the importance of each option."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 from agent.records.plots import BLUE, GREY, ORANGE, drawing_errors, new_figure, write_figure
 
-#: Options of the picture; those that matter less are left out.
+#: The most options in the plot; less important ones are left out.
 MAX_OPTIONS = 15
 
 
 def plot_history(scores: Sequence[float | None], complete: Sequence[bool], out: Path, title: str) -> None:
-    """Draws the score of each trial in the order of trials, and the best so far.
+    """Draws the score of each trial, in order, and the best score so far.
 
     Args:
-        scores: of each trial; None where it has none.
-        complete: whether each trial was trained to its end; of others the score is the last that they had.
-        out: the PNG to write.
-        title: shown above.
+        scores: the score of each trial; None if it has none.
+        complete: whether each trial was trained to its end; the score of any other is its last one.
+        out: the PNG file.
+        title: the title above the plot.
 
     Raises:
-        UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
+        UserError: the plot cannot be drawn or written; an older file is intact.
     """
     with drawing_errors(out):
         figure, axes = new_figure(title, 8.0, 4.6)
@@ -43,15 +43,15 @@ def plot_history(scores: Sequence[float | None], complete: Sequence[bool], out: 
 
 
 def plot_importances(importances: Mapping[str, float], out: Path, title: str) -> None:
-    """Draws how much each option matters for a place among the best trials, the most on top.
+    """Draws the importance of each option for a place among the best trials, the greatest at the top.
 
     Args:
-        importances: of options, by their names; their sum is 1.
-        out: the PNG to write.
-        title: shown above.
+        importances: the importance of each option, by its name; the sum is 1.
+        out: the PNG file.
+        title: the title above the plot.
 
     Raises:
-        UserError: the disk refuses, or it cannot be drawn; an old picture is intact.
+        UserError: the plot cannot be drawn or written; an older file is intact.
     """
     with drawing_errors(out):
         ranked = sorted(importances.items(), key=lambda item: -item[1])[:MAX_OPTIONS]

@@ -1,4 +1,4 @@
-"""Everything a run reports, in one place: metrics.jsonl, console, Weights & Biases, TensorBoard."""
+"""All reports of a run in one place: metrics.jsonl, console, Weights & Biases, TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ CONSOLE_NAMES = {  # on the console
 
 
 class Tracker:
-    """What a run logs goes through here.
+    """Passes everything that a run logs to metrics.jsonl, the console, W&B and further sinks.
 
     Args:
-        run_dir: the run's folder; metrics.jsonl is appended to, W&B writes to its subfolder `wandb`.
+        run_dir: the run's folder; metrics.jsonl in it is appended to, and W&B writes to its subfolder `wandb`.
         config: the whole resolved config.
         settings: the config node `wandb`.
-        console: shows the returns that are logged, and what goes wrong with W&B.
-        run_id: W&B id of the run that is resumed; None for a new run.
-        extra_sinks: what else gets all that is logged.
+        console: the console, which shows logged returns and errors of W&B.
+        run_id: the W&B id of a resumed run; None for a new run.
+        extra_sinks: further sinks, such as TensorBoard's.
 
     Attributes:
-        run_id: W&B id to store in checkpoints; None if there never was one.
-        console: where it prints.
-        dashboard: how to watch the run: its address, or the commands to watch and upload it.
-        dashboards: the same of what else gets all that is logged.
+        run_id: the W&B id to store in checkpoints; None if the run never had one.
+        console: the console.
+        dashboard: how to watch the run on W&B: its address, or the commands to watch and upload it.
+        dashboards: how to watch the run in each further sink.
 
     Raises:
-        UserError: metrics.jsonl cannot be written, or wandb.mode is online or offline and W&B cannot do it.
+        UserError: metrics.jsonl cannot be written, or W&B fails although wandb.mode is online or offline.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Tracker:
         self.dashboards = tuple(sink.dashboard for sink in extra_sinks)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record metrics at an environment step, the axis of every chart; about 0.1 ms with W&B."""
+        """Logs metrics at an environment step, the x axis of every chart; it takes about 0.1 ms with W&B."""
         self._file.log(step, metrics)
         for sink in self._sinks:
             sink.log(step, metrics)
@@ -70,17 +70,17 @@ class Tracker:
             self.console.update(step, **console_values)
 
     def video(self, step: int, path: Path) -> None:
-        """Show a video file (mp4 or gif) at an environment step."""
+        """Logs a video file (mp4 or gif) at an environment step."""
         for sink in self._sinks:
             sink.video(step, path)
 
     def save_agent(self, path: Path, aliases: Sequence[str], metadata: Mapping[str, object]) -> None:
-        """Log a saved agent's file as a version of the artifact agent-<run_id>."""
+        """Logs a saved agent's file as a version of the artifact agent-<run_id>."""
         for sink in self._sinks:
             sink.save_agent(path, aliases, metadata)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Close everything; calling it again does nothing."""
+        """Closes all sinks; further calls have no effect."""
         if not self._finished:
             self._finished = True
             self._file.close()

@@ -1,7 +1,7 @@
-"""The start of a Weights & Biases run. Only here is wandb imported.
+"""The start of a Weights & Biases run. Only this module imports wandb.
 
-What the command line does not say, W&B's own variables of the environment (WANDB_PROJECT and all others) and its
-settings files say, as everywhere else.
+Settings that the command line does not give come from W&B's environment variables (WANDB_PROJECT and others) and
+settings files, as in any other program.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from agent.config.run import WandbConfig
 
 Config = Mapping[str, object]
-PROJECT = "noisy-dqn"  # of a person who names none, in no way that W&B knows
-#: Settings of a run; a variable of the environment that names one of them comes first.
+PROJECT = "noisy-dqn"  # unless the user names one in any way that W&B supports
+#: Settings of a run; an environment variable for one of them takes precedence.
 RUN_SETTINGS = {
-    "console": "off",  # the terminal is ours: not captured, not uploaded
-    "init_timeout": 15.0,  # seconds a run waits for the server before it goes on offline
-    "finish_timeout": 18.0,  # seconds the end of a run waits for the last upload; `END_SECONDS` holds it all
+    "console": "off",  # W&B neither captures nor uploads the terminal's output
+    "init_timeout": 15.0,  # seconds that a run waits for the server before it continues offline
+    "finish_timeout": 18.0,  # seconds that the end of a run waits for the last upload, within `END_SECONDS`
     "finish_timeout_raises": True,
     "reinit": "finish_previous",
-    # Of its machine a run tells how busy it is (which costs 0.2 % of a core), not whose it is or what is on it.
+    # A run uploads how busy its machine is (which costs 0.2 % of a core), but not its owner or its software.
     "host": "",
     "program": "train.py",
     "disable_code": True,
@@ -36,22 +36,22 @@ RUN_SETTINGS = {
     "disable_job_creation": True,
     "x_disable_meta": True,
     "x_save_requirements": False,
-    "x_transaction_log_flush_interval": 2.0,  # seconds by which `wandb leet` lags behind the run
+    "x_transaction_log_flush_interval": 2.0,  # seconds that `wandb leet` lags behind the run
 }
 
 
 def start(run_dir: Path, config: Config, settings: WandbConfig, console: Console, run_id: str | None) -> Sink:
-    """The W&B run that the mode asks for; in mode auto whatever works, without ever asking a question.
+    """Starts a W&B run in the requested mode; mode auto uses what works, and never prompts.
 
     Raises:
-        UserError: in mode online or offline, where W&B cannot do it.
+        UserError: the mode is online or offline, and W&B fails.
     """
     if settings.mode == "disabled" or (settings.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"):
         return Sink(run_id)
     with silent_logging():
         try:
             wandb, modes = _set_up(settings.mode)
-        except Exception as error:  # as for variables of the environment that it does not understand
+        except Exception as error:  # such as for an environment variable with an invalid value
             _refuse(settings.mode, error, console)
             return Sink(run_id)
         for mode in modes:
@@ -64,21 +64,21 @@ def start(run_dir: Path, config: Config, settings: WandbConfig, console: Console
 
 
 def _refuse(mode: str, error: Exception, console: Console, tried_mode: str = "") -> None:
-    """Says that W&B cannot be used; only where a person asked for it is that an error."""
+    """Reports that W&B cannot be used; this is an error only if the user requested W&B."""
     if mode != "auto":
         raise UserError(f"wandb.mode={mode}: {reason(error)}; or use wandb.mode=auto.") from error
     console.line(f"W&B cannot be used{tried_mode} ({reason(error)}).")
 
 
 def _set_up(mode: str) -> tuple[Any, tuple[str, ...]]:
-    """The module, set up for this process, and the modes to try, in order.
+    """Sets W&B up for this process; returns the module and the modes to try, in order.
 
-    Mode auto is for whoever is logged in, unless WANDB_MODE or `wandb offline` forbids to be online.
+    Mode auto tries online first if the user is logged in, unless WANDB_MODE or `wandb offline` forbids it.
     """
-    # Without this W&B sends its own errors and timings home, even from offline runs, and logs more slowly.
+    # By default W&B sends its own errors and timings to its maker, even from offline runs, and logs more slowly.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if (key := os.environ.get("WANDB_API_KEY")) is not None:
-        os.environ["WANDB_API_KEY"] = key.strip()  # of a file the last line end often comes with it
+        os.environ["WANDB_API_KEY"] = key.strip()  # a key that was read from a file often ends in a newline
     import wandb
 
     requested: dict[str, Any] = {} if mode == "auto" else {"mode": mode}
@@ -89,7 +89,7 @@ def _set_up(mode: str) -> tuple[Any, tuple[str, ...]]:
 
 
 def _unless_set(settings: Mapping[str, object]) -> dict[str, Any]:
-    """Those of the settings for which the environment has no variable."""
+    """Returns the settings without those that an environment variable sets."""
     variables = {name: {f"WANDB_{name.upper()}", f"WANDB_{name.removeprefix('x').upper()}"} for name in settings}
     variables |= {"disable_code": {"WANDB_DISABLE_CODE", "WANDB_SAVE_CODE"}}
     return {name: value for name, value in settings.items() if not variables[name] & os.environ.keys()}
@@ -97,13 +97,13 @@ def _unless_set(settings: Mapping[str, object]) -> dict[str, Any]:
 
 def _has_key(wandb: Any) -> bool:
     try:
-        return bool(wandb.login(prompt=False, verify=False))  # False where W&B is set to be offline, too
+        return bool(wandb.login(prompt=False, verify=False))  # also False if W&B is set to offline
     except Exception:
-        return True  # not a valid one: W&B says why when the run starts
+        return True  # an invalid key: W&B reports it when the run starts
 
 
 def _options(wandb: Any, run_dir: Path, config: Config, settings: WandbConfig, run_id: str | None) -> dict[str, object]:
-    """The arguments of wandb.init: no more than was asked for, so that W&B's own variables hold for the rest."""
+    """Returns the arguments of wandb.init: only the given ones, so that W&B's environment variables set the others."""
     wandb_settings = wandb.setup().settings
     names = ("project", "entity", "group", "job_type", "name", "tags")
     options = {name: value for name in names if (value := getattr(settings, name)) not in (None, ())}
@@ -115,9 +115,9 @@ def _options(wandb: Any, run_dir: Path, config: Config, settings: WandbConfig, r
 
 
 def _init(wandb: Any, run_dir: Path, options: Mapping[str, object]) -> Any:
-    if options["mode"] == "online" and not _has_key(wandb):  # W&B would ask for it on a terminal
+    if options["mode"] == "online" and not _has_key(wandb):  # W&B would prompt for it on a terminal
         raise UserError("there is no API key; run `wandb login` once or set WANDB_API_KEY")
-    # W&B may drop one of these (x_ means internal): then the run goes without it.
+    # A later W&B may not have some of these (x_ means internal); the run then does without them.
     supported = {
         name: value for name, value in _unless_set(RUN_SETTINGS).items() if name in wandb.Settings.model_fields
     }
@@ -126,16 +126,16 @@ def _init(wandb: Any, run_dir: Path, options: Mapping[str, object]) -> Any:
         return wandb.init(settings=wandb.Settings(**supported), **options)
     except Exception:
         for folder in set(run_dir.glob("wandb/run-*")) - earlier:
-            shutil.rmtree(folder, ignore_errors=True)  # it is empty, and in the way of the offline run
+            shutil.rmtree(folder, ignore_errors=True)  # it is empty, and would hinder the offline run
         raise
 
 
 def _folder(run_dir: Path, files: Path) -> Path:
-    """The folder in which the commands find all of a run; a resumed one has several folders in its own.
+    """Returns the folder in which W&B's commands find the whole run, since a resumed run has several W&B folders.
 
     Args:
-        run_dir: of the run.
-        files: where W&B puts files of the run: <folder of W&B>/<folder of the run>/files.
+        run_dir: the run's folder.
+        files: W&B's folder for the run's files: <W&B's folder>/<the run's folder>/files.
     """
     is_inside = files.resolve().is_relative_to(run_dir.resolve())
     return run_dir / "wandb" if is_inside else files.parent

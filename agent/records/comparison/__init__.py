@@ -1,1 +1,1 @@
-"""Runs compared: read from their folders, grouped, scored, drawn, and written as one page."""
+"""The comparison of runs: it reads their folders, groups and scores them, draws plots, and writes one page."""

@@ -1,12 +1,13 @@
-"""Scores of runs on one or several tasks in one number, with intervals (Agarwal et al. 2021, arXiv 2108.13264).
+"""Aggregates of the scores of runs on one or several tasks, with intervals (Agarwal et al. 2021, arXiv 2108.13264).
 
-`Scores` are one array [..., n_t] for each task t, of n_t runs. What comes before the runs are resamples. Point
-estimates are those of rliable where every task has as many runs. Its intervals are stratified percentile bootstraps,
-which cover too little where runs are few; here
-- a mean has Student's t, over several tasks with the degrees of freedom of Satterthwaite (1946);
-- an IQM or median has the *expanded* percentile bootstrap (Hesterberg 2015), from TEN runs on;
-- a probability of improvement has Newcombe's score interval (2006), which is no point where all runs of one group are
-  above all of the other, and a share of runs Wilson's (1927); both over several tasks by MOVER (Zou and Donner 2008).
+`Scores` has one array [..., n_t] for each task t with n_t runs; leading axes are resamples. Point estimates equal those
+of rliable if every task has the same number of runs. The intervals of rliable are stratified percentile bootstraps,
+whose coverage is too low for few runs. Here
+- a mean has Student's t interval, over several tasks with the degrees of freedom of Satterthwaite (1946);
+- an IQM or median has the *expanded* percentile bootstrap (Hesterberg 2015), from MIN_RUNS runs on;
+- a probability of improvement has Newcombe's score interval (2006), which has a width even if all runs of one group
+  are above all of the other, and a share of runs has Wilson's (1927); MOVER (Zou and Donner 2008) combines either over
+  several tasks.
 """
 
 import math
@@ -20,44 +21,44 @@ from agent.records.statistics import Interval, t_probability, t_quantile
 Array = NDArray[np.float64]
 Scores = Sequence[Array]
 Statistic = Callable[[Scores], Array]
-#: Runs from which on an IQM or a median has an interval.
+#: The fewest runs for which an IQM or a median has an interval.
 MIN_RUNS = 10
 RESAMPLES = 2_000
-#: Of the normal distribution, 97.5 %.
+#: The 97.5 % quantile of the standard normal distribution.
 Z = 1.959963984540054
 
 
 def mean(scores: Scores) -> Array:
-    """Mean over tasks of the mean over runs."""
+    """Computes the mean over tasks of the mean over runs."""
     return np.asarray(np.mean([values.mean(axis=-1) for values in scores], axis=0))
 
 
 def median(scores: Scores) -> Array:
-    """Median over tasks of the mean over runs; of one task, of its runs."""
+    """Computes the median over tasks of the mean over runs; for a single task, the median over its runs."""
     if len(scores) == 1:
         return np.asarray(np.median(scores[0], axis=-1))
     return np.asarray(np.median([values.mean(axis=-1) for values in scores], axis=0))
 
 
 def iqm(scores: Scores) -> Array:
-    """Mean of the middle half of all runs of all tasks, whole runs dropped."""
+    """Computes the mean of the middle half of all runs of all tasks, without fractions of runs at the edges."""
     runs = np.sort(np.concatenate(scores, axis=-1), axis=-1)
     trim = runs.shape[-1] // 4
     return np.asarray(runs[..., trim : runs.shape[-1] - trim].mean(axis=-1))
 
 
 def optimality_gap(scores: Scores, goal: float = 1.0) -> Array:
-    """How far runs stay below `goal` on average, what is above it counting as the goal."""
+    """Computes by how much runs stay below `goal` on average; a score above it counts as the goal."""
     return goal - mean([np.minimum(values, goal) for values in scores])
 
 
 def profile(scores: Scores, levels: Array) -> Array:
-    """The share of runs above each of the levels [k], averaged over tasks."""
+    """Computes the share of runs above each of the levels [k], averaged over tasks."""
     return np.asarray(np.mean([(values[:, None] > levels).mean(axis=0) for values in scores], axis=0))
 
 
 def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
-    """How probable it is that a run of ours is better than one of theirs, ties as halves, averaged over tasks."""
+    """Computes the probability that a run of ours is better than one of theirs; a tie counts half; mean over tasks."""
     return float(np.mean([_above(a, b) for a, b in zip(ours, theirs, strict=True)]))
 
 
@@ -65,11 +66,11 @@ def _above(a: Array, b: Array) -> float:
     return float(np.mean((a[:, None] > b) + 0.5 * (a[:, None] == b)))
 
 
-# ---- intervals of 95 %
+# ---- 95 % intervals
 
 
 def mean_interval(scores: Scores) -> Interval | None:
-    """Student's t interval of `mean`; None where a task has fewer than two runs."""
+    """Computes Student's t interval of `mean`; None if a task has fewer than two runs."""
     if min(len(values) for values in scores) < 2:
         return None
     variances = np.array([values.var(ddof=1) / len(values) for values in scores])
@@ -83,18 +84,21 @@ def mean_interval(scores: Scores) -> Interval | None:
 
 
 def gap_interval(scores: Scores, goal: float = 1.0) -> Interval | None:
-    """Interval of `optimality_gap`, which is a mean; a gap is not negative."""
+    """Computes the interval of `optimality_gap`, which is a mean; it is cut at 0."""
     interval = mean_interval([np.minimum(values, goal) for values in scores])
     return None if interval is None else (max(0.0, goal - interval[1]), goal - interval[0])
 
 
 def bootstrap(scores: Scores, statistic: Statistic, expanded: bool = True) -> Interval | None:
-    """Stratified bootstrap: runs are drawn within each task. None for fewer than TEN runs or a task with fewer than 3.
+    """Computes a stratified bootstrap interval: runs are resampled within each task.
 
     Args:
-        scores: of the runs.
-        statistic: of them.
-        expanded: take the quantiles that make the interval of a mean as wide as Student's t; False: of rliable.
+        scores: the scores of the runs.
+        statistic: the statistic of the scores.
+        expanded: use the quantiles that make the interval of a mean as wide as Student's t; False: those of rliable.
+
+    Returns:
+        The interval; None for fewer than MIN_RUNS runs in all, or fewer than 3 of a task.
     """
     smallest, runs = min(len(values) for values in scores), sum(len(values) for values in scores)
     if smallest < 3 or runs < MIN_RUNS:
@@ -107,12 +111,14 @@ def bootstrap(scores: Scores, statistic: Statistic, expanded: bool = True) -> In
 
 
 def expanded_tail(n: int, dof: int) -> float:
-    """The probability of each tail for n runs a task, in place of 2.5 % (Hesterberg 2015, §4.4)."""
-    return t_probability(-math.sqrt(n / (n - 1)) * t_quantile(0.975, dof), 1e9)  # as good as normal
+    """Computes the probability of each tail for n runs of a task, instead of 2.5 % (Hesterberg 2015, §4.4)."""
+    return t_probability(
+        -math.sqrt(n / (n - 1)) * t_quantile(0.975, dof), 1e9
+    )  # with so many degrees of freedom t is normal
 
 
 def profile_interval(scores: Scores, levels: Array) -> tuple[Array, Array] | None:
-    """Intervals of `profile`, point by point; None where a task has fewer than two runs."""
+    """Computes pointwise intervals of `profile`; None if a task has fewer than two runs."""
     if min(len(values) for values in scores) < 2:
         return None
     shares = [(values[:, None] > levels).mean(axis=0) for values in scores]
@@ -120,7 +126,7 @@ def profile_interval(scores: Scores, levels: Array) -> tuple[Array, Array] | Non
 
 
 def improvement_interval(ours: Scores, theirs: Scores) -> Interval | None:
-    """Interval of `probability_of_improvement`; None where a task has fewer than two runs of either."""
+    """Computes the interval of `probability_of_improvement`; None if a task has fewer than two runs of a group."""
     pairs = list(zip(ours, theirs, strict=True))
     if min(min(len(a), len(b)) for a, b in pairs) < 2:
         return None
@@ -131,14 +137,20 @@ def improvement_interval(ours: Scores, theirs: Scores) -> Interval | None:
 
 
 def wilson(share: Array, n: int) -> tuple[Array, Array]:
-    """Score interval of shares [k] of n runs (Wilson 1927)."""
+    """Computes the score interval of shares [k] of n runs (Wilson 1927)."""
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half_width = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     return np.minimum(share, centre - half_width), np.maximum(share, centre + half_width)
 
 
 def newcombe(p: float, m: int, n: int) -> Interval:
-    """Score interval of the probability p that one of m values is above one of n (Newcombe 2006, method 5)."""
+    """Computes the score interval of a probability of improvement (Newcombe 2006, method 5).
+
+    Args:
+        p: the estimated probability that one of m values is above one of n.
+        m: the number of values that may be above.
+        n: the number of the other values.
+    """
 
     def beyond(theta: float) -> bool:
         count = (m + n) / 2 - 1
@@ -149,7 +161,7 @@ def newcombe(p: float, m: int, n: int) -> Interval:
 
 
 def _edge(inside: float, outside: float, beyond: Callable[[float], bool]) -> float:
-    """Between `inside` and `outside`, where `beyond` begins to hold; bisected."""
+    """Finds the point between `inside` and `outside` at which `beyond` becomes true, with bisection."""
     for _ in range(60):
         middle = 0.5 * (inside + outside)
         inside, outside = (inside, middle) if beyond(middle) else (middle, outside)
@@ -157,7 +169,7 @@ def _edge(inside: float, outside: float, beyond: Callable[[float], bool]) -> flo
 
 
 def _mover(estimates: Sequence[Array], intervals: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Limits of a mean of independent estimates, from those of each (Zou and Donner 2008)."""
+    """Computes the limits of a mean of independent estimates from the limits of each (Zou and Donner 2008)."""
     estimate_of_mean = np.mean(estimates, axis=0)
     low, high = (
         np.sqrt(

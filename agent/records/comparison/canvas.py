@@ -1,6 +1,6 @@
-"""How a comparison is drawn: a PNG by itself, and an SVG in the page, whose groups a script can hide.
+"""The canvas of a comparison's plots: a PNG file, and an SVG in the page, whose groups a script can hide.
 
-Colours are those of Okabe and Ito (2008); from the seventh group on lines differ by their dashes.
+The colours are those of Okabe and Ito (2008); from the seventh group on, colours repeat with other dashes.
 """
 
 from __future__ import annotations
@@ -8,31 +8,32 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from agent.records.plots import GREY, PALETTE
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Dash = Literal["-", "--", ":", "-."]
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
-#: Names in legends and on axes are cut to so many characters; the page has them whole.
+#: The most characters of a name in legends and on axes; the page has the full names.
 MAX_LABEL = 44
 _GROUP = "group-of-runs-"
 
 
 @dataclass
 class Picture:
-    """A drawing: the PNG's bytes, the SVG's text, and what shows its numbers under the mouse.
+    """A finished plot: the PNG's bytes, the SVG's text, and the data with which the page shows numbers at the mouse.
 
-    `axes` are mappings with `box` (left, top, right, bottom as parts of the whole), `x` and `y` (limits), `labels`
-    and `lines` (group, x, centre, low, high).
+    `axes` has one mapping for each axes: `box` (left, top, right, bottom as fractions of the figure), `x` and `y`
+    (limits), `label` (of the x axis) and `lines` (group, x, centre, low, high).
     """
 
     name: str
@@ -44,7 +45,7 @@ class Picture:
 
 
 class Canvas:
-    """Axes beside each other in the style of all pictures, which becomes a Picture."""
+    """A figure with a grid of axes in the style of all plots; `finish` turns it into a Picture."""
 
     def __init__(self, name: str, title: str, rows: int, columns: int, width: float, height: float) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -61,11 +62,11 @@ class Canvas:
             style(axes)
 
     def finish(self, caption: str, names: Sequence[str] = ()) -> Picture:
-        """The picture; `names` of groups make the PNG's legend, as the page has one of its own."""
+        """Renders the picture; `names` of groups become a legend of the PNG only, since the page has its own."""
         import matplotlib
 
         with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            warnings.simplefilter("ignore")  # a letter that the font has not
+            warnings.simplefilter("ignore")  # about characters that the font lacks
             self.figure.canvas.draw()
             axes_data = [self._axes_data(axes) for axes in self.axes if self.lines[axes]]
             text = StringIO()
@@ -100,17 +101,17 @@ class Canvas:
 
 
 def color(index: int) -> str:
-    """The colour of a group."""
+    """Returns the colour of a group."""
     return PALETTE[index % len(PALETTE)]
 
 
 def dash(index: int) -> Dash:
-    """The dashes of a group."""
+    """Returns the line style of a group."""
     return DASHES[index // len(PALETTE) % len(DASHES)]
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """Names of groups, short enough for a picture and each its own: long ones without the nodes of their options."""
+    """Shortens names of groups for a plot and keeps them distinct: long ones lose the nodes of their options."""
     short_names = [name if len(name) <= MAX_LABEL else " ".join(map(_without_node, name.split(" "))) for name in names]
     short_names = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…" for name in short_names]
     counts = Counter(short_names)
@@ -118,18 +119,18 @@ def labels(names: Sequence[str]) -> list[str]:
 
 
 def _without_node(setting: str) -> str:
-    """agent.noise.sigma0=0.5 as sigma0=0.5."""
+    """Shortens agent.noise.sigma0=0.5 to sigma0=0.5."""
     name, equals_sign, value = setting.partition("=")
     return f"{name.rpartition('.')[2]}{equals_sign}{value}"
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics."""
+    """Escapes a text so that matplotlib does not read it as mathematics."""
     return text.replace("$", r"\$")
 
 
 def style(axes: Axes) -> None:
-    """A light grid, two spines, small ticks."""
+    """Gives axes a light grid, two spines and small ticks."""
     axes.grid(color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -140,7 +141,7 @@ def style(axes: Axes) -> None:
 
 
 def inline(svg: str) -> str:
-    """An SVG file's drawing as a part of a page: no header, no size of its own, classes of groups in place of ids."""
+    """Converts an SVG file for use inside a page: without header and size, and with classes instead of group ids."""
     text = svg[svg.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'^<svg ([^>]*?)(width="[^"]*") ?|^(<svg [^>]*?)height="[^"]*"', r"<svg \1\3", text, count=1)
@@ -150,10 +151,10 @@ def inline(svg: str) -> str:
 
 
 @contextmanager
-def of_group(index: int) -> Iterator[Any]:
-    """Marks what is drawn as a group's, so that it can be hidden."""
+def of_group(index: int) -> Iterator[Callable[..., None]]:
+    """Yields a function that marks artists as a group's, so that the page can hide them."""
 
-    def mark(*artists: Any) -> None:
+    def mark(*artists: Artist) -> None:
         for artist in artists:
             artist.set_gid(f"{_GROUP}{index}")
 
@@ -161,12 +162,12 @@ def of_group(index: int) -> Iterator[Any]:
 
 
 def round_to(value: float) -> float:
-    """Six digits, which are enough for a picture."""
+    """Rounds to six significant digits, which are enough for a plot."""
     return float(f"{value:.6g}")
 
 
 def limit(axes: Axes, bounds: tuple[float | None, float | None], side: Literal["x", "y"] = "y") -> None:
-    """Lets an axis end a little beyond a bound that the data come near to, and never much beyond."""
+    """Limits an axis to a little beyond the bounds."""
     low, high = axes.get_ylim() if side == "y" else axes.get_xlim()
     lower, upper = bounds
     margin = 0.03 * (high - low)
@@ -176,7 +177,7 @@ def limit(axes: Axes, bounds: tuple[float | None, float | None], side: Literal["
 
 
 def short_number(value: float, _position: float = 0) -> str:
-    """1.5M, 20k, 300."""
+    """Formats a number as 1.5M, 20k or 300."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{unit}"

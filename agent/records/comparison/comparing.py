@@ -1,4 +1,4 @@
-"""One comparison: runs read, grouped and scored, with all that is to be said about them."""
+"""The comparison of runs: it reads, groups and scores them, and adds notes on the reliability of the result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Improvement:
-    """How probable it is that a run of one group is better than one of another."""
+    """The probability that a run of one group is better than one of another."""
 
     probability: float
     interval: Interval | None
@@ -35,18 +35,18 @@ class Improvement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a page shows.
+    """The result of a comparison, which the page shows.
 
     Attributes:
-        metric: what is compared.
-        groups: in their order.
-        tasks: the results of each.
-        shared: the tasks that every group has scores on, which the numbers over tasks are of.
+        metric: the name of the compared metric.
+        groups: the groups, in their order.
+        tasks: the results on each task.
+        shared: the tasks on which every group has scores; aggregates over tasks use only these.
         overall: statistics of normalised scores over the shared tasks, by agent and group; empty for one task.
-        improvement: of each group (first) over each other, on the shared tasks, by agent.
-        baseline_differences: differences from the baseline by task and group.
-        baseline: the group's name.
-        notes: what a reader has to know.
+        improvement: probabilities of improvement on the shared tasks, by agent and then by (group, other group).
+        baseline_differences: differences from the baseline, by (task, group).
+        baseline: the name of the baseline group.
+        notes: sentences that limit the reliability of the result.
     """
 
     metric: str
@@ -60,23 +60,23 @@ class Comparison:
     notes: Sequence[str] = ()
 
     def normalised(self, group: str, which: str) -> list[Array]:
-        """A group's scores on the shared tasks, from 0 to 1 by what is known of each."""
+        """Returns a group's normalised scores on the shared tasks."""
         return [task.scale(task.scores[which][group]) for task in self.shared]
 
     def raw(self, group: str, which: str) -> list[Array]:
-        """A group's scores on the shared tasks."""
+        """Returns a group's scores on the shared tasks."""
         return [task.scores[which][group] for task in self.shared]
 
 
 class NothingYetError(UserError):
-    """The runs have no scores yet: they may have some later."""
+    """The runs have no scores yet, but may have some later."""
 
 
 class Reader:
-    """Reads runs; those that have not changed since are not read again.
+    """Reads runs, and reads a run again only if it has changed.
 
     Attributes:
-        faults: what is wrong with the folders that could not be read last.
+        faults: a sentence for each folder that could not be read the last time.
     """
 
     def __init__(self, metric: str) -> None:
@@ -85,19 +85,19 @@ class Reader:
         self.faults: list[str] = []
 
     def changed(self, folders: Sequence[Path]) -> bool:
-        """Whether anything was written to one of the folders since they were read, or one came or went."""
+        """Whether one of the folders was written to, added or removed since the last reading."""
         return {folder: stamp(folder) for folder in folders} != {
             folder: known_stamp for folder, (known_stamp, _) in self._known.items()
         }
 
     def __call__(self, folders: Sequence[Path]) -> list[Run]:
-        """The runs, without those that cannot be used."""
+        """Returns the runs, without those that cannot be read."""
         known, self.faults = self._known, []
         self._known = {folder: self._read(folder, known.get(folder)) for folder in folders}
         return [run for _, run in self._known.values() if run is not None]
 
     def _read(self, folder: Path, known: tuple[Stamp, Run | None] | None) -> tuple[Stamp, Run | None]:
-        current = stamp(folder)  # first: what is written meanwhile is seen the next time
+        current = stamp(folder)  # before reading: later writes then count as a change
         if known is not None and known[0] == current and known[1] is not None:
             return known
         try:
@@ -108,11 +108,17 @@ class Reader:
 
 
 def compare(runs: Sequence[Run], metric: str, by: Sequence[str] = (), baseline: str | None = None) -> Comparison:
-    """Everything that is found.
+    """Groups the runs and compares the groups.
+
+    Args:
+        runs: runs of any tasks.
+        metric: the name of the metric to compare.
+        by: options that define the groups; (): all settings in which the runs differ, except the seed.
+        baseline: the group to compare the others with, by its name or a part of it.
 
     Raises:
-        NothingYetError: where no run has the metric yet.
-        UserError: where an option names nothing.
+        NothingYetError: no run has the metric yet.
+        UserError: `by` or `baseline` names nothing.
     """
     with_metric = [run for run in runs if len(run.series.get(metric, EMPTY))]
     if not with_metric:
@@ -132,10 +138,10 @@ def compare(runs: Sequence[Run], metric: str, by: Sequence[str] = (), baseline: 
 
 
 def _baseline(groups: Sequence[Group], requested: str) -> str:
-    """The name of the group that is asked for.
+    """Returns the full name of the requested group.
 
     Raises:
-        UserError: where none, or more than one, is called so.
+        UserError: no group, or more than one, has this name.
     """
     names = [group.name for group in groups]
     matching = [name for name in names if requested in (name, name.partition("=")[2])]

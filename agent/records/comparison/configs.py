@@ -1,4 +1,4 @@
-"""Options and command lines out of a run's config.yaml, which may be a stranger's: sizes are bounded."""
+"""Reads options and command lines from a run's config.yaml, which may be a stranger's: all sizes are bounded."""
 
 import re
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ import yaml
 from agent.common.errors import UserError
 from agent.common.files import open_plain
 
-#: Bounds of what is read: bytes, options, levels, characters of a text, lines and characters of the head.
+#: Limits of what is read: bytes, options, levels, characters of a text; lines of the header, characters of a line.
 MAX_CONFIG, MAX_OPTIONS, MAX_DEPTH, MAX_TEXT = 1 << 18, 2_000, 12, 200
 MAX_HEAD, MAX_COMMAND = 100, 4_000
 
 
 def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Options and command lines of a run's config.yaml; nothing where there is none.
+    """Reads the options and command lines in a run's config.yaml; both are empty if there is no file.
 
     Raises:
-        UserError: where it is no config, or larger than one can be.
+        UserError: the file is no config, or is larger than a config can be.
     """
     if not path.is_file():
         return {}, ()
@@ -35,7 +35,7 @@ def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _leaves(tree: object, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts of a config's leaves, no more than a config can have: aliases in YAML can stand for billions."""
+    """Yields the names and texts of a config's leaves; refuses too many, since YAML aliases can expand to billions."""
     count, stack = 0, [(prefix, tree, 0)]
     while stack:
         name, node, depth = stack.pop()
@@ -53,7 +53,7 @@ def _leaves(tree: object, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def value_text(value: object) -> str:
-    """An option's value as the command line has it."""
+    """Formats an option's value as on the command line."""
     match value:
         case None:
             return "null"
@@ -69,7 +69,7 @@ def value_text(value: object) -> str:
 
 
 def _inside(value: object, depth: int) -> str:
-    """A value in a list, as the command line has it; what lies deeper than `depth` is left out."""
+    """Formats a value in a list as on the command line; values deeper than `depth` levels are left out."""
     if isinstance(value, dict) and depth:
         pairs = (f"{key}:{_inside(item, depth - 1)}" for key, item in islice(value.items(), 50))
         return f"{{{','.join(pairs)}}}"
@@ -79,5 +79,5 @@ def _inside(value: object, depth: int) -> str:
 
 
 def clean(text: str) -> str:
-    """A stranger's text on one line, without control characters, and not longer than a line."""
+    """Puts a stranger's text on one line of limited length, without control characters."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", " ", text[:MAX_TEXT])

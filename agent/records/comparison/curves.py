@@ -1,4 +1,4 @@
-"""A metric of several seeds as one line with a band."""
+"""Curves over seeds: a metric of several runs as one line with a band."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from agent.records.comparison.reading import EMPTY, Series
 from agent.records.statistics import t_quantile
 
 Array = NDArray[np.float64]
-#: Points of a curve over seeds.
+#: The most points of a curve over seeds.
 MAX_GRID = 300
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric over seeds [k points]; no band for one run."""
+    """A metric over seeds at k points: arrays [k]; a single run has no band (None)."""
 
     x: Array
     centre: Array
@@ -28,12 +28,12 @@ class Curve:
 
 
 def over_seeds(runs: Sequence[Series], by_time: bool, robust: bool) -> Curve | None:
-    """The mean of runs with Student's t, or their IQM with a bootstrap, as far as all of them have come.
+    """Computes the mean of runs with Student's t interval, or their IQM with a bootstrap, up to the shortest run's end.
 
     Args:
-        runs: a metric of each; those without any are left out.
-        by_time: against training seconds in place of steps.
-        robust: IQM in place of the mean.
+        runs: the metric of each run; runs without values are left out.
+        by_time: use training seconds instead of steps as x.
+        robust: use the IQM instead of the mean.
     """
     lines = [line for run in runs if len((line := _line(run, by_time))[0])]
     if not lines:
@@ -55,7 +55,7 @@ def over_seeds(runs: Sequence[Series], by_time: bool, robust: bool) -> Curve | N
 
 
 def _robust(values: Array) -> tuple[Array, Array | None, Array | None]:
-    """IQM [k] of values [n, k] with the limits of its expanded bootstrap; whole runs are drawn."""
+    """Computes the IQM [k] of values [n, k] with the limits of an expanded bootstrap that resamples whole runs."""
     n = len(values)
     centre = aggregates.iqm([values.T])
     if n < aggregates.MIN_RUNS:
@@ -69,7 +69,7 @@ def _robust(values: Array) -> tuple[Array, Array | None, Array | None]:
 
 
 def _line(run: Series, by_time: bool) -> tuple[Array, Array]:
-    """x [n] and y [n] of one run, x rising; of several values at one place the last."""
+    """Returns x [n] and y [n] of one run with increasing x; of several values at the same x, the last."""
     x, y = (run.seconds if by_time else run.steps), run.values
     is_finite = np.isfinite(x)
     order = np.argsort(x[is_finite], kind="stable")
@@ -79,7 +79,7 @@ def _line(run: Series, by_time: bool) -> tuple[Array, Array]:
 
 
 def is_robust(groups: Sequence[Group], task: str, metric: str) -> bool:
-    """Whether every group has enough runs for IQM with an interval."""
+    """Whether every group has enough runs for an IQM with an interval."""
     counts = [
         sum(1 for run in group.runs[task] if len(run.series.get(metric, EMPTY)))
         for group in groups

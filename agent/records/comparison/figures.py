@@ -1,4 +1,4 @@
-"""Pictures of what happened while runs trained: learning curves, and what they logged of themselves."""
+"""Plots of training: learning curves, and the metrics that diagnose a run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from agent.records.plots import GREY
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
 
-#: Layers whose σ is drawn.
+#: The most layers whose σ is drawn.
 MAX_LAYERS = 8
 
 
 def curves(
     number: int, result: TaskResult, groups: Sequence[Group], metric: str, robust: bool
 ) -> tuple[Picture, dict[str, dict[str, object]]]:
-    """A metric against steps and against training time; the picture, and its numbers by group and axis."""
+    """Draws a metric against steps and against training time; also returns its numbers by group and axis."""
     canvas = Canvas(f"curves_{number}", result.name, 1, 2, 11.0, 4.4)
     numbers: dict[str, dict[str, object]] = {}
     for axes, by_time in zip(canvas.axes, (False, True), strict=True):
@@ -59,7 +59,7 @@ def curves(
 
 
 def draw_solved(axes: Axes, threshold: float) -> None:
-    """The return from which the task counts as solved, where it is near to what was reached."""
+    """Draws the return from which the task counts as solved, if it is near the returns of the runs."""
     low, high = axes.get_ylim()
     if low < threshold < high + 0.5 * (high - low):
         axes.axhline(threshold, color=GREY, linestyle=(0, (6, 3)), linewidth=1.0)
@@ -70,13 +70,13 @@ def draw_solved(axes: Axes, threshold: float) -> None:
 
 
 def metric_label(metric: str) -> str:
-    """What a metric's axis says."""
+    """Returns the label of a metric's axis."""
     labels = {"eval/return_mean": "greedy return", "train/episode_return": "return of training episodes"}
     return labels.get(metric, metric)
 
 
 def draw_runs(axes: Axes, index: int, runs: Sequence[Series], by_time: bool, groups: int) -> None:
-    """Every seed, thin."""
+    """Draws every seed as a thin line."""
     with of_group(index) as mark:
         for run in runs:
             x = run.seconds if by_time else run.steps
@@ -85,7 +85,7 @@ def draw_runs(axes: Axes, index: int, runs: Sequence[Series], by_time: bool, gro
 
 
 def draw_curve(canvas: Canvas, axes: Axes, index: int, curve: Curve) -> None:
-    """The line over seeds and its band."""
+    """Draws the line over seeds and its band."""
     with of_group(index) as mark:
         marker = "o" if len(curve.x) == 1 else ""
         mark(
@@ -98,7 +98,7 @@ def draw_curve(canvas: Canvas, axes: Axes, index: int, curve: Curve) -> None:
 
 
 def curve_numbers(curve: Curve) -> dict[str, object]:
-    """A curve as lists."""
+    """Converts a curve to lists of numbers."""
     columns = {"x": curve.x, "centre": curve.centre, "low": curve.low, "high": curve.high}
     return {
         "runs": curve.runs,
@@ -107,7 +107,7 @@ def curve_numbers(curve: Curve) -> dict[str, object]:
 
 
 def clip_band(curve: Curve, bounds: tuple[float | None, float | None]) -> Curve:
-    """A curve whose band is not beyond what a return can be: the interval of a mean is as good without it."""
+    """Clips a curve's band to the possible returns; an interval of a mean keeps its coverage."""
     if curve.low is None or curve.high is None:
         return curve
     low, high = bounds
@@ -116,7 +116,7 @@ def clip_band(curve: Curve, bounds: tuple[float | None, float | None]) -> Curve:
 
 
 def diagnostics(number: int, result: TaskResult, groups: Sequence[Group]) -> Picture | None:
-    """σ of each layer, how often noise changes an action, the loss and the speed; None where nothing was logged."""
+    """Draws σ of each layer, how often noise changes an action, the loss and the speed; None if nothing was logged."""
     runs = [run for group in groups for run in group.runs.get(result.name, ())]
     layers = [name for name in dict.fromkeys(name for run in runs for name in run.series) if name.startswith(SIGMA)]
     titles = {
@@ -148,7 +148,7 @@ def diagnostics(number: int, result: TaskResult, groups: Sequence[Group]) -> Pic
 
 
 def use_log_scale(axes: Axes) -> None:
-    """A logarithmic axis where all values are above 0."""
+    """Makes the y axis logarithmic if all values are above 0."""
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines] or [np.zeros(1)])
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -1,4 +1,4 @@
-"""Which runs are meant: folders, patterns, and folders of sweeps."""
+"""Finds the runs that paths name: run folders, patterns, and folders of sweeps."""
 
 import glob
 import os
@@ -9,19 +9,20 @@ from pathlib import Path
 from agent.common.errors import UserError
 from agent.records.comparison.reading import is_run
 
-#: Runs of one page; how deep they are looked for; folders below a run, in which there is none.
+#: The most runs of one page, and the greatest depth of the search for them.
 MAX_RUNS, MAX_DEPTH = 1_000, 8
+#: Folders below a run, which contain no runs.
 INSIDE_A_RUN = {"wandb", "checkpoints", "videos", "best", "last"}
 
 
 def find_runs(paths: Sequence[str]) -> list[Path]:
-    """The folders of all runs that are named, each once, in the order of their names within a path.
+    """Finds the folders of all runs that the paths name, each once; those of one path are sorted by name.
 
     Args:
-        paths: run folders, files in them, folders of runs, folders of sweeps, and patterns of them.
+        paths: run folders, files in them, folders of runs, folders of sweeps, and patterns of these.
 
     Raises:
-        UserError: where there is no run, or more than a page can show.
+        UserError: there is no run, or more than a page can show.
     """
     if not paths:
         raise UserError("no runs are named: write python compare.py runs/CartPole-v1/*, or runs=<folder>")
@@ -42,14 +43,14 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
 
 
 def expand_pattern(path: str) -> list[Path]:
-    """What a path names: itself where it exists, otherwise what it matches as a pattern."""
+    """Expands a path: returns the path itself if it exists, otherwise its matches as a pattern."""
     if Path(path).exists():
         return [Path(path)]
     return sorted(map(Path, glob.glob(path, recursive=True)), key=natural)  # noqa: PTH207
 
 
 def runs_at(location: Path) -> Iterator[Path]:
-    """The runs in a place: the run itself, those below, or those that a sweep put beside all others."""
+    """Yields the runs at a location: that run itself, those below it, or those of the sweep whose folder it is."""
     if location.is_file():
         location = location.parent
     if is_run(location):
@@ -62,7 +63,7 @@ def runs_at(location: Path) -> Iterator[Path]:
 
 
 def _below(location: Path) -> Iterator[Path]:
-    """The runs below a folder; links to folders are not followed."""
+    """Yields the runs below a folder; links to folders are not followed."""
     for path, names, _ in os.walk(location):
         folder = Path(path)
         if is_run(folder) and folder != location:
@@ -73,5 +74,5 @@ def _below(location: Path) -> Iterator[Path]:
 
 
 def natural(path: Path | str) -> list[int | str]:
-    """Sorts names by the numbers in them: job 10 after job 9."""
+    """Returns a key that sorts names in natural order: job 10 after job 9."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d{1,18})", str(path))]

@@ -1,8 +1,8 @@
-"""Runs of one task that differ in their seeds alone are a group; groups of several tasks with one name are one.
+"""Grouping of runs: runs of one task that differ only in their seeds are a group, which may span several tasks.
 
-A group is called by the options of the command line that made its runs, such as agent=dqn, as far as they differ
-between groups; where these do not tell (a config without a command line, or one preset at two times) by the options
-of config.yaml that do.
+A group's name consists of its runs' command-line options that differ between groups, such as agent=dqn. If these do not
+distinguish the groups (a config without a command line, or a preset that has changed), the name has the options of
+config.yaml that do.
 """
 
 import re
@@ -16,13 +16,13 @@ from agent.config.resuming import FREE
 from agent.records.comparison.configs import clean
 from agent.records.comparison.reading import Run
 
-#: Options that are no setting of what is compared: of the machine, the protocol and the run's length.
+#: Options that do not define a group: the seed, the machine, the protocol and the run's length.
 IGNORED = ("seed", "imports", "hydra", *FREE)
-#: Options of the task.
+#: Options that define the task.
 TASK_OPTIONS = ("env.id", "env.kwargs", "env.time_limit", "env.vectorization", "env")
-#: The agent of a command line that names none: conf/train.yaml's.
+#: The agent of a command line without one, from conf/train.yaml.
 DEFAULT_AGENT = "agent=noisy_dqn"
-#: Of one name.
+#: The most options in one name.
 MAX_OPTIONS = 6
 
 Key = tuple[tuple[str, str], ...]
@@ -30,24 +30,24 @@ Key = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are seeds of one another, by task."""
+    """Runs that differ only in their seeds, by task."""
 
     name: str
     runs: Mapping[str, tuple[Run, ...]]
 
     @property
     def seeds(self) -> int:
-        """The most runs of a task."""
+        """The greatest number of runs on one task."""
         return max(len(runs) for runs in self.runs.values())
 
 
 def below(name: str, roots: Iterable[str]) -> bool:
-    """Whether an option is one of `roots`, or in a node of theirs."""
+    """Whether an option is one of `roots` or below one of them."""
     return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
 def task_of(run: Run, by: Sequence[str] = ()) -> str:
-    """The name of a run's task: the id and its arguments, but for options that groups are made by."""
+    """Returns the name of a run's task: the id and its arguments, without the options in `by`."""
     options = {name: value for name, value in run.options.items() if not below(name, by)}
     kwargs = [f"{name[11:]}={value}" for name, value in options.items() if name.startswith("env.kwargs.")]
     kwargs += [f"{name[4:]}={value}" for name, value in options.items() if name.startswith("env.eval_kwargs.")]
@@ -61,14 +61,14 @@ def task_of(run: Run, by: Sequence[str] = ()) -> str:
 
 
 def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Group]:
-    """The groups, in the order of their first runs.
+    """Returns the groups, in the order of their first runs.
 
     Args:
-        runs: of any tasks.
-        by: options that make the groups, or nodes of them; () for whatever differs besides the seed.
+        runs: runs of any tasks.
+        by: options, or nodes of options, that define the groups; (): all settings in which the runs differ.
 
     Raises:
-        UserError: where no run has an option that `by` names.
+        UserError: no run has an option that `by` names.
     """
     tasks: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -94,11 +94,11 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Group]:
 
 
 def differing(runs: Sequence[Run], by: Sequence[str] = ()) -> list[str]:
-    """The options in which runs differ: of those that `by` names, otherwise of all that are settings of an agent."""
+    """Lists the options in which runs differ: among those in `by`, or else among all settings of the agent."""
     values: dict[str, set[str]] = {}
     for name in dict.fromkeys(option for run in runs for option in run.options):
         if below(name, by) if by else not below(name, IGNORED) and not _is_task_option(name):
-            # An option that a run does not have is one of another release, whose value there is not known.
+            # A run without the option comes from another release, where its value is unknown.
             values[name] = {run.options[name] for run in runs if name in run.options}
     return [name for name, distinct in values.items() if len(distinct) > 1]
 
@@ -108,7 +108,7 @@ def _is_task_option(name: str) -> bool:
 
 
 def _parts(runs: Sequence[Run], options: Sequence[str]) -> dict[Key, tuple[Run, ...]]:
-    """Runs by their values of some options."""
+    """Groups runs by their values of some options."""
     parts: dict[Key, list[Run]] = defaultdict(list)
     for run in runs:
         parts[tuple((name, run.options.get(name, "–")) for name in options)].append(run)
@@ -119,7 +119,7 @@ def _parts(runs: Sequence[Run], options: Sequence[str]) -> dict[Key, tuple[Run, 
 
 
 def _names(parts: Mapping[str, Mapping[Key, tuple[Run, ...]]]) -> dict[str, list[str]]:
-    """Names of the parts of every task, by their command lines as far as these tell them apart."""
+    """Names the parts of every task after their command lines, and adds options where these are not distinct."""
     settings = {task: [_command_settings(runs) for runs in task_parts.values()] for task, task_parts in parts.items()}
     all_settings = [options for rows in settings.values() for options in rows if options is not None]
     common = set.intersection(*map(set, all_settings)) if all_settings else set()
@@ -142,13 +142,13 @@ def _names(parts: Mapping[str, Mapping[Key, tuple[Run, ...]]]) -> dict[str, list
 
 
 def _command_settings(runs: Sequence[Run]) -> tuple[str, ...] | None:
-    """The settings that the command lines of a part's runs name most often; None where there is no command line."""
+    """Returns the most frequent settings in the command lines of a part's runs; None if there is no command line."""
     counts = Counter(settings for run in runs if (settings := settings_of_commands(run.commands)) is not None)
     return counts.most_common(1)[0][0] if counts else None
 
 
 def settings_of_commands(commands: Sequence[str]) -> tuple[str, ...] | None:
-    """What a run's command lines say of the agent, sorted, the agent itself first; None where they cannot be read."""
+    """Returns the settings in a run's command lines, sorted after the agent itself; None if they cannot be parsed."""
     options: dict[str, str] = {}
     for command in commands:
         try:
@@ -166,13 +166,13 @@ def settings_of_commands(commands: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def _distinct_settings(settings: tuple[str, ...], common: set[str], parts: int) -> str:
-    """The words that are not common to all parts; the agent where none are left."""
+    """Returns the settings that are not common to all parts; the agent if none are left."""
     distinct = [setting for setting in settings if setting not in common] if parts > 1 else list(settings)
     return " ".join(distinct or settings[:1])
 
 
 def _separating(keys: Sequence[Key], options: Sequence[str]) -> list[str]:
-    """As few of the options as tell all keys apart, found greedily, short names first."""
+    """Selects greedily a few options that distinguish all keys; short names are preferred."""
     table = [dict(key) for key in keys]
     chosen: list[str] = []
 
@@ -191,7 +191,7 @@ def _option_name(key: Key, options: Sequence[str]) -> str:
 
 
 def safe_command(command: str) -> str | None:
-    """A command line of train.py with every word quoted anew, which is safe to copy; None where it is another's."""
+    """Quotes every argument of a train.py command line again, so that it is safe to copy; None for other commands."""
     try:
         arguments = shlex.split(command)
     except ValueError:

@@ -1,10 +1,10 @@
-"""A comparison's numbers as plain data, for comparison.json, and as words, for tables."""
+"""A comparison's numbers as plain data for comparison.json, and as texts for tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from agent.records.comparison.comparing import Comparison
+from agent.records.comparison.reading import Run
 from agent.records.comparison.scoring import AGENTS, Summary
 from agent.records.console import format_return
 from agent.records.statistics import Interval
@@ -13,14 +13,14 @@ FORMAT, VERSION = "noisy-dqn-comparison", 1
 
 
 def with_interval(value: float, interval: Interval | None, runs: int, few: str = "") -> str:
-    """A number with its interval, or with the reason why it has none."""
+    """Formats a number with its interval, or with the reason why it has none."""
     if interval is None:
         return f"{format_return(value)} (one seed)" if runs == 1 else f"{format_return(value)}{few}"
     return f"{format_return(value)} [{format_return(interval[0])}, {format_return(interval[1])}]"
 
 
 def plain_data(comparison: Comparison, curves: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
-    """Everything on the page, as JSON knows it."""
+    """Converts everything on the page to JSON types."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -69,7 +69,7 @@ def plain_data(comparison: Comparison, curves: Mapping[str, Mapping[str, object]
     }
 
 
-def _run(run: Any) -> dict[str, object]:
+def _run(run: Run) -> dict[str, object]:
     return {"folder": str(run.folder), "seed": run.seed, "step": run.step, "commands": list(run.commands)}
 
 
@@ -81,7 +81,7 @@ HEADER = ("group", "seeds", "steps", "last agent: mean", "median", "IQM", "optim
 
 
 def table_rows(comparison: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
-    """A table for each task: its title, and its rows below a header."""
+    """Builds a table for each task: its title, and its rows below a header."""
     tables: list[tuple[str, list[Sequence[str]]]] = []
     for task in comparison.tasks:
         rows: list[Sequence[str]] = [(*HEADER, *([f"less {comparison.baseline}"] if comparison.baseline else []))]
@@ -109,7 +109,7 @@ def table_rows(comparison: Comparison) -> list[tuple[str, list[Sequence[str]]]]:
 
 
 def _gap(summary: Summary) -> str:
-    """How far normalised scores stay below 1."""
+    """Formats the optimality gap: how far normalised scores stay below 1."""
     return "–" if summary.gap is None else with_interval(summary.gap, summary.gap_interval, summary.runs)
 
 

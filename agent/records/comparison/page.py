@@ -1,6 +1,6 @@
-"""The page: one file without any network, in which every text that comes from a run is escaped.
+"""The page of a comparison: one file that needs no network, in which every text from a run is escaped.
 
-Its policy (Content-Security-Policy) lets nothing be loaded, and no script run but the one that is written here.
+Its Content-Security-Policy forbids loading anything, and allows only the script that this module writes.
 """
 
 import base64
@@ -21,7 +21,7 @@ from agent.records.comparison.scoring import AGENTS, TaskResult, score
 from agent.records.console import format_return
 
 FOLDER = Path(__file__).parent
-#: Of the table of settings: no more rows than a person reads.
+#: The most rows in the table of settings.
 MAX_SETTINGS = 200
 STROKES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
 
@@ -29,13 +29,13 @@ STROKES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
 def page(
     comparison: Comparison, pictures: Sequence[tuple[str, str, Sequence[Picture]]], folder: Path, reload: float
 ) -> str:
-    """The whole page.
+    """Builds the HTML of the page.
 
     Args:
-        comparison: what it shows.
-        pictures: sections: a heading, what it says, and its pictures.
-        folder: where it will lie, for links to videos.
-        reload: seconds after which it is loaded again; 0: never.
+        comparison: the comparison to show.
+        pictures: the sections, each with a heading, a text, and its pictures.
+        folder: the page's folder, for links to videos.
+        reload: seconds after which an open page is loaded again; 0: never.
     """
     script, css = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     body = [
@@ -70,24 +70,24 @@ def page(
 
 
 def embedded(data: object) -> str:
-    """JSON that cannot end the element that it stands in."""
+    """Converts to JSON that cannot close the HTML element around it."""
     return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def title(comparison: Comparison) -> str:
-    """What is compared, and on which tasks."""
+    """Returns the page's title: the number of groups, and the tasks."""
     names = [task.name for task in comparison.tasks]
     return f"{len(comparison.groups)} groups on {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
 
 
 def run_count(comparison: Comparison) -> str:
-    """How many runs there are."""
+    """Says how many runs and groups there are."""
     runs = sum(len(runs) for group in comparison.groups for runs in group.runs.values())
     return f"{runs} runs in {len(comparison.groups)} group{'s' if len(comparison.groups) != 1 else ''}."
 
 
 def switches(groups: Sequence[Group]) -> str:
-    """A box for each group, in the colour and the dashes of its lines."""
+    """Builds a checkbox for each group, in the colour and line style of its curves."""
     rows = ['<label><input type="checkbox" id="all" checked> all</label>']
     for i, group in enumerate(groups):
         stroke = f'stroke="{color(i)}" stroke-width="3" stroke-dasharray="{STROKES[dash(i)]}"'
@@ -100,12 +100,12 @@ def switches(groups: Sequence[Group]) -> str:
 
 
 def seeds(group: Group) -> str:
-    """How many seeds a group has."""
+    """Says how many seeds a group has."""
     return "one seed" if group.seeds == 1 else f"{group.seeds} seeds"
 
 
 def results(comparison: Comparison) -> Iterable[str]:
-    """The tables of scores."""
+    """Yields the tables of scores."""
     yield "<h2>Scores</h2>"
     index = {group.name: i for i, group in enumerate(comparison.groups)}
     for name, rows in table_rows(comparison):
@@ -121,7 +121,7 @@ def results(comparison: Comparison) -> Iterable[str]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = (), kind: str = "") -> str:
-    """A table of texts."""
+    """Builds a table of texts."""
     lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"]
     for i, row in enumerate(rows):
         cells = "".join(f"<td{'' if j == 0 else NUMBER}>{escape(cell)}</td>" for j, cell in enumerate(row))
@@ -133,7 +133,7 @@ NUMBER, QUOTE = ' class="n"', '"'
 
 
 def figure(picture: Picture) -> str:
-    """A drawing with what follows the mouse."""
+    """Builds a figure with the cursor and the numbers that follow the mouse."""
     return (
         f'<figure class="picture" data-name="{escape(picture.name)}">{picture.svg}'
         f'<div class="cursor"></div><div class="numbers"></div><figcaption>{escape(picture.caption)} '
@@ -142,7 +142,7 @@ def figure(picture: Picture) -> str:
 
 
 def settings(groups: Sequence[Group]) -> Iterable[str]:
-    """The options in which groups differ, a column for each group."""
+    """Yields a table of the options in which groups differ, with a column for each group."""
     runs = [run for group in groups for members in group.runs.values() for run in members]
     names = differing(runs)
     if not names:
@@ -153,13 +153,13 @@ def settings(groups: Sequence[Group]) -> Iterable[str]:
 
 
 def values_of(group: Group, name: str) -> str:
-    """The values that a group's runs have of an option."""
+    """Returns the values of an option in a group's runs."""
     values = dict.fromkeys(run.options.get(name, "–") for runs in group.runs.values() for run in runs)
     return " | ".join(list(values)[:5])
 
 
 def runs_table(comparison: Comparison, folder: Path) -> Iterable[str]:
-    """Every run: how far it is, its scores, its folder and videos, and the command that makes it again."""
+    """Yields a table of all runs: progress, scores, folder and videos, and the command that repeats the run."""
     yield "<h2>Runs</h2>"
     names = ("group", "task", "seed", "step", "last agent", "best agent", "folder and videos", "made by")
     lines = [f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"]
@@ -175,25 +175,25 @@ def runs_table(comparison: Comparison, folder: Path) -> Iterable[str]:
 
 
 def format_score(run: Run, task: TaskResult, metric: str, which: str) -> str:
-    """The score of a run's last or best agent, as the group's numbers are made of it."""
+    """Formats the score of a run's last or best agent, as it enters the group's numbers."""
     value = score(run, metric, which, task.evaluated[which])
     return "–" if value is None else format_return(value)
 
 
 def progress(run: Run) -> str:
-    """How far a run is."""
+    """Formats the progress of a run."""
     return f"{run.step:,}" if run.steps is None or run.step >= run.steps else f"{run.step:,} of {run.steps:,}"
 
 
 def links(run: Run, folder: Path) -> str:
-    """The run's folder and its videos, as links that hold as long as both folders stay where they are."""
+    """Builds links to a run's folder and videos, relative to the page."""
     links = [f'<a href="{link(run.folder, folder)}">{escape(str(run.folder))}</a>']
     links += [f'<a href="{link(video, folder)}">{escape(video.name)}</a>' for video in run.videos]
     return "<br>".join(links)
 
 
 def link(target: Path, folder: Path) -> str:
-    """The way from the page's folder to a file."""
+    """Returns the URL of a file relative to the page's folder."""
     try:
         relative = Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()
     except ValueError:  # another drive
@@ -202,6 +202,6 @@ def link(target: Path, folder: Path) -> str:
 
 
 def commands(run: Run) -> str:
-    """The command lines that made a run, quoted anew so that they are safe to copy."""
+    """Returns the command lines of a run, quoted again so that they are safe to copy."""
     safe = [command for line in run.commands[:5] if (command := safe_command(line)) is not None]
     return "<br>".join(f"<code>{escape(command)}</code>" for command in safe) or '<span class="quiet">unknown</span>'

@@ -1,4 +1,4 @@
-"""Runs as they lie in their folders, which may be a stranger's: what is torn is left out, and sizes are bounded."""
+"""Reads runs from their folders, which may be a stranger's: damaged parts are left out, and all sizes are bounded."""
 
 import json
 import math
@@ -19,23 +19,23 @@ from agent.records.metrics import MAX_STEP, number, read_rows
 from agent.records.run_folder import CONFIG
 
 METRICS = "metrics.jsonl"
-#: Bounds of what is read of one run.
+#: Limits of what is read of one run.
 MAX_LINES, MAX_EVALUATION = 5_000_000, 1 << 24
 MAX_NAMES, MAX_POINTS, MAX_VIDEOS = 80, 1_000, 6
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./\[\]-]{0,99}")
-#: Besides the metric that is compared: what is shown of a run's inside.
+#: The metrics that are shown in addition to the compared one.
 DIAGNOSTICS = ("noise/action_change", "train/loss", "speed/env_steps_per_second")
 SIGMA, SECONDS, STEP = "sigma/", "time/train_seconds", "global_step"
 
 Array = NDArray[np.float64]
-#: Times and sizes of the files that are read of a run.
+#: Modification times and sizes of the files that are read of a run.
 Stamp = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Series:
-    """A metric over environment steps [n], in their order, with the training seconds of each (NaN where unknown)."""
+    """A metric at n environment steps, in order, with the training seconds at each (NaN where unknown): arrays [n]."""
 
     steps: Array
     values: Array
@@ -50,16 +50,16 @@ EMPTY = Series(*(np.empty(0) for _ in range(3)))
 
 @dataclass(frozen=True)
 class Run:
-    """What is compared of a run.
+    """The parts of a run that are compared.
 
     Attributes:
-        folder: of the run.
-        options: of its config, by their full names; values are texts.
-        commands: the command lines that made it, as config.yaml's head has them.
-        series: by the metric's name.
-        step: the last that anything was logged at.
-        evaluations: `best` and `last`, where evaluate.py has written results beside that agent.
-        videos: files, the newest first.
+        folder: the run's folder.
+        options: the options of its config as texts, by full name.
+        commands: the command lines that made it, from the header of config.yaml.
+        series: its series by the metric's name.
+        step: the last step with a logged value.
+        evaluations: the results of evaluate.py for its `best` and `last` agents, if there are any.
+        videos: its video files, newest first.
     """
 
     folder: Path
@@ -72,23 +72,23 @@ class Run:
 
     @property
     def seed(self) -> str:
-        """Its seed; an empty text where the config has none."""
+        """The seed; an empty text if the config has none."""
         return self.options.get("seed", "")
 
     @property
     def steps(self) -> int | None:
-        """Environment steps that it was asked for."""
+        """The environment steps of the whole run; None if the config does not say."""
         text = self.options.get("steps", "")
         return int(text) if re.fullmatch(r"\d{1,15}", text) else None
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run: its metrics are the first that it writes."""
+    """Whether a folder holds a run, whose first file is that of its metrics."""
     return (folder / METRICS).is_file()
 
 
 def stamp(folder: Path) -> Stamp:
-    """Changes when what is read of a run has changed."""
+    """Returns a value that changes when the files of a run change."""
     names = (METRICS, CONFIG, "best/evaluation.json", "last/evaluation.json", "videos")
     return tuple(_stamp(folder / name) for name in names)
 
@@ -102,10 +102,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def read_run(folder: Path, metric: str) -> Run:
-    """A run, as far as it is.
+    """Reads a run, which may still be training.
 
     Raises:
-        UserError: where its config cannot be what train.py has written.
+        UserError: train.py cannot have written its config.
     """
     options, commands = read_config(folder / CONFIG)
     series, step = read_metrics(folder / METRICS, metric)
@@ -115,7 +115,7 @@ def read_run(folder: Path, metric: str) -> Run:
 
 
 def read_metrics(path: Path, metric: str) -> tuple[dict[str, Series], int]:
-    """The series of a run that are shown, and its last step."""
+    """Reads the series of a run that are shown, and its last step."""
     points: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     clock: dict[float, float] = {}
     last = 0
@@ -133,7 +133,7 @@ def read_metrics(path: Path, metric: str) -> tuple[dict[str, Series], int]:
 
 
 def _series(points: list[tuple[float, float, float]], clock: Array) -> Series:
-    """In order of steps, thinned evenly, the last point kept; times that are missing are read off the clock."""
+    """Sorts a series by step and thins it, keeping its last point; missing times are interpolated from `clock`."""
     table = np.array(points, dtype=np.float64)
     table = table[np.argsort(table[:, 0], kind="stable")]
     stride = -(-len(table) // MAX_POINTS)
@@ -150,7 +150,7 @@ def _is_count(value: object) -> bool:
 
 
 def read_evaluation(path: Path) -> dict[str, object] | None:
-    """What evaluate.py wrote of an agent: its step, how it was played, and the mean return; None without any."""
+    """Reads the step, episodes, seed and mean return from a result of evaluate.py; None without a valid one."""
     try:
         found = json.loads(read_plain(path, MAX_EVALUATION))
     except (OSError, ValueError, RecursionError):
@@ -165,7 +165,7 @@ def read_evaluation(path: Path) -> dict[str, object] | None:
 
 
 def videos_of(folder: Path) -> tuple[Path, ...]:
-    """The newest videos of a run, by the step in their names."""
+    """Lists the newest videos of a run, by the step in their names."""
     try:
         found = [path for path in (folder / "videos").iterdir() if path.suffix in (".mp4", ".gif") and path.is_file()]
     except OSError:

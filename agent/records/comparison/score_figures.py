@@ -1,4 +1,4 @@
-"""Pictures of scores: every seed with the means, performance profiles, who is better than whom, all tasks in one."""
+"""Plots of scores: those of every seed, performance profiles, probabilities of improvement, aggregates over tasks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from agent.records.plots import GREY
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
 
-#: A picture with a row for each group has no more of them; one with a field for each pair no more groups.
+#: The most groups in a plot with a row for each group, and in one with a cell for each pair.
 MAX_ROWS, MAX_PAIRS = 60, 12
 #: Levels of a performance profile.
 LEVELS = 101
-#: From so many groups on profiles have no bands, which would hide each other.
+#: With more groups than this, profiles have no bands, which would hide each other, and pairs have no numbers.
 CROWDED = 8
 
 
 def scores(number: int, task: TaskResult, names: Sequence[str]) -> Picture:
-    """Every seed's score on one task, with the mean of each group and its interval: last agents, best agents."""
+    """Draws every seed's score on one task, with each group's mean and interval, for the last and the best agents."""
     shown = _shown(task, names)
     canvas = Canvas(f"scores_{number}", task.name, 1, 2, 11.0, 1.5 + row_height(len(shown)) * len(shown))
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
@@ -45,19 +45,19 @@ def scores(number: int, task: TaskResult, names: Sequence[str]) -> Picture:
 
 
 def row_height(rows: int) -> float:
-    """Inches of a row, fewer where there are many."""
+    """Returns the height of a row in inches, smaller for many rows."""
     return 0.34 if rows <= 15 else 0.22
 
 
 def _shown(task: TaskResult, names: Sequence[str]) -> list[int]:
-    """The groups that are drawn, in their order: the best, where there are too many."""
+    """Returns the indices of the groups to draw, in order; only the best if there are too many."""
     scored = [index for index, name in enumerate(names) if name in task.summaries["last"]]
     best = sorted(scored, key=lambda index: -task.summaries["last"][names[index]].mean)[:MAX_ROWS]
     return sorted(best)
 
 
 def _strip(axes: Axes, row: int, index: int, values: np.ndarray, summary: Summary) -> None:
-    # Evenly spread by the golden ratio, so that equal scores are seen apart and no random number is needed.
+    # Multiples of the golden ratio spread the dots evenly, so that equal scores are distinct without random numbers.
     heights = row + 0.22 * (2.0 * ((np.arange(len(values)) * 0.618034) % 1.0) - 1.0)
     with of_group(index) as mark:
         mark(*axes.plot(values, heights, "o", color=color(index), alpha=0.55, markersize=5, markeredgewidth=0))
@@ -81,7 +81,7 @@ def _union(axes: Sequence[Axes]) -> tuple[float, float]:
 
 
 def profiles(comparison: Comparison) -> Picture | None:
-    """The share of runs whose score is above each level: of one task its returns, of several normalised scores."""
+    """Draws the share of runs whose score is above each level: returns of one task, or normalised scores of several."""
     indices = [index for index, group in enumerate(comparison.groups) if group.seeds > 1]
     if not comparison.shared or not indices:
         return None
@@ -120,7 +120,7 @@ def _profile(
 
 
 def improvements(comparison: Comparison) -> Picture | None:
-    """How probable it is that a run of the row's group is better than one of the column's."""
+    """Draws the probability that a run of the row's group is better than one of the column's group."""
     names = [group.name for group in comparison.groups if group.seeds > 1][:MAX_PAIRS]
     if len(names) < 2 or not comparison.shared:
         return None
@@ -148,7 +148,7 @@ def improvements(comparison: Comparison) -> Picture | None:
 
 
 def _field(axes: Axes, row: int, column: int, improvement: Improvement, narrow: bool) -> None:
-    """The probability and its interval in a field of the table, one below the other where it is narrow."""
+    """Writes the probability and its interval into a cell; in a narrow cell on several lines."""
     probability, interval, separator = improvement.probability, improvement.interval, "–\n" if narrow else ", "
     text = f"{probability:.2f}"
     if interval is not None:
@@ -158,7 +158,7 @@ def _field(axes: Axes, row: int, column: int, improvement: Improvement, narrow: 
 
 
 def over_tasks(comparison: Comparison, which: str = "last") -> Picture | None:
-    """Mean, median, IQM and optimality gap of normalised scores over all tasks, as rliable draws them."""
+    """Draws mean, median, IQM and optimality gap of normalised scores over all tasks, in the style of rliable."""
     summaries = comparison.overall.get(which, {})
     if not summaries:
         return None

@@ -1,4 +1,4 @@
-"""What a comparison finds: scores of the last and the best agent, and their statistics."""
+"""Scores of the last and the best agents, and their statistics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ AGENTS = ("last", "best")
 
 @dataclass(frozen=True)
 class Summary:
-    """Statistics of one group's scores on one or several tasks, each with a 95 % interval where it has one."""
+    """Statistics of one group's scores on one or several tasks, with 95 % intervals; None where there is none."""
 
     runs: int
     mean: float
@@ -36,7 +36,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class BaselineDifference:
-    """A group's mean on one task less the baseline's (Welch); the p-value is corrected for the whole table (Holm)."""
+    """A group's mean on one task less the baseline's (Welch); Holm's method corrects the p-values of the table."""
 
     difference: float
     interval: Interval
@@ -45,20 +45,20 @@ class BaselineDifference:
 
 @dataclass(frozen=True)
 class Scale:
-    """The returns that are 0 and 1 of a task's normalised score, and who gets them."""
+    """The returns whose normalised scores are 0 and 1 on a task, and their source."""
 
     low: float
     high: float
     source: str
 
     def __call__(self, values: Array) -> Array:
-        """Normalised scores."""
+        """Normalises scores."""
         return (values - self.low) / ((self.high - self.low) or 1.0)
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a comparison finds on one task; everything is by group."""
+    """The result of a comparison on one task; the mappings are by agent and then by group."""
 
     name: str
     scale: Scale
@@ -67,7 +67,7 @@ class TaskResult:
     score_sources: Mapping[str, str]
     scores: Mapping[str, Mapping[str, Array]]
     summaries: Mapping[str, Mapping[str, Summary]]
-    evaluated: Mapping[str, bool]  # whether evaluate.py played that agent
+    evaluated: Mapping[str, bool]  # by agent, whether evaluate.py played it
     baseline_differences: Mapping[str, BaselineDifference] = field(default_factory=dict)
 
 
@@ -75,17 +75,17 @@ class TaskResult:
 
 
 def last_value(series: Series) -> float:
-    """The newest value."""
+    """Returns the newest value."""
     return float(series.values[-1])
 
 
 def best_value(series: Series) -> float:
-    """The greatest value: the run's own choice of its best agent, and therefore too high on average."""
+    """Returns the greatest value, which selected the run's best agent and is therefore too high on average."""
     return float(series.values.max())
 
 
 def score(run: Run, metric: str, which: str, evaluated: bool) -> float | None:
-    """The score of a run's last or best agent; None where there is none yet."""
+    """Returns the score of a run's last or best agent; None if there is none yet."""
     series = run.series.get(metric, EMPTY)
     if not len(series):
         return None
@@ -95,13 +95,13 @@ def score(run: Run, metric: str, which: str, evaluated: bool) -> float | None:
 
 
 def has_fresh_evaluations(runs: Sequence[Run], which: str) -> bool:
-    """Whether evaluate.py has played that agent of every run, as it is now and all alike."""
+    """Whether evaluate.py has played that agent of every run in its current state, with equal episodes and seeds."""
     protocols = {_protocol(run, which) for run in runs}
     return len(protocols) == 1 and None not in protocols
 
 
 def _protocol(run: Run, which: str) -> tuple[int, int] | None:
-    """Episodes and seed by which evaluate.py played a run's agent; None where it did not, or an earlier one."""
+    """Returns the episodes and the seed with which evaluate.py played a run's current agent; None if it did not."""
     found, series = run.evaluations.get(which), run.series.get(EVALUATED, EMPTY)
     if not found or not len(series):
         return None
@@ -111,7 +111,7 @@ def _protocol(run: Run, which: str) -> tuple[int, int] | None:
 
 
 def task_result(task: str, groups: Sequence[Group], metric: str) -> TaskResult:
-    """Scores of all groups on one task."""
+    """Computes the scores of all groups on one task and their statistics."""
     members = {group.name: group.runs[task] for group in groups if task in group.runs}
     all_runs = [run for runs in members.values() for run in runs if len(run.series.get(metric, EMPTY))]
     score_sources, scores = {}, {}
@@ -139,7 +139,7 @@ def _score_source(runs: Sequence[Run], which: str, evaluated: bool) -> str:
 
 
 def _plain_task(runs: Sequence[Run]) -> tuple[str, bool]:
-    """The id of the task, and whether it is played as it is known: without arguments and time limits of one's own."""
+    """Returns the task's id, and whether it is the standard task, without the user's own arguments or time limit."""
     if not runs:
         return "", False
     env_id = runs[0].options.get("env.id", "")
@@ -167,9 +167,9 @@ def _scale(env_id: str, scores: Mapping[str, Mapping[str, Array]]) -> Scale:
 
 
 def summarise(scores: aggregates.Scores, normalised: aggregates.Scores, bounds: Bounds = (None, None)) -> Summary:
-    """All statistics of a group's scores [n] of each task; the optimality gap is of the normalised ones.
+    """Computes the statistics of a group's scores [n] on each task, and the optimality gap of its normalised scores.
 
-    No interval goes beyond the bounds of a return: that of a mean is as good without that part.
+    The mean's interval is clipped to the bounds of a return, and keeps its coverage.
     """
     return Summary(
         sum(map(len, scores)),
@@ -185,7 +185,7 @@ def summarise(scores: aggregates.Scores, normalised: aggregates.Scores, bounds: 
 
 
 def within_bounds(interval: Interval | None, bounds: Bounds) -> Interval | None:
-    """The part of an interval that is between the bounds."""
+    """Clips an interval to the bounds."""
     if interval is None:
         return None
     low, high = (-math.inf if bounds[0] is None else bounds[0]), (math.inf if bounds[1] is None else bounds[1])
@@ -195,7 +195,7 @@ def within_bounds(interval: Interval | None, bounds: Bounds) -> Interval | None:
 def baseline_differences(
     tasks: Sequence[TaskResult], baseline: str, which: str = "last"
 ) -> dict[tuple[str, str], BaselineDifference]:
-    """Every group's difference from the baseline, by task and group; Holm's correction is over all of them."""
+    """Computes every group's difference from the baseline, by task and group, with Holm's correction over all."""
     differences = {}
     for task in tasks:
         baseline_scores = task.scores[which].get(baseline)

@@ -1,9 +1,8 @@
-"""A comparison written to its folder: the page, its pictures and its numbers."""
+"""Writes a comparison to its folder: the page, its pictures and its numbers."""
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from agent.common.files import atomic_write_bytes, atomic_write_text
 from agent.records.comparison.canvas import Picture
@@ -20,15 +19,15 @@ Section = tuple[str, str, list[Picture]]
 
 
 def write_comparison(comparison: Comparison, folder: Path, reload: float = 0.0) -> Path:
-    """Writes everything, each file as a whole; returns the page.
+    """Writes all files, each atomically; returns the path of the page.
 
     Args:
         comparison: the comparison.
-        folder: is made where it is missing.
+        folder: the folder, which is made if it is missing.
         reload: seconds after which an open page is loaded again; 0: never.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: a file cannot be written.
     """
     sections, numbers = draw(comparison)
     for _, _, pictures in sections:
@@ -41,16 +40,16 @@ def write_comparison(comparison: Comparison, folder: Path, reload: float = 0.0) 
 
 
 def stop_reloading(folder: Path) -> None:
-    """Lets the page be loaded again by itself no more."""
+    """Makes the page stop reloading itself."""
     path = folder / PAGE
     if path.exists():
         text = path.read_text(encoding="utf-8")
         atomic_write_text(path, re.sub(r'"reload": [0-9.]+\}</script>', '"reload": 0}</script>', text))
 
 
-def draw(comparison: Comparison) -> tuple[list[Section], dict[str, Any]]:
-    """The page's sections with their pictures, and the curves' numbers by task."""
-    numbers: dict[str, object] = {}
+def draw(comparison: Comparison) -> tuple[list[Section], dict[str, dict[str, dict[str, object]]]]:
+    """Draws the page's sections with their pictures; also returns the curves' numbers by task."""
+    numbers: dict[str, dict[str, dict[str, object]]] = {}
     learning_curves, diagnostic_pictures = [], []
     for number, task in enumerate(comparison.tasks):
         robust = is_robust(comparison.groups, task.name, comparison.metric)
