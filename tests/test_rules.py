@@ -63,7 +63,7 @@ def play(task: Task, vectorization: Any) -> None:
         copies.begin_episodes(0)
         copies.reset(seed=0)
         for _ in range(30):
-            copies.step(np.zeros(2, dtype=np.int64))
+            copies.step(task.to_environment(np.zeros(2, dtype=np.int64)))
     finally:
         copies.close()
 
@@ -342,7 +342,7 @@ def show(space: gym.Space[Any], shown: Any, vectorization: Any) -> np.ndarray:
         copies = make_vector(task, 2, vectorization)
         try:
             copies.reset(seed=0)
-            copies.step(np.zeros(2, dtype=np.int64))
+            copies.step(task.to_environment(np.zeros(2, dtype=np.int64)))
             return task.observe(copies.step(np.zeros(2, dtype=np.int64))[0])
         finally:
             copies.close()
