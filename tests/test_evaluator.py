@@ -641,7 +641,7 @@ def test_lines_of_an_evaluation_that_is_played_again_go(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     truncate_jsonl(path, 100)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:4]
-    truncate_jsonl(path, 100, again="eval/")
+    truncate_jsonl(path, 100, rewritten="eval/")
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:3]
 
 

@@ -158,7 +158,7 @@ def task_of(name: str) -> Task:
 @pytest.mark.parametrize("name", TASKS)
 def test_the_program_observes_what_the_agent_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task, registry = task_of(name), dict(gym.registry)
-    made, inputs = made_of(task), inputs_of(task)
+    made, inputs, ours = made_of(task), inputs_of(task), task.make()
     assert made.note == ""
     scope: dict[str, Any] = {"gym": gym, "np": np}
     ours = task.make()
