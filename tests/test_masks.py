@@ -228,9 +228,9 @@ def test_a_target_takes_the_best_allowed_action(head: str, double: bool, kind: s
 
 
 @pytest.mark.parametrize("kind", ["vector", "stacked parts"])
-@pytest.mark.parametrize("head", ["expected", "quantile"])
+@pytest.mark.parametrize("head", HEADS)
 def test_munchausen_s_policy_is_over_allowed_actions(head: str, kind: str) -> None:
-    config, rng = config_of(double=False, head=head, munchausen={"enabled": True}), np.random.default_rng(2)
+    config, rng = config_of(**HEADS[head], double=False, munchausen={"enabled": True}), np.random.default_rng(2)
     net, free = twins(config, kind, 0)
     (now, may, seen), (following, allowed, next_seen) = observations(rng, 32, kind), observations(rng, 32, kind)
     action = np.array([rng.choice(np.flatnonzero(row)) for row in may])
@@ -238,7 +238,7 @@ def test_munchausen_s_policy_is_over_allowed_actions(head: str, kind: str) -> No
     batch = Batch(*map(torch.from_numpy, (now, action, reward, discount, following)))
     current, values = net(batch.observation, None), net(batch.next_observation, None)
     goal = learning_target(config, net.head, batch, values, values, current)
-    soft, expected = config.munchausen, []
+    soft, mixed, rewards = config.munchausen, [], []
     free_now, free_next = free(seen, None), free(next_seen, None)
     q_all, q_next_all = (values.q_values.double().numpy() for values in (free_now, free_next))
     outcomes = free_next.outcomes.double().numpy()
@@ -252,10 +252,12 @@ def test_munchausen_s_policy_is_over_allowed_actions(head: str, kind: str) -> No
         log_now = log_softmax(q[mask])[np.flatnonzero(np.flatnonzero(mask) == action[i])[0]]
         bonus = soft.alpha * np.clip(soft.temperature * log_now, soft.clip, 0.0)
         log_next = log_softmax(q_next[mask_next])
-        mixed = np.tensordot(np.exp(log_next), outcomes[i][mask_next], 1)  # a number, or K quantiles
+        mixed.append(np.tensordot(np.exp(log_next), outcomes[i][mask_next], 1))  # a number, K quantiles or K masses
         entropy = -soft.temperature * (np.exp(log_next) * log_next).sum()
-        expected.append(reward[i] + bonus + discount[i] * (mixed + entropy))
-    np.testing.assert_allclose(goal.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+        rewards.append(reward[i] + bonus + discount[i] * entropy)
+    outcome, total = (torch.from_numpy(np.asarray(values, np.float32)) for values in (mixed, rewards))
+    expected = free.head.target(outcome, total, batch.discount)
+    np.testing.assert_allclose(goal.detach().numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", BY_NUMPY)
