@@ -1,4 +1,4 @@
-"""Trains on every registered Gymnasium id with Discrete actions, for a few hundred steps; on Atari's for fewer.
+"""Trains on every registered Gymnasium id with Discrete actions for a few hundred steps, and on Atari for fewer.
 
 python benchmarks/environments.py [--match REGEX] writes docs/ENVIRONMENTS.md. Every run is a process of its own.
 """
@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "ENVIRONMENTS.md"
 STEPS, SECONDS = 300, 300
-#: Short, and nothing else: what the task is given is its id alone.
+#: Options that shorten the run; otherwise the task gets only its id.
 SHORT = (
     f"steps={STEPS}",
     "agent.learning_starts=200",
@@ -28,7 +28,7 @@ SHORT = (
     "wandb.mode=disabled",
     "log.progress=false",
 )
-#: Evaluation plays whole episodes; some games last for half an hour.
+#: An evaluation plays whole episodes, and some games last for half an hour.
 EPISODE_CAP = 300
 #: Of Atari's 104 games, whose networks are large; they are neither evaluated nor saved.
 SHORTER = {
@@ -41,7 +41,7 @@ SHORTER = {
 
 
 def known_ids() -> list[str]:
-    """Everything that Gymnasium knows once the packages that are installed have been asked."""
+    """All ids that Gymnasium and the installed packages register."""
     import gymnasium as gym
 
     from envs import packages
@@ -61,7 +61,7 @@ def is_atari(env_id: str) -> bool:
 
 
 def attempt(env_id: str, answers: Any) -> None:
-    """Loads the task and learns from it; answers (group, what it observes or why not)."""
+    """Loads the task and trains on it; puts (group, observations or reason) into the queue."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     from agent.common.errors import UserError
     from envs.make import load_task
@@ -83,7 +83,7 @@ def attempt(env_id: str, answers: Any) -> None:
 
 
 def trained(env_id: str, folder: Path) -> Any:
-    """The task, after a whole run of it as `python train.py env=<id>` would be."""
+    """The task, after a short run like that of `python train.py env=<id>`."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -106,7 +106,7 @@ def trained(env_id: str, folder: Path) -> Any:
 
 
 def play(env_id: str, folder: Path) -> Any:
-    """The task, after random play, a few updates and steps by the policy."""
+    """The task, after random play, a few updates, and a few steps of the agent."""
     from agent.config.parsing import parse, to_plain
     from agent.config.run import TrainConfig
     from agent.records.console import Console
@@ -134,7 +134,7 @@ def play(env_id: str, folder: Path) -> Any:
 
 
 def outcome(env_id: str) -> tuple[str, str]:
-    """What `attempt` answers, or how it ended without an answer."""
+    """The answer of `attempt`, or how its process ended without an answer."""
     context = multiprocessing.get_context("fork")  # everything is imported already
     answers = context.Queue()
     process = context.Process(target=attempt, args=(env_id, answers))
@@ -147,7 +147,7 @@ def outcome(env_id: str) -> tuple[str, str]:
 
 
 def document(found: dict[str, tuple[str, str]]) -> str:
-    """The list, grouped by outcome, ids with one and the same answer on one line."""
+    """The page, grouped by outcome; ids with the same answer share a line."""
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for env_id, (group, what) in found.items():
         groups[group][re.sub(re.escape(env_id), "<id>", what)].append(env_id)
@@ -155,10 +155,10 @@ def document(found: dict[str, tuple[str, str]]) -> str:
     lines = [
         "# Environments",
         "",
-        f"Every id that Gymnasium knows with these packages installed: {installed}. Each with Discrete actions was",
-        f"trained on for {STEPS} steps and 25 to 100 updates (its preset's ratio) by `env=<id>`, shortened, evaluated",
-        "and saved; Atari's were constructed, played at random, learned from for 8 updates and played by the policy.",
-        "Made by `python benchmarks/environments.py`.",
+        f"This page lists every id that Gymnasium registers with these packages: {installed}. Every task with Discrete",
+        f"actions was trained with `env=<id>` for {STEPS} steps and 25 to 100 updates (its preset's ratio), evaluated",
+        "and saved. Atari games were made, played at random, trained for 8 updates and played by the agent.",
+        "`python benchmarks/environments.py` writes this page.",
         "",
     ]
     titles = {
@@ -181,7 +181,7 @@ def document(found: dict[str, tuple[str, str]]) -> str:
 
 
 def by_game(ids: Sequence[str]) -> list[str]:
-    """Atari's ids, the games of the same versions on one line."""
+    """The ids of Atari; games with the same versions share a line."""
     versions: dict[str, list[str]] = defaultdict(list)
     for env_id in ids:
         game = re.sub(r"^ALE/|(NoFrameskip)?-v\d$", "", env_id)

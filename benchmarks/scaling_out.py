@@ -34,7 +34,7 @@ from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.running.build import build_agent, build_envs, build_player, build_replay
 from agent.running.distributed.actor import Actor
-from agent.running.distributed.chunk import Chunk, Setup, shared_out, weights_of
+from agent.running.distributed.chunk import Chunk, Setup, split_evenly, weights_of
 from agent.running.distributed.cluster import Cluster
 from agent.running.distributed.collector import RayCollector
 from agent.running.distributed.starting import rings_of
@@ -121,7 +121,7 @@ def made(config: TrainConfig, cluster: Any, folder: Path) -> Made:
     rings = rings_of(config, task)
     collector = RayCollector(config, task, cluster, agent, rings, silent)
     trainer = Trainer(config, task, None, agent, rings, silent, folder, plan, collector)
-    return Made(trainer, collector, config, lambda: collector.crew.close())
+    return Made(trainer, collector, config, lambda: collector.pool.close())
 
 
 # ---- 1. actors whose environments sleep
@@ -135,7 +135,7 @@ def actors(ray: Cluster, folder: Path, times: Times, sleeps: tuple[float, ...], 
             options = f"env={sleeping.ID}", f"+env.kwargs.seconds={milliseconds / 1000}", f"num_envs={count}"
             run = made(config_of(*options, "collect=ray", f"collect.actors={count}"), ray, folder)
             run.trainer.begin()
-            while any(place.sequence < 2 for place in run.collector.crew.places):
+            while any(slot.sequence < 2 for slot in run.collector.pool.slots):
                 run.trainer.iterate()
             run.warm()
             psutil.cpu_percent()
@@ -157,16 +157,16 @@ class StandIns:
 
     def __init__(self, ray: Any, config: TrainConfig) -> None:
         task = load_task(config.env.id, config.env.kwargs)
-        shares = shared_out(config.num_envs, config.collect.actors)
+        shares = split_evenly(config.num_envs, config.collect.actors)
         setup = Setup(config, task, None, shares)
         weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
         player = Actor(setup, 0, 0)
         self.chunks_of_one = [played(player.play(0, 0, weights)) for _ in range(32)]
         self._ray, self._references = ray, [ray.put(chunk) for chunk in self.chunks_of_one]
-        self.places: list[Any] = []
+        self.slots: list[Any] = []
         self._count, self.restarts = 0, 0
 
-    def chunks(self, stop: Callable[[], bool]) -> Iterator[Chunk]:
+    def results(self, stop: Callable[[], bool]) -> Iterator[Chunk]:
         """The next chunk; only the first of all has the observations with which its actor began."""
         while True:
             number, self._count = self._count, self._count + 1
@@ -188,7 +188,7 @@ def learner(ray: Cluster, folder: Path, times: Times) -> dict[str, Any]:
     for name in TASKS:
         config = config_of(f"env={name}", "collect=ray", "collect.actors=1")
         run, stand_ins = made(config, ray, folder), StandIns(ray.ray, config)
-        run.collector._crew = stand_ins
+        run.collector._pool = stand_ins
         trainer, chunks = run.trainer, stand_ins.chunks_of_one
         steps = sum(sum(chunk.steps) for chunk in chunks)
         run.warm()
@@ -213,7 +213,7 @@ def learner(ray: Cluster, folder: Path, times: Times) -> dict[str, Any]:
 
 def updates_alone(run: Made, stand_ins: StandIns, seconds: float) -> float:
     """Updates per second on transitions that are there."""
-    run.collector._crew, stand_ins._count = stand_ins, 0
+    run.collector._pool, stand_ins._count = stand_ins, 0
     run.warm()
     count, began, step = 0, time.perf_counter(), run.trainer.step
     while (elapsed := time.perf_counter() - began) < seconds:

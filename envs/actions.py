@@ -1,13 +1,39 @@
-"""The kind of number that an environment gets as its action: what its action space samples, or what it can use."""
+"""Actions of a type that an environment accepts: NumPy's, as its action space samples them, or Python's int."""
 
+import gymnasium as gym
 import numpy as np
 
-from envs.kinds import ActionWrapper
+from agent.common.errors import UserError, plain
+from envs.failure import RuleError
+from envs.kinds import ActionWrapper, Space
+
+#: More actions than any environment has; a network computes a value for each.
+MAX_ACTIONS = 100_000
 
 
 class PlainActions(ActionWrapper):
-    """Hands Python's own numbers to an environment that takes no others."""
+    """Passes Python ints to an environment that accepts no other actions."""
 
     def action(self, action: np.integer) -> int:
         """The same action as an int."""
         return int(action)
+
+
+def checked_actions(space: Space, env_id: str) -> gym.spaces.Discrete:
+    """The action space as a plain Discrete, also if its class is a subclass of Discrete.
+
+    Raises:
+        UserError, RuleError: if this agent cannot choose among the actions, or their dtype cannot hold them.
+    """
+    if not isinstance(space, gym.spaces.Discrete):
+        raise UserError(
+            f"{env_id} has actions {plain(space, 200)}: this agent chooses among Discrete actions; "
+            "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
+        )
+    count, start, dtype = int(space.n), int(space.start), np.dtype(space.dtype)
+    if count > MAX_ACTIONS:
+        raise UserError(f"{env_id} has {count:,} actions: the most that are supported are {MAX_ACTIONS:,}")
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if start < least or start + count - 1 > most:
+        raise RuleError(f"actions of {dtype} must lie from {least} to {most}", f"{start} to {start + count - 1}")
+    return gym.spaces.Discrete(count, start=start, dtype=dtype.type)

@@ -1,7 +1,7 @@
 """Atari games as the papers play them, from ale-py: grey 84×84 frames, four of them stacked, four screens a step.
 
-Mnih et al. (2015), Machado et al. (2018). Rewards are the game's own and episodes whole games: what training alone
-changes (clipped rewards, lost lives) it changes itself. Sticky actions are the emulator's, `repeat_action_probability`.
+Mnih et al. (2015), Machado et al. (2018). Rewards are the game's own and an episode is a whole game; training itself
+clips rewards and ends returns at lost lives. The emulator makes actions sticky (`repeat_action_probability`).
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from envs.kinds import Env, Info
 
 SIDE, STACK, SKIP, NOOP_MAX = 84, 4, 4, 30
 
-#: Random play and a professional human's score, of games that are begun with up to 30 idle steps (Wang et al. 2016).
+#: Scores of random play and of a professional human, in games that begin with up to 30 idle steps (Wang et al. 2016).
 SCORES: dict[str, tuple[float, float]] = {
     **{"alien": (227.8, 7127.7), "amidar": (5.8, 1719.5), "assault": (222.4, 742.0), "asterix": (210.0, 8503.3)},
     **{"asteroids": (719.1, 47388.7), "atlantis": (12850.0, 29028.1), "bank_heist": (14.2, 753.1)},
@@ -44,13 +44,13 @@ SCORES: dict[str, tuple[float, float]] = {
 
 
 def is_played_as_in_the_papers(spec: gym.envs.registration.EnvSpec, kwargs: Mapping[str, object]) -> bool:
-    """Whether an environment is ale-py's, and nobody asked for frames of his own choice."""
+    """Whether an environment is ale-py's and its arguments choose no other frames."""
     emulator = isinstance(spec.entry_point, str) and spec.entry_point.startswith("ale_py")
     chosen = {"obs_type", "frameskip"} & kwargs.keys()
     return emulator and spec.kwargs.get("obs_type", "rgb") == "rgb" and not chosen
 
 
-#: What the emulator is asked for: `Atari` skips and stacks by itself.
+#: Arguments of the emulator: `Atari` itself skips and stacks frames.
 EMULATOR: dict[str, object] = {"obs_type": "grayscale", "frameskip": 1}
 
 
@@ -72,7 +72,7 @@ class Atari(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
         self._lives = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
-        """Begins a game and idles for a while, which `seed` decides."""
+        """Begins a game with a number of idle steps that `seed` decides."""
         screen, info = self.env.reset(seed=seed, options=options)
         for _ in range(int(self.env.unwrapped.np_random.integers(1, NOOP_MAX + 1))):
             screen, _, terminated, truncated, info = self.env.step(np.int64(0))
@@ -102,7 +102,7 @@ class Atari(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
 
 
 def frame_stack(env: Env) -> int:
-    """How many frames an observation of a wrapped environment is made of, of which each next one adds one."""
+    """The number of frames in an observation of a wrapped environment; each step adds one frame."""
     while isinstance(env, gym.Wrapper):
         if isinstance(env, Atari):
             return STACK
@@ -111,7 +111,7 @@ def frame_stack(env: Env) -> int:
 
 
 def area_weights(source: int, target: int) -> np.ndarray:
-    """Weights [target, source] that average a length over equal parts, pixels on a border by their share."""
+    """Weights [target, source] that average `source` pixels over `target` equal parts."""
     edges = np.arange(target + 1) * (source / target)
     pixels = np.arange(source)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -120,7 +120,7 @@ def area_weights(source: int, target: int) -> np.ndarray:
 
 
 def human_normalised(env_id: str, mean_return: float) -> float | None:
-    """Where a mean return lies between random play (0) and a human's (1); None where nobody measured."""
+    """A mean return on the scale from random play (0) to a human (1); None for games without published scores."""
     spec = gym.registry.get(env_id)
     if spec is None or not str(spec.entry_point).startswith("ale_py"):
         return None

@@ -1,32 +1,71 @@
-"""Whether an observation is that of one environment or of several side by side."""
+"""Observations from a user: checks them, makes arrays of them, and tells one from a batch."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from gymnasium import spaces
 
-from envs.kinds import Space
+from agent.common.errors import plain
+from envs.kinds import Observation, Space
+from envs.leaves import leaves_of, values_of
+
+
+def arrays_of(space: Space, observation: Observation, name: str = "the observation") -> Observation:
+    """The same Dicts and Tuples of arrays of numbers, of the kind of the space's.
+
+    Raises:
+        ValueError: it has other parts than the space, or holds something else than such numbers.
+    """
+    if isinstance(space, spaces.Dict):
+        if not isinstance(observation, Mapping) or any(key not in observation for key in space.spaces):
+            raise ValueError(f"{name} must be a dict of {', '.join(map(str, space.spaces))}")
+        return {key: arrays_of(part, observation[key], f"{key!r} of {name}") for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(observation, tuple | list | np.ndarray) or len(observation) != len(space.spaces):
+            raise ValueError(f"{name} must be a tuple of {len(space.spaces)} parts")
+        pairs = enumerate(zip(space.spaces, observation, strict=True))
+        return tuple(arrays_of(part, value, f"part {number} of {name}") for number, (part, value) in pairs)
+    return observation if isinstance(space, spaces.Text) else _numbers(np.dtype(space.dtype), observation, name)
+
+
+def _numbers(dtype: np.dtype, value: object, name: str) -> np.ndarray:
+    try:
+        array: np.ndarray = np.asarray(value)
+    except Exception as error:  # lists of different lengths, a tensor that has a gradient or is on another device
+        raise ValueError(f"{name} cannot be read as an array: {plain(error, 120)}") from error
+    array = array.astype(np.float64) if array.size == 0 else array
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold numbers, not {plain(repr(value), 60)}")
+    if dtype.kind not in "biu" or array.dtype == dtype:
+        return array
+    with np.errstate(invalid="ignore"):
+        whole: np.ndarray = array.astype(dtype)
+    if not (whole == array).all():
+        raise ValueError(f"{name} must hold whole numbers, of {dtype}, not {plain(repr(value), 60)}")
+    return whole
 
 
 def is_batch(space: Space, observation: object) -> bool:
-    """True for the observations of n environments, batched as Gymnasium does; False for that of one.
+    """True for observations of n environments, batched as Gymnasium does; False for one observation.
 
     Raises:
-        ValueError: the observation has the form of neither.
+        ValueError: the observation has the shape of neither, or n is 0.
     """
-    shape = np.shape(first_leaf(space, observation))
-    while isinstance(space, spaces.Dict | spaces.Tuple):
-        space = next(iter(space.values() if isinstance(space, spaces.Dict) else space.spaces))
-    single = space.shape or ()
-    if shape == single:
+    found = [np.shape(value) for value in values_of(space, observation)]
+    singles = [leaf.shape or () for leaf in leaves_of(space)]
+    if found == singles:
         return False
-    if shape[1:] == single and shape:
-        return True
-    raise ValueError(f"the observation has shape {shape}: one has {single}, a batch has {('n', *single)}")
+    rows = found[0][:1]
+    for shape, single in zip(found, singles, strict=True):
+        if not shape or shape != (*rows, *single):
+            raise ValueError(f"the observation has shape {shape}: one has {single}, a batch has {('n', *single)}")
+    if rows == (0,):
+        raise ValueError("the observation is a batch of none: give one at least")
+    return True
 
 
-def first_leaf(space: Space, observation: Any) -> Any:
-    """The first part of an observation, or of a batch of them, that is no Dict and no Tuple."""
+def first_leaf(space: Space, observation: Observation) -> Observation:
+    """The first part of an observation, or of a batch, that is neither a Dict nor a Tuple."""
     while isinstance(space, spaces.Dict | spaces.Tuple):
         name, space = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)))
         observation = observation[name]

@@ -1,4 +1,4 @@
-"""Environments that fail when they are closed, or do not come back from it: told in one line, and nothing is lost."""
+"""Closes environments: one that fails or hangs in `close` is reported in one line, and nothing is lost."""
 
 import signal
 import threading
@@ -13,33 +13,33 @@ from agent.common.notices import tell_once
 from envs.failure import is_stop
 from envs.kinds import Env
 
-#: How long an environment may take to close.
+#: Seconds that an environment may take to close.
 CLOSE_SECONDS = 5.0
 
-_hung: set[str] = set()  # names of environments that did not come back: their other copies are not waited for
+_hanging: set[str] = set()  # names of environments that hung: their other copies get a tenth of a second
 
 
 class _TooLongError(BaseException):
-    """It has not closed in time; no Exception, which an environment may swallow."""
+    """The environment did not close in time. It is a BaseException, since an environment may swallow an Exception."""
 
 
 def guard_close(env: Env, name: str) -> Env:
-    """Makes the `close` of an environment one that never raises and always returns; the other methods stay as fast."""
+    """Replaces `close` of an environment with one that never raises and always returns; other methods stay as fast."""
     close = env.close
     env.close = lambda: close_quietly(close, name)  # type: ignore[method-assign]
     return env
 
 
 def close_quietly(close: Callable[[], object], name: str) -> None:
-    """Closes an environment; one that fails, or takes longer than `CLOSE_SECONDS`, is told of in one line."""
-    hurry = stopping()
-    seconds = 0.1 if hurry or name in _hung else CLOSE_SECONDS
+    """Closes an environment, and reports in one line if it fails or takes longer than `CLOSE_SECONDS`."""
+    stop_requested = stopping()
+    seconds = 0.1 if stop_requested or name in _hanging else CLOSE_SECONDS
     try:
         _within(seconds, close)
     except _TooLongError:
-        if not hurry:
-            _hung.add(name)
-            tell_once(f"{name} does not come back from close(): it is left as it is")
+        if not stop_requested:
+            _hanging.add(name)
+            tell_once(f"{name} hangs in close(): it is left as it is")
     except BaseException as error:
         if is_stop(error):
             raise
@@ -52,7 +52,7 @@ def _within(seconds: float, close: Callable[[], object]) -> None:
     elif hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]:
         with _alarm(seconds):
             close()
-    else:  # no such timer, or the environment's own
+    else:  # there is no such timer, or the environment uses it
         close()
 
 
@@ -60,11 +60,11 @@ def _within(seconds: float, close: Callable[[], object]) -> None:
 def _alarm(seconds: float) -> Iterator[None]:
     """Raises _TooLongError in the main thread after some seconds: windows must be closed where they were opened."""
 
-    def ring(signum: int, frame: FrameType | None) -> NoReturn:
+    def raise_timeout(signum: int, frame: FrameType | None) -> NoReturn:
         raise _TooLongError
 
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)  # and again, for an environment that catches everything
+    previous = signal.signal(signal.SIGALRM, raise_timeout)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)  # repeated, for an environment that catches everything
     try:
         yield
     finally:
@@ -73,7 +73,7 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 def _in_thread(seconds: float, close: Callable[[], object]) -> None:
-    """The same outside the main thread, where no timer rings: another thread closes and is left alone if it hangs."""
+    """The same outside the main thread, which gets no signals: another thread closes, and is abandoned if it hangs."""
     errors: list[BaseException] = []
 
     def call() -> None:

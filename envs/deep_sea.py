@@ -1,9 +1,9 @@
-"""DeepSea: the ruler for exploration (Osband et al. 2019, arXiv 1703.07608).
+"""DeepSea, a measure of exploration (Osband et al. 2019, arXiv 1703.07608).
 
-The same as in bsuite (arXiv 1908.03568), but for what a mapping_seed draws: another assignment of the actions.
+It is the same as in bsuite (arXiv 1908.03568), except that a mapping_seed draws another assignment of the actions.
 
 A diver starts at the top left of an N×N grid and sinks one row per step, left or right: one sequence of actions in 2^N
-reaches the treasure at the bottom right. Each move right costs 0.01/N, so that the reward leads the other way.
+reaches the treasure at the bottom right. Each move right costs 0.01/N, so that the reward leads away from the treasure.
 """
 
 import gymnasium as gym
@@ -16,7 +16,7 @@ from envs.kinds import Info
 DEEP_SEA = "DeepSea-v0"
 MOVE_COST = 0.01
 TREASURE = 1.0
-#: Rows that there may be: bsuite has up to 50, and a network's first layer has weights for each of N² cells.
+#: Allowed numbers of rows: bsuite has up to 50. A network's first layer has weights for each of the N² cells.
 SIZES = range(2, 201)
 
 
@@ -27,15 +27,15 @@ class DeepSeaVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     is drawn once for each cell, by `mapping_seed` alone. An episode has N steps and ends by termination.
 
     Args:
-        num_envs: how many.
+        num_envs: number of divers.
         size: N, rows and columns.
-        stochastic: a move right fails with probability 1/N, and N(0, 1) is added to the reward of a last step that is
-            taken in the first or in the last column.
-        mapping_seed: of the actions' meaning.
+        stochastic: a move right fails with probability 1/N, and N(0, 1) is added to the reward of a last step in
+            the first or the last column.
+        mapping_seed: seed of the actions' meanings.
     """
 
     metadata: dict[str, object] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
-    state_attributes = ("_row", "_column", "_ended")  # all that a checkpoint has to hold, beside np_random
+    state_attributes = ("_row", "_column", "_ended")  # the whole state, besides np_random
 
     def __init__(self, num_envs: int = 1, size: int = 10, stochastic: bool = False, mapping_seed: int = 0) -> None:
         if not isinstance(size, int | np.integer) or size not in SIZES:
@@ -52,13 +52,13 @@ class DeepSeaVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._ended = np.zeros(num_envs, dtype=bool)
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
-        """Puts all divers to the top left; `seed` is of the random moves and rewards, where there are any."""
+        """Puts all divers at the top left; `seed` is for the random moves and rewards, if there are any."""
         super().reset(seed=seed, options=options)
         self._row[:], self._column[:], self._ended[:] = 0, 0, False
         return self._observe(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Moves each diver a row down; one whose episode has ended is put to the top left instead."""
+        """Moves each diver a row down; one whose episode has ended is put at the top left instead."""
         size, fresh = self.size, self._ended
         row, column = np.where(fresh, 0, self._row), np.where(fresh, 0, self._column)
         right = np.asarray(actions) == self.right[row, column]
@@ -94,7 +94,7 @@ class DeepSea(gym.Env[np.ndarray, np.int64]):
         self.render_mode = render_mode
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
-        """Puts the diver to the top left."""
+        """Puts the diver at the top left."""
         super().reset(seed=seed)
         observation, info = self._sea.reset()
         self._sea.np_random = self.np_random

@@ -1,4 +1,4 @@
-"""How an environment that fails is told of: one sentence, and below it the lines of its author's code that failed."""
+"""Reports an environment that fails: one sentence, and below it the lines of its author's code that failed."""
 
 import re
 import sysconfig
@@ -10,17 +10,17 @@ import numpy as np
 
 from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, plain, words_of
-from agent.common.interrupt import Stopped
+from agent.common.interrupt import Stopped, end_if_stray
 
-#: The most frames that are shown.
-FRAMES = 12
+#: The largest number of frames that are shown.
+MAX_FRAMES = 12
 
-_HOUSE = Path(__file__).parent.parent
-_FOLDERS = tuple(f"{folder}/" for folder in (_HOUSE / "agent", _HOUSE / "envs", Path(gym.__file__).parent))
+_PROJECT = Path(__file__).parent.parent
+_FOLDERS = tuple(f"{folder}/" for folder in (_PROJECT / "agent", _PROJECT / "envs", Path(gym.__file__).parent))
 _STANDARD = sysconfig.get_path("stdlib")
 _PACKAGES = ("site-packages", "dist-packages")
 _COUNT = re.compile(r"(not enough|too many) values to unpack \(expected (\d)(?:, got (\d+))?\)")
-_NOTHING = re.compile(r"cannot unpack non-iterable (\S+) object")
+_NOT_ITERABLE = re.compile(r"cannot unpack non-iterable (\S+) object")
 _ARGUMENTS = re.compile(r"unexpected keyword argument|positional argument")
 
 RESULT = {
@@ -34,72 +34,73 @@ class BrokenEnvironmentError(UserError):
 
 
 class RuleError(Exception):
-    """A value that breaks a rule: `rule` says what it must be, `came` what it is."""
+    """A value that breaks a rule: `rule` says what it must be, `actual` what it is."""
 
-    def __init__(self, rule: str, came: str) -> None:
-        super().__init__(rule, came)
-        self.rule, self.came = rule, came
+    def __init__(self, rule: str, actual: str) -> None:
+        super().__init__(rule, actual)
+        self.rule, self.actual = rule, actual
 
 
 def is_stop(error: BaseException) -> bool:
-    """Whether a signal raised an error in the middle of a call: that is no fault of the environment.
+    """Whether a signal raised this error during a call; the environment is then not at fault.
 
-    A KeyboardInterrupt is one where it may be made of Ctrl-C; elsewhere it is the environment's own.
+    A KeyboardInterrupt counts as a stop if Ctrl-C may have raised it; otherwise the environment raised it.
     """
     return isinstance(error, Stopped) or (isinstance(error, KeyboardInterrupt) and is_ctrl_c())
 
 
-def failed(env_id: str, place: str, error: BaseException) -> UserError:
-    """The error to raise where a call into an environment raised `error`.
+def failed(env_id: str, method: str, error: BaseException) -> UserError:
+    """The error to raise after a call into an environment raised `error`.
 
     Args:
         env_id: the environment.
-        place: the method that was called.
-        error: is given back where it is a sentence already.
+        method: the method that was called.
+        error: returned as it is if it is already one sentence.
     """
+    end_if_stray(f": {env_id} failed in {method}: {words_of(error)}")
     if isinstance(error, UserError):
         return error
     if isinstance(error, RuleError):
         return broken(env_id, error)
     lines = authors_lines(error)
-    rule = None if lines else _broken_rule(place, error)
+    rule = None if lines else _broken_rule(method, error)
     return (
         broken(env_id, rule)
         if rule
-        else BrokenEnvironmentError(f"{env_id} failed in {place}: {words_of(error)}", lines)
+        else BrokenEnvironmentError(f"{env_id} failed in {method}: {words_of(error)}", lines)
     )
 
 
 def broken(env_id: str, error: RuleError) -> UserError:
-    """The error to raise where an environment gave what it may not give."""
-    return BrokenEnvironmentError(f"{env_id} breaks a rule of Gymnasium: {error.rule}, not {error.came}")
+    """The error to raise after an environment returned a value that breaks a rule."""
+    return BrokenEnvironmentError(f"{env_id} breaks a rule of Gymnasium: {error.rule}, not {error.actual}")
 
 
-def _broken_rule(place: str, error: BaseException) -> RuleError | None:
-    """The rule behind an exception that no line of the author's raised, but the code that called it."""
-    said = str(error)
-    if place in RESULT and isinstance(error, ValueError | TypeError):
-        if count := _COUNT.search(said):
-            return RuleError(RESULT[place], f"{count[3] or f'more than {count[2]}'} values{_old(place)}")
-        if nothing := _NOTHING.search(said):
-            return RuleError(RESULT[place], plain(nothing[1].strip("'")))
-    if isinstance(error, TypeError) and f"{place}() " in said and _ARGUMENTS.search(said):
-        arguments = {"reset": "seed and options by name", "step": "one action"}.get(place, "no arguments")
-        return RuleError(f"{place} must take {arguments}", f"what it takes ({plain(said)}){_old(place)}")
+def _broken_rule(method: str, error: BaseException) -> RuleError | None:
+    """The broken rule behind an exception that the calling code raised, not the author's code."""
+    message = str(error)
+    if method in RESULT and isinstance(error, ValueError | TypeError):
+        if count := _COUNT.search(message):
+            return RuleError(RESULT[method], f"{count[3] or f'more than {count[2]}'} values{_old_api_note(method)}")
+        if not_iterable := _NOT_ITERABLE.search(message):
+            return RuleError(RESULT[method], plain(not_iterable[1].strip("'")))
+    if isinstance(error, TypeError) and f"{method}() " in message and _ARGUMENTS.search(message):
+        arguments = {"reset": "seed and options by name", "step": "one action"}.get(method, "no arguments")
+        return RuleError(f"{method} must take {arguments}", f"what it takes ({plain(message)}){_old_api_note(method)}")
     if isinstance(error, NotImplementedError):
-        return RuleError(f"{place} must be a method of the environment", "missing")
+        return RuleError(f"{method} must be a method of the environment", "missing")
     return None
 
 
-def _old(place: str) -> str:
-    return ", as in gym before version 0.26" if place in RESULT else ""
+def _old_api_note(method: str) -> str:
+    return ", as in gym before version 0.26" if method in RESULT else ""
 
 
 def authors_lines(error: BaseException) -> str:
-    """The frames of a traceback that are neither ours nor Gymnasium's nor Python's own; '' where there are none."""
+    """The frames of a traceback outside this project, Gymnasium and the standard library; '' if there are none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_authors(frame.filename)]
-    lines = ["  …"] if len(frames) > FRAMES else []
-    for frame in frames[-FRAMES:]:
+    lines = ["  …"] if len(frames) > MAX_FRAMES else []
+    for frame in frames[-MAX_FRAMES:]:
         lines.append(f'  File "{plain(frame.filename)}", line {frame.lineno}, in {plain(frame.name)}')
         lines += [f"    {plain(frame.line)}"] if frame.line else []
     return "\n".join(lines)
@@ -112,7 +113,7 @@ def _is_authors(file: str) -> bool:
 
 
 def described(value: object) -> str:
-    """A value that was not expected, in a few words."""
+    """A short description of an unexpected value."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and {plain(value.dtype)}"
     if isinstance(value, tuple | list):

@@ -1,38 +1,37 @@
-"""The random generators that belong to nobody, `np.random` and `random`, from which some environments draw.
+"""The global random generators, `np.random` and `random`, from which some environments draw.
 
-This project never draws from them. So that a run repeats, each process in which environments play seeds both, and
-whatever else plays an environment leaves them as they were. This is the only file that may touch them.
+This project never draws from them. To make a run repeatable, each process that plays environments seeds both, and any
+other code that plays an environment restores them afterwards. This is the only file that may use them.
 """
-# ruff: noqa: NPY002 (it is these generators that environments draw from)
+# ruff: noqa: NPY002 (environments draw from these generators)
 
 import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from envs.kinds import Info, Wrapper
+from envs.kinds import Info, Observation, Wrapper
 
 
 def seed_global_generators(seed: int, copy: int = 0) -> None:
-    """Seeds both from (seed, number of the copy that plays in this process)."""
-    words = np.random.SeedSequence(seed, spawn_key=(copy,)).generate_state(8, np.uint32)
-    np.random.seed(words[:4])
-    random.seed(words[4:].tobytes())
+    """Seeds both from `seed` and the number of the copy that this process plays."""
+    state = np.random.SeedSequence(seed, spawn_key=(copy,)).generate_state(8, np.uint32)
+    np.random.seed(state[:4])
+    random.seed(state[4:].tobytes())
 
 
 def state_of_global_generators() -> tuple[object, ...]:
-    """Where both stand; equal as long as nobody draws."""
+    """The state of both, which changes with every draw."""
     name, keys, *rest = np.random.get_state()
     return name, keys.tobytes(), *rest, random.getstate()  # type: ignore[attr-defined]
 
 
 @contextmanager
-def own_global_generators(seed: int) -> Iterator[None]:
-    """Seeds both for what is done inside, and lets them stand afterwards where they stood."""
+def temporary_global_seed(seed: int) -> Iterator[None]:
+    """Seeds both for the block, and restores them after it."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     seed_global_generators(seed)
     try:
@@ -43,17 +42,14 @@ def own_global_generators(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def apart(seed: int) -> Iterator[None]:
-    """Plays an environment apart from whatever else this process does: with generators of its own, as above.
-
-    An environment that changes the current folder changes it for itself alone.
-    """
+def isolated(seed: int) -> Iterator[None]:
+    """Isolates the environment played in the block from the rest of the process: its draws, and its current folder."""
     try:
         folder = Path.cwd()
     except OSError:  # it was deleted
         folder = None
     try:
-        with own_global_generators(seed):
+        with temporary_global_seed(seed):
             yield
     finally:
         if folder is not None:
@@ -62,10 +58,10 @@ def apart(seed: int) -> Iterator[None]:
 
 
 class SeedsGlobalGenerators(Wrapper):
-    """An environment that has a process to itself: a reset with a seed seeds the global generators as well."""
+    """An environment in its own process: a reset with a seed seeds the global generators as well."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
-        """Resets with a seed of everything that can be drawn from."""
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
+        """Resets the environment; a seed seeds the global generators first."""
         if seed is not None:
             seed_global_generators(seed)
         return self.env.reset(seed=seed, options=options)

@@ -1,19 +1,19 @@
-"""An environment that does what Gymnasium asks, or ends in one sentence."""
+"""Checks the values of an environment: it obeys Gymnasium's rules, or one sentence says how it does not."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from envs.failure import failed, is_stop
-from envs.kinds import Env, Info, Wrapper
-from envs.rules import admitted, number_of, truth_of, unpacked
+from envs.kinds import Env, Info, Observation, Wrapper
+from envs.rules import as_bool, as_number, checked_observation, unpacked
 
 
 class Guarded(Wrapper):
-    """Passes on what an environment gives where it is what Gymnasium asks for, or does no harm.
+    """Passes on values of an environment that obey Gymnasium's rules, or break them harmlessly.
 
     Raises:
-        UserError: from every method, where it fails or gives something else.
+        UserError: from every method, if the environment fails or returns other values.
     """
 
     def __init__(self, env: Env, env_id: str) -> None:
@@ -22,18 +22,18 @@ class Guarded(Wrapper):
         with guarded(env_id, "observation_space"):
             self._space = env.observation_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
-        """Begins an episode; info as it came."""
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
+        """Begins an episode; the info is not checked."""
         with guarded(self.env_id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
-            return admitted(self._space, observation), info
+            return checked_observation(self._space, observation), info
 
-    def step(self, action: object) -> tuple[Any, float, bool, bool, Info]:
-        """One step; info as it came."""
+    def step(self, action: object) -> tuple[Observation, float, bool, bool, Info]:
+        """One step; the info is not checked."""
         with guarded(self.env_id, "step"):
             observation, reward, terminated, truncated, info = unpacked("step", self.env.step(action))
-            ended = truth_of("terminated", terminated), truth_of("truncated", truncated)
-            return admitted(self._space, observation), number_of(reward), *ended, info
+            ended = as_bool("terminated", terminated), as_bool("truncated", truncated)
+            return checked_observation(self._space, observation), as_number(reward), *ended, info
 
     def render(self) -> Any:
         """A picture, or nothing."""
@@ -42,11 +42,11 @@ class Guarded(Wrapper):
 
 
 @contextmanager
-def guarded(env_id: str, place: str) -> Iterator[None]:
-    """Makes one sentence of whatever a call into an environment raises; Ctrl-C and a stop go through."""
+def guarded(env_id: str, method: str) -> Iterator[None]:
+    """Turns any exception of a call into an environment into one sentence, except those of Ctrl-C and a stop."""
     try:
         yield
-    except BaseException as error:  # SystemExit too: an environment does not end a run
+    except BaseException as error:  # SystemExit too: an environment must not end a run
         if is_stop(error):
             raise
-        raise failed(env_id, place, error) from error
+        raise failed(env_id, method, error) from error

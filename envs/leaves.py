@@ -1,23 +1,22 @@
-"""The plain spaces that an observation space is made of, its leaves, and their values as vectors."""
+"""The leaves of an observation space, which are its parts other than Dict and Tuple, and their values as vectors."""
 
 from collections.abc import Iterator
 from math import prod
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import plain
 from envs.failure import RuleError
-from envs.kinds import Space
-from envs.rules import admitted
+from envs.kinds import Observation, Space
+from envs.rules import checked_observation
 
 #: Spaces whose values are flattened to zeros and ones.
 ONE_HOT = (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
 
 def leaves_of(space: Space) -> Iterator[Space]:
-    """The spaces that a Tuple or a Dict is made of, in Gymnasium's order; otherwise the space itself."""
+    """The leaves of a Tuple or Dict, in Gymnasium's order; otherwise the space itself."""
     if isinstance(space, spaces.Tuple | spaces.Dict):
         for part in space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values():
             yield from leaves_of(part)
@@ -25,8 +24,8 @@ def leaves_of(space: Space) -> Iterator[Space]:
         yield space
 
 
-def values_of(space: Space, batch: Any) -> Iterator[Any]:
-    """A batch's values for each of the leaves."""
+def values_of(space: Space, batch: Observation) -> Iterator[Observation]:
+    """The values of a batch, leaf by leaf."""
     if isinstance(space, spaces.Tuple):
         for part, values in zip(space.spaces, batch, strict=True):
             yield from values_of(part, values)
@@ -43,7 +42,7 @@ def is_flat(leaf: Space) -> bool:
 
 
 def length_of(leaf: Space) -> int:
-    """How many numbers a leaf is flattened to."""
+    """The length of a flattened leaf."""
     if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete):
         return int(np.sum(leaf.n if isinstance(leaf, spaces.Discrete) else leaf.nvec))
     if isinstance(leaf, spaces.Text):
@@ -51,16 +50,16 @@ def length_of(leaf: Space) -> int:
     return prod(leaf.shape or ())
 
 
-def flat_values(leaf: Space, values: Any) -> np.ndarray:
+def flat_values(leaf: Space, values: Observation) -> np.ndarray:
     """The values [E, …] of a leaf as [E, n]: `gymnasium.spaces.flatten` for all environments at once."""
     if isinstance(leaf, spaces.Text):
-        return np.stack([np.asarray(spaces.flatten(leaf, admitted(leaf, value))) for value in values])
+        return np.stack([np.asarray(spaces.flatten(leaf, checked_observation(leaf, value))) for value in values])
     array: np.ndarray = np.asarray(values)
     if isinstance(leaf, spaces.Discrete):
         return _one_hot(leaf, array, array - leaf.start, int(leaf.n))
     array = array.reshape(len(array), -1)
     if isinstance(leaf, spaces.MultiBinary) and array.max() > 1:
-        raise _outside(leaf, array)
+        raise _not_a_member(leaf, array)
     if not isinstance(leaf, spaces.MultiDiscrete):
         return array
     columns = zip((array - leaf.start.reshape(-1)).T, leaf.nvec.reshape(-1).tolist(), strict=True)
@@ -68,26 +67,26 @@ def flat_values(leaf: Space, values: Any) -> np.ndarray:
 
 
 def _one_hot(leaf: Space, values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
-    """index [E], counted from 0 → bool [E, n]; `values` are what came of the leaf."""
+    """index [E], counted from 0 → bool [E, n]; `values` are the leaf's own, for the error."""
     hot: np.ndarray = index[:, None] == np.arange(n)
     if np.count_nonzero(hot) != len(index):
-        raise _outside(leaf, values)
+        raise _not_a_member(leaf, values)
     return hot
 
 
-def _outside(leaf: Space, values: np.ndarray) -> RuleError:
-    """Says which of the values [E, …] is the first that is no member of its space."""
-    odd = next((value for value in values if not leaf.contains(value.reshape(leaf.shape))), values)
-    return RuleError(f"a state must lie in {leaf}, as observation_space says", plain(odd.tolist(), 80))
+def _not_a_member(leaf: Space, values: np.ndarray) -> RuleError:
+    """The error that names the first of the values [E, …] that is not in its space."""
+    invalid = next((value for value in values if not leaf.contains(value.reshape(leaf.shape))), values)
+    return RuleError(f"a state must lie in {leaf}, as observation_space says", plain(invalid.tolist(), 80))
 
 
-def is_whole(leaf: Space) -> bool:
-    """Whether its numbers are whole and their size means nothing by itself."""
+def is_integral(leaf: Space) -> bool:
+    """Whether its values are integers whose range has no meaning of its own."""
     return not isinstance(leaf, ONE_HOT) and not np.issubdtype(leaf.dtype, np.floating)
 
 
 def bounds_of(leaf: Space) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high [n] of a leaf's flattened components; equal, which means nothing, for those that are 0 or 1."""
+    """Low and high [n] of a leaf's flattened components; both are 0 for one-hot components."""
     flat = spaces.flatten_space(leaf)
     assert isinstance(flat, spaces.Box)
     if isinstance(leaf, ONE_HOT):

@@ -1,54 +1,52 @@
-"""Gymnasium environments for value learning: found by id, checked, and made. NumPy in, NumPy out."""
+"""Finds a Gymnasium environment by its id, checks it for value learning, and makes it. NumPy in, NumPy out."""
 
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from agent.common.errors import UserError
+from agent.common.kinds import PlainData
 from agent.common.observation import ObservationSpec
-from envs.actions import PlainActions
+from envs.actions import PlainActions, checked_actions
 from envs.atari import frame_stack
 from envs.bounds import check_bounds
-from envs.global_random import apart, state_of_global_generators
+from envs.channels import BoxChannels
+from envs.first_step import find_masks, play_first_step
+from envs.global_random import isolated, state_of_global_generators
 from envs.guarded import Guarded, guarded
 from envs.kinds import Env, Space
-from envs.masks import AUTO, OFF, found_masks, in_info, observing_masks, with_masks
+from envs.masks import AUTO, OFF, with_masks
 from envs.observations import Observer
-from envs.observed_parts import Where, observer_for
+from envs.observed_parts import observer_for
 from envs.packages import channels_of_package
 from envs.rules import check_space
 from envs.single import UnknownEnvironmentError, make_single
 from envs.video import frames_per_second
 from envs.wrapping import BARE, Wrapping
 
-#: More than any environment has: a network gives a value for each.
-MOST_ACTIONS = 100_000
-
 
 @dataclass(frozen=True)
 class Task:
-    """What an agent has to know of an environment."""
+    """Everything that an agent has to know about an environment."""
 
     id: str
-    kwargs: dict[str, Any]
-    observe: Observer  # makes arrays of what the environment observes
+    kwargs: PlainData
+    observe: Observer  # makes arrays of the environment's observations
     actions: int  # actions are first_action, first_action + 1, …
     first_action: int
     threshold: float | None  # the return at which Gymnasium calls the task solved
     fps: int
-    render_modes: tuple[str, ...]  # rgb_array: it gives frames; human: it opens a window
-    time_limit: int | None = None  # steps after which an episode is cut; None: the environment's own limit
+    render_modes: tuple[str, ...]  # rgb_array returns frames; human opens a window
+    time_limit: int | None = None  # steps after which an episode is truncated; None: the environment's own limit
     action_dtype: np.dtype = np.dtype(np.int64)  # noqa: RUF009 (a dtype cannot be changed)
-    plain_actions: bool = False  # it takes Python's own whole numbers alone
-    action_mask: str = OFF  # where masks of actions are found, `auto` no more; they are then observed, too
-    draws_globally: bool = False  # it draws from np.random or random, which belong to nobody
-    wrapping: Wrapping = BARE  # what is put around it
-    eval_kwargs: dict[str, object] = field(default_factory=dict)  # other values of kwargs, for evaluations
+    plain_actions: bool = False  # it accepts only Python ints as actions
+    action_mask: str = OFF  # the source of action masks, never `auto`; observations include the masks
+    draws_globally: bool = False  # it draws from the global generators np.random or random
+    wrapping: Wrapping = BARE  # the wrappers around it
+    eval_kwargs: dict[str, object] = field(default_factory=dict)  # values of kwargs that differ in evaluations
 
     @property
     def action_space(self) -> gym.spaces.Discrete:
@@ -56,26 +54,26 @@ class Task:
         return gym.spaces.Discrete(self.actions, start=self.first_action, dtype=self.action_dtype.type)
 
     def make(self, render_mode: str | None = None, spec: gym.envs.registration.EnvSpec | None = None) -> Env:
-        """One environment, to be stepped with what `to_environment` gives.
+        """One environment, to be stepped with actions from `to_environment`.
 
         Args:
-            render_mode: None: it draws nothing.
-            spec: of the environment, for a process that knows no registered ids.
+            render_mode: Gymnasium's render mode; None: it draws nothing.
+            spec: Gymnasium's entry of the environment, for a process without the registered ids.
 
         Raises:
-            UserError: where it cannot be made.
+            UserError: if it cannot be made.
         """
-        made_of = self.id if spec is None else spec
-        around = self.wrapping, self.action_mask
-        env = make_single(made_of, self.kwargs, render_mode, False, self.time_limit, *around)
+        source = self.id if spec is None else spec
+        wrappers = self.wrapping, self.action_mask
+        env = make_single(source, self.kwargs, render_mode, False, self.time_limit, *wrappers)
         return PlainActions(env) if self.plain_actions else env
 
     def make_guarded(self, render_mode: str | None = None) -> Guarded:
-        """`make`, of one that gives what Gymnasium asks for or ends in one sentence."""
+        """As `make`, with an environment whose errors and broken rules become one sentence."""
         return Guarded(self.make(render_mode), self.id)
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """The agent's actions [n], which count from 0, as the numbers that its action space samples."""
+        """The agent's actions [n], which count from 0, as members of the environment's action space."""
         return (actions + self.first_action).astype(self.action_dtype, copy=False)
 
     def for_evaluation(self) -> "Task":
@@ -84,12 +82,12 @@ class Task:
 
     @property
     def renders(self) -> bool:
-        """Whether it can give frames."""
+        """Whether it can return frames."""
         return "rgb_array" in self.render_modes
 
     @property
     def observation(self) -> ObservationSpec:
-        """What the agent stores of an observation."""
+        """The form in which the agent stores an observation."""
         return self.observe.spec
 
 
@@ -97,7 +95,7 @@ def load_task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None = None,
-    channels: Where = "auto",
+    channels: BoxChannels = "auto",
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:
@@ -105,17 +103,17 @@ def load_task(
 
     Args:
         env_id: as Gymnasium knows it.
-        kwargs: of the environment's constructor.
-        time_limit: steps after which an episode is cut; None for the environment's own limit, if it has one.
-        channels: where its images have their channels, see `envs.channels`.
-        wrapping: what is put around it.
-        action_mask: where masks of its actions are found: off, info.<key>, observation.<key>, or auto, which finds out.
+        kwargs: the arguments of the environment's constructor.
+        time_limit: steps after which an episode is truncated; None for the environment's own limit, if it has one.
+        channels: the dimension of images that holds the channels, see `envs.channels`.
+        wrapping: the wrappers around it.
+        action_mask: the source of masks of its actions: off, info.<key>, observation.<key>, or auto, which finds it.
 
     Raises:
-        UserError: for an unknown id (with the nearest ones), wrong arguments, spaces that are not supported, or what
-            breaks a rule of Gymnasium.
+        UserError: the id is unknown (the nearest ids are named), an argument is wrong, a space is not supported, or the
+            environment breaks a rule of Gymnasium.
     """
-    with apart(0):
+    with isolated(0):
         env = make_single(env_id, kwargs, None, False, time_limit, wrapping, action_mask)
         try:
             return _task(env, env_id, kwargs, time_limit, channels, wrapping, action_mask)
@@ -128,30 +126,25 @@ def _task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None,
-    channels: Any,
+    channels: BoxChannels,
     wrapping: Wrapping,
     action_mask: str,
 ) -> Task:
     spec = env.spec
     env_id = env_id if spec is None else spec.id
-    actions, observed = _spaces(env, env_id)
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise UserError(
-            f"{env_id} has actions {actions}: this agent chooses among Discrete actions; "
-            "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
-        )
-    if actions.n > MOST_ACTIONS:
-        raise UserError(f"{env_id} has {int(actions.n):,} actions: the most that are supported are {MOST_ACTIONS:,}")
-    before, begun = state_of_global_generators(), None
+    action_space, observed = _spaces(env, env_id)
+    with guarded(env_id, "action_space"):
+        actions = checked_actions(action_space, env_id)
+    before, first_observation = state_of_global_generators(), None
     if action_mask == AUTO:
-        env, action_mask, begun = _find_masks(env, env_id)
+        env, action_mask, first_observation = find_masks(env, env_id)
         observed = env.observation_space
     channels = channels_of_package(env_id) if channels == "auto" else channels
-    stack = 1 if wrapping.observes else frame_stack(env)
+    stack = 1 if wrapping.changes_observations else frame_stack(env)
     inner = observed.spaces[0] if action_mask != OFF and isinstance(observed, gym.spaces.Tuple) else observed
     observe = observer_for(env_id, inner, stack, channels, wrapping.frames)
     observe = observe if action_mask == OFF else with_masks(observe, observed, int(actions.n))
-    plain_actions = _first_step(Guarded(env, env_id), observe, actions, begun)
+    plain_actions = play_first_step(Guarded(env, env_id), observe, actions, first_observation)
     metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
     return Task(
         id=env_id,
@@ -172,62 +165,17 @@ def _task(
 
 
 def _spaces(env: Env, env_id: str) -> tuple[Space, Space]:
-    """The spaces of actions and of observations, which are spaces."""
-    found: dict[str, Any] = {}
+    """The action space and the observation space."""
+    found: dict[str, Space] = {}
     for name in ("action_space", "observation_space"):
         with guarded(env_id, name):
-            found[name] = getattr(env, name, None)
-            check_space(name, found[name])
+            found[name] = check_space(name, getattr(env, name, None))
     return found["action_space"], found["observation_space"]
 
 
-def _find_masks(env: Env, env_id: str) -> tuple[Env, str, Any]:
-    """What action_mask=auto stands for: the environment with its masks, their place, and what a reset gave, if any."""
-    if (found := found_masks(env)) is not None:
-        return env, found, None
-    observation, info = Guarded(env, env_id).reset(seed=0)
-    found = in_info(info)
-    return observing_masks(env, found), found, observation if found == OFF else None
-
-
-def _first_step(env: Guarded, observe: Observer, actions: gym.spaces.Discrete, begun: Any) -> bool:
-    """Plays a first step, which finds most of what breaks a rule.
-
-    Args:
-        env: the environment.
-        observe: its observer.
-        actions: its actions.
-        begun: the observation of its first reset; None where there was none.
-
-    Returns:
-        Whether the environment takes only Python's own whole numbers as actions, and not NumPy's, which its action
-        space samples.
-    """
-    action = np.dtype(actions.dtype).type(actions.start)
-    plain_actions = False
-    try:
-        _play(env, observe, action, begun)
-    except UserError:
-        with suppress(UserError):
-            _play(env, observe, int(action))
-            plain_actions = True
-        if not plain_actions:
-            raise
-    return plain_actions
-
-
-def _play(env: Guarded, observe: Observer, action: Any, begun: Any = None) -> None:
-    observation = env.reset(seed=0)[0] if begun is None else begun
-    observe(observe.stack([observation]))
-    if observe.spec.mask:
-        action = type(action)(action + observation[1].argmax())  # the first that is allowed
-    observation, *_ = env.step(action)
-    observe(observe.stack([observation]))
-
-
-def _threshold(named: object) -> float | None:
-    """The return at which a task counts as solved, where that is a number."""
-    return float(named) if isinstance(named, int | float) and math.isfinite(named) else None
+def _threshold(value: object) -> float | None:
+    """The return at which a task counts as solved, if it is a finite number."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _render_modes(modes: object) -> tuple[str, ...]:
@@ -239,14 +187,14 @@ def load_saved_task(
     env_id: str,
     kwargs: Mapping[str, object],
     time_limit: int | None = None,
-    channels: Where = "auto",
+    channels: BoxChannels = "auto",
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Task:
-    """`load_task` of what a saved run or agent names; its package is for a person to name, not for a file.
+    """As `load_task`, for a task that a saved run or agent names. No package is imported: only the user may name one.
 
     Raises:
-        UserError: also where the arguments ask for more than a file may.
+        UserError: as `load_task`, or an argument exceeds the bounds for files.
     """
     check_bounds(env_id, kwargs)
     try:

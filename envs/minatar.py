@@ -1,4 +1,4 @@
-"""What MinAtar leaves behind from one episode to the next, and this project does not."""
+"""MinAtar's games, without the state that the package carries from one episode to the next."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from envs.kinds import Info
 
 
 class MinAtar(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
-    """A game of the package minatar whose sticky actions begin anew with each episode.
+    """A game of the package minatar whose sticky actions do not reach across episodes.
 
-    The package keeps the last action over a reset: one time in ten the first step repeats it, so that an episode would
-    not be a function of its seed and its actions alone. It also makes a new generator for each seed, which takes as
-    long as fifty steps; here the one that there is takes the seed, and draws the same.
+    The package keeps the last action over a reset, and one first step in ten repeats it: an episode would not be a
+    function of its seed and its actions alone. The package also makes a new generator for each seed, which takes as
+    long as fifty steps. This class seeds the existing generator instead, which then draws the same numbers.
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, Info]:
-        """Begins an episode, as if the action before it had been the first, which does nothing."""
+        """Begins an episode, as if the action before it had been action 0, which does nothing."""
         game: Any = getattr(self.env.unwrapped, "game", None)
         if hasattr(game, "last_action"):
             game.last_action = 0

@@ -1,36 +1,38 @@
-"""Vector classes that environments bring along, checked as single environments are."""
-
-from typing import Any
+"""Vector classes that environments provide, checked as single environments are."""
 
 import gymnasium as gym
 import numpy as np
 
+from agent.common.errors import plain
 from envs.closing import close_quietly
 from envs.failure import RuleError, broken, described
+from envs.global_random import seed_global_generators
 from envs.guarded import guarded
-from envs.kinds import Envs, EnvsWrapper, Info, Space
+from envs.kinds import Envs, EnvsWrapper, Info, Observation, Space
 from envs.rules import unpacked
 
 
 class GuardedVector(EnvsWrapper):
-    """Passes on what a vector class gives where it has the shapes that Gymnasium asks for.
+    """Passes on values of a vector class that have the shapes that Gymnasium requires.
 
     Raises:
-        UserError: from every method, where it fails or gives something else.
+        UserError: from every method, if the class fails or returns other values.
     """
 
     def __init__(self, env: Envs, env_id: str) -> None:
         super().__init__(env)
         self._id = env_id
 
-    def reset(self, *, seed: Any = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
-        """Resets all copies."""
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
+        """Resets all copies, and seeds the global generators with their seed as well."""
+        if isinstance(seed, int):
+            seed_global_generators(seed)
         with guarded(self._id, "reset"):
             observation, info = unpacked("reset", self.env.reset(seed=seed, options=options))
             self._check(observation)
             return observation, _life_lost(info, self.num_envs)
 
-    def step(self, actions: object) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step(self, actions: object) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all copies."""
         with guarded(self._id, "step"):
             observation, reward, terminated, truncated, info = unpacked("step", self.env.step(actions))
@@ -40,7 +42,7 @@ class GuardedVector(EnvsWrapper):
             return observation, reward, ended[0], ended[1], _life_lost(info, self.num_envs)
 
     def close(self, **options: object) -> None:
-        """Closes it, and tells in a line where that fails."""
+        """Closes it; a failure is reported in one line."""
         close_quietly(self.env.close, self._id)
 
     def _row(self, name: str, values: object, kinds: str) -> np.ndarray:
@@ -52,24 +54,31 @@ class GuardedVector(EnvsWrapper):
     def _check(self, observation: object) -> None:
         space = self.single_observation_space
         if isinstance(space, gym.spaces.Box):
-            wanted = (self.num_envs, *space.shape)
-            if not isinstance(observation, np.ndarray) or observation.shape != wanted or observation.dtype.kind == "O":
-                raise RuleError(f"observations must be an array of shape {wanted}", described(observation))
+            expected = (self.num_envs, *space.shape)
+            if (
+                not isinstance(observation, np.ndarray)
+                or observation.shape != expected
+                or observation.dtype.kind == "O"
+            ):
+                raise RuleError(f"observations must be an array of shape {expected}", described(observation))
 
 
 def _life_lost(info: object, count: int) -> dict[str, object]:
-    """Of all that a step tells what is read."""
+    """The only part of an info that is used."""
     lost = info.get("life_lost") if isinstance(info, dict) else None
     return {"life_lost": lost} if isinstance(lost, np.ndarray) and lost.shape == (count,) else {}
 
 
-def _form(space: Space) -> tuple[object, ...]:
-    return type(space), space.shape, space.dtype, getattr(space, "n", None)
+def _signature(space: Space) -> tuple[object, ...]:
+    """The space of Gymnasium's that it is or derives from, and its size."""
+    kind = next((kind for kind in type(space).__mro__ if kind.__module__.startswith("gymnasium.")), type(space))
+    return kind, space.shape, space.dtype, getattr(space, "n", None)
 
 
 def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:
-    """Raises a UserError where copies side by side have other spaces than one of them alone."""
+    """Raises a UserError if the copies of a vector environment have other spaces than a single environment."""
     pairs = (("observation", envs.single_observation_space, space), ("action", envs.single_action_space, actions))
-    for name, found, wanted in pairs:
-        if _form(found) != _form(wanted):
-            raise broken(env_id, RuleError(f"every copy must have the {name} space {wanted}", str(found)))
+    for name, found, expected in pairs:
+        if _signature(found) != _signature(expected):
+            rule = f"every copy must have the {name} space {plain(expected, 80)}"
+            raise broken(env_id, RuleError(rule, plain(found, 80)))

@@ -1,80 +1,78 @@
-"""Observations with images among other things: every image is a part by itself, and all else is one vector.
+"""Observations that combine images with other values: each image is one part, and everything else is one vector.
 
-The parts lie side by side in rows of bytes, each in its own dtype: a replay stores and samples one array.
+The parts lie side by side in rows of bytes, each in its own dtype, so that a replay stores and samples one array.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
+from agent.common.kinds import PlainData
 from agent.common.observation import ObservationSpec, packed
-from envs.channels import SMALLEST_SIDE, Channels, channels_of
+from envs.channels import SMALLEST_SIDE, BoxChannels, Channels, channels_of
 from envs.kinds import Space
 from envs.leaves import leaves_of, values_of
 from envs.observations import Observer, has_bounds, observer_of
 from envs.parts import named_parts
-
-#: Where images have their channels; `flat`: there are no images, as in versions that made vectors of everything.
-Where = Channels | Literal["auto", "older", "flat"]
 
 
 @dataclass(frozen=True, eq=False)
 class PartsObserver(Observer):
     """Turns a Dict or a Tuple with images into rows of bytes; see `agent.common.observation.packed`."""
 
-    observers: tuple[Observer, ...] = ()  # of the parts, of one frame, those of float32 first
-    leaves: tuple[tuple[int, ...], ...] = ()  # of each part: which leaves it is made of
+    observers: tuple[Observer, ...] = ()  # of the parts, for one frame; float32 parts come first
+    leaves: tuple[tuple[int, ...], ...] = ()  # for each part, the indices of its leaves
     frames: int = 1
-    said: Channels | None = None  # where a person said that the channels are
+    requested_channels: Channels | None = None  # the user's choice of the channels' dimension
 
     @property
     def channels(self) -> Channels | None:
-        """Where a person said that images have their channels."""
-        return self.said
+        """The dimension of images that holds the channels, if the user chose it."""
+        return self.requested_channels
 
     def __call__(self, batch: object) -> np.ndarray:
-        """What E environments observe side by side, as rows of bytes [E, n]."""
+        """The observations of E environments as rows of bytes [E, n]."""
         values = [np.asarray(value) for value in values_of(self.space, batch)]
         rows = len(values[0]) * self.frames
         if self.frames > 1:
             values = [value.reshape(rows, *value.shape[2:]) for value in values]
-        out = np.zeros((rows, self.spec.stored_shape[0]), np.uint8)
+        encoded = np.zeros((rows, self.spec.stored_shape[0]), np.uint8)
         start = 0
         for observe, leaves, end in zip(self.observers, self.leaves, self.spec.ends, strict=True):
-            taken = tuple(values[leaf] for leaf in leaves)
-            part = observe(taken if isinstance(observe.space, spaces.Tuple) else taken[0])
-            out[:, start:end] = part.reshape(rows, -1).view(np.uint8)
+            values_of_part = tuple(values[leaf] for leaf in leaves)
+            part = observe(values_of_part if isinstance(observe.space, spaces.Tuple) else values_of_part[0])
+            encoded[:, start:end] = part.reshape(rows, -1).view(np.uint8)
             start = end
-        return out.reshape(-1, self.spec.shape[0])
+        return encoded.reshape(-1, self.spec.shape[0])
 
-    def description(self) -> dict[str, object]:
-        """What a saved agent says of its observations: the parts by themselves too."""
+    def description(self) -> PlainData:
+        """The observations in a saved agent's description, with their parts."""
         parts = [observe.description() for observe in self.observers]
         return {"shape": list(self.spec.shape), "stack": self.frames, "parts": parts}
 
 
-def observer_for(env_id: str, space: Space, stack: int = 1, channels: Where = "auto", frames: int = 1) -> Observer:
+def observer_for(
+    env_id: str, space: Space, stack: int = 1, channels: BoxChannels = "auto", frames: int = 1
+) -> Observer:
     """How to observe an environment; see `observer_of`.
 
     Raises:
-        UserError: where no network can take its observations.
+        UserError: if no network can take its observations.
     """
-    plain = "auto" if channels == "flat" else channels
     if channels in ("flat", "older") or not isinstance(space, spaces.Dict | spaces.Tuple):
-        return observer_of(env_id, space, stack, plain, frames)
+        return observer_of(env_id, space, stack, channels, frames)
     leaves = [_one_frame(leaf, frames) for leaf in leaves_of(space)]
-    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, plain)]
+    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, channels)]
     if not images:
-        return observer_of(env_id, space, stack, plain, frames)
+        return observer_of(env_id, space, stack, channels, frames)
     rest = [i for i in range(len(leaves)) if i not in images]
-    observer_of(env_id, _whole(space, images, leaves))  # refuses what no network can take, by name
+    observer_of(env_id, _with_small_images(space, images, leaves))  # refuses, by name, a part that no network can take
     if any(leaf is None for leaf in leaves):
         raise UserError(f"{env_id} observes stacks of parts that cannot be stacked: keep others with env.observation")
-    return _observer(env_id, space, leaves, images, rest, plain, frames)
+    return _observer(env_id, space, leaves, images, rest, channels, frames)
 
 
 def image_parts(observe: Observer) -> tuple[str, ...]:
@@ -91,17 +89,17 @@ def image_parts(observe: Observer) -> tuple[str, ...]:
 
 
 def without_part(observe: Observer) -> tuple[tuple[str, ...], ObservationSpec] | None:
-    """The parts of a Dict or Tuple without the one that takes the most memory, and their form; None for others."""
-    there = named_parts(observe.space)
-    if not isinstance(observe, PartsObserver) or len(there) < 2 or observe.frames > 1:
+    """The names of the parts without the one that takes the most memory, and their form; None if impossible."""
+    available = named_parts(observe.space)
+    if not isinstance(observe, PartsObserver) or len(available) < 2 or observe.frames > 1:
         return None
-    kept = [tuple(name for name in there if name != left) for left in there]
+    kept = [tuple(name for name in available if name != removed) for removed in available]
     forms = []
     for names in kept:
-        parts = [there[name] for name in names]
+        parts = [available[name] for name in names]
         forms.append(observer_for(observe.env_id, parts[0] if len(parts) == 1 else spaces.Tuple(parts)).spec)
-    least = min(range(len(forms)), key=lambda i: forms[i].stored_bytes)
-    return kept[least], forms[least]
+    smallest = min(range(len(forms)), key=lambda i: forms[i].stored_bytes)
+    return kept[smallest], forms[smallest]
 
 
 def _observer(
@@ -110,26 +108,26 @@ def _observer(
     leaves: Sequence[Space | None],
     images: Sequence[int],
     rest: Sequence[int],
-    channels: Any,
+    channels: BoxChannels,
     frames: int,
 ) -> PartsObserver:
-    found: list[tuple[Observer, tuple[int, ...]]] = []
+    observers_and_leaves: list[tuple[Observer, tuple[int, ...]]] = []
     for i in images:
         leaf = leaves[i]
         assert leaf is not None
-        where: Any = channels if len(leaf.shape or ()) == 3 else "auto"
-        found.append((observer_of(env_id, leaf, channels=where), (i,)))
+        leaf_channels: BoxChannels = channels if len(leaf.shape or ()) == 3 else "auto"
+        observers_and_leaves.append((observer_of(env_id, leaf, channels=leaf_channels), (i,)))
     if rest:
         vector = spaces.Tuple([leaf for i in rest if (leaf := leaves[i]) is not None])
-        found.append((observer_of(env_id, vector), tuple(rest)))
-    found.sort(key=lambda pair: pair[0].spec.dtype != "float32")  # the order is kept among equals
-    observers, parts = zip(*found, strict=True)
+        observers_and_leaves.append((observer_of(env_id, vector), tuple(rest)))
+    observers_and_leaves.sort(key=lambda pair: pair[0].spec.dtype != "float32")  # a stable sort
+    observers, parts = zip(*observers_and_leaves, strict=True)
     spec = packed([observe.spec for observe in observers], frames)
-    said = channels if channels in ("first", "last") else None
-    return PartsObserver(space, spec, None, None, (), env_id, observers, parts, frames, said)
+    requested_channels = channels if channels in ("first", "last") else None
+    return PartsObserver(space, spec, None, None, (), env_id, observers, parts, frames, requested_channels)
 
 
-def _is_image(env_id: str, leaf: Space, channels: Any) -> bool:
+def _is_image(env_id: str, leaf: Space, channels: BoxChannels) -> bool:
     if not isinstance(leaf, spaces.Box) or not has_bounds(leaf):
         return False
     if len(leaf.shape) == 2:
@@ -138,7 +136,7 @@ def _is_image(env_id: str, leaf: Space, channels: Any) -> bool:
 
 
 def _one_frame(leaf: Space, frames: int) -> Space | None:
-    """The space of which a leaf is a batch of frames; None where that cannot be told."""
+    """The space of one frame of a leaf; None if it has no such space."""
     if frames == 1:
         return leaf
     match leaf:
@@ -153,8 +151,8 @@ def _one_frame(leaf: Space, frames: int) -> Space | None:
     return None
 
 
-def _whole(space: Space, images: Sequence[int], leaves: Sequence[object]) -> Space:
-    """The space without the length of its images, which would be too long a vector."""
+def _with_small_images(space: Space, images: Sequence[int], leaves: Sequence[object]) -> Space:
+    """The space with tiny images in place of its own, which would be too long as vectors."""
     count = iter(range(len(leaves)))
 
     def replaced(part: Space) -> Space:

@@ -1,4 +1,4 @@
-"""Environments of other packages that this project knows: imported when one of their ids is asked for, never before."""
+"""Packages with environments that this project supports; each is imported when one of its ids is requested."""
 
 import importlib.util
 import re
@@ -17,11 +17,11 @@ from envs.channels import Channels
 class Package(NamedTuple):
     """Environments that come with an extra of this project."""
 
-    ids: str  # a pattern that matches all of their ids, and others of their kind that are spelt wrong
-    module: str  # what has to be importable
+    ids: str  # a pattern that matches all of their ids, and misspelt ones
+    module: str  # has to be importable
     extra: str
-    register: Callable[[], None]  # makes them known to Gymnasium
-    channels: Channels | None = None  # where its images have them, if that is always the same
+    register: Callable[[], None]  # registers the ids with Gymnasium
+    channels: Channels | None = None  # the dimension of its images that holds the channels, if it is always the same
 
 
 def _atari() -> None:
@@ -49,10 +49,10 @@ PACKAGES = (
 
 
 def register(env_id: str) -> None:
-    """Makes sure that Gymnasium knows an id, where it is one of ours or of a package known here.
+    """Registers an id with Gymnasium, if it belongs to this project or to a supported package.
 
     Raises:
-        UserError: where the package is not installed, naming the extra.
+        UserError: if the package is not installed; the message names the extra.
     """
     deep_sea.register()
     for package in PACKAGES:
@@ -61,17 +61,17 @@ def register(env_id: str) -> None:
                 raise UserError(f"{env_id} needs the extra {package.extra}: pip install -e '.[{package.extra}]'")
             package.register()
     if "/" not in env_id and env_id not in gym.registry and is_installed("ale_py"):
-        _atari()  # it has ids of its own without a name in front, such as Pong-v4
+        _atari()  # it also has ids without a namespace, such as Pong-v4
 
 
 def channels_of_package(env_id: str) -> Channels | Literal["auto"]:
-    """Where the images of a known package have their channels; `auto` where that is not known."""
+    """The dimension that holds the channels in images of a supported package; `auto` if unknown."""
     known = (package.channels for package in PACKAGES if re.fullmatch(package.ids, env_id))
     return next((channels for channels in known if channels is not None), "auto")
 
 
 def is_atari_game(name: str) -> bool:
-    """Whether ale-py is here and has a game of this name, such as SpaceInvaders; by its files, without importing it."""
+    """Whether ale-py is installed and has a game of this name, such as SpaceInvaders; it is not imported."""
     found = importlib.util.find_spec("ale_py")
     if found is None or found.origin is None:
         return False

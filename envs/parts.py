@@ -1,7 +1,7 @@
-"""Puts on an environment what a task has around it; the parts of an observation that are kept."""
+"""Wraps an environment: selects parts of its observations, and applies Gymnasium's wrappers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -10,54 +10,56 @@ from gymnasium import spaces
 from agent.common.errors import UserError, plain, words_of
 from envs.atari import area_weights
 from envs.failure import RuleError, described, is_stop
-from envs.kinds import Env, Info, ObservationWrapper, Space, Wrapper
-from envs.rules import admitted
+from envs.kinds import Action, Env, Info, Observation, ObservationWrapper, Space, Wrapper
+from envs.rules import checked_observation
 from envs.wrapping import Wrap, Wrapping
 
-#: The key of an info under which `WithoutMask` hands on a mask.
-TAKEN = "the mask that was a part of the observation"
+#: The key under which `WithoutMask` puts a mask into an info.
+MASK_KEY = "the mask that was a part of the observation"
 
 
-def put_on(env: Env, wrapping: Wrapping, env_id: str, mask: str | None = None) -> Env:
-    """The environment with everything around it; `mask` is the part of its observations that holds masks, if any.
+def wrap(env: Env, wrapping: Wrapping, env_id: str, mask: str | None = None) -> Env:
+    """The environment with all its wrappers; `mask` names the part of its observations that holds masks, if any.
 
     Raises:
-        UserError: where something does not fit the environment.
+        UserError: if a part or wrapper does not fit the environment.
     """
     if mask is not None:
         env = WithoutMask(env, mask, wrapping.parts, env_id)
     else:
         env = Parts(env, wrapping.parts, env_id) if wrapping.parts else env
-    for wrap in wrapping.wraps:
+    for wrapper in wrapping.wraps:
         try:
-            env = _wrapped(env, wrap)
+            env = _wrapped(env, wrapper)
         except BaseException as error:
             if is_stop(error):
                 raise
             reason = words_of(error)
-            raise UserError(f"env.wrappers: {wrap.name} cannot be put on {env_id}: {reason}") from error
+            raise UserError(f"env.wrappers: {wrapper.name} cannot be put on {env_id}: {reason}") from error
     return env
 
 
-def _wrapped(env: Env, wrap: Wrap) -> Env:
-    make = Resize if wrap.name == "ResizeObservation" else getattr(gym.wrappers, wrap.name)
-    if wrap.part is not None:
-        return OnPart(env, wrap.part, lambda stub: make(stub, **dict(wrap.arguments)))
-    made: Env = make(env, **dict(wrap.arguments))
+def _wrapped(env: Env, wrapper: Wrap) -> Env:
+    make: Callable[..., ObservationWrapper] = getattr(gym.wrappers, wrapper.name)
+    if wrapper.name == "ResizeObservation":
+        make = Resize
+    if wrapper.part is not None:
+        return OnPart(env, wrapper.part, lambda stub: make(stub, **dict(wrapper.arguments)))
+    made: Env = make(env, **dict(wrapper.arguments))
     return made
 
 
 class Resize(ObservationWrapper):
-    """Images [H, W] or [H, W, channels] of another size: averages over areas, as of Atari's frames.
+    """Images [H, W] or [H, W, channels] of another size: pixels are averaged over areas, as in Atari's frames.
 
-    It is Gymnasium's ResizeObservation without OpenCV, which averages over areas too where an image becomes smaller.
+    It replaces Gymnasium's ResizeObservation, which needs OpenCV and also averages over areas to shrink an image.
 
     Args:
-        env: observes images of whole numbers from 0 to 255.
+        env: an environment that observes images of uint8.
         shape: height and width.
 
     Raises:
-        UserError: where it observes no such images.
+        UserError: if it observes no such images.
     """
 
     def __init__(self, env: Env, shape: tuple[int, int]) -> None:
@@ -80,15 +82,15 @@ class Resize(ObservationWrapper):
 
 
 class OnPart(ObservationWrapper):
-    """Puts a wrapper that is a function of one observation on one part of a Dict or Tuple.
+    """Applies a wrapper, which must be a function of one observation, to one part of a Dict or Tuple.
 
     Args:
-        env: observes a Dict or a Tuple.
-        part: its name or number.
-        make: puts the wrapper on an environment that observes this part alone.
+        env: an environment that observes a Dict or a Tuple.
+        part: the name or number of the part.
+        make: wraps an environment that observes this part alone.
 
     Raises:
-        UserError: where there is no such part.
+        UserError: if there is no such part.
     """
 
     def __init__(
@@ -98,30 +100,30 @@ class OnPart(ObservationWrapper):
         make: Callable[[Env], ObservationWrapper],
     ) -> None:
         super().__init__(env)
-        there = named_parts(env.observation_space)
-        if part not in there:
-            raise UserError(f"there is no part {part!r}; the parts are {', '.join(there) or 'none'}")
-        alone: Env = gym.Env()
-        alone.observation_space, alone.action_space = there[part], env.action_space
-        self._function = make(alone)
+        available = named_parts(env.observation_space)
+        if part not in available:
+            raise UserError(f"there is no part {part!r}; the parts are {', '.join(available) or 'none'}")
+        single: Env = gym.Env()
+        single.observation_space, single.action_space = available[part], env.action_space
+        self._function = make(single)
         space = env.observation_space
-        changed = {**there, part: self._function.observation_space}
+        changed = {**available, part: self._function.observation_space}
         self._is_dict = isinstance(space, spaces.Dict)
-        self._key: Any = part if self._is_dict else int(part)
+        self._key: str | int = part if self._is_dict else int(part)
         self.observation_space = spaces.Dict(changed) if self._is_dict else spaces.Tuple(changed.values())
 
-    def observation(self, observation: Any) -> object:
-        """The same parts, one of them changed."""
-        space: Any = self.env.observation_space
-        observation = admitted(space, observation)
+    def observation(self, observation: Observation) -> object:
+        """The same parts, with one of them changed."""
+        space: Space = self.env.observation_space
+        observation = checked_observation(space, observation)
         part = self._function.observation(observation[self._key])
         if self._is_dict:
             return {**observation, self._key: part}
-        return (*observation[: self._key], part, *observation[self._key + 1 :])
+        return tuple(part if key == self._key else value for key, value in enumerate(observation))
 
 
 def named_parts(space: Space) -> dict[str, Space]:
-    """The parts of a Dict or Tuple by name, those of a Tuple by number; {} for every other space."""
+    """The parts of a Dict by name or of a Tuple by number; {} for every other space."""
     if isinstance(space, spaces.Dict):
         return {str(name): part for name, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -130,46 +132,46 @@ def named_parts(space: Space) -> dict[str, Space]:
 
 
 class Parts(ObservationWrapper):
-    """Keeps some parts of a Dict or Tuple observation, in their own order; of one part, that part itself.
+    """Keeps some parts of a Dict or Tuple observation, in their order; a single part replaces the Dict or Tuple.
 
     Args:
-        env: observes a Dict or a Tuple.
-        parts: names of those that are kept.
-        env_id: for the errors.
+        env: an environment that observes a Dict or a Tuple.
+        parts: the names of the parts to keep.
+        env_id: the environment's id, for error messages.
 
     Raises:
-        UserError: where there is no such part.
+        UserError: if there is no such part.
     """
 
     def __init__(self, env: Env, parts: Sequence[str], env_id: str) -> None:
         super().__init__(env)
         space = env.observation_space
-        there = named_parts(space)
-        if not there:
+        available = named_parts(space)
+        if not available:
             raise UserError(f"env.observation names parts, and {env_id} observes {plain(space, 80)}: leave it out")
-        if missing := [name for name in parts if name not in there]:
-            raise UserError(f"env.observation names {missing[0]!r}: the parts of {env_id} are {', '.join(there)}")
+        if missing := [name for name in parts if name not in available]:
+            raise UserError(f"env.observation names {missing[0]!r}: the parts of {env_id} are {', '.join(available)}")
         self._is_dict = isinstance(space, spaces.Dict)
-        keys: list[Any] = list(space.spaces) if isinstance(space, spaces.Dict) else list(range(len(there)))
+        keys: list[Any] = list(space.spaces) if isinstance(space, spaces.Dict) else list(range(len(available)))
         self._keys = [key for key in keys if str(key) in parts]
-        self._all = keys
-        kept = [there[str(key)] for key in self._keys]
-        self._alone = len(kept) == 1
-        if self._alone:
+        self._all_keys = keys
+        kept = [available[str(key)] for key in self._keys]
+        self._is_single = len(kept) == 1
+        if self._is_single:
             self.observation_space = kept[0]
         elif self._is_dict:
             self.observation_space = spaces.Dict(dict(zip(self._keys, kept, strict=True)))
         else:
             self.observation_space = spaces.Tuple(kept)
 
-    def observation(self, observation: Any) -> object:
-        """The parts of one observation that are kept.
+    def observation(self, observation: Observation) -> object:
+        """The kept parts of one observation.
 
         Raises:
-            RuleError: where one of them is missing.
+            RuleError: if one of them is missing.
         """
         self._check(observation)
-        if self._alone:
+        if self._is_single:
             return observation[self._keys[0]]
         values = (observation[key] for key in self._keys)
         return dict(zip(self._keys, values, strict=True)) if self._is_dict else tuple(values)
@@ -177,22 +179,22 @@ class Parts(ObservationWrapper):
     def _check(self, observation: object) -> None:
         if self._is_dict:
             if not isinstance(observation, Mapping) or any(key not in observation for key in self._keys):
-                raise RuleError(f"an observation must be a dict of {self._all}", described(observation))
-        elif not isinstance(observation, tuple | list) or len(observation) != len(self._all):
-            raise RuleError(f"an observation must be a tuple of {len(self._all)} parts", described(observation))
+                raise RuleError(f"an observation must be a dict of {self._all_keys}", described(observation))
+        elif not isinstance(observation, tuple | list) or len(observation) != len(self._all_keys):
+            raise RuleError(f"an observation must be a tuple of {len(self._all_keys)} parts", described(observation))
 
 
 class WithoutMask(Wrapper):
-    """Takes the part that is a mask out of observations, and puts it into infos, by the key `TAKEN`.
+    """Moves the part that holds masks from observations to infos, under the key `MASK_KEY`.
 
     Args:
-        env: observes a Dict.
-        mask: name of the part.
-        kept: names of the parts that are kept besides; () for all others.
-        env_id: for the errors.
+        env: an environment that observes a Dict.
+        mask: the name of the part.
+        kept: the names of the other parts to keep; () for all.
+        env_id: the environment's id, for error messages.
 
     Raises:
-        UserError: where there is no such part, or no other one.
+        UserError: if there is no such part, or no other part.
     """
 
     def __init__(self, env: Env, mask: str, kept: Sequence[str], env_id: str) -> None:
@@ -200,22 +202,22 @@ class WithoutMask(Wrapper):
         space = env.observation_space
         if not isinstance(space, spaces.Dict) or mask not in space.spaces:
             raise UserError(f"env.action_mask=observation.{mask}: {env_id} observes {plain(space, 80)}, without {mask}")
-        others = [name for name in kept or named_parts(space) if name != mask]
-        if not others:
+        kept_parts = [name for name in kept or named_parts(space) if name != mask]
+        if not kept_parts:
             raise UserError(f"env.action_mask=observation.{mask}: {env_id} observes nothing else that would be kept")
-        self._mask, self._parts = mask, Parts(env, others, env_id)
+        self._mask, self._parts = mask, Parts(env, kept_parts, env_id)
         self.observation_space = self._parts.observation_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Begins an episode."""
-        return self._moved(*self.env.reset(seed=seed, options=options))
+        return self._split(*self.env.reset(seed=seed, options=options))
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
+    def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, Info]:
         """One step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        observation, info = self._moved(observation, info)
+        observation, info = self._split(observation, info)
         return observation, reward, terminated, truncated, info
 
-    def _moved(self, observation: Any, info: Any) -> tuple[Any, Info]:
-        rest = self._parts.observation(observation)  # which finds that it is no dict
-        return rest, {**(info if isinstance(info, dict) else {}), TAKEN: observation.get(self._mask)}
+    def _split(self, observation: Observation, info: object) -> tuple[Observation, Info]:
+        remaining = self._parts.observation(observation)  # raises an error unless it is a dict
+        return remaining, {**(info if isinstance(info, dict) else {}), MASK_KEY: observation.get(self._mask)}

@@ -22,25 +22,25 @@ from agent.common.notices import tell_once
 from envs.closing import CLOSE_SECONDS
 from envs.episodes import RepeatableCopies
 from envs.failure import BrokenEnvironmentError
-from envs.kinds import Env, Envs, Info, Space
+from envs.kinds import Env, Envs, Info, Observation, Space
 from envs.worker import Copy, work
 
 
 class Processes(RepeatableCopies, Envs):
     """Copies side by side with NEXT_STEP autoreset. Observations are a buffer that the next step overwrites.
 
-    Of infos nothing comes over but `life_lost`. Signals are the trainer's: a first Ctrl-C lets it finish the step and
-    save. However it ends, the processes end with it.
+    Infos hold `life_lost` alone. The trainer handles signals: at a first Ctrl-C it finishes the step and saves. The
+    processes end with the trainer, however it ends.
 
     Args:
-        env_id: what is played, for what is said of it.
-        makers: make one copy each, in its process.
-        space: what a copy observes.
-        actions: of a copy.
+        env_id: the environment's id, for error messages.
+        makers: one for each copy, which makes it in its process.
+        space: the observation space of a copy.
+        actions: the action space of a copy.
 
     Raises:
-        UserError: from every method, where an environment fails, breaks a rule, or its process has died; then no
-            process is left.
+        UserError: from every method, if an environment fails or breaks a rule, or its process has died; no process
+            is left then.
     """
 
     def __init__(
@@ -53,80 +53,87 @@ class Processes(RepeatableCopies, Envs):
         self._id, self.num_envs = env_id, len(makers)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.single_observation_space, self.single_action_space = space, actions
-        self.observation_space, self.action_space = (batch_space(one, self.num_envs) for one in (space, actions))
+        self.observation_space, self.action_space = (batch_space(value, self.num_envs) for value in (space, actions))
         self._resets = np.zeros(self.num_envs, dtype=bool)
         self.parent_pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
-        atexit.register(self.close)  # before the exit handler of multiprocessing, which would wait for them for ever
-        with self._deaths():
+        # Runs before the exit handler of multiprocessing, which would wait for the processes forever.
+        atexit.register(self.close)
+        with self._process_deaths():
             try:
                 self._start(makers)
             except OSError as error:
                 self.close(terminate=True)
-                raise _too_many(self.num_envs, error) from error
+                raise _start_error(self.num_envs, error) from error
             self._results()
 
     def _start(self, makers: Sequence[Callable[[], Env]]) -> None:
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # a fork is faster
         self._memory = create_shared_memory(self.single_observation_space, self.num_envs, context)
         for number, make in enumerate(makers):
-            ours, theirs = context.Pipe()
-            self.parent_pipes.append(ours)
+            parent_end, child_end = context.Pipe()
+            self.parent_pipes.append(parent_end)
             spaces = self.single_observation_space, self.single_action_space
             copy = Copy(number, self._id, make, *spaces, self._memory)
             inherited = list(self.parent_pipes) if sys.platform == "linux" else []
-            process = context.Process(target=work, args=(copy, theirs, inherited, os.getpid()), daemon=True)
+            process = context.Process(target=work, args=(copy, child_end, inherited, os.getpid()), daemon=True)
             process.start()
             self.processes.append(process)
-            theirs.close()
+            child_end.close()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Any, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
         """Resets all environments, the i-th with seed + i."""
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
         self._resets = np.zeros(self.num_envs, dtype=bool)
-        lost = self._ask("reset", [(own, options) for own in seeds])
-        return self._observed(), self._lives(lost)
+        lost = self._call_all("reset", [(copy_seed, options) for copy_seed in seeds])
+        return self._observed(), self._life_loss(lost)
 
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
         self.step_async(actions)
         return self.step_wait()
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Has all environments begin a step."""
-        with self._deaths():
+        """Makes all environments begin a step."""
+        with self._process_deaths():
             for pipe, action, resets in zip(self.parent_pipes, actions, self._resets.tolist(), strict=True):
                 pipe.send(("reset", (None, None)) if resets else ("step", (action,)))
 
-    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """What that step gave."""
-        with self._deaths():
+    def step_wait(self) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
+        """The result of that step."""
+        with self._process_deaths():
             results = self._results()
-        fresh = self._resets.tolist()
-        rows = [(0.0, False, False, result) if reset else result for reset, result in zip(fresh, results, strict=True)]
+        were_resets = self._resets.tolist()
+        rows = [
+            (0.0, False, False, result) if reset else result for reset, result in zip(were_resets, results, strict=True)
+        ]
         rewards, terminated, truncated, lost = zip(*rows, strict=True)
         ended = np.array(terminated, dtype=bool), np.array(truncated, dtype=bool)
         self._resets = ended[0] | ended[1]
-        return self._observed(), np.array(rewards), *ended, self._lives(lost)
+        return self._observed(), np.array(rewards), *ended, self._life_loss(lost)
 
     def call_each(self, name: str, arguments: Sequence[tuple[object, ...]]) -> list[object]:
-        """What a method of every copy gives for arguments of its own; all work at the same time."""
-        return self._ask("call", [(name, given) for given in arguments])
+        """Calls a method of every copy, each with its own arguments, at the same time; returns the results."""
+        return self._call_all("call", [(name, call_arguments) for call_arguments in arguments])
 
     def call_one(self, copy: int, name: str, *arguments: object) -> object:
-        """What a method of one copy gives."""
-        with self._deaths():
+        """Calls a method of one copy, and returns its result."""
+        with self._process_deaths():
             self.parent_pipes[copy].send(("call", (name, arguments)))
             return self._results([self.parent_pipes[copy]])[0]
 
-    def _ask(self, command: str, arguments: Sequence[tuple[object, ...]]) -> list[Any]:
-        with self._deaths():
-            for pipe, given in zip(self.parent_pipes, arguments, strict=True):
-                pipe.send((command, given))
+    def _call_all(self, command: str, arguments: Sequence[tuple[object, ...]]) -> list[Any]:
+        with self._process_deaths():
+            for pipe, call_arguments in zip(self.parent_pipes, arguments, strict=True):
+                pipe.send((command, call_arguments))
             return self._results()
 
     def _results(self, pipes: Sequence[Connection] | None = None) -> list[object]:
-        """The answers of all, or of some; of failures the first."""
+        """The answers of all processes, or of some.
+
+        Raises:
+            BrokenEnvironmentError: for the first failure among them.
+        """
         answers = [pipe.recv() for pipe in pipes or self.parent_pipes]
         for succeeded, failure in answers:
             if not succeeded:
@@ -137,22 +144,22 @@ class Processes(RepeatableCopies, Envs):
     def _observed(self) -> object:
         return read_from_shared_memory(self.single_observation_space, self._memory, self.num_envs)
 
-    def _lives(self, lost: Sequence[bool | None]) -> dict[str, object]:
-        if all(one is None for one in lost):
+    def _life_loss(self, lost: Sequence[bool | None]) -> dict[str, object]:
+        if all(value is None for value in lost):
             return {}
-        return {"life_lost": np.array([bool(one) for one in lost])}
+        return {"life_lost": np.array([bool(value) for value in lost])}
 
     @contextmanager
-    def _deaths(self) -> Iterator[None]:
+    def _process_deaths(self) -> Iterator[None]:
         try:
             yield
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            time.sleep(0.05)  # for the system to say how it ended
-            codes = {i: p.exitcode for i, p in enumerate(self.processes) if not p.is_alive()}
+            time.sleep(0.05)  # until the system knows how it ended
+            codes = {i: process.exitcode for i, process in enumerate(self.processes) if not process.is_alive()}
             self.close()
             raise UserError(
-                f"the process of {_which(codes)} of {self._id} has died: the environment itself fails, or the memory "
-                "is full; env.vectorization=sync shows more of it"
+                f"the process of {_dead_environment(codes)} of {self._id} has died: the environment itself fails, or "
+                "the memory is full; env.vectorization=sync shows more of it"
             ) from error
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
@@ -163,36 +170,36 @@ class Processes(RepeatableCopies, Envs):
                 pipe.send(("close", ()))
         deadline = time.monotonic() + (0.0 if terminate else CLOSE_SECONDS if timeout is None else timeout)
         for pipe, process in zip(self.parent_pipes, self.processes, strict=False):
-            if told := _farewell(pipe, process, deadline):
-                tell_once(told)
+            if message := _join_or_kill(pipe, process, deadline):
+                tell_once(message)
         for pipe in self.parent_pipes:
             pipe.close()
 
 
-def _farewell(pipe: Connection, process: BaseProcess, deadline: float) -> str | None:
-    """Waits for a process to end, and kills it when the time is up; gives what it has to tell."""
-    told: str | None = None
+def _join_or_kill(pipe: Connection, process: BaseProcess, deadline: float) -> str | None:
+    """Waits for a process to end, and kills it at the deadline; returns its last message, if any."""
+    message: str | None = None
     with suppress(EOFError, OSError):
         while pipe.poll(max(0.0, deadline - time.monotonic())):
-            _, told = pipe.recv()  # what it was doing comes first
+            _, message = pipe.recv()  # the result of an unfinished command comes first
     process.join(max(0.0, deadline - time.monotonic()))
     if process.is_alive():
         process.kill()
         process.join()
-    return told if isinstance(told, str) else None
+    return message if isinstance(message, str) else None
 
 
-def _which(codes: dict[int, int | None]) -> str:
-    """The first environment whose process has ended, and by what, in words."""
+def _dead_environment(codes: dict[int, int | None]) -> str:
+    """Names the first environment whose process has ended, and the signal that killed it."""
     for i, code in codes.items():
         return f"environment {i}" + (f" (killed by signal {-code})" if code is not None and code < 0 else "")
     return "an environment"
 
 
-def _too_many(count: int, error: OSError) -> UserError:
+def _start_error(count: int, error: OSError) -> UserError:
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        why, advice = "the system allows too few open files", "raise the limit (ulimit -n), "
+        reason, advice = "the system allows too few open files", "raise the limit (ulimit -n), "
     else:
-        why, advice = f"the system refuses ({error.strerror})", ""
+        reason, advice = f"the system refuses ({error.strerror})", ""
     advice += "lower num_envs, or use env.vectorization=sync"
-    return UserError(f"{count} processes of environments cannot be started: {why}; {advice}")
+    return UserError(f"{count} processes of environments cannot be started: {reason}; {advice}")

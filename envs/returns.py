@@ -1,10 +1,10 @@
-"""What returns of a task mean: the least and the most of an episode, and what random play and a good agent get."""
+"""Reference values for returns: their bounds, and the returns of random play and of a good agent."""
 
 import re
 
 from envs.atari import SCORES
 
-#: The least and the most that an episode can give; None: no bound that one can name.
+#: The lowest and the highest return of an episode; None: unknown.
 BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "CartPole-v0": (0.0, 200.0),
     "CartPole-v1": (0.0, 500.0),
@@ -25,11 +25,11 @@ BOUNDS: dict[str, tuple[float | None, float | None]] = {
 
 
 def return_bounds(env_id: str) -> tuple[float | None, float | None]:
-    """The least and the most return of an episode, None where there is no bound that one can name."""
+    """The lowest and the highest return of an episode; None where no bound is known."""
     return BOUNDS.get(env_id, (None, None))
 
 
-#: Random play's mean return, over 100 to 2 000 episodes, and Gymnasium's threshold from which a task counts as solved.
+#: The mean return of random play over 100 to 2 000 episodes, and Gymnasium's threshold for a solved task.
 REFERENCES: dict[str, tuple[float, float]] = {
     "CartPole-v1": (22.1, 475.0),
     "Acrobot-v1": (-497.1, -100.0),
@@ -40,7 +40,7 @@ REFERENCES: dict[str, tuple[float, float]] = {
 
 
 def reference_returns(env_id: str) -> tuple[float, float, str] | None:
-    """The returns that are 0 and 1 of a normalised score, and who gets them; None where nobody measured them."""
+    """The returns that a normalised score maps to 0 and 1, and who reaches them; None if they were not measured."""
     if env_id in REFERENCES:
         return *REFERENCES[env_id], "random play and the return that counts as solved"
     found = re.fullmatch(r"(?:ALE/)?([A-Z][A-Za-z]*?)(?:NoFrameskip|Deterministic)?-v[045]", env_id)

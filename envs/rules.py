@@ -1,7 +1,7 @@
-"""What Gymnasium asks of an environment's values, and what this agent can make of others that do no harm.
+"""Gymnasium's rules for an environment's values, and harmless deviations that are accepted.
 
-Taken are: rewards in arrays of one number, whole numbers where others are expected, numbers of another precision, truth
-values that are 0 or 1, and infos of any kind: only `life_lost` is ever read. Everything else is a RuleError.
+Accepted are rewards in arrays of one number, integers in place of floats, numbers of another precision, booleans that
+are 0 or 1, and infos of any kind, since only `life_lost` is ever read. Anything else raises a RuleError.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,26 +13,26 @@ from gymnasium import spaces
 
 from agent.common.errors import plain
 from envs.failure import RESULT, RuleError, described
-from envs.kinds import Space
+from envs.kinds import Observation, Space
 
-#: Types that need no closer look.
-NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32})
-TRUTHS = frozenset({bool, np.bool_})
+#: Types that need no further checks.
+NUMBER_TYPES = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32})
+BOOL_TYPES = frozenset({bool, np.bool_})
 
-_WHOLE = "iub"
+_INTEGER_KINDS = "iub"
 
 
-def unpacked(place: str, result: object) -> tuple[Any, ...]:
-    """The values that `reset` or `step` gave; their number is right."""
-    count = 2 if place == "reset" else 5
+def unpacked(method: str, result: object) -> tuple[Any, ...]:
+    """The values that `reset` or `step` returned, of which there must be two or five."""
+    count = 2 if method == "reset" else 5
     if not isinstance(result, tuple | list) or len(result) != count:
-        old = ", as in gym before version 0.26" if not isinstance(result, tuple | list) or len(result) == 4 else ""
-        raise RuleError(RESULT[place], described(result) + (old if result is not None else ""))
+        note = ", as in gym before version 0.26" if not isinstance(result, tuple | list) or len(result) == 4 else ""
+        raise RuleError(RESULT[method], described(result) + (note if result is not None else ""))
     return tuple(result)
 
 
-def number_of(reward: object) -> float:
-    """A reward as a number; it may be infinite or NaN, which training looks for itself."""
+def as_number(reward: object) -> float:
+    """A reward as a float. It may be infinite or NaN: training checks that itself."""
     rule = "the reward must be a number"
     array = _array(reward, rule)
     if isinstance(reward, str | bytes | list | tuple) or np.ma.is_masked(reward) or array.size != 1:
@@ -45,9 +45,9 @@ def number_of(reward: object) -> float:
         raise RuleError(rule, described(reward)) from error
 
 
-def truth_of(name: str, value: object) -> bool:
-    """`terminated` or `truncated` as a truth value."""
-    if type(value) in TRUTHS:
+def as_bool(name: str, value: object) -> bool:
+    """`terminated` or `truncated` as a boolean."""
+    if type(value) in BOOL_TYPES:
         return bool(value)
     rule = f"{name} must be True or False"
     array = _array(value, rule)
@@ -59,31 +59,32 @@ def truth_of(name: str, value: object) -> bool:
     return bool(number)
 
 
-def are_truths(array: np.ndarray) -> bool:
+def are_booleans(array: np.ndarray) -> bool:
     """Whether all values are True or False, or 1 or 0."""
     return array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1)).all())
 
 
 def life_lost(info: object) -> bool | None:
-    """What an info says of a lost life; None where it says nothing, or something else by this name."""
-    lost = dict.get(info, "life_lost") if isinstance(info, dict) else None  # not by methods of its author's
+    """Whether an info reports a lost life; None if it reports nothing, or has another value under this name."""
+    # dict.get, as a subclass may override the methods.
+    lost = dict.get(info, "life_lost") if isinstance(info, dict) else None
     try:
-        return None if lost is None else truth_of("life_lost", lost)
+        return None if lost is None else as_bool("life_lost", lost)
     except RuleError:
         return None
 
 
-def admitted(space: Space, value: object, name: str = "an observation") -> object:
-    """An observation that `concatenate` takes, where it belongs to its space or does no harm.
+def checked_observation(space: Space, value: object, name: str = "an observation") -> Observation:
+    """An observation in a form that `concatenate` takes, if it is in its space or deviates harmlessly.
 
     Raises:
-        RuleError: it has another shape, structure or kind of numbers, or is no member of a finite space.
+        RuleError: it has another shape, structure or kind of numbers, or is not in a finite space.
     """
     match space:
         case spaces.Box():
             return _box(space, value, name)
         case spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
-            return _whole(space, value, name)
+            return _finite(space, value, name)
         case spaces.Text():
             if not (isinstance(value, str) and len(value) <= space.max_length and set(value) <= space.character_set):
                 raise RuleError(f"{name} must be in {plain(space, 80)}, as observation_space says", described(value))
@@ -92,31 +93,33 @@ def admitted(space: Space, value: object, name: str = "an observation") -> objec
             if not isinstance(value, tuple | list | np.ndarray) or len(value) != len(space.spaces):
                 raise RuleError(f"{name} must be a tuple of {len(space.spaces)} parts", described(value))
             parts = zip(space.spaces, value, strict=True)
-            return tuple(admitted(part, item, f"part {i} of {name}") for i, (part, item) in enumerate(parts))
+            return tuple(checked_observation(part, item, f"part {i} of {name}") for i, (part, item) in enumerate(parts))
         case spaces.Dict():
             if not isinstance(value, Mapping) or any(key not in value for key in space.spaces):
                 raise RuleError(f"{name} must be a dict of {list(space.spaces)}", described(value))
-            return {key: admitted(part, value[key], f"{key!r} of {name}") for key, part in space.spaces.items()}
+            return {
+                key: checked_observation(part, value[key], f"{key!r} of {name}") for key, part in space.spaces.items()
+            }
     return value
 
 
 def _box(space: spaces.Box, value: object, name: str) -> np.ndarray:
     rule = f"{name} must have shape {space.shape} and {space.dtype}, as observation_space says"
-    array, wanted = _array(value, rule), space.dtype
+    array, dtype = _array(value, rule), space.dtype
     if array.shape == space.shape:
-        if np.can_cast(array.dtype, wanted, "same_kind"):
+        if np.can_cast(array.dtype, dtype, "same_kind"):
             return array
-        if array.dtype.kind in _WHOLE and wanted.kind in _WHOLE:
-            changed = array.astype(wanted)
-            if np.array_equal(changed, array):
-                return changed
+        if array.dtype.kind in _INTEGER_KINDS and dtype.kind in _INTEGER_KINDS:
+            converted = array.astype(dtype)
+            if np.array_equal(converted, array):
+                return converted
     raise RuleError(rule, described(array if isinstance(value, list) else value))
 
 
-def _whole(space: Space, value: object, name: str) -> np.ndarray:
+def _finite(space: Space, value: object, name: str) -> np.ndarray:
     rule = f"{name} must lie in {space}, as observation_space says"
     array = _array(value, rule)
-    if array.shape != space.shape or array.dtype.kind not in _WHOLE:
+    if array.shape != space.shape or array.dtype.kind not in _INTEGER_KINDS:
         raise RuleError(rule, described(value))
     if isinstance(space, spaces.MultiBinary):
         low, high = np.zeros(space.shape), np.full(space.shape, 2)
@@ -137,15 +140,20 @@ def _array(value: object, rule: str) -> np.ndarray:
     return array
 
 
-def check_space(name: str, space: object) -> None:
-    """Raises a RuleError where an environment's space is none."""
+def check_space(name: str, space: object) -> Space:
+    """The space of an environment.
+
+    Raises:
+        RuleError: it is not a space of Gymnasium.
+    """
     if not isinstance(space, gym.Space):
-        known = f"{type(space).__module__}.{type(space).__name__}" if hasattr(space, "sample") else described(space)
-        raise RuleError(f"{name} must be one of gymnasium.spaces", known)
+        kind = f"{type(space).__module__}.{type(space).__name__}" if hasattr(space, "sample") else described(space)
+        raise RuleError(f"{name} must be one of gymnasium.spaces", kind)
+    return space
 
 
 def check_equal(name: str, found: Sequence[Space]) -> None:
-    """Raises a RuleError where a space of a copy is not that of the first."""
+    """Raises a RuleError if the spaces of the copies differ."""
     for space in found[1:]:
         if space != found[0]:
             raise RuleError(f"all copies must have the {name} {plain(found[0], 80)}", plain(space, 80))

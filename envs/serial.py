@@ -1,7 +1,6 @@
-"""Copies of an environment one after the other in one process: Gymnasium's SyncVectorEnv with less work around them."""
+"""Steps copies of an environment one after the other in one process: Gymnasium's SyncVectorEnv with less overhead."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,22 +12,22 @@ from envs.episodes import RepeatableCopies
 from envs.failure import RuleError, failed, is_stop
 from envs.global_random import seed_global_generators
 from envs.guarded import guarded
-from envs.kinds import Env, Info
-from envs.rules import NUMBERS, admitted, check_equal, life_lost, number_of, truth_of, unpacked
+from envs.kinds import Env, Info, Observation
+from envs.rules import NUMBER_TYPES, as_bool, as_number, check_equal, checked_observation, life_lost, unpacked
 
 
 class Serial(RepeatableCopies, SyncVectorEnv):
-    """A SyncVectorEnv with NEXT_STEP autoreset, which gives the same for actions that are numbers [E].
+    """A SyncVectorEnv with NEXT_STEP autoreset; for actions that are numbers [E], its results are the same.
 
-    Observations are a buffer that the next step overwrites. Of infos nothing is kept but `life_lost`, bool [E], in
-    steps in which any environment says it.
+    Observations are a buffer that the next step overwrites. Infos hold `life_lost` alone, bool [E], at steps at which
+    any environment reports it.
 
     Args:
-        makers: make one copy each.
-        env_id: what they are, for what is said of them.
+        makers: one for each copy, which makes it.
+        env_id: the environment's id, for error messages.
 
     Raises:
-        UserError: from every method, where an environment fails or gives what Gymnasium does not allow.
+        UserError: from every method, if an environment fails or breaks a rule of Gymnasium.
     """
 
     def __init__(self, makers: Sequence[Callable[[], Env]], env_id: str = "the environment") -> None:
@@ -49,18 +48,18 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         self._is_box = isinstance(self.single_observation_space, gym.spaces.Box)
         self._has_parts = isinstance(self.single_observation_space, gym.spaces.Dict | gym.spaces.Tuple)
         self._shape, buffer = self.single_observation_space.shape, self._observations
-        # With [i, ...] a single number is a place too.
-        self._places = [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
+        # With [i, ...] a single number is a view, too.
+        self._rows = [buffer[i, ...] for i in range(self.num_envs)] if self._is_box else []
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, object] | None = None
-    ) -> tuple[Any, Info]:
+    ) -> tuple[Observation, Info]:
         """Resets all environments, the i-th with seed + i, and seeds the global generators with it as well."""
         if isinstance(seed, int):
             seed_global_generators(seed)
             seed = [seed + i for i in range(self.num_envs)]
         self._autoreset_envs = np.zeros(self.num_envs, bool)
-        infos: dict[str, object] = {}
+        infos: Info = {}
         for i, (env, own_seed) in enumerate(zip(self.envs, seed or [None] * self.num_envs, strict=True)):
             result: object = None
             try:
@@ -72,31 +71,32 @@ class Serial(RepeatableCopies, SyncVectorEnv):
             self._note_life(infos, info, i)
         return self._batch("reset"), infos
 
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Steps all environments; one whose episode has ended is reset instead, with reward 0."""
-        rewards, infos = np.zeros(self.num_envs), {}  # type: ignore[var-annotated]
+        infos: Info = {}
+        rewards = np.zeros(self.num_envs)
         terminations, truncations = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         observations, resets = self._env_obs, self._autoreset_envs.tolist()
-        place, result = "step", None  # type: tuple[str, Any]
+        method, result = "step", None  # type: tuple[str, object]
         try:
             for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
                 if resets[i]:
-                    place = "reset"
+                    method = "reset"
                     result = observations[i], info = env.reset()
-                    place = "step"
+                    method = "step"
                 else:
                     result = observations[i], reward, terminated, truncated, info = env.step(action)
-                    rewards[i] = reward if type(reward) in NUMBERS else number_of(reward)
+                    rewards[i] = reward if type(reward) in NUMBER_TYPES else as_number(reward)
                     if terminated is not False:
-                        terminations[i] = truth_of("terminated", terminated)
+                        terminations[i] = as_bool("terminated", terminated)
                     if truncated is not False:
-                        truncations[i] = truth_of("truncated", truncated)
-                if type(info) is not dict or info:  # another kind may have no truth value
+                        truncations[i] = as_bool("truncated", truncated)
+                if type(info) is not dict or info:  # other types may have no truth value
                     self._note_life(infos, info, i)
         except BaseException as error:
             if is_stop(error):
                 raise
-            raise self._failed(place, error, result) from error
+            raise self._failed(method, error, result) from error
         self._autoreset_envs = terminations | truncations
         return self._batch("step"), rewards, terminations, truncations, infos
 
@@ -106,55 +106,57 @@ class Serial(RepeatableCopies, SyncVectorEnv):
         super().begin_episodes(seed, number)
 
     def call_each(self, name: str, arguments: Sequence[tuple[object, ...]]) -> list[object]:
-        """What a method of every copy gives for arguments of its own."""
+        """Calls a method of every copy, each with its own arguments, and returns the results."""
         with guarded(self._id, "an episode that is played again"):
-            return [getattr(env, name)(*given) for env, given in zip(self.envs, arguments, strict=True)]
+            return [
+                getattr(env, name)(*call_arguments) for env, call_arguments in zip(self.envs, arguments, strict=True)
+            ]
 
     def call_one(self, copy: int, name: str, *arguments: object) -> object:
-        """What a method of one copy gives."""
+        """Calls a method of one copy, and returns its result."""
         return getattr(self.envs[copy], name)(*arguments)
 
-    def _note_life(self, infos: dict[str, Any], info: object, i: int) -> None:
-        lost = life_lost(info)
-        if lost is not None:
-            infos.setdefault("life_lost", np.zeros(self.num_envs, bool))[i] = lost
+    def _note_life(self, infos: Info, info: object, i: int) -> None:
+        life_was_lost = life_lost(info)
+        if life_was_lost is not None:
+            infos.setdefault("life_lost", np.zeros(self.num_envs, bool))[i] = life_was_lost
 
-    def _batch(self, place: str) -> object:
-        """The environments' observations side by side."""
-        observations: Any = self._env_obs
-        if self._has_parts:  # `concatenate` drops parts that are too many
-            return self._batch_of_odd(place)
+    def _batch(self, method: str) -> object:
+        """The environments' observations as one batch."""
+        observations: Sequence[Observation] = self._env_obs
+        if self._has_parts:  # `concatenate` drops superfluous parts
+            return self._checked_batch(method)
         try:
             if not self._is_box:
                 self._observations = concatenate(self.single_observation_space, observations, self._observations)
                 return self._observations
-            for place_of, observation in zip(self._places, observations, strict=True):
+            for row, observation in zip(self._rows, observations, strict=True):
                 if observation.shape != self._shape:
                     break
-                np.copyto(place_of, observation, casting="same_kind")
+                np.copyto(row, observation, casting="same_kind")
             else:
                 return self._observations
-        except Exception:  # `admitted` finds the reason
+        except Exception:  # `checked_observation` finds the reason
             pass
-        return self._batch_of_odd(place)
+        return self._checked_batch(method)
 
-    def _batch_of_odd(self, place: str) -> object:
-        """Observations of which one is not as its space says: it does no harm, or is refused."""
+    def _checked_batch(self, method: str) -> object:
+        """The batch if an observation deviates from its space: the deviation is harmless, or raises an error."""
         space = self.single_observation_space
         try:
-            observations = [admitted(space, observation) for observation in self._env_obs]
+            observations = [checked_observation(space, observation) for observation in self._env_obs]
             self._observations = concatenate(space, observations, self._observations)
         except Exception as error:
-            raise failed(self._id, place, error) from error
+            raise failed(self._id, method, error) from error
         return self._observations
 
-    def _failed(self, place: str, error: BaseException, result: object) -> UserError:
-        """The error to raise; where it was raised here, `result` cannot be unpacked or holds no number."""
+    def _failed(self, method: str, error: BaseException, result: object) -> UserError:
+        """The error to raise; if it was raised in this file, `result` cannot be unpacked or holds no number."""
         if error.__traceback__ is not None and error.__traceback__.tb_next is None and result is not None:
             try:
-                values = unpacked(place, result)
-                if place == "step":
-                    number_of(values[1])
-            except RuleError as rule:
-                error = rule
-        return failed(self._id, place, error)
+                values = unpacked(method, result)
+                if method == "step":
+                    as_number(values[1])
+            except RuleError as rule_error:
+                error = rule_error
+        return failed(self._id, method, error)

@@ -1,4 +1,4 @@
-"""One environment, made by its id with everything that a task has around it."""
+"""Makes one environment by its id, with all its wrappers."""
 
 import difflib
 import warnings
@@ -12,15 +12,15 @@ from envs.atari import EMULATOR, Atari, is_played_as_in_the_papers
 from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.kinds import Env
-from envs.masks import AUTO, OFF, in_observation, observing_masks, source_of
+from envs.masks import AUTO, OFF, mask_source_in_observation, source_of, with_observed_masks
 from envs.minatar import MinAtar, is_minatar
 from envs.packages import register
-from envs.parts import put_on
+from envs.parts import wrap
 from envs.wrapping import BARE, Wrapping
 
 
 class UnknownEnvironmentError(UserError):
-    """There is no environment of this id."""
+    """There is no environment with this id."""
 
 
 def make_single(
@@ -32,12 +32,12 @@ def make_single(
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Env:
-    """One environment, without vectorisation; `checked` by Gymnasium's wrapper, which costs time at every step.
+    """One environment, without vectorisation; `checked` adds Gymnasium's checker, which takes time at every step.
 
-    With action_mask=auto it is observed with masks where they are a part of its observations; see `envs.masks`.
+    With action_mask=auto, masks that are a part of its observations are used; see `envs.masks`.
 
     Raises:
-        UserError: where Gymnasium does not know the id or cannot make it.
+        UserError: if Gymnasium does not know the id or cannot make it.
     """
     env_id = env if isinstance(env, str) else env.id
     if not env_id:
@@ -46,19 +46,11 @@ def make_single(
     options |= {} if render_mode is None else {"render_mode": render_mode}
     options |= {} if checked else {"disable_env_checker": True}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice on newer versions; what is wrong comes as an exception
+        warnings.simplefilter("ignore")  # advice about newer versions; errors are exceptions
         register(env_id)
         try:
-            # -1: without the limit that it is registered with, which may be shorter than the one that is asked for
-            limit = {} if time_limit is None else {"max_episode_steps": -1}
-            made = gym.make(env, **{**limit, **options})
-            if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
-                made.close()
-                made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
-            elif is_minatar(made.spec):
-                made = MinAtar(made)
-            made = made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
-            return guard_close(_around(made, wrapping, action_mask, env_id), env_id)
+            made = _made(env, kwargs, options, time_limit)
+            return guard_close(_wrapped(made, wrapping, action_mask, env_id), env_id)
         except UserError:
             raise
         except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
@@ -72,15 +64,33 @@ def make_single(
             raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
 
 
-def _around(env: Env, wrapping: Wrapping, action_mask: str, env_id: str) -> Env:
+def _made(
+    env: str | gym.envs.registration.EnvSpec,
+    kwargs: Mapping[str, object],
+    options: dict[str, Any],
+    time_limit: int | None,
+) -> Env:
+    """The environment with `options`, among them its `kwargs`; Atari and MinAtar have wrappers of this project."""
+    # -1: without the registered limit, which may be shorter than the requested one
+    limit = {} if time_limit is None else {"max_episode_steps": -1}
+    made: Env = gym.make(env, **{**limit, **options})
+    if made.spec is not None and is_played_as_in_the_papers(made.spec, kwargs):
+        made.close()
+        made = Atari(gym.make(made.spec.id, **{**EMULATOR, **options}))
+    elif is_minatar(made.spec):
+        made = MinAtar(made)
+    return made if time_limit is None else gym.wrappers.TimeLimit(made, time_limit)
+
+
+def _wrapped(env: Env, wrapping: Wrapping, action_mask: str, env_id: str) -> Env:
     """The environment with its wrappers and its masks."""
-    action_mask = in_observation(env) if action_mask == AUTO else action_mask
+    action_mask = mask_source_in_observation(env) if action_mask == AUTO else action_mask
     source = source_of(action_mask)
     part = source[1] if source is not None and source[0] == "observation" else None
-    return observing_masks(put_on(env, wrapping, env_id, part), action_mask)
+    return with_observed_masks(wrap(env, wrapping, env_id, part), action_mask)
 
 
 def _nearest_ids(env_id: str) -> str:
     by_lower = {known.lower(): known for known in gym.registry}
-    close = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.5)
-    return f"; the nearest are {', '.join(by_lower[name] for name in close)}" if close else ""
+    nearest = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.5)
+    return f"; the nearest are {', '.join(by_lower[name] for name in nearest)}" if nearest else ""

@@ -1,4 +1,4 @@
-"""Many copies of a task side by side: in one process, in many, or in a NumPy class of the environment's own."""
+"""Makes many copies of a task: in one process, in many processes, or in the environment's own vector class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from gymnasium.vector import AutoresetMode
 
 from agent.common.errors import UserError, words_of
 from envs.atari import is_played_as_in_the_papers
-from envs.atari_vector import KNOWN, STRETCH, AtariVector
+from envs.atari_vector import STRETCH_STEPS, SUPPORTED_KWARGS, AtariVector
 from envs.episodes import Repeatable
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
-from envs.kinds import Env, Envs
+from envs.kinds import Env, Envs, StepResult
 from envs.make import Task
 from envs.masks import OFF
 from envs.native import GuardedVector, check_copies
@@ -25,12 +25,12 @@ from envs.wrapping import BARE
 
 Vectorization = Literal["auto", "sync", "async", "native"]
 
-#: From this many copies on, one NumPy environment of many is faster than many of one (25 µs a step, whatever the size).
+#: From this many copies on, a vector class in NumPy is faster than single environments (25 µs a step at any size).
 NATIVE_FROM = 4
-#: The same of Atari's games, in C++: 0.38 ms of CPU a step, against 0.46 one by one and 0.8 in processes.
+#: The same for Atari's C++ class: 0.38 ms of CPU a step, against 0.46 one by one and 0.8 in processes.
 ATARI_FROM = 2
-#: Where vector classes come from that need no checks.
-TRUSTED = ("gymnasium.", "envs.")
+#: Modules whose vector classes need no checks.
+TRUSTED_MODULES = ("gymnasium.", "envs.")
 
 
 def make_vector(
@@ -42,26 +42,27 @@ def make_vector(
 ) -> Envs:
     """`num_envs` copies of the task side by side, with NEXT_STEP autoreset; each step may overwrite its observations.
 
-    `auto` is the environment's own vector class, or ale-py's for Atari as the papers play it, where there is one and it
-    pays, else one process. Processes pay where a step of one environment takes longer than about 0.1 ms; what they play
-    is the same, bit for bit, but for numbers that environments draw from `np.random` and `random`: `seed` is of these,
-    for each process on its own. With a render mode, which no vector class has, copies draw when they are asked to.
+    `auto` uses the environment's own vector class (ale-py's for Atari as the papers play it) if there is one and it is
+    faster, otherwise one process. Processes pay off if a step of one environment takes longer than about 0.1 ms. They
+    play the same, bit for bit, except for numbers that environments draw from `np.random` and `random`, which `seed`
+    seeds in each process. Copies with a render mode, which no vector class has, draw when they are asked to.
 
     Raises:
-        UserError: where `native` is asked for and there is no vector class of this environment, or its autoreset is of
-            another kind, or a process dies while its environment is made.
+        UserError: if `native` is requested and there is no vector class for this environment, its autoreset mode is
+            another one, or a process dies while its environment is made.
     """
     obstacle = _obstacle(task)
     if vectorization == "native" and obstacle is not None:
         raise UserError(f"{task.id} has no vector class of its own{obstacle}: use env.vectorization=sync or async")
-    enough = ATARI_FROM if is_played_as_in_the_papers(gym.spec(task.id), task.kwargs) else NATIVE_FROM
-    if vectorization == "native" or (vectorization == "auto" and obstacle is None and num_envs >= enough):
+    native_from = ATARI_FROM if is_played_as_in_the_papers(gym.spec(task.id), task.kwargs) else NATIVE_FROM
+    if vectorization != "async":  # they play in this process
+        seed_global_generators(seed)
+    if vectorization == "native" or (vectorization == "auto" and obstacle is None and num_envs >= native_from):
         envs = _make_native(task, num_envs)
     elif vectorization == "async":
         processes = [_Maker(gym.spec(task.id), task, seed, copy, render_mode) for copy in range(num_envs)]
         envs = Processes(task.id, processes, task.observe.space, task.action_space)
     else:
-        seed_global_generators(seed)
         envs = Serial([partial(_make_copy, task, render_mode=render_mode)] * num_envs, task.id)
     try:
         check_copies(task.id, envs, task.observe.space, task.action_space)
@@ -75,8 +76,13 @@ def make_vector(
 
 
 def note_on_global_draws(task: Task, envs: Envs) -> str | None:
-    """What a person should know where environments draw from generators that belong to nobody, and share a process."""
-    if not task.draws_globally or isinstance(envs, Processes):
+    """A note for the user if environments draw from the global generators and share a process; otherwise None."""
+    return draws_of(task, envs) if task.draws_globally else None
+
+
+def draws_of(task: Task, envs: Envs) -> str | None:
+    """The note on environments that draw from the global generators; None if each has a process of its own."""
+    if isinstance(envs, Processes):
         return None
     return (
         f"{task.id} draws from np.random or random, whose numbers its copies share: they are seeded, but not the same "
@@ -84,26 +90,29 @@ def note_on_global_draws(task: Task, envs: Envs) -> str | None:
     )
 
 
-def begin_step(envs: Envs, actions: np.ndarray) -> Callable[[], tuple[object, ...]]:
-    """Begins a step where environments can step by themselves; what is returned ends it and gives what `step` gives."""
+def begin_step(envs: Envs, actions: np.ndarray) -> Callable[[], StepResult]:
+    """Begins a step, if the environments can step in the background; the function returned waits for its result."""
     if not hasattr(envs, "step_async"):
         return partial(envs.step, actions)
     envs.step_async(actions)
-    wait: Callable[[], tuple[object, ...]] = envs.step_wait  # type: ignore[attr-defined]
+    wait: Callable[[], StepResult] = envs.step_wait  # type: ignore[attr-defined]
     return wait
 
 
 def _obstacle(task: Task) -> str | None:
-    """What keeps a task from a vector class of its own, in words, none where it has none at all; None: nothing does."""
+    """Why a task cannot use its own vector class; "" if it has none, None if it can."""
     spec = gym.spec(task.id)
     if task.action_mask != OFF:
         return " with env.action_mask"
     if task.wrapping != BARE and (spec.vector_entry_point is not None or is_played_as_in_the_papers(spec, task.kwargs)):
-        return f" with {task.wrapping.first}"
+        return f" with {task.wrapping.first_option}"
     if is_played_as_in_the_papers(spec, task.kwargs):
-        others = sorted(task.kwargs.keys() - KNOWN)
-        return f" that knows env.kwargs.{others[0]}" if others else None
-    if spec.vector_entry_point is None or spec.namespace in ("phys2d", "ALE"):  # which needs JAX; frames of one's own
+        unsupported = sorted(task.kwargs.keys() - SUPPORTED_KWARGS)
+        return f" that knows env.kwargs.{unsupported[0]}" if unsupported else None
+    if spec.vector_entry_point is None or spec.namespace in (
+        "phys2d",
+        "ALE",
+    ):  # these need JAX; the user chose other frames
         return ""
     return None if task.time_limit is None else " with env.time_limit"
 
@@ -122,33 +131,33 @@ def _make_native(task: Task, num_envs: int) -> Envs:
             "use env.vectorization=sync",
             authors_lines(error),
         ) from error
-    return made if type(made).__module__.startswith(TRUSTED) else GuardedVector(made, task.id)
+    return made if type(made).__module__.startswith(TRUSTED_MODULES) else GuardedVector(made, task.id)
 
 
 def _make_copy(
     task: Task,
     spec: gym.envs.registration.EnvSpec | None = None,
-    alone: bool = False,
+    own_process: bool = False,
     render_mode: str | None = None,
 ) -> Repeatable:
-    """A copy of the task, made by its id or by its spec, which can be brought back to where it was.
+    """A copy of the task, made from its id or its spec, which can replay its episodes.
 
-    It is without Gymnasium's wrapper that looks at each step whether there was a reset: 0.2 µs, and there always was.
+    It lacks Gymnasium's wrapper that checks at each step for an earlier reset, which takes 0.2 µs and never fails here.
     """
-    made = outer = task.make(render_mode, spec)
+    made = wrapper = task.make(render_mode, spec)
     emulator = made.spec is not None and str(made.spec.entry_point).startswith("ale_py")
-    while isinstance(outer, gym.Wrapper):
-        if isinstance(outer.env, gym.wrappers.OrderEnforcing):
-            outer.env = outer.env.env
-        outer = outer.env
-    return Repeatable(SeedsGlobalGenerators(made) if alone else made, STRETCH if emulator else 0)
+    while isinstance(wrapper, gym.Wrapper):
+        if isinstance(wrapper.env, gym.wrappers.OrderEnforcing):
+            wrapper.env = wrapper.env.env
+        wrapper = wrapper.env
+    return Repeatable(SeedsGlobalGenerators(made) if own_process else made, STRETCH_STEPS if emulator else 0)
 
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes one copy in a process of its own."""
+    """Makes one copy in its own process."""
 
-    spec: gym.envs.registration.EnvSpec  # with it, a process that knows no registered ids can make one
+    spec: gym.envs.registration.EnvSpec  # for a process without the registered ids
     task: Task
     seed: int
     copy: int

@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 from agent.common.errors import UserError
 from agent.common.files import could_not_write, make_folder, new_file
 
-USUAL_FPS, FASTEST = 30, 1_000
-GIF_MAX_FPS = 25  # beyond it a GIF only grows: viewers slow very short delays down
+DEFAULT_FPS, MAX_FPS = 30, 1_000
+GIF_MAX_FPS = 25  # more frames only make a GIF larger: viewers lengthen very short delays
 GIF_COLORS = 128
-MAX_BYTES = 512 << 20  # of a film: frames lie in memory until they are written; of 600 × 400 pixels these are 746
-TINY, WIDTH = 32, 160  # pixels: what is smaller than the one, as MinAtar's 10 × 10, is enlarged to the other
+MAX_BYTES = 512 << 20  # of a film, which is held in memory until it is written: 746 frames of 600 × 400 pixels
+MIN_SIDE, ENLARGED_SIDE = 32, 160  # pixels: images below the first, such as MinAtar's, are enlarged to the second
 
 Frame = NDArray[np.uint8]
 
 
-def frames_per_second(named: Any) -> int:
-    """The speed that an environment names for its films, from 1 to `FASTEST`; `USUAL_FPS` where that is no speed."""
+def frames_per_second(value: Any) -> int:
+    """An environment's frame rate, from 1 to `MAX_FPS`; `DEFAULT_FPS` if it states none."""
     try:
-        fps = float(named)
+        fps = float(value)
     except (TypeError, ValueError, OverflowError):
-        return USUAL_FPS
-    return max(1, min(round(fps), FASTEST)) if math.isfinite(fps) and fps > 0.0 else USUAL_FPS
+        return DEFAULT_FPS
+    return max(1, min(round(fps), MAX_FPS)) if math.isfinite(fps) and fps > 0.0 else DEFAULT_FPS
 
 
 class Film:
-    """Frames uint8 [H, W, 3] of what is played, until a video is made of them; `full` from `MAX_BYTES` on."""
+    """Frames uint8 [H, W, 3] of episodes, held until a video is made of them; `full` from `MAX_BYTES` on."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -43,14 +43,14 @@ class Film:
 
     @property
     def full(self) -> bool:
-        """Whether no more frames should be added: an episode may be long, and memory is not."""
+        """Whether no more frames should be added, as a long episode would fill the memory."""
         return self._bytes >= MAX_BYTES
 
     def add(self, image: object) -> None:
         """Adds `as_frame` of a rendered image.
 
         Raises:
-            UserError: it is no picture, or of another size than those before.
+            UserError: it is not an image, or has another size than the earlier ones.
         """
         frame = as_frame(image)
         if self.frames and frame.shape != self.frames[0].shape:
@@ -73,7 +73,7 @@ def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) ->
         The path of the file written.
 
     Raises:
-        UserError: there is no frame, one is no picture or of another size, or the disk refuses; then no file is left.
+        UserError: there is no frame, one is not an image or has another size, or the disk refuses; no file is left.
     """
     if len(frames) == 0:
         raise UserError("There is no frame to make a video of; use an environment that can render rgb_array.")
@@ -92,7 +92,7 @@ def write_video(frames: Sequence[Frame], path_without_suffix: Path, fps: int) ->
 
 
 def as_frame(image: object) -> Frame:
-    """A rendered image [H, W, 3] as bytes: numbers from 0 to 1 are brightness, and a tiny one is enlarged.
+    """A rendered image [H, W, 3] as bytes: numbers from 0 to 1 are brightness; a tiny image is enlarged.
 
     Raises:
         UserError: it is something else.
@@ -102,12 +102,12 @@ def as_frame(image: object) -> Frame:
     if np.issubdtype(array.dtype, np.floating) and array.size and array.min() >= 0.0 and array.max() <= 1.0:
         frame = (array * 255.0).round().astype(np.uint8)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-        found = "nothing" if image is None else f"{list(array.shape)} of {array.dtype}"
-        raise UserError(f"a frame must be a picture [height, width, 3] of uint8, not {found}")
-    if max(frame.shape[:2]) >= TINY:
+        description = "nothing" if image is None else f"{list(array.shape)} of {array.dtype}"
+        raise UserError(f"a frame must be a picture [height, width, 3] of uint8, not {description}")
+    if max(frame.shape[:2]) >= MIN_SIDE:
         return frame
-    times = WIDTH // max(frame.shape[:2])
-    return frame.repeat(times, axis=0).repeat(times, axis=1)
+    factor = ENLARGED_SIDE // max(frame.shape[:2])
+    return frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _has_ffmpeg() -> bool:
@@ -136,7 +136,7 @@ def _write_mp4(frames: Sequence[Frame], path: Path, fps: int) -> None:
 
 
 def as_gif(path: Path) -> tuple[bytes, int, int]:
-    """A video file as a GIF, with its height and width in pixels, for whoever shows no mp4."""
+    """A video file as a GIF, with its height and width in pixels, for viewers that show no mp4."""
     if path.suffix != ".gif":
         frames, fps = _read_mp4(path)
         buffer = BytesIO()
@@ -152,21 +152,21 @@ def _read_mp4(path: Path) -> tuple[list[Frame], int]:
     import imageio_ffmpeg
 
     reader = imageio_ffmpeg.read_frames(str(path))
-    about = next(reader)
-    width, height = about["size"]
-    return [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader], max(1, round(about["fps"]))
+    metadata = next(reader)
+    width, height = metadata["size"]
+    return [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader], max(1, round(metadata["fps"]))
 
 
 def _write_gif(frames: Sequence[Frame], file: Path | BytesIO, fps: int) -> None:
     from PIL import Image
 
     stride = -(-fps // GIF_MAX_FPS)
-    # One palette, of pixels from all over the video: no flicker, and five times as fast as one per frame.
+    # One palette for the whole video avoids flicker, and takes a fifth of the time of one per frame.
     sample = np.concatenate([frame[::2, ::2] for frame in frames[:: -(-len(frames) // 16)]])
     palette = Image.fromarray(sample).quantize(GIF_COLORS)
-    shown = frames[::stride]
-    images = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in shown)
-    # Delays are whole centiseconds, so each is the distance between rounded times: the error never adds up.
-    times = [round(100 * stride * i / fps) for i in range(len(shown) + 1)]
-    delays = [10 * (end - start) for start, end in pairwise(times)]
+    kept_frames = frames[::stride]
+    images = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in kept_frames)
+    # Delays are whole centiseconds. Each is the difference of rounded times, so that errors do not add up.
+    ends = [round(100 * stride * i / fps) for i in range(len(kept_frames) + 1)]
+    delays = [10 * (end - start) for start, end in pairwise(ends)]
     next(images).save(file, "GIF", save_all=True, append_images=images, duration=delays, loop=0)

@@ -1,4 +1,4 @@
-"""What a process does that plays one copy of an environment: it answers the trainer, and ends with it."""
+"""A process that plays one copy of an environment: it answers the trainer's commands, and ends with the trainer."""
 
 import ctypes
 import multiprocessing
@@ -9,60 +9,65 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import gymnasium as gym
 from gymnasium.vector.utils import write_to_shared_memory
 
 from agent.common.errors import UserError
+from agent.common.interrupt import take_charge
 from agent.common.notices import tell_through
 from envs.guarded import Guarded, guarded
 from envs.kinds import Env, Space
 from envs.rules import check_equal, life_lost
 
-#: Of Linux's prctl.h: the signal that a process gets when its parent ends.
+#: From Linux's prctl.h: sets the signal that a process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
 
 
+Result = TypeVar("Result")
+
+
 class Copy(NamedTuple):
-    """What a worker has to play, and where it writes what it observes."""
+    """The copy that a worker plays, and the memory for its observations."""
 
     number: int
     env_id: str
     make: Callable[[], Env]
-    space: Space  # what it observes
+    space: Space  # of its observations
     actions: Space
-    memory: Any  # shared between processes, of all copies' observations
+    memory: Any  # shared between processes, for all copies' observations
 
 
 def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer: int) -> None:
-    """Plays a copy until the trainer says `close` or is gone.
+    """Plays a copy until the trainer sends `close` or has ended.
 
-    Every answer is (True, a result) or (False, (a sentence, the lines below it)), so that it can always be sent.
+    Every answer is (True, result) or (False, (sentence, details)), which can always be sent.
 
     Args:
-        copy: what to play.
-        pipe: to the trainer.
-        inherited: the trainer's ends of pipes, which a fork has copied.
-        trainer: its process id.
+        copy: the copy to play.
+        pipe: the connection to the trainer.
+        inherited: the trainer's ends of the pipes, which a fork copied.
+        trainer: the trainer's process id.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the trainer too, which ends this process
+    for number in (signal.SIGINT, signal.SIGTERM):  # the trainer gets them too, and ends this process
         signal.signal(number, signal.SIG_IGN)
+    take_charge()
     end_with(trainer)
     for connection in inherited:
         connection.close()
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the trainer is gone, and nobody is to be told
-        env = _answer(pipe, _made, copy)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the trainer has ended, so there is nobody to tell
+        env = _answer(pipe, _make, copy)
         while env is not None:
             command, arguments = pipe.recv()
             if command == "close":
-                pipe.send((True, _closed(env)))
+                pipe.send((True, _close(env)))
                 return
             _answer(pipe, _COMMANDS[command], copy, env, *arguments)
 
 
-def _answer(pipe: Connection, call: Callable[..., object], copy: Copy, *arguments: object) -> Any:
-    """Calls, sends what it gives, and gives it back; an environment to play is not sent."""
+def _answer(pipe: Connection, call: Callable[..., Result], copy: Copy, *arguments: object) -> Result | None:
+    """Calls a function, sends its result and returns it; an environment is not sent."""
     try:
         with guarded(copy.env_id, "its process"):
             result = call(copy, *arguments)
@@ -73,15 +78,15 @@ def _answer(pipe: Connection, call: Callable[..., object], copy: Copy, *argument
     return result
 
 
-def _closed(env: Env) -> str | None:
-    """Closes the environment, and gives the line that this has to tell; the trainer tells it once for all copies."""
+def _close(env: Env) -> str | None:
+    """Closes the environment, and returns the notice that this gave, if any. The trainer shows it once."""
     lines: list[str] = []
     tell_through(lines.append)
     env.close()
     return lines[0] if lines else None
 
 
-def _made(copy: Copy) -> Env:
+def _make(copy: Copy) -> Env:
     env = copy.make()
     for name, space in (("observation_space", copy.space), ("action_space", copy.actions)):
         with guarded(copy.env_id, name):
@@ -109,11 +114,11 @@ _COMMANDS: dict[str, Callable[..., object]] = {"reset": _reset, "step": _step, "
 
 
 def end_with(trainer: int) -> None:
-    """Has the system kill this process when the trainer ends, however that happens and whatever is done here."""
+    """Makes the system kill this process when the trainer ends, in whatever way and at whatever moment."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) == 0:
-                if os.getppid() != trainer:  # it was gone before
+                if os.getppid() != trainer:  # it ended before the call
                     os._exit(0)
                 return
     threading.Thread(target=_watch, daemon=True).start()

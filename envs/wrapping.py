@@ -1,29 +1,29 @@
-"""What a task has around the environment of its id, as plain data: parts of the observation, and wrappers.
+"""The wrappers of a task as plain data: kept parts of its observation, and wrappers of Gymnasium.
 
-A saved agent names wrappers, and may come from a stranger: only those of `ALLOWED` can be named, with arguments that
-are numbers, truth values or lists of whole numbers in a range. Nothing is imported or made here.
+A saved agent names wrappers, and may come from a stranger. Only those in `ALLOWED` can be named, with arguments that
+are numbers, booleans or lists of integers within bounds. This file imports and makes no wrapper.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from agent.common.errors import UserError, plain
+from agent.common.kinds import PlainData
 
-#: Letters of a part's name, and how many parts or wrappers may be named.
-LONGEST_NAME, MOST_PARTS, MOST_WRAPPERS = 64, 256, 16
+#: The largest length of a part's name, and numbers of parts and of wrappers.
+MAX_NAME_LENGTH, MAX_PARTS, MAX_WRAPPERS = 64, 256, 16
 
-#: Says whether an argument may have a value.
-Check = Callable[[Any], bool]
+#: Tells whether an argument may have a value.
+Check = Callable[[object], bool]
 
 
-def _whole(low: int, high: int) -> Check:
+def _integer(low: int, high: int) -> Check:
     return lambda value: type(value) is int and low <= value <= high
 
 
 def _number(low: float, high: float) -> Check:
-    return lambda value: type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+    return lambda value: (type(value) is int or type(value) is float) and math.isfinite(value) and low <= value <= high
 
 
 def _list_of(check: Check, shortest: int, longest: int) -> Check:
@@ -32,7 +32,7 @@ def _list_of(check: Check, shortest: int, longest: int) -> Check:
     )
 
 
-def _truth(value: object) -> bool:
+def _boolean(value: object) -> bool:
     return type(value) is bool
 
 
@@ -41,44 +41,52 @@ class Allowed:
     """A wrapper of Gymnasium that may be named.
 
     Attributes:
-        arguments: those that may be given, with their checks.
-        needed: those that must be given.
-        observes: whether it changes observations.
-        of_a_part: whether it is a function of one observation alone, and so can be put on one part.
+        arguments: the arguments that it may have, with their checks.
+        required: the arguments that it must have.
+        changes_observations: whether it changes observations.
+        fits_a_part: whether it is a function of one observation alone, so that it can be applied to one part.
     """
 
     arguments: Mapping[str, Check] = field(default_factory=dict)
-    needed: tuple[str, ...] = ()
-    observes: bool = True
-    of_a_part: bool = False
+    required: tuple[str, ...] = ()
+    changes_observations: bool = True
+    fits_a_part: bool = False
 
 
-_SIDE = _whole(1, 1_024)
+_SIDE = _integer(1, 1_024)
 ALLOWED: dict[str, Allowed] = {
-    "ClipReward": Allowed(dict.fromkeys(("min_reward", "max_reward"), _number(-1e9, 1e9)), observes=False),
-    "DelayObservation": Allowed({"delay": _whole(0, 1_000)}, ("delay",)),
+    "ClipReward": Allowed(dict.fromkeys(("min_reward", "max_reward"), _number(-1e9, 1e9)), changes_observations=False),
+    "DelayObservation": Allowed({"delay": _integer(0, 1_000)}, ("delay",)),
     "DiscretizeAction": Allowed(
-        {"bins": lambda value: _whole(1, 1_000)(value) or _list_of(_whole(1, 1_000), 1, 8)(value)},
+        {"bins": lambda value: _integer(1, 1_000)(value) or _list_of(_integer(1, 1_000), 1, 8)(value)},
         ("bins",),
-        observes=False,
+        changes_observations=False,
     ),
     "FlattenObservation": Allowed(),
-    "FrameStackObservation": Allowed({"stack_size": _whole(1, 64)}, ("stack_size",)),
-    "GrayscaleObservation": Allowed({"keep_dim": _truth}, of_a_part=True),
-    "MaxAndSkipObservation": Allowed({"skip": _whole(2, 1_000)}),
-    "RepeatAction": Allowed({"num_repeats": _whole(2, 1_000)}, ("num_repeats",)),
+    "FrameStackObservation": Allowed({"stack_size": _integer(1, 64)}, ("stack_size",)),
+    "GrayscaleObservation": Allowed({"keep_dim": _boolean}, fits_a_part=True),
+    "MaxAndSkipObservation": Allowed({"skip": _integer(2, 1_000)}),
+    "RepeatAction": Allowed({"num_repeats": _integer(2, 1_000)}, ("num_repeats",)),
     "RescaleObservation": Allowed(
-        dict.fromkeys(("min_obs", "max_obs"), _number(-1e9, 1e9)), ("min_obs", "max_obs"), of_a_part=True
+        dict.fromkeys(("min_obs", "max_obs"), _number(-1e9, 1e9)), ("min_obs", "max_obs"), fits_a_part=True
     ),
-    "ReshapeObservation": Allowed({"shape": _list_of(_whole(1, 10**7), 1, 4)}, ("shape",), of_a_part=True),
-    "ResizeObservation": Allowed({"shape": _list_of(_SIDE, 2, 2)}, ("shape",), of_a_part=True),
+    "ReshapeObservation": Allowed({"shape": _list_of(_integer(1, 10**7), 1, 4)}, ("shape",), fits_a_part=True),
+    "ResizeObservation": Allowed({"shape": _list_of(_SIDE, 2, 2)}, ("shape",), fits_a_part=True),
     "StickyAction": Allowed(
-        {"repeat_action_probability": _number(0, 0.999), "repeat_action_duration": _whole(1, 1_000)},
+        {"repeat_action_probability": _number(0, 0.999), "repeat_action_duration": _integer(1, 1_000)},
         ("repeat_action_probability",),
-        observes=False,
+        changes_observations=False,
     ),
-    "TimeAwareObservation": Allowed({"flatten": _truth, "normalize_time": _truth}),
+    "TimeAwareObservation": Allowed({"flatten": _boolean, "normalize_time": _boolean}),
 }
+
+#: Arguments of which a list has so much in all, their defaults, how they come together, and what the wrappers do.
+TOGETHER: tuple[tuple[str, int, int, Callable[[Iterable[int]], int], str], ...] = (
+    ("stack_size", 1, 64, math.prod, "stacks observations"),
+    ("delay", 0, 1_000, sum, "delays observations by steps"),
+    ("skip", 4, 1_000, math.prod, "repeats actions"),
+    ("num_repeats", 1, 1_000, math.prod, "repeats actions"),
+)
 
 _OWN = "register an environment that has it on, and name its module with imports="
 REFUSED = {
@@ -95,14 +103,14 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Wrap:
-    """One wrapper: its name in gymnasium.wrappers, its arguments, and the part of the observation that it is put on."""
+    """One wrapper: its name in gymnasium.wrappers, its arguments, and the part of the observation that it changes."""
 
     name: str
-    arguments: tuple[tuple[str, Any], ...] = ()
+    arguments: tuple[tuple[str, object], ...] = ()
     part: str | None = None
 
     def plain(self) -> object:
-        """As an option or a file says it."""
+        """The form that an option or a file has."""
         arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in self.arguments}
         arguments |= {} if self.part is None else {"part": self.part}
         return {self.name: arguments} if arguments else self.name
@@ -110,54 +118,57 @@ class Wrap:
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What is put around an environment. The default is nothing.
+    """The wrappers of an environment; none by default.
 
     Attributes:
-        parts: names of the parts of a Dict or Tuple observation that are kept (of a Tuple: "0", "1", …); () for all.
-        wraps: wrappers of Gymnasium, in the order in which they are put on.
+        parts: the names of the kept parts of a Dict or Tuple observation (in a Tuple: "0", "1", …); () for all.
+        wraps: wrappers of Gymnasium, in the order in which they are applied.
     """
 
     parts: tuple[str, ...] = ()
     wraps: tuple[Wrap, ...] = ()
 
     def description(self) -> dict[str, object]:
-        """As plain data: what differs from the default."""
+        """The differences from the default, as plain data."""
         parts = {"observation": list(self.parts)} if self.parts else {}
         return parts | ({"wrappers": [wrap.plain() for wrap in self.wraps]} if self.wraps else {})
 
     @property
-    def first(self) -> str | None:
-        """The first option that puts something on, for errors; None where nothing is put on."""
+    def first_option(self) -> str | None:
+        """The first option that adds a wrapper, for error messages; None if there is none."""
         return "env.observation" if self.parts else "env.wrappers" if self.wraps else None
 
     @property
-    def observes(self) -> bool:
-        """Whether the observations are not the environment's own."""
-        return bool(self.parts) or any(ALLOWED[wrap.name].observes for wrap in self.wraps)
+    def changes_observations(self) -> bool:
+        """Whether any wrapper changes observations."""
+        return bool(self.parts) or any(ALLOWED[wrap.name].changes_observations for wrap in self.wraps)
 
     @property
     def frames(self) -> int:
-        """How many observations are stacked by the last wrapper that changes them; 1 where it stacks none."""
-        changing = [wrap for wrap in self.wraps if ALLOWED[wrap.name].observes]
+        """The number of observations that the last wrapper which changes them stacks; 1 if it stacks none."""
+        changing = [wrap for wrap in self.wraps if ALLOWED[wrap.name].changes_observations]
         last = dict(changing[-1].arguments) if changing and changing[-1].name == "FrameStackObservation" else {}
-        return int(last.get("stack_size", 1))
+        stack = last.get("stack_size", 1)
+        return stack if isinstance(stack, int) else 1
 
 
-#: The environment as it is.
+#: An environment without wrappers.
 BARE = Wrapping()
 
 
 def wrapping_of(parts: object = (), wrappers: object = ()) -> Wrapping:
-    """Checks what options or a saved file say.
+    """Checks the wrappers that options or a saved file name.
 
     Args:
         parts: a list of names.
         wrappers: a list of names of wrappers, or of {name: {argument: value}}.
 
     Raises:
-        UserError: for the first thing that is wrong.
+        UserError: for the first error.
     """
-    if not isinstance(parts, list | tuple) or len(parts) > MOST_PARTS:
+    if isinstance(parts, list | tuple) and len(parts) > MAX_PARTS:
+        raise UserError(f"env.observation names {len(parts)} parts: {MAX_PARTS} is the most")
+    if not isinstance(parts, list | tuple):
         shown = plain(repr(parts), 80)
         raise UserError(f"env.observation is {shown}: it must be a list of parts, such as [image,direction]")
     names = tuple(str(part) if type(part) is int else part for part in parts)
@@ -165,54 +176,73 @@ def wrapping_of(parts: object = (), wrappers: object = ()) -> Wrapping:
         _check_part(name, "env.observation names")
         if names.count(name) > 1:
             raise UserError(f"env.observation names {name!r} twice")
-    if not isinstance(wrappers, list | tuple) or len(wrappers) > MOST_WRAPPERS:
+    if isinstance(wrappers, list | tuple) and len(wrappers) > MAX_WRAPPERS:
+        raise UserError(f"env.wrappers names {len(wrappers)} wrappers: {MAX_WRAPPERS} is the most")
+    if not isinstance(wrappers, list | tuple):
         shown = plain(repr(wrappers), 80)
         raise UserError(
             f"env.wrappers is {shown}: it must be a list, such as [{{FrameStackObservation:{{stack_size:4}}}}]"
         )
-    return Wrapping(names, tuple(map(_wrap_of, wrappers)))
+    wraps = tuple(map(_wrap_of, wrappers))
+    _check_together(wraps)
+    return Wrapping(names, wraps)
 
 
-def _check_part(name: object, said: str) -> None:
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise UserError(f"{said} {plain(repr(name), 80)}: a part has a short name, or a number in a Tuple")
-
-
-def _wrap_of(said: object) -> Wrap:
-    """One entry of the list.
+def _check_together(wraps: Sequence[Wrap]) -> None:
+    """Refuses wrappers that are small one by one and use up the machine together, since a file may name them.
 
     Raises:
-        UserError: where it is not allowed.
+        UserError: they stack, delay or repeat too much.
     """
-    if isinstance(said, str):
-        said = {said: {}}
-    if not isinstance(said, Mapping) or len(said) != 1:
-        shown = plain(repr(said), 80)
+    for argument, default, limit, combined, effect in TOGETHER:
+        values = (
+            dict(wrap.arguments).get(argument, default) for wrap in wraps if argument in ALLOWED[wrap.name].arguments
+        )
+        whole = combined(value for value in values if isinstance(value, int))
+        if whole > limit:
+            raise UserError(f"env.wrappers {effect}, {whole:,} in all: {limit:,} is the most"[:300])
+
+
+def _check_part(name: object, prefix: str) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise UserError(f"{prefix} {plain(repr(name), 80)}: a part has a short name, or a number in a Tuple")
+
+
+def _wrap_of(entry: object) -> Wrap:
+    """Checks one entry of the list of wrappers.
+
+    Raises:
+        UserError: if it is not allowed.
+    """
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        shown = plain(repr(entry), 80)
         raise UserError(f"env.wrappers holds {shown}: each is the name of a wrapper, or {{name:{{argument:value}}}}")
-    ((name, given),) = said.items()
+    ((name, arguments),) = entry.items()
     if not isinstance(name, str) or name not in ALLOWED:
         shown = plain(repr(name), 80)
-        others = f"those that it can have are {', '.join(ALLOWED)}"
-        raise UserError(f"env.wrappers cannot have {shown}: {REFUSED.get(str(name), others)}")
-    if not isinstance(given, Mapping):
-        raise UserError(f"env.wrappers gives {name} {plain(repr(given), 80)}: it takes {{argument:value}}")
-    return _checked(name, dict(given))
+        allowed_names = f"those that it can have are {', '.join(ALLOWED)}"
+        raise UserError(f"env.wrappers cannot have {shown}: {REFUSED.get(str(name), allowed_names)}")
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"env.wrappers gives {name} {plain(repr(arguments), 80)}: it takes {{argument:value}}")
+    return _checked(name, dict(arguments))
 
 
-def _checked(name: str, given: dict[Any, Any]) -> Wrap:
-    allowed, part = ALLOWED[name], given.pop("part", None)
+def _checked(name: str, arguments: PlainData) -> Wrap:
+    allowed, part = ALLOWED[name], arguments.pop("part", None)
     if part is not None:
         part = str(part) if type(part) is int else part
         _check_part(part, f"env.wrappers puts {name} on")
-        if not allowed.of_a_part:
+        if not allowed.fits_a_part:
             raise UserError(f"env.wrappers puts {name} on the part {part!r}: it goes on whole observations only")
-    for key, value in given.items():
+    for key, value in arguments.items():
         if not isinstance(key, str) or key not in allowed.arguments:
-            known = ", ".join((*allowed.arguments, *(["part"] if allowed.of_a_part else [])))
+            known = ", ".join((*allowed.arguments, *(["part"] if allowed.fits_a_part else [])))
             raise UserError(f"env.wrappers: {name} takes {known or 'no arguments'}, not {plain(repr(key), 80)}")
         if not allowed.arguments[key](value):
             raise UserError(f"env.wrappers: {key} of {name} cannot be {plain(repr(value), 80)}")
-    if missing := [key for key in allowed.needed if key not in given]:
+    if missing := [key for key in allowed.required if key not in arguments]:
         raise UserError(f"env.wrappers: {name} needs {missing[0]}, such as {{{name}:{{{missing[0]}:…}}}}")
-    items = ((key, tuple(value) if isinstance(value, list | tuple) else value) for key, value in given.items())
+    items = ((key, tuple(value) if isinstance(value, list | tuple) else value) for key, value in arguments.items())
     return Wrap(name, tuple(items), part)

@@ -28,6 +28,13 @@ class Silent(Exception):
         raise RuntimeError("no text")
 
 
+class Unread:
+    """An array of its author's own, which cannot be read."""
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise RuntimeError("no array")
+
+
 def raising(error: BaseException) -> Callable[..., Any]:
     def call(*_: Any) -> Any:
         raise error
@@ -65,6 +72,10 @@ STEPS: dict[str, tuple[Callable[..., Any], str]] = {
     "reward dict": (lambda o, r, e, t, i: (o, {}, e, t, i), "not an empty dict"),
     "reward complex": (lambda o, r, e, t, i: (o, 1j, e, t, i), "the reward must be a number, not 1j"),
     "reward NaT": (lambda o, r, e, t, i: (o, np.datetime64("NaT"), e, t, i), "the reward must be a number, not"),
+    "reward duration": (lambda o, r, e, t, i: (o, np.timedelta64(3, "s"), e, t, i), "the reward must be a number, not"),
+    "reward unread": (lambda o, r, e, t, i: (o, Unread(), e, t, i), "must be a number, not an object of class Unread"),
+    "dates": (lambda o, r, e, t, i: (np.zeros(3, "M8[s]"), r, e, t, i), "not an array of shape (3,) and datetime64[s]"),
+    "unread": (lambda o, r, e, t, i: (Unread(), r, e, t, i), "as observation_space says, not an object of class Unr"),
     "reward masked": (lambda o, r, e, t, i: (o, np.ma.masked, e, t, i), "the reward must be a number, not"),
     "reward too large": (lambda o, r, e, t, i: (o, 10**400, e, t, i), "the reward must be a number, not 1000"),
     "terminated 'no'": (lambda o, r, e, t, i: (o, r, "no", t, i), "terminated must be True or False, not 'no'"),

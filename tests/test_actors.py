@@ -15,7 +15,7 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.running.build import build_player, build_rings
 from agent.running.distributed.actor import Actor
-from agent.running.distributed.chunk import Chunk, Setup, ladder, shared_out, weights_of
+from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly, weights_of
 from agent.running.distributed.collector import RayCollector
 from envs.make import load_task
 
@@ -27,8 +27,8 @@ def config(**collect: Any) -> TrainConfig:
 
 
 def test_environments_are_shared_out_evenly() -> None:
-    assert shared_out(5, 3) == (2, 2, 1)
-    assert shared_out(8, 8) == (1,) * 8
+    assert split_evenly(5, 3) == (2, 2, 1)
+    assert split_evenly(8, 8) == (1,) * 8
     with pytest.raises(UserError, match=r"collect\.actors is 6 and num_envs is 5"):
         config(actors=6)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -353,3 +354,84 @@ def test_needs_of_many_actors_are_those_of_one_times_their_number(load: Any) -> 
     assert chunks.needed == 100 * 500 / 16
     assert chunks.limit == 80_000 / 128
     assert network.needed == 100 * 500 * 40 + 1_000 / 16 * 4_000 * 7
+
+
+def test_the_tables_of_the_tasks_of_others_are_those_of_the_runs_that_are_kept(load: Any) -> None:
+    third_party, page = load("third_party"), (ROOT / "docs" / "TASKS.md").read_text()
+    assert third_party.with_section(page, third_party.section(third_party.all_finals())) == page
+    with pytest.raises(SystemExit, match="has lost its marks"):
+        third_party.with_section(page.replace(third_party.END, ""), "")
+
+
+def test_a_table_of_the_tasks_of_others_holds_what_there_is(load: Any) -> None:
+    third_party = load("third_party")
+    none = {(task.name, agent): np.array([]) for task in third_party.TASKS for agent in third_party.AGENTS}
+    assert third_party.section(none).startswith("0 of 45 runs")
+    assert third_party.differences_table(none) == []
+    door = "MiniGrid-DoorKey-5x5"
+    some = none | {
+        (door, "noisy_dqn"): np.array([0.9, 1.0, 0.95]),
+        (door, "dqn"): np.array([0.1, 0.0, 0.05]),
+        (door, "SB3 DQN"): np.array([0.94]),
+    }
+    text = third_party.section(some)
+    assert text.startswith("7 of 45 runs")
+    assert f"| {door} | noisy_dqn | 0.900 1.000 0.950 | 0.950 [0.826, 1.000] | 0.950 |" in text  # no return is above 1
+    assert f"| {door} | SB3 DQN | 0.940 | 0.940 (one seed) |  |" in text
+    # One pair alone has several seeds on both sides: 0.9 ± 2.776·0.0408, p without correction.
+    (line,) = third_party.differences_table(some)[2:]
+    assert line == f"| {door} | noisy_dqn less dqn | +0.900 [+0.787, +1.013] | < 0.001 | ahead |"
+    worse = some | {(door, "noisy_dqn"): some[door, "dqn"], (door, "dqn"): some[door, "noisy_dqn"]}
+    assert third_party.differences_table(worse)[2].endswith("| −0.900 [−1.013, −0.787] | < 0.001 | behind |")
+    alike = some | {(door, "dqn"): np.array([0.97, 0.9, 0.95])}
+    assert third_party.differences_table(alike)[2].endswith("| undecided |")
+
+
+def test_the_verdicts_on_the_tasks_of_others_are_corrected_for_their_number(load: Any) -> None:
+    third_party = load("third_party")
+    first, second = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([4.0, 5.0, 6.0, 7.0, 8.0])  # p = 0.017 alone
+    many = {(task.name, agent): first for task in third_party.TASKS for agent in third_party.AGENTS}
+    many |= {("minecart", "SB3 DQN"): second}
+    verdicts = [line.split("|")[-2].strip() for line in third_party.differences_table(many)[2:]]
+    assert verdicts == ["undecided"] * 9
+
+
+def test_every_episode_of_an_evaluation_has_a_seed_of_its_own_which_is_the_same_for_all_agents(load: Any) -> None:
+    third_party = load("third_party")
+
+    class Counter(gym.Env[Any, Any]):
+        """Ends after three steps, by termination or by truncation; its reward is the action."""
+
+        def __init__(self) -> None:
+            self.seeds: list[int | None] = []
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[int, dict[str, Any]]:
+            self.seeds.append(seed)
+            self.steps = 0
+            return 0, {}
+
+        def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+            self.steps += 1
+            last = self.steps == 3
+            return self.steps, float(action), last and len(self.seeds) % 2 == 0, last and len(self.seeds) % 2 == 1, {}
+
+    env = Counter()
+    assert third_party.play(env, lambda observation: observation + 1, episodes=4) == [6.0] * 4
+    assert env.seeds == [third_party.EVALUATION_SEED + episode for episode in range(4)]
+
+
+def test_tasks_of_others_have_options_that_there_are_and_no_preset(load: Any) -> None:
+    third_party = load("third_party")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for task in third_party.TASKS:
+            assert not (ROOT / "conf" / "env" / f"{task.env}.yaml").exists()
+            options = [word for word in task.options() if not word.startswith("env=")]
+            for agent in third_party.AGENTS:
+                words = [f"env.id={task.env}", *options, *third_party.AGENTS[agent]]
+                tree: Any = OmegaConf.to_container(compose("train", overrides=words))
+                assert (tree["env"]["time_limit"], tree["env"]["observation"]) == (
+                    task.limit,
+                    [task.part] if task.part else [],
+                )
+                assert tree["env"]["kwargs"] == dict(task.kwargs)
+                assert tree["agent"]["noise"]["enabled"] == (agent != "dqn")

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from agent.common.quoting import quote_override
 from agent.config.run import EvaluateConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
+from agent.records.comparison.finding import runs_at
 from agent.records.saved_agent import load_agent
 from agent.running.player import load_player
 from agent.running.results import film
@@ -387,6 +389,23 @@ def test_multirun_makes_a_folder_for_each_job(programs: Programs, tmp_path: Path
     assert "-m" in sentence
 
 
+def test_sweeps_that_start_in_the_same_second_get_their_own_folders(programs: Programs, tmp_path: Path) -> None:
+    now = datetime.now()
+    times = [f"{now + timedelta(seconds=i):%Y-%m-%d_%H-%M-%S}" for i in range(60)]
+    for time in times:  # another sweep has begun in whichever second this one does
+        (tmp_path / "runs" / "multirun" / time).mkdir(parents=True)
+        other = tmp_path / "runs" / "CartPole-v1" / f"{time}_seed0_noisy_dqn_job0"
+        other.mkdir(parents=True)
+        (other / "config.yaml").write_text("seed: 0\n")
+    result = programs.run("train", "-m", *SMALL, "steps=100", "seed=0,1", cwd=tmp_path)
+    assert result.code == 0, result.err
+    (sweep,) = tmp_path.glob("runs/multirun/*_2")
+    assert [path.name for path in sweep.iterdir()] == ["multirun.yaml"]
+    runs = sorted(path.name for path in tmp_path.glob("runs/CartPole-v1/*_2_*"))
+    assert runs == [f"{sweep.name}_seed{seed}_noisy_dqn_job{seed}" for seed in (0, 1)]
+    assert [run.name for run in runs_at(sweep)] == runs
+
+
 def test_a_sweep_has_a_folder_of_its_own_where_one_is_named(programs: Programs, tmp_path: Path) -> None:
     words = ("train", "-m", *SMALL, "steps=100", "seed=3,4")
     result = programs.run(*words, "hydra.sweep.dir=study/one", cwd=tmp_path)
@@ -434,7 +453,7 @@ def test_an_environment_that_gives_no_numbers_is_to_blame(programs: Programs, tm
     result = programs.run("train", *SMALL, *words, cwd=tmp_path)
     assert result.code == 2
     sentence = result.err.splitlines()[-1]
-    assert f"because {what} that Broken-v0 gave are NaN or infinite: mend the environment" in sentence, sentence
+    assert f"because {what} that Broken-v0 gave are NaN or infinite: fix the environment" in sentence, sentence
 
 
 def test_what_has_no_effect_is_told(programs: Programs, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_close_that_hangs_is_not_waited_for(programs: Programs, tmp_path: Path, 
     result = programs.run("train", *OPTIONS, f"env.vectorization={vectorization}", cwd=tmp_path, CLOSE="hangs")
     assert time.monotonic() - began < 30.0
     assert result.code == 0, result.err
-    assert "Closing-v0 does not come back from close()" in result.err
+    assert "Closing-v0 hangs in close()" in result.err
     assert "done: evaluation return 10.0 over 2 episodes" in result.err
 
 
@@ -142,7 +142,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told = list[str]()
     tell_through(told.append)
     monkeypatch.setattr(closing, "CLOSE_SECONDS", 0.3)
-    monkeypatch.setattr(closing, "_hung", set())
+    monkeypatch.setattr(closing, "_hanging", set())
     return told
 
 
@@ -177,7 +177,7 @@ def test_a_close_that_does_not_come_back_is_left(
     else:
         close_all()
     assert time.monotonic() - began < 1.5
-    assert lines == ["Slow-v0 does not come back from close(): it is left as it is"]
+    assert lines == ["Slow-v0 hangs in close(): it is left as it is"]
 
 
 def raises(error: BaseException) -> Callable[[], None]:

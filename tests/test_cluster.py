@@ -200,7 +200,7 @@ def go_wrong(folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
         enough += 600
         while len(journal.rows(folder)) < enough:
-            time.sleep(0.02)
+            time.sleep(0.1)
         (folder / name).touch()
         while (folder / name).exists():
             time.sleep(0.02)
@@ -215,7 +215,7 @@ def test_an_actor_that_is_killed_hangs_or_fails_is_made_anew(nodes: Any, fresh: 
     assert not faults.is_alive(), "not all went wrong"
     check(tmp_path, fresh, outcome)
     assert metric(tmp_path, "collect/restarts")[-1] == 3.0
-    assert sum(state_of(tmp_path)["collector"]["incarnations"]) == 3 + 3, "of the next crew"
+    assert sum(state_of(tmp_path)["collector"]["incarnations"]) == 3 + 3, "of the next actors"
 
 
 def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
@@ -234,7 +234,7 @@ def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
     thread = threading.Thread(target=later, daemon=True)
     thread.start()
     with pytest.raises(UserError, match=r"the wheel is off.*resume="):
-        train(config_of(nodes.address, steps=100_000), tmp_path / "later")
+        train(config_of(nodes.address, steps=100_000, collect__actors=1), tmp_path / "later")
     (fresh / "always").unlink()
     state = state_of(tmp_path / "later")
     assert sum(ring["count"] for ring in state["replay"]["rings"]) > 0
@@ -245,13 +245,13 @@ def test_a_resumed_run_goes_on_with_new_episodes_and_an_encoder_of_ones_own_play
 ) -> None:
     """The encoder is registered in this process alone, as a function that no module holds."""
     register_encoder("of_this_test", lambda parts: MLPEncoder(parts.observation.size, parts.hidden, parts.linear))
-    own = {"agent__network": {"encoder": "of_this_test"}}
+    own = {"agent__network": {"encoder": "of_this_test"}, "collect__actors": 2}
     train(config_of(nodes.address, steps=800, **own), tmp_path)
     path = latest_checkpoint(tmp_path)
     assert path is not None
     outcome = train(config_of(nodes.address, steps=1_600, **own), tmp_path, load_checkpoint(path))
     check(tmp_path, fresh, outcome)
-    assert state_of(tmp_path)["collector"]["incarnations"].tolist() == [2, 2, 2]
+    assert state_of(tmp_path)["collector"]["incarnations"].tolist() == [2, 2]
 
 
 def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fresh: Path, tmp_path: Path) -> None:
@@ -259,13 +259,13 @@ def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fre
     node = nodes.add_node(num_cpus=4, object_store_memory=80 * 2**20)
 
     def leave() -> None:
-        while len(journal.rows(fresh)) < 2_000:
-            time.sleep(0.02)
+        while len(journal.rows(fresh)) < 1_500:
+            time.sleep(0.1)
         nodes.remove_node(node, allow_graceful=False)
 
     thread = threading.Thread(target=leave, daemon=True)
     thread.start()
-    outcome = train(config_of(nodes.address, steps=6_000, num_envs=10, collect__actors=6), tmp_path)
+    outcome = train(config_of(nodes.address, steps=4_500, num_envs=10, collect__actors=6), tmp_path)
     thread.join()
     check(tmp_path, fresh, outcome)
     assert metric(tmp_path, "collect/restarts")[-1] >= 1.0
@@ -274,11 +274,11 @@ def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fre
 # ---- Ray that a run starts by itself
 
 
-def keeper_of(pid: int) -> tuple[str, Path] | None:
+def reaper_of(pid: int) -> tuple[str, Path] | None:
     """The mark and the folder of the Ray that a trainer has started."""
     for child in psutil.Process(pid).children():
         words = child.cmdline()
-        if len(words) > 3 and words[-3].endswith("keeper.py"):
+        if len(words) > 3 and words[-3].endswith("reaper.py"):
             return words[-2], Path(words[-1])
     return None
 
@@ -301,9 +301,9 @@ ENDINGS = {"done": 0, "full disk": 2, "SIGINT": 130, "SIGKILL": -9}
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_path: Path, ending: str) -> None:
-    from agent.running.distributed.keeper import marked
+    from agent.running.distributed.reaper import marked
 
-    home, steps = tmp_path / "run", 2_000 if ending == "done" else 10**7
+    home, steps = tmp_path / "run", 1_200 if ending == "done" else 10**7
     options = ["collect=ray", "collect.actors=2", "num_envs=4", f"steps={steps}", "log.every=200", "eval.video=false"]
     if ending == "full disk":  # with an evaluation that is under way all the time
         options += ["eval.every=300", "eval.episodes=100000", "checkpoint.every=600"]
@@ -313,7 +313,8 @@ def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_p
     kept: list[tuple[str, Path]] = []
 
     def plays() -> bool:
-        if not kept and (found := keeper_of(run.pid)):
+        time.sleep(0.1)  # to look takes processor time from what is looked at
+        if not kept and (found := reaper_of(run.pid)):
             kept.append(found)
         if ending == "full disk":
             return len(list(home.glob("checkpoints/step_*"))) == 2

@@ -23,7 +23,7 @@ from agent.records.checkpoint import load_checkpoint, save_checkpoint
 from agent.records.schema import LATER_PARTS, check_parts
 from agent.replay.batch import Batch
 from agent.replay.ring import Replay
-from agent.running.taking_over import MONITORED_LATER, load_state
+from agent.running.restoring import ADDED_MONITOR_KEYS, load_state
 from envs import episodes, resuming
 from envs.episodes import ActionLog, checksum
 from envs.make import Task, load_task
@@ -56,9 +56,9 @@ class Trail:
         self.games = sum(int((ending | limit).sum()) for *_, ending, limit in self.play(self.envs, steps=steps)[0])
         saved = resuming.saved(self.envs)
         again = make_vector(self.task, self.num_envs, self.vectorization)
-        came = resuming.restore(again, 5, saved)
-        assert came is not None
-        assert came.all()
+        restored = resuming.restore(again, 5, saved)
+        assert restored is not None
+        assert restored.all()
         assert saved is not None
         np.testing.assert_equal(resuming.saved(again), saved)
         one, two = self.play(self.envs, again, steps=more)
@@ -141,7 +141,7 @@ def test_an_episode_of_minatar_is_the_one_of_its_seed_in_a_new_game(game: str) -
 def test_games_of_atari_come_back(vectorization: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ale_py")
     for module in (envs.vector, envs.atari_vector):
-        monkeypatch.setattr(module, "STRETCH", 200)  # several games to a seed, and several seeds
+        monkeypatch.setattr(module, "STRETCH_STEPS", 200)  # several games to a seed, and several seeds
     task = load_task("ALE/Breakout-v5", {"repeat_action_probability": 0.25})
     games, seeds = 0, 0
     for seed, steps in enumerate((0, 170, 240, 330, 390)):
@@ -317,7 +317,7 @@ def test_an_episode_may_be_longer_than_what_lies_between_two_checkpoints(tmp_pat
 
 @pytest.mark.parametrize(("long", "told"), [(1, True), (100, False)])
 def test_a_long_way_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: int, told: bool) -> None:
-    monkeypatch.setattr("agent.running.collector.LONG", long)
+    monkeypatch.setattr("agent.running.collector.LONG_EPISODE", long)
     inside: Callable[[Setup], bool] = lambda run: int(run.trainer.collector._lengths.max()) >= 5  # noqa: E731
     _, resumed = stopped_and_resumed(tmp_path, 40, inside, steps=60)
     line = "playing the episodes under way again: the longest has "
@@ -444,9 +444,9 @@ def test_rewards_endings_and_refusals_that_differ_are_noticed(
     monkeypatch.setattr(Fickle, "limit", 10 if named == "limit" else 40)
     again = make_vector(trail.task, 2, vectorization)
     gym.registry.pop("Test/Fickle-v0")
-    came = resuming.restore(again, 0, resuming.saved(trail.envs))
-    assert came is not None
-    assert came.tolist() == [False, False]
+    restored = resuming.restore(again, 0, resuming.saved(trail.envs))
+    assert restored is not None
+    assert restored.tolist() == [False, False]
     monkeypatch.setattr(Fickle, "named", "")
     observation, reward, terminated, truncated = trail.play(again, steps=1)[0][0]
     assert observation[:, 2].tolist() == [0, 0]  # the next step only resets
@@ -476,9 +476,9 @@ def test_what_is_drawn_from_common_generators_comes_back_in_a_process_of_its_own
     else:
         resuming.begin(trail.envs, 5)
         trail.play(trail.envs, steps=55)
-        came = resuming.restore(make_vector(trail.task, 3, vectorization), 5, resuming.saved(trail.envs))
-        assert came is not None
-        assert came.tolist() == [False] * 3
+        restored = resuming.restore(make_vector(trail.task, 3, vectorization), 5, resuming.saved(trail.envs))
+        assert restored is not None
+        assert restored.tolist() == [False] * 3
     gym.registry.pop("Test/Common-v0")
 
 
@@ -547,7 +547,7 @@ def test_a_run_of_the_version_before_goes_on_with_new_episodes(tmp_path: Path, v
     state = old.state()
     for name in LATER_PARTS:
         state.pop(name, None)
-    for name in MONITORED_LATER:
+    for name in ADDED_MONITOR_KEYS:
         del state["monitor"][name]
     saved = save_checkpoint(tmp_path, old.step, state, 1)
     manifest = json.loads((saved / "state.json").read_text())  # as version 2 wrote it
@@ -596,5 +596,5 @@ def test_episodes_of_other_environments_are_refused(damage: Callable[[dict[str, 
 def test_a_state_of_another_vector_class_is_refused(damage: dict[str, Any]) -> None:
     one, two = (make_vector(load_task("CartPole-v1", {}), 4, "native") for _ in range(2))
     resuming.begin(one, 0)
-    with pytest.raises(ValueError, match=r"state of None int, expected \(4, 4\)|a random generator that is none"):
+    with pytest.raises(ValueError, match=r"state of None int, expected \(4, 4\)|an invalid random generator"):
         resuming.restore(two, 0, {**(resuming.saved(one) or {}), **damage})

@@ -443,6 +443,9 @@ HOSTILE: list[tuple[str, Change]] = [
     ("a very long key", options(**{"x" * 500_000: 1})),
     ("no step", lambda description, tensors: description.pop("global_step")),
     ("step is no number", said(global_step="\x1b[2J")),
+    ("step is negative", said(global_step=-1)),
+    ("step has hundreds of digits", said(global_step=10**400)),
+    ("seed is a text that a terminal obeys", said(seed="\x1b[2J")),
 ]
 
 

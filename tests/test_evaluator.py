@@ -27,8 +27,8 @@ from agent.running.outcome import Outcome
 from agent.running.progress import NOTE, checkpoint_folder, note_evaluation, nothing_left, with_evaluation
 from agent.running.resources import resolve_device
 from agent.running.trainer import Trainer
-from envs.aside import Aside
 from envs.make import load_task
+from envs.shared_env import SharedEnv
 
 SMALL: dict[str, Any] = {
     "env": {"id": "Test/Counted-v0"},
@@ -466,7 +466,7 @@ def test_a_shared_environment_that_fails_in_an_evaluation_goes_on_training(
 
 def test_a_vector_class_has_no_copy_to_share(tmp_path: Path) -> None:
     changes = {"env.id": "CartPole-v1", "num_envs": 8, "eval.share": True}
-    with pytest.raises(UserError, match=r"eval.share=true plays in one copy .*env.vectorization=sync or async"):
+    with pytest.raises(UserError, match=r"eval.share=true plays in a single copy, .*env.vectorization=sync or async"):
         Run(tmp_path, {**changes, "env.vectorization": "native"})
     Run(tmp_path, changes).envs.close()  # auto: the class is left aside
 
@@ -641,7 +641,7 @@ def test_lines_of_an_evaluation_that_is_played_again_go(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     truncate_jsonl(path, 100)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:4]
-    truncate_jsonl(path, 100, again="eval/")
+    truncate_jsonl(path, 100, rewritten="eval/")
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:3]
 
 
@@ -656,14 +656,14 @@ def test_a_stop_in_a_shared_environment_leaves_its_own_episodes_as_they_were(
     with monkeypatch.context() as patched:
         stopped = Run(tmp_path / "stopped", changes)
 
-        def step(aside: Aside, action: Any) -> Any:
+        def step(aside: SharedEnv, action: Any) -> Any:
             if vectorization == "async":
-                arguments = ("play_aside", ("Test/Counted-v0", "step", action))
+                arguments = ("call_aside", ("Test/Counted-v0", "step", action))
                 stopped.envs.parent_pipes[0].send(("call", arguments))  # type: ignore[attr-defined]
             interrupt.signum = 15
             raise Stopped
 
-        patched.setattr(Aside, "step", step)
+        patched.setattr(SharedEnv, "step", step)
         interrupt = Interrupt()
         outcome = stopped(interrupt)
     assert (outcome.exit_code, outcome.evaluation_due) == (143, True)

@@ -4,14 +4,18 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from helpers import ROOT, Programs, Result
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.imports import import_named
 from agent.common.errors import UserError
+from envs.bounds import is_own
 
 QUIET = (
     "wandb.mode=disabled",
@@ -89,6 +93,56 @@ def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path:
     assert re.search("no environment 'Game-v0'.*imports=<package>", refused)
     result = programs.run("train", *more, *named, cwd=tmp_path)
     assert result.code == 0, result.err
+
+
+CONSTRUCTOR = "gym.Env):\n    def __init__(self, price=1, start=0):\n        self.price = price\n"
+MARKET = GAME.replace("gym.Env):", CONSTRUCTOR).replace("Game-v0", "Market-v0")
+
+
+def test_numbers_of_ones_own_environment_may_be_large(programs: Programs, tmp_path: Path) -> None:
+    """A file's number may not, where the environment is of a package; or where nobody names the module."""
+    (tmp_path / "market.py").write_text(MARKET)
+    named = ("imports=market", "+env.kwargs.price=2e6", "+env.kwargs.start=20261129")
+    result = programs.run("train", *QUIET, "env=Market-v0", *named, "hydra.run.dir=run", "num_envs=2", cwd=tmp_path)
+    assert result.code == 0, result.err
+    result = programs.run("evaluate", "checkpoint=run", "episodes=2", "imports=market", cwd=tmp_path)
+    assert result.code == 0, result.err
+    more = ("resume=run", "steps=300", "wandb.mode=disabled", "eval.video=false")
+    assert programs.run("train", *more, "imports=market", cwd=tmp_path).code == 0
+    refused = sentence(programs.run("evaluate", "checkpoint=run", "episodes=2", cwd=tmp_path))
+    assert re.search("'price' is 2000000.0, where 1,000,000 is the most; .* which imports= names", refused)
+    refused = sentence(programs.run("train", *QUIET, "env=CartPole-v1", "+env.kwargs.x=2e6", cwd=tmp_path))
+    assert re.search("env.kwargs.x of CartPole-v1 is 2000000.0: .* 1,000,000 at most", refused)
+
+
+def _own(**kwargs: object) -> gym.Env[object, object]:
+    return gym.make("CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "own"),
+    [
+        (_own, True),
+        (partial(_own, x=1), True),
+        (f"{__name__}:_own", True),
+        ("gymnasium.envs.classic_control.cartpole:CartPoleEnv", False),
+        (CartPoleEnv, False),
+        ("envs.deep_sea:DeepSea", False),
+        ("json:loads", False),
+        ("nowhere.at.all:Env", False),
+        ("..:", False),
+        (None, False),
+    ],
+)
+def test_an_environment_is_ones_own_by_the_module_of_its_class(entry_point: object, own: bool) -> None:
+    gym.register("Test/Entry-v3", entry_point=entry_point, vector_entry_point=_own)  # type: ignore[arg-type]
+    try:
+        assert is_own("Test/Entry-v3") is own
+        assert is_own("Test/Entry") is own
+        assert not is_own("Test/Another-v3")
+        assert not is_own("…:-v")
+    finally:
+        del gym.registry["Test/Entry-v3"]
 
 
 LIVES = """

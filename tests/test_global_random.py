@@ -7,12 +7,15 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from helpers import Programs
 
 from agent.common.seeding import environment_seeds
 from agent.config.algorithm import AgentConfig
@@ -20,7 +23,7 @@ from agent.config.parsing import parse
 from agent.networks.build import build_network
 from agent.networks.q_network import QNetwork
 from agent.running.evaluation import evaluate
-from envs.global_random import own_global_generators, seed_global_generators, state_of_global_generators
+from envs.global_random import seed_global_generators, state_of_global_generators, temporary_global_seed
 from envs.make import Task, load_task
 from envs.resuming import begin, restore, saved
 from envs.vector import make_vector, note_on_global_draws
@@ -98,6 +101,72 @@ def test_a_run_repeats_by_its_seed_and_its_copies_differ(vectorization: str) -> 
     assert not np.intersect1d(first, other).size
 
 
+class Vector(VectorEnv):  # type: ignore[type-arg]
+    """The same, as a vector class of its author's, which draws as it is made, too."""
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(self, num_envs: int = 1) -> None:
+        self.num_envs, self.made = num_envs, np.random.rand()
+        self.single_observation_space, self.single_action_space = Global.observation_space, Global.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed: int | list[int | None] | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return self.seen(), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        nothing = np.zeros(self.num_envs)
+        return self.seen(), nothing, nothing > 0, nothing > 0, {}
+
+    def seen(self) -> np.ndarray:
+        return np.array([[self.made, np.random.rand(), random.random()] for _ in range(self.num_envs)])
+
+
+def test_a_vector_class_repeats_by_the_seed_of_its_run() -> None:
+    gym.registry["Test/Global-v0"].vector_entry_point = Vector  # type: ignore[assignment]
+    first, again, other = played("native", 4), played("native", 4), played("native", 5)
+    assert np.array_equal(first, again)
+    assert len(np.unique(first[:, :, 1:])) == first[:, :, 1:].size
+    assert not np.intersect1d(first, other).size
+
+
+LAZY = """
+import random
+import gymnasium as gym
+import numpy as np
+
+
+class Lazy(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        ended = self.time >= 5 and random.random() < 0.5
+        return np.zeros(3, np.float32), 0.0, ended, False, {}
+
+
+gym.register("Lazy-v0", entry_point=Lazy)
+"""
+
+
+@pytest.mark.parametrize(("vectorization", "told"), [("sync", 1), ("async", 0)])
+def test_environments_that_draw_so_later_are_told_of_once(
+    programs: Programs, tmp_path: Path, vectorization: str, told: int
+) -> None:
+    (tmp_path / "lazy.py").write_text(LAZY)
+    words = ("steps=200", "wandb.mode=disabled", "eval.video=false", "eval.episodes=1", "checkpoint.every=50")
+    words = ("env=lazy:Lazy-v0", f"env.vectorization={vectorization}", "num_envs=2", *words)
+    result = programs.run("train", *words, "agent.learning_starts=64", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert result.err.count("Lazy-v0 draws from np.random or random, whose numbers its copies share") == told
+
+
 def test_a_reset_with_a_seed_repeats_in_processes_of_their_own() -> None:
     envs = make_vector(load_task("Test/Global-v0", {}), 3, "async")
     shown = [np.array(envs.reset(seed=seed)[0])[:, 1:] for seed in (0, 0, 9)]
@@ -118,10 +187,10 @@ def test_in_processes_of_their_own_episodes_come_back_after_a_resume(vectorizati
     state = saved(envs)
     envs.close()
     again = make_vector(task, 2, vectorization, 1)
-    came = restore(again, 1, state)
+    restored = restore(again, 1, state)
     again.close()
-    assert came is not None
-    assert came.all() == comes_back
+    assert restored is not None
+    assert restored.all() == comes_back
 
 
 def test_new_episodes_after_a_resume_draw_new_numbers() -> None:
@@ -176,10 +245,10 @@ def test_the_generators_stand_where_they_stood_also_after_an_error() -> None:
     np.random.seed(1)
     random.seed(1)
     before = state_of_global_generators()
-    with pytest.raises(KeyError), own_global_generators(2):
+    with pytest.raises(KeyError), temporary_global_seed(2):
         raising_after_a_draw()
     assert state_of_global_generators() == before
-    with own_global_generators(2):
+    with temporary_global_seed(2):
         first = np.random.rand(), random.random()
-    with own_global_generators(2):
+    with temporary_global_seed(2):
         assert (np.random.rand(), random.random()) == first

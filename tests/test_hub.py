@@ -14,7 +14,7 @@ from hub_server import Hub, hub
 
 from agent.common.errors import UserError
 from agent.records.saved_agent import FILE_NAME
-from agent.running.fetching import MAX_BYTES, checked_repo, fetched
+from agent.running.fetching import MAX_BYTES, checked_repo, fetch
 
 pytest.importorskip("huggingface_hub", reason="needs the extra hub")
 
@@ -182,11 +182,37 @@ def test_options_that_do_not_fit_are_refused(person: Person, options: tuple[str,
     assert [path.name for path in person.home.iterdir()] == ["diary.txt"]
 
 
+def test_files_of_ones_own_are_not_replaced(person: Person) -> None:
+    """Neither a README, nor what lies beside the agent that is shared."""
+    notes = person.home / "notes" / "README.md"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    agent = person.home / "agent" / FILE_NAME
+    agent.parent.mkdir()
+    agent.write_bytes((ROOT / "zoo" / "FrozenLake-v1" / FILE_NAME).read_bytes())
+    curve = agent.with_name("learning_curve.png")
+    curve.write_bytes(b"a curve")
+    for options, sentence in (
+        ((AGENT, "to=hub", f"repo={REPO}", "out=notes"), "README.md was not written by share.py"),
+        ((f"checkpoint={agent}", "to=hub", f"repo={REPO}", "out=agent"), "is the folder of the agent itself"),
+        ((AGENT, "to=onnx", "out=notes"), "README.md was not written by share.py"),
+    ):
+        shared = person.run("share", *options)
+        assert shared.code == 2
+        assert sentence in shared.err
+        assert shared.err.count("\n") == 1
+    assert notes.read_text() == "mine"
+    assert curve.read_bytes() == b"a curve"
+    assert sorted(path.name for path in notes.parent.iterdir()) == ["README.md"]
+    again = ("share", AGENT, "to=hub", f"repo={REPO}", "out=shared", "push=false")
+    assert [person.run(*again).code for _ in range(2)] == [0, 0]
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Any = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else found(name))
     with pytest.raises(UserError, match=r"pip install 'noisy-dqn\[hub\]'"):
-        fetched(f"hub:{REPO}")
+        fetch(f"hub:{REPO}")
 
 
 @pytest.mark.parametrize(

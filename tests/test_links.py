@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import Programs
 
 import envs.video
 from agent.common.errors import UserError
-from agent.common.files import RUN_FOLDERS, atomic_write_bytes, atomic_write_text, new_file
+from agent.common.files import RUN_FOLDERS, atomic_write_bytes, atomic_write_text, check_no_link, new_file, open_log
+from agent.records.board import Board
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.records.metrics import JsonlSink, truncate_jsonl
 from agent.records.plots import plot_evaluation, plot_learning_curve
 from agent.records.run_folder import open_run, write_config
 from agent.records.saved_agent import load_agent, save_agent
+from agent.running.tuning.locks import lock
 from envs.video import write_video
 
 RESULT = {"label": "a", "returns": [1.0], "return_mean": 1.0, "return_iqm": 1.0, "return_ci95": (1.0, 1.0)}
@@ -124,6 +127,65 @@ def test_a_link_in_the_place_of_a_folder_is_refused(tmp_path: Path, name: str) -
     with pytest.raises(UserError, match="is a link, and a run writes to no other folder"):
         WRITERS[name](run / name)
     assert contents(mine) == before
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe", "folder"])
+def test_lines_are_added_to_plain_files_alone(tmp_path: Path, kind: str) -> None:
+    mine, log = tmp_path / "mine", tmp_path / "seed0.log"
+    mine.write_text("mine")
+    if kind.endswith("link") and kind != "hard link":
+        log.symlink_to(mine if kind == "link" else tmp_path / "missing")
+    if kind == "hard link":
+        os.link(mine, log)
+    if kind == "pipe":
+        os.mkfifo(log)
+    if kind == "folder":
+        log.mkdir()
+    with pytest.raises(UserError, match=r"could not write .*seed0\.log"):
+        open_log(log)
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "missing").exists()
+
+
+def test_the_jobs_of_a_sweep_write_into_its_own_folder(tmp_path: Path) -> None:
+    mine, sweep = tmp_path / "mine", tmp_path / "sweep"
+    mine.mkdir()
+    (mine / "owner").write_text("mine")
+    sweep.mkdir()
+    (sweep / "jobs").symlink_to(mine)
+    board = Board(sweep)
+    board.clear()
+    board.stop()
+    assert contents(mine) == {"owner": b"mine"}
+    assert board.is_stopping()
+    (board.folder / "owner").unlink()
+    (board.folder / "owner").symlink_to(mine / "owner")
+    board.clear()
+    assert contents(mine) == {"owner": b"mine"}
+
+
+def test_a_study_with_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "trial").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="trial is a link"):
+        lock(tmp_path / "trial")
+    (tmp_path / "journal.log").symlink_to(tmp_path / "missing")
+    with pytest.raises(UserError, match=r"journal\.log is a link"):
+        check_no_link(tmp_path / "journal.log")
+    assert not contents(tmp_path / "mine")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_sweep_replaces_a_link_in_the_place_of_its_file(programs: Programs, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "multirun.yaml").symlink_to(mine)
+    words = ("steps=64", "eval.episodes=0", "wandb.mode=disabled", "num_envs=2", "hydra.sweep.dir=sweep")
+    result = programs.run("train", "-m", *words, "seed=0", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "sweep" / "multirun.yaml").is_symlink()
 
 
 @pytest.mark.parametrize("name", RUN_FOLDERS)

@@ -1,6 +1,8 @@
 """Observations of every kind against Gymnasium's own flattening, images in every layout, and what the replay keeps."""
 
 import json
+import math
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -15,6 +17,8 @@ from agent.common.observation import ObservationSpec, as_spec
 from agent.replay.memory import required_bytes
 from agent.replay.ring import Replay
 from envs.observations import observer_of
+from envs.observed_parts import observer_for
+from envs.shapes import check_shapes, flattened, note_on_shapes
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 FLAT: dict[str, spaces.Space[Any]] = {
@@ -176,14 +180,22 @@ CHANNELS = [
     ((240, 320, 1), "last"),
     ((240, 320, 12), "last"),
     ((12, 210, 160), "first"),
-    ((2, 9, 8), "first"),  # a height of 2 is no image's
+    ((2, 9, 8), "first"),  # nearly as high as wide; the other image would have a height of 2
     ((9, 8, 2), "last"),
+    ((6, 7, 2), "last"),
+    ((2, 210, 100), "first"),
+    ((1, 6, 10), "first"),
+    ((3, 6, 10), "first"),
     ((10, 10, 10), None),
     ((3, 3, 3), None),
     ((7, 9, 12), None),
     ((3, 10, 4), None),
     ((8, 20, 111), None),
     ((9, 12, 9), None),
+    ((2, 6, 10), None),  # a board of 2 × 6 with 10 planes, or two planes
+    ((2, 3, 13), None),
+    ((13, 3, 2), None),
+    ((1, 9, 3), None),
 ]
 
 
@@ -193,9 +205,12 @@ def test_the_channels_of_an_image_are_found_or_asked_for(shape: tuple[int, ...],
     if where is None:
         with pytest.raises(UserError, match=r"write env.channels=first or env.channels=last"):
             observer_of("Test-v0", space)
-    for asked in ("first", "last") if min(shape) > 2 else (where,):
+    for asked in ("first", "last"):
         observe = observer_of("Test-v0", space, channels=asked)
         height_and_width = shape[1:] if asked == "first" else shape[:2]
+        if min(height_and_width) < 3:  # nothing to convolve
+            assert observe.spec == ObservationSpec((math.prod(shape),))
+            continue
         assert observe.spec.shape[1:] == height_and_width
         assert observe.channels == asked
         if asked == where:
@@ -211,8 +226,64 @@ def test_agents_of_the_first_version_keep_its_rule(shape: tuple[int, ...], where
 def test_channels_are_not_asked_for_where_there_is_no_image() -> None:
     with pytest.raises(UserError, match=r"env.channels=last does nothing: Test-v0 observes no images"):
         observer_of("Test-v0", spaces.Box(0, 1, (4,)), channels="last")
-    with pytest.raises(UserError, match=r"env.channels=first leaves Test-v0 no image"):
-        observer_of("Test-v0", spaces.Box(0, 1, (9, 8, 2)), channels="first")
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 3), (3, 7, 2), (2, 4, 3), (2, 9, 2), (8, 2, 2), (1, 1, 50)])
+def test_a_board_that_is_too_small_to_convolve_is_a_vector(shape: tuple[int, ...]) -> None:
+    """(2, 7, 3) is a board of two rows, and no image of two channels."""
+    observe = observer_of("Test-v0", spaces.Box(0, 1, shape))
+    assert (observe.spec, observe.channels) == (ObservationSpec((math.prod(shape),)), None)
+
+
+def test_a_saved_agent_observes_a_vector_where_it_did() -> None:
+    """Of a board whose channels a person named, which leaves an image that is too small."""
+    space = spaces.Box(0, 1, (2, 6, 10))
+    task = observer_for("Test-v0", space, channels="last")
+    assert task.channels is None
+    assert observer_for("Test-v0", space, channels="flat").description() == task.description()
+    part = spaces.Dict(board=space, left=spaces.Discrete(3))
+    assert observer_for("Test-v0", part, channels="last").spec == ObservationSpec((123,))
+
+
+VOXELS = spaces.Box(0, 255, (4, 8, 9, 3), np.uint8)
+ENDLESS = spaces.Box(-np.inf, np.inf, (8, 9, 3))
+
+
+@pytest.mark.parametrize(
+    ("space", "wrapper"),
+    [
+        (VOXELS, "{shape:[864]}"),
+        (spaces.Dict(left=spaces.Discrete(3), voxels=VOXELS), "{shape:[864],part:voxels}"),
+        (spaces.Dict(left=spaces.Box(0, 1, (9, 9)), voxels=VOXELS), "{shape:[864],part:voxels}"),
+        (spaces.Tuple([spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 1, (9, 9))), VOXELS]), "{shape:[864],part:1}"),
+        (spaces.Box(-np.inf, np.inf, (1, 2, 3, 4, 5)), "{shape:[120]}"),
+    ],
+)
+def test_arrays_of_four_sides_are_refused_by_name(space: spaces.Space[Any], wrapper: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"env.wrappers=[{{ReshapeObservation:{wrapper}}}]")):
+        check_shapes(observer_for("Test-v0", space))
+
+
+@pytest.mark.parametrize(
+    ("space", "part"),
+    [
+        (ENDLESS, "observations of shape (8, 9, 3)"),
+        (spaces.Box(-np.inf, 1, (40, 50)), "observations of shape (40, 50)"),
+        (spaces.Dict(a=spaces.Box(0, 1, (9, 9)), b=ENDLESS), "'b' of observations of shape (8, 9, 3)"),
+        (spaces.Box(-np.inf, np.inf, (5, 7)), None),  # a table of features
+        (spaces.Box(0, 1, (8, 9, 3)), None),
+        (BOX, None),
+    ],
+)
+def test_images_without_bounds_are_told_of(space: spaces.Space[Any], part: str | None) -> None:
+    observe = observer_for("Test-v0", space)
+    check_shapes(observe)
+    note = note_on_shapes(observe)
+    assert note == part or (note is not None and part is not None and note.startswith(part))
+
+
+def test_frames_of_images_are_no_arrays_of_four_sides() -> None:
+    assert not list(flattened(observer_for("Test-v0", spaces.Box(0, 255, (2, 8, 9, 3), np.uint8), frames=2)))
 
 
 FINITE = [

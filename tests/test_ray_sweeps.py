@@ -21,10 +21,10 @@ import yaml
 from agent.command import launching
 from agent.common.errors import UserError
 from agent.running.distributed.cluster import import_ray
-from agent.running.distributed.keeper import marked
+from agent.running.distributed.reaper import marked
 from hydra_plugins.noisy_dqn_ray import RayLauncherConfig
 from tests.helpers import ROOT, Process, Programs
-from tests.test_cluster import keeper_of
+from tests.test_cluster import reaper_of
 from tests.test_sweeps import (
     LONG,
     SAVED,
@@ -64,7 +64,7 @@ def test_a_sweep_that_is_stopped_leaves_nothing_of_ray(programs: Programs, tmp_p
     halves = f"hydra.launcher.num_cpus={(os.cpu_count() or 1) / 2}"
     sweep = programs.start("train", "-m", *LONG, RAY, halves, "seed=0,1,2", cwd=tmp_path, real=True)
     sweep.until(lambda: sum(step > 0 for step in steps_of(tmp_path)) == 2)
-    kept = keeper_of(sweep.pid)
+    kept = reaper_of(sweep.pid)
     assert kept is not None
     sweep.kill(signal.Signals[name], group=name == "SIGINT")
     result = sweep.wait()

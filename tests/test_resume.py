@@ -31,7 +31,7 @@ from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_ch
 from agent.records.saved_agent import load_agent
 from agent.running.build import build_agent, build_replay
 from agent.running.progress import with_evaluation
-from agent.running.resources import left_by_group
+from agent.running.resources import bytes_left_in_group
 from agent.running.trainer import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
@@ -551,10 +551,10 @@ def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_what_a_container_leaves_of_the_memory(tmp_path: Path) -> None:
-    assert left_by_group(tmp_path) == float("inf")
+    assert bytes_left_in_group(tmp_path) == float("inf")
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\nactive_file 50\n")
-    assert left_by_group(tmp_path) == 1000 - 700 + 150
+    assert bytes_left_in_group(tmp_path) == 1000 - 700 + 150
     (tmp_path / "memory.max").write_text("max\n")
-    assert left_by_group(tmp_path) == float("inf")
+    assert bytes_left_in_group(tmp_path) == float("inf")

@@ -57,12 +57,13 @@ def check(error: UserError, words: str, raises: bool) -> None:
 
 
 def play(task: Task, vectorization: Any) -> None:
-    """Thirty vector steps."""
-    copies = make_vector(task, 2, vectorization)
+    """Thirty vector steps, as a run takes them."""
+    copies: Any = make_vector(task, 2, vectorization)
     try:
+        copies.begin_episodes(0)
         copies.reset(seed=0)
         for _ in range(30):
-            copies.step(np.zeros(2, dtype=np.int64))
+            copies.step(task.to_environment(np.zeros(2, dtype=np.int64)))
     finally:
         copies.close()
 
@@ -136,6 +137,27 @@ class Made(gym.Env[Any, Any]):
             setattr(self, name, value)
 
 
+class Unset(gym.spaces.Discrete):
+    """Its author has forgotten how many there are."""
+
+    def __init__(self) -> None:
+        gym.Space.__init__(self, (), np.int64)
+
+
+class Untold(gym.spaces.Box):
+    """Has no text, since its author's method fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Moves(gym.spaces.Discrete):
+    """Discrete actions with names, whose author's method that makes a text of them fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
 BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
 ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
     ({"observation_space": BOX}, "action_space must be one of gymnasium.spaces, not None"),
@@ -153,7 +175,46 @@ ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
         {"action_space": TWO, "observation_space": gym.spaces.Discrete(10**9)},
         "observations of 1,000,000,000 numbers: the most that are supported",
     ),
+    ({"action_space": Unset(), "observation_space": BOX}, "failed in action_space: AttributeError: 'Unset' object has"),
+    ({"action_space": Untold(-1, 1, (2,)), "observation_space": BOX}, "has actions an object of class Untold: this"),
+    ({"action_space": TWO, "observation_space": Untold(0, 1, (0,))}, "has observations an object of class Untold: th"),
+    (
+        {"action_space": gym.spaces.Discrete(10, start=250, dtype=np.uint8), "observation_space": BOX},
+        "actions of uint8 must lie from 0 to 255, not 250 to 259",
+    ),
 ]
+
+
+class NamedMoves(gym.spaces.Discrete):
+    """A space that derives from Gymnasium's, with names for its actions."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.names = ("left", "right")
+
+
+class Cube(gym.spaces.Box):
+    """The same of a Box."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, 1, (3,), np.float32)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_spaces_that_derive_from_gymnasiums_are_taken(vectorization: str) -> None:
+    methods = {
+        "reset": lambda **_: (np.zeros(3, np.float32), {}),
+        "step": lambda action: (np.ones(3, np.float32), 1.0, False, False, {}),
+    }
+    spaces = {"action_space": NamedMoves(), "observation_space": Cube()}
+    gym.register("Test/Derived-v0", entry_point=lambda: Made(spaces | methods))
+    try:
+        envs = make_vector(load_task("Test/Derived-v0", {}), 2, vectorization)
+        envs.reset(seed=0)
+        assert envs.step(np.zeros(2, dtype=np.int64))[1].tolist() == [1.0, 1.0]
+        envs.close()
+    finally:
+        gym.registry.pop("Test/Derived-v0")
 
 
 @pytest.mark.parametrize(("attributes", "words"), ATTRIBUTES)
@@ -162,6 +223,19 @@ def test_spaces_that_are_none_are_named(attributes: dict[str, Any], words: str) 
     try:
         with pytest.raises(UserError, match=f"^Test/Made-v0 .*{re.escape(words)}"):
             load_task("Test/Made-v0", {"attributes": attributes})
+    finally:
+        gym.registry.pop("Test/Made-v0")
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_actions_of_a_class_of_one_s_own_are_taken(vectorization: Any) -> None:
+    gym.register("Test/Made-v0", entry_point=Made)  # type: ignore[arg-type]
+    steps = {"reset": lambda **_: (breaking.GOOD, {}), "step": lambda _: (breaking.GOOD, 0.0, False, False, {})}
+    spaces = {"action_space": Moves(3, start=5), "observation_space": BOX}
+    try:
+        task = load_task("Test/Made-v0", {"attributes": {**spaces, **steps}})
+        assert task.action_space == gym.spaces.Discrete(3, start=5)
+        play(task, vectorization)
     finally:
         gym.registry.pop("Test/Made-v0")
 
@@ -268,7 +342,7 @@ def show(space: gym.Space[Any], shown: Any, vectorization: Any) -> np.ndarray:
         copies = make_vector(task, 2, vectorization)
         try:
             copies.reset(seed=0)
-            copies.step(np.zeros(2, dtype=np.int64))
+            copies.step(task.to_environment(np.zeros(2, dtype=np.int64)))
             return task.observe(copies.step(np.zeros(2, dtype=np.int64))[0])
         finally:
             copies.close()

@@ -106,7 +106,7 @@ def test_an_observation_of_another_kind_is_refused() -> None:
     envs = Serial([lambda: make_single("Test/Talkative-v0", {}, checked=False)], "Test/Talkative-v0")
     envs.single_observation_space = gym.spaces.Box(0, 9, (2, 3), np.uint8)
     envs._observations = np.zeros((1, 2, 3), dtype=np.uint8)
-    envs._places = [envs._observations[0]]
+    envs._rows = [envs._observations[0]]
     envs.envs[0].reset(seed=0)
     with pytest.raises(UserError, match=r"must have shape \(2, 3\) and uint8, .*, not an array of .* float64"):
         envs.step(np.zeros(1, dtype=np.int64))

@@ -20,7 +20,7 @@ from agent.config.parsing import parse
 from agent.networks.build import build_network
 from agent.networks.q_network import QNetwork
 from agent.running.evaluation import evaluate
-from agent.running.filming import record, watch
+from agent.running.filming import record_film, watch
 from envs.make import Task, load_task
 
 SEEDS = environment_seeds(0, "evaluation", 2)
@@ -94,7 +94,7 @@ def test_every_frame_of_a_recording() -> None:
     """One frame for the reset and one a step; and it is the episode that evaluate plays."""
     task = load_task("CartPole-v1", {})
     network = network_of(task)
-    frames, result = record(task, network, SEEDS)
+    frames, result = record_film(task, network, SEEDS)
     assert result == evaluate(task, network, SEEDS)
     assert len(frames) == sum(result.lengths) + 2
     assert all(frame.shape == (400, 600, 3) and frame.dtype == np.uint8 for frame in frames)
@@ -110,7 +110,7 @@ def test_a_film_that_is_full_takes_no_more_frames(
     monkeypatch.setattr(Canvas, "close", lambda env: drawn.append(env.drawn))
     task = canvas(drawing)
     monkeypatch.setattr(envs.video, "MAX_BYTES", 13 * size)
-    frames, result = record(task, network_of(task), SEEDS)
+    frames, result = record_film(task, network_of(task), SEEDS)
     assert len(frames) == drawn[-1] == 13
     assert result.lengths == (10, 10)
 
@@ -131,7 +131,7 @@ def test_a_film_that_is_full_takes_no_more_frames(
 def test_what_draws_no_pictures_is_not_filmed(canvas: Callable[[str], Task], drawing: str, reason: str) -> None:
     task = canvas(drawing)
     with pytest.raises(UserError) as caught:
-        record(task, network_of(task), SEEDS)
+        record_film(task, network_of(task), SEEDS)
     assert str(caught.value).startswith("Test/Canvas-v0 cannot be filmed (")
     assert reason in str(caught.value)
     assert "leave the video out" in str(caught.value)

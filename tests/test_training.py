@@ -413,7 +413,7 @@ def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypat
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no screen")
 
-    monkeypatch.setattr(agent.running.evaluator, "record", broken)
+    monkeypatch.setattr(agent.running.evaluator, "record_film", broken)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
     assert run.run().exit_code == 0
@@ -426,7 +426,7 @@ def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monke
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(agent.running.evaluator, "record", killed)
+    monkeypatch.setattr(agent.running.evaluator, "record_film", killed)
     changes: Any = {"eval.video": True}
     run = setup(tmp_path, steps=50, **changes)
     with pytest.raises(KeyboardInterrupt):

@@ -22,7 +22,7 @@ from agent.running.tuning.pool import check_failures
 from agent.running.tuning.results import best_of, fresh_seeds
 from agent.running.tuning.space import check_domains, default_space, first_settings, parse_space, read_space
 from agent.running.tuning.study import Result, Study
-from agent.running.tuning.trial_run import last_words
+from agent.running.tuning.trial_run import last_message
 from tests.helpers import Process, Programs
 from tests.helpers import Result as Ended
 
@@ -274,10 +274,10 @@ def test_all_trials_that_failed_are_told_in_their_own_words() -> None:
 def test_last_words_are_the_error_of_a_run(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("a line\nerror: it is broken\nits detail\n\n")
-    assert last_words(log) == "it is broken"
+    assert last_message(log) == "it is broken"
     log.write_text("Traceback\nValueError: no\n")
-    assert last_words(log) == "ValueError: no"
-    assert last_words(tmp_path / "none") == "it said nothing"
+    assert last_message(log) == "ValueError: no"
+    assert last_message(tmp_path / "none") == "it said nothing"
 
 
 def test_fresh_seeds_are_none_of_the_study() -> None:

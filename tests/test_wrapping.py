@@ -333,7 +333,7 @@ REFUSALS: list[tuple[Any, str]] = [
     (["vector"], "cannot have 'vector'"),
     ([{"RecordVideo": {"video_folder": "/etc"}}], "cannot have 'RecordVideo'"),
     (["\x1b[2J"], "cannot have"),
-    (["FlattenObservation"] * 17, "must be a list"),
+    (["FlattenObservation"] * 17, "16 is the most"),
     (["NormalizeObservation"], "its running statistics would be lost"),
     (["NormalizeReward"], "its running statistics would be lost"),
     ([{"TransformReward": {"func": "eval"}}], "takes a function"),
@@ -365,7 +365,7 @@ def test_wrappers_that_cannot_be_named_are_refused_and_hostile_files_with_them(w
 @pytest.mark.parametrize("name", ALLOWED)
 def test_every_wrapper_that_may_be_named_is_gymnasiums_with_these_arguments(name: str) -> None:
     parameters = inspect.signature(getattr(gym.wrappers, name).__init__).parameters
-    assert set(ALLOWED[name].needed) <= set(ALLOWED[name].arguments) <= set(parameters)
+    assert set(ALLOWED[name].required) <= set(ALLOWED[name].arguments) <= set(parameters)
 
 
 def test_a_wrapper_that_does_not_fit_is_named() -> None:
@@ -443,6 +443,29 @@ def test_conditions_that_make_another_task_are_refused() -> None:
         del gym.registry["Test/Grid-v0"]
     with pytest.raises(UserError, match=r"without env\.eval_kwargs: leave one out"):
         parse(TrainConfig, {"env": {"eval_kwargs": {"x": 1}}, "eval": {"share": True}})
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "sentence"),
+    [
+        (["FlattenObservation"] * 17, "names 17 wrappers: 16 is the most"),
+        (
+            [{"FrameStackObservation": {"stack_size": 64}}] * 5,
+            "stacks observations, 1,073,741,824 in all: 64 is the most",
+        ),
+        ([{"DelayObservation": {"delay": 400}}] * 3, "delays observations by steps, 1,200 in all: 1,000 is the most"),
+        (["MaxAndSkipObservation"] * 5, "repeats actions, 1,024 in all: 1,000 is the most"),
+        ([{"RepeatAction": {"num_repeats": 1000}}] * 16, "repeats actions, 1,000,000"),
+    ],
+)
+def test_wrappers_that_use_up_the_machine_together_are_refused(wrappers: Any, sentence: str) -> None:
+    """A saved file may name them; as many as are useful may be named."""
+    with pytest.raises(UserError, match=sentence):
+        wrapping_of((), wrappers)
+    with pytest.raises(UserError, match="257 parts: 256 is the most"):
+        wrapping_of([str(number) for number in range(257)])
+    half = [{"FrameStackObservation": {"stack_size": 8}}, "MaxAndSkipObservation", {"DelayObservation": {"delay": 500}}]
+    assert len(wrapping_of((), half * 2).wraps) == 6
 
 
 @pytest.mark.parametrize("kwargs", [7, {"render_mode": "human"}, {"size": 10**10}, {"path": "/etc/passwd"}, {"x": [1]}])

@@ -10,8 +10,11 @@ import yaml
 from test_benchmarks import load as load
 
 from agent import evaluate, load_agent
+from agent.common.observation import ObservationSpec
+from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig
+from agent.networks.build import build_network
 from agent.records.saved_agent import FILE_NAME, read_header
 from tests.test_imports import ROOT
 
@@ -24,6 +27,15 @@ SHARE = 0.8  # of the returns that the card gives for the same episodes
 
 def test_the_zoo_holds_the_agents_of_its_command_and_no_others(load: Any) -> None:
     assert sorted(load("zoo").AGENTS) == TASKS
+
+
+def test_every_task_with_a_preset_has_an_agent_unless_it_is_too_large(load: Any) -> None:
+    presets = {str(path.relative_to(ROOT / "conf" / "env").with_suffix("")) for path in ROOT.glob("conf/env/**/*.yaml")}
+    missing = {preset for preset in presets - set(TASKS) if not preset.startswith("MinAtar/")}
+    assert missing == set()
+    config = parse(AgentConfig, {"network": {"hidden": [128]}})
+    network = build_network(config, ObservationSpec((4, 10, 10), "bool"), 3)  # MinAtar's Breakout, the smallest
+    assert sum(4 * parameter.numel() for parameter in network.parameters()) > load("zoo").MAX_BYTES
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -29,7 +29,15 @@ from agent.config.resuming import merge_resumed
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
 from agent.records.locking import RUNS, remove_if_empty
-from agent.records.run_folder import agent_name, folder_of_runs, open_run, run_folder, task_folder
+from agent.records.run_folder import (
+    agent_name,
+    folder_of_runs,
+    open_run,
+    run_folder,
+    sweep_folder,
+    sweep_time,
+    task_folder,
+)
 from agent.running.progress import nothing_left, with_evaluation
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
@@ -54,8 +62,9 @@ class Request:
 
 def register_resolvers() -> None:
     """Registers with OmegaConf the functions that build folder names in conf/train.yaml."""
-    for resolver in (agent_name, run_folder, task_folder, folder_of_runs):
+    for resolver in (agent_name, run_folder, task_folder, folder_of_runs, sweep_time):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True, use_cache=True)  # one for all its jobs
 
 
 def to_options(cfg: DictConfig) -> dict[str, object]:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
 from agent.common.errors import UserError
+from agent.common.streams import restore_streams
 
 #: Names in Stable-Baselines3, CleanRL, Tianshou and Dopamine, and our options for them.
 OTHER_LIBRARIES = {
@@ -86,6 +87,7 @@ def sentences(program: Program) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
+        restore_streams()
         sentence = sentence_of(error, program)
         if sentence is None:
             raise
@@ -176,6 +178,11 @@ def _config_sentence(error: Exception, program: Program) -> str:
         advice = program.several or "add -m for a run with each"
         name, _, value = found[1].partition("=")
         return f"{found[1]} reads as several values: {advice}, or write it as one text, '{name}=\"{value}\"'"
+    if found := re.search(
+        r"Cannot merge DictConfig with ListConfig\s+full_key: (\S+)\s+object_type=(\w+)", str(error.__cause__)
+    ):
+        kind = "a list, such as [a,b]" if found[2] == "list" else "options of its own, such as {name:value}"
+        return f"{message.removeprefix('Error merging override ')} cannot be used: {found[1]} takes {kind}"
     if isinstance(error, OverrideParseException):
         example = "a text with spaces, commas, brackets, quotes, = or # is in quotes, such as 'wandb.tags=[\"a = b\"]'"
         return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 
 from agent.command.errors import INTERRUPTED
 from agent.common.errors import NothingLeftError
+from agent.common.files import open_log
 from agent.records.board import Board, Note
 from agent.records.console import report_through
 
@@ -121,7 +122,8 @@ def launched_job(composed: HydraConf) -> Iterator[Job | None]:
 def _output_redirected(path: Path) -> Iterator[None]:
     """Redirects all output of this process to a file, that of C libraries included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    with open_log(path) as file:
+        log = os.dup(file.fileno())
     saved_descriptors = [os.dup(number) for number in (1, 2)]
     streams = sys.stdout, sys.stderr
     _flush()

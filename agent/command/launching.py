@@ -16,9 +16,10 @@ from agent.command import errors
 from agent.command.jobs import board_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
+from agent.common.files import open_log
 from agent.records.board import Board
-from agent.running.distributed.cluster import LEAST_STORE, Cluster
-from agent.running.distributed.crew import first_sentence
+from agent.running.distributed.actor_pool import first_sentence
+from agent.running.distributed.cluster import MIN_STORE_BYTES, Cluster
 
 #: Seconds between two checks whether the sweep is to stop.
 POLL = 0.2
@@ -60,7 +61,7 @@ def launch(
         board = board_of(config.hydra)
         configs = [job_config(context, config, one_job, first + i) for i, one_job in enumerate(overrides)]
         cpus, gpus = os.cpu_count() or 1, None if options.num_gpus else 0
-        cluster = Cluster(options.address, cpus, LEAST_STORE, gpus, f"{NAME}.address")
+        cluster = Cluster(options.address, cpus, MIN_STORE_BYTES, gpus, f"{NAME}.address")
         try:
             check_room(options, cluster)
             remote = cluster.ray.remote(
@@ -160,7 +161,7 @@ def lose(number: int, board: Board, reason: str) -> None:
     """Records that a job has failed after the last of its allowed restarts."""
     note = board.read(number)
     go_on = "" if note is None else f"; go on with: python train.py resume={os.path.relpath(note.folder)}"
-    with board.log(number).open("a") as log:
-        print(f"error: its process ended each time ({reason}){go_on}", file=log)
+    with open_log(board.log(number)) as log:
+        log.write(f"error: its process ended each time ({reason}){go_on}\n".encode())
     if note is not None:
         board.write(number, replace(note, state="failed"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from agent.command import errors
 from agent.command.arguments import Program, install_parser
 from agent.common.beginning import quit_at_once, quit_by_exception
+from agent.common.leaving import leave_others_behind
 from agent.common.streams import check_output, tolerate_streams
 from agent.config.compare import CompareConfig
 from agent.config.parsing import leaf_names
@@ -75,6 +76,7 @@ def run(main: Callable[[], object], program: Program) -> None:
     install_parser(program)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we word them
     tolerate_streams()
+    code: object = 1  # of a traceback
     try:
         with errors.sentences(program):
             quit_by_exception()
@@ -85,5 +87,10 @@ def run(main: Callable[[], object], program: Program) -> None:
                     raise
             check_output()
             errors.check_jobs()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+        raise
     finally:
         quit_at_once()  # everything has been saved
+        leave_others_behind(code if isinstance(code, int) else 1)

@@ -22,6 +22,7 @@ from agent.command.composing import check_sweep, register_resolvers
 from agent.command.jobs import QUEUES, RAY, Handler, board_of, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
+from agent.common.files import without_link
 from agent.records.board import Board, Note
 from agent.records.jobs_console import JobsConsole
 
@@ -133,6 +134,7 @@ class Watch(Callback):
         """Prepares a sweep: clears its board, passes this process's module path to the jobs, and starts the watcher."""
         global _watcher
         composed = config.hydra
+        without_link(Path(composed.sweep.dir) / "multirun.yaml")  # which Hydra writes
         launcher = launcher_of(composed)
         if launcher == "basic":
             return

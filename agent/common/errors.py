@@ -22,10 +22,7 @@ def words_of(error: BaseException) -> str:
     """One line for any exception, such as "ValueError: no such level". Control characters are escaped."""
     if isinstance(error, SystemExit):
         return f"it ended the program, by sys.exit({plain(error.code, 80)})"
-    try:
-        shown = plain(error)
-    except Exception:  # from a __str__ of its author
-        shown = ""
+    shown = plain(error) if _has_text(error) else ""
     if isinstance(error, UserError):
         return shown
     name = plain(type(error).__name__)
@@ -33,9 +30,22 @@ def words_of(error: BaseException) -> str:
 
 
 def plain(text: object, longest: int = LONGEST) -> str:
-    """A foreign text as part of a sentence: one short line without control characters."""
-    shown = printable(" ".join(str(text)[: 4 * longest].split()))
+    """A foreign text as part of a sentence: one short line without control characters.
+
+    An object whose class cannot make a text of it is named by that class.
+    """
+    whole = str(text) if _has_text(text) else f"an object of class {type(text).__name__}"
+    shown = printable(" ".join(whole[: 4 * longest].split()))
     return shown if len(shown) <= longest else f"{shown[:longest]} …"
+
+
+def _has_text(value: object) -> bool:
+    """Whether the methods of its author's make a text of it."""
+    try:
+        str(value)
+    except Exception:
+        return False
+    return True
 
 
 class NothingLeftError(UserError):

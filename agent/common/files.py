@@ -83,6 +83,32 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def open_log(path: Path) -> BinaryIO:
+    """A plain file to which lines are added, and read; made where there is none, and no link to another one.
+
+    Raises:
+        UserError: it is something else, or the disk refuses.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = os.fdopen(os.open(path, flags, 0o666), "ab+", buffering=0)
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            file.close()
+            raise OSError(errno.EINVAL, "it is not a plain file, or it has another name as well")
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else why(error)
+        raise UserError(f"could not write {path} ({reason}): move it away, or check the folder.") from error
+    return file
+
+
+def without_link(path: Path) -> Path:
+    """The path, where a link in its place is taken away: what is written there next leads nowhere else."""
+    if path.is_symlink():
+        path.unlink()
+    return path
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Writes a new file and syncs it to disk. It is not atomic, and it raises OSError."""
     with path.open("xb") as file:
@@ -96,9 +122,20 @@ def check_inner_folder(folder: Path) -> None:
     Raises:
         UserError: if the folder is a link.
     """
-    if _is_inner(folder) and folder.is_symlink():
+    if _is_inner(folder):
+        check_no_link(folder)
+
+
+def check_no_link(path: Path) -> None:
+    """Refuses a link in the place of a folder or a file that another program is to write.
+
+    Raises:
+        UserError: it is a link.
+    """
+    if path.is_symlink():
+        kind = "file" if path.is_file() else "folder"
         raise UserError(
-            f"{folder} is a link, and a run writes to no other folder: put a folder in its place, or name the folder "
+            f"{path} is a link, and a run writes to no other {kind}: put a {kind} in its place, or name the {kind} "
             "that it leads to"
         )
 

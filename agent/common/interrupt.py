@@ -26,6 +26,8 @@ REST = 0.5
 
 _POLL = 0.05
 _active: "Interrupt | None" = None  # handles the signals
+_in_charge = False  # this process plays environments of a run
+_stray = False  # it is a copy of such a process, forked by an environment
 
 
 class Stopped(BaseException):
@@ -47,6 +49,20 @@ def droppable() -> Iterator[None]:
 def stopping() -> bool:
     """Whether the current run was asked to stop. Nothing should wait then."""
     return _active is not None and bool(_active)
+
+
+def take_charge() -> None:
+    """From here on this process plays environments of a run; copies of it that these fork do not."""
+    global _in_charge, _stray
+    _in_charge, _stray = True, False
+
+
+def end_if_stray(words: str = "") -> None:
+    """Ends a process that an environment has forked and that has come back from there: the run is its parent's."""
+    if _stray:
+        with suppress(OSError):
+            os.write(2, f"a process that an environment has forked came back from it{words}\n".encode(errors="replace"))
+        os._exit(1)
 
 
 class Interrupt:
@@ -74,6 +90,7 @@ class Interrupt:
 
     def __enter__(self) -> Self:
         global _active
+        take_charge()
         if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
             if beginning.is_program:
                 self._begin_to_watch()
@@ -82,7 +99,9 @@ class Interrupt:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        global _active
+        global _active, _in_charge
+        end_if_stray()
+        _in_charge = False
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._previous:
@@ -92,13 +111,16 @@ class Interrupt:
             self.saved()
         if self._pipe is not None and self._thread is not None:
             signal.set_wakeup_fd(self._wakeup)
-            os.write(self._pipe[1], b"\0")
-            os.close(self._pipe[1])
+            with suppress(OSError):  # an environment has closed it
+                os.write(self._pipe[1], b"\0")
+                os.close(self._pipe[1])
             if self.signum is None:
                 self._thread.join(1.0)
 
     def __bool__(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has come; ends a process that is a copy of the run's."""
+        if _stray:
+            end_if_stray()
         return self.signum is not None
 
     @property
@@ -145,9 +167,10 @@ class Interrupt:
         self._thread.start()
 
     def _watch(self, pipe: int) -> None:
-        while (number := _signal_from(pipe)) not in self.SIGNALS:  # other signals have their own handlers
+        while (number := _next_signal(pipe)) not in self.SIGNALS:  # other signals have their own handlers
             if number == 0:
-                os.close(pipe)
+                with suppress(OSError):
+                    os.close(pipe)
                 return
         came = time.monotonic()
         with suppress(OSError, AttributeError):  # Windows: only the main thread receives a second signal
@@ -179,6 +202,14 @@ def _signal_from(pipe: int) -> int:
     return next(iter(os.read(pipe, 1)), 0)
 
 
+def _next_signal(pipe: int) -> int:
+    """The same; 0 also where an environment has closed the pipe."""
+    try:
+        return _signal_from(pipe)
+    except OSError:
+        return 0
+
+
 def _nothing(dropped: bool) -> bool:
     """The `rescue` of a process that has nothing to save."""
     return dropped
@@ -197,7 +228,8 @@ def _unblock() -> None:
 
 def _leave_to_parent() -> None:
     """Resets the handlers in a process that an environment forks: SIGTERM ends it, and it ignores Ctrl-C."""
-    global _active
+    global _active, _stray
+    _stray = _in_charge
     if _active is not None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -33,6 +33,8 @@ class Tolerant:
             return self._stream.write(text)
         except OSError as error:
             return self._silence(error)
+        except ValueError:
+            return self._silence(OSError(errno.EBADF, "it is closed"))
 
     def flush(self) -> None:
         """Flushes the stream."""
@@ -40,6 +42,12 @@ class Tolerant:
             self._stream.flush()
         except OSError as error:
             self._silence(error)
+        except ValueError:
+            self._silence(OSError(errno.EBADF, "it is closed"))
+
+    def close(self) -> None:
+        """Only flushes: it is the program's, and no environment's to close."""
+        self.flush()
 
     def _silence(self, error: OSError) -> int:
         """Discards the buffer of the stream, and all that the process prints there from now on."""
@@ -57,13 +65,24 @@ def tolerant(stream: TextIO | Tolerant) -> Tolerant:
     return stream if isinstance(stream, Tolerant) else Tolerant(stream)
 
 
+#: The standard streams of a program, by their names.
+_own: dict[str, Tolerant] = {}
+
+
 def tolerate_streams() -> None:
     """Makes the standard streams tolerant, of errors and of characters that the terminal cannot show."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a Latin-1 terminal has no …
-        setattr(sys, name, tolerant(stream))
+        _own[name] = tolerant(stream)
+    restore_streams()
+
+
+def restore_streams() -> None:
+    """Puts a program's standard streams back where an environment has replaced or removed them."""
+    for name, stream in _own.items():
+        setattr(sys, name, stream)
 
 
 def check_output() -> None:
@@ -72,6 +91,7 @@ def check_output() -> None:
     Raises:
         UserError: if it could not be written, as on a full disk.
     """
+    restore_streams()
     sys.stdout.flush()
     error = getattr(sys.stdout, "error", None)
     if error is not None and error.errno not in _GONE:

@@ -2,16 +2,19 @@
 
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sized
+from typing import Generic, ParamSpec, TypeVar, cast
 
 import torch
 
 from agent.common.errors import UserError
 from agent.common.interrupt import droppable
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class Compiled:
+
+class Compiled(Generic[P, R]):
     """A function of tensors that is compiled at its first call: a few kernels in place of hundreds.
 
     Args:
@@ -25,22 +28,22 @@ class Compiled:
         UserError: at the first call, if `strict` is set and the function cannot be compiled.
     """
 
-    def __init__(self, function: Callable[..., object], strict: bool, size: int | None = None) -> None:
+    def __init__(self, function: Callable[P, R], strict: bool, size: int | None = None) -> None:
         self._function, self._strict, self._size = function, strict, size
-        self._compiled: Callable[..., object] = torch.compile(function, fullgraph=True, dynamic=False)
+        self._compiled: Callable[P, R] = torch.compile(function, fullgraph=True, dynamic=False)
         self._first = True
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: P.args, **options: P.kwargs) -> R:
         """The result of the function."""
-        if self._size is not None and len(arguments[0]) != self._size:
-            return self._function(*arguments)
+        if self._size is not None and len(cast(Sized, arguments[0])) != self._size:
+            return self._function(*arguments, **options)
         if not self._first:
-            return self._compiled(*arguments)
+            return self._compiled(*arguments, **options)
         self._first = False
         try:
             with droppable(), warnings.catch_warnings():  # Ctrl-C does not wait for the compiler
                 warnings.simplefilter("ignore")  # those of the compiler, such as one on TF32, which is an option
-                return self._compiled(*arguments)
+                return self._compiled(*arguments, **options)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -49,7 +52,7 @@ class Compiled:
                 raise UserError(f"the update could not be compiled ({reason}): use backend=torch") from error
             print(f"\nthe update could not be compiled and runs uncompiled ({reason})", file=sys.stderr, flush=True)
             self._compiled = self._function
-            return self._function(*arguments)
+            return self._function(*arguments, **options)
 
 
 def reason_of(error: Exception) -> str:

@@ -8,7 +8,7 @@ advances them, as the function itself would.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -23,8 +23,10 @@ from agent.replay.ring import Replay
 #: The number of calls before the recording, in which libraries choose kernels and allocate memory. Their results count.
 WARM_UP = 3
 
+R = TypeVar("R")
 
-class Graph:
+
+class Graph(Generic[R]):
     """A function without arguments as a CUDA graph: the first calls run it, and later calls replay its recording.
 
     The result stays at one address; the next call overwrites it.
@@ -38,14 +40,14 @@ class Graph:
         UserError: at the call that records, if the function cannot be recorded.
     """
 
-    def __init__(self, function: Callable[[], object], generators: Sequence[torch.Generator], name: str) -> None:
+    def __init__(self, function: Callable[[], R], generators: Sequence[torch.Generator], name: str) -> None:
         self._function, self._generators, self._name = function, generators, name
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._result: object = None
+        self._result: R | None = None
         self._calls = 0
 
-    def __call__(self) -> Any:
+    def __call__(self) -> R:
         """The result of the function."""
         self._calls += 1
         if self._calls <= WARM_UP:
@@ -53,9 +55,9 @@ class Graph:
         if self._graph is None:
             self._graph = self._record()
         self._graph.replay()
-        return self._result
+        return cast(R, self._result)
 
-    def _warm_up(self) -> object:
+    def _warm_up(self) -> R:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             result = self._function()
@@ -79,18 +81,18 @@ class Graph:
         return graph
 
 
-class GraphedFunction:
+class GraphedFunction(Generic[R]):
     """A function of tensors that draws nothing, as a CUDA graph: each call copies its arguments to the graph's inputs.
 
     It records a new graph when shapes change, or when a tensor takes the place of None.
     """
 
-    def __init__(self, function: Callable[..., object], name: str) -> None:
+    def __init__(self, function: Callable[..., R], name: str) -> None:
         self._function, self._name = function, name
         self._kinds: tuple[object, ...] | None = None
         self._inputs: list[Tensor | None] = []
 
-    def __call__(self, *arguments: Tensor | None) -> Any:
+    def __call__(self, *arguments: Tensor | None) -> R:
         """The result of the function for the arguments; the next call overwrites it."""
         kinds = tuple(None if a is None else (a.shape, a.dtype) for a in arguments)
         if kinds != self._kinds:
@@ -112,8 +114,7 @@ class GraphedPolicy(TorchPolicy):
 
     def greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
         """See TorchPolicy."""
-        action: Tensor = self._graphed(observation, noise)
-        return action
+        return self._graphed(observation, noise)
 
 
 class GraphedLearner(Learner):

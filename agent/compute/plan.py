@@ -9,8 +9,8 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from agent.common.errors import UserError
-from agent.compute.compiled import Compiled
+from agent.compute.compiled import Compiled, P, R
 from agent.compute.compiled_gradient import CompiledGradient
 from agent.compute.cuda_graphs import GraphedLearner, GraphedPolicy
 from agent.compute.numpy.gradient import NumpyGradient
@@ -31,7 +31,8 @@ from agent.learning.gradient import AutogradGradient, Gradient
 from agent.learning.learner import Learner
 from agent.learning.policy import Policy, TorchPolicy
 from agent.networks.q_network import QNetwork
-from agent.replay.ring import Compile, Replay, as_it_is
+from agent.replay.options import Compile, uncompiled
+from agent.replay.ring import Replay
 from agent.replay.rings import AnyReplay
 
 Backend = Literal["torch", "numpy", "compiled"]
@@ -100,8 +101,12 @@ class Plan:
     def compile(self, batch_size: int, device: torch.device) -> Compile:
         """Returns the compiler of a replay's functions, for batches of `batch_size` rows; it does nothing on a CPU."""
         if self.backend != "compiled" or device.type == "cpu":
-            return as_it_is
-        return partial(Compiled, strict=self.strict, size=batch_size)
+            return uncompiled
+
+        def compiled(function: Callable[P, R]) -> Callable[P, R]:
+            return Compiled(function, self.strict, batch_size)
+
+        return compiled
 
 
 #: Plain PyTorch: agent/learning is then the code that runs.

@@ -118,7 +118,7 @@ def _leaf(hint: Any, value: object, key: str) -> object:
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
-            example = "a,b" if get_args(hint)[0] is str else "256,256"
+            example = "256,256" if get_args(hint)[0] is int else "a,b"
             raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a list, such as [{example}]")
         return tuple(_leaf(get_args(hint)[0], item, key) for item in value)
     if get_origin(hint) is dict or hint is dict:

@@ -21,9 +21,11 @@ class Adam:
         self.parameters, self.eps = parameters, eps
         self._lr = 0.0
         # On CUDA the kernel reads the learning rate from the device, so that a recorded graph uses new values.
-        self._lr_on_device = torch.zeros((), device=parameters.device) if parameters.is_cuda else None
+        self._lr_on_device = (
+            torch.zeros((), device=parameters.device, dtype=torch.float32) if parameters.is_cuda else None
+        )
         self.state = {name: torch.zeros_like(parameters) for name in ("exp_avg", "exp_avg_sq")}
-        self.state["step"] = torch.zeros((), device=parameters.device)
+        self.state["step"] = torch.zeros((), device=parameters.device, dtype=torch.float32)
         assert parameters.grad is not None
         averages = [[self.state["exp_avg"]], [self.state["exp_avg_sq"]]]
         self._steps = Place(parameters.device).put(self.state["step"])  # the same memory

@@ -164,7 +164,8 @@ class DQN:
         """Draws levels τ ~ U(0, 1) for prediction and target of each row, if the head has implicit quantiles."""
         if (counts := self.network.head.level_counts) is None:
             return NO_LEVELS
-        drawn = torch.rand(rows, sum(counts), generator=self._quantiles_generator, device=self.device)
+        size, generator = (rows, sum(counts)), self._quantiles_generator
+        drawn = torch.rand(size, generator=generator, device=self.device, dtype=torch.float32)
         return Levels(drawn[:, : counts[0]], drawn[:, counts[0] :])
 
     def learning_rate(self) -> float:

@@ -79,7 +79,7 @@ class AutogradGradient:
         device = self._flat.device
         weights = None if weight is None else as_tensor(weight, device)
         rows, draws = batch.tensors(device), noise.tensors(device)
-        with products(self._tf32):
+        with products(self._tf32), torch.enable_grad():  # which an environment may have turned off
             loss, priority = update_loss(self.config, *self._networks, self.network.head, rows, draws, levels, weights)
             gradients = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
         flat = [gradient.reshape(-1) for gradient in gradients]

@@ -1,5 +1,7 @@
 """Builds a network from the config: encoder, head and noise."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from math import prod
 
 import torch
@@ -63,13 +65,30 @@ def build_network(
         config: the algorithm.
         observation: the form of the observations; a number n stands for float32 vectors of that length.
         actions: the number of actions.
-        generator: draws the initial parameters (None: torch's default generator).
+        generator: draws the initial parameters (None: torch's default generator, on torch's default device).
 
     Raises:
         UserError: if no encoder or head of that name is registered, if the encoder does not take these observations, or
             if the network would be too large.
     """
-    noise, whole, prior = config.noise, as_spec(observation), None
+    with _own_defaults(generator):
+        return _build(config, as_spec(observation), actions, generator)
+
+
+@contextmanager
+def _own_defaults(generator: torch.Generator | None) -> Iterator[None]:
+    """Makes float32 torch's default, which a module of one's own, as an environment, may have changed."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with nullcontext() if generator is None else generator.device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _build(config: AgentConfig, whole: ObservationSpec, actions: int, generator: torch.Generator | None) -> QNetwork:
+    noise, prior = config.noise, None
     spec = whole.unmasked
     index = noise.index if noise.enabled and noise.form == "index" else 0
     *hidden, last = config.network.hidden

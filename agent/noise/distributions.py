@@ -73,11 +73,11 @@ def sample(
         ValueError: for a distribution that is not in QUANTILES.
     """
     if distribution == "normal":
-        return torch.randn(shape, generator=generator, device=device)
+        return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
     # torch draws multiples of 2⁻²⁴ in [0, 1). Adding half a step keeps them away from 0 and 1.
     wide = torch.float32 if torch.device(device).type == "mps" else torch.float64  # MPS has no float64
     uniform = (
-        torch.rand(shape, generator=generator, device=device)
+        torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
         .to(wide)
         .add_(2.0**-25)
         .clamp_(max=1.0 - torch.finfo(wide).eps / 2)

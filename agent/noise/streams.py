@@ -51,7 +51,7 @@ class TableNoise:
         self._bits = np.random.SFC64(seed)
         self._before = self._bits.state  # the state of the generator before it drew the block
         self._block, self._used = np.empty(0, dtype=np.float32), 0
-        middles = (torch.arange(self.SIZE, dtype=torch.float64) + 0.5) / self.SIZE
+        middles = (torch.arange(self.SIZE, dtype=torch.float64, device="cpu") + 0.5) / self.SIZE
         values = quantile(middles, model.distribution)
         values /= values.square().mean().sqrt()
         self._table = (signed_sqrt(values) if model.factorised else values).float().numpy()

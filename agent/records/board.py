@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from agent.common.files import atomic_write_text
+from agent.common.files import atomic_write_text, without_link
 
 STOP, OWNER = "stop", "owner"
 
@@ -54,10 +54,10 @@ class Board:
         Args:
             owned: whether the jobs' processes are children of this one; False registers no process.
         """
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(without_link(self.folder), ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         if owned:
-            (self.folder / OWNER).write_text(str(os.getpid()))
+            atomic_write_text(self.folder / OWNER, str(os.getpid()))
 
     def is_orphaned(self) -> bool:
         """Whether the process that runs the sweep, and has started this one, has ended."""
@@ -102,7 +102,7 @@ class Board:
 
     def stop(self) -> None:
         """Asks all jobs to save and stop."""
-        (self.folder / STOP).touch()
+        atomic_write_text(self.folder / STOP, "")
 
     def is_stopping(self) -> bool:
         """Whether the jobs were asked to stop."""

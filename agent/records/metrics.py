@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import stat
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.common.errors import UserError
-from agent.common.files import could_not_write, new_file, open_plain, why
+from agent.common.files import could_not_write, new_file, open_log, open_plain, why
 
 MAX_BYTES = 4 << 30  # a larger file is not read
 MAX_LINE = 1 << 20  # bytes; a longer line was not written by this program, and is skipped
@@ -36,15 +35,11 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        self._file = open_log(path)
         try:
-            self._file = os.fdopen(os.open(path, flags, 0o666), "ab+", buffering=0)
-            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "it is not a plain file")
             self._repair()
         except OSError as error:
-            reason = "it is a link" if error.errno == errno.ELOOP else why(error)
-            raise UserError(f"could not write {path} ({reason}): move it away, or check the folder.") from error
+            raise could_not_write(path, error) from error
 
     def _repair(self) -> None:
         """Ends an incomplete last line, which a kill has left, so that the next line does not become a part of it."""

@@ -50,6 +50,16 @@ def folder_of_runs(sweep: str) -> str:
     return "../.." if Path(sweep).parent == RUNS / "multirun" else "."
 
 
+def sweep_folder(time: str) -> str:
+    """The folder of a sweep that began at `time`, which is made: no other sweep has it."""
+    return str(new_folder(RUNS / "multirun" / time))
+
+
+def sweep_time(sweep: str, time: str) -> str:
+    """What the names of a sweep's runs begin with: the name of its folder, or the time where a person named that."""
+    return Path(sweep).name if Path(sweep).parent == RUNS / "multirun" else time
+
+
 def new_folder(path: Path) -> Path:
     """Makes a folder, and appends a number to its name if it exists: two runs may start in the same second."""
     folder, number = path, 1

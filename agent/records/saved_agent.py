@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors import safe_open
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, open_plain, why
+from agent.common.texts import printable
 from agent.records.saved_env import FILE_NAME as FILE_NAME
 from agent.records.saved_env import check_env as check_env
 from agent.records.saved_env import refusal, short
@@ -160,10 +162,20 @@ def find_agent(path: Path, which: Which) -> Path:
     Raises:
         UserError: there is no such agent; the message names the paths that were tried, or the run's other agent.
     """
-    if path.is_file():
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError) as error:  # nothing there, or no name that a file can have
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = (
+            "does not exist" if missing else f"cannot be read ({why(error) if isinstance(error, OSError) else error})"
+        )
+        raise UserError(
+            f"{printable(str(path))[:200]} {reason}: give a run folder, an agent folder or an {FILE_NAME}."
+        ) from None
+    if stat.S_ISREG(kind):
         return path
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist: give a run folder, an agent folder or an {FILE_NAME}.")
+    if not stat.S_ISDIR(kind):
+        raise UserError(f"{path} is neither a file nor a folder: give a run folder, an agent folder or an {FILE_NAME}.")
     places = [path / FILE_NAME, path / which / FILE_NAME]
     for place in places:
         if place.is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.texts import printable
-from envs.bounds import largest
+from envs.bounds import beyond, max_magnitude
 from envs.wrapping import wrapping_of
 
 FILE_NAME = "agent.safetensors"
@@ -41,15 +41,15 @@ def check_env(env: object, path: Path) -> None:
         raise refusal(path, f"its environment id {short(env_id)} is not a plain one such as 'CartPole-v1'")
     if env_id.rpartition("/")[2].startswith(_WRAPPING_IDS):
         raise refusal(path, f"its environment {env_id!r} would make another one of its choice")
-    _check_arguments("kwargs", kwargs, path)
-    _check_arguments("eval_kwargs", env.get("eval_kwargs", {}), path)
+    _check_arguments(env_id, "kwargs", kwargs, path)
+    _check_arguments(env_id, "eval_kwargs", env.get("eval_kwargs", {}), path)
     try:
         wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
     except UserError as error:
         raise refusal(path, str(error)) from error
 
 
-def _check_arguments(name: str, kwargs: object, path: Path) -> None:
+def _check_arguments(env_id: str, name: str, kwargs: object, path: Path) -> None:
     """Refuses arguments of an environment's constructor that are not plain or are too large."""
     if not isinstance(kwargs, dict):
         raise refusal(path, f"its environment's {name} are not a dict")
@@ -59,8 +59,9 @@ def _check_arguments(name: str, kwargs: object, path: Path) -> None:
         if not _is_plain(value):
             plain = "a number, a truth value or a short plain text"
             raise refusal(path, f"its environment's {key!r} is {short(value)}, not {plain}")
-        if not isinstance(value, str) and not abs(value) <= (limit := largest(key)):
-            raise refusal(path, f"its environment's {key!r} is {short(value)}, where {limit:,} is the most")
+        if not isinstance(value, str) and not abs(value) <= (limit := max_magnitude(env_id, key)):
+            reason = f"its environment's {key!r} is {short(value)}, where {limit:,} is the most{beyond(env_id)}"
+            raise refusal(path, reason)
 
 
 def _is_plain(value: object) -> bool:

@@ -16,7 +16,8 @@ from agent.common.seeding import Generator
 from agent.common.state import State
 from agent.replay.batch import Batch, Sample
 from agent.replay.memory import required_bytes, ring_rows
-from agent.replay.ring import Compile, Replay, ReplayOptions, as_it_is
+from agent.replay.options import Compile, ReplayOptions, uncompiled
+from agent.replay.ring import Replay
 from agent.replay.sum_tree import DeviceSumTree, SumTree, level_sizes
 
 #: ε in p = |δ| + ε: transitions without an error are still drawn sometimes (§3.3).
@@ -46,7 +47,7 @@ class PrioritisedReplay(Replay):
         observation: ObservationSpec | int,
         *,
         exponent: float,
-        compiled: Compile = as_it_is,
+        compiled: Compile = uncompiled,
         **options: Unpack[ReplayOptions],
     ) -> None:
         super().__init__(capacity, num_envs, observation, **options)

@@ -5,8 +5,7 @@ nothing is stored twice. This fits Gymnasium's NEXT_STEP autoreset: the row afte
 observation, the environment ignores its action, and it is never sampled as a start.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypedDict
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -19,26 +18,10 @@ from agent.replay.batch import Batch, Sample
 from agent.replay.frames import Frames
 from agent.replay.memory import ring_rows
 from agent.replay.n_step import ACTION, REWARD, STOP, TERMINATED, NStep
+from agent.replay.options import Compile, uncompiled
 
 #: Several batches, of at most this many bytes together, are gathered at once; this costs little more than one batch.
 AT_ONCE = 64 * 2**20
-
-#: Compiles a function that gathers batches.
-Compile = Callable[[Callable[..., object]], Callable[..., Any]]
-
-
-def as_it_is(function: Callable[..., object]) -> Callable[..., object]:
-    """Returns the function itself, uncompiled."""
-    return function
-
-
-class ReplayOptions(TypedDict, total=False):
-    """The options of a Replay that every kind of replay passes on."""
-
-    n_step: int
-    gamma: float
-    device: torch.device | str
-    tensors: bool | None
 
 
 class Replay:
@@ -71,7 +54,7 @@ class Replay:
         gamma: float = 0.99,
         device: torch.device | str = "cpu",
         tensors: bool | None = None,
-        compiled: Compile = as_it_is,
+        compiled: Compile = uncompiled,
     ) -> None:
         spec = as_spec(observation)
         self.rows, self.num_envs = ring_rows(capacity, num_envs, spec.stack), num_envs

@@ -1,4 +1,4 @@
-"""From a config to the objects of a run."""
+"""Builds the objects of a run from its config."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
 from agent.common.seeding import torch_generator
+from agent.common.state import State
 from agent.compute.numpy.network import NumpyNetwork
 from agent.compute.plan import Plan, choose_plan
 from agent.config.parsing import to_plain
@@ -25,15 +26,15 @@ from agent.replay.rings import AnyRings, PrioritisedRings, Rings
 from agent.running.filming import draw_into_memory
 from agent.running.remedies import remedies
 from agent.running.resources import check_replay_memory, threads_for_numpy
-from envs.aside import Aside
 from envs.episodes import RepeatableCopies
 from envs.kinds import Envs
 from envs.make import Task
+from envs.shared_env import SharedEnv
 from envs.vector import make_vector
 
 
 def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[DQN, Plan]:
-    """The agent with its first parameters, and how it is computed."""
+    """The agent with its initial parameters, and the plan of how it is computed."""
     generator = torch_generator(config.seed, "initialisation")
     network = build_network(config.agent, task.observation, task.actions, generator)
     fits_numpy = device.type == "cpu" and NumpyNetwork.fits(network)
@@ -42,81 +43,79 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
     if plan.numpy_policy:
         threads_for_numpy(config.threads)
     if plan.backend == "compiled":
-        torch.compiler.reset()  # the jobs of a sweep share a process, which compiles a function eight times at most
+        torch.compiler.reset()  # the jobs of a sweep share a process, and torch compiles a function eight times at most
     return DQN(network, config.agent, task.actions, config.seed, device, plan.policy, plan.gradient), plan
 
 
-def build_player(config: TrainConfig, task: Task, initialised_by: int) -> DQN:
-    """An agent that only acts, on the CPU, whose parameters others will give it.
+def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
+    """An agent that only acts, on the CPU, and gets its parameters from elsewhere.
 
     Args:
-        config: its own; `seed` is of its exploration.
-        task: what it plays.
-        initialised_by: the seed of the first parameters, and of what is never learned, as fixed priors.
+        config: its config; `seed` is the seed of its exploration.
+        task: its task.
+        parameter_seed: the seed of the initial parameters, and of parts that are never learned, such as fixed priors.
     """
-    generator = torch_generator(initialised_by, "initialisation")
+    generator = torch_generator(parameter_seed, "initialisation")
     network = build_network(config.agent, task.observation, task.actions, generator)
     plan = Plan(numpy_policy=config.backend != "torch" and NumpyNetwork.fits(network))
     return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy)
 
 
-def build_tracker(
-    config: TrainConfig, home: Path, console: Console, begun: tuple[int, dict[str, Any]] | None
-) -> Tracker:
-    """What a run reports goes through it.
+def build_tracker(config: TrainConfig, home: Path, console: Console, begun: tuple[int, State] | None) -> Tracker:
+    """The tracker of a run.
 
     Args:
-        config: of the run.
-        home: its folder, where metrics.jsonl ends at the checkpoint to go on from.
-        console: where it prints.
-        begun: step and state of that checkpoint.
+        config: the config of the run.
+        home: its folder; metrics.jsonl there ends at the checkpoint to resume from.
+        console: the console for its lines.
+        begun: the step and state of that checkpoint; None for a new run.
 
     Raises:
-        UserError: where something that was asked for cannot be reported to.
+        UserError: if a requested service cannot be used.
     """
     step, state = begun if begun is not None else (0, {})
-    also = []
+    sinks = []
     if config.tensorboard:
-        whole = state.get("config", {}).get("tensorboard", False) and has_event_files(home)
-        anew = step if state.get("evaluation_due") else step + 1
-        also.append(EventFiles(home, console, None if begun is None else anew if whole else 0))
-    return Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"), also)
+        continues = state.get("config", {}).get("tensorboard", False) and has_event_files(home)
+        first_step = step if state.get("evaluation_due") else step + 1
+        sinks.append(EventFiles(home, console, None if begun is None else first_step if continues else 0))
+    return Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"), sinks)
 
 
 def build_rings(config: TrainConfig, task: Task, shares: Sequence[int]) -> AnyRings:
-    """A ring for each actor in the machine's memory, if they fit: each has the part of its environments in the whole.
+    """A ring for each actor in main memory, if they fit; its size is in proportion to the actor's environments.
 
     Args:
-        config: of the run.
-        task: what is played.
-        shares: environments of each actor.
+        config: the config of the run.
+        task: the task.
+        shares: the number of environments of each actor.
     """
     agent, count = config.agent, config.num_envs
     sizes = [(-(-agent.replay_size * share // count), share, task.observation) for share in shares]
     _check_memory(config, task, sizes, torch.device("cpu"))
-    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma}
+    n_step, gamma, exponent = agent.n_step, agent.gamma, agent.priority.exponent
     if agent.priority.enabled:
-        exponent = agent.priority.exponent
-        return PrioritisedRings([PrioritisedReplay(*size, exponent=exponent, **options) for size in sizes])
-    return Rings([Replay(*size, **options) for size in sizes])
+        rings = (PrioritisedReplay(*size, exponent=exponent, n_step=n_step, gamma=gamma) for size in sizes)
+        return PrioritisedRings(list(rings))
+    return Rings([Replay(*size, n_step=n_step, gamma=gamma) for size in sizes])
 
 
 def build_replay(config: TrainConfig, task: Task, device: torch.device, plan: Plan) -> Replay:
-    """The replay, where the config puts it, if it fits."""
+    """The replay on the device that the config names, if it fits."""
     agent, sizes = config.agent, (config.agent.replay_size, config.num_envs, task.observation)
-    where = device if agent.replay_device == "auto" else torch.device("cpu")
-    if agent.priority.enabled and where.type == "mps":
-        where = torch.device("cpu")  # priorities are float64, which Apple's GPU does not have
-    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": where}
-    options["compiled"] = plan.compile(agent.batch_size, where)
-    _check_memory(config, task, [sizes], where)
+    replay_device = device if agent.replay_device == "auto" else torch.device("cpu")
+    if agent.priority.enabled and replay_device.type == "mps":
+        replay_device = torch.device("cpu")  # priorities are float64, which Apple's GPU does not have
+    options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": replay_device}
+    options["compiled"] = plan.compile(agent.batch_size, replay_device)
+    _check_memory(config, task, [sizes], replay_device)
     if agent.priority.enabled:
         return PrioritisedReplay(*sizes, exponent=agent.priority.exponent, **options)
     return Replay(*sizes, **options)
 
 
 def _check_memory(
-    config: TrainConfig, task: Task, sizes: Sequence[tuple[int, int, ObservationSpec]], where: torch.device
+    config: TrainConfig, task: Task, sizes: Sequence[tuple[int, int, ObservationSpec]], replay_device: torch.device
 ) -> None:
     """Refuses replays of these sizes (transitions, environments, observation) that do not fit together."""
     bytes_of = prioritised_bytes if config.agent.priority.enabled else required_bytes
@@ -125,27 +124,31 @@ def _check_memory(
         capacity = config.agent.replay_size
         return remedies(task, capacity, lambda size, form: bytes_of(size, config.num_envs, form), free)
 
-    check_replay_memory(sum(bytes_of(*size) for size in sizes), where, smaller)
+    check_replay_memory(sum(bytes_of(*size) for size in sizes), replay_device, smaller)
 
 
 def build_envs(config: TrainConfig, task: Task) -> Envs:
-    """The training's environments; where evaluations are played in one of them, that one can be filmed as well."""
+    """Training's environments. If evaluations play in one of them, they can draw frames for films."""
     vectorization, share = config.env.vectorization, config.eval.share
     if share and vectorization == "auto":
         vectorization = "sync"  # copies that can be played one by one
-    draws = share and config.eval.video and task.renders
-    if draws:
+    films = share and config.eval.video and task.renders
+    if films:
         draw_into_memory()
-    return make_vector(task, config.num_envs, vectorization, config.seed, "rgb_array" if draws else None)
+    return make_vector(task, config.num_envs, vectorization, config.seed, "rgb_array" if films else None)
 
 
-def aside_of(config: TrainConfig, task: Task, envs: Envs) -> Aside | None:
-    """The copy of the training's environment in which evaluations are played, if they are."""
+def shared_env_of(config: TrainConfig, task: Task, envs: Envs) -> SharedEnv | None:
+    """The copy of training's environment for evaluations with eval.share; otherwise None.
+
+    Raises:
+        UserError: if the vector class has no single copies.
+    """
     if not config.eval.share:
         return None
     if not isinstance(envs, RepeatableCopies):
         raise UserError(
-            f"eval.share=true plays in one copy by itself, which the vector class of {task.id} has not: "
+            f"eval.share=true plays in a single copy, which the vector class of {task.id} does not offer: "
             "use env.vectorization=sync or async"
         )
-    return Aside(envs, task.id)
+    return SharedEnv(envs, task.id)

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from agent.common.state import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.ring import Replay
 from agent.replay.rings import AnyReplay
-from agent.running.beside import Elsewhere
+from agent.running.background import EvaluationWorker
 from envs import resuming
-from envs.episodes import Repeats
-from envs.kinds import Envs
+from envs.episodes import RepeatableEnvs
+from envs.global_random import state_of_global_generators
+from envs.kinds import Envs, Info, StepResult
 from envs.make import Task
-from envs.vector import begin_step
+from envs.vector import begin_step, draws_of
 
-#: Steps of an episode from which on it takes so long to play them again that a person should know of it.
-LONG = 10_000
+#: Episodes of this many steps take so long to replay that the console gets a line.
+LONG_EPISODE = 10_000
 
 
 class AnyCollector(Protocol):
-    """What a trainer knows of whoever plays the environments."""
+    """The interface between a trainer and the object that plays the environments."""
 
     step: int  # transitions so far
 
@@ -32,22 +34,22 @@ class AnyCollector(Protocol):
         """Begins the first episodes."""
 
     def send(self) -> int:
-        """Has the next steps begin; returns the step count that they are known to lead to."""
+        """Begins the next steps; returns the step count that they are known to reach."""
 
     def receive(self, arrived: Callable[[], None] | None = None) -> None:
-        """Waits for steps that have begun, calls `arrived`, and stores and counts them."""
+        """Waits for the steps under way, calls `arrived`, and stores and counts the steps."""
 
-    def elsewhere(self) -> Elsewhere | None:
-        """Who plays evaluations while training goes on; None: nobody, and training waits for them."""
+    def evaluation_worker(self) -> EvaluationWorker | None:
+        """A worker that plays evaluations while training goes on; None: training waits for them."""
 
     def metrics(self) -> dict[str, float]:
-        """What is logged of collecting since the last call."""
+        """Metrics of collecting since the last call."""
 
     def state(self, of_episodes: bool = True) -> dict[str, object]:
-        """What a checkpoint has to hold of it."""
+        """The state for a checkpoint."""
 
-    def load_state(self, step: int, state: dict[str, object] | None) -> None:
-        """Goes on at `step` from a saved state."""
+    def load_state(self, step: int, state: State | None) -> None:
+        """Continues at `step` from a saved state."""
 
 
 class Collector:
@@ -57,12 +59,12 @@ class Collector:
     Steps are real transitions: rows in which an environment only resets are not counted.
 
     Args:
-        config: of the run.
-        task: what the environments are.
+        config: the config of the run.
+        task: the task of the environments.
         envs: E environments side by side, with NEXT_STEP autoreset.
         agent: chooses the actions.
-        replay: takes the transitions.
-        tracker: is told of every episode that ends.
+        replay: stores the transitions.
+        tracker: logs every episode that ends.
     """
 
     def __init__(
@@ -77,12 +79,13 @@ class Collector:
         self.config, self.task, self.envs = config, task, envs
         self.agent, self.replay, self.tracker = agent, replay, tracker
         self.step = 0  # transitions so far
-        self._told = False  # whether the console has said that the task reports no lost lives
+        self._warned_of_lives = False  # whether the console has a line that the task reports no lost lives
+        self._generators: object = None  # the state of the global generators when the environments began
         self._action = np.zeros(envs.num_envs, dtype=np.int64)
-        self._result: Callable[[], tuple[Any, ...]] | None = None  # waits for the step that is under way
+        self._result: Callable[[], StepResult] | None = None  # waits for the step under way
         self._observation = np.zeros((envs.num_envs, *task.observation.shape), task.observation.dtype)
-        self._begins = np.ones(envs.num_envs, dtype=bool)  # an episode begins with this observation
-        self._resets = np.zeros(envs.num_envs, dtype=bool)  # the next step only resets
+        self._begins = np.ones(envs.num_envs, dtype=bool)  # whether an episode begins with this observation
+        self._resets = np.zeros(envs.num_envs, dtype=bool)  # whether the next step only resets
         self._returns = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, dtype=np.int64)
 
@@ -91,9 +94,10 @@ class Collector:
         if self.step == 0:
             self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed))
             self.replay.begin(self._observation)
+            self._generators = state_of_global_generators()
 
     def send(self) -> int:
-        """Chooses actions and lets the environments begin a step; returns the step count that it will lead to."""
+        """Chooses actions and begins a step of the environments; returns the step count that it will reach."""
         agent, begins = self.config.agent, self._begins
         if self.step < agent.learning_starts and agent.warmup == "random":
             self._action = self.agent.random_actions(len(begins), self._observation)
@@ -113,25 +117,26 @@ class Collector:
         if arrived is not None:
             arrived()
         self._observation = self.task.observe(next_observation)
-        stored = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
+        stored_reward = reward.clip(-1.0, 1.0) if self.config.env.clip_rewards else reward
         life_lost = self._life_lost(info) if self.config.env.life_loss else None
-        self.replay.add(self._action, stored, terminated, truncated, self._observation, life_lost)
+        self.replay.add(self._action, stored_reward, terminated, truncated, self._observation, life_lost)
         self._count(reward, terminated | truncated)
 
-    def elsewhere(self) -> Elsewhere | None:
-        """Nobody."""
+    def evaluation_worker(self) -> EvaluationWorker | None:
+        """None: training waits for evaluations."""
         return None
 
     def metrics(self) -> dict[str, float]:
-        """Nothing: what is measured of a run says it all."""
+        """None: the metrics of every run suffice."""
         return {}
 
     def state(self, of_episodes: bool = True) -> dict[str, object]:
-        """Where the episodes under way stand: everything that a checkpoint has to hold of them.
+        """The state of the episodes under way for a checkpoint.
 
         Args:
-            of_episodes: False where an environment failed in the middle of a step; a resumed run then begins others.
+            of_episodes: False after an environment failed during a step; a resumed run then begins new episodes.
         """
+        self._look_at_global_draws()
         return {
             "observation": self._observation,
             "begins": self._begins,
@@ -141,65 +146,78 @@ class Collector:
             "episodes": resuming.saved(self.envs) if of_episodes else None,
         }
 
-    def load_state(self, step: int, state: dict[str, Any] | None) -> None:
-        """Goes on at `step` from a saved state; None: an earlier version saved it, which kept no episodes.
+    def load_state(self, step: int, state: State | None) -> None:
+        """Continues at `step` from a saved state; None for a checkpoint of an earlier version, which kept no episodes.
 
-        An episode that cannot be continued becomes a truncation in the replay, which must be loaded already.
+        An episode that cannot be continued becomes a truncation in the replay, which must be loaded before.
 
         Raises:
-            ValueError: where the state is of other environments.
+            ValueError: if the state belongs to other environments.
         """
         self.step = step
+        self._continue(step, state)
+        self._generators = state_of_global_generators()
+
+    def _continue(self, step: int, state: State | None) -> None:
         if state is None:
             self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, step))
             self.replay.begin(self._observation)
-            self._tell(len(self._begins), "its checkpoint is of a version that began new episodes")
+            self._report_new_episodes(len(self._begins), "its checkpoint is of a version that began new episodes")
             return
         if not isinstance(state, dict):
             raise ValueError(f"episodes that are a {type(state).__name__}")
         for name in ("observation", "begins", "resets", "returns", "lengths"):
             setattr(self, f"_{name}", resuming.checked(name, state.get(name), getattr(self, f"_{name}")).copy())
-        if (steps := int(self._lengths.max())) >= LONG:
+        if (steps := int(self._lengths.max())) >= LONG_EPISODE:
             self.tracker.console.line(f"playing the episodes under way again: the longest has {steps:,} steps")
         restored = resuming.restore(self.envs, self.config.seed, state.get("episodes"))
         if restored is None:
-            self._begin_anew()
+            self._restart_all()
         elif not restored.all():
-            self._cut(~restored & ~self._resets)
-            self._tell(int(np.count_nonzero(~restored)), "played again, it does not show what it has shown before")
+            self._truncate(~restored & ~self._resets)
+            self._report_new_episodes(
+                int(np.count_nonzero(~restored)), "played again, it does not show what it has shown before"
+            )
 
-    def _cut(self, copies: np.ndarray) -> None:
+    def _look_at_global_draws(self) -> None:
+        """Says once that a resumed run will draw other numbers, where the first step has not shown it."""
+        drawn = self._generators is not None and self._generators != state_of_global_generators()
+        if drawn and not self.task.draws_globally and (note := draws_of(self.task, self.envs)) is not None:
+            self.tracker.console.line(note)
+        self._generators = None if drawn else self._generators
+
+    def _truncate(self, copies: np.ndarray) -> None:
         """Ends the episodes of some environments, bool [E], as truncations: the next step only resets these."""
         self.replay.cut(copies)
         self._resets = self._resets | copies
         self._begins = self._begins & ~copies
         self._returns[copies], self._lengths[copies] = 0.0, -1
 
-    def _begin_anew(self) -> None:
-        """Ends all episodes as truncations and begins others, where the vector class cannot bring them back."""
+    def _restart_all(self) -> None:
+        """Ends all episodes as truncations and begins new ones, for a vector class that cannot restore them."""
         count = len(self._begins)
-        self._cut(np.ones(count, dtype=bool))
+        self._truncate(np.ones(count, dtype=bool))
         self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, self.step))
         zeros = np.zeros(count)
         self.replay.add(zeros, zeros, zeros > 0, zeros > 0, self._observation)  # the row that only resets
         self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
-        failed = isinstance(self.envs, Repeats)  # which brings back whatever was saved
-        why = "its vector class cannot bring them back: env.vectorization=sync or async can"
-        self._tell(count, "they were left in the middle of a step" if failed else why)
+        interrupted = isinstance(self.envs, RepeatableEnvs)  # it restores every saved episode
+        reason = "its vector class cannot bring them back: env.vectorization=sync or async can"
+        self._report_new_episodes(count, "they were left in the middle of a step" if interrupted else reason)
 
-    def _tell(self, count: int, why: str) -> None:
+    def _report_new_episodes(self, count: int, reason: str) -> None:
         self.tracker.console.line(
-            f"{self.task.id} begins new episodes in {count} of {len(self._begins)} copies ({why}): the run can be gone "
-            "on with, but is not bit-equal to one that was never stopped"
+            f"{self.task.id} begins new episodes in {count} of {len(self._begins)} copies ({reason}): the run can be "
+            "resumed, but is not bit-equal to one that was never stopped"
         )
 
-    def _life_lost(self, info: dict[str, Any]) -> np.ndarray | None:
-        """Which environments [E] lost a life; the console says once if the task reports none."""
+    def _life_lost(self, info: Info) -> np.ndarray | None:
+        """Which environments [E] lost a life. If the task reports none, the console gets a line once."""
         lost: np.ndarray | None = info.get("life_lost")
-        if lost is None and not self._told and not self._resets.all():  # a reset tells nothing
+        if lost is None and not self._warned_of_lives and not self._resets.all():  # a reset reports nothing
             self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} does not tell of lost lives")
-            self._told = True
-        return None if lost is None else lost.astype(bool)  # None, from environments that said nothing this time: False
+            self._warned_of_lives = True
+        return None if lost is None else lost.astype(bool)  # None from an environment becomes False
 
     def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
         """Counts real transitions and finishes episodes; the step after an ending only resets."""

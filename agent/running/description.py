@@ -1,4 +1,4 @@
-"""What a saved agent says of itself: enough to rebuild and to judge it, as plain data."""
+"""The description of a saved agent as plain data: enough to rebuild it and to judge it."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from envs.make import Task
 
 
 def describe(config: TrainConfig, task: Task, step: int, evaluation: Mapping[str, object] | None) -> dict[str, object]:
-    """The description of an agent at a step; `evaluation` may be of an earlier one."""
+    """The description of an agent at a step; `evaluation` may belong to an earlier step."""
     others = {"eval_kwargs": task.eval_kwargs} if task.eval_kwargs else {}
     return {
         "env": {"id": task.id, "kwargs": task.kwargs, **others, **task.wrapping.description()},

@@ -1,4 +1,4 @@
-"""The end of a run: its results are drawn, handed to the trackers, and told."""
+"""The end of a run: draws its results, hands them to the trackers, and reports them."""
 
 import shlex
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ def end(
     tracker: Tracker,
     imports: Sequence[str],
 ) -> Outcome:
-    """Shows the results of a run, which are saved already, and closes its tracker; a signal skips the rest.
+    """Reports the results of a run, which are saved already, and closes its tracker; a signal skips the rest.
 
     Raises:
-        UserError: the failure that ended the run, which has to be mended before it can go on.
+        UserError: the failure that ended the run; the user has to fix it before the run can continue.
     """
     tracker.console.close()
     try:
@@ -40,7 +40,7 @@ def end(
             draw_and_upload(config, task, home, tracker)
     except Stopped:
         pass
-    tell(outcome, config, folder, home, tracker, imports)
+    report(outcome, config, folder, home, tracker, imports)
     try:
         with interrupt.droppable():
             tracker.finish(interrupt.exit_code or int(outcome.failure is not None))
@@ -52,7 +52,7 @@ def end(
 
 
 def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracker) -> None:
-    """Draws the learning curve and hands the agents to the tracker; a picture is never worth a run."""
+    """Draws the learning curve and hands the agents to the tracker; a failure to draw never fails the run."""
     try:
         curve = home / CURVE
         plot_learning_curve(home / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
@@ -68,27 +68,27 @@ def agents_in(folder: Path) -> dict[str, Path]:
     return {which: path for which, path in agents.items() if path.exists()}
 
 
-def tell(
+def report(
     outcome: Outcome, config: TrainConfig, folder: Path, home: Path, tracker: Tracker, imports: Sequence[str]
 ) -> None:
-    """Says how the run ended, where everything is, and how to go on."""
-    agents, say = agents_in(home), tracker.console.line
+    """Prints how the run ended, where its files are, and how to continue."""
+    agents, print_line = agents_in(home), tracker.console.line
     if (ending := _ending(outcome, config, folder, imports)) is not None:
-        say(ending)
+        print_line(ending)
     if agents:
-        say(f"agents:    {' and '.join(str(folder / which) for which in agents)}")
+        print_line(f"agents:    {' and '.join(str(folder / which) for which in agents)}")
     if (home / CURVE).exists():
-        say(f"curve:     {folder / CURVE}")
-    say("\n".join(f"dashboard: {shown_at}" for shown_at in (tracker.dashboard, *tracker.dashboards)))
+        print_line(f"curve:     {folder / CURVE}")
+    print_line("\n".join(f"dashboard: {address}" for address in (tracker.dashboard, *tracker.dashboards)))
     if agents:
         overrides = [quote_override("checkpoint", folder), *([] if "best" in agents else ["which=last"]), *imports]
-        say(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
+        print_line(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
 
 
 def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequence[str]) -> str | None:
-    """How the run ended: with its last evaluation, or with the command that goes on."""
+    """A line on the end of the run: its last evaluation, or the command that continues it."""
     if outcome.failure is not None:
-        return str(outcome.failure) if outcome.exit_code else None  # else it is told at the very end
+        return str(outcome.failure) if outcome.exit_code else None  # otherwise it is raised at the very end
     command = f"python train.py {shlex.join([quote_override('resume', folder), *imports])}"
     mean = None if outcome.evaluation is None else format_return(outcome.evaluation.statistics()["return_mean"])
     if outcome.solved:

@@ -1,27 +1,27 @@
-"""The only evaluation in the repository: fresh environments, seeds of its own, one seed per episode."""
+"""The only evaluation in the repository: fresh environments and separate seeds, one per episode."""
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Stopped
+from agent.common.kinds import PlainData
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
-from envs.global_random import apart
-from envs.kinds import Env
+from envs.global_random import isolated
+from envs.kinds import Env, Observation
 from envs.make import Task
 
-#: An episode is cut after as many steps as 30 minutes of Atari: an environment without a time limit may never end.
+#: Episodes are cut after as many steps as 30 minutes of Atari have, since without a time limit they may never end.
 EPISODE_CAP = 27_000
 
 
@@ -29,7 +29,7 @@ Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 
 
 def never() -> bool:
-    """Asks nobody to stop."""
+    """Never stops."""
     return False
 
 
@@ -40,8 +40,8 @@ class Evaluation:
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
 
-    def statistics(self, env_id: str = "") -> dict[str, Any]:
-        """Mean, spread, IQM, a 95 % bootstrap interval of the mean return; length; human-normalised score."""
+    def statistics(self, env_id: str = "") -> PlainData:
+        """Mean, spread, IQM and 95 % bootstrap interval of the return; mean length; human-normalised score."""
         returns, human = np.array(self.returns), human_normalised(env_id, float(np.mean(self.returns)))
         return {
             "return_mean": float(returns.mean()),
@@ -57,8 +57,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Played:
-    """One evaluation of an agent: by its mean network, by its noisy one where that is played, and perhaps a film."""
+class EvaluationResults:
+    """One evaluation of an agent: with its mean network, perhaps with its noisy network, and perhaps a film."""
 
     mean: Evaluation
     noisy: Evaluation | None = None
@@ -67,7 +67,7 @@ class Played:
 
 @dataclass(frozen=True)
 class EncodedFilm:
-    """A film that another process has made: the bytes of the file and its suffix, or why there is none."""
+    """A film from another process: the bytes of the file and its suffix, or the reason why there is none."""
 
     content: bytes = b""
     suffix: str = ""
@@ -75,15 +75,15 @@ class EncodedFilm:
 
 
 class EvaluationPolicy:
-    """The greedy policy of the mean network, or of a fresh draw at every step of every episode.
+    """The greedy policy of the mean network, or of the network with a fresh draw at every step of every episode.
 
-    It computes in double precision. The number of episodes side by side changes the rounding of a matrix product, and
-    in single precision that could change an action.
+    It computes in double precision: the number of episodes side by side changes the rounding of a matrix product, which
+    could change an action in single precision.
 
     Args:
-        network: is copied; later training does not change this policy.
-        noise: how to draw, or None for the mean network.
-        seeds: one per episode, of its noise.
+        network: copied, so that later training does not change this policy.
+        noise: how to draw; None for the mean network.
+        seeds: one per episode, for its noise.
     """
 
     def __init__(self, network: QNetwork, noise: NoiseModel | None, seeds: Sequence[int]) -> None:
@@ -110,7 +110,7 @@ class EvaluationPolicy:
 
 
 def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:
-    with torch.no_grad():  # in evaluation mode: an encoder of one's own may hold what has one
+    with torch.no_grad():  # in evaluation mode, as a user's encoder may hold modules that have one
         return copy.deepcopy(network).to(device=device, dtype=torch.float64).eval()
 
 
@@ -119,85 +119,85 @@ def play(
     policy: Policy,
     seeds: Sequence[int],
     task: Task,
-    look: Callable[[Env], None] | None = None,
+    on_step: Callable[[Env], None] | None = None,
     stop: Callable[[], bool] = never,
 ) -> Evaluation:
     """Plays one whole episode for each seed, len(envs) of them side by side.
 
-    Exactly these episodes count, so that short ones are not favoured; each begins with its own seed, so that the
-    result does not depend on how many run side by side.
+    Exactly these episodes count, so that short ones are not favoured. Each begins with its own seed, so that the
+    result does not depend on the number of environments.
 
     Args:
-        envs: environments of one task, free to be reset.
-        policy: actions for observations [n, *shape] of the episodes with given indices.
+        envs: environments of one task, which may be reset.
+        policy: maps observations [n, *shape] and the indices of their episodes to actions.
         seeds: one per episode.
-        task: what the environments are.
-        look: called with the first environment after each of its resets and steps.
-        stop: asked before each step; True ends it without a result.
+        task: the task of the environments.
+        on_step: called with the first environment after each of its resets and steps.
+        stop: called before each step; True ends the evaluation without a result.
 
     Raises:
-        Stopped: where `stop` said so.
+        Stopped: `stop` returned True.
     """
-    playing = _Playing(envs, seeds, task, look)
-    while playing.running:
+    episodes = _Episodes(envs, seeds, task, on_step)
+    while episodes.running:
         if stop():
             raise Stopped
-        playing.step(policy(playing.observations(), list(playing.running.values())))
-    return Evaluation(tuple(playing.returns), tuple(playing.lengths))
+        episodes.step(policy(episodes.observations(), list(episodes.running.values())))
+    return Evaluation(tuple(episodes.returns), tuple(episodes.lengths))
 
 
-class _Playing:
-    """The episodes that `play` plays; its arguments are described there."""
+class _Episodes:
+    """The episodes of a call of `play`, which describes the arguments."""
 
     def __init__(
         self,
         envs: Sequence[Env],
         seeds: Sequence[int],
         task: Task,
-        look: Callable[[Env], None] | None,
+        on_step: Callable[[Env], None] | None,
     ) -> None:
-        self._envs, self._seeds, self._task, self._look = envs, seeds, task, look
+        self._envs, self._seeds, self._task, self._on_step = envs, seeds, task, on_step
         self.returns, self.lengths = [0.0] * len(seeds), [0] * len(seeds)
         self.running: dict[int, int] = {}  # environment → episode
-        self._observations: dict[int, Any] = {}
+        self._observations: dict[int, Observation] = {}
         self._waiting = iter(range(len(seeds)))
         for slot in range(len(envs)):
             self._begin(slot)
 
     def observations(self) -> np.ndarray:
-        """Of the environments that are playing, [n, *shape]."""
+        """The observations [n, *shape] of the environments that are playing."""
         observe = self._task.observe
         return observe(observe.stack([self._observations[slot] for slot in self.running]))
 
     def step(self, actions: np.ndarray) -> None:
-        """Steps the environments that are playing; those whose episodes ended begin the next ones."""
+        """Steps the environments that are playing; an environment whose episode ended begins the next episode."""
         each = zip(self.running.items(), self._task.to_environment(actions), strict=True)
         for slot in [slot for (slot, episode), action in each if self._step_one(slot, episode, action)]:
             self._begin(slot)
 
     def _begin(self, slot: int) -> None:
-        """Begins the next episode that waits, if there is one."""
+        """Begins the next episode, if there is one."""
         self.running.pop(slot, None)
         if (episode := next(self._waiting, None)) is not None:
             self.running[slot] = episode
             self._observations[slot], _ = self._envs[slot].reset(seed=self._seeds[episode])
-            self._show(slot)
+            self._notify(slot)
 
     def _step_one(self, slot: int, episode: int, action: np.generic) -> bool:
-        """Steps one environment, and says whether its episode ended."""
+        """Steps one environment; returns whether its episode ended."""
         self._observations[slot], reward, terminated, truncated, _ = self._envs[slot].step(action)
         self.returns[episode] += float(reward)
         self.lengths[episode] += 1
-        self._show(slot)
+        self._notify(slot)
         return bool(terminated or truncated or self.lengths[episode] >= EPISODE_CAP)
 
-    def _show(self, slot: int) -> None:
-        if slot == 0 and self._look is not None:
-            self._look(self._envs[0])
+    def _notify(self, slot: int) -> None:
+        if slot == 0 and self._on_step is not None:
+            self._on_step(self._envs[0])
 
 
-def metrics_of(result: Evaluation, statistics: Mapping[str, Any], task: Task) -> dict[str, float]:
-    """The metrics of an evaluation with these statistics."""
+def metrics_of(result: Evaluation, statistics: PlainData, task: Task) -> dict[str, float]:
+    """The metrics of an evaluation with the given statistics."""
     low, high = statistics["return_ci95"]
     metrics = {f"eval/{name}": value for name, value in statistics.items() if name != "return_ci95"}
     human = human_normalised(task.id, float(np.mean(result.returns)))
@@ -206,10 +206,10 @@ def metrics_of(result: Evaluation, statistics: Mapping[str, Any], task: Task) ->
 
 
 def finite(result: Evaluation, name: str) -> Evaluation:
-    """The result of an evaluation on the task of this name.
+    """The result of an evaluation, checked; `name` is the task's, for the error.
 
     Raises:
-        UserError: where a return in it is not finite.
+        UserError: if a return is not finite.
     """
     if not all(map(math.isfinite, result.returns)):
         raise UserError(f"{name} gave rewards that are NaN or infinite")
@@ -228,20 +228,20 @@ def evaluate(
     """Plays one episode per seed in fresh environments: the mean network, or with fresh `noise` at every step.
 
     Args:
-        task: what is played.
-        network: of the agent.
+        task: the task.
+        network: the agent's Q-network.
         seeds: one per episode.
-        noise: how to draw, or None for the mean network.
-        num_envs: environments side by side, which do not change the result; never more than there are episodes.
+        noise: how to draw; None for the mean network.
+        num_envs: environments side by side, at most one per episode; the number does not change the result.
         stop: see `play`.
-        env: one that stays open, to be used in place of fresh ones.
+        env: an open environment to use in place of fresh ones; it stays open.
 
     Raises:
-        Stopped: where `stop` said so.
+        Stopped: `stop` returned True.
     """
-    with apart(seeds[0]), ExitStack() as opened:  # of training's own nothing is used up
+    with isolated(seeds[0]), ExitStack() as stack:  # training's random streams and global state stay as they are
         envs: list[Env] = [] if env is None else [env]
         for _ in range(min(num_envs, len(seeds)) if env is None else 0):
             envs.append(task.make_guarded())
-            opened.callback(envs[-1].close)
+            stack.callback(envs[-1].close)
         return play(envs, EvaluationPolicy(network, noise, seeds), seeds, task, stop=stop)

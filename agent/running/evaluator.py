@@ -1,25 +1,27 @@
-"""Evaluations while a run trains: when they are due, their metrics, the best agent so far, and their failures."""
+"""Evaluations during training: when they are due, their metrics, the best agent so far, and their failures."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import astuple, replace
-from typing import Any
 
 from agent.common.errors import UserError, words_of
+from agent.common.kinds import PlainData
 from agent.common.schedule import Every
 from agent.common.seeding import environment_seeds
+from agent.common.state import State
 from agent.config.run import EvalConfig, TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork
+from agent.noise.distributions import NoiseModel
 from agent.records.tracking import Tracker
-from agent.running.evaluation import EPISODE_CAP, Evaluation, Played, evaluate, finite, metrics_of
+from agent.running.evaluation import EPISODE_CAP, Evaluation, EvaluationResults, evaluate, finite, metrics_of
 from agent.running.failures import Folder
-from agent.running.filming import film_of, record
-from envs.aside import Aside
+from agent.running.filming import film_of, record_film
 from envs.make import Task
+from envs.shared_env import SharedEnv
 from envs.video import write_video
 
-#: Evaluations in a row that may fail: then a run ends, as nobody would see what it learns.
+#: After this many failed evaluations in a row the run ends: nobody would see what it learns.
 FAILURES = 3
 
 
@@ -28,28 +30,28 @@ class EvaluationsFailedError(UserError):
 
 
 class Evaluator:
-    """Plays the agent of a run beside its training, and keeps the results.
+    """Evaluates the agent of a run during its training, and keeps the results.
 
-    An error of an environment in an evaluation or a film becomes one line on the console, and training goes on.
+    An environment's error in an evaluation or a film becomes one line on the console, and training goes on.
 
     Args:
-        config: of the run.
-        task: what is played.
-        agent: whose network is played.
-        tracker: is told of results and failures.
-        folder: of the run.
-        aside: the training's own environment, to play in between two of its episodes; None: in fresh ones.
+        config: the config of the run.
+        task: the task, as evaluations play it.
+        agent: the agent to evaluate.
+        tracker: logs results and failures.
+        folder: the folder of the run.
+        shared_env: training's own environment, to play in between two of its episodes; None for fresh environments.
 
     Attributes:
-        folder: of the run.
-        due: an evaluation is due that has not been played.
+        folder: the folder of the run.
+        due: whether an evaluation is due.
         best_return: the highest mean return so far.
-        result: of the newest evaluation.
+        result: the result of the newest evaluation.
         evaluated_at: the step of `result`.
-        solved: evaluations in a row have reached `eval.stop_at`.
+        solved: whether enough evaluations in a row have reached `eval.stop_at`.
 
     Raises:
-        UserError: for `eval.stop_at=solved` on a task for which Gymnasium gives no such return.
+        UserError: for `eval.stop_at=solved`, if Gymnasium has no such return for the task.
     """
 
     def __init__(
@@ -59,85 +61,86 @@ class Evaluator:
         agent: DQN,
         tracker: Tracker,
         folder: Folder,
-        aside: Aside | None = None,
+        shared_env: SharedEnv | None = None,
     ) -> None:
         self._config, self._task, self._agent = config.eval, task, agent
-        self._tracker, self.folder, self._aside = tracker, folder, aside
+        self._tracker, self.folder, self._shared_env = tracker, folder, shared_env
         self._seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
         self._num_envs = config.eval.num_envs or config.num_envs
-        self._goal = stop_return(config.eval, task)
+        self._stop_return = stop_return(config.eval, task)
         self._every = Every(config.eval.every)
         self.due = False
         self.best_return = -math.inf
         self.result: Evaluation | None = None
         self.evaluated_at = 0
-        self._statistics: dict[str, Any] | None = None  # of `result`: of many episodes they take seconds
-        self._count = self._failures = self._reached = 0
-        self._cut_told = False  # that evaluations cut episodes
+        self._statistics: PlainData | None = None  # of `result`; they take seconds for many episodes
+        self._evaluations = self._failures = self._times_reached = 0
+        self._warned_of_cuts = False  # whether the console has a line on cut episodes
 
-    def look(self, step: int, last: bool) -> None:
-        """Notes whether an evaluation is due at `step`; at the last step one always is."""
+    def note_due(self, step: int, last: bool) -> None:
+        """Notes whether an evaluation is due at `step`; one always is at the last step."""
         reached = self._every(step)
         self.due = (self.due or reached or last) and self._config.episodes > 0
 
     def can_play(self, last: bool) -> bool:
-        """Whether an evaluation is due that need not wait; at the end, training needs its environment no more."""
-        return self.due and (self._aside is None or last or self._aside.rests())
+        """Whether an evaluation is due and can begin; at the last step, training no longer needs its environment."""
+        return self.due and (self._shared_env is None or last or self._shared_env.is_between_episodes())
 
     @property
     def episodes(self) -> int:
-        """Episodes of an evaluation; 0: there are none."""
+        """Episodes of an evaluation; 0 if there are no evaluations."""
         return self._config.episodes
 
     @property
     def solved(self) -> bool:
-        """Whether as many evaluations in a row as were asked for have reached the return at which to stop."""
-        return self._goal is not None and self._reached >= self._config.stop_patience
+        """Whether `eval.stop_patience` evaluations in a row have reached the return `eval.stop_at`."""
+        return self._stop_return is not None and self._times_reached >= self._config.stop_patience
 
     # ---- an evaluation
 
     def play(self, step: int, last: bool, stop: Callable[[], bool]) -> dict[str, float] | None:
-        """Plays the mean network, and the noisy one beside it; the metrics, or None where it failed.
+        """Plays the mean network, and perhaps the noisy network; returns the metrics, or None if it failed.
 
         Args:
-            step: of the run.
-            last: there will be no other evaluation.
-            stop: asked between steps.
+            step: the step of the run.
+            last: whether this is the last evaluation.
+            stop: called between steps.
 
         Raises:
-            EvaluationsFailedError: at the last one, and at the third in a row.
-            Stopped: where `stop` said so; the evaluation is still due.
+            EvaluationsFailedError: the last evaluation failed, or three in a row did.
+            Stopped: `stop` returned True; the evaluation is still due.
         """
         try:
-            played = Played(self._evaluate(None, stop))
+            results = EvaluationResults(self._evaluate(None, stop))
             if self._config.noisy and self._agent.noise.size:
-                played = replace(played, noisy=self._evaluate(self._agent.noise, stop))
+                results = replace(results, noisy=self._evaluate(self._agent.noise, stop))
         except (Exception, SystemExit) as error:  # an environment may do anything
             self.failed(step, last, error)
             self.due = False
             return None
         self.due = False
-        return self.take(step, played)
+        return self.record(step, results)
 
-    def take(self, step: int, played: Played) -> dict[str, float]:
-        """Takes an evaluation of the agent of a step as the newest; its metrics."""
-        result, statistics = played.mean, played.mean.statistics()
+    def record(self, step: int, results: EvaluationResults) -> dict[str, float]:
+        """Records the evaluation of a step as the newest; returns its metrics."""
+        result, statistics = results.mean, results.mean.statistics()
         metrics = metrics_of(result, statistics, self._task)
-        if played.noisy is not None:
-            noisy = played.noisy.statistics()
+        if results.noisy is not None:
+            noisy = results.noisy.statistics()
             metrics |= {f"eval_noisy/{name}": noisy[name] for name in ("return_mean", "return_std")}
         self.result, self.evaluated_at, self._statistics = result, step, statistics
-        self._count, self._failures = self._count + 1, 0
-        self._reached = self._reached + 1 if self._goal is not None and metrics["eval/return_mean"] >= self._goal else 0
-        self._tell_of_cuts(result)
+        self._evaluations, self._failures = self._evaluations + 1, 0
+        reached = self._stop_return is not None and metrics["eval/return_mean"] >= self._stop_return
+        self._times_reached = self._times_reached + 1 if reached else 0
+        self._warn_of_cuts(result)
         return metrics
 
-    def _evaluate(self, noise: Any, stop: Callable[[], bool]) -> Evaluation:
-        result = evaluate(self._task, self._agent.network, self._seeds, noise, self._num_envs, stop, self._aside)
+    def _evaluate(self, noise: NoiseModel | None, stop: Callable[[], bool]) -> Evaluation:
+        result = evaluate(self._task, self._agent.network, self._seeds, noise, self._num_envs, stop, self._shared_env)
         return finite(result, self._task.id)
 
     def is_best(self) -> bool:
-        """Whether the newest evaluation is the best so far (of equal ones the later), and if so, remembers its mean."""
+        """Whether the newest evaluation is the best so far; of equal ones, the later counts. Updates the best."""
         assert self._statistics is not None
         mean: float = self._statistics["return_mean"]
         best = mean >= self.best_return
@@ -145,32 +148,32 @@ class Evaluator:
         return best
 
     def description(self) -> dict[str, object] | None:
-        """What a saved agent says of the newest evaluation."""
+        """The newest evaluation in a saved agent's description."""
         if self.result is None or self._statistics is None:
             return None
         return {"global_step": self.evaluated_at, **self._statistics}
 
     def failed(self, step: int, last: bool, error: BaseException) -> None:
-        """Tells of an evaluation of the agent of a step that failed.
+        """Reports the failed evaluation of a step.
 
         Raises:
-            EvaluationsFailedError: at the last one, and at the third in a row.
+            EvaluationsFailedError: the last evaluation failed, or three in a row did.
         """
         self._failures += 1
-        once = "" if self._config.share else "; of an environment that can be there only once: eval.share=true"
+        advice = "" if self._config.share else "; of an environment that can be there only once: eval.share=true"
         if last or self._failures >= FAILURES:
-            which = "the last evaluation" if last else f"{self._failures} evaluations in a row"
+            subject = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(
-                f"{which} failed at step {step} ({words_of(error)}); everything is saved: go on with "
-                f"resume={self.folder} where it is mended, or without evaluations by eval.episodes=0{once}",
+                f"{subject} failed at step {step} ({words_of(error)}); everything is saved: go on with "
+                f"resume={self.folder} once it is fixed, or without evaluations by eval.episodes=0{advice}",
                 error.detail if isinstance(error, UserError) else "",
             ) from error
         self._tracker.console.line(f"no evaluation at step {step}: {words_of(error)}")
 
-    def _tell_of_cuts(self, result: Evaluation) -> None:
+    def _warn_of_cuts(self, result: Evaluation) -> None:
         cut = sum(length >= EPISODE_CAP for length in result.lengths)
-        if cut and not self._cut_told:
-            self._cut_told = True
+        if cut and not self._warned_of_cuts:
+            self._warned_of_cuts = True
             self._tracker.console.line(
                 f"{cut} of {len(result.lengths)} episodes of the evaluation were cut after {EPISODE_CAP:,} steps: "
                 "env.time_limit=<steps> cuts them earlier"
@@ -179,21 +182,22 @@ class Evaluator:
     # ---- a film
 
     def film(self, step: int, last: bool, stop: Callable[[], bool], network: QNetwork | None = None) -> None:
-        """Films the first evaluation episode, if due; a machine that cannot render still finishes its run.
+        """Films the first evaluation episode, if a film is due; if that fails, the console gets a line.
 
         Args:
-            step: of the run.
-            last: there will be no other evaluation.
-            stop: asked between steps.
-            network: to be filmed; None: the agent's.
+            step: the step of the run.
+            last: whether this is the last evaluation.
+            stop: called between steps.
+            network: the network to film; None for the agent's.
 
         Raises:
-            Stopped: where `stop` said so.
+            Stopped: `stop` returned True.
         """
-        if not self.films(last, self._count):
+        if not self.films(last, self._evaluations):
             return
         try:
-            frames, _ = record(self._task, network or self._agent.network, self._seeds[:1], None, stop, self._aside)
+            network = network or self._agent.network
+            frames, _ = record_film(self._task, network, self._seeds[:1], None, stop, self._shared_env)
             path = write_video(frames, film_of(self.folder, step), self._task.fps)
         except (Exception, SystemExit) as error:
             self._tracker.console.line(f"no video: {words_of(error)}")
@@ -201,41 +205,41 @@ class Evaluator:
         self._tracker.video(step, path)
 
     def films(self, last: bool, count: int | None = None) -> bool:
-        """Whether the evaluation number `count` from 1 on, by default the next one, is filmed."""
-        every, number = self._config.video_every, self._count + 1 if count is None else count
+        """Whether the evaluation with this number, counted from 1, is filmed; the next one by default."""
+        every, number = self._config.video_every, self._evaluations + 1 if count is None else count
         return self._config.video and self._task.renders and bool(last or (every and number % every == 0))
 
-    # ---- saving it
+    # ---- checkpoints
 
     def state(self) -> dict[str, object]:
-        """What a checkpoint holds of it."""
+        """The state for a checkpoint."""
         return {
             "best_return": self.best_return,
-            "evaluations": self._count,
+            "evaluations": self._evaluations,
             "evaluation": (self.evaluated_at, *(() if self.result is None else astuple(self.result))),
             "evaluation_due": self.due,
             "failures": self._failures,
-            "reached": self._reached,
+            "reached": self._times_reached,
         }
 
-    def load_state(self, step: int, state: Mapping[str, Any]) -> None:
-        """Goes on from a checkpoint's state at `step`, which may be of a version that evaluated before it saved."""
+    def load_state(self, step: int, state: State) -> None:
+        """Continues from a checkpoint at `step`, perhaps of an earlier version that evaluated before it saved."""
         self._every = Every(self._config.every, step)
-        self.best_return, self._count = state["best_return"], state["evaluations"]
+        self.best_return, self._evaluations = state["best_return"], state["evaluations"]
         self.evaluated_at, *results = state["evaluation"]
         self.result = Evaluation(*map(tuple, results)) if results else None
         self._statistics = None if self.result is None else self.result.statistics()
         self.due = state.get("evaluation_due", False) and self._config.episodes > 0
         self._failures = state.get("failures", 0)
         same_goal = state["config"]["eval"].get("stop_at") == self._config.stop_at
-        self._reached = state.get("reached", 0) if same_goal else 0
+        self._times_reached = state.get("reached", 0) if same_goal else 0
 
 
 def stop_return(config: EvalConfig, task: Task) -> float | None:
     """The mean return at which a run stops, if any.
 
     Raises:
-        UserError: where it is Gymnasium's, and Gymnasium has none.
+        UserError: for `solved`, if Gymnasium has no such return for the task.
     """
     if config.stop_at != "solved":
         return config.stop_at

@@ -1,4 +1,4 @@
-"""Agents of the Hugging Face Hub, `hub:user/name`: one safetensors file of a bounded size is fetched, and no other."""
+"""Fetches agents of the Hugging Face Hub, `hub:user/name`: a single safetensors file of bounded size."""
 
 import importlib.util
 import re
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, read_plain, why
@@ -14,13 +14,13 @@ from agent.records.run_folder import RUNS
 from agent.records.saved_agent import FILE_NAME, Which, find_agent
 
 PREFIX = "hub:"
-#: Bytes of an agent that a stranger may have us fetch.
+#: The largest agent that is fetched, in bytes.
 MAX_BYTES = 512 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether this names an agent of the Hub."""
+    """Whether a path names an agent of the Hub."""
     return str(path).startswith(PREFIX)
 
 
@@ -28,51 +28,51 @@ def agent_file(path: str | Path, which: Which) -> Path:
     """The file of an agent of the Hub or of this machine.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such agent.
     """
-    return fetched(str(path)) if is_remote(path) else find_agent(Path(path), which)
+    return fetch(str(path)) if is_remote(path) else find_agent(Path(path), which)
 
 
-def fetched(name: str) -> Path:
-    """The agent's file in the Hub's own cache on this machine, brought there where it is missing or an older one.
+def fetch(name: str) -> Path:
+    """The agent's file in the Hub's cache on this machine; it is downloaded if it is missing or outdated.
 
     Args:
         name: `hub:user/name`.
 
     Raises:
-        UserError: the name is none, the extra is missing, the Hub cannot be reached, or has no such agent.
+        UserError: the name is invalid, the extra is missing, the Hub cannot be reached, or has no such agent.
     """
     repo = checked_repo(name.removeprefix(PREFIX), name)
-    hub: Any = library(name)
-    with _told(name):
+    hub = library(name)
+    with _one_sentence_errors(name):
         try:
-            found = hub.get_hf_file_metadata(hub.hf_hub_url(repo, FILE_NAME))
+            metadata = hub.get_hf_file_metadata(hub.hf_hub_url(repo, FILE_NAME))
         except hub.errors.HfHubHTTPError:
             raise
         except Exception:  # no network
-            kept = _kept(hub, repo)
-            if kept is None:
+            cached = _cached(hub, repo)
+            if cached is None:
                 raise
-            print(f"{name}: the Hub cannot be reached; its copy on this machine plays", file=sys.stderr)
-            return kept
-        if found.size is None or found.size > MAX_BYTES:
-            raise UserError(f"{name} has {found.size or 0:,} bytes, and at most {MAX_BYTES:,} are fetched")
-        return Path(hub.hf_hub_download(repo, FILE_NAME, revision=found.commit_hash))
+            print(f"{name}: the Hub cannot be reached; the cached copy on this machine is used", file=sys.stderr)
+            return cached
+        if metadata.size is None or metadata.size > MAX_BYTES:
+            raise UserError(f"{name} has {metadata.size or 0:,} bytes, and at most {MAX_BYTES:,} are fetched")
+        return Path(hub.hf_hub_download(repo, FILE_NAME, revision=metadata.commit_hash))
 
 
-def _kept(hub: Any, repo: str) -> Path | None:
-    """The newest copy in the Hub's cache, whose folders hold a repository's commits one by one."""
+def _cached(hub: ModuleType, repo: str) -> Path | None:
+    """The newest copy in the Hub's cache, which has a folder for each commit."""
     snapshots = Path(hub.constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots"
     return max(snapshots.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def brought(name: str) -> Path:
-    """A copy of the agent's file below runs/hub/, where results may be written beside it.
+def copy_from_hub(name: str) -> Path:
+    """Copies the agent's file to a folder below runs/hub/, where results may be written beside it.
 
     Raises:
-        UserError: as `fetched`; or the folder cannot be written.
+        UserError: as `fetch`, or the folder cannot be written.
     """
-    file, copy = fetched(name), RUNS / "hub" / name.removeprefix(PREFIX) / FILE_NAME
+    file, copy = fetch(name), RUNS / "hub" / name.removeprefix(PREFIX) / FILE_NAME
     try:
         data = read_plain(file, MAX_BYTES)
     except OSError as error:
@@ -85,20 +85,20 @@ def own_file(path: str, which: Which) -> Path:
     """The file of an agent, in a folder where results may be written beside it.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such agent.
     """
-    return brought(path) if is_remote(path) else find_agent(Path(path), which)
+    return copy_from_hub(path) if is_remote(path) else find_agent(Path(path), which)
 
 
 def checked_repo(repo: str, option: str) -> str:
-    """A name of the Hub, `user/name`.
+    """Checks a name of the Hub, `user/name`.
 
     Args:
         repo: the name.
-        option: what a person wrote, for the message.
+        option: the user's own text, for the message.
 
     Raises:
-        UserError: it is something else.
+        UserError: the name is invalid.
     """
     if not _NAME.fullmatch(repo) or len(repo) > 96 or "--" in repo or ".." in repo or repo.endswith((".git", "-", ".")):
         raise UserError(
@@ -107,8 +107,8 @@ def checked_repo(repo: str, option: str) -> str:
     return repo
 
 
-def library(option: str) -> Any:
-    """huggingface_hub, which only this needs.
+def library(option: str) -> ModuleType:
+    """Imports huggingface_hub, which is needed for the Hub alone.
 
     Raises:
         UserError: it is not installed.
@@ -122,8 +122,8 @@ def library(option: str) -> Any:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Words the library's errors as one sentence."""
+def _one_sentence_errors(name: str) -> Iterator[None]:
+    """Turns the library's errors into one sentence."""
     from huggingface_hub import errors
 
     try:
@@ -140,13 +140,14 @@ def _told(name: str) -> Iterator[None]:
         ) from error
     except errors.RemoteEntryNotFoundError as error:
         raise UserError(f"{name} holds no {FILE_NAME}: it was not shared by share.py to=hub") from error
-    except Exception as error:  # whatever the network, the server or the disk does
+    except Exception as error:  # any failure of the network, the server or the disk
         raise UserError(
-            f"{name} could not be fetched ({short(error)}): check the network, or download {FILE_NAME} from its page"
+            f"{name} could not be fetched ({short_reason(error)}): check the network, or download "
+            f"{FILE_NAME} from its page"
         ) from error
 
 
-def short(error: BaseException) -> str:
-    """An error's name and the first line of its words, on one line."""
+def short_reason(error: BaseException) -> str:
+    """An error's class and the first line of its message."""
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first:.120}" if first else type(error).__name__

@@ -1,11 +1,11 @@
-"""Episodes to look at: filmed, or played in a window."""
+"""Episodes that are filmed, or played in a window."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -14,18 +14,18 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
 from agent.running.failures import Folder
-from envs.global_random import apart
-from envs.kinds import Env, Wrapper
+from envs.global_random import isolated
+from envs.kinds import Action, Env, Info, Observation, Wrapper
 from envs.make import Task
 from envs.video import Film
 
 
 def draw_into_memory() -> None:
-    """Has pygame draw into memory, where nobody says otherwise; it would ask for a screen."""
+    """Makes pygame draw into memory unless SDL_VIDEODRIVER is set; otherwise it would need a screen."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
-def record(
+def record_film(
     task: Task,
     network: QNetwork,
     seeds: Sequence[int],
@@ -33,40 +33,40 @@ def record(
     stop: Callable[[], bool] = never,
     env: Env | None = None,
 ) -> tuple[list[np.ndarray], Evaluation]:
-    """Plays the episodes of `seeds` one after the other; their first frames (uint8 [H, W, 3]) and all results.
+    """Plays the episodes of `seeds` one after the other; returns frames (uint8 [H, W, 3]) and all results.
 
-    No more frames are kept than a `Film` holds.
+    Only as many frames are kept as a `Film` holds.
 
     Args:
-        task: what is played.
-        network: of the agent.
+        task: the task.
+        network: the agent's Q-network.
         seeds: one per episode.
-        noise: how to draw, or None for the mean network.
-        stop: asked before each step; True ends it without a result.
-        env: one that gives frames, which stays open; None: a fresh one.
+        noise: how to draw; None for the mean network.
+        stop: called before each step; True ends the film without a result.
+        env: an open environment that draws frames and stays open; None for a fresh one.
 
     Raises:
-        UserError: where the task cannot be drawn here, or draws no pictures.
-        Stopped: where `stop` said so.
+        UserError: if the task cannot be drawn on this machine, or draws no pictures.
+        Stopped: `stop` returned True.
     """
     film = Film()
     draw_into_memory()
     screen = os.environ["SDL_VIDEODRIVER"] != "dummy"
     advice = "leave the video out" + (", or unset SDL_VIDEODRIVER, which asks for a screen" if screen else "")
 
-    def look(env: Env) -> None:
+    def on_step(env: Env) -> None:
         if not film.full:
-            with _refused(f"{task.id} cannot be filmed", advice):
+            with _drawing_errors(f"{task.id} cannot be filmed", advice):
                 film.add(env.render())
 
-    opened = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
-    with apart(seeds[0]), opened as played:
-        result = play([played], EvaluationPolicy(network, noise, seeds), seeds, task, look, stop)
+    context = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
+    with isolated(seeds[0]), context as filmed_env:
+        result = play([filmed_env], EvaluationPolicy(network, noise, seeds), seeds, task, on_step, stop)
     return film.frames, result
 
 
 def film_of(folder: Folder, step: int) -> Path:
-    """Where the film of a step lies in a run's folder, without its suffix."""
+    """The path of a step's film in a run's folder, without its suffix."""
     return folder.path / "videos" / f"step_{step:012d}"
 
 
@@ -74,33 +74,33 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     """Plays the episodes of `seeds` one after the other in a window.
 
     Raises:
-        UserError: where the task cannot be shown, or there is no screen.
+        UserError: if the task cannot be shown, or there is no screen.
     """
-    with apart(seeds[0]), closing(task.make_guarded("human")) as env:
+    with isolated(seeds[0]), closing(task.make_guarded("human")) as env:
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
 
 
 class _Window(Wrapper):
-    """An environment that draws itself whenever it is reset or stepped, and may fail in it."""
+    """An environment that draws itself in a window at each reset and step, which may fail."""
 
     def __init__(self, env: Env, name: str) -> None:
         super().__init__(env)
-        self._failed = f"{name} cannot be shown", "leave render=human out; video=true needs no screen"
+        self._problem_and_advice = f"{name} cannot be shown", "leave render=human out; video=true needs no screen"
 
-    def reset(self, **options: Any) -> Any:
-        with _refused(*self._failed):
-            result = self.env.reset(**options)
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
+        with _drawing_errors(*self._problem_and_advice):
+            result = self.env.reset(seed=seed, options=options)
             if (driver := _invisible_driver()) is not None:
-                raise UserError(f"there is no screen: pygame draws into memory, by its driver {driver!r}")
+                raise UserError(f"there is no screen: pygame draws into memory, with its driver {driver!r}")
             return result
 
-    def step(self, action: object) -> Any:
-        with _refused(*self._failed):
+    def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, Info]:
+        with _drawing_errors(*self._problem_and_advice):
             return self.env.step(action)
 
 
 def _invisible_driver() -> str | None:
-    """The name of the driver by which pygame, if an environment opened its display, draws where nobody sees it."""
+    """The name of pygame's display driver, if an environment opened a display that nobody can see; otherwise None."""
     display = getattr(sys.modules.get("pygame"), "display", None)
     if display is None or not display.get_init():
         return None
@@ -109,10 +109,10 @@ def _invisible_driver() -> str | None:
 
 
 @contextmanager
-def _refused(what: str, advice: str) -> Iterator[None]:
-    """Makes a sentence of whatever a library that draws raises: each has exceptions of its own."""
+def _drawing_errors(problem: str, advice: str) -> Iterator[None]:
+    """Turns any exception of a drawing library into one sentence; each library has its own exceptions."""
     try:
         yield
     except Exception as error:
         detail = error.detail if isinstance(error, UserError) else ""
-        raise UserError(f"{what} ({words_of(error)}): {advice}", detail) from error
+        raise UserError(f"{problem} ({words_of(error)}): {advice}", detail) from error

@@ -1,10 +1,10 @@
-"""What follows from an evaluation: it is logged, and the best agent so far is saved."""
+"""Logs evaluations, and saves the best agent so far."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
+from agent.common.state import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
@@ -17,15 +17,15 @@ Tensors = dict[str, Tensor]
 
 
 class Results:
-    """Logs evaluations of an agent, and saves it with what they say of it.
+    """Logs the evaluations of an agent, and saves the agent with their results.
 
     Args:
-        config: of the run.
-        task: what is played.
-        agent: the present one.
-        evaluator: keeps the newest evaluation.
-        saver: writes agents.
-        tracker: is told of the metrics.
+        config: the config of the run.
+        task: the task.
+        agent: the current agent.
+        evaluator: holds the newest evaluation.
+        saver: saves agents.
+        tracker: logs the metrics.
     """
 
     def __init__(
@@ -35,24 +35,25 @@ class Results:
         self._evaluator, self._saver, self._tracker = evaluator, saver, tracker
 
     def keep(self, step: int, seconds: float, metrics: dict[str, float], tensors: Callable[[], Tensors]) -> None:
-        """Logs the newest evaluation, and keeps its agent if that is the best so far.
+        """Logs the newest evaluation, and saves its agent if it is the best so far.
 
         Args:
-            step: of the agent that was evaluated.
-            seconds: of training until then.
-            metrics: of the evaluation.
-            tensors: gives the parameters of that agent.
+            step: the step of the agent that was evaluated.
+            seconds: the seconds of training until then.
+            metrics: the metrics of the evaluation.
+            tensors: returns the parameters of that agent.
         """
         self._tracker.log(step, metrics | {"time/train_seconds": seconds})
         if self._evaluator.is_best():
             self._saver.agent("best", tensors(), self.description(step))
 
-    def note(self, step: int, state: dict[str, Any]) -> None:
-        """Writes what an evaluation gave beside the newest checkpoint; and the last agent, if that is of this step."""
+    def note(self, step: int, state: State) -> None:
+        """Writes the state after an evaluation beside the newest checkpoint; rewrites the last agent if due."""
         if self._saver.step == step:
-            self._saver.agent("last", self._agent.tensors(), self.description(step))  # which says how it was evaluated
+            # Its description then holds the evaluation.
+            self._saver.agent("last", self._agent.tensors(), self.description(step))
         self._saver.evaluation(self._saver.step, state)
 
-    def description(self, step: int) -> dict[str, Any]:
-        """What a saved agent of a step says of itself."""
+    def description(self, step: int) -> dict[str, object]:
+        """The description of a saved agent at a step."""
         return describe(self._config, self._task, step, self._evaluator.description())

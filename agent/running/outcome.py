@@ -11,13 +11,13 @@ class Outcome:
     """How a run ended, with everything saved.
 
     Attributes:
-        step: its last one.
-        exit_code: of the signal that stopped it; 0: none.
-        evaluation: its newest.
-        seconds: of collecting and learning alone.
-        solved: it stopped since evaluations reached `eval.stop_at`.
-        evaluation_due: it was stopped before the evaluation of its last step.
-        failure: what has to be mended before it can go on.
+        step: the last step.
+        exit_code: the exit code for the signal that stopped it; 0 if none did.
+        evaluation: the newest evaluation.
+        seconds: the time spent in collecting and learning.
+        solved: whether it stopped because evaluations reached `eval.stop_at`.
+        evaluation_due: whether it stopped before the evaluation of its last step.
+        failure: the error that the user must fix before it can continue.
     """
 
     step: int

@@ -1,20 +1,21 @@
-"""The progress of a run, as its checkpoint and the evaluation after that checkpoint tell it.
+"""The progress of a run, according to its checkpoint and the evaluation after it.
 
 A checkpoint is saved before the evaluation of its step, which may fail or be stopped. The result of the evaluation goes
-into a file beside the checkpoint's own; without that file, a run that is resumed there plays the evaluation first.
+to a note beside the checkpoint's own files. A run that is resumed without this note plays the evaluation first.
 """
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from agent.common.files import atomic_write_text, read_plain
+from agent.common.state import State
 from agent.config.run import TrainConfig
 
 NOTE = "evaluation.json"
-#: Bytes of a note that are read: ten million episodes.
+#: The largest note that is read, in bytes: ten million episodes.
 LONGEST = 256 << 20
 
 _KINDS = {
@@ -28,42 +29,42 @@ _KINDS = {
 
 
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """The folder of the checkpoint of a step."""
     return run_dir / "checkpoints" / f"step_{step:012d}"
 
 
 def note_evaluation(checkpoint: Path, state: Mapping[str, object]) -> None:
-    """Writes what an evaluation gave beside the checkpoint that was saved before it."""
+    """Writes the state after an evaluation beside the checkpoint that was saved before it."""
     atomic_write_text(checkpoint / NOTE, json.dumps(dict(state)))
 
 
-def with_evaluation(run_dir: Path, step: int, state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's state with what the evaluation of its step gave, where that was played.
+def with_evaluation(run_dir: Path, step: int, state: State) -> State:
+    """A checkpoint's state, updated with the note on the evaluation of its step, if there is one.
 
-    A note that is not as it was written here is left aside: the evaluation is played again.
+    A damaged note is ignored: the evaluation is played again.
     """
     try:
-        noted = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
+        note = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
     except (OSError, ValueError, RecursionError):
         return state
-    if not _is_note(noted, step):
+    if not _is_note(note, step):
         return state
-    arrived = {name: value for name, value in state.items() if name != "under_way"}
-    return {**arrived, **noted}
+    finished = {name: value for name, value in state.items() if name != "under_way"}
+    return {**finished, **note}
 
 
-def evaluated_again(step: int, state: Mapping[str, Any]) -> tuple[str | None, int]:
-    """The beginning of the names of metrics that a run that goes on writes again, and the step from which on."""
+def evaluated_again(step: int, state: State) -> tuple[str | None, int]:
+    """The prefix of the metrics that a resumed run writes again, and the first step of these."""
     if (under_way := state.get("under_way")) is not None:
         return "eval/", under_way["step"]
     return "eval/" if state.get("evaluation_due") else None, step
 
 
-def _is_note(noted: object, step: int) -> bool:
-    if not isinstance(noted, dict) or {name: type(value) for name, value in noted.items()} != _KINDS:
+def _is_note(note: object, step: int) -> bool:
+    if not isinstance(note, dict) or {name: type(value) for name, value in note.items()} != _KINDS:
         return False
-    at, *results = noted["evaluation"]
-    if type(at) is not int or not 0 <= at <= step or len(results) not in (0, 2):
+    evaluated_at, *results = note["evaluation"]
+    if type(evaluated_at) is not int or not 0 <= evaluated_at <= step or len(results) not in (0, 2):
         return False
     returns, lengths = results or ([], [])
     return (
@@ -75,17 +76,17 @@ def _is_note(noted: object, step: int) -> bool:
     )
 
 
-def nothing_left(config: TrainConfig, step: int, state: Mapping[str, Any]) -> Literal["complete", "solved"] | None:
-    """Why a run with this config has nothing left to do at a checkpoint; None where it has.
+def nothing_left(config: TrainConfig, step: int, state: State) -> Literal["complete", "solved"] | None:
+    """Why a run with this config has nothing left to do at a checkpoint; None if it has something to do.
 
     Args:
-        config: of the run to go on with, with what was asked for.
-        step: of the checkpoint.
-        state: of the checkpoint, with its evaluation.
+        config: the config of the resumed run, with the requested changes.
+        step: the step of the checkpoint.
+        state: the state of the checkpoint, updated with its evaluation.
     """
-    now, waits = config.eval, state.get("evaluation_due", False) or "under_way" in state
-    due = waits and config.eval.episodes > 0
-    same_goal = now.stop_at is not None and state["config"]["eval"].get("stop_at") == now.stop_at
-    if same_goal and state.get("reached", 0) >= now.stop_patience and not due:
+    eval_config, pending = config.eval, state.get("evaluation_due", False) or "under_way" in state
+    due = pending and config.eval.episodes > 0
+    same_goal = eval_config.stop_at is not None and state["config"]["eval"].get("stop_at") == eval_config.stop_at
+    if same_goal and state.get("reached", 0) >= eval_config.stop_patience and not due:
         return "solved"
     return "complete" if step >= config.steps and not due else None

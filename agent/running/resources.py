@@ -1,4 +1,4 @@
-"""What the machine has: devices and memory, checked before anything is allocated."""
+"""The resources of the machine: devices and memory, checked before anything is allocated."""
 
 import ctypes
 import re
@@ -13,17 +13,17 @@ from threadpoolctl import threadpool_limits
 
 from agent.common.errors import UserError
 
-#: Names of glibc's malloc.h.
+#: Constants of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-#: Open files of a program with W&B and its pictures, and more for each process of environments; 18 and 3 were counted.
+#: Open files of a program with W&B and plots, and of each process of environments; the counts were 18 and 3.
 FILES, FILES_OF_A_PROCESS = 32, 3
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of `auto`, `cpu`, `cuda`, `cuda:1`, `mps`: auto is CUDA where there is one, else the CPU.
+    """The device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` is CUDA if available, otherwise the CPU.
 
     Raises:
-        UserError: for a device that this machine does not have.
+        UserError: this machine does not have the device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,14 +39,17 @@ def resolve_device(name: str) -> torch.device:
         )
     device = torch.device(name)
     if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # streams, graphs and pinned memory belong to the current one
+        torch.cuda.set_device(device)  # streams, graphs and pinned memory belong to the current device
     return device
 
 
 @contextmanager
 def cpu_restored() -> Iterator[None]:
-    """Undoes `prepare_cpu` and `threads_for_numpy` at the end: threads, and the rounding of small numbers to 0."""
-    threads, flushing = torch.get_num_threads(), bool(torch.tensor(1e-40) * 1.0 == 0.0)
+    """Undoes `prepare_cpu` and `threads_for_numpy` after the block: threads, and the rounding of small numbers to 0."""
+    threads, flushing = (
+        torch.get_num_threads(),
+        bool(torch.tensor(1e-40, dtype=torch.float32, device="cpu") * 1.0 == 0.0),
+    )
     try:
         with threadpool_limits():
             yield
@@ -56,11 +59,11 @@ def cpu_restored() -> Iterator[None]:
 
 
 def prepare_cpu(count: int) -> None:
-    """Sets up this process for speed on a CPU. Results change by rounding at most.
+    """Sets up this process for speed on a CPU. Only the rounding of results may change.
 
-    Torch uses `count` threads and NumPy one; see `threads_for_numpy`. This thread rounds numbers below 1e-38 to 0:
-    where a gradient stays 0, as behind a ReLU that is off, Adam's averages would shrink to such numbers, over which a
-    processor takes several times as long. Freed memory is kept for later.
+    Torch uses `count` threads and NumPy one; see `threads_for_numpy`. This thread rounds numbers below 1e-38 to 0: if a
+    gradient stays 0, as behind an inactive ReLU, Adam's averages shrink to such numbers, with which a processor takes
+    several times as long. Freed memory is kept for later use.
     """
     torch.set_num_threads(count)
     threadpool_limits(1, user_api="blas")
@@ -69,9 +72,9 @@ def prepare_cpu(count: int) -> None:
 
 
 def threads_for_numpy(count: int) -> None:
-    """Gives the threads to NumPy's matrix products instead, and torch one: for a network that NumPy computes.
+    """Gives `count` threads to NumPy's matrix products and one to torch, for a network that NumPy computes.
 
-    Only one of the two may have several. The waiting threads of each keep the cores busy that the other needs: with two
+    Only one of the two may have several threads, since waiting threads occupy the cores that the other needs: with two
     threads each, an update took ten times as long.
     """
     torch.set_num_threads(1)
@@ -79,9 +82,9 @@ def threads_for_numpy(count: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc keep freed blocks of up to 32 MiB, half a GiB in all, for the next ones.
+    """Makes glibc keep freed blocks of up to 32 MiB, and half a GiB in all, for reuse.
 
-    It would hand those of a large layer's gradient back to the system at every update, and fetch them page by page.
+    Otherwise it returns a large layer's gradient to the system at every update, and fetches it again page by page.
     """
     if sys.platform != "linux":
         return
@@ -89,16 +92,16 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library
         return
-    mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that it takes
+    mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest value that it accepts
     mallopt(M_TRIM_THRESHOLD, 512 * 2**20)
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a device; of the machine, or of what a container leaves of it, for the CPU and Apple's GPU."""
+    """Free memory of a device, in bytes; for the CPU and Apple's GPU, that of the machine or of its container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = psutil.virtual_memory().available
-    return max(0, int(min([free, *(left_by_group(group) for group in _control_groups())])))
+    return max(0, int(min([free, *(bytes_left_in_group(group) for group in _control_groups())])))
 
 
 def _control_groups() -> list[Path]:
@@ -111,8 +114,8 @@ def _control_groups() -> list[Path]:
     return [group, *group.parents]
 
 
-def left_by_group(group: Path) -> float:
-    """Bytes that a control group leaves, what it caches of files included; infinity where it sets no limit."""
+def bytes_left_in_group(group: Path) -> float:
+    """Bytes that a control group leaves, including its file cache; infinity if it sets no limit."""
     try:
         limit, used = (float((group / name).read_text()) for name in ("memory.max", "memory.current"))
         statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -125,12 +128,12 @@ def check_replay_memory(needed: int, device: torch.device, remedies: Callable[[i
     """Refuses a replay that does not fit.
 
     Args:
-        needed: bytes.
-        device: where it is to be.
-        remedies: for the bytes that are free, the options that make it smaller, or "".
+        needed: the bytes that it needs.
+        device: its device.
+        remedies: maps the free bytes to the options that make it smaller, or to "".
 
     Raises:
-        UserError: naming what is needed, what there is, and the options to turn.
+        UserError: it does not fit; the message names the memory and the options to change.
     """
     free = available_bytes(device)
     if needed > free:
@@ -143,13 +146,13 @@ def check_replay_memory(needed: int, device: torch.device, remedies: Callable[[i
 
 
 def check_open_files(processes: int) -> None:
-    """Refuses what needs more open files than this process may have; a limit that it may raise by itself is raised.
+    """Refuses a run that needs more open files than this process may have; raises its limit if that is allowed.
 
     Args:
-        processes: that environments are played in.
+        processes: the number of processes of environments.
 
     Raises:
-        UserError: naming how many are needed, and how to allow them.
+        UserError: the limit is too low; the message says how to raise it.
     """
     if sys.platform == "win32":
         return
@@ -162,8 +165,8 @@ def check_open_files(processes: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
         return
     fewer = ", or env.vectorization=sync, which needs fewer" if processes else ""
-    allow = f"allow them with ulimit -n {needed}{fewer}"
-    raise UserError(f"this process may have {hard} files open at a time, and needs {needed}: {allow}")
+    advice = f"allow them with ulimit -n {needed}{fewer}"
+    raise UserError(f"this process may have {hard} files open at a time, and needs {needed}: {advice}")
 
 
 def _gigabytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Results of saved agents: played, written beside their files, filmed."""
+"""Evaluates saved agents, and writes results and films beside their files."""
 
 import glob
 import json
@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text
+from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
@@ -18,33 +18,33 @@ from agent.records.evaluations import archived_results_path, label, results_path
 from agent.records.plots import plot_evaluation
 from agent.records.saved_agent import FILE_NAME, Which, find_agent
 from agent.running.evaluation import evaluate
-from agent.running.fetching import brought, is_remote
-from agent.running.filming import record, watch
+from agent.running.fetching import copy_from_hub, is_remote
+from agent.running.filming import record_film, watch
 from agent.running.player import Player
 from envs.video import write_video
 
 
 def find_agents(paths: Sequence[str], which: Which) -> list[Path]:
-    """The files of the agents that are named, each once.
+    """The files of the named agents, each once.
 
     Args:
         paths: run folders, agent folders and files, and patterns of them, such as runs/CartPole-v1/*; hub:user/name
-            brings an agent of the Hub below runs/hub/.
-        which: of a run folder, the best agent or the last.
+            copies an agent of the Hub to a folder below runs/hub/.
+        which: the best or the last agent of a run folder.
 
     Raises:
         UserError: a path names no agent, or a pattern matches none.
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        for file in _named(path, which):
+        for file in _files_of(path, which):
             found.setdefault(file.resolve(), file)
     return list(found.values())
 
 
-def _named(path: str, which: Which) -> list[Path]:
+def _files_of(path: str, which: Which) -> list[Path]:
     if is_remote(path):
-        return [brought(path)]
+        return [copy_from_hub(path)]
     return [_find_agent(Path(path), which)] if Path(path).exists() else _matching(path, which)
 
 
@@ -54,49 +54,51 @@ def _find_agent(path: Path, which: Which) -> Path:
     except UserError as error:
         if not any(path.glob(f"*/*/{FILE_NAME}")):
             raise
-        all_of_them = quote_override("checkpoint", f"{path}/*")
-        raise UserError(f"{path} is a folder of runs: write {shlex.quote(all_of_them)} for all of them") from error
+        pattern = quote_override("checkpoint", f"{path}/*")
+        raise UserError(f"{path} is a folder of runs: write {shlex.quote(pattern)} for all of them") from error
 
 
 def _matching(path: str, which: Which) -> list[Path]:
-    """The agents that a pattern matches; what else it matches, and what lies in a run that it matches, is left out."""
+    """The agents that a pattern matches. Other files, and matches inside a matched run, are left out."""
     if not glob.has_magic(path):
         return [find_agent(Path(path), which)]
     found: dict[Path, Path] = {}
-    for place in expand_pattern(path):  # a folder comes before what lies in it
-        if (place.is_dir() or place.suffix == ".safetensors") and not found.keys() & set(place.parents):
+    for candidate in expand_pattern(path):  # a folder comes before its contents
+        if (candidate.is_dir() or candidate.suffix == ".safetensors") and not found.keys() & set(candidate.parents):
             with suppress(UserError):
-                found[place] = find_agent(place, which)
+                found[candidate] = find_agent(candidate, which)
     if not found:
-        other = "last" if which == "best" else "best"
-        raise UserError(f"checkpoint={path} matches no run with a {which} agent: name another, or try which={other}")
+        other_kind = "last" if which == "best" else "best"
+        raise UserError(
+            f"checkpoint={path} matches no run with a {which} agent: name another, or try which={other_kind}"
+        )
     return list(found.values())
 
 
 def check_player(player: Player, config: EvaluateConfig) -> None:
-    """Compares an agent with the options, before hundreds of episodes are played.
+    """Checks the options against an agent, before hundreds of episodes are played.
 
     Raises:
-        UserError: where the agent or its task cannot do what they ask for.
+        UserError: if the agent or its task does not support an option.
     """
     if config.noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
-    for option, given, mode in (
+    for option, requested, mode in (
         ("video=true", config.video, "rgb_array"),
         ("render=human", config.render == "human", "human"),
     ):
-        if given and mode not in player.task.render_modes:
+        if requested and mode not in player.task.render_modes:
             raise UserError(f"{player.task.id} cannot be shown: leave {option} out")
 
 
-def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
-    """Plays one agent: the settings, the statistics, and every return."""
+def evaluate_player(player: Player, config: EvaluateConfig) -> PlainData:
+    """Plays one agent; returns the settings, the statistics, and every return."""
     noise = player.noise if config.noise else None
     seeds = environment_seeds(config.seed, "test", config.episodes)
     if config.render == "human":
-        outcome = watch(player.task, player.network, seeds, noise)
+        evaluation = watch(player.task, player.network, seeds, noise)
     else:
-        outcome = evaluate(player.task, player.network, seeds, noise, config.num_envs)
+        evaluation = evaluate(player.task, player.network, seeds, noise, config.num_envs)
     return {
         "label": label(player.path),
         "agent": str(player.path),
@@ -106,40 +108,40 @@ def evaluate_player(player: Player, config: EvaluateConfig) -> dict[str, Any]:
         "episodes": config.episodes,
         "seed": config.seed,
         "noise": config.noise,
-        **outcome.statistics(player.task.id),
-        "returns": list(outcome.returns),
-        "lengths": list(outcome.lengths),
+        **evaluation.statistics(player.task.id),
+        "returns": list(evaluation.returns),
+        "lengths": list(evaluation.lengths),
     }
 
 
-def write_result(player: Player, result: dict[str, Any]) -> None:
+def write_result(player: Player, result: PlainData) -> None:
     """Writes the results as JSON and as a picture beside the agent's file, and the JSON once more under its own name.
 
-    The next evaluation replaces the first two; only one of as many episodes, the same seed and noise replaces the last.
+    The next evaluation replaces the first two. The third is replaced only under the same episodes, seed and noise.
     """
     text = json.dumps(result, indent=1)
-    with _place_of(player) as place:
+    with _result_stem(player) as stem:
         kept = archived_results_path(player.home, result["episodes"], result["seed"], result["noise"])
         atomic_write_text(Path(f"{kept}.json"), text)
-        atomic_write_text(Path(f"{place}.json"), text)
-        plot_evaluation([result], Path(f"{place}.png"))
+        atomic_write_text(Path(f"{stem}.json"), text)
+        plot_evaluation([result], Path(f"{stem}.png"))
 
 
 @contextmanager
-def _place_of(player: Player) -> Iterator[Path]:
-    """Where an agent's results go, as an absolute path, which errors show as the agent's was named."""
-    place = results_path(player.home)
+def _result_stem(player: Player) -> Iterator[Path]:
+    """The absolute path of an agent's results, without suffix; errors show it as the user named the agent."""
+    stem = results_path(player.home)
     try:
-        yield place
+        yield stem
     except UserError as error:
-        raise UserError(str(error).replace(str(place), str(results_path(player.path)))) from error
+        raise UserError(str(error).replace(str(stem), str(results_path(player.path)))) from error
 
 
 def film(player: Player, config: EvaluateConfig) -> None:
     """Writes a video of the first episode beside the agent."""
     seeds = environment_seeds(config.seed, "test", 1)
-    frames, outcome = record(player.task, player.network, seeds, player.noise if config.noise else None)
-    with _place_of(player) as place:
-        path = write_video(frames, place, player.task.fps)
-    cut = f": the first {len(frames)} frames" if len(frames) <= outcome.lengths[0] else ""
+    frames, evaluation = record_film(player.task, player.network, seeds, player.noise if config.noise else None)
+    with _result_stem(player) as stem:
+        path = write_video(frames, stem, player.task.fps)
+    cut = f": the first {len(frames)} frames" if len(frames) <= evaluation.lengths[0] else ""
     print(f"wrote {player.path.parent / path.name}{cut}")

@@ -1,14 +1,14 @@
-"""A run, from its config to the files in its folder."""
+"""Runs training, from the config to the files in the run's folder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.notices import tell_through
+from agent.common.state import State
 from agent.compute.plan import Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
@@ -26,68 +26,71 @@ from agent.running.failures import Folder
 from agent.running.outcome import Outcome
 from agent.running.progress import evaluated_again
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
-from agent.running.taking_over import load_state
+from agent.running.restoring import load_state
 from agent.running.trainer import Trainer
 from envs.bounds import check_bounds
+from envs.channels import BoxChannels
 from envs.closing import close_quietly
 from envs.kinds import Envs
 from envs.make import Task, load_saved_task, load_task
+from envs.shapes import check_shapes, note_on_shapes
 from envs.vector import note_on_global_draws
 from envs.wrapping import wrapping_of
 
-#: A σ of independent noise above this is likely to be meant as the σ0 of the factorised form, which is σ·√(inputs).
+#: A larger σ of independent noise is probably meant as σ0 of the factorised form, which is σ·√(inputs).
 LARGE_SIGMA = 0.05
 
 
 def train(
     config: TrainConfig,
     folder: Path,
-    begun: tuple[int, dict[str, Any]] | None = None,
+    begun: tuple[int, State] | None = None,
     imports: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> Outcome:
-    """Builds everything, loads the checkpoint if there is one, trains, and says where the results are.
+    """Builds everything, loads the checkpoint if there is one, trains, and prints where the results are.
 
     Args:
-        config: of the run.
-        folder: of the run.
-        begun: step and state of the checkpoint to go on from.
-        imports: the options that name modules of one's own, for the commands that are shown at the end.
-        overrides: of the command line, for the head of config.yaml.
+        config: the config of the run.
+        folder: the folder of the run.
+        begun: the step and state of the checkpoint to resume from; None for a new run.
+        imports: the options that name the user's modules, for the commands that are shown at the end.
+        overrides: the options of the command line, for the head of config.yaml.
     """
     check_open_files(config.num_envs if config.env.vectorization == "async" else 0)
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
-    place = Folder(folder)  # now: an environment may change the current folder
+    run_dir = Folder(folder)  # made first, as an environment may change the current folder
     task = task_of(config, folder, resumed=begun is not None)
-    config = replace(config, env=replace(config.env, action_mask=task.action_mask))  # what `auto` has found stays
+    config = replace(config, env=replace(config.env, action_mask=task.action_mask))  # `auto` is resolved
     agent, plan = build_agent(config, task, device)
     by_actors = config.collect.engine == "ray"
     rings = rings_of(config, task) if by_actors else None
     replay = build_replay(config, task, device, plan) if rings is None else rings
     envs = None if by_actors else build_envs(config, task)
-    console = open_console(config, place.path, begun)
+    console = open_console(config, run_dir.path, begun)
     console.line(f"{task.id} · {device} · {folder}")
     introduce(config, agent.network, plan, console)
-    if envs is not None and (note := note_on_global_draws(task, envs)) is not None:
-        console.line(note)
-    tracker = build_tracker(config, place.path, console, begun)
+    for note in (note_on_shapes(task.observe), None if envs is None else note_on_global_draws(task, envs)):
+        if note is not None:
+            console.line(note)
+    tracker = build_tracker(config, run_dir.path, console, begun)
     with closing(tracker, envs, task) as opened:
-        write_config(place.path, to_plain(config), overrides)  # from here on it holds a run
+        write_config(run_dir.path, to_plain(config), overrides)  # from here on the folder holds a run
         collector: RayCollector | None = None
         if rings is not None:
             collector = start_collector(config, task, agent, rings, tracker)
             opened.callback(collector.close)
-        trainer = Trainer(config, task, envs, agent, replay, tracker, place, plan, collector)
+        trainer = Trainer(config, task, envs, agent, replay, tracker, run_dir, plan, collector)
         if begun is not None:
             load_state(trainer, *begun)
         with Interrupt() as interrupt:
             outcome = trainer.run(interrupt)
-            return end(outcome, interrupt, config, task, folder, place.path, tracker, imports)
+            return end(outcome, interrupt, config, task, folder, run_dir.path, tracker, imports)
 
 
-def open_console(config: TrainConfig, home: Path, begun: tuple[int, dict[str, Any]] | None) -> Console:
-    """Makes the folder, drops what was logged after the checkpoint to go on from, and opens the console of a run."""
+def open_console(config: TrainConfig, home: Path, begun: tuple[int, State] | None) -> Console:
+    """Creates the folder, drops the metrics after the checkpoint to resume from, and opens the run's console."""
     step, state = begun if begun is not None else (0, {})
     home.mkdir(parents=True, exist_ok=True)
     truncate_jsonl(home / "metrics.jsonl", step, *evaluated_again(step, state))
@@ -98,7 +101,7 @@ def open_console(config: TrainConfig, home: Path, begun: tuple[int, dict[str, An
 
 @contextmanager
 def closing(tracker: Tracker, envs: Envs | None, task: Task) -> Iterator[ExitStack]:
-    """Closes what a run opened, in the end: the tracker where an error ends it, environments, then the console."""
+    """Closes a run's objects after the block: the tracker if an error ended it, environments, then the console."""
     with ExitStack() as opened:
         opened.callback(tracker.console.close)
         if envs is not None:
@@ -111,7 +114,7 @@ def closing(tracker: Tracker, envs: Envs | None, task: Task) -> Iterator[ExitSta
 
 
 def introduce(config: TrainConfig, network: QNetwork, plan: Plan, console: Console) -> None:
-    """Says what learns and how it is computed, and warns of options that are hardly meant."""
+    """Prints the network and the plan, and warns of options that are probably mistakes."""
     console.line(network_line(network))
     if config.log.network:
         console.line(str(network))
@@ -120,7 +123,7 @@ def introduce(config: TrainConfig, network: QNetwork, plan: Plan, console: Conso
 
 
 def network_line(network: QNetwork) -> str:
-    """The kinds of a network's encoder and head, and the number of its parameters."""
+    """The classes of a network's encoder and head, and the number of its parameters."""
     kinds = f"{type(network.encoder).__name__} and {type(network.head).__name__}"
     return f"network: {kinds}, {sum(parameter.numel() for parameter in network.parameters()):,} parameters"
 
@@ -129,36 +132,42 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
     """The task of a run, which must be one that can be saved with its agents.
 
     Raises:
-        UserError: where there is no such task, or where no file may hold its arguments.
+        UserError: if there is no such task, or a file may not hold its arguments.
     """
     env, wrapping = config.env, wrapping_of(config.env.observation, config.env.wrappers)
-    named = env.id, env.kwargs, env.time_limit, env.channels, wrapping, env.action_mask
+    arguments = env.id, env.kwargs, env.time_limit, env.channels, wrapping, env.action_mask
     if not resumed:
-        check_bounds(env.id, env.kwargs)  # now, not when the agent is to be evaluated
-        task = load_task(*named)
-    else:  # it may be a stranger's: checked before anything that it names is made
+        check_bounds(env.id, env.kwargs)  # here, not only when the agent is evaluated
+        task = load_task(*arguments)
+        check_shapes(task.observe)
+    else:  # it may come from a stranger: it is checked before anything in it is made
         check_env({"id": env.id, "kwargs": env.kwargs, "eval_kwargs": env.eval_kwargs}, folder)
-        task = load_saved_task(*named)
-    both = {**task.kwargs, **env.eval_kwargs}
-    try:
-        check_env({"id": task.id, "kwargs": both}, folder)
-    except UserError as error:  # now, not when the first agent is saved
-        raise UserError(
-            f"env.kwargs={both} cannot be saved with an agent: its values must be plain numbers, truth values "
-            "or short words, and arguments of the environment itself, not of gymnasium.make"
-        ) from error
-    return with_eval_kwargs(task, env.eval_kwargs) if env.eval_kwargs else task
+        task = load_saved_task(*arguments)
+    for option, kwargs in (("env.kwargs", task.kwargs), ("env.eval_kwargs", env.eval_kwargs)):
+        try:
+            check_env({"id": task.id, "kwargs": kwargs}, folder)
+        except UserError as error:  # here, not only when the first agent is saved
+            raise UserError(
+                f"{option}={kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
+                "or short words, and arguments of the environment itself, not of gymnasium.make"
+            ) from error
+    return with_eval_kwargs(task, env.eval_kwargs, env.channels) if env.eval_kwargs else task
 
 
-def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
+def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object], channels: BoxChannels = "auto") -> Task:
     """The task, evaluated with other arguments of its environment.
 
+    Args:
+        task: as training plays it.
+        eval_kwargs: the arguments that differ.
+        channels: where its images have them, as a person said it.
+
     Raises:
-        UserError: where they make another task of it, with other observations or actions.
+        UserError: if they change its observations or actions.
     """
     evaluated = replace(task, eval_kwargs=eval_kwargs).for_evaluation()
-    named = task.time_limit, task.observe.channels or "auto", task.wrapping, task.action_mask
-    other = load_saved_task(task.id, evaluated.kwargs, *named)
+    arguments = task.time_limit, task.observe.channels or channels, task.wrapping, task.action_mask
+    other = load_saved_task(task.id, evaluated.kwargs, *arguments)
     if (other.observe.description(), other.actions) != (task.observe.description(), task.actions):
         raise UserError(
             f"env.eval_kwargs={eval_kwargs} gives {task.id} other observations or actions than training has"
@@ -167,7 +176,7 @@ def with_eval_kwargs(task: Task, eval_kwargs: dict[str, object]) -> Task:
 
 
 def warn(config: TrainConfig, console: Console) -> None:
-    """Warns of options that are allowed but hardly meant."""
+    """Warns of options that are allowed but probably mistakes."""
     noise = config.agent.noise
     if noise.enabled and noise.form == "independent" and (noise.sigma0 or 0.0) > LARGE_SIGMA:
         console.line(

@@ -1,4 +1,4 @@
-"""What a run writes to its folder besides metrics: agents, checkpoints, and what evaluations gave."""
+"""Writes a run's agents, checkpoints and notes on evaluations to its folder."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,17 @@ from agent.running.progress import checkpoint_folder, note_evaluation
 
 
 class Saver:
-    """Writes to a run's folder as long as it is the one that it was.
+    """Writes to a run's folder, as long as it is not moved or replaced.
 
     Args:
-        folder: of the run.
-        keep: how many checkpoints stay.
+        folder: the folder of the run.
+        keep: the number of checkpoints to keep.
 
     Attributes:
-        step: of the newest checkpoint; −1: there is none.
+        step: the step of the newest checkpoint; −1 if there is none.
 
     Raises:
-        UserError: from every method, where the folder is gone or cannot be written.
+        UserError: from every method, if the folder is gone or cannot be written.
     """
 
     def __init__(self, folder: Folder, keep: int) -> None:
@@ -42,12 +42,12 @@ class Saver:
     ) -> None:
         """Writes everything that a resumed run needs, and the last agent."""
         self._folder.check()
-        (self._folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)  # before `last`: see open_run
+        (self._folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)  # before `last`, see open_run
         self.agent("last", tensors, description)
         save_checkpoint(self._folder.path, step, state, self._keep)
         self.step = step
 
     def evaluation(self, step: int, state: Mapping[str, object]) -> None:
-        """Writes what an evaluation gave beside the checkpoint of its step, which was saved before it."""
+        """Writes the state after an evaluation beside the checkpoint of its step, which was saved before it."""
         self._folder.check()
         note_evaluation(checkpoint_folder(self._folder.path, step), state)

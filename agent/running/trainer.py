@@ -1,11 +1,10 @@
-"""The loop: collect, learn, save, evaluate. Everything is built elsewhere and handed in."""
+"""The training loop: collect, learn, save, evaluate. Its parts are built elsewhere and passed in."""
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -13,22 +12,24 @@ from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt, Stopped
 from agent.common.schedule import Every
 from agent.common.seeding import restore, state_of
+from agent.common.state import State
 from agent.compute.plan import TORCH, Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyReplay
-from agent.running.beside import Beside
-from agent.running.build import aside_of
+from agent.running.background import BackgroundEvaluations, EvaluationWorker
+from agent.running.build import shared_env_of
 from agent.running.collector import AnyCollector, in_process
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
-from agent.running.held import Held
+from agent.running.foreground import ForegroundEvaluations
 from agent.running.keeping import Results
 from agent.running.monitor import Monitor, NotFiniteError
 from agent.running.outcome import Outcome
 from agent.running.saving import Saver
+from agent.running.snapshot import Snapshot
 from envs.kinds import Envs
 from envs.make import Task
 
@@ -36,8 +37,8 @@ from envs.make import Task
 class Trainer:
     """Trains one agent on one task.
 
-    Steps are real transitions: the rows in which an environment resets are not counted. A checkpoint changes nothing
-    of what is learned: a run that is killed and resumed comes back into the middle of its episodes (see envs.resuming).
+    Steps are real transitions: rows in which an environment only resets are not counted. A checkpoint does not change
+    learning: a run that is killed and resumed continues in the middle of its episodes (see envs.resuming).
     """
 
     def __init__(
@@ -56,37 +57,43 @@ class Trainer:
         self.folder = run_dir if isinstance(run_dir, Folder) else Folder(run_dir)
         self._saver = Saver(self.folder, config.checkpoint.keep)
         self.collector: AnyCollector = collector or in_process(config, task, envs, agent, replay, tracker)
-        aside = None if envs is None else aside_of(config, task, envs)
-        self.evaluator = Evaluator(config, task.for_evaluation(), agent, tracker, self.folder, aside)
+        shared_env = None if envs is None else shared_env_of(config, task, envs)
+        self.evaluator = Evaluator(config, task.for_evaluation(), agent, tracker, self.folder, shared_env)
         self._results = Results(config, task, agent, self.evaluator, self._saver, tracker)
-        parts = self.evaluator, agent, self._results, self._saver, tracker
-        elsewhere = self.collector.elsewhere()
-        self._beside = None if elsewhere is None else Beside(elsewhere, *parts)
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
-        self._seconds = 0.0  # spent in collecting and learning alone
-        self._compiles = plan.backend == "compiled"  # the next update compiles, which a signal may end
-        self._held = Held(self.state)
-        self._waits, self._lock = False, threading.RLock()  # for an environment; of saving
+        self._seconds = 0.0  # time spent in collecting and learning
+        self._compiles_next = plan.backend == "compiled"  # the next update compiles, and a signal may end it
+        self._snapshot = Snapshot(self.state)
+        self._evaluations = self._evaluations_of(self.collector.evaluation_worker())
+        self._waiting_for_envs, self._lock = False, threading.RLock()  # the lock is for saving
+
+    def _evaluations_of(self, worker: EvaluationWorker | None) -> BackgroundEvaluations | ForegroundEvaluations:
+        """Evaluations by a worker, if there is one; otherwise training waits for them."""
+        evaluator, results, saver, check = self.evaluator, self._results, self._saver, self._monitor.check_finite
+        if worker is not None:
+            return BackgroundEvaluations(worker, evaluator, self.agent, results, saver, self.tracker, check)
+        snapshot = self._snapshot if self.config.eval.share else None
+        return ForegroundEvaluations(evaluator, self.agent, results, saver, check, snapshot)
 
     # ---- the loop
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the monitor looks for what is not finite
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the monitor checks that values are finite
     def run(self, interrupt: Interrupt) -> Outcome:
-        """Trains until `config.steps`, a signal or the return at which to stop; in each case everything is saved.
+        """Trains until `config.steps`, a signal or the return at which to stop. Everything is saved in each case.
 
         Raises:
-            UserError: where it cannot be saved, or what is learned is not finite.
+            UserError: if the run cannot be saved, or a value is not finite.
         """
         self.folder.open()
         interrupt.rescue = self.rescue
         failure: UserError | None = None
         try:
-            with suppress(Stopped):  # in the middle of work that is not needed
+            with suppress(Stopped):  # in the middle of work that can be dropped
                 self._train(interrupt)
             if interrupt or self.evaluator.solved:
                 self.save()
-        except EnvironmentFailedError as error:  # everything before it is saved
+        except EnvironmentFailedError as error:  # everything before the failure is saved
             failure = error
         except EvaluationsFailedError as error:
             failure = error
@@ -94,23 +101,23 @@ class Trainer:
         except NotFiniteError as error:
             raise not_finite(error, self.step, self.task.id, self.replay.not_finite(), self.folder) from error
         interrupt.saved()
-        due = self.evaluator.due or (self._beside is not None and self._beside.busy)
-        evaluated = self.evaluator.result, self._seconds, self.evaluator.solved, due
-        return Outcome(self.step, interrupt.exit_code, *evaluated, failure)
+        due = self.evaluator.due or self._evaluations.busy
+        evaluation = self.evaluator.result, self._seconds, self.evaluator.solved, due
+        return Outcome(self.step, interrupt.exit_code, *evaluation, failure)
 
     def _train(self, interrupt: Interrupt) -> None:
-        """The loop. What may fail comes after the checkpoint that is due at the same step."""
+        """The loop. Work that may fail comes after the checkpoint of the same step."""
         config, evaluator = self.config, self.evaluator
         log, checkpoint = (Every(part.every, self.step) for part in (config.log, config.checkpoint))
         self.begin()
-        self._evaluate(interrupt)  # a run that goes on may have been stopped before one
+        self._evaluate(interrupt)  # a resumed run may have been stopped before an evaluation
         while self.step < config.steps and not evaluator.solved and not interrupt:
             self.iterate()
             self.tracker.console.update(self.step)
             complete = self.step >= config.steps
-            evaluator.look(self.step, complete)
+            evaluator.note_due(self.step, complete)
             saving = checkpoint(self.step) or complete
-            if log(self.step) or saving:  # a kill would lose what waits to be logged
+            if log(self.step) or saving:  # a kill would lose metrics that are not logged yet
                 self.folder.check()
                 self._monitor.log(self.step, self._seconds, self.collector.metrics())
             if saving:
@@ -119,103 +126,79 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Environment steps so far."""
+        """The number of environment steps so far."""
         return self.collector.step
 
     def begin(self) -> None:
-        """Begins the first episodes of a new run, and makes the updates that a resumed run still owes."""
+        """Begins the first episodes of a new run, and makes the updates that are due in a resumed run."""
         try:
             self.collector.begin()
         except (Exception, SystemExit) as error:
             self._environment_failed(error)
-        self._learn(self.step)  # a run may have been stopped while its first update was compiled
+        self._learn(self.step)  # a run may have been stopped while it compiled its first update
 
     def iterate(self) -> None:
         """One vector step, and the updates that are due after it."""
         began = time.perf_counter()
         try:
-            self._hold()
-            coming = self.collector.send()
-            if self._overlap:  # the updates that this step makes due, from the transitions before it
-                self._learn(coming)
-            self._waits = True
-            self.collector.receive(self._arrived)
+            self._snapshot_before_compiling()
+            next_step = self.collector.send()
+            if self._overlap:  # the updates due after this step use the transitions before it
+                self._learn(next_step)
+            self._waiting_for_envs = True
+            self.collector.receive(self._envs_stepped)
         except (Exception, SystemExit) as error:
             self._environment_failed(error)
-        self._hold()
+        self._snapshot_before_compiling()
         self._learn(self.step)
-        self._held.drop()
+        self._snapshot.drop()
         self._seconds += time.perf_counter() - began
 
-    def _arrived(self) -> None:
-        with self._lock:  # which another thread holds that saves in place of this one
-            self._waits = False
+    def _envs_stepped(self) -> None:
+        with self._lock:  # another thread may hold it, to save in place of this one
+            self._waiting_for_envs = False
 
     def _learn(self, step: int) -> None:
         for metrics in self._learner(step):
-            self._compiles = False
+            self._compiles_next = False
             self._monitor.report(metrics)
 
-    # ---- what goes wrong
+    # ---- failures
 
-    def _hold(self) -> None:
-        """Keeps the state to save where the next update is the first of a compiled learner: a signal ends compiling."""
-        if self._compiles and self._learner.due(self.step + self.config.num_envs) > 0:
-            self._held.hold()
+    def _snapshot_before_compiling(self) -> None:
+        """Takes a snapshot if the next update compiles, since a signal may end the compilation."""
+        if self._compiles_next and self._learner.due(self.step + self.config.num_envs) > 0:
+            self._snapshot.take()
 
     def _environment_failed(self, error: BaseException) -> NoReturn:
-        """Saves the run, with the episodes under way as truncations, where an environment's own error ended a step."""
+        """Saves the run after an environment's own error ended a step; the episodes under way become truncations."""
         if not is_environments_own(error):
             raise error
-        self._held.hold(episodes=False)
+        self._snapshot.take(episodes=False)
         if self.step:
             self.save()
         saved = f"all before it is saved and goes on with resume={self.folder}" if self.step else "nothing is lost"
         raise environment_failed(error, self.task.id, self.step, saved) from error
 
     def _evaluate(self, interrupt: Interrupt) -> None:
-        """Evaluates if that is due, keeps the best agent so far, and films; raises Stopped where a signal came."""
-        evaluator, last = self.evaluator, self.step >= self.config.steps
-        if self._beside is not None:
-            self._beside.look(self.step, last, self._seconds, self._monitor.check_finite, interrupt.__bool__)
-            return
-        if not evaluator.can_play(last):
-            return
-        self._monitor.check_finite()
-        with self._dropped_at_a_stop(interrupt):
-            metrics = evaluator.play(self.step, last, interrupt.__bool__)
-        if metrics is not None:
-            self._results.keep(self.step, self._seconds, metrics, self.agent.tensors)
-        if self._saver.step == self.step:
-            self._results.note(self.step, evaluator.state())
-        if metrics is not None:
-            with self._dropped_at_a_stop(interrupt):
-                evaluator.film(self.step, last or evaluator.solved, interrupt.__bool__)
+        """Evaluates if that is due; raises Stopped at a signal."""
+        self._evaluations.poll(self.step, self.step >= self.config.steps, self._seconds, interrupt)
 
-    @contextmanager
-    def _dropped_at_a_stop(self, interrupt: Interrupt) -> Iterator[None]:
-        """Play that a stop leaves in the middle; in a shared environment, the state to save is the one before it."""
-        if self.config.eval.share:
-            self._held.hold()
-        with interrupt.droppable():
-            yield
-        self._held.drop()
-
-    # ---- what is saved
+    # ---- saving
 
     def save(self) -> None:
-        """Saves what has happened since the last checkpoint."""
+        """Saves a checkpoint, unless the newest one is of this step."""
         with self._lock:
             if self._saver.step != self.step:
                 self._checkpoint()
 
     def rescue(self, dropped: bool) -> bool:
-        """Saves from another thread, where the main one is in work that a stop drops or waits for an environment."""
+        """Saves from another thread while the main one waits for an environment or does work that can be dropped."""
         with self._lock:
-            if not (dropped or self._waits):
+            if not (dropped or self._waiting_for_envs):
                 return False
             if not dropped:  # the episodes under way are in the middle of a step
-                self._held.hold(episodes=False)
+                self._snapshot.take(episodes=False)
             if self.step:
                 self.save()
         return True
@@ -224,13 +207,12 @@ class Trainer:
         """Saves everything and the last agent."""
         self._monitor.check_finite()
         self._saver.checkpoint(
-            self.step, self._held.state(), self.agent.tensors(), self._results.description(self.step)
+            self.step, self._snapshot.state(), self.agent.tensors(), self._results.description(self.step)
         )
-        if self._beside is not None:
-            self._beside.saved()
+        self._evaluations.saved()
 
-    def state(self, episodes: bool = True) -> dict[str, Any]:
-        """Everything that a resumed run needs, besides its config; the episodes under way where they can be known."""
+    def state(self, episodes: bool = True) -> State:
+        """Everything that a resumed run needs, including its config; `episodes` includes the episodes under way."""
         return {
             "config": to_plain(self.config),
             "agent": self.agent.state(),
@@ -239,20 +221,19 @@ class Trainer:
             "sampling_generator": state_of(self._learner.generator),
             "monitor": self._monitor.state(),
             **self.evaluator.state(),
-            **({} if self._beside is None else self._beside.state()),
+            **self._evaluations.state(),
             "seconds": self._seconds,
             "wandb_run_id": self.tracker.run_id,
         }
 
-    def load_state(self, step: int, state: dict[str, Any]) -> None:
-        """Takes over a checkpoint's state at `step`."""
+    def load_state(self, step: int, state: State) -> None:
+        """Loads the state of a checkpoint at `step`."""
         self._saver.step = step
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         self.collector.load_state(step, state.get("collector"))
         restore(self._learner.generator, state["sampling_generator"])
         self.evaluator.load_state(step, state)
-        if self._beside is not None:
-            self._beside.load_state(state)
+        self._evaluations.load_state(state)
         self._seconds = state["seconds"]
         self._monitor.load_state(state["monitor"], step, self._seconds)

@@ -81,8 +81,9 @@ class NumpyGradient:
             chooser = next_values if selector is next_outputs else self._values(selector, masks.following)
             before = None if current is None else self._values(current, masks.current)
             goal = learning_target(self.config, self._head, rows, next_values, chooser, before)
-        loss, priority = batch_loss(self._head, self._head.values(leaf), rows.action, goal, weights)
-        (gradient,) = torch.autograd.grad(loss, leaf)
+        with torch.enable_grad():  # which an environment may have turned off
+            loss, priority = batch_loss(self._head, self._head.values(leaf), rows.action, goal, weights)
+            (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.detach(), gradient.numpy(), None if priority is None else priority.numpy()
 
     def _values(self, outputs: np.ndarray, allowed: np.ndarray | None) -> Any:

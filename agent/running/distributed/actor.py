@@ -1,8 +1,7 @@
-"""An actor: a process that plays its own environments by a copy of the network, a chunk at a time."""
+"""An actor: a process that plays its own environments with a copy of the network, a chunk at a time."""
 
 import os
 import time
-from typing import Any
 
 import numpy as np
 
@@ -18,12 +17,12 @@ from agent.running.resources import prepare_cpu
 
 
 class Actor:
-    """Plays by the code of the collector in one process, which writes to a recorder in place of a replay.
+    """Plays with an ordinary collector, which writes to a recorder in place of a replay.
 
     Args:
-        setup: of all actors.
+        setup: the setup of all actors.
         actor: its number.
-        incarnation: how many there have been with this number before.
+        incarnation: the number of earlier actors with this number.
     """
 
     def __init__(self, setup: Setup, actor: int, incarnation: int) -> None:
@@ -43,12 +42,12 @@ class Actor:
         """Plays the next chunk.
 
         Args:
-            step: of the run: says whether actions are still uniform, and ε.
-            version: updates that made the weights.
-            weights: to act by; they are copied.
+            step: the step of the run, which decides whether actions are still uniform, and ε.
+            version: the number of updates that made the weights.
+            weights: the weights to act with; they are copied.
 
         Returns:
-            What was played, or the environment's own error.
+            The chunk, or the environment's own error.
         """
         began = time.monotonic()
         waiting = began - self._ended if self._ended else 0.0
@@ -89,11 +88,11 @@ class Actor:
         task, recorder = self._setup.task, self._recorder
         self._setup.register()
         agent = build_player(self._config, task, self._setup.config.seed)
-        if (wanted := self._config.agent).priority.enabled:
-            capacity = (self._config.collect.chunk + wanted.n_step) * self._config.num_envs
-            options: dict[str, Any] = {"n_step": wanted.n_step, "gamma": wanted.gamma}
-            newest = Replay(capacity, self._config.num_envs, task.observation, **options)
-            recorder.priorities = FirstPriorities(agent, newest)
+        if (agent_config := self._config.agent).priority.enabled:
+            capacity = (self._config.collect.chunk + agent_config.n_step) * self._config.num_envs
+            shape = capacity, self._config.num_envs, task.observation
+            recent = Replay(*shape, n_step=agent_config.n_step, gamma=agent_config.gamma)
+            recorder.priorities = FirstPriorities(agent, recent)
         envs: object = build_envs(self._config, task)
         with np.errstate(all="ignore"):
             return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]

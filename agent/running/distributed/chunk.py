@@ -1,4 +1,4 @@
-"""The parts of a run that actors and learner exchange: what an actor is made of, and what it has played."""
+"""The data that learner and actors exchange: the setup of an actor, weights, and chunks of experience."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 from agent.common.observation import ObservationSpec
 from agent.common.seeds import seed_sequence
 from agent.config.parts import EpsilonConfig
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.networks.encoder_registry import register_encoder
+from agent.networks.encoder_registry import EncoderFactory, register_encoder
+from agent.networks.heads.base import HeadFactory
 from agent.networks.heads.registry import register_head
 from agent.networks.q_network import persistent_buffers
 from agent.running.distributed.priorities import FirstPriorities
 from envs.make import Task
 
 #: Ape-X's ladder: actor i of N acts by ε^(1 + α·i/(N − 1)) (Horgan et al. 2018, arXiv 1803.00933, §4).
-LADDER, STEEPNESS = 0.4, 7.0
+LADDER_EPSILON, LADDER_ALPHA = 0.4, 7.0
 
 #: Parameters [P] and the buffers of encoders by their names, as arrays.
 Weights = Mapping[str, np.ndarray]
@@ -31,14 +33,14 @@ Weights = Mapping[str, np.ndarray]
 class Chunk(NamedTuple):
     """T vector steps of the E environments of an actor.
 
-    `first` holds the observations with which an incarnation began; only its chunk number 0 has it. Of stacked frames
-    the observations hold the newest alone.
+    `first` holds the observations with which an incarnation began; only its chunk 0 has it. The observations of stacked
+    frames hold the newest frame alone.
     """
 
     actor: int
     incarnation: int
-    sequence: int  # number of the chunk among those of the incarnation
-    version: int  # updates that had made the weights
+    sequence: int  # number of the chunk in its incarnation
+    version: int  # number of updates that made the weights
     first: np.ndarray | None  # [E, *shape]
     action: np.ndarray  # [T, E]
     reward: np.ndarray  # [T, E], as stored
@@ -46,7 +48,7 @@ class Chunk(NamedTuple):
     truncated: np.ndarray  # [T, E]
     observation: np.ndarray  # [T, E, *shape], after each step
     life_lost: np.ndarray | None  # [T, E]
-    priority: np.ndarray | None  # [T, E], for a prioritised replay; NaN: not known
+    priority: np.ndarray | None  # [T, E], for a prioritised replay; NaN: unknown
     steps: tuple[int, ...]  # real transitions of each vector step
     episodes: tuple[tuple[int, float, int], ...]  # vector step, return and length of each episode that ended
     lines: tuple[str, ...]  # for the console
@@ -60,7 +62,7 @@ class Chunk(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An environment's own error, after which the incarnation is of no use any more."""
+    """An environment's own error, which ends the incarnation."""
 
     sentence: str
     detail: str
@@ -68,23 +70,23 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that an actor is made from.
+    """Everything that is needed to make an actor.
 
     Attributes:
-        config: of the run; the actor's own seed and number of environments are put in by `config_of`.
-        task: what is played.
-        spec: Gymnasium's entry of it, for a process that does not know its id.
-        shares: environments of each actor.
-        encoders: that users have registered, by name.
-        heads: that users have registered, by name.
+        config: the config of the run; `config_of` inserts the actor's own seed and number of environments.
+        task: the task.
+        spec: Gymnasium's entry of the task, for a process that does not know its id.
+        shares: the number of environments of each actor.
+        encoders: the encoders that users registered, by name.
+        heads: the heads that users registered, by name.
     """
 
     config: TrainConfig
     task: Task
-    spec: Any
+    spec: EnvSpec | None
     shares: tuple[int, ...]
-    encoders: Mapping[str, Any] = field(default_factory=dict)
-    heads: Mapping[str, Any] = field(default_factory=dict)
+    encoders: Mapping[str, EncoderFactory] = field(default_factory=dict)
+    heads: Mapping[str, HeadFactory] = field(default_factory=dict)
 
     def register(self) -> None:
         """Makes the task, the encoders and the heads known to this process."""
@@ -98,36 +100,36 @@ class Setup:
     def config_of(self, actor: int, incarnation: int) -> TrainConfig:
         """The config of one incarnation of an actor: its seed is drawn from (seed, actor, incarnation)."""
         config, agent = self.config, self.config.agent
-        drawn = seed_sequence(config.seed, "actors", actor, incarnation).generate_state(1, np.uint64)[0]
+        seed = seed_sequence(config.seed, "actors", actor, incarnation).generate_state(1, np.uint64)[0]
         if config.collect.ladder:
             epsilon = ladder(actor, len(self.shares))
             agent = replace(agent, epsilon=EpsilonConfig(start=epsilon, end=epsilon))
-        before, share = sum(self.shares[:actor]), self.shares[actor]
-        mean_envs = min(max(agent.noise.mean_envs - before, 0), share)  # the first ones of all
+        first_env, share = sum(self.shares[:actor]), self.shares[actor]
+        mean_envs = min(max(agent.noise.mean_envs - first_env, 0), share)  # the first ones of all
         agent = replace(agent, noise=replace(agent.noise, mean_envs=mean_envs))
-        alone = replace(config.collect, engine="local")
-        return replace(config, agent=agent, collect=alone, seed=int(drawn >> np.uint64(1)), num_envs=share)
+        local = replace(config.collect, engine="local")
+        return replace(config, agent=agent, collect=local, seed=int(seed >> np.uint64(1)), num_envs=share)
 
 
 def ladder(actor: int, actors: int) -> float:
     """The constant ε of an actor on Ape-X's ladder."""
-    return float(LADDER ** (1.0 + STEEPNESS * actor / max(actors - 1, 1)))
+    return float(LADDER_EPSILON ** (1.0 + LADDER_ALPHA * actor / max(actors - 1, 1)))
 
 
-def shared_out(count: int, actors: int) -> tuple[int, ...]:
-    """How many of `count` environments each actor has: as even as can be, the first ones have one more."""
-    each, more = divmod(count, actors)
-    return tuple(each + (actor < more) for actor in range(actors))
+def split_evenly(count: int, actors: int) -> tuple[int, ...]:
+    """The number of environments of each actor, split as evenly as possible; the first actors have one more."""
+    each, remainder = divmod(count, actors)
+    return tuple(each + (actor < remainder) for actor in range(actors))
 
 
 def weights_of(agent: DQN) -> Weights:
-    """A copy of what acts, as arrays in the machine's memory."""
+    """A copy of the parameters and buffers, as arrays in main memory."""
     named = {"": agent.parameters, **persistent_buffers(agent.network)}
     return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
 
 
 def load_weights(agent: DQN, weights: Weights, version: int) -> None:
-    """Copies weights into an agent, which counts them as made by `version` updates."""
+    """Copies weights, which `version` updates made, into an agent."""
     with torch.no_grad():
         for name, value in {"": agent.parameters, **persistent_buffers(agent.network)}.items():
             value.copy_(torch.from_numpy(np.array(weights[name])))
@@ -135,18 +137,18 @@ def load_weights(agent: DQN, weights: Weights, version: int) -> None:
 
 
 class Recorder:
-    """Stands for replay and tracker in an actor, and keeps what they are given for the next chunk."""
+    """Replaces replay and tracker in an actor, and keeps their input for the next chunk."""
 
     def __init__(self, spec: ObservationSpec) -> None:
         self._newest = -spec.stored_shape[0] if spec.stack > 1 else 0
         self.console = self
         self.priorities: FirstPriorities | None = None
-        self._clear()
+        self._reset()
 
-    def _clear(self) -> None:
+    def _reset(self) -> None:
         self._first: np.ndarray | None = None
         self._rows: list[tuple[np.ndarray, ...]] = []
-        self._lost: list[np.ndarray | None] = []
+        self._life_lost: list[np.ndarray | None] = []
         self._episodes: list[tuple[int, float, int]] = []
         self._lines: list[str] = []
 
@@ -156,14 +158,21 @@ class Recorder:
         if self.priorities is not None:
             self.priorities.begin(observation)
 
-    def add(self, *row: Any) -> None:
+    def add(
+        self,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        observation: np.ndarray,
+        life_lost: np.ndarray | None = None,
+    ) -> None:
         """Takes a vector step, as a replay does."""
-        action, reward, terminated, truncated, observation, life_lost = row
         arrays = action, np.asarray(reward, np.float32), terminated, truncated
         self._rows.append((*(array.copy() for array in arrays), self._stored(observation)))
-        self._lost.append(life_lost)
+        self._life_lost.append(life_lost)
         if self.priorities is not None:
-            self.priorities.add(*row)
+            self.priorities.add(action, reward, terminated, truncated, observation, life_lost)
 
     def _stored(self, observation: np.ndarray) -> np.ndarray:
         return (observation[:, self._newest :] if self._newest else observation).copy()
@@ -178,13 +187,13 @@ class Recorder:
         self._lines.append(text)
 
     def chunk(self, **fields: Any) -> Chunk:
-        """What was taken since the last chunk, as a chunk with the other fields given."""
+        """The chunk of everything since the last chunk, with the other fields given."""
         action, reward, terminated, truncated, observation = map(np.stack, zip(*self._rows, strict=True))
-        lost = None
-        if any(part is not None for part in self._lost):
-            nothing = np.zeros(action.shape[1], dtype=bool)
-            lost = np.stack([nothing if part is None else part for part in self._lost])
-        made = Chunk(
+        life_lost = None
+        if any(part is not None for part in self._life_lost):
+            no_life_lost = np.zeros(action.shape[1], dtype=bool)
+            life_lost = np.stack([no_life_lost if part is None else part for part in self._life_lost])
+        chunk = Chunk(
             **fields,
             action=action,
             reward=reward,
@@ -192,10 +201,10 @@ class Recorder:
             truncated=truncated,
             observation=observation,
             first=self._first,
-            life_lost=lost,
+            life_lost=life_lost,
             priority=None if self.priorities is None else self.priorities.of_chunk(),
             episodes=tuple(self._episodes),
             lines=tuple(self._lines),
         )
-        self._clear()
-        return made
+        self._reset()
+        return chunk

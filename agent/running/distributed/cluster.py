@@ -1,4 +1,4 @@
-"""Ray, started here for one run and stopped at its end, or the cluster that this machine belongs to."""
+"""Starts Ray for one run and stops it at its end, or connects to an existing cluster."""
 
 import logging
 import os
@@ -11,14 +11,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from agent.common.errors import UserError, words_of
-from agent.running.distributed import keeper
+from agent.running.distributed import reaper
 
-#: Ray's own store has this least size.
-LEAST_STORE = 80 * 2**20
-#: What Ray does by itself and a run does not need: reports of usage, metrics, workers in advance.
+#: The smallest object store that Ray accepts.
+MIN_STORE_BYTES = 80 * 2**20
+#: Switches off features of Ray that a run does not need: reports of usage, metrics, workers in advance.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -27,26 +27,26 @@ QUIET = {
     "RAY_enable_metrics_collection": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-#: Has Ray listen on the loopback interface alone. On Linux it would else take the machine's own address, whatever it
-#: is told, and listen on all interfaces. Ray means it for machines without clusters, and reads it when it is imported.
+#: Makes Ray listen on the loopback interface alone. Otherwise, on Linux, it takes the machine's address and listens on
+#: all interfaces, whatever address is given. The variable is for systems without clusters; Ray reads it on import.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-#: The option that asks for Ray, by the one that names its address.
-ASKED = {"collect.address": "collect=ray", "hydra.launcher.address": "hydra/launcher=ray"}
-#: Seconds that the keeper may take to clear up.
-PATIENCE = 12.0
+#: The option that requests Ray, for each option that names its address.
+REQUESTED_BY = {"collect.address": "collect=ray", "hydra.launcher.address": "hydra/launcher=ray"}
+#: Seconds that the reaper may take to clean up.
+CLEANUP_SECONDS = 12.0
 
 
-def import_ray(alone: bool = False, option: str = "collect=ray") -> Any:
+def import_ray(local: bool = False, option: str = "collect=ray") -> ModuleType:
     """The package ray.
 
     Args:
-        alone: it is to be started in this machine, reachable from nowhere else.
-        option: that needs it.
+        local: whether Ray is to be started on this machine, reachable from nowhere else.
+        option: the option that needs it.
 
     Raises:
-        UserError: where it is not installed, naming the extra.
+        UserError: if it is not installed; the message names the extra.
     """
-    os.environ.update(QUIET | (LOOPBACK if alone else {}))  # Ray reads most of them while it is imported
+    os.environ.update(QUIET | (LOOPBACK if local else {}))  # Ray reads most of them while it is imported
     try:
         import ray
     except ImportError as error:
@@ -58,27 +58,27 @@ class Cluster:
     """A connection to Ray.
 
     Args:
-        address: of the cluster; None starts Ray in this machine, reachable from this machine alone.
-        cpus: that Ray started here may give away.
-        store: bytes of its object store.
-        gpus: that it may give away; None: all of this machine.
-        option: that names the address.
+        address: the address of the cluster; None starts Ray on this machine, reachable from this machine alone.
+        cpus: the number of CPUs that a local Ray may use.
+        store: bytes of a local Ray's object store.
+        gpus: the number of GPUs that a local Ray may use; None: all of this machine.
+        option: the option that names the address.
 
     Raises:
-        UserError: where Ray does not start, or there is no such cluster.
+        UserError: if Ray does not start, or there is no such cluster.
     """
 
     def __init__(
         self, address: str | None, cpus: int, store: int, gpus: int | None = 0, option: str = "collect.address"
     ) -> None:
-        self.ray, self._borrowed = import_ray(address is None, ASKED[option]), False
-        self._keeper: subprocess.Popen[bytes] | None = None
-        if self.ray.is_initialized():  # by the program that calls us, which will shut it down
-            self._borrowed = True
+        self.ray, self._external = import_ray(address is None, REQUESTED_BY[option]), False
+        self._reaper: subprocess.Popen[bytes] | None = None
+        if self.ray.is_initialized():  # the calling program connected, and will shut it down
+            self._external = True
             return
         try:
             if address is None:
-                self._start(cpus, gpus, max(store, LEAST_STORE))
+                self._start(cpus, gpus, max(store, MIN_STORE_BYTES))
             else:
                 with _signals_kept():
                     self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -88,18 +88,18 @@ class Cluster:
             raise UserError(f"Ray did not start {where}: {words_of(error)}") from error
 
     def _start(self, cpus: int, gpus: int | None, store: int) -> None:
-        # Sockets lie in the folder, and the path of one has 107 bytes at most.
+        # The folder holds sockets, whose paths may have 107 bytes at most.
         folder = tempfile.mkdtemp(prefix="noisy-dqn-", dir="/tmp" if Path("/tmp").is_dir() else None)
         mark = uuid.uuid4().hex
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-P", keeper.__file__, mark, folder],
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-P", reaper.__file__, mark, folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # so that Ctrl-C does not reach it
         )
-        named = {keeper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        with _signals_kept(), _environment(named):
+        variables = {reaper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with _signals_kept(), _environment(variables):
             self.ray.init(
                 num_cpus=cpus,
                 num_gpus=gpus,
@@ -116,17 +116,17 @@ class Cluster:
         return max((node["Resources"].get(kind, 0.0) for node in self.ray.nodes() if node["Alive"]), default=0.0)
 
     def close(self) -> None:
-        """Disconnects; what was started here is stopped, and nothing of it is left."""
-        if self._borrowed:
+        """Disconnects; a Ray that was started here is stopped, and its files are removed."""
+        if self._external:
             return
         with suppress(Exception):
             self.ray.shutdown()
-        if self._keeper is not None:
-            assert self._keeper.stdin is not None
-            self._keeper.stdin.close()
+        if self._reaper is not None:
+            assert self._reaper.stdin is not None
+            self._reaper.stdin.close()
             with suppress(subprocess.TimeoutExpired):
-                self._keeper.wait(PATIENCE)
-            self._keeper = None
+                self._reaper.wait(CLEANUP_SECONDS)
+            self._reaper = None
 
 
 @contextmanager
@@ -145,13 +145,13 @@ def _signals_kept() -> Iterator[None]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Variables for the processes that begin in it, and theirs: the mark, and where modules are found here."""
-    before = {name: os.environ.get(name) for name in variables}
+    """Sets environment variables for the processes that are started in the block, and for their own processes."""
+    previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from agent.common.interrupt import stopping
+from agent.common.state import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.encoder_registry import own_encoders
@@ -15,33 +15,33 @@ from agent.networks.heads.registry import own_heads
 from agent.records.tracking import Tracker
 from agent.replay.prioritised import PrioritisedReplay
 from agent.replay.rings import AnyRings
-from agent.running.distributed.chunk import Chunk, Setup, shared_out, weights_of
+from agent.running.distributed.actor_pool import ActorPool, ActorSlot
+from agent.running.distributed.chunk import Chunk, Setup, split_evenly, weights_of
 from agent.running.distributed.cluster import Cluster
-from agent.running.distributed.crew import Crew, Place
 from agent.running.distributed.evaluations import RayEvaluations
 from envs.make import Task
 
-#: Calls that an actor has at once: while the learner stores one chunk it plays the next.
+#: Calls that an actor has at once: it plays the next chunk while the learner stores the last.
 IN_FLIGHT = 2
 
 
 class RayCollector:
-    """Has actors play, and stores what they have played, a chunk at a time.
+    """Lets actors play, and stores their experience, a chunk at a time.
 
-    The learner makes all updates that a chunk makes due before it takes the next, so that the replay ratio is exact;
-    an actor has two calls at most, so that it never plays far ahead. Its weights are those of the newest version that
-    was published when the call was made.
+    The learner makes all updates that are due after a chunk before it takes the next one: the replay ratio is exact. An
+    actor has two calls at most, so that it never plays far ahead. Its weights are the newest that were published when
+    the call was made.
 
     Args:
-        config: of the run.
-        task: what is played.
-        cluster: where the actors live.
-        agent: learns; its weights are published.
+        config: the config of the run.
+        task: the task.
+        cluster: the connection to Ray, on which the actors run.
+        agent: the learning agent, whose weights are published.
         replay: one ring for each actor.
-        tracker: is told of every episode that ends.
+        tracker: logs every episode that ends.
 
     Attributes:
-        step: transitions so far.
+        step: the number of transitions so far.
     """
 
     def __init__(
@@ -50,48 +50,48 @@ class RayCollector:
         self.config, self.task, self.agent, self.replay, self.tracker = config, task, agent, replay, tracker
         self.step = 0
         self._cluster = cluster
-        self._crew: Crew | None = None
+        self._pool: ActorPool | None = None
         self._evaluations: RayEvaluations | None = None
-        self._shares = shared_out(config.num_envs, config.collect.actors)
-        self._incarnations = [0] * config.collect.actors  # of the next crew
-        self._restarts = 0  # of crews before a resume
-        self._version = -1  # updates that had made the weights that are published
+        self._shares = split_evenly(config.num_envs, config.collect.actors)
+        self._incarnations = [0] * config.collect.actors  # of the next actors
+        self._restarts = 0  # before a resume
+        self._version = -1  # number of updates that made the published weights
         self._weights: object = None
-        self._measured = Measures()
+        self._measurements = CollectionMetrics()
 
     def begin(self) -> None:
         """Starts the actors; they begin new episodes."""
-        timeout, tell = self.config.collect.timeout, self.tracker.console.line
-        self._crew = Crew(self._cluster.ray, self._setup(), self._incarnations, timeout, tell)
+        timeout, report = self.config.collect.timeout, self.tracker.console.line
+        self._pool = ActorPool(self._cluster.ray, self._setup(), self._incarnations, timeout, report)
 
     def _setup(self) -> Setup:
         spec = gym.registry.get(self.task.id)
         return Setup(self.config, self.task, spec, self._shares, own_encoders(), own_heads())
 
-    def elsewhere(self) -> RayEvaluations | None:
-        """A Ray task plays evaluations; in lockstep nobody does, since it would be chance when they arrive."""
+    def evaluation_worker(self) -> RayEvaluations | None:
+        """A Ray task that plays evaluations; None in lockstep, as the time of their arrival would be random."""
         if self.config.collect.sync or not self.config.eval.episodes:
             return None
         self._evaluations = RayEvaluations(self._cluster.ray, self._setup())
         return self._evaluations
 
     @property
-    def crew(self) -> Crew:
-        """The actors, which `begin` starts."""
-        assert self._crew is not None, "call begin first"
-        return self._crew
+    def pool(self) -> ActorPool:
+        """The actors that `begin` started."""
+        assert self._pool is not None, "call begin first"
+        return self._pool
 
     def send(self) -> int:
-        """Gives the actors calls, with new weights where some are due; returns the steps so far."""
+        """Gives the actors calls, with new weights if these are due; returns the steps so far."""
         self._publish()
-        many = 1 if self.config.collect.sync else IN_FLIGHT
-        for place in self.crew.places:
-            while len(place.calls) < many:
-                self._call(place)
+        limit = 1 if self.config.collect.sync else IN_FLIGHT
+        for slot in self.pool.slots:
+            while len(slot.calls) < limit:
+                self._call(slot)
         return self.step
 
-    def _call(self, place: Place) -> None:
-        self.crew.call(place, self.step, self._version, self._weights)
+    def _call(self, slot: ActorSlot) -> None:
+        self.pool.call(slot, self.step, self._version, self._weights)
 
     def _publish(self) -> None:
         updates, collect = self.agent.updates, self.config.collect
@@ -100,40 +100,40 @@ class RayCollector:
             self._weights, self._version = self._cluster.ray.put(weights_of(self.agent)), updates
 
     def receive(self, arrived: Callable[[], None] | None = None) -> None:
-        """Waits for the next chunk (in lockstep for one of each actor), stores it and counts it; a signal ends it.
+        """Waits for the next chunk (in lockstep, for one of each actor), and stores and counts it; a signal ends it.
 
         Args:
-            arrived: called when the chunks are there, before anything is stored.
+            arrived: called when the chunks have arrived, before anything is stored.
 
         Raises:
-            UserError: where no incarnation of an actor can play.
+            UserError: if no incarnation of an actor can play.
         """
         began = time.monotonic()
         chunks = self._round() if self.config.collect.sync else self._next()
-        self._measured.waited(time.monotonic() - began)
+        self._measurements.record_wait(time.monotonic() - began)
         if arrived is not None:
             arrived()
         for chunk in chunks:
             self._store(chunk)
 
     def _next(self) -> list[Chunk]:
-        """The chunk that comes first."""
-        for result in self.crew.chunks(stopping):
+        """The next chunk that arrives."""
+        for result in self.pool.results(stopping):
             if isinstance(result, Chunk):
                 return [result]
             self._call(result)
         return []
 
     def _round(self) -> list[Chunk]:
-        """One chunk of each actor, in the order of their numbers; none where a signal came in between."""
-        found: dict[int, Chunk] = {}
-        for result in self.crew.chunks(stopping):
+        """One chunk of each actor, in the order of their numbers; none if a signal came in between."""
+        chunks: dict[int, Chunk] = {}
+        for result in self.pool.results(stopping):
             if isinstance(result, Chunk):
-                found[result.actor] = result
+                chunks[result.actor] = result
             else:
                 self._call(result)
-        complete = len(found) == len(self._shares)
-        return [found[number] for number in sorted(found)] if complete else []
+        complete = len(chunks) == len(self._shares)
+        return [chunks[number] for number in sorted(chunks)] if complete else []
 
     def _store(self, chunk: Chunk) -> None:
         ring = self.replay.rings[chunk.actor]
@@ -141,92 +141,92 @@ class RayCollector:
             self.replay.begin(chunk.actor, chunk.first)
         before = self.step
         for i, reward in enumerate(chunk.reward):
-            lost = None if chunk.life_lost is None else chunk.life_lost[i]
-            ring.add(chunk.action[i], reward, chunk.terminated[i], chunk.truncated[i], chunk.observation[i], lost)
+            life_lost = None if chunk.life_lost is None else chunk.life_lost[i]
+            ring.add(chunk.action[i], reward, chunk.terminated[i], chunk.truncated[i], chunk.observation[i], life_lost)
         if chunk.priority is not None and isinstance(ring, PrioritisedReplay):
             ring.prioritise(ring.head, chunk.priority)
-        counted = before + np.add.accumulate(chunk.steps)
-        self.step = int(counted[-1])
+        step_after = before + np.add.accumulate(chunk.steps)
+        self.step = int(step_after[-1])
         for line in chunk.lines:
             self.tracker.console.line(line)
         for i, episode_return, length in chunk.episodes:
             episode = {"train/episode_return": episode_return, "train/episode_length": length}
-            self.tracker.log(int(counted[i]), episode)
-        self._measured.took(chunk, self.agent.updates - chunk.version)
+            self.tracker.log(int(step_after[i]), episode)
+        self._measurements.record_chunk(chunk, self.agent.updates - chunk.version)
 
     def metrics(self) -> dict[str, float]:
-        """What was measured since the last call."""
-        return {**self._measured.metrics(), "collect/restarts": self._all_restarts()}
+        """The metrics since the last call."""
+        return {**self._measurements.metrics(), "collect/restarts": self._total_restarts()}
 
-    def _all_restarts(self) -> int:
-        """Actors that were made anew, also before a resume."""
-        return self._restarts + (0 if self._crew is None else self._crew.restarts)
+    def _total_restarts(self) -> int:
+        """The number of restarted actors, including those before a resume."""
+        return self._restarts + (0 if self._pool is None else self._pool.restarts)
 
     def state(self, of_episodes: bool = True) -> dict[str, object]:
-        """What a checkpoint holds: a resumed run goes on with the next incarnations, which begin new episodes."""
-        places = None if self._crew is None else self._crew.places
-        numbers = self._incarnations if places is None else [place.incarnation + 1 for place in places]
-        return {"incarnations": np.array(numbers, dtype=np.int64), "restarts": self._all_restarts()}
+        """The state for a checkpoint: a resumed run continues with the next incarnations, which begin new episodes."""
+        slots = None if self._pool is None else self._pool.slots
+        numbers = self._incarnations if slots is None else [slot.incarnation + 1 for slot in slots]
+        return {"incarnations": np.array(numbers, dtype=np.int64), "restarts": self._total_restarts()}
 
-    def load_state(self, step: int, state: dict[str, Any] | None) -> None:
-        """Goes on at `step` from a saved state."""
+    def load_state(self, step: int, state: State | None) -> None:
+        """Continues at `step` from a saved state."""
         if state is None or "incarnations" not in state:
             raise ValueError("it was collected without Ray")
         self.step, self._restarts = step, int(state["restarts"])
         self._incarnations = [int(number) for number in state["incarnations"]]
         self.tracker.console.line(
-            "the actors begin new episodes: the run can be gone on with, but is not bit-equal to one never stopped"
+            "the actors begin new episodes: the run can be resumed, but is not bit-equal to one that was never stopped"
         )
 
     def close(self) -> None:
-        """Ends the actors, and Ray where it was started here."""
+        """Ends the actors, and Ray if it was started here."""
         if self._evaluations is not None:
             self._evaluations.close()
-        if self._crew is not None:
-            self._crew.close()
+        if self._pool is not None:
+            self._pool.close()
         self._cluster.close()
 
 
-class Measures:
-    """Who waits for whom, and how old the weights are by which is played; means over the time between two looks."""
+class CollectionMetrics:
+    """Measures the waits of actors and learner, and the age of the acting weights; means between two calls."""
 
     def __init__(self) -> None:
-        self._clear()
+        self._reset()
 
-    def _clear(self) -> None:
+    def _reset(self) -> None:
         self._since, self._waited = time.monotonic(), 0.0
         self._chunks: list[tuple[int, int, float, float, int, int]] = []
 
-    def waited(self, seconds: float) -> None:
-        """The learner has waited for a chunk."""
+    def record_wait(self, seconds: float) -> None:
+        """Records a wait of the learner for a chunk."""
         self._waited += seconds
 
-    def took(self, chunk: Chunk, staleness: int) -> None:
-        """A chunk was stored; `staleness` is the updates since its weights were made."""
+    def record_chunk(self, chunk: Chunk, staleness: int) -> None:
+        """Records a stored chunk; `staleness` is the number of updates since its weights were made."""
         row = chunk.actor, sum(chunk.steps), chunk.playing, chunk.waiting, staleness, chunk.bytes
         self._chunks.append(row)
 
     def metrics(self) -> dict[str, float]:
-        """What was measured since the last call.
+        """The metrics since the last call.
 
-        Waits are parts of the time: of the actors' mean, and of the learner's. Steps per second are those of an actor
-        while it plays, and of all together.
+        Waits are fractions of the time: the mean over the actors, and the learner's. Steps per second are given for
+        each actor while it plays, and for all together.
         """
         elapsed = max(time.monotonic() - self._since, 1e-9)
         rows, waited = np.array(self._chunks, dtype=np.float64).reshape(-1, 6), self._waited
-        self._clear()
-        found = {"collect/learner_wait": waited / elapsed}
+        self._reset()
+        metrics = {"collect/learner_wait": waited / elapsed}
         if not len(rows):
-            return found
+            return metrics
         actors, steps, playing, waiting, staleness, size = rows.T
-        found |= {
+        metrics |= {
             "collect/actor_wait": float(waiting.sum() / max(waiting.sum() + playing.sum(), 1e-9)),
             "collect/staleness": float(staleness.mean()),
             "collect/steps_per_second": float(steps.sum() / elapsed),
             "collect/bytes_per_step": float(size.sum() / max(steps.sum(), 1.0)),
         }
         for actor in np.unique(actors).astype(int):
-            mine = actors == actor
+            of_actor = actors == actor
             name = f"collect/steps_per_second_of_actor_{actor}"
-            found[name] = float(steps[mine].sum() / max(playing[mine].sum(), 1e-9))
-        return found
+            metrics[name] = float(steps[of_actor].sum() / max(playing[of_actor].sum(), 1e-9))
+        return metrics

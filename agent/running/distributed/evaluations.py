@@ -1,9 +1,10 @@
-"""Evaluations as Ray tasks: another process plays the agent of a step, and training goes on."""
+"""Evaluations as Ray tasks, which play the agent of a step while training goes on."""
 
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,59 +14,59 @@ from agent.common.seeding import environment_seeds
 from agent.learning.dqn import DQN
 from agent.noise.distributions import NoiseModel
 from agent.running.build import build_player
+from agent.running.distributed.actor_pool import POLL_SECONDS, first_sentence
 from agent.running.distributed.chunk import Failure, Setup
-from agent.running.distributed.crew import LOOK, first_sentence
-from agent.running.evaluation import EncodedFilm, Evaluation, Played, evaluate, finite
-from agent.running.filming import record
+from agent.running.evaluation import EncodedFilm, Evaluation, EvaluationResults, evaluate, finite
+from agent.running.filming import record_film
 from agent.running.resources import prepare_cpu
 from envs.make import Task
 from envs.video import write_video
 
-#: How often Ray plays an evaluation again whose process or node is gone: it has seeds of its own, so nothing changes.
-AGAIN = 2
+#: Ray repeats an evaluation whose process or node died this many times; it has its own seeds, so nothing changes.
+MAX_RETRIES = 2
 
 
 class RayEvaluations:
-    """Has one evaluation at a time played by a Ray task.
+    """Lets a Ray task play one evaluation at a time.
 
-    The task asks for no CPU: it would wait for ever on a cluster whose CPUs the actors have.
+    The task requests no CPU: it would wait forever on a cluster whose CPUs the actors occupy.
 
     Args:
         ray: the package, connected.
-        setup: of the actors, which says what is played and how.
+        setup: the setup of the actors.
     """
 
-    def __init__(self, ray: Any, setup: Setup) -> None:
+    def __init__(self, ray: ModuleType, setup: Setup) -> None:
         self._ray, self._shared = ray, ray.put(setup)
-        self._function = ray.remote(num_cpus=0, max_retries=AGAIN)(evaluate_elsewhere)
+        self._function = ray.remote(num_cpus=0, max_retries=MAX_RETRIES)(evaluate_in_task)
         self._reference: Any = None
 
     def begin(self, tensors: Mapping[str, torch.Tensor], films: bool) -> None:
         """Begins an evaluation of the network with these parameters, and perhaps a film of its first episode."""
         self._reference = self._function.remote(self._shared, dict(tensors), films)
 
-    def result(self, patient: bool) -> Played | None:
-        """The evaluation that was begun; None where it is not there yet.
+    def result(self, wait: bool) -> EvaluationResults | None:
+        """The results of the evaluation that was begun; None if they have not arrived.
 
         Args:
-            patient: waits for a moment.
+            wait: whether to wait for a moment.
 
         Raises:
             UserError: the evaluation failed.
         """
-        ready, _ = self._ray.wait([self._reference], timeout=LOOK if patient else 0.0)
+        ready, _ = self._ray.wait([self._reference], timeout=POLL_SECONDS if wait else 0.0)
         if not ready:
             return None
         reference, self._reference = self._reference, None
         try:
-            found: Played | Failure = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:  # our own error, in full
+            results: EvaluationResults | Failure = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:  # this project's own error, in full
             raise error.as_instanceof_cause() from None
         except self._ray.exceptions.RayError as error:
             raise UserError(f"its process ended ({first_sentence(error)})") from None
-        if isinstance(found, Failure):
-            raise UserError(found.sentence, found.detail)
-        return found
+        if isinstance(results, Failure):
+            raise UserError(results.sentence, results.detail)
+        return results
 
     def close(self) -> None:
         """Ends the evaluation under way, if any."""
@@ -75,30 +76,30 @@ class RayEvaluations:
             self._reference = None
 
 
-def evaluate_elsewhere(setup: Setup, tensors: Mapping[str, torch.Tensor], films: bool) -> Played | Failure:
-    """Plays an evaluation as `Evaluator` does, by a network with these parameters on one thread of this process."""
+def evaluate_in_task(setup: Setup, tensors: Mapping[str, torch.Tensor], films: bool) -> EvaluationResults | Failure:
+    """Plays an evaluation as `Evaluator` does, with these parameters and on one thread of this process."""
     prepare_cpu(1)
     setup.register()
     config, task = setup.config, setup.task.for_evaluation()
     player = build_player(config, setup.task, config.seed)
     player.network.load_state_dict(dict(tensors))
     seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
-    side_by_side = config.eval.num_envs or config.num_envs
+    num_envs = config.eval.num_envs or config.num_envs
 
     def play(noise: NoiseModel | None) -> Evaluation:
-        return finite(evaluate(task, player.network, seeds, noise, side_by_side), task.id)
+        return finite(evaluate(task, player.network, seeds, noise, num_envs), task.id)
 
     try:
         mean, noisy = play(None), play(player.noise) if config.eval.noisy and player.noise.size else None
     except (Exception, SystemExit) as error:  # an environment may do anything
         return Failure(words_of(error), error.detail if isinstance(error, UserError) else "")
-    return Played(mean, noisy, film(task, player, seeds[:1]) if films else None)
+    return EvaluationResults(mean, noisy, film(task, player, seeds[:1]) if films else None)
 
 
 def film(task: Task, player: DQN, seeds: list[int]) -> EncodedFilm:
     """A film of the episodes of `seeds`, as the bytes of its file."""
     try:
-        frames, _ = record(task, player.network, seeds)
+        frames, _ = record_film(task, player.network, seeds)
         with tempfile.TemporaryDirectory() as folder:
             path = write_video(frames, Path(folder) / "film", task.fps)
             return EncodedFilm(path.read_bytes(), path.suffix)

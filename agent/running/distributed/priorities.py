@@ -1,7 +1,7 @@
-"""First priorities, computed by actors: a new transition is not all of the same interest to a prioritised replay.
+"""Initial priorities of new transitions, which actors compute for a prioritised replay.
 
-Horgan et al. 2018 (arXiv 1803.00933, §3): each actor computes the priorities of its new transitions by its own copy of
-the network. Deviation: by the mean network, not by the noisy values by which it has acted.
+Horgan et al. 2018 (arXiv 1803.00933, §3): each actor computes the priorities of its new transitions with its own copy
+of the network. Deviation: it uses the mean network, not the noisy values with which it acted.
 """
 
 import numpy as np
@@ -17,16 +17,16 @@ from agent.replay.ring import Replay
 
 
 class FirstPriorities:
-    """Holds the newest steps of an actor as a replay does, and computes the priorities of a chunk's transitions.
+    """Holds the newest steps of an actor in a small replay, and computes the priorities of a chunk's transitions.
 
     Args:
-        agent: of the actor.
-        replay: for T vector steps and n more, of E environments; with the n and γ of the learner's.
+        agent: the agent of the actor.
+        replay: holds T + n vector steps of E environments; its n and γ are those of the learner's replay.
     """
 
     def __init__(self, agent: DQN, replay: Replay) -> None:
         self._agent, self._replay = agent, replay
-        self._rows: list[tuple[int, np.ndarray, np.ndarray]] = []  # place, which are starts, which ended
+        self._rows: list[tuple[int, np.ndarray, np.ndarray]] = []  # row of the ring, which are starts, which ended
 
     def begin(self, observation: np.ndarray) -> None:
         """Takes the first observations, as a replay does."""
@@ -49,28 +49,28 @@ class FirstPriorities:
         replay.add(action, reward, terminated, truncated, next_observation, life_lost)
 
     def of_chunk(self) -> np.ndarray:
-        """The priorities [T, E] of what was added since the last call, by the present weights.
+        """The priorities [T, E] of the steps since the last call, under the current weights.
 
-        NaN stands for rows that only reset, and for transitions whose n steps are not complete yet.
+        NaN stands for rows that only reset, and for transitions whose n steps are incomplete.
         """
-        places, starts, ended = (np.array(column) for column in zip(*self._rows, strict=True))
+        ring_rows, starts, ended = (np.array(column) for column in zip(*self._rows, strict=True))
         self._rows.clear()
         count = len(starts)
         ends_in_time = np.logical_or.accumulate((ended & starts)[::-1])[::-1]
-        known = starts & (ends_in_time | (np.arange(count)[:, None] <= count - self._agent.config.n_step))
+        complete = starts & (ends_in_time | (np.arange(count)[:, None] <= count - self._agent.config.n_step))
         result = np.full(starts.shape, np.nan, dtype=np.float32)
-        if known.any():
-            row, env = known.nonzero()
-            batch = self._replay.gather(places[row] * self._replay.num_envs + env)
-            result[known] = priorities(self._agent.config, self._agent.network, batch)
+        if complete.any():
+            row, env = complete.nonzero()
+            batch = self._replay.gather(ring_rows[row] * self._replay.num_envs + env)
+            result[complete] = priorities(self._agent.config, self._agent.network, batch)
         return result
 
 
 def priorities(config: AgentConfig, network: QNetwork, batch: Batch[Array]) -> np.ndarray:
-    """The priorities [B] that an update would give B transitions whose target network is the network itself."""
+    """The priorities [B] that an update would give B transitions if the network were its own target network."""
     rows = batch.tensors(next(network.parameters()).device)
-    weight = torch.ones(len(rows.action))
+    weight = torch.ones(len(rows.action), device=rows.action.device, dtype=torch.float32)
     with torch.inference_mode():
-        _, found = update_loss(config, network, network, network.head, rows, UpdateNoise(), NO_LEVELS, weight)
-    assert found is not None
-    return as_array(found)
+        _, priority = update_loss(config, network, network, network.head, rows, UpdateNoise(), NO_LEVELS, weight)
+    assert priority is not None
+    return as_array(priority)

@@ -1,47 +1,47 @@
-"""Starts Ray, or connects to it, for a run whose environments actors play."""
+"""Starts Ray, or connects to it, for a run with actors."""
 
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyRings
 from agent.running.build import build_rings
-from agent.running.distributed.chunk import shared_out
+from agent.running.distributed.chunk import split_evenly
 from agent.running.distributed.cluster import Cluster
 from agent.running.distributed.collector import IN_FLIGHT, RayCollector
 from envs.make import Task
 
-#: Bytes of the store beside chunks and weights, and by how much more than they it is.
-BESIDE, ROOM = 64 * 2**20, 1.5
+#: The store has `BASE_BYTES`, and `MARGIN` times the bytes of chunks and weights.
+BASE_BYTES, MARGIN = 64 * 2**20, 1.5
 
 
 def rings_of(config: TrainConfig, task: Task) -> AnyRings:
     """The replay of a run: a ring for each actor."""
-    return build_rings(config, task, shared_out(config.num_envs, config.collect.actors))
+    return build_rings(config, task, split_evenly(config.num_envs, config.collect.actors))
 
 
 def start_collector(config: TrainConfig, task: Task, agent: DQN, replay: AnyRings, tracker: Tracker) -> RayCollector:
-    """Connects to Ray, and makes the collector, which ends everything that was started when it is closed.
+    """Connects to Ray and makes the collector. Closing it ends everything that was started.
 
     Raises:
-        UserError: where the extra is not installed, or Ray does not start.
+        UserError: if the extra is not installed, or Ray does not start.
     """
-    collect, shares = config.collect, shared_out(config.num_envs, config.collect.actors)
-    asked = None if collect.memory is None else int(collect.memory * 2**30)
-    store = asked or store_bytes(config, task, agent.parameters.numel())
+    collect, shares = config.collect, split_evenly(config.num_envs, config.collect.actors)
+    requested = None if collect.memory is None else int(collect.memory * 2**30)
+    store = requested or store_bytes(config, task, agent.parameters.numel())
     cluster = Cluster(collect.address, collect.actors + 1, store)  # one more: for evaluations
-    tracker.console.line(f"collecting: {shown_shares(shares)}{' in lockstep' if collect.sync else ''}, on Ray")
+    tracker.console.line(f"collecting: {format_shares(shares)}{' in lockstep' if collect.sync else ''}, on Ray")
     return RayCollector(config, task, cluster, agent, replay, tracker)
 
 
-def shown_shares(shares: tuple[int, ...]) -> str:
-    """Who has how many environments, in words."""
+def format_shares(shares: tuple[int, ...]) -> str:
+    """The numbers of environments of the actors, in words."""
     groups = [f"{shares.count(share)} × {share}" for share in sorted(set(shares), reverse=True)]
     return f"{len(shares)} actors with {' and '.join(groups)} environments"
 
 
 def store_bytes(config: TrainConfig, task: Task, parameters: int) -> int:
-    """Bytes of the object store for the chunks and versions of the weights under way, also those that are evaluated."""
+    """Bytes of the object store for the chunks and weights in use, including weights under evaluation."""
     collect = config.collect
     chunks = (IN_FLIGHT + 1) * collect.chunk * config.num_envs * (task.observation.stored_bytes + 32)
     versions = (IN_FLIGHT * collect.actors + 2) * 4 * parameters
-    return BESIDE + int(ROOM * (chunks + versions))
+    return BASE_BYTES + int(MARGIN * (chunks + versions))

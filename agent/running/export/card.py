@@ -1,7 +1,10 @@
-"""The card of a shared agent: its task, how it was trained, its returns with their spread, and how it is played."""
+"""The card of a shared agent: its task, its training, its returns with their spread, and how to play it."""
 
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+
+from agent.common.errors import UserError
+from agent.common.files import read_plain
+from agent.common.kinds import PlainData
 
 TEXT = """\
 # {env_id}
@@ -29,12 +32,14 @@ agent = load_agent("{name}")
 action = agent.act(observation{mask})  # one of {env_id}, or a batch
 ```
 """
+#: Bytes of a README that are read.
+LONGEST = 1 << 20
 _HEADS = {"categorical": "C51", "quantile": "QR-DQN", "implicit_quantile": "IQN"}
 
 
 def card(
-    description: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
+    description: PlainData,
+    evaluation: PlainData,
     name: str,
     file: str,
     filmed: bool = True,
@@ -43,12 +48,12 @@ def card(
     """The card in Markdown.
 
     Args:
-        description: what the agent's file says of itself.
+        description: the description in the agent's file.
         evaluation: as evaluate.py writes it.
-        name: what `load_agent` and `checkpoint=` take.
+        name: the agent's name for `load_agent` and `checkpoint=`.
         file: the name of the file that holds the evaluation.
         filmed: whether its task can be recorded.
-        train: the command that trained the agent, where it is known.
+        train: the command that trained the agent, if it is known.
     """
     low, high = evaluation["return_ci95"]
     play = f"python evaluate.py checkpoint={name}{' video=true' if filmed else ''}"
@@ -75,7 +80,7 @@ def card(
     )
 
 
-def algorithm(agent: Mapping[str, Any]) -> str:
+def algorithm(agent: PlainData) -> str:
     """An algorithm in words: its head, and the extensions that are on.
 
     Args:
@@ -93,3 +98,23 @@ def algorithm(agent: Mapping[str, Any]) -> str:
     parts = [text for on, text in extensions if on]
     name = _HEADS.get(agent["head"], "DQN")
     return name if not parts else f"{name} with {' and '.join([', '.join(parts[:-1]), parts[-1]][len(parts) == 1 :])}"
+
+
+def check_readme(path: Path, mark: str) -> None:
+    """Refuses to write a README over somebody's own.
+
+    Args:
+        path: of the README that would be written.
+        mark: what one of ours holds.
+
+    Raises:
+        UserError: there is one that does not hold it.
+    """
+    if not path.exists():
+        return
+    try:
+        ours = mark.encode() in read_plain(path, LONGEST)
+    except OSError:
+        ours = False
+    if not ours:
+        raise UserError(f"{path} was not written by share.py, which would replace it: name another folder by out=")

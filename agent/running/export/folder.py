@@ -1,18 +1,20 @@
-"""The folder of an exported agent: agent.onnx, and a README that says how to play with it."""
+"""The folder of an exported agent: agent.onnx, and a README with a program that plays it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent.common.files import atomic_write_text
 from agent.records.saved_agent import FILE_NAME
+from agent.running.export.card import check_readme
 from agent.running.export.graph import write_onnx
 from agent.running.export.inputs import Input
 from agent.running.export.program import Made, made_of, program_of
 from agent.running.player import Player
 
 ONNX, README = "agent.onnx", "README.md"
+MARK = ", a saved agent as ONNX"
 TEXT = """\
-# {env_id}, a saved agent as ONNX
+# {env_id}{mark}
 
 `{file}` maps observations to the values of all actions and to the greedy action. It holds {network}, with the
 preprocessing of observations inside. It was trained for {step:,} steps by noisy-dqn.
@@ -35,7 +37,7 @@ One episode with onnxruntime (`pip install onnxruntime {install}`):
 
 
 def folder_for(file: Path) -> Path:
-    """Where the export of an agent's file goes: `onnx` beside it; a file with a name of its own has its own folder."""
+    """The folder for the export of an agent's file: `onnx` beside it, or `<name>_onnx` for a file with another name."""
     return file.with_name("onnx" if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_onnx")
 
 
@@ -44,15 +46,16 @@ def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Pat
 
     Args:
         player: the agent.
-        folder: is made where it is missing.
-        noise: whether the file takes one draw of noise for each observation; without it the mean network acts.
+        folder: created if it is missing.
+        noise: whether the file takes one draw of noise for each observation; otherwise the mean network acts.
 
     Returns:
         The two files.
 
     Raises:
-        UserError: where the agent cannot be exported, or the disk refuses.
+        UserError: if the agent cannot be exported, the folder holds a README.md of somebody else, or the disk refuses.
     """
+    check_readme(folder / README, MARK)
     inputs = write_onnx(player, folder / ONNX, noise)
     atomic_write_text(folder / README, readme(player, inputs, noise))
     return folder / ONNX, folder / README
@@ -65,6 +68,7 @@ def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
     rows += [f"| `noise` | float32 | {_shape((size,))} |"] if noise else []
     return TEXT.format(
         env_id=task.id,
+        mark=MARK,
         file=ONNX,
         network="the noisy network, with one draw of its noise as an input" if noise else "the mean network",
         step=player.description["global_step"],

@@ -18,32 +18,32 @@ from agent.common.files import atomic_write_bytes
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.networks.trunks import Convolution, spectral_norms
-from agent.running.export.inputs import Input, inputs_of, observing
+from agent.running.export.inputs import Input, inputs_of, observation_module
 from agent.running.player import Player
 
-#: An ONNX file is one message of protocol buffers, which holds no more.
-MOST_BYTES = 2**31 - 2**20
+#: An ONNX file is one protocol-buffer message, which can hold no more.
+MAX_BYTES = 2**31 - 2**20
 OUTPUTS = ("q_values", "action")
 
 
 class ExportedAgent(nn.Module):
-    """Observations, and perhaps ε of the noise [B, size], to q_values [B, A] and the greedy actions [B].
+    """Maps observations, and perhaps ε of the noise [B, size], to q_values [B, A] and the greedy actions [B].
 
-    The actions are the environment's, which may begin at another number than 0. f of factorised noise is inside, so
-    that ε is drawn from the base distribution itself.
+    The actions are the environment's, which may begin at another number than 0. The function f of factorised noise is
+    included, so that ε is drawn from the base distribution itself.
 
     Args:
-        player: the agent; its network is copied.
-        noise: whether the last input is noise; without it the mean network acts.
+        player: the agent, whose network is copied.
+        noise: whether the last input is noise; otherwise the mean network acts.
     """
 
     def __init__(self, player: Player, noise: bool) -> None:
         super().__init__()
-        self.observe, self.network = observing(player.task.observe), exportable(player.network)
+        self.observe, self.network = observation_module(player.task.observe), exportable(player.network)
         self.first, self.noise, self.factorised = player.task.first_action, noise, player.noise.factorised
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps the inputs, each [B, ...], in the order of the file's."""
+        """Maps the inputs, each [B, ...], in the order of the file."""
         leaves, noise = (inputs[:-1], inputs[-1]) if self.noise else (inputs, None)
         if noise is not None and self.factorised:
             noise = noise.sign() * noise.abs().sqrt()
@@ -52,7 +52,7 @@ class ExportedAgent(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """An adaptive max-pool to side×side of images of fixed size, by slices: ONNX has no operation for it."""
+    """An adaptive max-pool of images of fixed size to side×side, built from slices: ONNX has no such operation."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class MaxPool(nn.Module):
 
 
 def exportable(network: QNetwork) -> QNetwork:
-    """A copy on the CPU that computes the same by operations that ONNX has."""
+    """A copy on the CPU that computes the same with operations that ONNX has."""
     copied = copy.deepcopy(network).cpu().eval()
     normed = [module for module in copied.modules() if isinstance(module, Convolution) and module.spectral_norm]
     with torch.no_grad():
@@ -83,21 +83,21 @@ def exportable(network: QNetwork) -> QNetwork:
 
 
 def write_onnx(player: Player, path: Path, noise: bool = False) -> list[Input]:
-    """Writes the agent as one ONNX file, of a batch of any size.
+    """Writes the agent as one ONNX file, for batches of any size.
 
     Returns:
         Its inputs, without the noise.
 
     Raises:
-        UserError: where the extra is not installed, the agent has no noise that was asked for, or its network has
-            operations that ONNX has not.
+        UserError: if the extra is not installed, noise is requested from an agent without noise, or its network has
+            operations that ONNX lacks.
     """
     check_installed()
     if noise and not player.noise.size:
         raise UserError(f"{player.path} has no noisy layers: leave noise=true out")
     inputs, size = inputs_of(player.task), sum(4 * x.numel() for x in player.network.state_dict().values())
-    if size > MOST_BYTES:
-        raise UserError(f"{player.path} has {size:,} bytes of parameters: an ONNX file holds {MOST_BYTES:,}")
+    if size > MAX_BYTES:
+        raise UserError(f"{player.path} has {size:,} bytes of parameters: an ONNX file holds {MAX_BYTES:,}")
     examples = [torch.zeros(2, *item.shape, dtype=_dtype(item, player)) for item in inputs]
     names = [item.name for item in inputs]
     if noise:
@@ -107,7 +107,7 @@ def write_onnx(player: Player, path: Path, noise: bool = False) -> list[Input]:
 
 
 def check_installed() -> None:
-    """Raises a UserError where a package that writes ONNX is missing."""
+    """Raises a UserError if a package that writes ONNX is missing."""
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise UserError(f"to=onnx needs {' and '.join(missing)}: pip install 'noisy-dqn[onnx]'")
 
@@ -115,7 +115,7 @@ def check_installed() -> None:
 def _dtype(item: Input, player: Player) -> torch.dtype:
     found = getattr(torch, item.dtype.name, None)
     if not isinstance(found, torch.dtype):
-        raise UserError(f"{player.task.id} observes {item.name} as {item.dtype}, which ONNX has not")
+        raise UserError(f"{player.task.id} observes {item.name} as {item.dtype}, which ONNX does not support")
     return found
 
 
@@ -138,14 +138,14 @@ def _file(module: nn.Module, examples: list[Tensor], names: list[str], player: P
             file = Path(folder) / "agent.onnx"
             program.save(file, external_data=False)
             return file.read_bytes()
-    except Exception as error:  # an encoder or head of one's own may hold whatever torch can compute
+    except Exception as error:  # a user's encoder or head may hold anything that torch can compute
         reason = words_of(error).partition("\n")[0]
         raise UserError(f"{player.path} cannot be written as ONNX: {reason[:300]}") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the reports that the exporter prints, which are not for people."""
+    """Silences the reports of the exporter, which do not help users."""
     level, logger = logging.getLogger("torch.onnx").level, logging.getLogger("torch.onnx")
     logger.setLevel(logging.ERROR)
     try:

@@ -1,85 +1,94 @@
-"""An agent for the Hugging Face Hub: a folder of plain files with a model card, and the push of it."""
+"""Shares an agent on the Hugging Face Hub: writes a folder of plain files with a model card, and pushes it."""
 
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, atomic_write_text, read_plain, why
+from agent.common.kinds import PlainData
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
 from agent.records.newest import MAX_CONFIG
 from agent.records.saved_agent import FILE_NAME, MAX_BYTES
-from agent.running.export.card import card
-from agent.running.fetching import PREFIX, checked_repo, library, short
-from agent.running.filming import record
+from agent.running.export.card import card, check_readme
+from agent.running.fetching import PREFIX, checked_repo, library, short_reason
+from agent.running.filming import record_film
 from agent.running.player import Player
 from agent.running.results import evaluate_player
 from envs.video import write_video
 
 EVALUATION, CONFIG, CURVE, VIDEO, CARD = "evaluation.json", "config.yaml", "learning_curve.png", "replay", "README.md"
 VIDEOS = (f"{VIDEO}.mp4", f"{VIDEO}.gif")
-MAX_CURVE = 64 << 20  # bytes of a picture
+LIBRARY = "noisy-dqn"
+#: A line of every card that this project writes.
+MARK = f"library_name: {LIBRARY}"
+MAX_CURVE = 64 << 20  # bytes
 FOLDER = "hub"
 
 
 def hub_folder(file: Path) -> Path:
-    """Where the folder of an agent's file goes: `hub` beside it; a file with a name of its own has its own folder."""
+    """The folder to share for an agent's file: `hub` beside it, or `<name>_hub` for a file with another name."""
     return file.with_name(FOLDER if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_{FOLDER}")
 
 
 def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
     """Writes the agent, its options, returns, learning curve, video and model card.
 
-    A hundred greedy episodes are played for the returns. An agent without a run has no curve, a task that cannot be
-    drawn no video.
+    A hundred greedy episodes give the returns. An agent without a run has no curve, and a task that cannot be drawn has
+    no video.
 
     Args:
         player: the agent.
-        folder: is made where it is missing.
+        folder: created if it is missing.
         repo: user/name.
 
     Raises:
-        UserError: the name is none, the extra is missing, or the disk refuses.
+        UserError: the name is invalid, the extra is missing, the folder holds something else, or the disk refuses.
     """
     checked_repo(repo, f"repo={repo}")
     library("to=hub")
-    _check_folder(folder)
+    _check_folder(folder, player.home)
     evaluation = evaluate_player(player, EvaluateConfig()) | {"label": repo, "agent": FILE_NAME}
     _copy(player.home, folder / FILE_NAME, MAX_BYTES)
     atomic_write_text(folder / EVALUATION, json.dumps(evaluation, indent=1))
     atomic_write_text(folder / CONFIG, yaml.safe_dump(_config(player), sort_keys=False, allow_unicode=True))
     written = [folder / name for name in (FILE_NAME, EVALUATION, CONFIG)]
-    for name in (CURVE, *VIDEOS):  # of an agent that was there before
+    for name in (CURVE, *VIDEOS):  # of an earlier agent
         (folder / name).unlink(missing_ok=True)
     if (curve := _beside(player.home, CURVE)) is not None:
         _copy(curve, folder / CURVE, MAX_CURVE)
         written.append(folder / CURVE)
     filmed = "rgb_array" in player.task.render_modes
     if filmed:
-        frames, _ = record(player.task, player.network, environment_seeds(evaluation["seed"], "test", 1))
+        frames, _ = record_film(player.task, player.network, environment_seeds(evaluation["seed"], "test", 1))
         written.append(write_video(frames, folder / VIDEO, player.task.fps))
     atomic_write_text(folder / CARD, model_card(player, evaluation, repo, filmed))
     return [*written, folder / CARD]
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuses a folder that holds anything else: all that lies in it is pushed, for everybody to see.
+def _check_folder(folder: Path, agent: Path) -> None:
+    """Refuses a folder that holds any other file, since everything in it would be pushed for everybody to see.
+
+    Also refused is that of the agent itself, whose curve and evaluation would be replaced.
 
     Raises:
-        UserError: it does.
+        UserError: it holds another file.
     """
-    known = {FILE_NAME, EVALUATION, CONFIG, CURVE, CARD, *VIDEOS}
-    others = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
+    expected = {FILE_NAME, EVALUATION, CONFIG, CURVE, CARD, *VIDEOS}
+    others = sorted({path.name for path in folder.iterdir()} - expected) if folder.is_dir() else []
     if others:
         raise UserError(f"{folder} holds {others[0]}, which is no part of an agent's folder: name another one by out=")
+    if folder.resolve() == agent.parent.resolve():
+        raise UserError(
+            f"{folder} is the folder of the agent itself, whose files would be replaced: name another by out="
+        )
+    check_readme(folder / CARD, MARK)
 
 
-def model_card(player: Player, evaluation: Mapping[str, Any], repo: str, filmed: bool = True) -> str:
+def model_card(player: Player, evaluation: PlainData, repo: str, filmed: bool = True) -> str:
     """The card with its front matter: library, tags, and the returns as the Hub lists them.
 
     Args:
@@ -111,7 +120,7 @@ def model_card(player: Player, evaluation: Mapping[str, Any], repo: str, filmed:
         for (kind, name), value in metrics.items()
     ]
     data = hub.ModelCardData(
-        library_name="noisy-dqn",
+        library_name=LIBRARY,
         tags=[env_id, "deep-reinforcement-learning", "reinforcement-learning", "dqn", "noisy-networks"],
         model_name=repo.partition("/")[2],
         eval_results=results,
@@ -121,18 +130,18 @@ def model_card(player: Player, evaluation: Mapping[str, Any], repo: str, filmed:
 
 
 def push(folder: Path, repo: str, private: bool) -> str | None:
-    """Pushes the folder where the person is logged in.
+    """Pushes the folder if the user is logged in.
 
     Args:
-        folder: is pushed as it is.
-        repo: user/name; is made where it is missing.
-        private: whether one that is made is seen by nobody else; an organisation may have made that its rule.
+        folder: the folder to push.
+        repo: user/name; created if it is missing.
+        private: whether a new repository is private; an organisation may require it.
 
     Returns:
-        The address of its page; None: nobody is logged in.
+        The address of its page; None if nobody is logged in.
 
     Raises:
-        UserError: the Hub cannot be reached, or refuses; the folder is left as it is.
+        UserError: the Hub cannot be reached, or refuses; the folder stays as it is.
     """
     hub = library("to=hub")
     if hub.get_token() is None:
@@ -140,8 +149,8 @@ def push(folder: Path, repo: str, private: bool) -> str | None:
     try:
         address = hub.create_repo(repo, private=private or None, exist_ok=True)
         hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="An agent of noisy-dqn")
-    except Exception as error:  # whatever the network or the server does
-        reason = f"{repo} could not be pushed ({short(error)})"
+    except Exception as error:  # any failure of the network or the server
+        reason = f"{repo} could not be pushed ({short_reason(error)})"
         raise UserError(f"{reason}: the folder is made; push it by {push_command(folder, repo, private)}") from error
     return str(address)
 
@@ -151,8 +160,8 @@ def push_command(folder: Path, repo: str, private: bool) -> str:
     return shlex.join(["hf", "upload", repo, str(folder), ".", *(["--private"] if private else [])])
 
 
-def _config(player: Player) -> dict[str, Any]:
-    """The options of the run without those of W&B, which name a person; without a run, those that the agent holds."""
+def _config(player: Player) -> PlainData:
+    """The options of the run, without W&B's, which name a person; without a run, the options in the agent's file."""
     path = _beside(player.home, CONFIG)
     if path is not None:
         try:
@@ -165,9 +174,9 @@ def _config(player: Player) -> dict[str, Any]:
 
 
 def _beside(file: Path, name: str) -> Path | None:
-    """A file of the agent's run: beside the agent, or one folder above it, where best/ and last/ lie."""
-    places = [file.with_name(name), *([file.parents[1] / name] if file.parent.name in ("best", "last") else [])]
-    return next((place for place in places if place.is_file()), None)
+    """A file of the agent's run: beside the agent, or in the folder above best/ and last/; None if there is none."""
+    candidates = [file.with_name(name), *([file.parents[1] / name] if file.parent.name in ("best", "last") else [])]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _copy(source: Path, target: Path, limit: int) -> None:

@@ -1,11 +1,10 @@
-"""The inputs of an exported agent: an environment's own observations, part by part, made into what its network takes.
+"""The inputs of an exported agent: the parts of its observations, and modules that prepare them for its network.
 
-`envs.observations` does the same in NumPy; tests compare the two.
+`envs.observations` prepares observations in NumPy; tests compare the two.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from agent.common.errors import UserError
 from agent.networks.masking import Masked
+from envs.kinds import Space
 from envs.leaves import leaves_of
 from envs.make import Task
 from envs.masks import OFF, MaskedObserver, source_of
@@ -28,24 +28,24 @@ class Input:
     """One input of the file.
 
     Attributes:
-        name: in the file.
+        name: the input's name in the file.
         source: the Python expression that finds its values in `observation` and `info`.
-        space: of its values; the input has another dimension before, for a batch.
+        space: the space of one value; the input has a batch dimension before it.
     """
 
     name: str
     source: str
-    space: Any
+    space: Space
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the input: that of the space, int64 for whole numbers of Python's."""
-        found: np.dtype = np.dtype(self.space.dtype)
-        return found
+        """The dtype of the input: the dtype of the space."""
+        dtype: np.dtype = np.dtype(self.space.dtype)
+        return dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one value."""
+        """The shape of one value."""
         return tuple(self.space.shape or ())
 
 
@@ -56,29 +56,32 @@ def inputs_of(task: Task) -> list[Input]:
     of the observation; otherwise they are of the environment of its id.
 
     Raises:
-        UserError: where a part is a text, which ONNX's models of this kind do not take.
+        UserError: if a part is a text, which the ONNX file cannot take.
     """
-    whole, source = task.observe.space, source_of(task.action_mask)
+    space, source = task.observe.space, source_of(task.action_mask)
     kept = None if task.wrapping.wraps else kept_parts(task)
-    found = list(_observed(task.observe.plain.space, kept))
+    inputs = list(_observed(task.observe.unmasked.space, kept))
     if source is not None:
-        assert isinstance(whole, spaces.Tuple)
+        assert isinstance(space, spaces.Tuple)
         place, key = source
         place = 'masks["now"]' if place == "observation" and task.wrapping.wraps else f"{place}[{literal(key)}]"
-        found.append(Input("action_mask", place, whole.spaces[1]))
-    if texts := [item.name for item in found if isinstance(item.space, spaces.Text)]:
-        raise UserError(f"{task.id} observes a text ({texts[0]}), which to=onnx cannot take: leave it out in training")
-    return found
+        inputs.append(Input("action_mask", place, space.spaces[1]))
+    if text_names := [item.name for item in inputs if isinstance(item.space, spaces.Text)]:
+        raise UserError(
+            f"{task.id} observes a text ({text_names[0]}), which to=onnx cannot take: leave it out in training"
+        )
+    return inputs
 
 
-def kept_parts(task: Task) -> list[Any] | None:
-    """The keys of the parts of the environment's observations that are kept; None where they are taken as a whole."""
+def kept_parts(task: Task) -> list[str | int] | None:
+    """The keys of the kept parts of the environment's observations; None if the observations are used as a whole."""
     if not task.wrapping.parts and not is_pair(task):
         return None
     env = replace(task, wrapping=BARE, action_mask=OFF).make()
     space = env.observation_space
     env.close()
     mask = task.action_mask.partition(".")[2] if is_pair(task) else None
+    keys: Iterable[str | int]
     keys = space.spaces if isinstance(space, spaces.Dict) else range(len(named_parts(space)))
     return [key for key in keys if str(key) != mask and str(key) in (task.wrapping.parts or named_parts(space))]
 
@@ -89,7 +92,7 @@ def is_pair(task: Task) -> bool:
     return source is not None and source[0] == "observation"
 
 
-def _observed(space: object, kept: Sequence[Any] | None) -> Iterator[Input]:
+def _observed(space: Space, kept: Sequence[str | int] | None) -> Iterator[Input]:
     """The inputs of an observation without its mask; `kept` are the keys of its parts in the environment's own."""
     if kept is not None and len(kept) == 1:
         yield from _named(space, "observation", f"observation[{literal(kept[0])}]")
@@ -100,7 +103,7 @@ def _observed(space: object, kept: Sequence[Any] | None) -> Iterator[Input]:
         yield from _named(space, "observation", "observation")
 
 
-def _named(space: object, name: str, source: str) -> Iterator[Input]:
+def _named(space: Space, name: str, source: str) -> Iterator[Input]:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in parts:
@@ -116,7 +119,7 @@ def literal(value: object) -> str:
 
 
 class Observe(nn.Module):
-    """What an Observer does, for tensors: leaves of observations [B, *shape] → vectors [B, n] or images [B, *shape]."""
+    """An Observer for tensors: leaves of observations [B, *shape] → vectors [B, n] or images [B, *shape]."""
 
     shift: Tensor
     scale: Tensor
@@ -129,7 +132,7 @@ class Observe(nn.Module):
             self.register_buffer(name, torch.from_numpy(np.asarray(0.0 if value is None else value)), persistent=False)
 
     def forward(self, leaves: Sequence[Tensor]) -> Tensor:
-        """Floats or, of an image that is stored so, bytes or truth values."""
+        """Maps leaves to floats; images that are stored as bytes or booleans stay so."""
         x = self._image(leaves[0]) if self.spec.is_image else self._vector(leaves)
         if self.moved:
             return ((x.double() - self.shift) * self.scale).float()
@@ -146,7 +149,7 @@ class Observe(nn.Module):
 
 
 def _flat(space: object, x: Tensor) -> Tensor:
-    """A leaf [B, *shape] as [B, n], by Gymnasium's flattening: whole numbers of a finite set are one-hot."""
+    """A leaf [B, *shape] as [B, n], flattened as Gymnasium does it: integers in a finite set become one-hot."""
     if isinstance(space, spaces.Discrete):
         return _one_hot(x, int(space.n), int(space.start))
     x = x.flatten(1)
@@ -161,7 +164,7 @@ def _one_hot(x: Tensor, n: int, start: int) -> Tensor:
 
 
 class ObserveParts(nn.Module):
-    """What a PartsObserver does, without the rows of bytes: leaves → the parts that a PartsEncoder takes."""
+    """A PartsObserver for tensors, without rows of bytes: leaves → the parts that a PartsEncoder takes."""
 
     def __init__(self, observe: PartsObserver) -> None:
         super().__init__()
@@ -174,23 +177,23 @@ class ObserveParts(nn.Module):
         if self.frames > 1:
             leaves = [x.flatten(0, 1) for x in leaves]
         rows = zip(self.parts, self.leaves, self.shapes, strict=True)
-        return [part([leaves[i] for i in taken]).reshape(-1, *shape) for part, taken, shape in rows]
+        return [part([leaves[i] for i in indices]).reshape(-1, *shape) for part, indices, shape in rows]
 
 
 class ObserveMasked(nn.Module):
-    """What a MaskedObserver does, without the rows of bytes: leaves, of which the last is a mask → Masked."""
+    """A MaskedObserver for tensors, without rows of bytes: leaves, of which the last is a mask → Masked."""
 
     def __init__(self, observe: MaskedObserver) -> None:
         super().__init__()
-        self.observation, self.alone = observing(observe.plain), len(observe.spec.parts) == 1
+        self.observation, self.is_single = observation_module(observe.unmasked), len(observe.spec.parts) == 1
 
     def forward(self, leaves: Sequence[Tensor]) -> Masked:
         """Observations and masks, as a QNetwork takes them."""
-        found = self.observation(leaves[:-1])
-        return Masked(found[0] if self.alone and isinstance(found, list) else found, leaves[-1] != 0)
+        inputs = self.observation(leaves[:-1])
+        return Masked(inputs[0] if self.is_single and isinstance(inputs, list) else inputs, leaves[-1] != 0)
 
 
-def observing(observe: Observer) -> nn.Module:
+def observation_module(observe: Observer) -> nn.Module:
     """The module for an observer."""
     if isinstance(observe, MaskedObserver):
         return ObserveMasked(observe)

@@ -1,4 +1,4 @@
-"""Locks of a study: one process at a time chooses a trial, and one process has each trial."""
+"""Locks of a study: one process at a time chooses a trial, and each trial belongs to one process."""
 
 import os
 import sys
@@ -6,27 +6,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agent.common.files import check_no_link
+
 if sys.platform != "win32":
     import fcntl
 
 
 class Lock:
-    """A trial's folder, which this process and the runs that it started keep locked until they end.
+    """A lock on a trial's folder, which this process and the runs that it started hold until they end.
 
     Attributes:
-        descriptor: that runs inherit: a trial stays theirs where only the process that started them was killed.
+        descriptor: runs inherit it, so that they keep the lock if only the process that started them is killed.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def close(self) -> None:
-        """Gives the folder back."""
+        """Releases the lock."""
         os.close(self.descriptor)
 
 
 def lock(folder: Path) -> Lock | None:
-    """Locks a folder, which is made where there is none; None where others have it."""
+    """Locks a folder, which is created if it is missing; None if another process has it."""
+    check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -37,7 +40,7 @@ def lock(folder: Path) -> Lock | None:
             os.close(descriptor)
             return None
         except OSError:
-            pass  # a network folder that knows no locks
+            pass  # a network folder without locks
     return Lock(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""Trials that are trained at the same time, until the study has enough or is stopped."""
+"""Trains several trials at the same time, until the study has enough or is stopped."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ from agent.common.errors import UserError
 from agent.running.tuning.study import Result, Study
 from agent.running.tuning.trial_run import TrialRun, stop_signals
 
-#: Seconds between two looks at the runs.
+#: Seconds between two polls of the runs.
 POLL = 0.25
-#: Trials that may fail at the beginning of a study, before any other has ended: then it ends.
+#: A study ends if this many trials fail before any other trial has ended.
 FAILURES = 3
 
 
 class Stop:
-    """Whether a person or the system has asked to stop; a second time ends all runs at once."""
+    """Records a request to stop from the user or the system; a second request kills all runs at once."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -34,75 +34,75 @@ class Stop:
         self.signum = signum
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hears the signals that are not ignored, as Ctrl-C is behind nohup."""
-        before = {number: signal.getsignal(number) for number in stop_signals()}
-        heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-        for number in heard:
+    def handling_signals(self) -> Iterator[None]:
+        """Handles signals during the block, except ignored ones, such as Ctrl-C under nohup."""
+        previous = {number: signal.getsignal(number) for number in stop_signals()}
+        handled = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
+        for number in handled:
             signal.signal(number, self)
         try:
             yield
         finally:
-            for number, handler in heard.items():
+            for number, handler in handled.items():
                 signal.signal(number, handler)
 
 
-def work(study: Study, jobs: int, program: Path, words: Sequence[str], say: Callable[[str], None]) -> int:
-    """Trains trials until the study has as many as were asked for.
+def work(study: Study, jobs: int, program: Path, overrides: Sequence[str], report: Callable[[str], None]) -> int:
+    """Trains trials until the study has the requested number.
 
     Args:
-        study: that the trials belong to.
-        jobs: trials at the same time.
+        study: the study.
+        jobs: the number of trials at the same time.
         program: the file of train.py.
-        words: more options of it.
-        say: is told how each trial ended.
+        overrides: further options of train.py.
+        report: prints how each trial ended.
 
     Returns:
-        0, or 128 + the number of the signal that stopped it; the trials under way then go on with the study.
+        0, or 128 + the number of the signal that stopped it. The trials under way continue when the study does.
 
     Raises:
-        UserError: where the first trials have all failed.
+        UserError: if the first trials have all failed.
     """
     stop = Stop()
-    with stop.listening():
+    with stop.handling_signals():
         try:
             while not stop.signum:
-                _fill(study, jobs, program, words, stop.runs)
+                _fill(study, jobs, program, overrides, stop.runs)
                 if not stop.runs:
                     break
                 for run in list(stop.runs):
-                    if (ending := run.look()) is not None:
+                    if (ending := run.advance()) is not None:
                         stop.runs.remove(run)
                         run.close()
-                        say(f"trial {run.trial.number}: {ending}")
+                        report(f"trial {run.trial.number}: {ending}")
                         check_failures(study.results(), FAILURES)
                 time.sleep(POLL)
         finally:
-            _end(stop.runs)
+            _stop_all(stop.runs)
     return 128 + stop.signum if stop.signum else 0
 
 
-def _fill(study: Study, jobs: int, program: Path, words: Sequence[str], runs: list[TrialRun]) -> None:
+def _fill(study: Study, jobs: int, program: Path, overrides: Sequence[str], runs: list[TrialRun]) -> None:
     while len(runs) < jobs and (trial := study.next_trial()) is not None:
-        runs.append(TrialRun(trial, study.trial_folder(trial.number), study.config, program, words))
+        runs.append(TrialRun(trial, study.trial_folder(trial.number), study.config, program, overrides))
 
 
-def _end(runs: list[TrialRun]) -> None:
-    """Lets the runs save themselves, and leaves their trials to whoever goes on with the study."""
+def _stop_all(runs: list[TrialRun]) -> None:
+    """Lets the runs save themselves, and releases their trials."""
     for run in runs:
         run.stop()
-    while not all(run.rests() for run in runs):
+    while not all(run.has_ended() for run in runs):
         time.sleep(POLL / 5)
     for run in runs:
         run.close()
 
 
 def check_failures(results: Sequence[Result], enough: int = 1) -> None:
-    """Raises a UserError, in the trials' own words, where at least `enough` trials have ended and all have failed."""
+    """Raises a UserError with the trials' own error, if at least `enough` trials have ended and all have failed."""
     ended = [result for result in results if result.state != "running"]
     if len(ended) < enough or any(result.state != "failed" for result in ended):
         return
-    words = dict.fromkeys(result.error for result in ended)
-    first, more = next(iter(words)), f" (and {len(words) - 1} other errors)" if len(words) > 1 else ""
-    which = "the only trial" if len(ended) == 1 else f"all {len(ended)} trials"
-    raise UserError(f"{which} failed{more}: {first}")
+    errors = dict.fromkeys(result.error for result in ended)
+    first, others = next(iter(errors)), f" (and {len(errors) - 1} other errors)" if len(errors) > 1 else ""
+    subject = "the only trial" if len(ended) == 1 else f"all {len(ended)} trials"
+    raise UserError(f"{subject} failed{others}: {first}")

@@ -1,4 +1,4 @@
-"""What a study has found, as files: the trials as CSV and JSON, and the best settings as a preset of train.py."""
+"""Writes the results of a study: the trials as CSV and JSON, and the best settings as a preset of train.py."""
 
 import csv
 import io
@@ -7,33 +7,33 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from agent.common.files import atomic_write_text
+from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.config.tune import StudyConfig
 from agent.running.tuning.study import Result
 
 CONF, GROUP, BEST = "preset", "tuned", "best"
-#: Seeds of the test that is suggested.
-FRESH = 5
+#: Number of seeds in the suggested test.
+FRESH_SEEDS = 5
 
 
 def best_of(results: Sequence[Result]) -> Result | None:
-    """The trial with the highest score among those that were trained to their end; the earliest of equal ones."""
+    """The completed trial with the highest score; the earliest of equal ones."""
     complete = [result for result in results if result.state == "complete" and result.score is not None]
     return max(complete, key=lambda result: (result.score or 0.0, -result.number), default=None)
 
 
 def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
-    """Writes trials.csv and trials.json; their paths.
+    """Writes trials.csv and trials.json; returns their paths.
 
     Raises:
-        UserError: where the disk refuses.
+        UserError: if the disk refuses.
     """
-    table, plain = folder / "trials.csv", folder / "trials.json"
+    table, as_json = folder / "trials.csv", folder / "trials.json"
     names = list(dict.fromkeys(name for result in results for name in result.settings))
     seeds = list(dict.fromkeys(seed for result in results for seed in result.seeds))
     text = io.StringIO()
@@ -45,18 +45,18 @@ def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
         score, seconds = ("" if value is None else value for value in (result.score, result.seconds))
         writer.writerow([result.number, result.state, score, *scores, seconds, *settings, result.error])
     atomic_write_text(table, text.getvalue())
-    atomic_write_text(plain, json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False))
-    return [table, plain]
+    atomic_write_text(as_json, json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False))
+    return [table, as_json]
 
 
 def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
-    """Writes the settings of the best trial as a config file that train.py takes, and gives its path.
+    """Writes the settings of the best trial as a preset of train.py; returns its path.
 
-    It holds the options that all trials shared as well, except for those that choose a file, such as env and agent,
-    and those that do not belong to the algorithm or the task.
+    It also holds the options that all trials shared, except those that choose a file, such as env and agent, and those
+    that belong neither to the algorithm nor to the task.
 
     Raises:
-        UserError: where the disk refuses.
+        UserError: if the disk refuses.
     """
     path = folder / CONF / GROUP / f"{BEST}.yaml"
     lines = [
@@ -69,9 +69,9 @@ def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
     return path
 
 
-def _tree(options: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a": {"b": 1}} of {"a.b": 1}."""
-    tree: dict[str, Any] = {}
+def _tree(options: Mapping[str, object]) -> PlainData:
+    """Turns {"a.b": 1} into {"a": {"b": 1}}."""
+    tree: PlainData = {}
     for name, value in options.items():
         *path, leaf = name.split(".")
         node = tree
@@ -81,24 +81,24 @@ def _tree(options: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def train_command(folder: Path, config: StudyConfig, *words: str, flags: Sequence[str] = ()) -> str:
+def train_command(folder: Path, config: StudyConfig, *overrides: str, flags: Sequence[str] = ()) -> str:
     """The command that trains with the best settings."""
     preset = f"--config-dir={folder / CONF}", f"+{GROUP}={BEST}"
-    return shlex.join(["python", "train.py", *flags, *preset, *config.beside, *words])
+    return shlex.join(["python", "train.py", *flags, *preset, *config.beside, *overrides])
 
 
 def fresh_seeds(seeds: Sequence[int]) -> list[int]:
-    """Seeds that the study has not used: from the next hundred after the highest on."""
+    """Seeds that the study has not used, from the next hundred after its highest seed on."""
     first = (max(seeds) // 100 + 1) * 100
-    return [first + number for number in range(FRESH)]
+    return [first + number for number in range(FRESH_SEEDS)]
 
 
 def commands_of_test(folder: Path, config: StudyConfig) -> list[str]:
-    """The commands that train with the best settings and without them on fresh seeds, and compare both."""
+    """The commands that train with and without the best settings on fresh seeds, and compare the two."""
     seeds = "seed=" + ",".join(map(str, fresh_seeds(config.seeds)))
-    tuned, before = (quote_override("hydra.sweep.dir", folder / "test" / name) for name in ("tuned", "before"))
+    tuned, untuned = (quote_override("hydra.sweep.dir", folder / "test" / name) for name in ("tuned", "before"))
     return [
         train_command(folder, config, seeds, tuned, flags=["-m"]),
-        shlex.join(["python", "train.py", "-m", *config.words, seeds, before]),
+        shlex.join(["python", "train.py", "-m", *config.words, seeds, untuned]),
         shlex.join(["python", "compare.py", str(folder / "test")]),
     ]

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from agent.common.errors import UserError, plain
 from agent.common.files import read_plain, why
+from agent.common.kinds import PlainData
 from agent.config.parsing import nearest, parse, to_plain
 from agent.config.run import TrainConfig
 
-#: Bytes of a space file that are read.
-LONGEST = 1 << 20
-#: Options that every trial must share, or its score would not be comparable with the others'.
+#: The largest space file that is read, in bytes.
+MAX_BYTES = 1 << 20
+#: Options that all trials must share, so that their scores are comparable.
 SHARED = ("steps", "seed", "eval", "checkpoint", "log", "wandb", "resume", "imports", "env", "hydra")
 RANGE = ("low", "high", "log", "step", "first")
 CHOICES = ("choices", "first")
@@ -28,12 +28,12 @@ class Domain:
     """The values that an option may take.
 
     Attributes:
-        name: of the option, such as agent.lr.
-        choices: as JSON; empty for a range of numbers.
+        name: the name of the option, such as agent.lr.
+        choices: the choices as JSON; empty for a range of numbers.
         low: the least number of a range.
-        high: its greatest.
-        log: whether it is searched by its logarithm.
-        step: between two numbers; None: any number.
+        high: the greatest number of a range.
+        log: whether the search is on a logarithmic scale.
+        step: the distance between two numbers; None for any number.
         whole: whether its numbers are whole.
     """
 
@@ -45,33 +45,34 @@ class Domain:
     step: float | None = None
     whole: bool = False
 
-    def holds(self, value: Any) -> bool:
-        """Whether the value of an option is in the domain."""
+    def holds(self, value: object) -> bool:
+        """Whether a value is in the domain."""
         if self.choices:
             return json.dumps(value) in self.choices
-        number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
-        if not number or not self.low <= value <= self.high:
+        if not isinstance(value, int if self.whole else int | float) or isinstance(value, bool):
+            return False
+        if not self.low <= value <= self.high:
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
         return math.isclose(steps, round(steps), abs_tol=1e-9)
 
-    def corners(self) -> list[Any]:
+    def corners(self) -> list[object]:
         """Its choices, or the ends of its range."""
         return [json.loads(choice) for choice in self.choices] or [self.number(self.low), self.number(self.high)]
 
     def number(self, value: float) -> int | float:
-        """A number of the range, in the range's type."""
+        """A number of the range as int or float, like the range."""
         return int(value) if self.whole else float(value)
 
 
-def read_space(path: Path) -> dict[str, Any]:
-    """The mapping in a space file.
+def read_space(path: Path) -> PlainData:
+    """Reads a space file, which holds a mapping.
 
     Raises:
-        UserError: where it cannot be read, or holds no mapping.
+        UserError: if it cannot be read, or holds no mapping.
     """
     try:
-        space = yaml.safe_load(read_plain(path, LONGEST))
+        space = yaml.safe_load(read_plain(path, MAX_BYTES))
     except OSError as error:
         raise UserError(f"space={path} cannot be read ({why(error)}): name a YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -81,44 +82,44 @@ def read_space(path: Path) -> dict[str, Any]:
     return space
 
 
-def parse_space(space: Mapping[Any, Any]) -> tuple[Domain, ...]:
+def parse_space(space: PlainData) -> tuple[Domain, ...]:
     """The domains of a space.
 
     Raises:
-        UserError: for a form that is wrong, naming the option.
+        UserError: an entry is invalid; the message names the option.
     """
-    return tuple(_domain(str(name), node) for name, node in space.items())
+    return tuple(_domain(str(name), entry) for name, entry in space.items())
 
 
-def _domain(name: str, node: Any) -> Domain:
+def _domain(name: str, entry: object) -> Domain:
     shown = plain(name, 80)
     if name.split(".")[0] in SHARED and not name.startswith("env."):
-        raise UserError(f"{shown} cannot be tuned: trials that differ in it have scores that do not compare")
-    if not isinstance(node, Mapping) or not ("choices" in node or {"low", "high"} <= set(node)):
+        raise UserError(f"{shown} cannot be tuned: scores of trials that differ in it cannot be compared")
+    if not isinstance(entry, Mapping) or not ("choices" in entry or {"low", "high"} <= set(entry)):
         raise UserError(
             f"{shown} in the space takes {{low: …, high: …}}, with log: true or step: …, or {{choices: […]}}"
         )
-    known = CHOICES if "choices" in node else RANGE
-    if unknown := [str(key) for key in node if key not in known]:
+    known = CHOICES if "choices" in entry else RANGE
+    if unknown := [str(key) for key in entry if key not in known]:
         raise UserError(f"{shown} in the space has no {plain(unknown[0], 80)}{nearest(unknown[0], known)}")
-    return _choices(shown, node) if "choices" in node else _range(shown, node)
+    return _choices(shown, entry) if "choices" in entry else _range(shown, entry)
 
 
-def _choices(name: str, node: Mapping[str, Any]) -> Domain:
-    choices = node["choices"]
+def _choices(name: str, entry: Mapping[str, object]) -> Domain:
+    choices = entry["choices"]
     if not isinstance(choices, list) or not choices:
         raise UserError(f"{name}.choices in the space must be a list, such as [1, 2, 4]")
     try:
-        texts = tuple(dict.fromkeys(json.dumps(choice, allow_nan=False) for choice in choices))
+        encoded = tuple(dict.fromkeys(json.dumps(choice, allow_nan=False) for choice in choices))
     except (TypeError, ValueError, RecursionError):
         raise UserError(f"{name}.choices in the space must be numbers, words, truth values or lists of them") from None
-    return Domain(name, texts)
+    return Domain(name, encoded)
 
 
-def _range(name: str, node: Mapping[str, Any]) -> Domain:
-    low, high = _number(name, "low", node["low"]), _number(name, "high", node["high"])
-    step = None if node.get("step") is None else _number(name, "step", node["step"])
-    log = node.get("log", False)
+def _range(name: str, entry: Mapping[str, object]) -> Domain:
+    low, high = _number(name, "low", entry["low"]), _number(name, "high", entry["high"])
+    step = None if entry.get("step") is None else _number(name, "step", entry["step"])
+    log = entry.get("log", False)
     if low > high:
         raise UserError(f"{name} in the space has low={low} above high={high}: exchange them")
     if not isinstance(log, bool):
@@ -133,11 +134,11 @@ def _range(name: str, node: Mapping[str, Any]) -> Domain:
     return Domain(name, low=low, high=high, log=log, step=step, whole=whole)
 
 
-def _number(name: str, key: str, value: Any) -> int | float:
-    """A number of a space file, where YAML takes 1e-4, without a point, for a word.
+def _number(name: str, key: str, value: object) -> int | float:
+    """A number of a space file. YAML reads 1e-4, without a point, as a text.
 
     Raises:
-        UserError: where it is none.
+        UserError: it is not a number.
     """
     if isinstance(value, str):
         with suppress(ValueError):
@@ -147,19 +148,19 @@ def _number(name: str, key: str, value: Any) -> int | float:
     return value
 
 
-def default_space(folder: Path, config: TrainConfig) -> dict[str, Any]:
-    """The space of a kind of agent: what all have, and the file of each of its parts."""
-    space: dict[str, Any] = {}
+def default_space(folder: Path, config: TrainConfig) -> PlainData:
+    """The default space for an agent: the space of all agents, and the file of each of its parts."""
+    space: PlainData = {}
     for part in parts_of(config):
         space |= read_space(folder / f"{part}.yaml")
     return space
 
 
 def parts_of(config: TrainConfig) -> Iterator[str]:
-    """The names of the space files that concern an agent."""
+    """The names of the space files for an agent."""
     agent = config.agent
     yield "every"
-    if agent.target_range is None and agent.head != "categorical":  # whose limits belong to one discount
+    if agent.target_range is None and agent.head != "categorical":  # its limits belong to one discount
         yield "discount"
     if agent.noise.enabled:
         yield agent.noise.form
@@ -174,12 +175,12 @@ def parts_of(config: TrainConfig) -> Iterator[str]:
 
 
 def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
-    """Raises a UserError where an option does not exist or may not have a value of its domain."""
+    """Raises a UserError if an option does not exist, or a value of its domain is not allowed."""
     for domain in domains:
         for value in domain.corners():
-            options: dict[str, Any] = to_plain(training)
+            options: PlainData = to_plain(training)
             *path, leaf = domain.name.split(".")
-            node: Any = options
+            node: object = options
             for key in path:
                 if not isinstance(node, dict):
                     raise UserError(f"the space has {domain.name}, and {key} has no options of its own")
@@ -193,14 +194,14 @@ def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
                 raise UserError(f"the space has {domain.name}={value}, which does not work: {error}") from error
 
 
-def first_settings(space: dict[str, Any], domains: Sequence[Domain], options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that training has without the study, as far as the space holds them: those of the first trial."""
+def first_settings(space: PlainData, domains: Sequence[Domain], options: PlainData) -> PlainData:
+    """The settings of the first trial: those of training without the study, where the space contains them."""
     values = {domain.name: space[domain.name].get("first", select(options, domain.name)) for domain in domains}
     return {domain.name: values[domain.name] for domain in domains if domain.holds(values[domain.name])}
 
 
-def select(tree: Any, name: str) -> Any:
-    """The value of an option in a mapping of mappings; None where there is none."""
+def select(tree: object, name: str) -> object:
+    """The value of an option in nested mappings; None if it is missing."""
     for key in name.split("."):
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agent.common.errors import UserError, plain
+from agent.common.files import check_no_link
+from agent.common.kinds import PlainData
 from agent.config.tune import StudyConfig
 from agent.running.tuning.locks import Lock, exclusive, lock
 from agent.running.tuning.space import Domain, parse_space
@@ -28,20 +30,20 @@ class Result:
     """A trial, as the study knows it.
 
     Attributes:
-        number: of the trial, from 0.
+        number: the number of the trial, from 0.
         state: complete | pruned | failed | running.
-        score: mean over the seeds; of a pruned trial the last that it had.
-        settings: the options that it tried.
-        seeds: score of each seed that was trained to its end.
-        reported: number of evaluations that it had, over all seeds.
-        seconds: from its beginning to its end; None while it runs.
-        error: why it failed.
+        score: the mean over the seeds; for a pruned trial, the last value.
+        settings: the options of the trial.
+        seeds: the score of each completed seed.
+        reported: the number of evaluations over all seeds.
+        seconds: the duration; None while it runs.
+        error: the reason why it failed.
     """
 
     number: int
     state: str
     score: float | None
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     seeds: Mapping[str, float]
     reported: int
     seconds: float | None
@@ -49,26 +51,26 @@ class Result:
 
 
 class Trial:
-    """A trial under way, and the lock that says which process has it."""
+    """A trial under way, and its lock, which this process holds."""
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: dict[str, Any], lock: Lock) -> None:
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: dict[str, object], lock: Lock) -> None:
         self.number, self.settings, self.lock = trial.number, settings, lock
         self._study, self._trial = study, trial
         self._reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
-    def report(self, place: int, value: float) -> bool:
-        """Tells the value at the place-th evaluation; whether the trial should be ended."""
-        if place not in self._reported:
-            self._trial.report(value, place)
-            self._reported.add(place)
+    def report(self, evaluation: int, value: float) -> bool:
+        """Reports the value of an evaluation, by its number; returns whether to prune the trial."""
+        if evaluation not in self._reported:
+            self._trial.report(value, evaluation)
+            self._reported.add(evaluation)
         return bool(self._trial.should_prune())
 
     def seeds(self) -> dict[str, float]:
-        """The score of each seed that was trained to its end."""
+        """The score of each completed seed."""
         return dict(self._trial.user_attrs.get("seeds", {}))
 
     def note(self, seed: int, score: float) -> None:
-        """Keeps the score of a seed."""
+        """Stores the score of a seed."""
         self._trial.set_user_attr("seeds", {**self.seeds(), str(seed): score})
 
     def complete(self, score: float) -> None:
@@ -82,7 +84,7 @@ class Trial:
         self._study.tell(self._trial, state=optuna.trial.TrialState.PRUNED)
 
     def fail(self, error: str) -> None:
-        """Ends the trial without a score, for a reason."""
+        """Ends the trial without a score, and stores the error."""
         import optuna
 
         self._trial.set_user_attr("error", error)
@@ -93,18 +95,18 @@ class Study:
     """A study in a folder.
 
     Args:
-        folder: of the study; its journal is made where there is none.
-        config: of the study.
+        folder: the folder of the study; a missing journal is created.
+        config: the config of the study.
 
     Raises:
-        UserError: where Optuna is not installed, or the journal is damaged.
+        UserError: if Optuna is not installed, or the journal is damaged.
     """
 
     def __init__(self, folder: Path, config: StudyConfig) -> None:
         check_optuna()
         self.folder, self.config = folder, config
         self.domains = parse_space(config.space)
-        with exclusive(folder), _damage_told(folder):
+        with exclusive(folder), _journal_errors(folder):
             self._study = self._open()
 
     def _open(self) -> optuna.Study:
@@ -113,6 +115,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", module="optuna")
+        check_no_link(self.folder / JOURNAL)
         backend = JournalFileBackend(str(self.folder / JOURNAL))
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
@@ -129,11 +132,11 @@ class Study:
         return study
 
     def _known(self) -> Iterator[Domain]:
-        """The domains that hold the first trial's value."""
+        """The domains for which the first trial has a value."""
         return (domain for domain in self.domains if domain.name in self.config.first)
 
     def _seed(self, trials: int) -> int:
-        """Of the sampler: another one whenever the study goes on, or it would draw what it has drawn already."""
+        """A seed for the sampler: a new one whenever the study continues, so that no draws are repeated."""
         return int(np.random.SeedSequence([self.config.seeds[0], trials]).generate_state(1)[0])
 
     def _pruner(self) -> optuna.pruners.BasePruner:
@@ -141,45 +144,48 @@ class Study:
 
         evaluations, startup = self.config.evaluations, self.config.startup
         match self.config.pruner:
-            case "median":  # not in the first third of a seed, when nothing is learned yet
+            case "median":  # not in the first third of a run, when little is learned
                 return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=evaluations // 3)
             case "hyperband":
-                most = evaluations * len(self.config.seeds)
-                return optuna.pruners.HyperbandPruner(min_resource=max(1, most // 9), max_resource=most)
+                max_resource = evaluations * len(self.config.seeds)
+                return optuna.pruners.HyperbandPruner(min_resource=max(1, max_resource // 9), max_resource=max_resource)
         return optuna.pruners.NopPruner()
 
     def next_trial(self) -> Trial | None:
-        """A trial that a process has left behind, or a new one; None where there are enough."""
-        with exclusive(self.folder), _damage_told(self.folder):
+        """A trial that a process has abandoned, or a new one; None if there are enough."""
+        with exclusive(self.folder), _journal_errors(self.folder):
             trials = self._study.get_trials(deepcopy=False)
             for frozen in trials:
-                if frozen.state.name == "RUNNING" and (held := lock(self.trial_folder(frozen.number))) is not None:
-                    return self._begin(self._again(frozen), held)
+                if (
+                    frozen.state.name == "RUNNING"
+                    and (trial_lock := lock(self.trial_folder(frozen.number))) is not None
+                ):
+                    return self._begin(self._resumed(frozen), trial_lock)
             if sum(frozen.state.name != "WAITING" for frozen in trials) >= self.config.trials:
                 return None
             trial = self._study.ask()
-            held = lock(self.trial_folder(trial.number))
-            assert held is not None, "a trial that is new belongs to nobody"
-            return self._begin(trial, held)
+            trial_lock = lock(self.trial_folder(trial.number))
+            assert trial_lock is not None, "a trial that is new belongs to nobody"
+            return self._begin(trial, trial_lock)
 
-    def _again(self, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
+    def _resumed(self, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
         import optuna
 
         return optuna.trial.Trial(self._study, frozen._trial_id)
 
-    def _begin(self, trial: optuna.Trial, held: Lock) -> Trial:
+    def _begin(self, trial: optuna.Trial, trial_lock: Lock) -> Trial:
         settings = {domain.name: _suggest(trial, domain) for domain in self.domains}
-        return Trial(self._study, trial, settings, held)
+        return Trial(self._study, trial, settings, trial_lock)
 
     def trial_folder(self, number: int) -> Path:
         """The folder of a trial's runs."""
         return self.folder / f"trial_{number:04d}"
 
-    # ---- what it has found
+    # ---- results
 
     def results(self) -> list[Result]:
         """All trials so far, in order."""
-        with _damage_told(self.folder):
+        with _journal_errors(self.folder):
             trials = self._study.get_trials(deepcopy=False)
         return [self._result(frozen) for frozen in trials if frozen.state.name != "WAITING"]
 
@@ -194,13 +200,13 @@ class Study:
         seconds = None if frozen.duration is None else frozen.duration.total_seconds()
         attributes = frozen.user_attrs
         state = {"FAIL": "failed"}.get(name, name.lower())
-        found = attributes.get("seeds", {}), len(values), seconds, str(attributes.get("error", ""))
-        return Result(frozen.number, state, score, settings, *found)
+        details = attributes.get("seeds", {}), len(values), seconds, str(attributes.get("error", ""))
+        return Result(frozen.number, state, score, settings, *details)
 
     def importances(self) -> dict[str, float]:
-        """How much each option matters for a place among the best trials (PED-ANOVA, Watanabe et al. 2023).
+        """The importance of each option for a place among the best trials (PED-ANOVA, Watanabe et al. 2023).
 
-        The sum is 1. Empty where there are too few trials to tell.
+        The sum is 1. Empty if there are too few trials.
         """
         import optuna
 
@@ -211,7 +217,7 @@ class Study:
 
 
 def check_optuna() -> None:
-    """Raises a UserError where Optuna is not installed."""
+    """Raises a UserError if Optuna is not installed."""
     try:
         import optuna  # noqa: F401
     except ImportError as error:
@@ -219,16 +225,16 @@ def check_optuna() -> None:
 
 
 @contextmanager
-def _damage_told(folder: Path) -> Iterator[None]:
-    """Makes one sentence of whatever Optuna meets in a journal that it has not written."""
+def _journal_errors(folder: Path) -> Iterator[None]:
+    """Turns Optuna's errors on a damaged journal into one sentence."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        told = f"{type(error).__name__}: {plain(error, 100)}"
-        raise UserError(f"{folder / JOURNAL} is damaged ({told}): begin a new study") from error
+        reason = f"{type(error).__name__}: {plain(error, 100)}"
+        raise UserError(f"{folder / JOURNAL} is damaged ({reason}): begin a new study") from error
 
 
-def _suggest(trial: optuna.Trial, domain: Domain) -> Any:
+def _suggest(trial: optuna.Trial, domain: Domain) -> object:
     if domain.choices:
         return json.loads(trial.suggest_categorical(domain.name, domain.choices))
     if domain.whole:
@@ -237,6 +243,6 @@ def _suggest(trial: optuna.Trial, domain: Domain) -> Any:
     return trial.suggest_float(domain.name, domain.low, domain.high, step=domain.step, log=domain.log)
 
 
-def _stored(domain: Domain, first: Mapping[str, Any]) -> Any:
+def _stored(domain: Domain, first: PlainData) -> object:
     value = first[domain.name]
     return json.dumps(value) if domain.choices else domain.number(value)

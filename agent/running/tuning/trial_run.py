@@ -1,4 +1,4 @@
-"""One trial: the runs of its seeds, one after the other, each by train.py in a process of its own."""
+"""One trial: train.py runs its seeds one after the other, each in its own process."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.common.errors import UserError, plain
-from agent.common.files import read_plain
+from agent.common.files import open_log, read_plain
 from agent.common.quoting import from_python, quote_override
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig, upgraded
@@ -21,38 +21,38 @@ from agent.running.progress import nothing_left, with_evaluation
 from agent.running.tuning.study import Trial
 
 RETURN = "eval/return_mean"
-#: Bytes of a run's output of which its last words are taken.
+#: The largest output of a run that is read, in bytes.
 LONGEST = 64 << 20
 
 
 class TrialRun:
-    """The runs of a trial, which `look` moves on.
+    """The runs of a trial, which `advance` moves on.
 
-    A run that was stopped before goes on from its checkpoint. A stop is SIGTERM, which train.py hears even where
-    Ctrl-C is ignored; the run saves itself then.
+    A run that was stopped before continues from its checkpoint. A run is stopped with SIGTERM, which train.py handles
+    even if Ctrl-C is ignored; it then saves itself.
 
     Args:
-        trial: of the study.
-        folder: of the trial.
-        config: of the study.
+        trial: the trial of the study.
+        folder: the folder of the trial.
+        config: the config of the study.
         program: the file of train.py.
-        words: options of train.py that are not of the study: those of its imports.
+        overrides: further options of train.py, which name modules to import.
     """
 
     def __init__(
-        self, trial: Trial, folder: Path, config: StudyConfig, program: Path, words: Sequence[str] = ()
+        self, trial: Trial, folder: Path, config: StudyConfig, program: Path, overrides: Sequence[str] = ()
     ) -> None:
         self.trial, self._folder, self._config = trial, folder, config
-        self._program, self._more = program, words
+        self._program, self._more_overrides = program, overrides
         self._process: subprocess.Popen[bytes] | None = None
-        self._seed = 0  # index of the one that is trained
-        self._read = -1  # bytes of its metrics that were read
+        self._seed = 0  # index of the seed in training
+        self._read = -1  # bytes of its metrics that have been read
         self._pruned = 0  # the evaluation that ended the trial, among those of all seeds
 
     # ---- the state of the trial
 
-    def look(self) -> str | None:
-        """Moves the trial on. A sentence once it has ended; None while it goes on."""
+    def advance(self) -> str | None:
+        """Continues the trial; returns a sentence once it has ended, and None while it goes on."""
         if self._process is None:
             return self._start_next()
         code = self._process.poll()
@@ -68,27 +68,27 @@ class TrialRun:
         return None
 
     def stop(self) -> None:
-        """Asks the run to save and stop; the trial goes on when the study does."""
+        """Asks the run to save and stop; the trial continues when the study does."""
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Ends the run at once."""
+        """Kills the run."""
         if self._process is not None:
             self._process.kill()
 
-    def rests(self) -> bool:
-        """Whether no process of the trial is left."""
+    def has_ended(self) -> bool:
+        """Whether the trial has no process."""
         return self._process is None or self._process.poll() is not None
 
     def close(self) -> None:
-        """Leaves the trial to whoever goes on with the study."""
+        """Releases the trial."""
         self.trial.lock.close()
 
     # ---- its runs
 
     def _start_next(self) -> str | None:
-        """Starts the run of the next seed that has no score; ends the trial where all have one."""
+        """Starts the run of the next seed without a score; ends the trial if there is none."""
         scores = self.trial.seeds()
         for index, seed in enumerate(self._config.seeds):
             if str(seed) in scores:
@@ -105,11 +105,11 @@ class TrialRun:
         return f"{score:.1f}" + (f" (seeds: {each})" if len(self._config.seeds) > 1 else "")
 
     def _start(self, seed: int) -> subprocess.Popen[bytes]:
-        words = run_words(self._config, self.trial.number, self.trial.settings, seed, self._folder)
-        with (self._folder / f"seed{seed}.log").open("ab") as log:
+        overrides = run_overrides(self._config, self.trial.number, self.trial.settings, seed, self._folder)
+        with open_log(self._folder / f"seed{seed}.log") as log:
             posix = sys.platform != "win32"
             return subprocess.Popen(
-                [sys.executable, str(self._program), *words, *self._more],
+                [sys.executable, str(self._program), *overrides, *self._more_overrides],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -126,8 +126,8 @@ class TrialRun:
         if latest is None:
             return False
         try:
-            step, state = load_checkpoint(latest)
-            state = with_evaluation(self._run, step, state)
+            step, saved = load_checkpoint(latest)
+            state = with_evaluation(self._run, step, saved)
             config = parse(TrainConfig, upgraded(state["config"]))
         except (UserError, ValueError, KeyError):
             return False  # the run itself says what is wrong
@@ -136,7 +136,7 @@ class TrialRun:
     # ---- its evaluations
 
     def _report(self) -> None:
-        """Tells the study of evaluations that are new, and stops the run where the trial should be ended."""
+        """Reports new evaluations to the study, and stops the run if the trial should be pruned."""
         metrics = self._run / "metrics.jsonl"
         try:
             size = metrics.stat().st_size
@@ -147,14 +147,14 @@ class TrialRun:
         self._read = size
         before = list(self.trial.seeds().values())
         for step, value in zip(*read_series(metrics, [RETURN])[RETURN], strict=True):
-            place = self._place(int(step))
-            if self.trial.report(place, float(np.mean([*before, value]))) and self._config.pruner != "none":
-                self._pruned = place
+            evaluation = self._evaluation_number(int(step))
+            if self.trial.report(evaluation, float(np.mean([*before, value]))) and self._config.pruner != "none":
+                self._pruned = evaluation
                 self.stop()
                 return
 
-    def _place(self, step: int) -> int:
-        """The number of an evaluation among those of all seeds, from 1 on: the step at which a pruner compares."""
+    def _evaluation_number(self, step: int) -> int:
+        """The number of an evaluation over all seeds, counted from 1, at which a pruner compares trials."""
         config = self._config
         last = step >= config.steps or not config.every
         number = config.evaluations if last else min(step // config.every, config.evaluations)
@@ -172,13 +172,13 @@ class TrialRun:
 
     def _end_early(self) -> str:
         self.trial.prune()
-        all_of_them = self._config.evaluations * len(self._config.seeds)
-        return f"pruned at evaluation {self._pruned} of {all_of_them}"
+        total = self._config.evaluations * len(self._config.seeds)
+        return f"pruned at evaluation {self._pruned} of {total}"
 
     def _fail(self) -> str:
-        words = last_words(self._folder / f"seed{self._config.seeds[self._seed]}.log")
-        self.trial.fail(words)
-        return f"failed: {words}"
+        message = last_message(self._folder / f"seed{self._config.seeds[self._seed]}.log")
+        self.trial.fail(message)
+        return f"failed: {message}"
 
 
 def run_folder(trial: Path, seed: int) -> Path:
@@ -186,8 +186,8 @@ def run_folder(trial: Path, seed: int) -> Path:
     return trial / f"seed{seed}"
 
 
-def run_words(config: StudyConfig, number: int, settings: dict[str, object], seed: int, folder: Path) -> list[str]:
-    """The command line of a trial's run: the study's own words come after what they may change."""
+def run_overrides(config: StudyConfig, number: int, settings: dict[str, object], seed: int, folder: Path) -> list[str]:
+    """The command line of a trial's run; the study's own options follow the defaults that they may change."""
     study = folder.parent.name
     return [
         "log.progress=false",
@@ -195,15 +195,15 @@ def run_words(config: StudyConfig, number: int, settings: dict[str, object], see
         quote_override("wandb.group", study),
         quote_override("wandb.name", f"{study}_trial{number}_seed{seed}"),
         *config.words,
-        *(word for name, value in settings.items() for word in from_python(name, value)),
+        *(override for name, value in settings.items() for override in from_python(name, value)),
         f"seed={seed}",
         quote_override("hydra.run.dir", os.fspath(run_folder(folder, seed))),
         "resume=auto",
     ]
 
 
-def last_words(log: Path) -> str:
-    """The sentence that a run ended with: its error, or its last line."""
+def last_message(log: Path) -> str:
+    """The last message of a run: its error, or its last line."""
     try:
         lines = read_plain(log, LONGEST).decode(errors="replace").splitlines()
     except OSError:
@@ -214,6 +214,6 @@ def last_words(log: Path) -> str:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that a person or the system ends a study with."""
+    """The signals with which the user or the system ends a study."""
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))

@@ -19,14 +19,14 @@ from agent.config.run import TrainConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.metrics import JsonlSink, read_rows, truncate_jsonl
 from agent.records.saved_agent import load_agent
-from agent.running.beside import with_tensors
+from agent.running.background import with_tensors
 from agent.running.build import build_agent, build_envs, build_replay
 from agent.running.collector import Collector
-from agent.running.evaluation import EncodedFilm, Played, evaluate
+from agent.running.evaluation import EncodedFilm, EvaluationResults, evaluate
 from agent.running.outcome import Outcome
 from agent.running.progress import evaluated_again, nothing_left, with_evaluation
 from agent.running.resources import resolve_device
-from agent.running.taking_over import check_state
+from agent.running.restoring import check_state
 from agent.running.trainer import Trainer
 from envs.make import load_task
 
@@ -85,12 +85,14 @@ class Later:
         self.films.append(films)
         network = with_tensors(run.trainer.agent.network, tensors)
         seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
-        self.played = Played(*(evaluate(run.task, network, seeds, noise) for noise in (None, run.trainer.agent.noise)))
+        self.played = EvaluationResults(
+            *(evaluate(run.task, network, seeds, noise) for noise in (None, run.trainer.agent.noise))
+        )
         self.left = self.steps
 
-    def result(self, patient: bool) -> Played | None:
+    def result(self, wait: bool) -> EvaluationResults | None:
         self.on_look()
-        self.left -= patient
+        self.left -= wait
         if self.left > 0 and self.run.trainer.step < self.begun[-1] + self.steps:
             return None
         if (failure := self.fails(len(self.begun) - 1)) is not None:
@@ -118,7 +120,7 @@ class Run:
         collector: Any = Collector(self.config, self.task, self.envs, agent, replay, tracker)
         if late is not None:
             self.later = Later(self, late)
-            collector.elsewhere = lambda: self.later
+            collector.evaluation_worker = lambda: self.later
         path.mkdir(exist_ok=True)
         begun = latest_checkpoint(path)
         step, state = (0, {}) if begun is None else load_checkpoint(begun)
@@ -321,7 +323,7 @@ def test_a_film_is_kept_and_one_that_cannot_be_made_is_a_line(tmp_path: Path) ->
     run = Run(tmp_path, 0, steps=100)
     films = iter([EncodedFilm(b"moving", ".gif"), EncodedFilm(failure="no screen")])
     kept, result = list[tuple[int, bytes]](), run.later.result
-    run.later.result = lambda patient: Played(result(patient).mean, film=next(films))  # type: ignore[union-attr, method-assign]
+    run.later.result = lambda wait: EvaluationResults(result(wait).mean, film=next(films))  # type: ignore[union-attr, method-assign]
     run.video = lambda step, path: kept.append((step, path.read_bytes()))  # type: ignore[attr-defined]
     run()
     assert kept == [(50, b"moving")]

@@ -1,7 +1,7 @@
-"""A small process that outlives the trainer and clears away what Ray leaves: run as a program, by `cluster.Here`.
+"""A small program that outlives the trainer and cleans up after Ray; `cluster.Cluster` starts it.
 
-It waits until its standard input ends, which happens when the trainer closes it or dies in whatever way. Then it ends
-all processes that carry the mark of this run in their environment, and removes Ray's folder.
+It waits until its standard input ends: the trainer has closed it, or has died. Then it ends all processes that carry
+the mark of this run in their environment, and removes Ray's folder.
 """
 
 import shutil
@@ -12,24 +12,24 @@ import psutil
 
 #: The environment variable that holds the mark.
 MARK = "NOISY_DQN_RAY"
-#: Seconds in which processes may end by themselves.
+#: Seconds that processes have to end by themselves.
 GRACE = 0.5
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """The processes that carry a mark, but for this one."""
+    """The processes that carry a mark, except this one."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.pid != psutil.Process().pid and process.environ().get(MARK) == mark:
                 found.append(process)
-        except (psutil.Error, OSError):  # it ended meanwhile, or is somebody else's
+        except (psutil.Error, OSError):  # it has ended, or belongs to another user
             continue
     return found
 
 
 def clear(mark: str, folder: str) -> None:
-    """Ends the processes with a mark, and removes the folder, until neither is there."""
+    """Ends the processes with a mark and removes the folder, until both are gone."""
     time.sleep(GRACE)
     for _ in range(20):
         processes = marked(mark)

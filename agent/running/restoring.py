@@ -1,34 +1,32 @@
-"""What a checkpoint saved, taken over by a run that has just been made; a checkpoint may be a stranger's."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Restores a new run from a checkpoint, after checking it: a checkpoint may come from a stranger."""
 
 import numpy as np
 
 from agent.common.arrays import as_array
 from agent.common.errors import UserError, words_of
+from agent.common.state import State
 from agent.records.schema import check_like
 from agent.replay.n_step import ACTION, STOP, TERMINATED
 from agent.running.trainer import Trainer
 
-#: Numbers that a stream of noise draws ahead.
+#: The largest number of draws that a stream of noise makes ahead.
 MOST_DRAWS = 2**28
-#: What a monitor's state lacks in checkpoints of version 2.
-MONITORED_LATER = {"last", "reported"}
-#: What a state of a wrong form may raise in those that take it over.
-_WRONG = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError)
+#: Keys of a monitor's state that checkpoints of version 2 lack.
+ADDED_MONITOR_KEYS = {"last", "reported"}
+#: Exceptions that a state of a wrong form may cause.
+_MISFIT_ERRORS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError)
 
 
-def load_state(trainer: Trainer, step: int, state: Mapping[str, object]) -> None:
-    """Takes over a checkpoint's state, after all of it was compared with that of the new run.
+def load_state(trainer: Trainer, step: int, state: State) -> None:
+    """Loads a checkpoint's state, after a comparison with the state of the new run.
 
     Raises:
-        UserError: where it is of another form, or of other observations or actions than the environment has now.
+        UserError: if it has another form, or the environment now has other observations or actions.
     """
     try:
         check_state(trainer, state)
-        trainer.load_state(step, dict(state))
-    except _WRONG as error:
+        trainer.load_state(step, state)
+    except _MISFIT_ERRORS as error:
         reason = str(error) if type(error) is ValueError else words_of(error)
         raise UserError(
             f"{trainer.folder} cannot be resumed: what it saved does not fit {trainer.task.id} ({reason}), which must "
@@ -36,18 +34,18 @@ def load_state(trainer: Trainer, step: int, state: Mapping[str, object]) -> None
         ) from error
 
 
-def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
-    """Compares a state with that of the run that is to take it over.
+def check_state(trainer: Trainer, state: State) -> None:
+    """Compares a state with that of the run that is to load it.
 
     Raises:
-        ValueError: naming the first difference.
+        ValueError: names the first difference.
     """
-    ours = trainer.state(episodes=False)
-    later = MONITORED_LATER - state["monitor"].keys()
-    ours["monitor"] = {name: value for name, value in ours["monitor"].items() if name not in later}
+    expected = dict(trainer.state(episodes=False))
+    added = ADDED_MONITOR_KEYS - state["monitor"].keys()
+    expected["monitor"] = {name: value for name, value in expected["monitor"].items() if name not in added}
     for name in ("agent", "replay", "collector", "monitor"):
-        if name in state or name != "collector":  # which checkpoints of version 2 lack
-            check_like(state[name], ours[name], name)
+        if name in state or name != "collector":  # checkpoints of version 2 lack it
+            check_like(state[name], expected[name], name)
     for replay in state["replay"].get("rings", [state["replay"]]):
         check_replay(replay, trainer.task.actions)
     if (under_way := state.get("under_way")) is not None:  # an evaluation
@@ -56,8 +54,8 @@ def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
         if under_way["tensors"].keys() != tensors.keys():
             raise ValueError("the agent that was evaluated has other layers")
     acting = state["agent"]["acting"]
-    held, shape = acting["held"], (trainer.config.num_envs, trainer.agent.noise.size)
-    if held is not None and getattr(held, "shape", None) != shape:
+    held_noise, shape = acting["held"], (trainer.config.num_envs, trainer.agent.noise.size)
+    if held_noise is not None and getattr(held_noise, "shape", None) != shape:
         raise ValueError(f"the noise that acts is not of shape {shape}")
     for stream in (acting["stream"], *_streams(state["agent"]["update"])):
         if stream["kind"] == "table" and not 0 <= stream["taken"] <= stream["block"] <= MOST_DRAWS:
@@ -65,25 +63,25 @@ def check_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
 
 
 def _streams(update: object) -> list[dict[str, object]]:
-    """The states of streams below the state of the noise of updates."""
+    """The states of random streams within the state of the updates' noise."""
     if isinstance(update, dict):
-        return [update] if "kind" in update else [found for part in update.values() for found in _streams(part)]
-    return [found for part in update for found in _streams(part)] if isinstance(update, list | tuple) else []
+        return [update] if "kind" in update else [stream for part in update.values() for stream in _streams(part)]
+    return [stream for part in update for stream in _streams(part)] if isinstance(update, list | tuple) else []
 
 
-def check_replay(replay: Mapping[str, Any], actions: int) -> None:
-    """Compares a replay's counters, whose arrays are of the right shapes, with each other.
+def check_replay(replay: State, actions: int) -> None:
+    """Checks that a replay's counters agree; its arrays must have the right shapes.
 
     Raises:
-        ValueError: where a sample would reach outside.
+        ValueError: if a sample could be out of bounds.
     """
     starts, rows = as_array(replay["starts"]), as_array(replay["starts_of_row"])
     head, first, count = (replay[name] for name in ("head", "first", "count"))
     inside = 0 <= head < len(rows) and 0 <= first < len(starts) and 0 <= count <= len(starts)
-    if not inside or (rows < 0).any() or int(rows.sum()) != count or _outside(starts, len(starts)):
+    if not inside or (rows < 0).any() or int(rows.sum()) != count or _is_outside(starts, len(starts)):
         raise ValueError("the replay's counters do not fit each other")
     scalars = as_array(replay["scalars"])
-    if _outside(scalars[:, ACTION], actions):
+    if _is_outside(scalars[:, ACTION], actions):
         raise ValueError(f"the replay has actions that are not among {actions}")
     flags = (scalars[:, TERMINATED], scalars[:, STOP], as_array(replay["previous_stop"]))
     if not all(np.isin(values, (0.0, 1.0)).all() for values in flags):
@@ -93,6 +91,6 @@ def check_replay(replay: Mapping[str, Any], actions: int) -> None:
         raise ValueError("the replay has priorities that are negative or not finite")
 
 
-def _outside(values: np.ndarray, end: int) -> bool:
-    """Whether a number is not among 0 … end − 1."""
+def _is_outside(values: np.ndarray, end: int) -> bool:
+    """Whether any number is not among 0 … end − 1."""
     return not bool(((values >= 0) & (values < end)).all())

@@ -16,7 +16,7 @@ from agent.common.errors import UserError
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.records.schema import check_like
 from agent.replay.prioritised import PrioritisedReplay
-from agent.running.taking_over import check_replay
+from agent.running.restoring import check_replay
 
 
 def replay_state() -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""The actors of a run and their calls under way; an actor that dies, hangs or fails is restarted."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from agent.running.distributed.actor import Actor
+from agent.running.distributed.chunk import Chunk, Failure, Setup
+from envs.failure import BrokenEnvironmentError
+
+#: Seconds that a new actor may take, in addition to collect.timeout, to import torch.
+START_SECONDS = 60.0
+#: The run ends after this many incarnations of an actor in a row without a chunk.
+MAX_FAILURES = 3
+#: Seconds between two checks for a signal.
+POLL_SECONDS = 0.1
+
+
+@dataclass
+class ActorSlot:
+    """The place of one actor: its current process, and its calls under way."""
+
+    number: int
+    incarnation: int
+    handle: Any
+    calls: deque[Any] = field(default_factory=deque)  # references to chunks, the oldest first
+    sequence: int = 0  # of the next chunk
+    failures: int = 0  # incarnations in a row without a chunk
+    waiting_since: float = 0.0  # when the wait for its oldest call began
+
+
+class ActorPool:
+    """Starts the actors, and restarts one that dies, hangs or fails.
+
+    Ray itself restarts no actor and repeats no call: a call whose actor died may have been played.
+
+    Args:
+        ray: the package, connected.
+        setup: the setup of all actors.
+        incarnations: the first incarnation of each actor.
+        timeout: an actor hangs if it gives no chunk for this many seconds.
+        report: prints a line on the console.
+    """
+
+    def __init__(
+        self, ray: ModuleType, setup: Setup, incarnations: list[int], timeout: float, report: Callable[[str], None]
+    ) -> None:
+        self._ray, self._setup, self._timeout, self._report = ray, setup, timeout, report
+        self._actor_class = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
+        self._setup_reference = ray.put(setup)
+        self.restarts = 0
+        self.slots = [
+            ActorSlot(i, incarnation, self._start(i, incarnation)) for i, incarnation in enumerate(incarnations)
+        ]
+
+    def _start(self, number: int, incarnation: int) -> object:
+        return self._actor_class.remote(self._setup_reference, number, incarnation)
+
+    def call(self, slot: ActorSlot, *arguments: object) -> None:
+        """Gives an actor its next call."""
+        if not slot.calls:
+            slot.waiting_since = time.monotonic()
+        slot.calls.append(slot.handle.play.remote(*arguments))
+
+    def results(self, stop: Callable[[], bool]) -> Iterator[Chunk | ActorSlot]:
+        """The results in order of arrival: a chunk, or the slot of an actor that was restarted and has no calls.
+
+        It ends when `stop` returns True, or no call is under way.
+
+        Raises:
+            UserError: if no incarnation of an actor can play.
+        """
+        while not stop() and (waiting := {slot.calls[0]: slot for slot in self.slots if slot.calls}):
+            for slot in filter(self._is_hanging, waiting.values()):  # checked first, as others may always have chunks
+                yield self._restart(slot, f"it gave nothing for collect.timeout={self._timeout:g} seconds")
+                break
+            else:
+                ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=POLL_SECONDS)
+                if ready:
+                    yield self._receive(waiting[ready[0]])
+
+    def _is_hanging(self, slot: ActorSlot) -> bool:
+        """Whether an actor's oldest call has taken too long, and is still not done."""
+        limit = self._timeout + (0.0 if slot.sequence else START_SECONDS)
+        if time.monotonic() - slot.waiting_since <= limit:
+            return False
+        ready, _ = self._ray.wait([slot.calls[0]], timeout=0.0)
+        return not ready
+
+    def _receive(self, slot: ActorSlot) -> Chunk | ActorSlot:
+        try:
+            result: Chunk | Failure = self._ray.get(slot.calls[0])
+        except self._ray.exceptions.RayTaskError as error:  # this project's own error, in full
+            raise error.as_instanceof_cause() from None
+        except self._ray.exceptions.RayError as error:
+            return self._restart(slot, f"its process ended ({first_sentence(error)})")
+        if isinstance(result, Failure):
+            return self._restart(slot, result.sentence, result)
+        expected = slot.number, slot.incarnation, slot.sequence
+        assert (result.actor, result.incarnation, result.sequence) == expected, "a chunk is never taken twice"
+        slot.calls.popleft()
+        slot.sequence, slot.failures, slot.waiting_since = slot.sequence + 1, 0, time.monotonic()
+        return result
+
+    def _restart(self, slot: ActorSlot, reason: str, failure: Failure | None = None) -> ActorSlot:
+        """Ends an actor, drops its calls, and starts its next incarnation."""
+        self._kill(slot)
+        slot.failures += 1
+        if slot.failures >= MAX_FAILURES:
+            if failure is not None:
+                raise BrokenEnvironmentError(failure.sentence, failure.detail)
+            raise BrokenEnvironmentError(
+                f"actor {slot.number} was restarted {MAX_FAILURES} times without success: {reason}"
+            )
+        self.restarts += 1
+        slot.incarnation, slot.sequence = slot.incarnation + 1, 0
+        slot.calls.clear()
+        self._report(f"actor {slot.number} is restarted, its episodes end as truncations: {reason}")
+        slot.handle = self._start(slot.number, slot.incarnation)
+        return slot
+
+    def _kill(self, slot: ActorSlot) -> None:
+        with suppress(Exception):  # it may be dead
+            self._ray.kill(slot.handle, no_restart=True)
+
+    def close(self) -> None:
+        """Ends all actors."""
+        for slot in self.slots:
+            self._kill(slot)
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first sentence in the last line of Ray's error: a traceback comes before it, and advice after it."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip().split(". ")[0] if lines else type(error).__name__
