@@ -109,8 +109,8 @@ def _check_head_options(agent: AgentConfig) -> None:
             )
     if agent.head_options and agent.head in HEADS:
         raise UserError(
-            f"agent.head_options are for heads of your own, and the options of agent.head={agent.head} are in "
-            f"agent.{agent.head}: leave agent.head_options out"
+            f"agent.head_options are for heads of your own, and agent.head={agent.head} is none: leave "
+            "agent.head_options out"
         )
 
 
