@@ -207,7 +207,8 @@ def test_spaces_that_derive_from_gymnasiums_are_taken(vectorization: str) -> Non
         "step": lambda action: (np.ones(3, np.float32), 1.0, False, False, {}),
     }
     gym.register(
-        "Test/Derived-v0", entry_point=lambda: Made({"action_space": NamedMoves(), "observation_space": Cube()} | methods)
+        "Test/Derived-v0",
+        entry_point=lambda: Made({"action_space": NamedMoves(), "observation_space": Cube()} | methods),
     )
     try:
         envs = make_vector(load_task("Test/Derived-v0", {}), 2, vectorization)
