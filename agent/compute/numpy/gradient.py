@@ -21,7 +21,7 @@ class Masks(NamedTuple):
     """The masks of actions [B, A] at s and at s', where there are masks."""
 
     current: np.ndarray | None
-    following: np.ndarray | None
+    next: np.ndarray | None
 
 
 class NumpyGradient:
@@ -53,7 +53,7 @@ class NumpyGradient:
         current = self.target.outputs(observation, draws.target) if self._munchausen else None
         outputs, pullback = self.network.vjp(observation, draws.prediction)
         if self._by_hand is not None:
-            next_action = self.network.q_values(selector, masks.following).argmax(axis=1)
+            next_action = self.network.q_values(selector, masks.next).argmax(axis=1)
             loss, gradient, priority = self._by_hand(rows, outputs, next_outputs, next_action, weights)
         else:
             loss, gradient, priority = self._by_torch(rows, outputs, next_outputs, selector, current, weights, masks)
@@ -77,8 +77,8 @@ class NumpyGradient:
         rows, weights = batch.tensors(torch.device("cpu")), None if weight is None else torch.from_numpy(weight)
         leaf = torch.from_numpy(outputs).requires_grad_()
         with torch.no_grad():
-            next_values = self._values(next_outputs, masks.following)
-            chooser = next_values if selector is next_outputs else self._values(selector, masks.following)
+            next_values = self._values(next_outputs, masks.next)
+            chooser = next_values if selector is next_outputs else self._values(selector, masks.next)
             before = None if current is None else self._values(current, masks.current)
             goal = learning_target(self.config, self._head, rows, next_values, chooser, before)
         with torch.enable_grad():  # which an environment may have turned off
