@@ -157,7 +157,7 @@ def test_the_jobs_of_a_sweep_write_into_its_own_folder(tmp_path: Path) -> None:
     board.clear()
     board.stop()
     assert contents(mine) == {"owner": b"mine"}
-    assert board.stopping()
+    assert board.is_stopping()
     (board.folder / "owner").unlink()
     (board.folder / "owner").symlink_to(mine / "owner")
     board.clear()
