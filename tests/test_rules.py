@@ -206,15 +206,8 @@ def test_spaces_that_derive_from_gymnasiums_are_taken(vectorization: str) -> Non
         "reset": lambda **_: (np.zeros(3, np.float32), {}),
         "step": lambda action: (np.ones(3, np.float32), 1.0, False, False, {}),
     }
-<<<<<<< HEAD
     spaces = {"action_space": NamedMoves(), "observation_space": Cube()}
     gym.register("Test/Derived-v0", entry_point=lambda: Made(spaces | methods))
-=======
-    gym.register(
-        "Test/Derived-v0",
-        entry_point=lambda: Made({"action_space": NamedMoves(), "observation_space": Cube()} | methods),
-    )
->>>>>>> faultsa
     try:
         envs = make_vector(load_task("Test/Derived-v0", {}), 2, vectorization)
         envs.reset(seed=0)
