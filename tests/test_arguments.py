@@ -187,7 +187,7 @@ def test_configs_of_ones_own(programs: Programs, tmp_path: Path) -> None:
         "--config-path nowhere": "error: Primary config directory not found: .* take a folder\n",
         "--config-name nope": "error: there is no config nope: --config-name takes the name of a file in conf/.*\n",
         "--config-dir my --config-name elsewhere": "error: hydra.job.chdir does not work here: .*\n",
-        "hydra/launcher=nope": "error: there is no hydra/launcher=nope: it must be one of basic, .* plugin .*\n",
+        "hydra/launcher=nope": "error: there is no hydra/launcher=nope: .* one of basic, .* an installed plugin\n",
         "noise=true": "error: options that choose a file, .* take its name; see --help\n",
     }.items():
         result = programs.run("train", "hydra.run.dir=run", *words.split(), cwd=tmp_path)

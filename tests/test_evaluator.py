@@ -466,7 +466,7 @@ def test_a_shared_environment_that_fails_in_an_evaluation_goes_on_training(
 
 def test_a_vector_class_has_no_copy_to_share(tmp_path: Path) -> None:
     changes = {"env.id": "CartPole-v1", "num_envs": 8, "eval.share": True}
-    with pytest.raises(UserError, match=r"eval.share=true plays in one copy .*env.vectorization=sync or async"):
+    with pytest.raises(UserError, match=r"eval.share=true plays in a single copy, .*env.vectorization=sync or async"):
         Run(tmp_path, {**changes, "env.vectorization": "native"})
     Run(tmp_path, changes).envs.close()  # auto: the class is left aside
 
@@ -641,7 +641,7 @@ def test_lines_of_an_evaluation_that_is_played_again_go(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     truncate_jsonl(path, 100)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:4]
-    truncate_jsonl(path, 100, again="eval/")
+    truncate_jsonl(path, 100, rewritten="eval/")
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows[:3]
 
 

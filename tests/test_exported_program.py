@@ -158,15 +158,15 @@ def task_of(name: str) -> Task:
 @pytest.mark.parametrize("name", TASKS)
 def test_the_program_observes_what_the_agent_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task, registry = task_of(name), dict(gym.registry)
-    made, inputs = made_of(task), inputs_of(task)
+    made, inputs, ours = made_of(task), inputs_of(task), task.make()
     assert made.note == ""
     scope: dict[str, Any] = {"gym": gym, "np": np}
+    ours = task.make()
     monkeypatch.setattr(gym.envs.registration, "registry", registry)
     if name == "another_id":
         del registry["OfMine-v0"]
     for module in made.imports:
         exec(f"import {module}", scope)
-    ours = task.make()
     rng, steps = np.random.default_rng(0), 0  # of all episodes
     for seed in range(3, 9):
         if seed == 3 or name == "board":  # MinAtar remembers an action of the episode before

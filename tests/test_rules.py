@@ -63,7 +63,7 @@ def play(task: Task, vectorization: Any) -> None:
         copies.begin_episodes(0)
         copies.reset(seed=0)
         for _ in range(30):
-            copies.step(np.zeros(2, dtype=np.int64))
+            copies.step(task.to_environment(np.zeros(2, dtype=np.int64)))
     finally:
         copies.close()
 
@@ -206,10 +206,8 @@ def test_spaces_that_derive_from_gymnasiums_are_taken(vectorization: str) -> Non
         "reset": lambda **_: (np.zeros(3, np.float32), {}),
         "step": lambda action: (np.ones(3, np.float32), 1.0, False, False, {}),
     }
-    gym.register(
-        "Test/Derived-v0",
-        entry_point=lambda: Made({"action_space": NamedMoves(), "observation_space": Cube()} | methods),
-    )
+    spaces = {"action_space": NamedMoves(), "observation_space": Cube()}
+    gym.register("Test/Derived-v0", entry_point=lambda: Made(spaces | methods))
     try:
         envs = make_vector(load_task("Test/Derived-v0", {}), 2, vectorization)
         envs.reset(seed=0)
@@ -344,7 +342,7 @@ def show(space: gym.Space[Any], shown: Any, vectorization: Any) -> np.ndarray:
         copies = make_vector(task, 2, vectorization)
         try:
             copies.reset(seed=0)
-            copies.step(np.zeros(2, dtype=np.int64))
+            copies.step(task.to_environment(np.zeros(2, dtype=np.int64)))
             return task.observe(copies.step(np.zeros(2, dtype=np.int64))[0])
         finally:
             copies.close()
