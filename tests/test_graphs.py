@@ -351,8 +351,8 @@ def test_graphs_learn_what_the_same_work_learns_without(name: str, cuda: torch.d
     a, b = eager.run(60), graphed.run(60)
     assert np.allclose(a, b, rtol=1e-3, atol=1e-5)
     assert torch.allclose(eager.agent.parameters, graphed.agent.parameters, rtol=1e-3, atol=1e-4)
-    assert isinstance(graphed.learner._work, Graph)
-    assert graphed.learner._work._graph is not None
+    assert isinstance(graphed.learner, GraphedLearner)
+    assert graphed.learner._graph._graph is not None
     for one, two in zip(streams(eager), streams(graphed), strict=True):
         assert torch.equal(one, two)
 

@@ -258,7 +258,7 @@ def test_one_bar_shows_all_jobs() -> None:
     shown = Terminal()
     console = JobsConsole(4, enabled=True, stream=shown)
     time.sleep(0.11)
-    console.update(ended=1, running=2, step=2_500, part=1.5)
+    console.update(ended=1, running=2, step=2_500, progress=1.5)
     console.line("[job 1] a line")
     console.close()
     assert " 38%|" in shown.getvalue()
