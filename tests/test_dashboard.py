@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent.records.dashboard import END_SECONDS, SLOW_SECONDS, UPLOAD_SECONDS, Sink, WandbSink, charts_of
+from agent.records.dashboard import END_SECONDS, SLOW_SECONDS, UPLOAD_SECONDS, Sink, WandbSink, charts_of, reason
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -329,6 +329,21 @@ def test_the_variables_of_wandb_hold_where_the_command_line_says_nothing(tmp_pat
     assert f"wandb leet {next((tmp_path / 'place' / 'wandb').glob('offline-run-*')).relative_to(tmp_path)}" in out
 
 
+@pytest.mark.parametrize("console", ["redirect", "wrap", "wrap_raw", "wrap_emu", "auto"])
+def test_a_run_whose_terminal_is_captured_is_closed(tmp_path: Path, console: str) -> None:
+    """W&B ends a redirection in the main thread only, and the run is closed in another one."""
+    _, err = run(tmp_path, WANDB_CONSOLE=console)
+    assert "did not finish" not in err
+    assert summary(tmp_path / "run")["state"] == "finished"
+
+
+@pytest.mark.parametrize("variable", ["WANDB_FORK_FROM", "WANDB_RESUME_FROM"])
+def test_a_run_may_go_on_from_another_one_of_wandb(tmp_path: Path, variable: str) -> None:
+    """W&B refuses these beside its own `resume`."""
+    _, err = run(tmp_path, **{variable: "other?_step=3"})
+    assert "mutually exclusive" not in err
+
+
 def test_the_command_line_comes_before_the_variables(tmp_path: Path) -> None:
     options = {
         "project": "p",
@@ -359,6 +374,13 @@ def test_the_settings_file_of_wandb_holds_as_well(tmp_path: Path) -> None:
     (tmp_path / "config" / "settings").write_text("[default]\nproject = filed\n")
     run(tmp_path, WANDB_CONFIG_DIR=str(tmp_path / "config"))
     assert record(tmp_path / "run")["project"] == "filed"
+
+
+def test_a_refusal_of_several_settings_is_one_sentence() -> None:
+    """W&B names no setting then."""
+    rule = "  Value error, `a` and `b` are mutually exclusive. [type=value_error, input_value=Settings(a='x')]"
+    text = f"1 validation error for Settings\n{rule}\n    For further information visit https://x"
+    assert reason(ValueError(text)) == "`a` and `b` are mutually exclusive"
 
 
 # ---- the charts

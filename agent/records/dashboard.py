@@ -177,7 +177,8 @@ def command(verb: str, path: Path, program: str = "wandb", module: str = "wandb"
 def reason(error: BaseException) -> str:
     """Returns the first line of an error of W&B; for a refused setting, its name and the rule from the next lines."""
     lines = str(error).strip().splitlines()
-    if len(lines) > 2 and re.match(r"\d+ validation errors? for ", lines[0]):  # as pydantic writes them
-        rule = re.sub(r"^\s*(Value error, )?|\s*\[type=.*", "", lines[2])
-        return printable(f"{lines[1]}: {rule}".rstrip("."))
+    if len(lines) > 1 and re.match(r"\d+ validation errors? for ", lines[0]):  # as pydantic writes them
+        name, rule = ("", lines[1]) if lines[1].startswith(" ") else (f"{lines[1]}: ", lines[2])
+        rule = re.sub(r"^\s*(Value error, )?|\s*\[type=.*", "", rule)
+        return printable(f"{name}{rule}".rstrip("."))
     return printable(lines[0].rstrip(".")) if lines else type(error).__name__

@@ -92,7 +92,10 @@ def _unless_set(settings: Mapping[str, object]) -> dict[str, Any]:
     """Returns the settings without those that an environment variable sets."""
     variables = {name: {f"WANDB_{name.upper()}", f"WANDB_{name.removeprefix('x').upper()}"} for name in settings}
     variables |= {"disable_code": {"WANDB_DISABLE_CODE", "WANDB_SAVE_CODE"}}
-    return {name: value for name, value in settings.items() if not variables[name] & os.environ.keys()}
+    unset = {name: value for name, value in settings.items() if not variables[name] & os.environ.keys()}
+    if "console" in settings and os.environ.get("WANDB_CONSOLE") == "redirect":
+        unset["console"] = "wrap"  # W&B ends a redirection in the main thread only, and a run is closed in another one
+    return unset
 
 
 def _has_key(wandb: Any) -> bool:
@@ -110,7 +113,8 @@ def _options(wandb: Any, run_dir: Path, config: Config, settings: WandbConfig, r
     options |= {} if wandb_settings.project else {"project": options.get("project", PROJECT)}
     options |= {} if wandb_settings.run_name else {"name": options.get("name", run_dir.name)}
     options |= {} if "WANDB_DIR" in os.environ else {"dir": str(run_dir)}
-    options |= {} if wandb_settings.resume and run_id is None else {"resume": "allow"}
+    continues = wandb_settings.resume or wandb_settings.fork_from or wandb_settings.resume_from
+    options |= {} if continues and run_id is None else {"resume": "allow"}
     return {**options, "config": dict(config), **({} if run_id is None else {"id": run_id})}
 
 
