@@ -18,7 +18,7 @@ from agent import evaluate
 from agent.common.seeding import environment_seeds
 from agent.running.export.folder import write_folder
 from agent.running.export.inputs import inputs_of
-from agent.running.export.program import arguments, made_of
+from agent.running.export.program import arguments, environment_code
 from envs.make import Task, load_task
 from envs.wrapping import wrapping_of
 
@@ -158,19 +158,19 @@ def task_of(name: str) -> Task:
 @pytest.mark.parametrize("name", TASKS)
 def test_the_program_observes_what_the_agent_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task, registry = task_of(name), dict(gym.registry)
-    made, inputs, ours = made_of(task), inputs_of(task), task.make()
-    assert made.note == ""
+    code, inputs, ours = environment_code(task), inputs_of(task), task.make()
+    assert code.note == ""
     scope: dict[str, Any] = {"gym": gym, "np": np}
     ours = task.make()
     monkeypatch.setattr(gym.envs.registration, "registry", registry)
     if name == "another_id":
         del registry["OfMine-v0"]
-    for module in made.imports:
+    for module in code.imports:
         exec(f"import {module}", scope)
     rng, steps = np.random.default_rng(0), 0  # of all episodes
     for seed in range(3, 9):
         if seed == 3 or name == "board":  # MinAtar remembers an action of the episode before
-            exec("\n\n".join([*made.definitions, *made.lines]), scope)
+            exec("\n\n".join([*code.definitions, *code.lines]), scope)
             theirs = scope["env"]
         (observation, info), (expected, _) = theirs.reset(seed=seed), ours.reset(seed=seed)
         ended = False
@@ -282,8 +282,8 @@ def test_an_environment_that_is_defined_in_no_module_is_said_to_be_missing() -> 
     exec("import gymnasium as gym\ndef make():\n    return gym.make('CartPole-v1')", namespace)
     gym.register("Nowhere-v0", entry_point=namespace["make"])
     try:
-        made = made_of(load_task("Nowhere-v0", {}))
-        assert made.note == "Register `Nowhere-v0` before: this program does not know where it is defined."
-        assert made.lines == ['env = gym.make("Nowhere-v0")']
+        code = environment_code(load_task("Nowhere-v0", {}))
+        assert code.note == "Register `Nowhere-v0` before: this program does not know where it is defined."
+        assert code.lines == ['env = gym.make("Nowhere-v0")']
     finally:
         del gym.registry["Nowhere-v0"]

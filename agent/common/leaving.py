@@ -54,7 +54,8 @@ def _watch(code: int) -> None:
     while not (names := _others()):
         time.sleep(_POLL)
     for child in _children():
-        child.kill()
+        with suppress(OSError, AttributeError):  # the processes of joblib cannot be killed so
+            child.kill()
     with suppress(OSError, ValueError, AttributeError):
         print(f"not waited for, and still running: {', '.join(names)}", file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):

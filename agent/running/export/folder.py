@@ -8,7 +8,7 @@ from agent.records.saved_agent import FILE_NAME
 from agent.running.export.card import check_readme
 from agent.running.export.graph import write_onnx
 from agent.running.export.inputs import Input
-from agent.running.export.program import Made, made_of, program_of
+from agent.running.export.program import EnvironmentCode, environment_code, program_of
 from agent.running.player import Player
 
 ONNX, README = "agent.onnx", "README.md"
@@ -63,7 +63,7 @@ def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Pat
 
 def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
     """What the file takes and gives, and a program that plays one episode."""
-    task, size, made = player.task, player.noise.size, made_of(player.task)
+    task, size, environment = player.task, player.noise.size, environment_code(player.task)
     rows = [f"| `{item.name}` | {item.dtype} | {_shape(item.shape)} |" for item in inputs]
     rows += [f"| `noise` | float32 | {_shape((size,))} |"] if noise else []
     return TEXT.format(
@@ -74,9 +74,9 @@ def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
         step=player.description["global_step"],
         inputs="\n".join(rows),
         actions=task.actions,
-        notes=_notes(player, made, noise),
-        code=program_of(player, made, inputs, noise, ONNX),
-        install=made.install,
+        notes=_notes(player, environment, noise),
+        code=program_of(player, environment, inputs, noise, ONNX),
+        install=environment.install,
     )
 
 
@@ -84,13 +84,13 @@ def _shape(shape: Sequence[int]) -> str:
     return f"[{', '.join(['batch', *map(str, shape)])}]"
 
 
-def _notes(player: Player, made: Made, noise: bool) -> str:
+def _notes(player: Player, environment: EnvironmentCode, noise: bool) -> str:
     notes = []
     if noise:
         drawn = f"independent numbers of the {player.noise.distribution} distribution with mean 0 and variance 1"
         notes.append(f"`noise` holds {drawn}; zeros give the mean network.")
     if player.task.observation.mask:
         notes.append("`action_mask` holds 1 for the actions that are allowed, and 0 for the others.")
-    if made.note:
-        notes.append(made.note)
+    if environment.note:
+        notes.append(environment.note)
     return "".join(f"\n{note}\n" for note in notes)
