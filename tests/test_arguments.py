@@ -214,7 +214,7 @@ REFUSED_BY_HYDRA = {
     "--config-dir=. --config-name=bad": r"Hydra cannot use --config-dir=. --config-name=bad \(ParserError.*bad.yaml.*",
     "--config-dir=. --config-name=loop": r"Hydra cannot use --config-dir=. --config-name=loop \(RecursionError.*",
     "--config-dir=. --config-name=bytes": r"Hydra cannot use --config-dir=. --config-name=bytes \(UnicodeDecode.*",
-    "--config-dir=. --config-name=empty": r"the config has no \w+: .* begins with defaults: \[train, _self_\]",
+    "--config-dir=. --config-name=empty": r"the config has no [\w.]+: .* begins with defaults: \[train, _self_\]",
     "--config-dir=. --config-name=empty seed=3": r"the config has no seed: .* begins with defaults: \[train, _self_\]",
     "-m seed=range(0)": r"seed=range\(0\) stands for no value, so that the sweep has no job: name at least one",
     "-m agent=glob(nope*)": r"agent=glob\(nope\*\) stands for no value.*",
