@@ -20,6 +20,7 @@ DEFAULT_FPS, MAX_FPS = 30, 1_000
 GIF_MAX_FPS = 25  # more frames only make a GIF larger: viewers lengthen very short delays
 GIF_COLORS = 128
 MAX_BYTES = 512 << 20  # of a film, which is held in memory until it is written: 746 frames of 600 × 400 pixels
+MAX_SIDE = 8_192  # pixels: the codecs take no more, and one larger frame could fill the memory
 MIN_SIDE, ENLARGED_SIDE = 32, 160  # pixels: images below the first, such as MinAtar's, are enlarged to the second
 
 Frame = NDArray[np.uint8]
@@ -95,9 +96,11 @@ def as_frame(image: object) -> Frame:
     """A rendered image [H, W, 3] as bytes: numbers from 0 to 1 are brightness; a tiny image is enlarged.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is something else, or larger than `MAX_SIDE`.
     """
     array = np.asarray(image)
+    if array.ndim == 3 and max(array.shape) > MAX_SIDE:
+        raise UserError(f"a frame must have at most {MAX_SIDE:,} pixels a side, not {list(array.shape)}")
     frame = array
     if np.issubdtype(array.dtype, np.floating) and array.size and array.min() >= 0.0 and array.max() <= 1.0:
         frame = (array * 255.0).round().astype(np.uint8)

@@ -56,7 +56,7 @@ def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer:
     end_with(trainer)
     for connection in inherited:
         connection.close()
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the trainer has ended, so there is nobody to tell
+    with suppress(EOFError, OSError):  # the trainer has ended, or the environment closed the pipe: nobody can be told
         env = _answer(pipe, _make, copy)
         while env is not None:
             command, arguments = pipe.recv()

@@ -16,6 +16,7 @@ from helpers import ROOT, Programs, plain_environment
 from hydra._internal.utils import get_args_parser
 
 from agent.command.arguments import Program, check_flags, check_overrides, hydra_parser
+from agent.command.errors import sentence_of
 from agent.command.program import EVALUATE, TRAIN
 from agent.common.errors import UserError
 
@@ -98,6 +99,12 @@ REFUSED = {
     "--cfg job -m": "--cfg does not go with --multirun",
     "--info all --cfg job": "--cfg does not go with --info",
     "--shell-completion": "--shell-completion takes install=bash",
+    "--shell-completion install=nope": "--shell-completion takes install=bash",
+    "--shell-completion query=bash": "--shell-completion takes install=bash",
+    "--shell-completion install=bash uninstall=bash": "--shell-completion takes install=bash",
+    "hydra.runtime.cwd=/x": "hydra.runtime.cwd is what Hydra records of a run",
+    "'hydra={runtime:{output_dir:x}}'": "hydra.runtime.output_dir is what Hydra records of a run",
+    "hydra.overrides.task=[a]": "hydra.overrides.task is what Hydra records of a run",
     "--info steps=3": "argument --info/-i: invalid choice: 'steps=3'.*see --help",
     "--config-dir": "argument --config-dir/-cd: expected one argument; see --help",
     "--env CartPole-v1": "there is no flag --env: options have no dashes, env=CartPole-v1",
@@ -194,6 +201,63 @@ def test_configs_of_ones_own(programs: Programs, tmp_path: Path) -> None:
         assert result.code == 2, result
         assert re.fullmatch(expected, result.err), result.err
     assert not list(tmp_path.glob("run*/*"))
+
+
+#: Command lines that Hydra itself refuses, with an error of Python's: none has a sentence of Hydra's.
+REFUSED_BY_HYDRA = {
+    "hydra.verbose=3": r"Hydra cannot use hydra.verbose=3 \(AssertionError\): correct it, or leave it out",
+    "-m seed=0,1 hydra.sweeper.max_batch_size=0": r"Hydra cannot use hydra.sweeper.max_batch_size=0 \(.*",
+    "-m seed=0,1 hydra.launcher._target_=os.system": r"Hydra cannot use hydra.launcher._target_=os.system \(.*",
+    "-m seed=0,1 hydra.launcher=null": r"Hydra cannot use hydra.launcher=null \(.*",
+    "hydra.job.env_copy=[NONE]": r"Hydra cannot use hydra.job.env_copy=\[NONE\] \(KeyError: 'NONE'\).*",
+    "hydra.searchpath=[ftp://x]": r"Hydra cannot use hydra.searchpath=\[ftp://x\] \(.*schema ftp.*",
+    "--config-dir=. --config-name=bad": r"Hydra cannot use --config-dir=. --config-name=bad \(ParserError.*bad.yaml.*",
+    "--config-dir=. --config-name=loop": r"Hydra cannot use --config-dir=. --config-name=loop \(RecursionError.*",
+    "--config-dir=. --config-name=bytes": r"Hydra cannot use --config-dir=. --config-name=bytes \(UnicodeDecode.*",
+    "--config-dir=. --config-name=empty": r"the config has no [\w.]+: .* begins with defaults: \[train, _self_\]",
+    "--config-dir=. --config-name=empty seed=3": r"the config has no seed: .* begins with defaults: \[train, _self_\]",
+    "-m seed=range(0)": r"seed=range\(0\) stands for no value, so that the sweep has no job: name at least one",
+    "-m agent=glob(nope*)": r"agent=glob\(nope\*\) stands for no value.*",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED_BY_HYDRA)
+def test_what_hydra_refuses_is_one_sentence(programs: Programs, tmp_path: Path, words: str) -> None:
+    for name, content in {"bad": b"a: [1\n", "loop": b"defaults: [loop]\n", "bytes": b"\xff\xfe", "empty": b""}.items():
+        (tmp_path / f"{name}.yaml").write_bytes(content)
+    result = programs.run("train", *words.split(), "wandb.mode=disabled", "steps=10", cwd=tmp_path)
+    assert result.code == 2, result
+    assert re.fullmatch(f"error: {REFUSED_BY_HYDRA[words]}\n", result.err), result.err
+
+
+def test_an_empty_config_and_options_that_are_taken_out(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").touch()
+    result = programs.run("evaluate", "--config-dir=.", "--config-name=empty", cwd=tmp_path)
+    assert (result.code, result.err.count("error: there is no run")) == (2, 1), result.err
+    result = programs.run("train", "~imports", "steps=x", cwd=tmp_path)
+    assert (result.code, result.err) == (2, "error: steps is 'x': it must be a whole number\n")
+
+
+def test_a_defect_of_ours_keeps_its_traceback() -> None:
+    """Whether Hydra calls us or not: only errors that are raised below Hydra's own functions are sentences."""
+
+    def error(*packages: str) -> Exception:
+        call = compile("raise AssertionError" if len(packages) == 1 else "inner()", "x", "exec")
+        try:
+            names: dict[str, object] = {"__name__": packages[0]}
+            if len(packages) > 1:
+                names["inner"] = lambda: raised(error(*packages[1:]))
+            exec(call, names)
+        except AssertionError as caught:
+            return caught
+        raise AssertionError
+
+    def raised(error: Exception) -> None:
+        raise error
+
+    assert sentence_of(error("agent.command.program", "hydra.main", "yaml.reader", "codecs"), TRAIN) is not None
+    assert sentence_of(error("hydra.main", "agent.running.run", "numpy"), TRAIN) is None
+    assert sentence_of(error("numpy"), TRAIN) is None
 
 
 @pytest.mark.parametrize("words", ["", "hydra.run.dir=here/run", "-m seed=0,1"])

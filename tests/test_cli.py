@@ -254,6 +254,17 @@ def test_ctrl_c_while_it_imports_shows_no_traceback(program: str, tmp_path: Path
     assert run.wait(90) == 130
 
 
+def test_ctrl_c_is_handled_before_anything_is_imported_that_takes_long() -> None:
+    """`signal` takes a quarter of the time from the start of Python to the handler, since it makes enumerations."""
+    code = (
+        "from agent.common.beginning import at_once, begin; begin(); import sys, _signal; "
+        "assert _signal.getsignal(_signal.SIGINT) is at_once; "
+        "print(*sorted({'signal', 'enum', 're', 'typing', 'types', 'functools'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.strip()) == (0, ""), result
+
+
 def test_two_processes_do_not_share_a_folder(programs: Programs, tmp_path: Path) -> None:
     first = programs.start("train", *SMALL, "steps=1000000", "hydra.run.dir=run", cwd=tmp_path)
     first.until((tmp_path / "run" / "metrics.jsonl").exists)

@@ -130,6 +130,11 @@ def test_an_odd_config_is_of_no_run(tmp_path: Path, make_odd: Callable[[Path], N
         assert not is_run_of(tmp_path, "CartPole-v1", 0)
 
 
+def test_a_config_that_is_nested_too_deep_is_of_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\nenv: " + "{a: " * 3_000 + "}" * 3_000)
+    assert not is_run_of(tmp_path, "CartPole-v1", 0)
+
+
 def test_files_are_read_up_to_their_bound(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12345")
     assert read_plain(tmp_path / "x", 5) == b"12345"

@@ -33,6 +33,17 @@ def raising(error: Exception) -> Callable[[], Any]:
     return draw
 
 
+class StopDrawing(BaseException):
+    """An author's own error, which is no Exception."""
+
+
+class Undrawn:
+    """An author's own picture, which cannot be read."""
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise StopDrawing("no surface")
+
+
 #: What an environment's render may do.
 DRAWINGS: dict[str, Callable[[], Any]] = {
     "picture": lambda: np.zeros((40, 50, 3), np.uint8),
@@ -43,6 +54,7 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "empty": lambda: np.zeros((0, 0, 3), np.uint8),
     "alpha": lambda: np.zeros((40, 50, 4), np.uint8),
     "text": lambda: "a picture",
+    "own": lambda: Undrawn(),
     "no package": raising(gym.error.DependencyNotInstalled("pygame is not installed, run `pip install x`")),
     "no screen": raising(RuntimeError("x11 not available")),
 }
@@ -124,6 +136,7 @@ def test_a_film_that_is_full_takes_no_more_frames(
         ("empty", "[0, 0, 3] of uint8"),
         ("alpha", "[40, 50, 4] of uint8"),
         ("text", "[] of <U9"),
+        ("own", "StopDrawing: no surface"),
         ("no package", "pygame is not installed"),
         ("no screen", "RuntimeError: x11 not available"),
     ],

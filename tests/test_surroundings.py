@@ -54,6 +54,7 @@ MEDDLE = {
     "takes stdout away": lambda: setattr(sys, "stdout", None),
     "takes stderr away": lambda: setattr(sys, "stderr", None),
     "closes all files": lambda: os.closerange(3, 256),
+    "ends the program": lambda: os._exit(int(os.environ["CODE"])),
 }[os.environ.get("MEDDLE", "")]
 if os.environ.get("WHEN") == "import":
     MEDDLE()
@@ -190,8 +191,23 @@ def test_the_sentence_of_an_error_arrives_all_the_same(programs: Programs, place
     assert "Traceback" not in result.err
 
 
-def test_an_environment_that_closes_all_files_shows_no_traceback(programs: Programs, place: Path) -> None:
-    result = train(programs, place, "files", MEDDLE="closes all files", WHEN="step")
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_environment_that_closes_all_files_shows_no_traceback(
+    programs: Programs, place: Path, vectorization: str
+) -> None:
+    name = f"files-{vectorization}"
+    result = train(programs, place, name, f"env.vectorization={vectorization}", MEDDLE="closes all files", WHEN="step")
     assert result.code == 2
     assert "Traceback" not in result.err
     assert "error: " in result.err
+
+
+@pytest.mark.parametrize(("code", "expected"), [("0", 2), ("7", 7)])
+def test_a_program_that_an_environment_ends_at_once_is_not_complete(
+    programs: Programs, place: Path, code: str, expected: int
+) -> None:
+    """Nothing can be saved then, but a line is shown, and the exit code is not that of a complete run."""
+    result = train(programs, place, f"ended-{code}", MEDDLE="ends the program", WHEN="step", CODE=code)
+    assert result.code == expected
+    assert f"error: the environment, or another library, ended the program at once, by os._exit({code})" in result.err
+    assert not (place / f"ended-{code}" / "last").exists()

@@ -137,3 +137,10 @@ def test_brightness_becomes_bytes_and_a_tiny_picture_is_enlarged() -> None:
 def test_the_speed_of_a_film_may_be_named_in_any_way(named: object, fps: int, tmp_path: Path) -> None:
     assert frames_per_second(named) == fps
     write_video(moving_square(3, 40, 60), tmp_path / "film", frames_per_second(named))
+
+
+@pytest.mark.parametrize("shape", [(2, 70_000, 3), (60_000, 60_000, 3)])
+def test_a_frame_that_no_codec_takes_is_refused_before_it_is_copied(shape: tuple[int, ...]) -> None:
+    """The second one would take 10.8 GB; as it is given here it takes a byte."""
+    with pytest.raises(UserError, match=r"at most 8,192 pixels a side, not \[\d+, \d+, 3\]"):
+        as_frame(np.broadcast_to(np.uint8(3), shape))

@@ -1,5 +1,6 @@
 """Hydra's command-line parser with three changes: flags may stand anywhere, errors are sentences, Python 3.14 works."""
 
+import os
 import re
 import sys
 from argparse import ArgumentParser, Namespace
@@ -138,10 +139,18 @@ def check_flags(flags: Namespace, program: Program) -> None:
         raise UserError("hydra.sweep is for several runs: add -m, or name a single run's folder with hydra.run.dir")
     if flags.multirun and program.several:
         raise UserError(f"-m is for train.py: {program.name} takes {program.several}")
-    if flags.shell_completion and not re.search(r"\b(install|uninstall|query)=", " ".join(flags.overrides)):
+    if flags.shell_completion and not _is_completion(flags.overrides):
         raise UserError("--shell-completion takes install=bash or uninstall=bash, or the same for zsh or fish")
     if flags.hydra_help:
         flags.overrides = []  # for this flag Hydra composes only its own config, which has none of our options
+
+
+def _is_completion(overrides: Sequence[str]) -> bool:
+    """Whether exactly one override says what --shell-completion is to do; a shell that asks sets COMP_LINE."""
+    commands = [override for override in overrides if re.match(r"(install|uninstall|query)=", override)]
+    words = r"(install|uninstall|query)=(bash|zsh|fish)"
+    asked = not commands or not commands[0].startswith("query") or "COMP_LINE" in os.environ
+    return len(commands) == 1 and bool(re.fullmatch(words, commands[0])) and asked
 
 
 def check_overrides(overrides: Sequence[str], program: Program) -> None:
@@ -154,6 +163,8 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
     for override in _unfolded(overrides):
         name, _, value = override.lstrip("+~").partition("=")
         root = name.split(".")[0]
+        if _RECORDS.match(name):
+            raise UserError(f"{name} is what Hydra records of a run, not an option: leave it out")
         if name in _REFUSED_OPTIONS and value.lower() not in ("false", "null"):
             raise UserError(f"{name} does not work here: {_REFUSED_OPTIONS[name]}")
         if root == "hydra" and program.several and re.match(r"hydra\.(run|sweep|mode|launcher|sweeper)\b", name):
@@ -163,6 +174,8 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
             raise UserError(f"{override} is not for {program.name}: {advice.format(value=value)}")
 
 
+#: Nodes of Hydra's config that it fills itself.
+_RECORDS = re.compile(r"hydra\.(runtime|overrides|job\.(num|id|override_dirname|config_name))\b")
 #: Options of Hydra that would move a run's files, or put other files beside them.
 _REFUSED_OPTIONS = {
     "hydra.job.chdir": "paths are read from the folder that the program was started in; leave it out",

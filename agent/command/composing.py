@@ -223,7 +223,7 @@ def evaluation_request(options: dict[str, object]) -> EvaluateConfig:
         UserError: an option is wrong.
     """
     import_named(options)
-    paths = options["checkpoint"]
+    paths = options.get("checkpoint")
     options["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
     return parse(EvaluateConfig, options)
 

@@ -11,7 +11,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
-from agent.common.errors import UserError
+from agent.common.errors import UserError, words_of
 from agent.common.streams import restore_streams
 
 #: Names in Stable-Baselines3, CleanRL, Tianshou and Dopamine, and our options for them.
@@ -44,6 +44,8 @@ OTHER_LIBRARIES = {
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 #: Errors of a config that cannot be composed.
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
+#: Packages that compose a config, and those of this project.
+_HYDRA, _OURS = ("hydra", "omegaconf", "yaml"), ("agent", "envs", "hydra_plugins", "__main__")
 #: Exit codes: of a program that ended with an error that a user can correct, and of one that Ctrl-C ended.
 FAILED, INTERRUPTED = 2, 130
 
@@ -113,7 +115,9 @@ def as_user_errors(program: Program) -> Iterator[None]:
 
 def sentence_of(error: Exception, program: Program) -> str | None:
     """Says what happened and what to do about it; None for a defect."""
-    return _config_sentence(error, program) if isinstance(error, CONFIG_ERRORS) else _sentence(error)
+    if isinstance(error, CONFIG_ERRORS):
+        return _config_sentence(error, program)
+    return _sentence(error) or (_hydra_sentence(error) if _of_hydra(error) else None)
 
 
 def _sentence(error: Exception) -> str | None:
@@ -139,8 +143,25 @@ def _sentence(error: Exception) -> str | None:
 
 def _of_omegaconf(error: Exception) -> bool:
     """Whether OmegaConf raised the error, as it does for a name below a list, where it expects an index."""
+    return _packages(error)[-1:] == ["omegaconf"]
+
+
+def _of_hydra(error: Exception) -> bool:
+    """Whether the error comes from Hydra, or from a library that Hydra called, and not from a function of ours."""
+    callers = [name for name in _packages(error) if name in {*_HYDRA, *_OURS}]
+    return bool(callers) and callers[-1] in _HYDRA
+
+
+def _packages(error: Exception) -> list[str]:
+    """The packages of a traceback's frames, the innermost last."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("omegaconf.")
+    return [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
+
+
+def _hydra_sentence(error: Exception) -> str:
+    """Names the command line's options of Hydra, one of which it raised an error about."""
+    options = [word for word in sys.argv[1:] if re.search(r"^[+~]*hydra[./=]|^-", word) and word not in ("-m", "-r")]
+    return f"Hydra cannot use {' '.join(options) or 'its config'} ({words_of(error)}): correct it, or leave it out"
 
 
 def _torch_sentence(error: RuntimeError, text: str) -> str | None:
@@ -161,7 +182,11 @@ def _config_sentence(error: Exception, program: Program) -> str:
         name = nested[1] if nested and nested[1].startswith(f"{found[1]}.") else found[1]
         if re.match(r"(env\.(eval_)?kwargs|agent\.head_options)\.", name):
             return f"no preset has {name}: write +{name}=… to add it"
+        if name in program.options:
+            return _missing(name, program)
         return f"unknown option {name}{_nearest(name, program.options)}"
+    if found := re.match(r"Key '(\w+)' is not in struct", message):
+        return _missing(found[1], program)
     if found := re.search(
         r"Could not find '(.+?)'\s+Available options in '(.+?)':(.*?)Config search", message, re.DOTALL
     ):
@@ -188,6 +213,11 @@ def _config_sentence(error: Exception, program: Program) -> str:
         return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"
     text = message.partition("See https://")[0].strip()
     return f"{text}; options are written name=value, such as {program.example}, see --help"
+
+
+def _missing(name: str, program: Program) -> str:
+    own = program.name.removesuffix(".py")
+    return f"the config has no {name}: a config of your own begins with defaults: [{own}, _self_]"
 
 
 def _nearest(name: str, options: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ def import_named(options: dict[str, Any]) -> list[str]:
     Raises:
         UserError: a module does not exist, or its import fails.
     """
-    names = options.pop("imports")
+    names = options.pop("imports", None)
     if isinstance(names, str):
         names = [names]
     if names is not None and (not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names)):

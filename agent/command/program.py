@@ -6,7 +6,7 @@ from collections.abc import Callable
 from agent.command import errors
 from agent.command.arguments import Program, install_parser
 from agent.common.beginning import quit_at_once, quit_by_exception
-from agent.common.leaving import leave_others_behind
+from agent.common.leaving import leave_others_behind, loud_exit
 from agent.common.streams import check_output, tolerate_streams
 from agent.config.compare import CompareConfig
 from agent.config.parsing import leaf_names
@@ -78,7 +78,7 @@ def run(main: Callable[[], object], program: Program) -> None:
     tolerate_streams()
     code: object = 1  # of a traceback
     try:
-        with errors.sentences(program):
+        with loud_exit(errors.FAILED), errors.sentences(program):
             quit_by_exception()
             try:
                 main()

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
 from hydra.experimental.callback import Callback
@@ -136,6 +137,9 @@ class Watch(Callback):
         composed = config.hydra
         without_link(Path(composed.sweep.dir) / "multirun.yaml")  # which Hydra writes
         launcher = launcher_of(composed)
+        with errors.sentences(TRAIN):
+            own = composed.runtime.choices["hydra/sweeper"] == "basic"
+            jobs = number_of_jobs(composed.overrides.task) if own else None
         if launcher == "basic":
             return
         with errors.sentences(TRAIN):
@@ -143,7 +147,6 @@ class Watch(Callback):
             board = board_of(composed)
             board.clear(owned=launcher not in (*QUEUES, RAY))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        jobs = number_of_jobs(composed.overrides.task) if composed.runtime.choices["hydra/sweeper"] == "basic" else None
         bar = bool(config.get("log", {}).get("progress", True))
         _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES, outlive=launcher != RAY)
 
@@ -156,9 +159,18 @@ def _unpickled() -> Watch:
 
 
 def number_of_jobs(overrides: list[str]) -> int:
-    """Counts the jobs that Hydra's own sweeper makes of a command line."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return prod(len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override())
+    """Counts the jobs that Hydra's own sweeper makes of a command line.
+
+    Raises:
+        UserError: an option has no values, so that there is no job.
+    """
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None  # for glob()
+    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
+    counts = {item.input_line: len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override()}
+    for override, count in counts.items():
+        if count == 0:
+            raise UserError(f"{override} stands for no value, so that the sweep has no job: name at least one")
+    return prod(counts.values())
 
 
 def watched(main: Callable[[], object]) -> Callable[[], None]:

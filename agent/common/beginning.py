@@ -1,9 +1,15 @@
 """The start of a program, before its imports, which take a second. This module imports nothing heavy."""
 
 import os
-import signal
 import sys
-from types import FrameType
+
+TYPE_CHECKING = False  # that of typing takes longer to import than the rest
+
+if TYPE_CHECKING:
+    import signal
+    from types import FrameType
+else:  # `signal` itself makes enumerations, and takes a quarter of the time until Ctrl-C is handled
+    import _signal as signal
 
 is_program = False  # whether this process is a program of the project, and may therefore be ended
 ctrl_c_came = False  # whether Ctrl-C came while `by_exception` was the handler
@@ -18,7 +24,7 @@ def begin() -> None:
     use_utf8()
 
 
-def at_once(signum: int, frame: FrameType | None) -> None:
+def at_once(signum: int, frame: "FrameType | None") -> None:
     """The handler of Ctrl-C for a program that has nothing to save, at its start and at its end."""
     os._exit(128 + signum)
 
@@ -29,7 +35,7 @@ def quit_at_once() -> None:
         signal.signal(signal.SIGINT, at_once)
 
 
-def by_exception(signum: int, frame: FrameType | None) -> None:
+def by_exception(signum: int, frame: "FrameType | None") -> None:
     """Raises KeyboardInterrupt, as Python's handler does, and records Ctrl-C; an environment may raise one of its own.
 
     Raises:

@@ -4,12 +4,40 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 #: How long threads and processes are waited for that somebody else has begun, such as an environment.
 SECONDS = 5.0
 _POLL = 0.1
+_ENDED_AT_ONCE = (
+    b"error: the environment, or another library, ended the program at once, by os._exit(%d): a run goes on from its "
+    b"last checkpoint with resume=<run folder>, and env.vectorization=async reports such an environment by name\n"
+)
+
+
+@contextmanager
+def loud_exit(failed: int) -> Iterator[None]:
+    """Lets `os._exit` of this process print a line, and end with `failed` in place of 0: an environment may call it.
+
+    It ends the process at once, so that nothing can be saved, and nothing else would tell a run from a complete one.
+    Codes of our own (`failed`, and those of signals) have their line already; copies of the process exit as they like.
+    """
+    leave, own = os._exit, os.getpid()
+
+    def leave_loudly(status: int) -> NoReturn:
+        if os.getpid() == own and status < 128 and status != failed:
+            with suppress(OSError):
+                os.write(2, _ENDED_AT_ONCE % status)
+            status = status or failed
+        leave(status)
+
+    os._exit = leave_loudly
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def leave_others_behind(code: int) -> None:

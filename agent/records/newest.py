@@ -38,7 +38,7 @@ def is_run_of(run: Path, env_id: str, seed: int) -> bool:
             return False  # most runs end here, which is faster than parsing the YAML
         config = yaml.safe_load(text)
         return bool((config["env"]["id"], config["seed"]) == (env_id, seed))
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):  # no run of this program
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError):  # no run of this program
         return False
 
 

@@ -14,6 +14,7 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
 from agent.running.failures import Folder
+from envs.failure import is_stop
 from envs.global_random import isolated
 from envs.kinds import Action, Env, Info, Observation, Wrapper
 from envs.make import Task
@@ -110,9 +111,11 @@ def _invisible_driver() -> str | None:
 
 @contextmanager
 def _drawing_errors(problem: str, advice: str) -> Iterator[None]:
-    """Turns any exception of a drawing library into one sentence; each library has its own exceptions."""
+    """Turns any exception of a drawing library into one sentence; each library, or environment, has its own."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
+        if is_stop(error):
+            raise
         detail = error.detail if isinstance(error, UserError) else ""
         raise UserError(f"{problem} ({words_of(error)}): {advice}", detail) from error

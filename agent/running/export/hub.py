@@ -166,7 +166,7 @@ def _config(player: Player) -> PlainData:
     if path is not None:
         try:
             config = yaml.safe_load(read_plain(path, MAX_CONFIG))
-        except (OSError, ValueError, yaml.YAMLError):
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):
             config = None
         if isinstance(config, dict):
             return {name: value for name, value in config.items() if name != "wandb"}
