@@ -192,7 +192,7 @@ def _config_sentence(error: Exception, program: Program) -> str:
     ):
         if extra := LAUNCHERS.get(found[1].removeprefix("hydra/launcher/")):
             return f"{found[1].replace('launcher/', 'launcher=')} needs the extra {extra}: pip install -e '.[{extra}]'"
-        plugin = ", or of a plugin that is installed" if found[2].startswith("hydra/") else ""
+        plugin = ", or the name of an installed plugin" if found[2].startswith("hydra/") else ""
         name = f"{found[2]}={found[1].removeprefix(found[2])[1:]}"
         return f"there is no {name}: it must be one of {', '.join(found[3].split())}{plugin}"
     if found := re.search("Cannot find primary config '(.+?)'", message):
