@@ -117,15 +117,16 @@ def start(programs: Programs, cluster: Any, folder: Path, *more: str) -> Process
 
 def test_a_job_whose_node_left_goes_on_exactly_on_another(programs: Programs, cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=2, **STORE)
-    sweep = start(programs, cluster, tmp_path)
-    other = cluster.add_node(num_cpus=2, **STORE)
+    longer = "steps=15000"  # a fast job would end before its node is gone
+    sweep = start(programs, cluster, tmp_path, longer)
     cluster.remove_node(node, allow_graceful=False)
+    other = cluster.add_node(num_cpus=2, **STORE)
     result = sweep.wait()
     cluster.remove_node(other)
     assert result.code == 0, result.err
     assert "[job 0] resume=auto: going on with" in result.err
     (tmp_path / "serial").mkdir()
-    assert programs.run("train", "-m", *SAVED, cwd=tmp_path / "serial").code == 0
+    assert programs.run("train", "-m", *SAVED, longer, cwd=tmp_path / "serial").code == 0
     assert_equal(agents(tmp_path / "serial"), agents(tmp_path))
     assert set(agents(tmp_path)) == {"5_noisy_dqn_job0"}, "in the folder where it began"
 
