@@ -81,12 +81,13 @@ class NumpyNetwork:
 
         Each draw applies to B / N consecutive rows.
         """
-        return self.q_values(self.outputs(self.read(observation), noise), self.allowed(observation))
+        values = self._q_values(self.outputs(self.read(observation), noise))
+        return values if self._masking is None else _masked(values, self._masking.allowed(observation))
 
     def q_values(self, outputs: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
         """q_values [B, A] for outputs of the streams, of which the masks [B, A], if any, allow some alone."""
         values = self._q_values(outputs)
-        return values if allowed is None else np.where(allowed, values, np.float32(FORBIDDEN))
+        return values if allowed is None else _masked(values, allowed)
 
     def allowed(self, observation: np.ndarray) -> np.ndarray | None:
         """The masks of actions [B, A] that come with observations; None where there are none."""
@@ -146,6 +147,11 @@ class NumpyNetwork:
         outputs: np.ndarray = value.reshape(-1, 1, *self._shape[2:]) + advantage
         outputs -= mean
         return outputs
+
+
+def _masked(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Values [B, A] that are lower than any other where an action is not allowed, [B, A]."""
+    return np.where(allowed, values, np.float32(FORBIDDEN))
 
 
 def _norms_fit(encoder: Encoder) -> bool:
