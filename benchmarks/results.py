@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import returns
 from drawing import Picture, learning_curves
 from learning import RESULTS, ROOT, Study, run_ours
 from reporting import FIGURES
+from returns import bracketed, number
 
-from agent.records.comparison.scoring import within_bounds
 from agent.records.statistics import Difference, holm, interquartile_mean, mean_interval, welch
 from envs.returns import return_bounds
 
@@ -95,17 +96,9 @@ def finals(task: Task, agent: str) -> np.ndarray:
     return np.array([result["final"] for result in task.results(agent)])
 
 
-def number(value: float, sign: str = "") -> str:
-    """One decimal, with a true minus sign."""
-    return f"{value:{sign}.1f}".replace("-", "−")
-
-
 def spread(values: np.ndarray, env: str) -> str:
-    """The mean with its 95 % interval (Student's t), clipped to possible returns; for one seed only the mean."""
-    interval = within_bounds(mean_interval(values), return_bounds(env))
-    if interval is None:
-        return f"{number(values.mean())} (one seed)"
-    return f"{number(values.mean())} [{number(interval[0])}, {number(interval[1])}]"
+    """The mean with its interval, for returns of an environment."""
+    return returns.spread(values, return_bounds(env))
 
 
 def table(task: Task) -> list[str]:
@@ -151,7 +144,7 @@ def ablation(tasks: Sequence[Task]) -> list[str]:
     corrected = holm([difference.p for *_, difference in rows])
     for (task, epsilon, noise, (mean, (low, high), _)), p in zip(rows, corrected, strict=True):
         verdict = "undecided" if p >= 0.05 else "noise wins" if mean > 0 else "ε-greedy wins"
-        interval = f"{number(mean, '+')} [{number(low, '+')}, {number(high, '+')}]"
+        interval = f"{number(mean, '+')} {bracketed(low, high, '+')}"
         means = f"{number(epsilon.mean())} | {number(noise.mean())}"
         lines.append(f"| {task.name} | {means} | {interval} | {p:.2f} | {verdict} |")
     return lines

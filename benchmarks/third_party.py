@@ -28,8 +28,9 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agent.records.comparison.scoring import within_bounds  # noqa: E402
-from agent.records.statistics import Difference, holm, interquartile_mean, mean_interval, welch  # noqa: E402
+from returns import bracketed, number, spread  # noqa: E402
+
+from agent.records.statistics import Difference, holm, interquartile_mean, welch  # noqa: E402
 
 KEPT, PAGE = ROOT / "docs" / "results" / "third_party", ROOT / "docs" / "TASKS.md"
 STEPS, EPISODES, SEEDS, EVALUATION_SEED = 100_000, 50, range(400, 405), 1_000_000
@@ -173,19 +174,6 @@ def make_missing(tasks: Sequence[Task], seeds: Sequence[int]) -> None:
 # ---- the tables
 
 
-def number(value: float, digits: int, sign: str = "") -> str:
-    """With a minus that is one."""
-    return f"{value:{sign}.{digits}f}".replace("-", "−")
-
-
-def spread(values: np.ndarray, task: Task) -> str:
-    """The mean with Student's interval of 95 %, as far as a return can be; of one seed the mean alone."""
-    mean, interval = number(float(values.mean()), task.digits), within_bounds(mean_interval(values), task.bounds)
-    if interval is None:
-        return f"{mean} (one seed)"
-    return f"{mean} [{number(interval[0], task.digits)}, {number(interval[1], task.digits)}]"
-
-
 def returns_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]:
     """Every agent's last returns on every task, from those of (task, agent) [seeds]."""
     lines = ["| task | agent | return of the last agent, per seed | mean [95 %] | IQM |", "|---|---|---|---|---|"]
@@ -194,9 +182,9 @@ def returns_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]:
             if not len(values := finals[task.name, agent]):
                 lines.append(f"| {task.name} | {agent} | not run yet | | |")
                 continue
-            each = " ".join(number(value, task.digits) for value in values)
-            iqm = number(interquartile_mean(values), task.digits) if len(values) > 1 else ""
-            lines.append(f"| {task.name} | {agent} | {each} | {spread(values, task)} | {iqm} |")
+            each = " ".join(number(value, digits=task.digits) for value in values)
+            iqm = number(interquartile_mean(values), digits=task.digits) if len(values) > 1 else ""
+            lines.append(f"| {task.name} | {agent} | {each} | {spread(values, task.bounds, task.digits)} | {iqm} |")
     return lines
 
 
@@ -211,7 +199,7 @@ def differences_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]
     corrected = holm([difference.p for *_, difference in rows])
     for (task, first, second, (mean, (low, high), _)), p in zip(rows, corrected, strict=True):
         verdict = "undecided" if p >= 0.05 else "ahead" if mean > 0 else "behind"
-        around = f"{number(mean, task.digits, '+')} [{number(low, task.digits, '+')}, {number(high, task.digits, '+')}]"
+        around = f"{number(mean, '+', task.digits)} {bracketed(low, high, '+', task.digits)}"
         chance = f"{p:.3f}" if p >= 0.001 else "< 0.001"
         lines.append(f"| {task.name} | {first} less {second} | {around} | {chance} | {verdict} |")
     return lines if rows else []

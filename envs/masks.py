@@ -44,6 +44,12 @@ def source_of(action_mask: str) -> tuple[str, str] | None:
     return place, key
 
 
+def mask_part(action_mask: str) -> str | None:
+    """The part of an environment's observations that holds its masks; None if there is none."""
+    source = source_of(action_mask)
+    return source[1] if source is not None and source[0] == "observation" else None
+
+
 def mask_source_in_observation(env: Env) -> str:
     """The meaning of `auto` before the first reset: the part of the observations that holds masks, otherwise `off`."""
     space = env.observation_space

@@ -12,7 +12,7 @@ from envs.atari import EMULATOR, Atari, is_played_as_in_the_papers
 from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
 from envs.kinds import Env
-from envs.masks import AUTO, OFF, mask_source_in_observation, source_of, with_observed_masks
+from envs.masks import AUTO, OFF, mask_part, mask_source_in_observation, with_observed_masks
 from envs.minatar import MinAtar, is_minatar
 from envs.packages import register
 from envs.parts import wrap
@@ -85,9 +85,7 @@ def _made(
 def _wrapped(env: Env, wrapping: Wrapping, action_mask: str, env_id: str) -> Env:
     """The environment with its wrappers and its masks."""
     action_mask = mask_source_in_observation(env) if action_mask == AUTO else action_mask
-    source = source_of(action_mask)
-    part = source[1] if source is not None and source[0] == "observation" else None
-    return with_observed_masks(wrap(env, wrapping, env_id, part), action_mask)
+    return with_observed_masks(wrap(env, wrapping, env_id, mask_part(action_mask)), action_mask)
 
 
 def _nearest_ids(env_id: str) -> str:

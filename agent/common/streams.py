@@ -31,27 +31,23 @@ class Tolerant:
         """Writes to the stream; after an error, nowhere."""
         try:
             return self._stream.write(text)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return self._silence(error)
-        except ValueError:
-            return self._silence(OSError(errno.EBADF, "it is closed"))
 
     def flush(self) -> None:
         """Flushes the stream."""
         try:
             self._stream.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._silence(error)
-        except ValueError:
-            self._silence(OSError(errno.EBADF, "it is closed"))
 
     def close(self) -> None:
         """Only flushes: it is the program's, and no environment's to close."""
         self.flush()
 
-    def _silence(self, error: OSError) -> int:
+    def _silence(self, error: OSError | ValueError) -> int:
         """Discards the buffer of the stream, and all that the process prints there from now on."""
-        self.error = error
+        self.error = error if isinstance(error, OSError) else OSError(errno.EBADF, "it is closed")
         with suppress(OSError, ValueError):  # a stream without a descriptor
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

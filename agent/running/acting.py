@@ -14,7 +14,7 @@ from agent.running.evaluation import EvaluationPolicy
 from agent.running.fetching import agent_file
 from agent.running.player import Player, load_player
 from envs.batches import arrays_of, first_leaf, is_batch
-from envs.masks import source_of
+from envs.masks import mask_part
 from envs.rules import are_booleans
 
 
@@ -69,8 +69,7 @@ class LoadedAgent:
 
     def _kept_parts(self, observation: object) -> tuple[object, object]:
         """The parts of an observation that the task keeps, and the mask among them; None if there is none."""
-        source, wrapping = source_of(self._task.action_mask), self._task.wrapping
-        mask = source[1] if source is not None and source[0] == "observation" else None
+        mask, wrapping = mask_part(self._task.action_mask), self._task.wrapping
         if wrapping.wraps or (mask is None and not wrapping.parts):
             return observation, None  # as the wrappers give it
         parts = wrapping.parts
@@ -99,13 +98,13 @@ class LoadedAgent:
 
     def _values(self, observation: object) -> tuple[torch.Tensor, bool]:
         """The values [n, actions], and whether the observation was a batch."""
-        observe = self._task.observe
-        observation = arrays_of(observe.unmasked.space, observation)
-        is_batched = is_batch(observe.unmasked.space, observation)
+        observe, space = self._task.observe, self._task.observe.unmasked.space
+        observation = arrays_of(space, observation)
+        is_batched = is_batch(space, observation)
         if self._masked:  # `act` applies the mask, if there is one
             one = (observation, np.ones(self._task.actions, np.int8))
             if is_batched:
-                count = len(first_leaf(observe.unmasked.space, observation))
+                count = len(first_leaf(space, observation))
                 observation = (observation, np.ones((count, self._task.actions), np.int8))
             array = observe(observation if is_batched else observe.stack([one]))
         else:

@@ -17,11 +17,10 @@ if hasattr(os, "sched_setaffinity"):  # before JAX starts its threads, which inh
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from harness import make_env
 from sbx import DQN
 from sbx.common.type_aliases import RLTrainState
 from sbx.dqn.policies import DQNPolicy
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable import Stable
 from workloads import Workload
 
 #: Features, width of the square kernel, and stride of each convolution.
@@ -68,31 +67,9 @@ class Policy(DQNPolicy):
         return key
 
 
-class StableBaselinesJax:
-    """DQN.learn goes on where it stopped: only its total grows."""
-
+class StableBaselinesJax(Stable):
     def __init__(self, workload: Workload, variant: str) -> None:
-        vector_steps, gradient_steps = workload.cycle
-        self.round = vector_steps * workload.num_envs
-        self.model = DQN(
-            Policy,
-            DummyVecEnv([lambda: make_env(workload)] * workload.num_envs),
-            batch_size=workload.batch,
-            buffer_size=workload.replay,
-            learning_starts=workload.starts,
-            train_freq=vector_steps,  # counted in vector steps
-            gradient_steps=gradient_steps,
-            target_update_interval=workload.target_steps,
-            exploration_initial_eps=0.1,
-            exploration_final_eps=0.1,
-            policy_kwargs={"network": (workload.hidden, workload.trunk)},
-            seed=0,
-        )
-        self.advance(workload.starts)
-
-    def advance(self, steps: int) -> None:
-        rounds = -(-steps // self.round)
-        self.model.learn(rounds * self.round, reset_num_timesteps=False, log_interval=None)
+        super().__init__(DQN, Policy, workload, policy_kwargs={"network": (workload.hidden, workload.trunk)})
 
     def updates(self) -> int:
         return int(self.model.policy.qf_state.step)

@@ -16,7 +16,7 @@ from agent.networks.masking import Masked
 from envs.kinds import Space
 from envs.leaves import leaves_of
 from envs.make import Task
-from envs.masks import OFF, MaskedObserver, source_of
+from envs.masks import OFF, MaskedObserver, mask_part, source_of
 from envs.observations import Observer
 from envs.observed_parts import PartsObserver
 from envs.parts import named_parts
@@ -75,21 +75,15 @@ def inputs_of(task: Task) -> list[Input]:
 
 def kept_parts(task: Task) -> list[str | int] | None:
     """The keys of the kept parts of the environment's observations; None if the observations are used as a whole."""
-    if not task.wrapping.parts and not is_pair(task):
+    mask = mask_part(task.action_mask)
+    if not task.wrapping.parts and mask is None:
         return None
     env = replace(task, wrapping=BARE, action_mask=OFF).make()
     space = env.observation_space
     env.close()
-    mask = task.action_mask.partition(".")[2] if is_pair(task) else None
     keys: Iterable[str | int]
     keys = space.spaces if isinstance(space, spaces.Dict) else range(len(named_parts(space)))
     return [key for key in keys if str(key) != mask and str(key) in (task.wrapping.parts or named_parts(space))]
-
-
-def is_pair(task: Task) -> bool:
-    """Whether masks of actions are a part of the environment's observations."""
-    source = source_of(task.action_mask)
-    return source is not None and source[0] == "observation"
 
 
 def _observed(space: Space, kept: Sequence[str | int] | None) -> Iterator[Input]:

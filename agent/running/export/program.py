@@ -9,12 +9,13 @@ from typing import Any
 import gymnasium as gym
 import gymnasium.envs
 
-from agent.running.export.inputs import Input, is_pair, kept_parts, literal
+from agent.running.export.inputs import Input, kept_parts, literal
 from agent.running.export.texts import DEEP_SEA, DRAWS, EPISODE, IDLE, MASKS, ON_PART, RESIZE
 from agent.running.player import Player
 from envs import deep_sea
 from envs.atari import EMULATOR, NOOP_MAX, SIDE, SKIP, STACK, is_played_as_in_the_papers
 from envs.make import Task
+from envs.masks import mask_part
 from envs.wrapping import Wrap
 
 #: The calls that register the environments of packages whose import does not.
@@ -90,8 +91,8 @@ def environment_code(task: Task) -> EnvironmentCode:
     _unwrapped(task, code)
     kept = kept_parts(task) if task.wrapping.wraps else None
     if kept is not None:  # otherwise the inputs read the parts themselves
-        if is_pair(task):
-            code.define(MASKS.format(key=literal(task.action_mask.partition(".")[2])))
+        if (mask := mask_part(task.action_mask)) is not None:
+            code.define(MASKS.format(key=literal(mask)))
             code.lines.append("env = gym.wrappers.TransformObservation(env, keep_mask, None)")
         if len(kept) == 1:
             key = literal(kept[0])
