@@ -304,6 +304,31 @@ def test_auto_never_fails_a_run(tmp_path: Path, variables: dict[str, str]) -> No
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 1000
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [{"HOME": "/proc/none"}, {"WANDB_CACHE_DIR": "a file/below"}, {"HOME": "/proc/none", "XDG_CACHE_HOME": "a file"}],
+    ids=lambda variables: "+".join(variables),
+)
+def test_a_home_that_cannot_be_written_shows_no_log_of_wandb(tmp_path: Path, variables: dict[str, str]) -> None:
+    """As in a container with another user; W&B's process would print its log."""
+    (tmp_path / "a file").touch()
+    (tmp_path / "temporary").mkdir()
+    _, err = run(tmp_path, TMPDIR=str(tmp_path / "temporary"), **variables)
+    assert err == ""
+    assert summary(tmp_path / "run")["state"] == "finished"
+    assert not list((tmp_path / "temporary").glob("wandb-cache-*"))
+
+
+def test_empty_variables_are_not_set_and_a_mode_may_be_in_upper_case(tmp_path: Path) -> None:
+    not_text = os.fsdecode(b"\xff" * 40)
+    empty = dict.fromkeys(("WANDB_TAGS", "WANDB_PROJECT", "WANDB_CACHE_DIR", "WANDB_RUN_ID", "WANDB_BASE_URL"), "")
+    out, err = run(tmp_path, WANDB_MODE="OFFLINE", WANDB_RESUME="Allow", WANDB_API_KEY=not_text, **empty)
+    assert err.splitlines() == ["W&B goes on without WANDB_API_KEY, which is not text."]
+    assert "W&B is offline" in out
+    assert record(tmp_path / "run")["project"] == "noisy-dqn"
+    assert not (tmp_path / "logs").exists()  # the empty folder would be the current one
+
+
 OWN = {
     "WANDB_PROJECT": "theirs",
     "WANDB_ENTITY": "team",

@@ -5,6 +5,7 @@ The colours are those of Okabe and Ito (2008), which people with any colour visi
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,13 +121,20 @@ def _shortened(text: str) -> str:
     return text if len(text) <= MAX_CHARACTERS else f"…{text[1 - MAX_CHARACTERS :]}"
 
 
-def new_figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
-    """Creates an empty figure in the style of all plots, without pyplot, whose state is global."""
+def empty_figure(width: float, height: float) -> Figure:
+    """Creates a figure without axes; `width` and `height` are in inches."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of a home folder that cannot be written
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def new_figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
+    """Creates an empty figure in the style of all plots, without pyplot, whose state is global."""
+    figure = empty_figure(width, height)
     axes = figure.add_subplot()
     text = _shortened(printable(title))  # it may contain a path or an id, where $ starts no formula
     axes.set_title(text, loc="left", fontsize=12, fontweight="bold", pad=10, parse_math=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agent.common.errors import UserError
 from agent.records.console import Console
 from agent.records.dashboard import Sink, WandbSink, reason, silent_logging
+from agent.records.wandb_variables import correct_variables, use_cache
 
 if TYPE_CHECKING:
     from agent.config.run import WandbConfig
@@ -46,7 +47,11 @@ def start(run_dir: Path, config: Config, settings: WandbConfig, console: Console
     Raises:
         UserError: the mode is online or offline, and W&B fails.
     """
-    if settings.mode == "disabled" or (settings.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"):
+    if settings.mode == "disabled":
+        return Sink(run_id)
+    for name in correct_variables():
+        console.line(f"W&B goes on without {name}, which is not text.")
+    if settings.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled":
         return Sink(run_id)
     with silent_logging():
         try:
@@ -77,10 +82,9 @@ def _set_up(mode: str) -> tuple[Any, tuple[str, ...]]:
     """
     # By default W&B sends its own errors and timings to its maker, even from offline runs, and logs more slowly.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    if (key := os.environ.get("WANDB_API_KEY")) is not None:
-        os.environ["WANDB_API_KEY"] = key.strip()  # a key that was read from a file often ends in a newline
     import wandb
 
+    use_cache(wandb.env.get_cache_dir())
     requested: dict[str, Any] = {} if mode == "auto" else {"mode": mode}
     wandb.setup(settings=wandb.Settings(**_unless_set({"silent": True}), **requested))
     if mode != "auto":

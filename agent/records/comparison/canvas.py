@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Literal
 
-from agent.records.plots import GREY, PALETTE
+from agent.records.plots import GREY, PALETTE, empty_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.artist import Artist
@@ -48,12 +48,8 @@ class Canvas:
     """A figure with a grid of axes in the style of all plots; `finish` turns it into a Picture."""
 
     def __init__(self, name: str, title: str, rows: int, columns: int, width: float, height: float) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         self.name, self.title = name, title
-        self.figure: Figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-        FigureCanvasAgg(self.figure)
+        self.figure = empty_figure(width, height)
         grid = self.figure.subplots(rows, columns, squeeze=False)
         self.axes: list[Axes] = [axes for row in grid for axes in row]
         self.lines: dict[Axes, list[dict[str, object]]] = {axes: [] for axes in self.axes}
