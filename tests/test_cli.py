@@ -417,6 +417,20 @@ def test_sweeps_that_start_in_the_same_second_get_their_own_folders(programs: Pr
     assert [run.name for run in runs_at(sweep)] == runs
 
 
+def test_sweeps_of_the_same_second_may_share_a_folder_that_is_named(programs: Programs, tmp_path: Path) -> None:
+    now = datetime.now()
+    for time in (f"{now + timedelta(seconds=i):%Y-%m-%d_%H-%M-%S}" for i in range(-1, 120)):
+        other = tmp_path / "study" / "CartPole-v1" / f"{time}_seed0_noisy_dqn_job0"
+        other.mkdir(parents=True)
+        (other / "config.yaml").write_text("seed: 0\n")
+    words = ("train", "-m", *SMALL, "steps=100", "seed=0,1", "hydra.sweep.dir=study")
+    result = programs.run(*words, cwd=tmp_path)
+    assert result.code == 0, result.err
+    runs = [path.parent.parent.name for path in tmp_path.glob("study/CartPole-v1/*/last/agent.safetensors")]
+    assert len(runs) == 2
+    assert len({name.partition("_seed")[0] for name in runs}) == 1  # of one sweep, though its jobs begin one by one
+
+
 def test_a_sweep_has_a_folder_of_its_own_where_one_is_named(programs: Programs, tmp_path: Path) -> None:
     words = ("train", "-m", *SMALL, "steps=100", "seed=3,4")
     result = programs.run(*words, "hydra.sweep.dir=study/one", cwd=tmp_path)

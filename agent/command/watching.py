@@ -126,7 +126,14 @@ class Watch(Callback):
     """Starts a `Watcher` for a sweep whose jobs run in other processes.
 
     Hydra constructs this callback, and pickles it for those processes.
+
+    Args:
+        started: when the sweep began, to the microsecond. The names of its runs begin with it where a user named the
+            sweep's folder, which another sweep may use in the same second. Hydra resolves it here, before the jobs.
     """
+
+    def __init__(self, started: str = "") -> None:
+        self.started = started
 
     def __reduce__(self) -> tuple[Callable[[], "Watch"], tuple[()]]:
         return _unpickled, ()

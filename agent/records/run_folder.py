@@ -51,12 +51,17 @@ def folder_of_runs(sweep: str) -> str:
 
 
 def sweep_folder(time: str) -> str:
-    """The folder of a sweep that began at `time`, which is made: no other sweep has it."""
+    """Makes the folder of a sweep that began at `time`, and returns its name, which no other sweep has."""
     return str(new_folder(RUNS / "multirun" / time))
 
 
 def sweep_time(sweep: str, time: str) -> str:
-    """What the names of a sweep's runs begin with: the name of its folder, or the time where a person named that."""
+    """Returns the start of the names of a sweep's runs: its folder's name, or `time` if the user named the folder.
+
+    Args:
+        sweep: the folder of the sweep.
+        time: when the sweep began, to the microsecond, since sweeps of one second may share a folder that was named.
+    """
     return Path(sweep).name if Path(sweep).parent == RUNS / "multirun" else time
 
 
