@@ -64,6 +64,12 @@ def is_own(env_id: str) -> bool:
     return file is not None and not _INSTALLED & set(file.parts) and not any(map(file.is_relative_to, _OTHERS))
 
 
+def full_id(env_id: str) -> str:
+    """Returns the id with its newest version, if it is registered with versions alone and is written without one."""
+    newest = _newest(env_id)
+    return newest if env_id not in gym.registry and newest in gym.registry and newest.startswith(env_id) else env_id
+
+
 def _newest(env_id: str) -> str:
     """The id with its newest version, where it is written without one."""
     try:

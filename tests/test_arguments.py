@@ -105,6 +105,13 @@ REFUSED = {
     "hydra.runtime.cwd=/x": "hydra.runtime.cwd is what Hydra records of a run",
     "'hydra={runtime:{output_dir:x}}'": "hydra.runtime.output_dir is what Hydra records of a run",
     "hydra.overrides.task=[a]": "hydra.overrides.task is what Hydra records of a run",
+    "+hydra.nope=3": "there is no option hydra.nope: leave it out",
+    "hydra.env=3": "there is no option hydra.env: leave it out",
+    "++hydra.job.nope.x=3": "there is no option hydra.job.nope.x: leave it out",
+    "'+hydra={nope:3}'": "there is no option hydra.nope: leave it out",
+    "~hydra.nope": "there is no option hydra.nope: leave it out",
+    "--cfg job --package nope": "--package=nope: there is no such option or node; the nodes are .*agent, .*wandb",
+    "--cfg job --package agent.nope": "--package=agent.nope: there is no such option or node",
     "--info steps=3": "argument --info/-i: invalid choice: 'steps=3'.*see --help",
     "--config-dir": "argument --config-dir/-cd: expected one argument; see --help",
     "--env CartPole-v1": "there is no flag --env: options have no dashes, env=CartPole-v1",
@@ -122,6 +129,20 @@ REFUSED = {
 def test_training_refuses_by_name(words: str) -> None:
     with pytest.raises(UserError, match=REFUSED[words]):
         read(words, TRAIN)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("hydra.verbose=true", "hydra.job.name=x", "hydra.job.env_set.A=3", "+hydra.callbacks.mine._target_=a.B"),
+        *("hydra/launcher=joblib hydra.launcher.n_jobs=2", "hydra.run.dir=x", "hydra.searchpath=[]", "~hydra.callbacks"),
+        *("hydra.help.header=x", "hydra.job_logging.x=3", "hydra/job_logging=none", "hydra={run:{dir:x}}"),
+        *(f"--cfg job --package {name}" for name in ("agent", "agent.lr", "env.id", "env.kwargs.size", "_global_")),
+        *("--cfg hydra --package hydra.run", "--cfg all --package hydra"),
+    ],
+)
+def test_training_accepts_what_hydra_has(words: str) -> None:
+    read(words, TRAIN)
 
 
 REFUSED_IN_EVALUATION = {

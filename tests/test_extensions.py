@@ -95,6 +95,19 @@ def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path:
     assert result.code == 0, result.err
 
 
+def test_a_run_is_found_without_the_version_of_its_environment(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "my_game.py").write_text(GAME)
+    words = (*QUIET, "num_envs=1", "resume=auto")
+    for env_id, steps, told in (
+        ("my_game:Game-v0", 50, "beginning runs/Game-v0/"),
+        ("my_game:Game", 60, "going on with runs/Game-v0/.* from step 50"),
+        ("my_game:Game-v0", 70, "going on with runs/Game-v0/.* from step 60"),
+    ):
+        result = programs.run("train", *words, f"env={env_id}", f"steps={steps}", cwd=tmp_path)
+        assert result.code == 0, result.err
+        assert re.search(told, result.err), result.err
+
+
 CONSTRUCTOR = "gym.Env):\n    def __init__(self, price=1, start=0):\n        self.price = price\n"
 MARKET = GAME.replace("gym.Env):", CONSTRUCTOR).replace("Game-v0", "Market-v0")
 

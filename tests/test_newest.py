@@ -58,6 +58,9 @@ CONFIG = "# python train.py\nenv:\n  id: ALE/Pong-v5\nagent:\n  lr: 0.1\nseed: 3
         (CONFIG, True),
         (CONFIG.replace("seed: 3", "seed: 33"), False),
         (CONFIG.replace("ALE/Pong-v5", "Pong-v5"), False),
+        (CONFIG.replace("Pong-v5", "Pong"), True),  # a version may be left out: it is then the newest
+        (CONFIG.replace("Pong-v5", "Pong-v4"), False),
+        (CONFIG.replace("Pong-v5", "Pong-v55"), False),
         (CONFIG.replace("env:", "eval:"), False),
         ("seed: 3", False),
         ("[", False),
@@ -70,6 +73,13 @@ def test_a_run_is_known_by_its_config(tmp_path: Path, text: str | None, expected
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)
     assert is_run_of(tmp_path, "ALE/Pong-v5", 3) == expected
+
+
+def test_a_run_is_of_an_id_without_a_version(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    assert is_run_of(tmp_path, "ALE/Pong", 3)
+    assert not is_run_of(tmp_path, "ALE/Pon", 3)
+    assert not is_run_of(tmp_path, "Pong", 3)
 
 
 def test_auto_takes_it_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

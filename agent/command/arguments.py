@@ -1,5 +1,6 @@
 """Hydra's command-line parser with three changes: flags may stand anywhere, errors are sentences, Python 3.14 works."""
 
+import dataclasses
 import os
 import re
 import sys
@@ -8,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.errors import HydraException
 
 from agent.command.overrides import unfold, with_quotes
@@ -134,6 +136,9 @@ def check_flags(flags: Namespace, program: Program) -> None:
         raise UserError("--resolve goes with --cfg job or --help alone")
     if flags.package is not None and flags.cfg is None:
         raise UserError(f"--package goes with --cfg alone: python {program.name} --cfg job --package <node>")
+    if flags.cfg == "job" and flags.package is not None and not _is_node(flags.package, program):
+        nodes = dict.fromkeys(name.split(".")[0] for name in program.options)
+        raise UserError(f"--package={flags.package}: there is no such option or node; the nodes are {', '.join(nodes)}")
     is_multirun = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     if not is_multirun and any(override.startswith("hydra.sweep.") for override in flags.overrides):
         raise UserError("hydra.sweep is for several runs: add -m, or name a single run's folder with hydra.run.dir")
@@ -143,6 +148,15 @@ def check_flags(flags: Namespace, program: Program) -> None:
         raise UserError("--shell-completion takes install=bash or uninstall=bash, or the same for zsh or fish")
     if flags.hydra_help:
         flags.overrides = []  # for this flag Hydra composes only its own config, which has none of our options
+
+
+def _is_node(package: str, program: Program) -> bool:
+    """Whether a program's config has an option or a node of this name; arguments of an environment may be any."""
+    names = [*program.options, "env.id", "_global_"]
+    within = [name for name in names if "." in name]
+    return any(f"{name}.".startswith(f"{package}.") for name in names) or package.startswith(
+        tuple(f"{name}." for name in within)
+    )
 
 
 def _is_completion(overrides: Sequence[str]) -> bool:
@@ -165,6 +179,8 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
         root = name.split(".")[0]
         if _RECORDS.match(name):
             raise UserError(f"{name} is what Hydra records of a run, not an option: leave it out")
+        if root == "hydra" and not _is_of_hydra(name):
+            raise UserError(f"there is no option {name}: leave it out; --cfg hydra shows all options of Hydra")
         if name in _REFUSED_OPTIONS and value.lower() not in ("false", "null"):
             raise UserError(f"{name} does not work here: {_REFUSED_OPTIONS[name]}")
         if root == "hydra" and program.several and re.match(r"hydra\.(run|sweep|mode|launcher|sweeper)\b", name):
@@ -172,6 +188,19 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
         if name in program.other_program_options or (root in program.other_program_options and root not in own_options):
             advice = program.other_program_options.get(name) or program.other_program_options[root]
             raise UserError(f"{override} is not for {program.name}: {advice.format(value=value)}")
+
+
+def _is_of_hydra(name: str) -> bool:
+    """Whether Hydra's config has an option; Hydra itself accepts any name after a +, and `hydra.env`."""
+    node: object = HydraConf
+    for part in name.split(".")[1:]:
+        if not (isinstance(node, type) and dataclasses.is_dataclass(node)):
+            return True  # a plugin's options, or arguments of callbacks
+        hints = get_type_hints(node)
+        if part not in hints:
+            return False
+        node = hints[part]
+    return True
 
 
 #: Nodes of Hydra's config that it fills itself.

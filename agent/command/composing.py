@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from agent.records.run_folder import (
     task_folder,
 )
 from agent.running.progress import nothing_left, with_evaluation
+from envs.bounds import full_id
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
 
@@ -200,7 +201,10 @@ def _resumed(
         UserError: an option does not fit the run, or the run is complete.
     """
     step, saved = checkpoint[0], to_plain(parse(TrainConfig, upgraded(checkpoint[1]["config"])))
-    config = parse(TrainConfig, merge_resumed(saved, parsed_singly(TrainConfig, options), overrides))
+    requested = parsed_singly(TrainConfig, options)
+    if full_id(str(_env_id(saved))) == full_id(str(_env_id(requested))):  # one of them may be without its version
+        requested = {**requested, "env": {**requested["env"], "id": _env_id(saved)}}
+    config = parse(TrainConfig, merge_resumed(saved, requested, overrides))
     state = {**with_evaluation(folder, *checkpoint), "config": saved}
     end_reason = nothing_left(config, step, state)
     if end_reason == "solved":
@@ -214,6 +218,10 @@ def _resumed(
         advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
         raise NothingLeftError(f"{folder} is complete at step {step}: {advice}")
     return Request(config, overrides, imports, (step, state))
+
+
+def _env_id(options: Mapping[str, Any]) -> object:
+    return options["env"]["id"] if isinstance(options.get("env"), Mapping) else None
 
 
 def evaluation_request(options: dict[str, object]) -> EvaluateConfig:

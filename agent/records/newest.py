@@ -11,6 +11,7 @@ from agent.common.files import read_plain
 from agent.records.saved_agent import FILE_NAME
 
 MAX_CONFIG = 1 << 20  # bytes; a larger config.yaml is not read
+_VERSION = r"-v\d+$"
 #: The paths below a run's folder that a save writes to.
 _SAVED = (f"best/{FILE_NAME}", f"last/{FILE_NAME}", "checkpoints")
 
@@ -31,15 +32,20 @@ def newest_run(root: Path, accepts: Callable[[Path], bool]) -> Path | None:
 
 
 def is_run_of(run: Path, env_id: str, seed: int) -> bool:
-    """Whether a run folder's config names that environment and seed."""
+    """Whether a run folder's config names that seed and environment; an id without a version is any of its versions."""
     try:
         text = read_plain(run / "config.yaml", MAX_CONFIG).decode()
         if not re.search(rf"^seed: {seed}$", text, re.MULTILINE):
             return False  # most runs end here, which is faster than parsing the YAML
         config = yaml.safe_load(text)
-        return bool((config["env"]["id"], config["seed"]) == (env_id, seed))
+        return bool(config["seed"] == seed) and _is_same(str(config["env"]["id"]), env_id)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError):  # no run of this program
         return False
+
+
+def _is_same(one: str, other: str) -> bool:
+    names = [re.sub(_VERSION, "", env_id) for env_id in (one, other)]
+    return one == other or (names[0] == names[1] and names[0] in (one, other))
 
 
 def _by_numbers(name: str) -> list[tuple[int, str]]:
