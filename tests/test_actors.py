@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.running.build import build_player, build_rings
 from agent.running.distributed.actor import Actor
+from agent.running.distributed.actor_pool import ActorPool
 from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly, weights_of
 from agent.running.distributed.collector import RayCollector
+from envs.failure import BrokenEnvironmentError
 from envs.make import load_task
 
 
@@ -202,3 +205,63 @@ def test_options_that_nothing_reads_are_named() -> None:
     assert told(config(sync=True), "collect.publish=3")
     assert told(config(), "overlap=on")
     assert told(config(address="auto"), "collect.memory=1")
+
+
+class DyingRay:
+    """As much of Ray as a pool of one actor needs, whose processes end after `lives` chunks each."""
+
+    exceptions = SimpleNamespace(
+        RayError=type("RayError", (Exception,), {}), RayTaskError=type("RayTaskError", (Exception,), {})
+    )
+
+    def __init__(self, lives: list[int]) -> None:
+        self.lives, self.incarnation = lives, -1
+
+    def remote(self, **options: object) -> Any:
+        def play(*arguments: object) -> tuple[int, int]:
+            self.sequence += 1
+            return self.incarnation, self.sequence
+
+        def begin(*arguments: object) -> Any:
+            self.incarnation, self.sequence = self.incarnation + 1, -1
+            return SimpleNamespace(play=SimpleNamespace(remote=play))
+
+        return lambda cls: SimpleNamespace(remote=begin)
+
+    def put(self, value: object) -> object:
+        return value
+
+    def kill(self, handle: object, no_restart: bool) -> None: ...
+
+    def wait(self, references: list[Any], num_returns: int = 1, timeout: float = 0.0) -> tuple[list[Any], list[Any]]:
+        return references, []
+
+    def get(self, reference: tuple[int, int]) -> Any:
+        incarnation, sequence = reference
+        if sequence >= self.lives[incarnation]:
+            raise self.exceptions.RayError("The actor died. It was unreachable.")
+        return SimpleNamespace(actor=0, incarnation=incarnation, sequence=sequence)
+
+
+@pytest.mark.parametrize(
+    ("lives", "starts", "times"),
+    [
+        ([0, 0, 0], 3, "3 times in a row"),
+        ([2, 0, 0], 3, "3 times in a row"),
+        ([3] * 8, 8, "8 times in a row before it gave 64 chunks"),  # it makes steps, and each costs a start
+        ([3] * 7 + [64] + [3] * 8, 16, "8 times in a row before it gave 64 chunks"),
+        ([100] * 20 + [0] * 2, 22, "3 times in a row"),  # a machine that is often taken away
+    ],
+)
+def test_the_restarts_of_an_actor_are_bounded(lives: list[int], starts: int, times: str) -> None:
+    ray: Any = DyingRay(lives)
+    pool = ActorPool(ray, None, [0], 60.0, lambda line: None)  # type: ignore[arg-type]
+
+    def play() -> None:
+        while True:
+            pool.call(pool.slots[0])
+            next(iter(pool.results(lambda: False)))
+
+    with pytest.raises(BrokenEnvironmentError, match=f"actor 0 failed {times}: its process ended .The actor died."):
+        play()
+    assert (ray.incarnation + 1, pool.restarts) == (starts, starts - 1)

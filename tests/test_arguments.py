@@ -135,7 +135,8 @@ def test_training_refuses_by_name(words: str) -> None:
     "words",
     [
         *("hydra.verbose=true", "hydra.job.name=x", "hydra.job.env_set.A=3", "+hydra.callbacks.mine._target_=a.B"),
-        *("hydra/launcher=joblib hydra.launcher.n_jobs=2", "hydra.run.dir=x", "hydra.searchpath=[]", "~hydra.callbacks"),
+        *("hydra/launcher=joblib hydra.launcher.n_jobs=2", "hydra.run.dir=x", "hydra.searchpath=[]"),
+        *("~hydra.callbacks", "hydra.sweep.subdir=x -m"),
         *("hydra.help.header=x", "hydra.job_logging.x=3", "hydra/job_logging=none", "hydra={run:{dir:x}}"),
         *(f"--cfg job --package {name}" for name in ("agent", "agent.lr", "env.id", "env.kwargs.size", "_global_")),
         *("--cfg hydra --package hydra.run", "--cfg all --package hydra"),

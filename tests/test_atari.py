@@ -12,6 +12,7 @@ from test_training import setup
 from agent.replay.n_step import REWARD, TERMINATED
 from agent.running.evaluation import Evaluation
 from envs.atari import SCORES, Atari, area_weights, frame_stack, human_normalised
+from envs.atari_vector import AtariVector
 from envs.make import load_task
 from envs.single import make_single
 from envs.vector import make_vector
@@ -158,6 +159,24 @@ def test_actions_are_repeated_as_the_id_promises_or_a_person_asks(
     env = make_single(load_task(env_id, kwargs).id, kwargs)
     assert env.unwrapped.ale.getFloat("repeat_action_probability") == expected  # type: ignore[attr-defined]
     env.close()
+    task = load_task(env_id, kwargs)
+    assert task.kwargs.get("repeat_action_probability") == kwargs.get("repeat_action_probability")
+    spec, other = gym.spec("ALE/Pong-v5"), 0.75
+    native = make_vector(task, 2, "native")
+    assert isinstance(native, AtariVector)
+    asked, others = (AtariVector(2, spec, {"repeat_action_probability": number}) for number in (expected, other))
+    frames = [_frames(envs) for envs in (native, asked, others)]
+    assert np.array_equal(frames[0], frames[1])
+    assert not np.array_equal(frames[0], frames[2])
+
+
+def _frames(envs: AtariVector) -> np.ndarray:
+    """The newest frames of sixty steps with the same seed and actions; closes the games."""
+    actions = np.random.default_rng(0).integers(0, 6, (60, 2))
+    envs.reset(seed=3)
+    frames = np.array([envs.step(row)[0][:, -1] for row in actions])
+    envs.close()
+    return frames
 
 
 @pytest.mark.usefixtures("ale")

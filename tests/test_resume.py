@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -543,10 +544,12 @@ def test_the_first_difference_is_named() -> None:
 
 
 def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = datetime(2026, 1, 2, 3, 4, 5)
+    monkeypatch.setattr(run_folder, "datetime", SimpleNamespace(now=lambda: now))  # all in one second
     monkeypatch.chdir(tmp_path)
     names = [run_folder.run_folder(None, "CartPole-v1", 3) for _ in range(5)]
     assert len(set(names)) == 5
-    assert all(Path(name).is_dir() and "_seed3" in name for name in names)
+    assert all(Path(name).is_dir() and Path(name).name.startswith("2026-01-02_03-04-05_seed3") for name in names)
     assert run_folder.run_folder("some/where", "CartPole-v1", 3) == "some/where"
 
 

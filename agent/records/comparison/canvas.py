@@ -19,7 +19,6 @@ from agent.records.plots import GREY, PALETTE, empty_figure
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Dash = Literal["-", "--", ":", "-."]
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")

@@ -16,6 +16,8 @@ from envs.failure import BrokenEnvironmentError
 START_SECONDS = 60.0
 #: The run ends after this many incarnations of an actor in a row without a chunk.
 MAX_FAILURES = 3
+#: It also ends after so many in a row that each gave fewer chunks than this.
+MAX_SHORT_LIVES, SHORT_LIFE = 8, 64
 #: Seconds between two checks for a signal.
 POLL_SECONDS = 0.1
 
@@ -30,6 +32,7 @@ class ActorSlot:
     calls: deque[Any] = field(default_factory=deque)  # references to chunks, the oldest first
     sequence: int = 0  # of the next chunk
     failures: int = 0  # incarnations in a row without a chunk
+    short_lives: int = 0  # incarnations in a row with few chunks
     waiting_since: float = 0.0  # when the wait for its oldest call began
 
 
@@ -110,12 +113,14 @@ class ActorPool:
         """Ends an actor, drops its calls, and starts its next incarnation."""
         self._kill(slot)
         slot.failures += 1
-        if slot.failures >= MAX_FAILURES:
+        slot.short_lives = slot.short_lives + 1 if slot.sequence < SHORT_LIFE else 0
+        if slot.failures >= MAX_FAILURES or slot.short_lives >= MAX_SHORT_LIVES:
             if failure is not None:
                 raise BrokenEnvironmentError(failure.sentence, failure.detail)
-            raise BrokenEnvironmentError(
-                f"actor {slot.number} was restarted {MAX_FAILURES} times without success: {reason}"
-            )
+            times = f"{MAX_FAILURES} times in a row"
+            if slot.failures < MAX_FAILURES:
+                times = f"{MAX_SHORT_LIVES} times in a row before it gave {SHORT_LIFE} chunks"
+            raise BrokenEnvironmentError(f"actor {slot.number} failed {times}: {reason}")
         self.restarts += 1
         slot.incarnation, slot.sequence = slot.incarnation + 1, 0
         slot.calls.clear()
