@@ -24,8 +24,9 @@ from agent.common.files import read_plain
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.records.checkpoint import damaged_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
+from agent.records.comparison.configs import read_config
 from agent.records.metrics import MAX_LINE, JsonlSink, read_series, truncate_jsonl
-from agent.records.newest import is_run_of
+from agent.records.newest import MAX_CONFIG, is_run_of
 from agent.records.plots import plot_evaluation, plot_learning_curve
 from agent.records.run_folder import open_run
 from agent.records.saved_agent import load_agent, read_header
@@ -133,6 +134,19 @@ def test_an_odd_config_is_of_no_run(tmp_path: Path, make_odd: Callable[[Path], N
 def test_a_config_that_is_nested_too_deep_is_of_no_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0\nenv: " + "{a: " * 3_000 + "}" * 3_000)
     assert not is_run_of(tmp_path, "CartPole-v1", 0)
+
+
+@pytest.mark.parametrize("item", ["1:1", "[1],", "1,"])
+def test_a_config_is_read_soon_whatever_it_holds(tmp_path: Path, item: str) -> None:
+    """A number to the base 60 takes quadratic time, and 1 MiB of any kind ten seconds."""
+    for size in (MAX_CONFIG - 100, 1 << 20):
+        text = item * (size // len(item))
+        (tmp_path / "config.yaml").write_text(f"seed: 0\nx: {text if item == '1:1' else f'[{text}]'}\n")
+        began = time.process_time()
+        assert not is_run_of(tmp_path, "CartPole-v1", 0)
+        with suppress(UserError):
+            read_config(tmp_path / "config.yaml")
+        assert time.process_time() - began < SECONDS
 
 
 def test_files_are_read_up_to_their_bound(tmp_path: Path) -> None:

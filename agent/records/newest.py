@@ -10,7 +10,8 @@ import yaml
 from agent.common.files import read_plain
 from agent.records.saved_agent import FILE_NAME
 
-MAX_CONFIG = 1 << 20  # bytes; a larger config.yaml is not read
+#: Bytes; a larger config.yaml is not read. To parse so many takes up to a second, and ours have a few thousand.
+MAX_CONFIG = 1 << 17
 _VERSION = r"-v\d+$"
 #: The paths below a run's folder that a save writes to.
 _SAVED = (f"best/{FILE_NAME}", f"last/{FILE_NAME}", "checkpoints")

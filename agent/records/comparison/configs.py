@@ -11,7 +11,7 @@ from agent.common.errors import UserError
 from agent.common.files import open_plain
 
 #: Limits of what is read: bytes, options, levels, characters of a text; lines of the header, characters of a line.
-MAX_CONFIG, MAX_OPTIONS, MAX_DEPTH, MAX_TEXT = 1 << 18, 2_000, 12, 200
+MAX_CONFIG, MAX_OPTIONS, MAX_DEPTH, MAX_TEXT = 1 << 17, 2_000, 12, 200
 MAX_HEAD, MAX_COMMAND = 100, 4_000
 
 
