@@ -43,7 +43,7 @@ class Task:
         steps: environment steps of a run.
         agents: label → overrides of train.py.
         seeds: the seeds of the runs.
-        eval_every: environment steps between the evaluations that make the curve.
+        eval_every: environment steps between the evaluations that make the curve; 0: no curve.
         solved: a line in the figure; nan: none.
         references: the returns that others report, label → return.
         note: a remark for readers.
@@ -123,7 +123,7 @@ def section(task: Task) -> list[str]:
     lines = [f"## {task.name}: {steps} steps, {seeds}", "", *table(task), ""]
     if task.note:
         lines += [task.note, ""]
-    if any(task.results(agent) for agent in task.agents):
+    if task.eval_every and any(task.results(agent) for agent in task.agents):
         lines += [f"![Learning curves on {task.name}](figures/results_{task.name}.svg)", ""]
     for agent, overrides in task.agents.items():
         lines.append(
@@ -136,8 +136,7 @@ def ablation(tasks: Sequence[Task]) -> list[str]:
     """What learned noise adds over ε-greedy, task by task; the p-values are corrected for their number."""
     rows: list[tuple[Task, np.ndarray, np.ndarray, Difference]] = []
     for task in tasks:
-        alone = NO_EPSILON if NO_EPSILON in task.agents else "noisy_dqn"
-        epsilon, noise = finals(task, "dqn"), finals(task, alone)
+        epsilon, noise = finals(task, "dqn"), finals(task, "noisy_dqn")
         if (difference := welch(noise, epsilon)) is not None:
             rows.append((task, epsilon, noise, difference))
     lines = ["| | ε-greedy (dqn) | noise alone | difference [95 %] | p, corrected | |", "|---|---|---|---|---|---|"]
@@ -173,8 +172,8 @@ def beside(ours: np.ndarray, theirs: float) -> str:
 
 def draw(task: Task) -> None:
     """The learning curves of a task; evaluations beside training come at other steps in each run, and are not drawn."""
-    runs = {agent: results for agent in task.agents if agent != ACTORS and (results := task.results(agent))}
-    if not runs:
+    runs = {agent: results for agent in task.agents if ACTORS not in agent and (results := task.results(agent))}
+    if not (runs and task.eval_every):
         return
     solved = None if math.isnan(task.solved) else task.solved
     title = f"{task.name}, {task.steps:,} steps"
@@ -244,9 +243,7 @@ Welch's interval. The p-values decide. They have Holm's correction for the numbe
 equal on all tasks, one table in twenty would name a winner. Losses are reported like wins."""
 
 CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
-NOISE_ALONE = ["agent.epsilon.start=0", "agent.epsilon.end=0"]
-#: Noise alone, on a task whose preset has ε-greedy actions on top of the noise.
-NO_EPSILON = "noisy_dqn, no ε"
+WITH_EPSILON = ["agent.epsilon.start=1", "agent.epsilon.end=0.04"]
 #: Two processes play, and a third one learns: see docs/CLUSTER.md.
 ACTORS = "noisy_dqn, 2 actors"
 TWO_ACTORS = ["collect=ray", "collect.actors=2"]
@@ -260,8 +257,8 @@ def landing(steps: int) -> dict[str, list[str]]:
     return {
         "dqn": ["agent=dqn", *every],
         "noisy_dqn": every,
-        NO_EPSILON: [*NOISE_ALONE, *every],
-        "rainbow, tuned": ["agent=rainbow", *NOISE_ALONE, "agent.n_step=7", *lower, beta],
+        "noisy_dqn, with ε": [*WITH_EPSILON, *every],
+        "rainbow, tuned": ["agent=rainbow", "agent.n_step=7", *lower, beta],
         "munchausen_dqn": ["agent=munchausen_dqn", *every],
     }
 
@@ -275,6 +272,9 @@ SMALL_PONG = (
     "env.kwargs.repeat_action_probability=0",
 )
 
+#: Agents on a task whose preset is turned off: the same settings for all tasks.
+NO_PRESET = {"dqn": ["preset=none", "agent=dqn"], "noisy_dqn": ["preset=none"]}
+TESTED = range(300, 310)  # seeds that chose nothing
 LANDED = range(200, 205)  # seeds; runs with seed 100 had an influence on the settings
 TASKS = (
     Task(
@@ -321,14 +321,23 @@ TASKS = (
         "LunarLander-v3",
         "LunarLander-v3",
         100_000,
-        landing(100_000) | {ACTORS: [*TWO_ACTORS, "agent.lr_updates=100000"]},
+        landing(100_000) | {f"{ACTORS}, with ε": [*TWO_ACTORS, *WITH_EPSILON, "agent.lr_updates=100000"]},
         LANDED,
         eval_every=10_000,
         solved=200.0,
         references={"SB3 zoo DQN, LunarLander-v2": "154", "SB3 zoo QR-DQN, LunarLander-v2": "70"},
-        note="These settings were chosen on seeds 20–22: for the preset, the step size, updates per step, width and "
-        "ε-greedy actions on top of the noise; for Rainbow, n = 7 and its other options; for the best ε-greedy "
-        "agent, Munchausen targets.",
+        note="These settings were chosen on seeds 20–22: for the preset, the step size, updates per step and width; "
+        "for Rainbow, n = 7 and its other options; for the best ε-greedy agent, Munchausen targets. ε-greedy actions "
+        "on top of the noise were part of the preset. Ten runs on the seeds 20–29 then removed them; the next section "
+        "has other seeds.",
+    ),
+    Task(
+        "LunarLander-v3-ten-seeds",
+        "LunarLander-v3",
+        100_000,
+        {"dqn": ["agent=dqn"], "noisy_dqn": []},
+        TESTED,
+        eval_every=0,
     ),
     Task(
         "LunarLander-v3-300k",
@@ -340,6 +349,10 @@ TASKS = (
         solved=200.0,
         references={"SLM-Lab DDQN+PER, 300k steps": "265.9"},
     ),
+    Task("CartPole-v1-no-preset", "CartPole-v1", 50_000, NO_PRESET, TESTED, eval_every=0),
+    Task("Acrobot-v1-no-preset", "Acrobot-v1", 100_000, NO_PRESET, TESTED, eval_every=0),
+    Task("MountainCar-v0-no-preset", "MountainCar-v0", 120_000, NO_PRESET, range(300, 305), eval_every=0),
+    Task("LunarLander-v3-no-preset", "LunarLander-v3", 100_000, NO_PRESET, TESTED, eval_every=0),
     Task("MinAtar-Breakout", "MinAtar/Breakout-v1", 1_000_000, CONTROL, range(100, 103), 50_000),
     Task("MinAtar-Asterix", "MinAtar/Asterix-v1", 1_000_000, CONTROL, range(100, 103), 50_000),
     Task(

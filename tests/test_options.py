@@ -337,7 +337,10 @@ def test_a_variant_of_the_noise_wins_over_agent_and_task_and_changes_nothing_els
     parse(TrainConfig, train_mapping("env=Acrobot-v1", f"noise={name}"))
     said = yaml.safe_load((CONF / "noise" / f"{name}.yaml").read_text()) or {}
     for part in ("noise", "epsilon"):
-        assert after.pop(part) == {**before.pop(part), **said.pop(part, {})}
+        changes = said.pop(part, {})
+        if "change" in changes:  # a node with options of its own
+            changes["change"] = {**before[part]["change"], **changes["change"]}
+        assert after.pop(part) == {**before.pop(part), **changes}
     assert (said, after) == ({}, before)
 
 

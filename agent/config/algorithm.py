@@ -120,6 +120,8 @@ def _check_noise(agent: AgentConfig) -> None:
             "agent.noise.repeat does not go with agent.head=implicit_quantile, which already has several levels for "
             "each row: set agent.noise.repeat=1"
         )
+    if agent.noise.change.end > agent.noise.change.start:
+        raise UserError("agent.noise.change.end is above agent.noise.change.start: the fraction may only fall")
     if agent.noise.draws and agent.batch_size % agent.noise.draws:
         raise UserError(
             f"agent.noise.draws is {agent.noise.draws}: it must divide agent.batch_size ({agent.batch_size}), "

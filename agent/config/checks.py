@@ -20,6 +20,10 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
             idle[f"agent.{node}"] = f"agent.{node}.enabled is false"
     if agent.noise.form != "index":
         idle["agent.noise.index"] = f"agent.noise.form is {agent.noise.form}"
+    if not agent.noise.change.enabled:
+        idle["agent.noise.change"] = "agent.noise.change.enabled is false"
+    elif agent.noise.change.start == agent.noise.change.end:
+        idle["agent.noise.change.steps"] = f"the fraction is {agent.noise.change.end:g} all along"
     if agent.network.encoder != "impala":
         idle["agent.network.impala"] = f"agent.network.encoder is {agent.network.encoder}"
     if agent.head != "expected":

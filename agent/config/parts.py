@@ -92,6 +92,23 @@ class EpsilonConfig:
 
 
 @dataclass(frozen=True)
+class ActionChangeConfig:
+    """The fraction of greedy actions that the acting noise changes: it falls linearly from `start` to `end`.
+
+    With `enabled`, `ActingScale` in agent/noise/acting_scale.py scales the acting noise accordingly.
+    """
+
+    enabled: bool = True
+    start: Annotated[float, ranges.UNIT] = 0.5
+    end: Annotated[float, ranges.UNIT] = 0.05
+    steps: Annotated[int, ranges.AT_LEAST_ONE] = 10_000
+
+    def at(self, step: int) -> float | None:
+        """Returns the fraction after `step` environment steps; None without scaling."""
+        return linear(self.start, self.end, step, self.steps) if self.enabled else None
+
+
+@dataclass(frozen=True)
 class ImpalaConfig:
     """The options of `encoder: impala`; see `Impala` in agent/networks/trunks.py."""
 
@@ -127,7 +144,8 @@ class NoiseConfig:
     """Learned noise. conf/agent/noisy_dqn.yaml explains each option.
 
     agent/networks/build.py reads the options of the layers, `DQN.update_noise` those of updates (`draws`, `repeat`,
-    `share`, `mean_rows`), and `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`).
+    `share`, `mean_rows`), `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`), and
+    `Collector.send` those of its scale (`change`).
     """
 
     enabled: bool = True
@@ -136,10 +154,11 @@ class NoiseConfig:
     prior: Annotated[float, ranges.SCALE] = 0.0
     sigma0: Annotated[float | None, ranges.at_least(0, 1000)] = None
     distribution: Distribution = "normal"
-    draws: Annotated[int, ranges.PARTS] = 1
+    draws: Annotated[int, ranges.PARTS] = 0
     repeat: Annotated[int, ranges.DIMENSIONS] = 1
     share: bool = False
     hold: Hold = "step"
+    change: ActionChangeConfig = field(default_factory=ActionChangeConfig)
     mean_envs: Annotated[int, ranges.PARTS] = 4
     mean_rows: Annotated[float, ranges.UNIT] = 0.5
 

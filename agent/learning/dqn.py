@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.common.arrays import Array, as_tensor, expand
+from agent.common.arrays import Array, Place, as_tensor, expand
 from agent.common.schedule import linear
 from agent.common.seeding import numpy_generator, restore, seed_sequence, state_of, torch_generator
 from agent.common.state import State
@@ -23,9 +23,10 @@ from agent.learning.diagnostics import diagnostics
 from agent.learning.gradient import AutogradGradient, MakeGradient
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise
 from agent.learning.policy import MakePolicy, TorchPolicy
-from agent.networks.build import noise_model
+from agent.networks.build import noise_model, scaled_noise
 from agent.networks.q_network import QNetwork, flatten_parameters, persistent_buffers
 from agent.noise.acting_noise import ActingNoise
+from agent.noise.acting_scale import ActingScale
 from agent.noise.streams import noise_stream
 from agent.replay.batch import Batch
 
@@ -80,6 +81,7 @@ class DQN:
         self._adam = Adam(self.parameters, config.adam_eps)
         hold, mean_envs = config.noise.hold, config.noise.mean_envs
         self.acting_noise = ActingNoise(self.noise, hold, mean_envs, seed_sequence(seed, "acting"), self.device)
+        self.acting_scale = ActingScale(scaled_noise(config, network), Place(self.device))
         self._update_stream = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore_generator = numpy_generator(seed, "exploration")
         self._quantiles_generator = torch_generator(seed, "quantiles", device=self.device)
@@ -87,18 +89,34 @@ class DQN:
 
     # ---- acting
 
-    def act(self, observation: np.ndarray, begins: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
+    def act(
+        self, observation: np.ndarray, begins: np.ndarray, epsilon: float = 0.0, change: float | None = None
+    ) -> np.ndarray:
         """Chooses actions [E] for observations [E, *shape], in the dtype of the replay.
 
         Args:
             observation: one row per environment; each environment has its own draw of noise.
             begins: bool [E], which environments begin an episode with this observation.
             epsilon: the probability of a uniform action, one coin per environment.
+            change: the fraction of greedy actions that the noise shall change; None leaves its scale as it is learned.
         """
-        action = self._policy(observation, self.acting_noise(begins, self.updates))
+        noise = self.acting_noise(begins, self.updates)
+        if noise is None or change is None:
+            action = self._policy(observation, noise)
+        else:
+            action = self._act_scaled(observation, noise, change)
         if epsilon > 0.0:
             coins = self._explore_generator.random(len(action)) < epsilon
             action = np.where(coins, self.random_actions(len(action), observation), action)
+        return action
+
+    def _act_scaled(self, observation: np.ndarray, noise: Array, change: float) -> np.ndarray:
+        scaled = self.acting_scale(noise)
+        action = self._policy(observation, scaled)
+        if self.acting_scale.is_due():
+            mean = self._policy(observation, scaled * 0.0)  # zeros, not None: a CUDA graph has one form of arguments
+            exploring = slice(self.acting_noise.mean_envs(len(action)), None)
+            self.acting_scale.adapt(float((action != mean)[exploring].mean()), change)
         return action
 
     def random_actions(self, count: int, observation: np.ndarray | None = None) -> np.ndarray:
@@ -194,6 +212,7 @@ class DQN:
             "adam": dict(self._adam.state),
             "updates": self.updates,
             "acting": self.acting_noise.state(),
+            "acting_scale": self.acting_scale.state(),
             "update": self._update_stream.state(),
             "explore_generator": state_of(self._explore_generator),
             "quantiles_generator": state_of(self._quantiles_generator),
@@ -217,6 +236,8 @@ class DQN:
                     value.copy_(given[name])
         self.updates = state["updates"]
         self.acting_noise.load_state(state["acting"])
+        if "acting_scale" in state:  # until 0.1 nothing was scaled
+            self.acting_scale.load_state(state["acting_scale"])
         self._update_stream.load_state(state["update"])
         restore(self._explore_generator, state["explore_generator"])
         restore(self._quantiles_generator, state["quantiles_generator"])

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from math import prod
 
+import numpy as np
 import torch
 
 from agent.common.errors import UserError
@@ -16,7 +17,7 @@ from agent.networks.encoders import EncoderParts
 from agent.networks.heads.base import HeadParts, Sizes
 from agent.networks.heads.registry import build_head
 from agent.networks.q_network import QNetwork
-from agent.noise.distributions import NoiseModel
+from agent.noise.distributions import NoiseModel, is_output_noise
 from agent.noise.index_layer import IndexLinear, Prior
 from agent.noise.layers import Linear, LinearFactory, NoisyLinear
 
@@ -124,6 +125,13 @@ def linear_factories(
     if noise.form == "index":
         return budget.counted(plain, 1), budget.counted(indexed, 1 + noise.index)
     return budget.counted(noisy, 2), budget.counted(noisy, 2)
+
+
+def scaled_noise(config: AgentConfig, network: QNetwork) -> np.ndarray:
+    """Which numbers of a draw must be multiplied by k, bool [size], for k times as much noise of `network`."""
+    if config.noise.form == "factorised":
+        return is_output_noise(network.noise_sizes)
+    return np.ones(network.noise_size, dtype=bool)
 
 
 def noise_model(config: AgentConfig, network: QNetwork) -> NoiseModel:

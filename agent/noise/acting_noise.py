@@ -46,13 +46,17 @@ class ActingNoise:
         if hold == "episode" and held is not None and not begins.any():
             return held
         drawn: Array | None = self._stream.draw(len(begins))
-        mean_envs = min(self._mean_envs, len(begins) - 1)
+        mean_envs = self.mean_envs(len(begins))
         if drawn is not None and mean_envs:
             drawn[:mean_envs] = 0.0
         if hold == "episode" and held is not None and drawn is not None:
             drawn = choose(begins, drawn, held)
         self.held, self._drawn_at = drawn, updates
         return drawn
+
+    def mean_envs(self, count: int) -> int:
+        """How many of `count` environments act with the mean network; they are the first ones."""
+        return min(self._mean_envs, count - 1)
 
     def state(self) -> dict[str, object]:
         """The state that a checkpoint holds."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import pi, sqrt
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,6 +90,11 @@ def split(noise: Tensor, sizes: Sequence[NoiseSizes]) -> list[LayerNoise]:
     """Splits a flat draw [N, Σ sizes] into the parts of the layers, as views."""
     parts = torch.split(noise, [size for pair in sizes for size in pair], dim=-1)
     return [LayerNoise(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def is_output_noise(sizes: Sequence[NoiseSizes]) -> np.ndarray:
+    """Which numbers of a flat draw are output noise, bool [Σ sizes]: scaling only these scales factorised noise."""
+    return np.concatenate([np.repeat([False, True], pair) for pair in sizes])
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ class Collector:
         if self.step < agent.learning_starts and agent.warmup == "random":
             self._action = self.agent.random_actions(len(begins), self._observation)
         else:
-            self._action = self.agent.act(self._observation, begins, agent.epsilon.at(self.step))
+            change = agent.noise.change.at(self.step)
+            self._action = self.agent.act(self._observation, begins, agent.epsilon.at(self.step), change)
         self._result = begin_step(self.envs, self.task.to_environment(self._action))
         return self.step + len(begins) - int(np.count_nonzero(self._resets))
 
@@ -127,8 +128,9 @@ class Collector:
         return None
 
     def metrics(self) -> dict[str, float]:
-        """None: the metrics of every run suffice."""
-        return {}
+        """The factor of the acting noise, if it is adapted."""
+        noise = self.config.agent.noise
+        return {"noise/acting_scale": self.agent.acting_scale.factor} if noise.enabled and noise.change.enabled else {}
 
     def state(self, of_episodes: bool = True) -> dict[str, object]:
         """The state of the episodes under way for a checkpoint.
