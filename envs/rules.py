@@ -51,7 +51,7 @@ def as_bool(name: str, value: object) -> bool:
         return bool(value)
     rule = f"{name} must be True or False"
     array = _array(value, rule)
-    if isinstance(value, list | tuple) or array.size != 1 or array.dtype.kind not in "biuf":
+    if isinstance(value, list | tuple) or np.ma.is_masked(value) or array.size != 1 or array.dtype.kind not in "biuf":
         raise RuleError(rule, described(value))
     number = array.reshape(())[()]
     if number not in (0, 1):

@@ -80,6 +80,7 @@ STEPS: dict[str, tuple[Callable[..., Any], str]] = {
     "reward too large": (lambda o, r, e, t, i: (o, 10**400, e, t, i), "the reward must be a number, not 1000"),
     "terminated 'no'": (lambda o, r, e, t, i: (o, r, "no", t, i), "terminated must be True or False, not 'no'"),
     "terminated None": (lambda o, r, e, t, i: (o, r, None, t, i), "terminated must be True or False, not None"),
+    "terminated masked": (lambda o, r, e, t, i: (o, r, np.ma.masked, t, i), "terminated must be True or False, not"),
     "terminated 2": (lambda o, r, e, t, i: (o, r, 2, t, i), "terminated must be True or False, not 2"),
     "terminated two": (lambda o, r, e, t, i: (o, r, np.ones(2, bool), t, i), "terminated must be True or False"),
     "truncated dict": (lambda o, r, e, t, i: (o, r, e, {}, i), "truncated must be True or False, not an empty dict"),
