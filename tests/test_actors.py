@@ -15,8 +15,9 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.running.build import build_player, build_rings
 from agent.running.distributed.actor import Actor
-from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly, weights_of
+from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly
 from agent.running.distributed.collector import RayCollector
+from agent.running.distributed.weights import Publisher, weights_of
 from envs.make import load_task
 
 
@@ -84,6 +85,54 @@ def test_a_chunk_is_what_was_played_in_order_and_the_weights_are_those_that_were
 
     assert np.array_equal(actions(chunks), actions(play(weights)))
     assert not np.array_equal(actions(chunks), actions(play(others)))
+
+
+def test_weights_are_sent_once_to_each_process_within_the_call_or_through_the_store() -> None:
+    task = load_task("CartPole-v1", {})
+    setup = Setup(config(), task, None, (2, 2, 1))
+    agent = build_player(setup.config_of(0, 0), task, 0)
+
+    class Store:
+        """Ray's, which gives references."""
+
+        def put(self, weights: Any) -> list[Any]:
+            return [weights]
+
+    ray: Any = Store()
+    for local, kind in ((True, dict), (False, list)):
+        publisher = Publisher(ray, local)
+        publisher.publish(agent, 16)
+        assert publisher.version == agent.updates
+        assert isinstance(publisher.newer_than(-1), kind)
+        assert publisher.newer_than(agent.updates) is None
+        first = publisher.newer_than(-1)
+        agent.updates += 15
+        publisher.publish(agent, 16)
+        assert publisher.newer_than(-1) is first
+        agent.updates += 1
+        publisher.publish(agent, 16)
+        assert publisher.version == agent.updates
+        assert publisher.newer_than(-1) is not first
+    large = build_player(parse(TrainConfig, {"agent": {"network": {"hidden": [1024, 1024]}}}), task, 0)
+    publisher = Publisher(ray, local=True)
+    publisher.publish(large, 16)
+    assert isinstance(publisher.newer_than(-1), list), "a call has at most a mebibyte"
+
+
+def test_a_call_without_weights_plays_by_those_of_the_last_one() -> None:
+    task = load_task("CartPole-v1", {})
+    setup = Setup(config(), task, None, (2, 2, 1))
+    weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
+    others = {name: -value for name, value in weights.items()}
+
+    def actions(*calls: Any) -> np.ndarray:
+        actor = Actor(setup, 1, 0)
+        chunks = [actor.play(1_000, version, given) for version, given in calls]
+        return np.concatenate([chunk.action for chunk in chunks if isinstance(chunk, Chunk)])
+
+    sent = actions((1, others), (1, others), (2, weights), (2, weights), (2, weights))
+    assert np.array_equal(actions((1, others), (1, None), (2, weights), (2, None), (2, None)), sent)
+    assert not np.array_equal(actions((1, others), (1, None), (1, None), (1, None), (1, None)), sent)
 
 
 GAMMA, N = 0.9, 3

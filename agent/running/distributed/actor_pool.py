@@ -30,6 +30,7 @@ class ActorSlot:
     calls: deque[Any] = field(default_factory=deque)  # references to chunks, the oldest first
     sequence: int = 0  # of the next chunk
     failures: int = 0  # incarnations in a row without a chunk
+    version: int = -1  # of the weights that its last call had; -1: its process has none
     waiting_since: float = 0.0  # when the wait for its oldest call began
 
 
@@ -44,13 +45,21 @@ class ActorPool:
         incarnations: the first incarnation of each actor.
         timeout: an actor hangs if it gives no chunk for this many seconds.
         report: prints a line on the console.
+        cpus: the CPUs that each actor requests.
     """
 
     def __init__(
-        self, ray: ModuleType, setup: Setup, incarnations: list[int], timeout: float, report: Callable[[str], None]
+        self,
+        ray: ModuleType,
+        setup: Setup,
+        incarnations: list[int],
+        timeout: float,
+        report: Callable[[str], None],
+        cpus: int = 1,
     ) -> None:
         self._ray, self._setup, self._timeout, self._report = ray, setup, timeout, report
-        self._actor_class = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
+        options = {"num_cpus": cpus, "max_restarts": 0, "max_task_retries": 0}
+        self._actor_class = ray.remote(**options, enable_task_events=False)(Actor)  # events: nobody reads them
         self._setup_reference = ray.put(setup)
         self.restarts = 0
         self.slots = [
@@ -60,11 +69,12 @@ class ActorPool:
     def _start(self, number: int, incarnation: int) -> object:
         return self._actor_class.remote(self._setup_reference, number, incarnation)
 
-    def call(self, slot: ActorSlot, *arguments: object) -> None:
-        """Gives an actor its next call."""
+    def call(self, slot: ActorSlot, step: int, version: int, weights: object) -> None:
+        """Gives an actor its next call; see `Actor.play`."""
         if not slot.calls:
             slot.waiting_since = time.monotonic()
-        slot.calls.append(slot.handle.play.remote(*arguments))
+        slot.calls.append(slot.handle.play.remote(step, version, weights))
+        slot.version = version
 
     def results(self, stop: Callable[[], bool]) -> Iterator[Chunk | ActorSlot]:
         """The results in order of arrival: a chunk, or the slot of an actor that was restarted and has no calls.
@@ -117,7 +127,7 @@ class ActorPool:
                 f"actor {slot.number} was restarted {MAX_FAILURES} times without success: {reason}"
             )
         self.restarts += 1
-        slot.incarnation, slot.sequence = slot.incarnation + 1, 0
+        slot.incarnation, slot.sequence, slot.version = slot.incarnation + 1, 0, -1
         slot.calls.clear()
         self._report(f"actor {slot.number} is restarted, its episodes end as truncations: {reason}")
         slot.handle = self._start(slot.number, slot.incarnation)
