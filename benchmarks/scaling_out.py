@@ -1,6 +1,6 @@
 """How collection scales with actors, where its limits are, and how far away 100 and 1 000 actors are.
 
-    python benchmarks/scaling_out.py            # about six minutes; writes docs/SCALING.md
+    python benchmarks/scaling_out.py            # about seven minutes; writes docs/SCALING.md
     python benchmarks/scaling_out.py --quick    # two minutes or less; prints the page and writes nothing
     python benchmarks/scaling_out.py --page     # writes the page again, from the numbers of the last time
 

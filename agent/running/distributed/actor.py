@@ -70,7 +70,7 @@ class Actor:
             self._collector.begin()
         collector = self._collector
         if weights is not None:
-            self._loader.load(weights, version)
+            self._loader.replace(weights, version)
         collector.step, steps = step, []
         for _ in range(self._config.collect.chunk):
             before = collector.step

@@ -33,8 +33,8 @@ class WeightsLoader:
     def __init__(self, agent: DQN) -> None:
         self._agent, self._has_buffers = agent, bool(persistent_buffers(agent.network))
 
-    def load(self, weights: Weights, version: int) -> None:
-        """Copies weights, which `version` updates made."""
+    def replace(self, weights: Weights, version: int) -> None:
+        """Replaces the agent's weights by these, which `version` updates made."""
         agent = self._agent
         tensors = {"": agent.parameters, **(persistent_buffers(agent.network) if self._has_buffers else {})}
         with torch.no_grad():
