@@ -121,7 +121,8 @@ def page(result: Mapping[str, Any]) -> str:
 
 def _actors(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, float]], cores: int) -> list[str]:
     parts, limit_of = linear_parts(rows), {limit["actors"]: limit for limit in limits}
-    lines, free = [], []
+    lines: list[list[str]] = []
+    free: list[float] = []
     for row, part in zip(rows, parts, strict=True):
         linear, limit = linear_of(row, part), limit_of[row["actors"]]
         by = limited_by(linear, limit, cores)
@@ -146,14 +147,14 @@ def _actors(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, flo
         f"Each actor has one environment, whose step sleeps; learner and actors share {cores} cores. Linear scaling "
         "is the speed of one actor times the number of actors. The learner's limit is its speed with stand-ins for "
         "this number of actors, which have always played already, and with all cores for itself. Cores at linear are "
-        "those that playing and learning need at that speed, each measured without the other and without Ray. The "
+        "those that playing and learning need at that speed, each measured by itself. The "
         "environments are the limit if linear is below the learner's limit and needs fewer cores than there are. "
         f"{said}",
         reporting.table(HEAD, lines),
         "Waits are fractions of the time, and staleness is in updates. The last three columns are microseconds of "
-        "processor time a step: of the learner's process, of the actors, and of Ray's own processes. Without Ray, "
-        f"playing a step takes {playing:.0f} µs, and learning from it {learning:.0f} µs. The rest are calls, and "
-        "processes that wake up and find other data in the caches.",
+        "processor time a step: of the learner's process, of the actors, and of Ray's own processes. By themselves, "
+        f"playing a step takes {playing:.0f} µs, and taking it in and learning what is due {learning:.0f} µs. The rest "
+        "are Ray's calls, and processes that wake up and find other data in the caches.",
     ]
 
 

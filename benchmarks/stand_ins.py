@@ -30,7 +30,8 @@ class StandIns:
         setup = Setup(config, task, None, shares)
         weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
         player = Actor(setup, 0, 0)
-        self.chunks_of_one, seconds = [], []
+        self.chunks_of_one: list[Chunk] = []
+        seconds: list[float] = []
         for _ in range(CHUNKS):
             began = time.process_time()
             chunk = played(player.play(0, 0, weights))
