@@ -27,10 +27,10 @@ class ActorSlot:
     number: int
     incarnation: int
     handle: Any
+    version: int = -1  # of the weights that its last call had; -1: its process has none
     calls: deque[Any] = field(default_factory=deque)  # references to chunks, the oldest first
     sequence: int = 0  # of the next chunk
     failures: int = 0  # incarnations in a row without a chunk
-    version: int = -1  # of the weights that its last call had; -1: its process has none
     waiting_since: float = 0.0  # when the wait for its oldest call began
 
 
@@ -127,10 +127,10 @@ class ActorPool:
                 f"actor {slot.number} was restarted {MAX_FAILURES} times without success: {reason}"
             )
         self.restarts += 1
-        slot.incarnation, slot.sequence, slot.version = slot.incarnation + 1, 0, -1
+        slot.incarnation, slot.sequence = slot.incarnation + 1, 0
         slot.calls.clear()
         self._report(f"actor {slot.number} is restarted, its episodes end as truncations: {reason}")
-        slot.handle = self._start(slot.number, slot.incarnation)
+        slot.handle, slot.version = self._start(slot.number, slot.incarnation), -1
         return slot
 
     def _kill(self, slot: ActorSlot) -> None:
