@@ -69,12 +69,11 @@ class ActorPool:
     def _start(self, number: int, incarnation: int) -> object:
         return self._actor_class.remote(self._setup_reference, number, incarnation)
 
-    def call(self, slot: ActorSlot, step: int, version: int, weights: object) -> None:
-        """Gives an actor its next call; see `Actor.play`."""
+    def call(self, slot: ActorSlot, *arguments: object) -> None:
+        """Gives an actor its next call."""
         if not slot.calls:
             slot.waiting_since = time.monotonic()
-        slot.calls.append(slot.handle.play.remote(step, version, weights))
-        slot.version = version
+        slot.calls.append(slot.handle.play.remote(*arguments))
 
     def results(self, stop: Callable[[], bool]) -> Iterator[Chunk | ActorSlot]:
         """The results in order of arrival: a chunk, or the slot of an actor that was restarted and has no calls.

@@ -94,6 +94,7 @@ class RayCollector:
     def _call(self, slot: ActorSlot) -> None:
         published = self._publisher
         self.pool.call(slot, self.step, published.version, published.newer_than(slot.version))
+        slot.version = published.version
 
     def receive(self, arrived: Callable[[], None] | None = None) -> None:
         """Waits for the next chunk (in lockstep, for one of each actor), and stores and counts it; a signal ends it.
