@@ -133,6 +133,8 @@ def test_a_call_without_weights_plays_by_those_of_the_last_one() -> None:
     sent = actions((1, others), (1, others), (2, weights), (2, weights), (2, weights))
     assert np.array_equal(actions((1, others), (1, None), (2, weights), (2, None), (2, None)), sent)
     assert not np.array_equal(actions((1, others), (1, None), (1, None), (1, None), (1, None)), sent)
+    with pytest.raises(AssertionError, match="brings weights"):
+        actions((1, None))
 
 
 GAMMA, N = 0.9, 3
