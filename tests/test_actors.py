@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -87,20 +88,22 @@ def test_a_chunk_is_what_was_played_in_order_and_the_weights_are_those_that_were
     assert not np.array_equal(actions(chunks), actions(play(others)))
 
 
+def fake_cluster(local: bool) -> Any:
+    """A cluster whose store gives lists as references, and whose actors are nothing."""
+    actors = SimpleNamespace(remote=lambda *arguments: None)
+    ray = SimpleNamespace(
+        put=lambda value: [value], remote=lambda **options: lambda cls: actors, kill=lambda *_, **__: 0
+    )
+    return SimpleNamespace(ray=ray, local=local, actor_cpus=1)
+
+
 def test_weights_are_sent_once_to_each_process_within_the_call_or_through_the_store() -> None:
     task = load_task("CartPole-v1", {})
     setup = Setup(config(), task, None, (2, 2, 1))
     agent = build_player(setup.config_of(0, 0), task, 0)
 
-    class Store:
-        """Ray's, which gives references."""
-
-        def put(self, weights: Any) -> list[Any]:
-            return [weights]
-
-    ray: Any = Store()
     for local, kind in ((True, dict), (False, list)):
-        publisher = Publisher(ray, local)
+        publisher = Publisher(fake_cluster(local))
         publisher.publish(agent, 16)
         assert publisher.version == agent.updates
         assert isinstance(publisher.newer_than(-1), kind)
@@ -114,9 +117,34 @@ def test_weights_are_sent_once_to_each_process_within_the_call_or_through_the_st
         assert publisher.version == agent.updates
         assert publisher.newer_than(-1) is not first
     large = build_player(parse(TrainConfig, {"agent": {"network": {"hidden": [1024, 1024]}}}), task, 0)
-    publisher = Publisher(ray, local=True)
+    publisher = Publisher(fake_cluster(local=True))
     publisher.publish(large, 16)
     assert isinstance(publisher.newer_than(-1), list), "a call has at most a mebibyte"
+
+
+def test_a_process_gets_weights_with_its_first_call_and_then_only_newer_ones() -> None:
+    task, tracker = load_task("CartPole-v1", {}), SimpleNamespace(console=SimpleNamespace(line=lambda text: None))
+    agent = build_player(config(), task, 0)
+    collector = RayCollector(config(publish=2), task, fake_cluster(True), agent, None, tracker)  # type: ignore[arg-type]
+    collector.begin()
+    given: list[bool] = []
+    pool = collector.pool
+    pool.call = lambda slot, *arguments: (slot.calls.append(0), given.append(arguments[2] is not None))  # type: ignore
+
+    def sent() -> list[bool]:
+        given.clear()
+        collector.send()
+        for slot in pool.slots:
+            slot.calls.clear()
+        return given
+
+    assert sent() == [True, False] * 3
+    agent.updates += 1
+    assert sent() == [False, False] * 3
+    agent.updates += 1
+    assert sent() == [True, False] * 3
+    pool._restart(pool.slots[1], "a test")
+    assert sent() == [False, False, True, False, False, False]
 
 
 def test_a_call_without_weights_plays_by_those_of_the_last_one() -> None:
@@ -133,8 +161,6 @@ def test_a_call_without_weights_plays_by_those_of_the_last_one() -> None:
     sent = actions((1, others), (1, others), (2, weights), (2, weights), (2, weights))
     assert np.array_equal(actions((1, others), (1, None), (2, weights), (2, None), (2, None)), sent)
     assert not np.array_equal(actions((1, others), (1, None), (1, None), (1, None), (1, None)), sent)
-    with pytest.raises(AssertionError, match="brings weights"):
-        actions((1, None))
 
 
 GAMMA, N = 0.9, 3

@@ -65,7 +65,6 @@ class Actor:
 
     def _play(self, step: int, version: int, weights: Weights | None, began: float, waiting: float) -> Chunk:
         if self._collector is None:
-            assert weights is not None, "the first call of a process brings weights"
             self._collector = self._make()
             self._loader = WeightsLoader(self._collector.agent)
             self._collector.begin()

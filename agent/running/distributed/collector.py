@@ -56,7 +56,7 @@ class RayCollector:
         self._shares = split_evenly(config.num_envs, config.collect.actors)
         self._incarnations = [0] * config.collect.actors  # of the next actors
         self._restarts = 0  # before a resume
-        self._publisher = Publisher(cluster.ray, cluster.local)
+        self._publisher = Publisher(cluster)
         self._measurements = CollectionMetrics()
 
     def begin(self) -> None:

@@ -1,14 +1,13 @@
 """The weights with which actors act: the learner publishes them, and the actors load them."""
 
 from collections.abc import Mapping
-from types import ModuleType
 
 import numpy as np
 import torch
 
 from agent.learning.dqn import DQN
 from agent.networks.q_network import persistent_buffers
-from agent.running.distributed.cluster import INLINE_BYTES
+from agent.running.distributed.cluster import INLINE_BYTES, Cluster
 
 #: Parameters [P] and the buffers of encoders by their names, as arrays.
 Weights = Mapping[str, np.ndarray]
@@ -51,12 +50,11 @@ class Publisher:
     version to each machine once.
 
     Args:
-        ray: the package, connected.
-        local: whether all actors are on this machine.
+        cluster: the connection to Ray.
     """
 
-    def __init__(self, ray: ModuleType, local: bool) -> None:
-        self._ray, self._local = ray, local
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._weights: object = None  # Weights, or a reference to them in Ray's store
         self.version = -1  # number of updates that made the published weights
 
@@ -66,7 +64,7 @@ class Publisher:
             return
         weights = weights_of(agent)
         is_small = sum(value.nbytes for value in weights.values()) <= INLINE_BYTES - HEADER_BYTES
-        self._weights = weights if self._local and is_small else self._ray.put(weights)
+        self._weights = weights if self._cluster.local and is_small else self._cluster.ray.put(weights)
         self.version = agent.updates
 
     def newer_than(self, version: int) -> object:
