@@ -128,7 +128,7 @@ def worker_in(folder: Path) -> psutil.Process:
 
 def start(programs: Programs, cluster: Any, folder: Path, *more: str) -> Process:
     where = f"hydra.launcher.address={cluster.address}", "hydra.launcher.num_cpus=2"
-    sweep = programs.start("train", "-m", *SAVED, RAY, *where, *more, cwd=folder)
+    sweep = programs.start("train", "-m", *SAVED, RAY, *where, *more, cwd=folder, real=True)
     sweep.until(lambda: any(step > 1_200 for step in steps_of(folder)))
     return sweep
 
