@@ -1,6 +1,6 @@
 """How collection scales with actors, where its limits are, and how far away 100 and 1 000 actors are.
 
-    python benchmarks/scaling_out.py            # about six minutes; writes docs/SCALING.md
+    python benchmarks/scaling_out.py            # about seven minutes; writes docs/SCALING.md
     python benchmarks/scaling_out.py --quick    # two minutes or less; prints the page and writes nothing
     python benchmarks/scaling_out.py --page     # writes the page again, from the numbers of the last time
 
@@ -17,7 +17,7 @@ import pickle
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ from scaling_page import page
 
 sys.path.insert(0, str(reporting.ROOT))  # where actors find the project, and in the folder of this file `sleeping`
 
+from stand_ins import StandIns, processor_seconds
+
 from agent.command.composing import compose_training
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
-from agent.running.build import build_agent, build_envs, build_player, build_replay
-from agent.running.distributed.actor import Actor
-from agent.running.distributed.chunk import Chunk, Setup, split_evenly, weights_of
+from agent.running.build import build_agent, build_envs, build_replay
 from agent.running.distributed.cluster import Cluster
 from agent.running.distributed.collector import RayCollector
 from agent.running.distributed.starting import rings_of
@@ -138,13 +138,17 @@ def actors(ray: Cluster, folder: Path, times: Times, sleeps: tuple[float, ...], 
             while any(slot.sequence < 2 for slot in run.collector.pool.slots):
                 run.trainer.iterate()
             run.warm()
+            processes = ray.ray.get([slot.handle.process.remote() for slot in run.collector.pool.slots])
             psutil.cpu_percent()
+            before, step = processor_seconds(processes), run.trainer.step
             steps, updates = run.rate(times.actors)
-            busy, waits = psutil.cpu_percent(), run.collector.metrics()
+            busy, waits, after = psutil.cpu_percent(), run.collector.metrics(), processor_seconds(processes)
+            played_steps = run.trainer.step - step
             run.close()
             named = {name: waits[f"collect/{name}"] for name in ("actor_wait", "learner_wait", "staleness")}
             rows.append({"milliseconds": milliseconds, "actors": count, "steps": steps, "updates": updates} | named)
             rows[-1]["busy"] = busy / 100
+            rows[-1] |= {f"{name}_cpu": (after[name] - before[name]) / played_steps for name in before}
             print(f"{milliseconds} ms, {count} actors: {steps:.0f} steps/s", file=sys.stderr)
     return rows
 
@@ -152,34 +156,24 @@ def actors(ray: Cluster, folder: Path, times: Times, sleeps: tuple[float, ...], 
 # ---- 2. the learner by itself
 
 
-class StandIns:
-    """Actors that have always played already: chunks of one real actor, which lie in Ray's store."""
+def limits(ray: Cluster, folder: Path, times: Times, counts: tuple[int, ...]) -> list[dict[str, float]]:
+    """Steps per second that the learner takes in and learns from, by itself, with the options of `actors`.
 
-    def __init__(self, ray: Any, config: TrainConfig) -> None:
-        task = load_task(config.env.id, config.env.kwargs)
-        shares = split_evenly(config.num_envs, config.collect.actors)
-        setup = Setup(config, task, None, shares)
-        weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
-        player = Actor(setup, 0, 0)
-        self.chunks_of_one = [played(player.play(0, 0, weights)) for _ in range(32)]
-        self._ray, self._references = ray, [ray.put(chunk) for chunk in self.chunks_of_one]
-        self.slots: list[Any] = []
-        self._count, self.restarts = 0, 0
-
-    def results(self, stop: Callable[[], bool]) -> Iterator[Chunk]:
-        """The next chunk; only the first of all has the observations with which its actor began."""
-        while True:
-            number, self._count = self._count, self._count + 1
-            chunk: Chunk = self._ray.get(self._references[number % len(self._references)])
-            yield chunk if number == 0 else chunk._replace(first=None)
-
-    def close(self) -> None: ...
-
-
-def played(chunk: Any) -> Chunk:
-    """A chunk, where an actor did not fail."""
-    assert isinstance(chunk, Chunk), chunk
-    return chunk
+    Each row also has the processor time of a step without Ray: of playing it here, and of learning what is due for it.
+    """
+    rows = []
+    for count in counts:
+        config = config_of(f"env={sleeping.ID}", f"num_envs={count}", "collect=ray", f"collect.actors={count}")
+        run, stand_ins = made(config, ray, folder), StandIns(ray.ray, config)
+        run.collector._pool = stand_ins
+        run.warm()
+        began, step = time.process_time(), run.trainer.step
+        steps, updates = run.rate(times.learner)
+        learning = (time.process_time() - began) / (run.trainer.step - step)
+        rows.append({"actors": count, "steps": steps, "updates": updates})
+        rows[-1] |= {"playing": stand_ins.seconds_of_step, "learning": learning}
+        print(f"the learner alone, {count} actors: {steps:.0f} steps/s", file=sys.stderr)
+    return rows
 
 
 def learner(ray: Cluster, folder: Path, times: Times) -> dict[str, Any]:
@@ -213,7 +207,7 @@ def learner(ray: Cluster, folder: Path, times: Times) -> dict[str, Any]:
 
 def updates_alone(run: Made, stand_ins: StandIns, seconds: float) -> float:
     """Updates per second on transitions that are there."""
-    run.collector._pool, stand_ins._count = stand_ins, 0
+    run.collector._pool, stand_ins.count = stand_ins, 0
     run.warm()
     count, began, step = 0, time.perf_counter(), run.trainer.step
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -266,6 +260,7 @@ def main() -> None:
     ray = Cluster(None, max(counts) + 1, STORE)
     try:
         with tempfile.TemporaryDirectory() as folder:
+            result["limits"] = limits(ray, Path(folder), times, counts)
             result["learner"] = learner(ray, Path(folder), times)
             result["overhead"] = overhead(ray, Path(folder), times)
             result["actors"] = actors(ray, Path(folder), times, sleeps, counts)

@@ -10,6 +10,10 @@ STEP, CHUNK, NETWORK, NODE, IN_FLIGHT = 0.002, 16, 1.25e9, 16, 3  # s; vector st
 #: Updates per transition of Ape-X (Horgan et al. 2018, §4): its learner makes 19 while 12 500 transitions arrive.
 APE_X = 19 / 12_500
 WANTED = 0.9  # the fraction of linear scaling to reach
+HEAD = (
+    *("ms a step", "actors", "steps/s", "linear", "of linear", "learner's limit", "cores at linear", "limit"),
+    *("learner waits", "actors wait", "staleness", "cores busy", "µs: learner", "actors", "Ray"),
+)
 REMEDIES = {
     "updates": "The updates are the first limit. A GPU makes them faster (`device=cuda`), and a lower "
     "`agent.replay_ratio` needs fewer of them: Ape-X learns from far fewer samples than it collects. Fewer updates "
@@ -71,11 +75,21 @@ def linear_parts(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     return [row["steps"] / (row["actors"] * one[row["milliseconds"]]) for row in rows]
 
 
-def limited_by(row: Mapping[str, Any]) -> str:
-    """The limit of the speed of a row."""
-    if row["busy"] >= WANTED:
-        return "the machine's cores"
-    return "the learner" if row["learner_wait"] < 1 - WANTED else "the environments"
+def linear_of(row: Mapping[str, Any], part: float) -> float:
+    """Linear scaling at the number of actors of a row, in steps per second."""
+    return float(row["steps"] / part)
+
+
+def cores_for(linear: float, limit: Mapping[str, float]) -> float:
+    """The cores that playing and learning alone need at a speed: no part of what Ray costs is an excuse."""
+    return linear * (limit["playing"] + limit["learning"])
+
+
+def limited_by(linear: float, limit: Mapping[str, float], cores: int) -> str:
+    """The limit of the speed of a row, from measurements of its parts by themselves."""
+    if linear >= limit["steps"]:
+        return "the learner"
+    return "the machine's cores" if cores_for(linear, limit) >= cores else "the environments"
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -95,7 +109,7 @@ def page(result: Mapping[str, Any]) -> str:
                 "`docs/performance/scaling_out.json`. [CLUSTER.md](CLUSTER.md) explains how collection works, and its "
                 "options.",
                 made,
-                *_actors(result["actors"], about["cores"]),
+                *_actors(result["actors"], result["limits"], about["cores"]),
                 *_learner(result["learner"]),
                 *_overhead(result["overhead"]),
                 *_paper(result["learner"]),
@@ -105,44 +119,42 @@ def page(result: Mapping[str, Any]) -> str:
     )
 
 
-def _actors(rows: Sequence[Mapping[str, Any]], cores: int) -> list[str]:
-    parts = linear_parts(rows)
-    free = [part for row, part in zip(rows, parts, strict=True) if limited_by(row) == "the environments"]
-    least = min(free) if free else None
-    said = (
-        "In no row are the environments the limit."
-        if least is None
-        else f"In the rows where the environments are the limit, the least part of linear is **{least:.0%}**; "
-        f"the goal is {WANTED:.0%}."
-    )
-    table = reporting.table(
-        [
-            "ms a step",
-            "actors",
-            "steps/s",
-            "of linear",
-            "learner waits",
-            "actors wait",
-            "staleness",
-            "cores busy",
-            "limit",
-        ],
-        [
+def _actors(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, float]], cores: int) -> list[str]:
+    parts, limit_of = linear_parts(rows), {limit["actors"]: limit for limit in limits}
+    lines: list[list[str]] = []
+    free: list[float] = []
+    for row, part in zip(rows, parts, strict=True):
+        linear, limit = linear_of(row, part), limit_of[row["actors"]]
+        by = limited_by(linear, limit, cores)
+        free += [part] if by == "the environments" else []
+        lines.append(
             [
-                *(f"{row['milliseconds']:g}", f"{row['actors']}", f"{row['steps']:,.0f}", f"{part:.0%}"),
+                *(f"{row['milliseconds']:g}", f"{row['actors']}", f"{row['steps']:,.0f}", f"{linear:,.0f}"),
+                *(f"{part:.0%}", f"{limit['steps']:,.0f}", f"{cores_for(linear, limit):.1f}", by),
                 *(f"{row[name]:.0%}" for name in ("learner_wait", "actor_wait")),
-                *(f"{row['staleness']:.0f}", f"{row['busy']:.0%}", limited_by(row)),
+                *(f"{row['staleness']:.0f}", f"{row['busy']:.0%}"),
+                *(f"{1e6 * row[name]:.0f}" for name in ("learner_cpu", "actors_cpu", "ray_cpu")),
             ]
-            for row, part in zip(rows, parts, strict=True)
-        ],
+        )
+    said = (
+        f"In these rows the least part of linear is **{min(free):.0%}**; the goal is {WANTED:.0%}."
+        if free
+        else "There is no such row."
     )
+    playing, learning = (1e6 * min(limit[name] for limit in limits) for name in ("playing", "learning"))
     return [
         "## Actors whose environments sleep",
         f"Each actor has one environment, whose step sleeps; learner and actors share {cores} cores. Linear scaling "
-        "is the speed of one actor times the number of actors. Waits are fractions of the time, and staleness is in "
-        f"updates. The cores are the limit if they are busy for {WANTED:.0%} of the time, and the learner is the "
-        f"limit if it waits for less than a tenth of the time. {said}",
-        table,
+        "is the speed of one actor times the number of actors. The learner's limit is its speed with stand-ins for "
+        "this number of actors, which have always played already, and with all cores for itself. Cores at linear are "
+        "those that playing and learning need at that speed, each measured by itself. The "
+        "environments are the limit if linear is below the learner's limit and needs fewer cores than there are. "
+        f"{said}",
+        reporting.table(HEAD, lines),
+        "Waits are fractions of the time, and staleness is in updates. The last three columns are microseconds of "
+        "processor time a step: of the learner's process, of the actors, and of Ray's own processes. By themselves, "
+        f"playing a step takes {playing:.0f} µs, and taking it in and learning what is due {learning:.0f} µs. The rest "
+        "are Ray's calls, and processes that wake up and find other data in the caches.",
     ]
 
 

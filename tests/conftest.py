@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import Programs
+from helpers import Programs, plain_environment
 
 from agent.common import notices
 from agent.running.resources import prepare_cpu
+
+#: As it is before any test changes it.
+ENVIRONMENT = plain_environment()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,10 +25,10 @@ def _no_line_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "_say", notices._print)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    """Runs the programs as a person does; their output lies in a folder of the module's own."""
-    started = Programs(tmp_path_factory.mktemp("logs"))
+    """Runs the programs as a person does. One for all modules: the process that it copies takes seconds to start."""
+    started = Programs(tmp_path_factory.mktemp("logs"), ENVIRONMENT)
     yield started
     started.close()
 

@@ -63,12 +63,11 @@ class Process:
 
 
 class Programs:
-    """Starts programs; their output goes to files in `logs`."""
+    """Starts programs; their output goes to files in `logs`, and `environment` is that of the copies."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         self._logs, self._number = logs, count()
         command = [sys.executable, __file__]
-        environment = plain_environment()
         self._copies = subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, text=True)
 
     def start(

@@ -17,8 +17,9 @@ from agent.learning.dqn import DQN
 from agent.running.build import build_player, build_rings
 from agent.running.distributed.actor import Actor
 from agent.running.distributed.actor_pool import ActorPool
-from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly, weights_of
+from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly
 from agent.running.distributed.collector import RayCollector
+from agent.running.distributed.weights import Publisher, weights_of
 from envs.failure import BrokenEnvironmentError
 from envs.make import load_task
 
@@ -87,6 +88,81 @@ def test_a_chunk_is_what_was_played_in_order_and_the_weights_are_those_that_were
 
     assert np.array_equal(actions(chunks), actions(play(weights)))
     assert not np.array_equal(actions(chunks), actions(play(others)))
+
+
+def fake_cluster(local: bool) -> Any:
+    """A cluster whose store gives lists as references, and whose actors are nothing."""
+    actors = SimpleNamespace(remote=lambda *arguments: None)
+    ray = SimpleNamespace(
+        put=lambda value: [value], remote=lambda **options: lambda cls: actors, kill=lambda *_, **__: 0
+    )
+    return SimpleNamespace(ray=ray, local=local, actor_cpus=1)
+
+
+def test_weights_are_sent_once_to_each_process_within_the_call_or_through_the_store() -> None:
+    task = load_task("CartPole-v1", {})
+    setup = Setup(config(), task, None, (2, 2, 1))
+    agent = build_player(setup.config_of(0, 0), task, 0)
+
+    for local, kind in ((True, dict), (False, list)):
+        publisher = Publisher(fake_cluster(local))
+        publisher.publish(agent, 16)
+        assert publisher.version == agent.updates
+        assert isinstance(publisher.newer_than(-1), kind)
+        assert publisher.newer_than(agent.updates) is None
+        first = publisher.newer_than(-1)
+        agent.updates += 15
+        publisher.publish(agent, 16)
+        assert publisher.newer_than(-1) is first
+        agent.updates += 1
+        publisher.publish(agent, 16)
+        assert publisher.version == agent.updates
+        assert publisher.newer_than(-1) is not first
+    large = build_player(parse(TrainConfig, {"agent": {"network": {"hidden": [1024, 1024]}}}), task, 0)
+    publisher = Publisher(fake_cluster(local=True))
+    publisher.publish(large, 16)
+    assert isinstance(publisher.newer_than(-1), list), "a call has at most a mebibyte"
+
+
+def test_a_process_gets_weights_with_its_first_call_and_then_only_newer_ones() -> None:
+    task, tracker = load_task("CartPole-v1", {}), SimpleNamespace(console=SimpleNamespace(line=lambda text: None))
+    agent = build_player(config(), task, 0)
+    collector = RayCollector(config(publish=2), task, fake_cluster(True), agent, None, tracker)  # type: ignore[arg-type]
+    collector.begin()
+    given: list[bool] = []
+    pool = collector.pool
+    pool.call = lambda slot, *arguments: (slot.calls.append(0), given.append(arguments[2] is not None))  # type: ignore
+
+    def sent() -> list[bool]:
+        given.clear()
+        collector.send()
+        for slot in pool.slots:
+            slot.calls.clear()
+        return given
+
+    assert sent() == [True, False] * 3
+    agent.updates += 1
+    assert sent() == [False, False] * 3
+    agent.updates += 1
+    assert sent() == [True, False] * 3
+    pool._restart(pool.slots[1], "a test")
+    assert sent() == [False, False, True, False, False, False]
+
+
+def test_a_call_without_weights_plays_by_those_of_the_last_one() -> None:
+    task = load_task("CartPole-v1", {})
+    setup = Setup(config(), task, None, (2, 2, 1))
+    weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
+    others = {name: -value for name, value in weights.items()}
+
+    def actions(*calls: Any) -> np.ndarray:
+        actor = Actor(setup, 1, 0)
+        chunks = [actor.play(1_000, version, given) for version, given in calls]
+        return np.concatenate([chunk.action for chunk in chunks if isinstance(chunk, Chunk)])
+
+    sent = actions((1, others), (1, others), (2, weights), (2, weights), (2, weights))
+    assert np.array_equal(actions((1, others), (1, None), (2, weights), (2, None), (2, None)), sent)
+    assert not np.array_equal(actions((1, others), (1, None), (1, None), (1, None), (1, None)), sent)
 
 
 GAMMA, N = 0.9, 3

@@ -333,17 +333,25 @@ def test_the_page_of_scaling_names_what_breaks_first(load: Any, changes: dict[st
         {"milliseconds": 2.0, "actors": 1, "steps": 400.0, "learner_wait": 0.9, "actor_wait": 0.1},
         {"milliseconds": 2.0, "actors": 4, "steps": 1_440.0, "learner_wait": 0.5, "actor_wait": 0.1},
         {"milliseconds": 2.0, "actors": 8, "steps": 1_600.0, "learner_wait": 0.01, "actor_wait": 0.5},
+        {"milliseconds": 2.0, "actors": 16, "steps": 1_920.0, "learner_wait": 0.01, "actor_wait": 0.5},
     ]
+    cpu = {"learner_cpu": 2e-4, "actors_cpu": 1e-4, "ray_cpu": 5e-5}
+    limit = {"steps": 3_000.0, "playing": 8e-5, "learning": 2e-4}
+    limits = [{"actors": count, **limit} for count in (1, 4, 8, 16)]
+    limits[3] |= {"steps": 7_000.0, "learning": 3e-4}  # 6,400 steps a second by 380 µs are more than two cores
     result = {
         "command": "python", "versions": {}, "learner": {"A task": learner},
         "machine": {"processor": "", "cores": 2, "memory_gib": 1, "system": "", "python": "", "load": 0},
-        "actors": [{**row, "staleness": 3.0, "busy": 0.5} for row in actors],
+        "actors": [{**row, "staleness": 3.0, "busy": 0.5, **cpu} for row in actors],
+        "limits": limits,
         "overhead": {"A task": {"local": [100.0, 300.0], "ray": [100.0]}},
     }  # fmt: skip
     page = module.page(result)
     assert module.REMEDIES[first] in page
-    assert module.linear_parts(actors) == pytest.approx([1.0, 0.9, 0.5])
-    assert "least part of linear is **90%**" in page, "the row whose limit is the learner does not count"
+    assert module.linear_parts(actors) == pytest.approx([1.0, 0.9, 0.5, 0.3])
+    assert "least part of linear is **90%**" in page, "rows whose limit is the learner or the cores do not count"
+    assert "| 2 | 8 | 1,600 | 3,200 | 50% | 3,000 | 0.9 | the learner | 1% | 50% | 3 | 50% | 200 | 100 | 50 |" in page
+    assert "| 6,400 | 30% | 7,000 | 2.4 | the machine's cores |" in page
     assert "| A task | 200 (100 … 300) | 100 (100 … 100) | 0.50 |" in page
 
 

@@ -87,13 +87,6 @@ def registered() -> Iterator[None]:
     del gym.registry["Test/Export-v0"]
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 def saved(
     folder: Path,
     env_id: str,

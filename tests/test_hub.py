@@ -22,13 +22,6 @@ AGENT = f"checkpoint={ROOT / 'zoo' / 'FrozenLake-v1'}"
 REPO = "someone/lake"
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    started = Programs(tmp_path_factory.mktemp("logs"))
-    yield started
-    started.close()
-
-
 @pytest.fixture
 def server() -> Iterator[Hub]:
     with hub() as running:

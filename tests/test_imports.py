@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -134,10 +135,12 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 yield module
 
 
+@cache
 def edges(name: str) -> set[str]:
     return {module for module in imported(TREES[name]) if module.split(".")[0] in ("agent", "envs")}
 
 
+@cache
 def third_party(name: str) -> set[str]:
     return {module.split(".")[0] for module in imported(TREES[name])} - {"agent", "envs"}
 

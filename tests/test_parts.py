@@ -236,12 +236,12 @@ def test_training_resuming_and_evaluating(programs: Programs, tmp_path: Path) ->
         home = tmp_path / name
         home.mkdir()
         (home / "rooms.py").write_text(ROOMS.format(tests=str(Path(__file__).parent)))
-        first = "steps=300" if name == "once" else "steps=200"
+        first = "steps=160" if name == "once" else "steps=110"
         result = programs.run("train", "env=Rooms-v0", *QUICK, first, cwd=home)
         assert result.code == 0, result.err
         assert "PartsEncoder" in result.out + result.err
         folders += [next((home / "runs/Rooms-v0").iterdir())]
-    more = programs.run("train", f"resume={folders[1]}", "imports=rooms", "steps=300", cwd=tmp_path / "twice")
+    more = programs.run("train", f"resume={folders[1]}", "imports=rooms", "steps=160", cwd=tmp_path / "twice")
     assert more.code == 0, more.err
     one, two = (load_agent(folder / "last/agent.safetensors") for folder in folders)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)

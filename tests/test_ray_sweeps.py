@@ -44,7 +44,7 @@ def test_jobs_on_ray_are_the_runs_of_a_serial_sweep(programs: Programs, tmp_path
     for name in ("one", "many"):
         (tmp_path / name).mkdir()
     words = ("train", "-m", *SMALL, "env=CartPole-v1,Nope-v0", "seed=0")
-    many = programs.run(*words, RAY, "hydra.launcher.num_cpus=0.5", cwd=tmp_path / "many", real=True)
+    many = programs.run(*words, RAY, "hydra.launcher.num_cpus=0.5", cwd=tmp_path / "many")
     one = programs.run(*words, cwd=tmp_path / "one")
     assert (one.code, many.code) == (2, 2), many.err
     assert set(agents(tmp_path / "one")) == {"0_noisy_dqn_job0"}
@@ -59,10 +59,22 @@ def test_jobs_on_ray_are_the_runs_of_a_serial_sweep(programs: Programs, tmp_path
     )
 
 
+def test_the_actors_of_jobs_play_though_the_jobs_hold_all_cpus(programs: Programs, tmp_path: Path) -> None:
+    """In lockstep, where a job waits for all of its actors: on two cores three actors would never have a CPU each."""
+    collect = "collect=ray", "collect.actors=1,3", "collect.sync=true", "num_envs=3", "env=CartPole-v1"
+    halves = f"hydra.launcher.num_cpus={(os.cpu_count() or 1) / 2}"
+    sweep = programs.run("train", "-m", *SMALL, "steps=400", *collect, RAY, halves, "seed=0", cwd=tmp_path)
+    assert sweep.code == 0, sweep.err
+    for actors in ("1 actors with 1 × 3", "3 actors with 3 × 1"):
+        assert f"collecting: {actors} environments in lockstep, on Ray" in sweep.err
+    assert "is restarted" not in sweep.err
+    assert set(agents(tmp_path)) == {"0_noisy_dqn_job0", "0_noisy_dqn_job1"}
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_a_sweep_that_is_stopped_leaves_nothing_of_ray(programs: Programs, tmp_path: Path, name: str) -> None:
     halves = f"hydra.launcher.num_cpus={(os.cpu_count() or 1) / 2}"
-    sweep = programs.start("train", "-m", *LONG, RAY, halves, "seed=0,1,2", cwd=tmp_path, real=True)
+    sweep = programs.start("train", "-m", *LONG, RAY, halves, "seed=0,1,2", cwd=tmp_path)
     sweep.until(lambda: sum(step > 0 for step in steps_of(tmp_path)) == 2)
     kept = reaper_of(sweep.pid)
     assert kept is not None
@@ -95,12 +107,18 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["PYTHONPATH"] = str(ROOT)
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **STORE})
+    quiet = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **quiet, **STORE})
     session = Path(made.head_node.get_session_dir_path())
     yield made
     made.shutdown()
     shutil.rmtree(session, ignore_errors=True)
     del os.environ["PYTHONPATH"]
+
+
+def node_with_room(cluster: Any) -> Any:
+    """A node of two CPUs: one that an earlier test has left, or a new one."""
+    return next(iter(cluster.worker_nodes), None) or cluster.add_node(num_cpus=2, **STORE)
 
 
 def worker_in(folder: Path) -> psutil.Process:
@@ -116,13 +134,12 @@ def start(programs: Programs, cluster: Any, folder: Path, *more: str) -> Process
 
 
 def test_a_job_whose_node_left_goes_on_exactly_on_another(programs: Programs, cluster: Any, tmp_path: Path) -> None:
-    node = cluster.add_node(num_cpus=2, **STORE)
+    node = node_with_room(cluster)
     longer = "steps=15000"  # a fast job would end before its node is gone
     sweep = start(programs, cluster, tmp_path, longer)
     cluster.remove_node(node, allow_graceful=False)
-    other = cluster.add_node(num_cpus=2, **STORE)
+    node_with_room(cluster)
     result = sweep.wait()
-    cluster.remove_node(other)
     assert result.code == 0, result.err
     assert "[job 0] resume=auto: going on with" in result.err
     (tmp_path / "serial").mkdir()
@@ -134,11 +151,10 @@ def test_a_job_whose_node_left_goes_on_exactly_on_another(programs: Programs, cl
 def test_a_job_that_is_lost_too_often_is_named_and_the_others_go_on(
     programs: Programs, cluster: Any, tmp_path: Path
 ) -> None:
-    node = cluster.add_node(num_cpus=2, **STORE)
+    node_with_room(cluster)
     sweep = start(programs, cluster, tmp_path, "steps=5000,1500", "hydra.launcher.retries=0")
     worker_in(tmp_path).kill()
     result = sweep.wait()
-    cluster.remove_node(node)
     assert result.code == 2, result.err
     assert "[job 0] error: its process ended each time" in result.err
     assert "go on with: python train.py resume=runs/CartPole-v1/" in result.err

@@ -282,15 +282,15 @@ def test_the_options_of_actors_change_and_the_actors_go_on(programs: Programs, t
     """A chunk of 64 steps of 2 environments overshoots by far more than one of 2 steps."""
     pytest.importorskip("ray")
     ray = ("collect=ray", "collect.actors=1", "collect.sync=true", "collect.chunk=64", "seed=1")
-    result = programs.run("train", *words(RUN), *ray, "hydra.run.dir=run", cwd=tmp_path, real=True)
+    result = programs.run("train", *words(RUN), *ray, "hydra.run.dir=run", cwd=tmp_path)
     assert result.code == 0, result.err
     first = int((tmp_path / "run" / "checkpoints" / "latest").read_text().removeprefix("step_"))
     assert first > 430  # whole chunks of 128 rows, some of which are resets
     changed = ("collect.chunk=2", "collect.publish=3", "collect.timeout=100", "collect.memory=0.2")
-    result = programs.run("train", "resume=run", *changed, f"steps={first + 50}", cwd=tmp_path, real=True)
+    result = programs.run("train", "resume=run", *changed, f"steps={first + 50}", cwd=tmp_path)
     assert result.code == 0, result.err
     last = int((tmp_path / "run" / "checkpoints" / "latest").read_text().removeprefix("step_"))
     assert first + 50 <= last < first + 50 + 10
-    refused = programs.run("train", "resume=run", "collect.actors=2", f"steps={last + 50}", cwd=tmp_path, real=True)
+    refused = programs.run("train", "resume=run", "collect.actors=2", f"steps={last + 50}", cwd=tmp_path)
     assert refused.code == 2
     assert "collect.actors=2 was asked: leave collect.actors=2 out" in refused.err

@@ -189,24 +189,31 @@ def test_a_job_that_its_queue_stops_goes_on_exactly(
 
 
 @needs_submitit
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "cancelled"])
 def test_a_job_that_slurm_starts_again_goes_on_exactly(
-    programs: Programs, tmp_path: Path, undisturbed: dict[str, dict[str, np.ndarray]], number: signal.Signals
+    programs: Programs, tmp_path: Path, undisturbed: dict[str, dict[str, np.ndarray]]
 ) -> None:
-    """Slurm runs the same command in the same environment once more, where a node failed or by `scontrol requeue`."""
-    queued = queue(programs, tmp_path)
-    task = task_of(queued)
-    command, environment = task.cmdline(), task.environ()
-    task.send_signal(number)
-    result = queued.wait()
-    assert result.code == 2
-    assert re.fullmatch(r"error: a job of the sweep was lost .*", result.err.splitlines()[-1]), result.err
-    assert ("saved; go on with: python train.py resume=" in result.err) == (number == signal.SIGTERM)
-    again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    (log,) = tmp_path.glob("runs/multirun/*/jobs/0.log")
-    assert "resume=auto: going on with" in log.read_text()
-    assert_equal(undisturbed, agents(tmp_path))
+    """Slurm runs the same command in the same environment once more, where a node failed or by `scontrol requeue`.
+
+    One job is killed, and one is cancelled; their sweeps wait a while for results, at the same time.
+    """
+    lost = []
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        folder = tmp_path / number.name
+        folder.mkdir()
+        queued = queue(programs, folder)
+        task = task_of(queued)
+        lost.append((number, folder, queued, task.cmdline(), task.environ()))
+        task.send_signal(number)
+    for number, folder, queued, command, environment in lost:
+        result = queued.wait()
+        assert result.code == 2
+        assert re.fullmatch(r"error: a job of the sweep was lost .*", result.err.splitlines()[-1]), result.err
+        assert ("saved; go on with: python train.py resume=" in result.err) == (number == signal.SIGTERM)
+        again = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+        (log,) = folder.glob("runs/multirun/*/jobs/0.log")
+        assert "resume=auto: going on with" in log.read_text()
+        assert_equal(undisturbed, agents(folder))
 
 
 @pytest.mark.parametrize("launcher", sorted(LAUNCHERS))

@@ -10,8 +10,9 @@ from agent.config.run import TrainConfig
 from agent.replay.ring import Replay
 from agent.running.build import build_envs, build_player
 from agent.running.collector import Collector
-from agent.running.distributed.chunk import Chunk, Failure, Recorder, Setup, Weights, load_weights
+from agent.running.distributed.chunk import Chunk, Failure, Recorder, Setup
 from agent.running.distributed.priorities import FirstPriorities
+from agent.running.distributed.weights import Weights, WeightsLoader
 from agent.running.failures import is_environments_own
 from agent.running.resources import prepare_cpu
 
@@ -38,13 +39,13 @@ class Actor:
         """The id of its process."""
         return os.getpid()
 
-    def play(self, step: int, version: int, weights: Weights) -> Chunk | Failure:
+    def play(self, step: int, version: int, weights: Weights | None) -> Chunk | Failure:
         """Plays the next chunk.
 
         Args:
             step: the step of the run, which decides whether actions are still uniform, and ε.
             version: the number of updates that made the weights.
-            weights: the weights to act with; they are copied.
+            weights: the weights to act with, which are copied; None: those of the last call, whose version is the same.
 
         Returns:
             The chunk, or the environment's own error.
@@ -62,12 +63,14 @@ class Actor:
         self._ended = time.monotonic()
         return chunk
 
-    def _play(self, step: int, version: int, weights: Weights, began: float, waiting: float) -> Chunk:
+    def _play(self, step: int, version: int, weights: Weights | None, began: float, waiting: float) -> Chunk:
         if self._collector is None:
             self._collector = self._make()
+            self._loader = WeightsLoader(self._collector.agent)
             self._collector.begin()
         collector = self._collector
-        load_weights(collector.agent, weights, version)
+        if weights is not None:
+            self._loader.replace(weights, version)
         collector.step, steps = step, []
         for _ in range(self._config.collect.chunk):
             before = collector.step

@@ -29,6 +29,7 @@ class ActorSlot:
     number: int
     incarnation: int
     handle: Any
+    version: int = -1  # of the weights that its last call had; -1: its process has none
     calls: deque[Any] = field(default_factory=deque)  # references to chunks, the oldest first
     sequence: int = 0  # of the next chunk
     failures: int = 0  # incarnations in a row without a chunk
@@ -47,13 +48,21 @@ class ActorPool:
         incarnations: the first incarnation of each actor.
         timeout: an actor hangs if it gives no chunk for this many seconds.
         report: prints a line on the console.
+        cpus: the CPUs that each actor requests.
     """
 
     def __init__(
-        self, ray: ModuleType, setup: Setup, incarnations: list[int], timeout: float, report: Callable[[str], None]
+        self,
+        ray: ModuleType,
+        setup: Setup,
+        incarnations: list[int],
+        timeout: float,
+        report: Callable[[str], None],
+        cpus: int = 1,
     ) -> None:
         self._ray, self._setup, self._timeout, self._report = ray, setup, timeout, report
-        self._actor_class = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
+        options = {"num_cpus": cpus, "max_restarts": 0, "max_task_retries": 0}
+        self._actor_class = ray.remote(**options, enable_task_events=False)(Actor)  # events: nobody reads them
         self._setup_reference = ray.put(setup)
         self.restarts = 0
         self.slots = [
@@ -125,7 +134,7 @@ class ActorPool:
         slot.incarnation, slot.sequence = slot.incarnation + 1, 0
         slot.calls.clear()
         self._report(f"actor {slot.number} is restarted, its episodes end as truncations: {reason}")
-        slot.handle = self._start(slot.number, slot.incarnation)
+        slot.handle, slot.version = self._start(slot.number, slot.incarnation), -1
         return slot
 
     def _kill(self, slot: ActorSlot) -> None:

@@ -1,4 +1,4 @@
-"""The data that learner and actors exchange: the setup of an actor, weights, and chunks of experience."""
+"""The data that learner and actors exchange, except weights: the setup of an actor, and chunks of experience."""
 
 from __future__ import annotations
 
@@ -8,26 +8,20 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.envs.registration import EnvSpec
 
 from agent.common.observation import ObservationSpec
 from agent.common.seeds import seed_sequence
 from agent.config.parts import EpsilonConfig
 from agent.config.run import TrainConfig
-from agent.learning.dqn import DQN
 from agent.networks.encoder_registry import EncoderFactory, register_encoder
 from agent.networks.heads.base import HeadFactory
 from agent.networks.heads.registry import register_head
-from agent.networks.q_network import persistent_buffers
 from agent.running.distributed.priorities import FirstPriorities
 from envs.make import Task
 
 #: Ape-X's ladder: actor i of N acts by ε^(1 + α·i/(N − 1)) (Horgan et al. 2018, arXiv 1803.00933, §4).
 LADDER_EPSILON, LADDER_ALPHA = 0.4, 7.0
-
-#: Parameters [P] and the buffers of encoders by their names, as arrays.
-Weights = Mapping[str, np.ndarray]
 
 
 class Chunk(NamedTuple):
@@ -120,20 +114,6 @@ def split_evenly(count: int, actors: int) -> tuple[int, ...]:
     """The number of environments of each actor, split as evenly as possible; the first actors have one more."""
     each, remainder = divmod(count, actors)
     return tuple(each + (actor < remainder) for actor in range(actors))
-
-
-def weights_of(agent: DQN) -> Weights:
-    """A copy of the parameters and buffers, as arrays in main memory."""
-    named = {"": agent.parameters, **persistent_buffers(agent.network)}
-    return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
-
-
-def load_weights(agent: DQN, weights: Weights, version: int) -> None:
-    """Copies weights, which `version` updates made, into an agent."""
-    with torch.no_grad():
-        for name, value in {"": agent.parameters, **persistent_buffers(agent.network)}.items():
-            value.copy_(torch.from_numpy(np.array(weights[name])))
-    agent.updates = version
 
 
 class Recorder:

@@ -18,18 +18,29 @@ from agent.running.distributed import reaper
 
 #: The smallest object store that Ray accepts.
 MIN_STORE_BYTES = 80 * 2**20
-#: Switches off features of Ray that a run does not need: reports of usage, metrics, workers in advance.
+#: Switches off features of Ray that a run does not need: reports of usage, metrics, records of tasks, workers in
+#: advance.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_task_events_report_interval_ms": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-#: Makes Ray listen on the loopback interface alone. Otherwise, on Linux, it takes the machine's address and listens on
-#: all interfaces, whatever address is given. The variable is for systems without clusters; Ray reads it on import.
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+#: Arguments and results of up to this many bytes bypass the store of a Ray that is started here.
+INLINE_BYTES = 2**20
+#: For a Ray that is started here; Ray reads them on import. The first makes it listen on the loopback interface alone:
+#: otherwise, on Linux, it takes the machine's address and listens on all interfaces, whatever address is given. (The
+#: variable is for systems without clusters.) The last gives actors the same priority as the learner: with 15, Ray's
+#: default, they hardly run while a learner or anything else is busy, and the learner waits for them afterwards.
+LOCAL = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_max_direct_call_object_size": str(INLINE_BYTES),
+    "RAY_worker_niceness": "0",
+}
 #: The option that requests Ray, for each option that names its address.
 REQUESTED_BY = {"collect.address": "collect=ray", "hydra.launcher.address": "hydra/launcher=ray"}
 #: Seconds that the reaper may take to clean up.
@@ -46,7 +57,7 @@ def import_ray(local: bool = False, option: str = "collect=ray") -> ModuleType:
     Raises:
         UserError: if it is not installed; the message names the extra.
     """
-    os.environ.update(QUIET | (LOOPBACK if local else {}))  # Ray reads most of them while it is imported
+    os.environ.update(QUIET | (LOCAL if local else {}))  # Ray reads most of them while it is imported
     try:
         import ray
     except ImportError as error:
@@ -110,6 +121,21 @@ class Cluster:
                 _temp_dir=folder,
                 _node_ip_address="127.0.0.1",
             )
+
+    @property
+    def local(self) -> bool:
+        """Whether this project started Ray on this machine: for this run, or for the sweep of which it is a job."""
+        return self._reaper is not None or self._is_job
+
+    @property
+    def actor_cpus(self) -> int:
+        """The CPUs that an actor requests. The jobs of a sweep on this machine may hold all of them."""
+        return 0 if self._is_job else 1
+
+    @property
+    def _is_job(self) -> bool:
+        """Whether this process was started by a Ray that this project started on this machine."""
+        return self._external and reaper.MARK in os.environ
 
     def largest(self, kind: str) -> float:
         """How much of a kind of resource, such as CPU, the machine has that has most of it."""

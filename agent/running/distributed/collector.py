@@ -16,9 +16,10 @@ from agent.records.tracking import Tracker
 from agent.replay.prioritised import PrioritisedReplay
 from agent.replay.rings import AnyRings
 from agent.running.distributed.actor_pool import ActorPool, ActorSlot
-from agent.running.distributed.chunk import Chunk, Setup, split_evenly, weights_of
+from agent.running.distributed.chunk import Chunk, Setup, split_evenly
 from agent.running.distributed.cluster import Cluster
 from agent.running.distributed.evaluations import RayEvaluations
+from agent.running.distributed.weights import Publisher
 from envs.make import Task
 
 #: Calls that an actor has at once: it plays the next chunk while the learner stores the last.
@@ -55,14 +56,13 @@ class RayCollector:
         self._shares = split_evenly(config.num_envs, config.collect.actors)
         self._incarnations = [0] * config.collect.actors  # of the next actors
         self._restarts = 0  # before a resume
-        self._version = -1  # number of updates that made the published weights
-        self._weights: object = None
+        self._publisher = Publisher(cluster)
         self._measurements = CollectionMetrics()
 
     def begin(self) -> None:
         """Starts the actors; they begin new episodes."""
-        timeout, report = self.config.collect.timeout, self.tracker.console.line
-        self._pool = ActorPool(self._cluster.ray, self._setup(), self._incarnations, timeout, report)
+        timeout, report, cluster = self.config.collect.timeout, self.tracker.console.line, self._cluster
+        self._pool = ActorPool(cluster.ray, self._setup(), self._incarnations, timeout, report, cluster.actor_cpus)
 
     def _setup(self) -> Setup:
         spec = gym.registry.get(self.task.id)
@@ -83,21 +83,18 @@ class RayCollector:
 
     def send(self) -> int:
         """Gives the actors calls, with new weights if these are due; returns the steps so far."""
-        self._publish()
-        limit = 1 if self.config.collect.sync else IN_FLIGHT
+        collect = self.config.collect
+        self._publisher.publish(self.agent, 1 if collect.sync else collect.publish)
+        limit = 1 if collect.sync else IN_FLIGHT
         for slot in self.pool.slots:
             while len(slot.calls) < limit:
                 self._call(slot)
         return self.step
 
     def _call(self, slot: ActorSlot) -> None:
-        self.pool.call(slot, self.step, self._version, self._weights)
-
-    def _publish(self) -> None:
-        updates, collect = self.agent.updates, self.config.collect
-        every = 1 if collect.sync else collect.publish
-        if self._version < 0 or updates - self._version >= every:
-            self._weights, self._version = self._cluster.ray.put(weights_of(self.agent)), updates
+        published = self._publisher
+        self.pool.call(slot, self.step, published.version, published.newer_than(slot.version))
+        slot.version = published.version
 
     def receive(self, arrived: Callable[[], None] | None = None) -> None:
         """Waits for the next chunk (in lockstep, for one of each actor), and stores and counts it; a signal ends it.
