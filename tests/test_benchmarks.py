@@ -432,7 +432,7 @@ def test_tasks_of_others_have_options_that_there_are_and_no_preset(load: Any) ->
     third_party = load("third_party")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for task in third_party.TASKS:
-            assert not (ROOT / "conf" / "env" / f"{task.env}.yaml").exists()
+            assert not any((ROOT / "conf" / group / f"{task.env}.yaml").exists() for group in ("env", "preset/task"))
             options = [word for word in task.options() if not word.startswith("env=")]
             for agent in third_party.AGENTS:
                 words = [f"env.id={task.env}", *options, *third_party.AGENTS[agent]]

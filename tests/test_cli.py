@@ -99,7 +99,7 @@ BAD_TRAINING = {
     "an unknown option of a node": ("agent.gama=1", r"unknown option agent\.gama.*agent\.gamma"),
     "an unknown option that is added": ("+agent.gama=1", r"unknown option agent\.gama.*gamma"),
     "an id by its option": ("env.id=Acrobot-v1", "write env=<id>"),
-    "no preset": ("~env", "env.id is None: it must be a word"),
+    "no preset": ("~env", "env takes one name, and cannot be left out: write env=<name>"),
     "no id": ("env=", "env= names no environment: write env=<id>"),
     "a name of another library's, one level down": ("agent.buffer_size=9", r"did you mean agent\.replay_size\?"),
     "a value with a mark of Hydra's": (
@@ -120,6 +120,9 @@ BAD_TRAINING = {
     ),
     "an option below a number": ("agent.lr.x=1", r"unknown option agent\.lr\.x.*agent\.lr"),
     "an unknown preset": ("agent=muzero", "muzero.*dqn.*noisy_dqn"),
+    "an unknown preset of tasks": ("preset=nope", "there is no preset=nope: it must be one of none, task"),
+    "no agent": ("~agent", "agent takes one name, and cannot be left out: write agent=<name>"),
+    "two presets at once": ("preset=[task]", "preset takes one name, and cannot be left out"),
     "a number for a preset": ("agent=1", "agent.*name"),
     "a name without a value": ("seed", "cannot read seed: .*name=value"),
     "an unfinished list": ("agent.network.hidden=[1,2", r"\[1,2.*name=value"),

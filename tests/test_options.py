@@ -359,7 +359,7 @@ def test_every_variant_of_the_noise_is_another_one() -> None:
     assert len(same) <= 4  # the presets' own draws are one of the variants
 
 
-ENV = CONF / "env"
+ENV = CONF / "preset" / "task"
 SIZED = ("CartPole", "Acrobot", "MountainCar", "LunarLander", "MinAtar")  # they scale agents of Atari's size down
 ENV_PRESETS = sorted(str(path.relative_to(ENV).with_suffix("")) for path in ENV.rglob("*.yaml"))
 EPSILON = ("dqn", "munchausen_dqn", "c51", "qr_dqn", "iqn")  # they explore by ε alone
@@ -491,7 +491,7 @@ def test_an_id_has_its_preset_however_hydra_is_told(word: str, monkeypatch: pyte
     stored: list[Any] = []
     monkeypatch.setattr(ConfigStore, "store", lambda self, name, *node: stored.append(name))
     register_presets([f"env={word.format('ALE/Pong-v5')}", f"env={word.format('CartPole')}"])
-    assert stored == ["Pong-v5", "CartPole"]
+    assert stored == ["Pong-v5", "CartPole", "CartPole"]  # of CartPole the task and the settings
 
 
 GAMES = {"Pong": 0.25, "Pong-v4": 0.0, "PongDeterministic-v0": 0.25, "PongNoFrameskip-v4": 0.0, "ALE/Pong": 0.25}
@@ -555,7 +555,7 @@ def test_what_is_no_game_and_has_no_preset_gets_none(monkeypatch: pytest.MonkeyP
     register_presets([*(f"env={name}" for name in names), "env", "-m", "envs=CartPole"])
     assert stored == []
     register_presets(["env=Nope-v0,CartPole,ALE/Pong-v5"])
-    assert sorted(node[0] for node in stored) == ["CartPole", "Pong-v5"]
+    assert sorted(node[0] for node in stored) == ["CartPole", "CartPole", "Pong-v5"]
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0"])
@@ -604,7 +604,7 @@ def test_the_sizes_of_small_tasks_stand_once() -> None:
     """conf/sizes/small.yaml has them, and presets of tasks include that file."""
     shared = yaml.safe_load((CONF / "sizes" / "small.yaml").read_text())
     assert {"network", "quantile", "implicit_quantile", "epsilon", "priority", "lr", "batch_size"} <= set(shared)
-    for path in CONF.glob("env/**/*.yaml"):
+    for path in CONF.glob("preset/task/**/*.yaml"):
         agent = yaml.safe_load(path.read_text()).get("agent", {})
         repeated = [name for name in shared if name in agent and agent[name] == shared[name]]
         assert not repeated, f"{path.name} repeats {repeated}"

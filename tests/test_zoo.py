@@ -30,7 +30,8 @@ def test_the_zoo_holds_the_agents_of_its_command_and_no_others(load: Any) -> Non
 
 
 def test_every_task_with_a_preset_has_an_agent_unless_it_is_too_large(load: Any) -> None:
-    presets = {str(path.relative_to(ROOT / "conf" / "env").with_suffix("")) for path in ROOT.glob("conf/env/**/*.yaml")}
+    folder = ROOT / "conf" / "preset" / "task"
+    presets = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")}
     missing = {preset for preset in presets - set(TASKS) if not preset.startswith("MinAtar/")}
     assert missing == set()
     config = parse(AgentConfig, {"network": {"hidden": [128]}})

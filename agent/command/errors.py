@@ -195,6 +195,9 @@ def _config_sentence(error: Exception, program: Program) -> str:
         plugin = ", or the name of an installed plugin" if found[2].startswith("hydra/") else ""
         name = f"{found[2]}={found[1].removeprefix(found[2])[1:]}"
         return f"there is no {name}: it must be one of {', '.join(found[3].split())}{plugin}"
+    if found := re.match(r"Error resolving interpolation '(.+?)', possible interpolation keys: (.*)", message):
+        name = next(name for name in re.findall(r"\$\{(\w+)\}", found[1]) if name not in found[2].split(", "))
+        return f"{name} takes one name, and cannot be left out: write {name}=<name>; see --help"
     if found := re.search("Cannot find primary config '(.+?)'", message):
         return f"there is no config {found[1]}: --config-name takes the name of a file in conf/ or --config-dir"
     if re.match("(Additional|Primary) config directory", message):

@@ -1,7 +1,7 @@
 """Presets for ids without a file of their own, registered with Hydra: `CartPole`, and all Atari games."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -13,30 +13,40 @@ from envs.packages import is_atari_game
 
 #: The folder of all config files.
 CONF = Path(__file__).parent.parent.parent / "conf"
+#: The groups of config files that are named after ids: the arguments of a task, and settings for it (preset=task).
+ENV, SETTINGS = "env", "preset/task"
 
 
 def register_presets(overrides: Sequence[str]) -> None:
-    """Registers a preset for each id that `env=…` names and that has no file in conf/env.
+    """Registers a preset for each id that `env=…` names and that has no file in conf/env or conf/preset/task.
 
-    An id without a version gets the preset of its newest version; all Atari games share conf/task/atari.yaml.
+    An id without a version gets the files of its newest version; all Atari games share conf/task/atari.yaml.
     """
-    folder = CONF / "env"
-    preset_ids = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+    ids = {*_ids_with_files(ENV), *_ids_with_files(SETTINGS)}
     for env_id in dict.fromkeys(_env_ids(overrides)):
-        if env_id in preset_ids:
+        if env_id in ids:
             continue
-        if node := _without_version(env_id, preset_ids) or _atari_game(env_id):
-            group, _, name = f"env/{env_id}".rpartition("/")
-            ConfigStore.instance().store(name, node, group, "_global_")
+        if newest := _newest_version(env_id, ids):
+            _store(ENV, env_id, {"defaults": [{f"optional /{ENV}@_global_": newest}], "env": {"id": newest}})
+            _store(SETTINGS, env_id, {"defaults": [{f"optional /{SETTINGS}@_global_": newest}]})
+        elif node := _atari_game(env_id):
+            _store(ENV, env_id, node)
 
 
-def _without_version(env_id: str, preset_ids: Sequence[str]) -> dict[str, object] | None:
-    """Returns a preset that refers to the newest version of `env_id` with a file; None if there is none."""
-    versions = [name for name in preset_ids if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
-    if not versions:
-        return None
-    newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
-    return {"defaults": [f"/env/{newest}@_global_"], "env": {"id": newest}}
+def _ids_with_files(group: str) -> list[str]:
+    folder = CONF / group
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+
+
+def _store(group: str, env_id: str, node: Mapping[str, object]) -> None:
+    group, _, name = f"{group}/{env_id}".rpartition("/")
+    ConfigStore.instance().store(name, node, group, "_global_")
+
+
+def _newest_version(env_id: str, ids: Iterable[str]) -> str | None:
+    """Returns the newest version of `env_id` among `ids`; None if there is none."""
+    versions = [name for name in ids if re.fullmatch(rf"{re.escape(env_id)}-v\d+", name)]
+    return max(versions, key=lambda name: int(name.rpartition("-v")[2]), default=None)
 
 
 def _atari_game(env_id: str) -> dict[str, object] | None:

@@ -29,7 +29,10 @@ TRAIN = Program(
 )
 
 _EVALUATE_OPTIONS = [*leaf_names(EvaluateConfig), "imports"]
-_ONLY_TRAIN = {name.split(".")[0] for name in (*_TRAIN_OPTIONS, "task", "sizes")} - {*_EVALUATE_OPTIONS, "hydra"}
+_ONLY_TRAIN = {name.split(".")[0] for name in (*_TRAIN_OPTIONS, "preset", "task", "sizes")} - {
+    *_EVALUATE_OPTIONS,
+    "hydra",
+}
 EVALUATE = Program(
     name="evaluate.py",
     options=_EVALUATE_OPTIONS,

@@ -28,6 +28,7 @@ GROUPS = {
     "env": ("env", "id"),
     "collect": ("collect", "engine"),
     "noise": ("agent", "noise"),
+    "preset": ("agent",),
     "task": ("agent",),
     "sizes": ("agent",),
 }
