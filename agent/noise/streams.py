@@ -44,7 +44,7 @@ class TableNoise:
     """
 
     SIZE = 2**16
-    BLOCK = 2**14  # how many numbers are drawn ahead and at once; small draws are slices of the block
+    BLOCK = 2**14  # how many numbers are drawn ahead; small draws are slices of the block
 
     def __init__(self, model: NoiseModel, seed: np.random.SeedSequence) -> None:
         self.model = model
@@ -68,11 +68,8 @@ class TableNoise:
 
     def _draw_block(self, count: int) -> None:
         self._before = self._bits.state
-        self._block, self._used = np.empty(count, dtype=np.float32), 0
-        for start in range(0, count, self.BLOCK):  # the picks of a large draw would not fit in the processor's cache
-            part = self._block[start : start + self.BLOCK]
-            picks = self._bits.random_raw(-(-len(part) // 4)).view(np.uint16)[: len(part)]  # four to a 64-bit word
-            self._table.take(picks, mode="wrap", out=part)  # the fastest mode; no pick is out of range
+        picks = self._bits.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four to a 64-bit word
+        self._block, self._used = self._table.take(picks, mode="wrap"), 0  # the fastest mode; no pick is out of range
 
     def generators(self) -> list[torch.Generator]:
         """An empty list: this stream does not use torch's generators."""
