@@ -64,7 +64,8 @@ unfinished episodes. The replay of Pong holds 50,000 transitions here, and 1,000
     (
         "The pieces",
         """The tables give microseconds per call: median, least and greatest of several blocks. The first row of the
-updates is a lower bound for all of them: the matrix products of a plain update and nothing else.""",
+updates is a lower bound for all of them: the matrix products of a plain update and nothing else.
+`python benchmarks/overhead.py` prints the ratio of an update to its own products, with noise and without.""",
         "micro",
         "python benchmarks/micro.py",
     ),
