@@ -198,10 +198,13 @@ def page() -> str:
         "",
         ABLATION,
         "",
-        *ablation(TASKS),
+        *ablation([task for task in TASKS if not task.name.endswith(NO)]),
         "",
     ]
-    lines += [line for task in TASKS for line in section(task)]
+    unset = [task for task in TASKS if task.name.endswith(NO)]
+    if len(rows := ablation(unset)) > 2:
+        lines += ["### Without presets", "", WITHOUT, "", *rows, ""]
+    lines += [line for task in TASKS if any(task.results(agent) for agent in task.agents) for line in section(task)]
     if deep_sea.exists():
         lines += [deep_sea.read_text().replace("# DeepSea", "## DeepSea").replace("../figures", "figures").rstrip(), ""]
     return "\n".join(lines)
@@ -235,6 +238,9 @@ Rows in italics are figures that others publish, with their own protocols. The z
 one trained agent per task. CleanRL and SLM-Lab report averages of returns during training. Their number of steps is
 given if it differs from ours.
 """
+NO = "-no-preset"  # ends the names of tasks whose preset is turned off
+WITHOUT = """With `preset=none` an agent has the same settings on all tasks; the p-values of this table have a correction of
+their own."""
 BEST = """An agent is ahead if its whole interval is above the figure of others, and undecided if its interval contains
 that figure. The figure has no interval of its own, and the same runs select the best of our agents."""
 ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration. All else is the same: double
