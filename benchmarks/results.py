@@ -239,8 +239,8 @@ one trained agent per task. CleanRL and SLM-Lab report averages of returns durin
 given if it differs from ours.
 """
 NO = "-no-preset"  # ends the names of tasks whose preset is turned off
-WITHOUT = """With `preset=none` an agent has the same settings on all tasks; the p-values of this table have a correction
-of their own."""
+WITHOUT = """With `preset=none` an agent has the same settings on all tasks. The p-values of this table have their own
+correction."""
 BEST = """An agent is ahead if its whole interval is above the figure of others, and undecided if its interval contains
 that figure. The figure has no interval of its own, and the same runs select the best of our agents."""
 ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration. All else is the same: double
