@@ -427,7 +427,8 @@ def test_a_refusal_of_several_settings_is_one_sentence() -> None:
 def test_the_charts_open_on_returns_loss_and_sigma() -> None:
     """They are sorted by name, and the first nine are on the first page."""
     evaluation = [f"eval/{name}" for name in ("length_mean", "return_ci95_low", "return_mean", "return_std")]
-    others = ["noise/action_change", "q/max", "replay/size", "speed/env_steps_per_second", "time/train_seconds"]
+    others = ["noise/acting_scale", "noise/action_change", "noise/q_std"]
+    others += ["q/max", "replay/size", "speed/env_steps_per_second", "time/train_seconds"]
     training = [f"train/{name}" for name in ("episode_return", "episode_length", "loss", "grad_norm", "updates")]
     sigma = ["sigma/encoder.layers.0", "sigma/head.advantage.output"]
     names = [*evaluation, "eval_noisy/return_mean", "eval_noisy/return_std", *others, *training, *sigma]
