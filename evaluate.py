@@ -1,5 +1,10 @@
 """Plays saved agents: python evaluate.py checkpoint=runs/CartPole-v1/<run> (--help for more)."""
 
+import _signal as signal  # type: ignore[import-not-found]  # built in: nothing is sooner
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C has no traceback in the milliseconds until `begin`
+
 from agent.common.beginning import begin
 
 if __name__ == "__main__":
@@ -14,13 +19,10 @@ from agent.command import errors, program
 from agent.command.composing import evaluation_request, to_options
 from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
-from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
 from agent.records.evaluations import results_path
-from agent.records.newest import newest_run
+from agent.records.newest import newest_agent
 from agent.records.plots import plot_evaluation
-from agent.records.run_folder import RUNS
-from agent.records.saved_agent import FILE_NAME
 from agent.running.player import Player, load_player
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.results import check_player, evaluate_player, film, find_agents, write_result
@@ -37,7 +39,7 @@ def run(config: EvaluateConfig) -> None:
     """Plays every agent, writes the results and prints their paths."""
     check_open_files(0)
     prepare_cpu(1)
-    files = find_agents(config.checkpoint or [newest(config)], config.which)
+    files = find_agents(config.checkpoint or [newest_agent(config.which, "evaluating")], config.which)
     players = [load_player(file, resolve_device(config.device)) for file in files]
     for player in players:
         check_player(player, config)
@@ -63,15 +65,6 @@ def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str
         if results:
             show_evaluations(results)
     return results
-
-
-def newest(config: EvaluateConfig) -> str:
-    """Finds the newest run under runs/, and prints its folder."""
-    found = newest_run(RUNS, lambda run: (run / config.which / FILE_NAME).is_file())
-    if found is None:
-        raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")
-    print(f"checkpoint=… was not given: evaluating the newest run, {found}")
-    return str(found)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """Shares a saved agent: python share.py checkpoint=runs/CartPole-v1/<run> to=onnx (--help for more)."""
 
+import _signal as signal  # type: ignore[import-not-found]  # built in: nothing is sooner
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C has no traceback in the milliseconds until `begin`
+
 from agent.common.beginning import begin
 
 if __name__ == "__main__":
@@ -16,9 +21,7 @@ from agent.command.composing import sharing_request, to_options
 from agent.command.program import SHARE
 from agent.common.errors import UserError
 from agent.config.share import ShareConfig
-from agent.records.newest import newest_run
-from agent.records.run_folder import RUNS
-from agent.records.saved_agent import FILE_NAME
+from agent.records.newest import newest_agent
 from agent.running.export.folder import folder_for, write_folder
 from agent.running.export.hub import hub_folder, push, push_command, write_hub_folder
 from agent.running.fetching import checked_repo, own_file
@@ -38,7 +41,7 @@ def run(config: ShareConfig) -> None:
     prepare_cpu(1)
     if config.repo is not None:
         checked_repo(config.repo, f"repo={config.repo}")
-    file = own_file(config.checkpoint or newest(config), config.which)
+    file = own_file(config.checkpoint or newest_agent(config.which, "sharing"), config.which)
     folder = Path(config.out or (folder_for if config.repo is None else hub_folder)(file))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file: name a folder, which the agent is written to")
@@ -62,15 +65,6 @@ def send(absolute: Path, folder: Path, repo: str, config: ShareConfig) -> None:
     login = "hf auth login && " if config.push else ""
     print(f"not pushed{', nobody is logged in' if config.push else ''}; push it with: {login}", end="")
     print(push_command(folder, repo, config.private))
-
-
-def newest(config: ShareConfig) -> str:
-    """Finds the newest run under runs/, and prints its folder."""
-    found = newest_run(RUNS, lambda run: (run / config.which / FILE_NAME).is_file())
-    if found is None:
-        raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")
-    print(f"checkpoint=… was not given: sharing the newest run, {found}")
-    return str(found)
 
 
 if __name__ == "__main__":

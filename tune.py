@@ -1,5 +1,10 @@
 """Searches for good settings of training: python tune.py env=LunarLander-v3 trials=40 (--help for more)."""
 
+import _signal as signal  # type: ignore[import-not-found]  # built in: nothing is sooner
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C has no traceback in the milliseconds until `begin`
+
 from agent.common.beginning import begin
 
 if __name__ == "__main__":

@@ -163,6 +163,21 @@ def imported(*arguments: str) -> list[str]:
     return names[names.index("site") + 1 :]
 
 
+def test_all_programs_begin_alike_and_first_let_ctrl_c_end_them_in_silence() -> None:
+    """Before any import from a file: `_signal` is built into the interpreter."""
+    starts = set()
+    for program in ("train", "evaluate", "compare", "share", "tune"):
+        start, begin, _ = (ROOT / f"{program}.py").read_text(encoding="utf-8").partition("    begin()")
+        assert begin
+        starts.add(start.partition('"""\n')[2])
+    (start,) = starts
+    silenced = start.partition("from agent")[0]
+    assert silenced.count("import") == 1
+    script = f"__name__ = '__main__'\n{silenced}import os\nos.kill(os.getpid(), 2)\nprint('not reached')"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (-2, "", "")
+
+
 def test_nothing_heavy_is_imported_before_ctrl_c_is_handled() -> None:
     """What comes before is the interpreter's own start, and what `signal` and a function's types need."""
     needed = {"agent", "agent.common", *imported("-c", "import signal, types")}

@@ -31,7 +31,8 @@ def at_once(signum: int, frame: "FrameType | None") -> None:
 
 def quit_at_once() -> None:
     """Lets Ctrl-C end the process without a traceback, until `quit_by_exception`."""
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, by_exception):  # else it is ignored, as by nohup
+    handlers = (signal.SIG_DFL, signal.default_int_handler, by_exception)  # else Ctrl-C is ignored, as by nohup
+    if signal.getsignal(signal.SIGINT) in handlers:
         signal.signal(signal.SIGINT, at_once)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import yaml
 
+from agent.common.errors import UserError
 from agent.common.files import read_plain
-from agent.records.saved_agent import FILE_NAME
+from agent.records.locking import RUNS
+from agent.records.saved_agent import FILE_NAME, Which
 
 #: Bytes; a larger config.yaml is not read. To parse so many takes up to a second, and ours have a few thousand.
 MAX_CONFIG = 1 << 17
@@ -51,3 +53,20 @@ def _is_same(one: str, other: str) -> bool:
 
 def _by_numbers(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def newest_agent(which: Which, doing: str) -> str:
+    """The folder of the newest run under runs/ that has such an agent; prints a line that says so.
+
+    Args:
+        which: the best or the last agent.
+        doing: the verb of that line, such as "evaluating".
+
+    Raises:
+        UserError: there is none.
+    """
+    found = newest_run(RUNS, lambda run: (run / which / FILE_NAME).is_file())
+    if found is None:
+        raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")
+    print(f"checkpoint=… was not given: {doing} the newest run, {found}")
+    return str(found)
