@@ -172,9 +172,15 @@ def test_all_programs_begin_alike_and_first_let_ctrl_c_end_them_in_silence() -> 
         starts.add(start.partition('"""\n')[2])
     (start,) = starts
     silenced = start.partition("from agent")[0]
-    assert silenced.count("import") == 1
+    assert silenced.count("\nimport ") == 1
     script = f"__name__ = '__main__'\n{silenced}import os\nos.kill(os.getpid(), 2)\nprint('not reached')"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert (result.returncode, result.stdout, result.stderr) == (-2, "", "")
 
 
