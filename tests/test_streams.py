@@ -1,6 +1,7 @@
 """How programs begin and what their streams may be: closed, full, read by somebody who goes away, of few characters."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
