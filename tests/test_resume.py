@@ -530,8 +530,10 @@ def test_a_checkpoint_that_is_cut_short_is_named(programs: Programs, home: Path)
 
 def test_the_first_difference_is_named() -> None:
     env = {"id": "A", "kwargs": {}, "action_mask": "off"}
-    saved = {"agent": {"lr": 0.1, "noise": {"sigma0": 0.5}}, "env": env, "steps": 5}
-    asked = {"agent": {"lr": 0.1, "noise": {"sigma0": 0.4}}, "env": env | {"kwargs": {"x": 1}}, "steps": 7}
+    change = {"enabled": False}
+    saved = {"agent": {"lr": 0.1, "noise": {"sigma0": 0.5, "change": change}}, "env": env, "steps": 5}
+    asked_agent = {"lr": 0.1, "noise": {"sigma0": 0.4, "change": change}}
+    asked = {"agent": asked_agent, "env": env | {"kwargs": {"x": 1}}, "steps": 7}
     assert first_difference(saved, saved, "config") is None
     assert first_difference(saved["agent"], asked["agent"], "agent") == ("agent.noise.sigma0", 0.5, 0.4)
     assert first_difference(saved["env"], asked["env"], "env") == ("env.kwargs.x", None, 1)

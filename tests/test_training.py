@@ -287,11 +287,11 @@ def test_warm_up_ends_where_learning_starts(tmp_path: Path, warmup: str) -> None
     calls: list[tuple[str, int]] = []
     act, random_actions, update, initial = dqn.act, dqn.random_actions, dqn.update, dqn.parameters.clone()
 
-    def acting(observation: np.ndarray, begins: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
+    def acting(observation: np.ndarray, begins: np.ndarray, epsilon: float, change: float | None) -> np.ndarray:
         calls.append(("policy", trainer.step))
         assert np.array_equal(begins, observation[:, 2] == 0)  # time 0: an episode's first observation
         assert observation.dtype == np.float32
-        return act(observation, begins, epsilon)
+        return act(observation, begins, epsilon, change)
 
     def drawing(count: int, observation: np.ndarray) -> np.ndarray:
         calls.append(("random", trainer.step))
