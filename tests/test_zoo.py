@@ -12,7 +12,6 @@ from test_benchmarks import load as load
 from agent import evaluate, load_agent
 from agent.common.observation import ObservationSpec
 from agent.config.algorithm import AgentConfig
-from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.networks.build import build_network
