@@ -26,8 +26,7 @@ class ActingScale:
 
     def __init__(self, scaled: np.ndarray, place: Place) -> None:
         self._scaled = place.put(scaled.astype(np.float32))
-        self._log, self._calls = 0.0, 0
-        self._multiplier: Array = self._scaled  # [size]
+        self._calls = 0
         self._set(0.0)
 
     def __call__(self, noise: Array) -> Array:
@@ -56,7 +55,7 @@ class ActingScale:
 
     def _set(self, log: float) -> None:
         self._log = log
-        self._multiplier = self._scaled * (self.factor - 1.0) + 1.0
+        self._multiplier: Array = self._scaled * (self.factor - 1.0) + 1.0  # [size]
 
     def state(self) -> dict[str, object]:
         """The state that a checkpoint holds."""
