@@ -144,15 +144,22 @@ def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
     learning_curves(picture, curves, finals, path)
 
 
+JOINT = ["agent.noise.learning=joint", "agent.noise.change.enabled=false"]
 STUDIES = {
-    # Per-row noise, the paper's shared draw, and plain DQN with ε-greedy, all else equal; SB3 with its zoo's settings.
+    # Joint learning with noise for each row and with the paper's shared draw, and plain DQN with ε-greedy, all else
+    # equal; SB3 with its zoo's settings.
     "cartpole": Study(
         "CartPole-v1",
         50_000,
         475.0,
         "200-209",
-        {"per_row": ["agent.noise.draws=0"], "shared": ["agent.noise.draws=1"], "dqn": ["agent=dqn"], "sb3": []},
-        names={"per_row": "noisy_dqn", "shared": "noisy_dqn, one draw a batch", "sb3": "SB3 DQN"},
+        {
+            "per_row": [*JOINT, "agent.noise.draws=0"],
+            "shared": [*JOINT, "agent.noise.draws=1"],
+            "dqn": ["agent=dqn"],
+            "sb3": [],
+        },
+        names={"per_row": "noisy_dqn, joint", "shared": "noisy_dqn, joint, one draw a batch", "sb3": "SB3 DQN"},
     ),
 }
 

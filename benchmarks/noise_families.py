@@ -18,7 +18,7 @@ from agent.noise.distributions import QUANTILES
 
 def study(steps: int) -> Study:
     """One variant per family of agent.noise, with everything else equal: the paper's one draw for each batch of 64."""
-    common = ["agent.noise.draws=1", "agent.batch_size=64"]
+    common = ["agent.noise.learning=joint", "agent.noise.draws=1", "agent.batch_size=64"]
     variants = {name: [f"agent.noise.distribution={name}", *common] for name in QUANTILES}
     return Study("CartPole-v1", steps, 475.0, "100-104", variants)
 

@@ -28,8 +28,11 @@ NETWORKS: dict[str, dict[str, Any]] = {"120-84": {}, "default": DEFAULT}
 TURN = 2e-3
 
 
-def products(widths: Sequence[int], forwards: int, per_layer: int) -> Callable[[], object]:
-    """The matrix products of an update, with so many passes forwards and so many weight matrices (μ, σ) in a layer."""
+def products(widths: Sequence[int], forwards: int, per_layer: int, sigma_rows: int = 0) -> Callable[[], object]:
+    """The matrix products of an update, with so many passes forwards and so many weight matrices (μ, σ) in a layer.
+
+    σ learns separately from further rows, if there are any: they pass both matrices, and give the gradient of one.
+    """
     random = np.random.default_rng(0)
 
     def floats(*shape: int) -> np.ndarray:
@@ -43,6 +46,11 @@ def products(widths: Sequence[int], forwards: int, per_layer: int) -> Callable[[
         if i > 0:  # nothing needs the gradient of the observation
             backward += per_layer * [(floats(BATCH, q), weight, floats(BATCH, p))]
     every = forwards * forward + backward
+    for i, (p, q) in enumerate(pairwise(widths)):
+        if not sigma_rows:
+            break
+        x, y, weight = floats(sigma_rows, p), floats(sigma_rows, q), floats(q, p)
+        every += 2 * [(x, weight.T, y)] + [(y.T, x, floats(q, p))] + (2 * [(y, weight, x)] if i else [])
 
     def work() -> None:
         for a, b, out in every:
@@ -84,7 +92,8 @@ def main() -> None:
         for noise, values in parts.NOISES.items():
             if arguments.rows not in (name := f"{network}, {noise}"):
                 continue
-            alone = products(widths, 3 if settings.get("double") else 2, 2 if noise == "a draw per row" else 1)
+            forwards, several = 3 if settings.get("double") else 2, 2 if noise == "a draw per row" else 1
+            alone = products(widths, forwards, several, BATCH // 2 if noise == "separate" else 0)
             whole = update({**settings, "noise": values})
             bound, taken = fastest([alone, whole], arguments.turns)
             rows.append([name, f"{bound:.0f}", f"{taken:.0f}", f"{taken / bound:.2f}"])

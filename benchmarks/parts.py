@@ -31,8 +31,9 @@ BASIC: dict[str, Any] = {
     "batch_size": 128,
     "replay_size": 20_000,
 }
-PLAIN, SHARED, PER_ROW = {"enabled": False}, {"draws": 1}, {"draws": 0}
-NOISES = {"plain": PLAIN, "one draw": SHARED, "a draw per row": PER_ROW}
+PLAIN, SEPARATE = {"enabled": False}, {"learning": "separate", "draws": 0}
+SHARED, PER_ROW = {"learning": "joint", "draws": 1}, {"learning": "joint", "draws": 0}
+NOISES = {"plain": PLAIN, "one draw": SHARED, "a draw per row": PER_ROW, "separate": SEPARATE}
 
 
 class Parts(NamedTuple):

@@ -36,7 +36,7 @@ def observe(rows: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("form", ["factorised", "independent", "index"])
 def test_scaled_noise_is_the_noise_of_a_network_with_larger_sigma(form: str) -> None:
-    agent = make(form=form)
+    agent = make(form=form, learning="joint")
     x, noise = torch.from_numpy(observe(32)), torch.from_numpy(np.array(agent.acting_noise(np.ones(32, bool), 0)))
     factor = 3.0
     scale = ActingScale(scaled_noise(agent.config, agent.network), Place("cpu"))

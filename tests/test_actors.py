@@ -246,7 +246,7 @@ def test_the_learner_stores_them_and_the_rest_gets_the_largest(size: int) -> Non
         raised = (chunk.priority.astype(np.float64) + 1e-6) ** config.agent.priority.exponent
         stored = np.concatenate([stored, np.where(np.isnan(raised), largest, raised)])
         collector._store(chunk)
-        largest = max(largest, np.nanmax(raised))
+        largest = max(largest, np.nanmax(raised[-(rings.rings[1].rows - 1) :]))  # rows that the ring still holds
     ring = rings.rings[1]
     leaves = np.array(ring._tree.leaves).reshape(-1, 2)
     held = min(ring.rows - 1, len(stored))

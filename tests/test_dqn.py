@@ -37,7 +37,7 @@ from agent.replay.ring import Batch, Replay
 INPUTS, ACTIONS, ROWS = 3, 4, 8
 SMALL = AgentConfig(
     network=NetworkConfig((6, 5), dueling=False, layer_norm=False),
-    noise=NoiseConfig(form="factorised", draws=0, hold="step", mean_envs=0, mean_rows=0.0),
+    noise=NoiseConfig(form="factorised", learning="joint", draws=0, hold="step", mean_envs=0, mean_rows=0.0),
     double=True,
     loss="huber",
     lr=1e-2,
@@ -147,29 +147,49 @@ class Twin:
 
     def update(self, batch: Batch, draws: Tensor | None) -> tuple[float, float]:
         """Loss and gradient norm; draws [uses, groups, size]."""
-        config, losses = self.config, []
-        for row in range(len(batch.action)):
-            prediction, target, *selection = self.noise_of(row, draws)
-            x, following = batch.observation[row].double(), batch.next_observation[row].double()
-            with torch.no_grad():
-                after = self.values(self.target, following, target)
-                chooser = self.values(self.online, following, selection[0]) if config.double else after
-                goal = float(batch.reward[row]) + float(batch.discount[row]) * after[chooser.argmax()]
-            error = (self.values(self.online, x, prediction)[batch.action[row]] - goal).abs()
-            small = config.loss == "squared" or error < 1.0
-            losses.append(0.5 * error**2 if small else error - 0.5)
-        loss = torch.stack(losses).mean()
-        for parameter, gradient in zip(
-            self.online.values(), torch.autograd.grad(loss, [*self.online.values()]), strict=True
-        ):
-            parameter.grad = gradient
-        norm = float(torch.nn.utils.clip_grad_norm_(self.online.values(), config.max_grad_norm))
+        config = self.config
+        separate = config.noise.learning == "separate" and draws is not None
+        goals = [self.goal(batch, row, None if separate else draws) for row in range(ROWS)]
+        noise = [None if separate else self.noise_of(row, draws)[0] for row in range(ROWS)]
+        loss = torch.stack([self.loss(batch, row, goals[row], noise[row]) for row in range(ROWS)]).mean()
+        if not separate:
+            norm = self.clip(loss, list(self.online.values()))
+        else:
+            assert draws is not None
+            last = range(ROWS - draws.shape[1] * self.rows_per_draw(draws), ROWS)
+            pick = lambda row: draws[0, (row - last.start) // self.rows_per_draw(draws)].double()  # noqa: E731
+            noisy = torch.stack([self.loss(batch, row, goals[row], pick(row)) for row in last]).mean()
+            norm = self.clip(loss, [value for name, value in self.online.items() if "sigma" not in name])
+            self.clip(noisy, [value for name, value in self.online.items() if "sigma" in name])
         self.adam.step()
         self.updates += 1
         if self.updates % config.target_every == 0:
             for name, value in self.online.items():
                 self.target[name] = (1 - config.tau) * self.target[name] + config.tau * value.detach()
         return float(loss.detach()), norm
+
+    def goal(self, batch: Batch, row: int, draws: Tensor | None) -> Tensor:
+        _, target, *selection = self.noise_of(row, draws)
+        following = batch.next_observation[row].double()
+        with torch.no_grad():
+            after = self.values(self.target, following, target)
+            chooser = self.values(self.online, following, selection[0]) if self.config.double else after
+            return float(batch.reward[row]) + float(batch.discount[row]) * after[chooser.argmax()]
+
+    def loss(self, batch: Batch, row: int, goal: Tensor, noise: Tensor | None) -> Tensor:
+        error = (self.values(self.online, batch.observation[row].double(), noise)[batch.action[row]] - goal).abs()
+        return 0.5 * error**2 if self.config.loss == "squared" or error < 1.0 else error - 0.5
+
+    def clip(self, loss: Tensor, parameters: list[Tensor]) -> float:
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True
+        ):
+            parameter.grad = gradient
+        return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+
+    def rows_per_draw(self, draws: Tensor) -> int:
+        noise = self.config.noise
+        return 1 if noise.draws == 0 else round(ROWS * (1 - noise.mean_rows)) // draws.shape[1]
 
     def noise_of(self, row: int, draws: Tensor | None) -> list[Tensor | None]:
         if draws is None:
@@ -209,6 +229,12 @@ VARIANTS = {
     "squared": replace(SMALL, loss="squared"),
     "shared noise": with_noise(SMALL, draws=1),
     "four groups": with_noise(SMALL, draws=4),
+    "separate": with_noise(SMALL, learning="separate"),
+    "separate, half the rows": with_noise(replace(SMALL, double=False), learning="separate", mean_rows=0.5),
+    "separate, shared": with_noise(with_network(SMALL, dueling=True, layer_norm=True), learning="separate", draws=1),
+    "separate, groups": with_noise(SMALL, learning="separate", draws=2, mean_rows=0.5),
+    "separate, clipped": replace(with_noise(SMALL, learning="separate"), max_grad_norm=0.05),
+    "separate, independent": with_noise(SMALL, learning="separate", form="independent", sigma0=0.3),
     "independent": with_noise(SMALL, form="independent", sigma0=0.3),
     "independent, shared": with_noise(SMALL, form="independent", sigma0=0.3, draws=1),
     "uniform, dueling, groups": with_noise(with_network(SMALL, dueling=True), distribution="uniform", draws=2),
@@ -228,7 +254,8 @@ def test_updates_agree_with_the_twin(name: str, monkeypatch: pytest.MonkeyPatch)
     """
     config = VARIANTS[name]
     agent, recorder = make(config, seed=3), Recorder(monkeypatch)
-    uses = 3 if config.double else 2
+    separate = config.noise.learning == "separate"
+    uses = 1 if separate else 3 if config.double else 2
     twins = [Twin(agent, order) for order in permutations(range(uses))]
     if not config.noise.enabled:
         twins = twins[:1]
@@ -237,7 +264,7 @@ def test_updates_agree_with_the_twin(name: str, monkeypatch: pytest.MonkeyPatch)
         metrics = agent.update(batch)
         draws = recorder.take(uses, agent.noise.size)
         if draws is not None:
-            assert draws.shape[1] == (config.noise.draws or ROWS)
+            assert draws.shape[1] == (config.noise.draws or ROWS - separate * int(ROWS * config.noise.mean_rows))
         expected = [(twin, *twin.update(batch, draws)) for twin in twins]
         twins = [twin for twin, loss, _ in expected if loss == pytest.approx(float(metrics.loss), rel=1e-4)]
         assert len(twins) == 1 or step == 0

@@ -305,7 +305,7 @@ def description(task: Task, config: AgentConfig, **changes: Any) -> dict[str, An
         {"network": {"hidden": [7], "dueling": True}},
         {"network": {"hidden": [5, 6, 7]}, "noise": {"form": "independent", "sigma0": 0.1, "distribution": "laplace"}},
         {"noise": {"enabled": False}, "epsilon": {"start": 1.0, "end": 0.1, "steps": 10}},
-        {"noise": {"form": "index", "index": 3, "prior": 0.5, "repeat": 2, "hold": "episode"}},
+        {"noise": {"form": "index", "learning": "joint", "index": 3, "prior": 0.5, "repeat": 2, "hold": "episode"}},
     ],
 )
 def test_a_saved_agent_plays_exactly_as_it_was(tmp_path: Path, options: dict[str, Any]) -> None:

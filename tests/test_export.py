@@ -164,7 +164,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "quantile": {"head": "quantile", "quantile": {"count": 20}},
     "implicit_quantile": {"head": "implicit_quantile", "network": {"dueling": True}},
     "independent": {"noise": {"form": "independent", "sigma0": 0.3}},
-    "index": {"noise": {"form": "index", "index": 4, "prior": 1.0}},
+    "index": {"noise": {"form": "index", "learning": "joint", "index": 4, "prior": 1.0}},
 }
 
 
@@ -210,7 +210,7 @@ def test_every_kind_of_observation_is_taken_as_the_environment_gives_it(tmp_path
 
 
 def test_noise_and_prior_beside_images(tmp_path: Path) -> None:
-    noise = {"form": "index", "index": 4, "prior": 1.0}
+    noise = {"form": "index", "learning": "joint", "index": 4, "prior": 1.0}
     check(saved(tmp_path, "Test/Export-v0", {"kind": "parts"}, noise=noise), tmp_path, noise=True)
 
 

@@ -46,7 +46,8 @@ def given(index: Tensor) -> LayerNoise:
 
 
 def config_of(noise: dict[str, Any] | None = None, **agent: Any) -> AgentConfig:
-    index = {"form": "index", "index": D, "prior": 0.5, "share": True, "mean_rows": 0.0, "mean_envs": 0, "draws": 0}
+    index = {"form": "index", "learning": "joint", "index": D, "prior": 0.5, "share": True}
+    index |= {"mean_rows": 0.0, "mean_envs": 0, "draws": 0}
     small = {"network": {"hidden": [8]}, "batch_size": ROWS, "learning_starts": ROWS, "n_step": 1, "target_every": 2}
     return parse(AgentConfig, {**small, **agent, "noise": index | (noise or {})}, "agent.")
 

@@ -293,8 +293,11 @@ def test_numpy_learns_with_masks_as_autograd_does(kind: str, options: dict[str, 
     assert (found[2] - found[0]).abs().max() > 1e-3
 
 
+INDEX = {"form": "index", "learning": "joint", "index": 4, "prior": 1.0}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("noise", [{"enabled": True}, {"form": "index", "index": 4, "prior": 1.0}, {"enabled": False}])
+@pytest.mark.parametrize("noise", [{"enabled": True}, INDEX, {"enabled": False}])
 def test_only_allowed_actions_are_taken(noise: dict[str, Any], kind: str) -> None:
     """Greedy, noisy, by ε and in the warm-up; where NumPy acts, it takes the same as torch."""
     config, rng = config_of(noise=noise, double=True), np.random.default_rng(0)

@@ -15,6 +15,7 @@ from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.learning.gradient import AutogradGradient
+from agent.learning.loss import UpdateNoise
 from agent.networks.build import build_network
 from agent.networks.encoders import TrunkEncoder
 from agent.networks.q_network import QNetwork, flatten_parameters
@@ -37,7 +38,8 @@ networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.ke
 
 
 def config_of(network: dict[str, Any], **agent: Any) -> AgentConfig:
-    return parse(AgentConfig, {"network": network, "batch_size": 16, **agent})
+    noise = {"learning": "joint", **agent.pop("noise", {})}
+    return parse(AgentConfig, {"network": network, "batch_size": 16, "noise": noise, **agent})
 
 
 def build(config: AgentConfig, spec: ObservationSpec, seed: int = 0) -> tuple[QNetwork, Tensor]:
@@ -98,6 +100,26 @@ def test_the_loss_of_a_batch_is_autograds(spec: ObservationSpec, head: str, swit
     expected = flat.grad.clone()
     flat.grad.fill_(torch.nan)
     seen = NumpyGradient(online, target, flat, config)(batch, update_noise(noise))
+    assert float(seen.loss) == pytest.approx(float(wanted.loss), rel=1e-4)
+    torch.testing.assert_close(flat.grad, expected, rtol=1e-3, atol=1e-5)
+
+
+@images
+@pytest.mark.parametrize("count", [1, ROWS // 2])
+def test_separate_learning_is_autograds(spec: ObservationSpec, count: int) -> None:
+    """The mean network's convolution learns; the noisy predictions leave its gradient as it is."""
+    config = config_of({"hidden": [8]}, max_grad_norm=1e3, noise={"learning": "separate"})
+    (online, flat), (target, _) = build(config, spec, 0), build(config, spec, 50)
+    generator = torch.Generator().manual_seed(1)
+    action = torch.randint(ACTIONS, (ROWS,), generator=generator)
+    reward, discount = torch.randn(ROWS, generator=generator), torch.rand(ROWS, generator=generator)
+    batch = Batch(observe(spec, ROWS, 1), action, reward, discount, observe(spec, ROWS, 2))
+    noise = UpdateNoise(sigma=torch.randn(count, online.noise_size, generator=generator))
+    wanted = AutogradGradient(online, target, flat, config)(batch, noise)
+    assert flat.grad is not None
+    expected = flat.grad.clone()
+    flat.grad.fill_(torch.nan)
+    seen = NumpyGradient(online, target, flat, config)(batch, noise)
     assert float(seen.loss) == pytest.approx(float(wanted.loss), rel=1e-4)
     torch.testing.assert_close(flat.grad, expected, rtol=1e-3, atol=1e-5)
 

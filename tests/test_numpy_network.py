@@ -16,6 +16,7 @@ from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.learning.gradient import AutogradGradient
+from agent.learning.loss import UpdateNoise
 from agent.networks.build import build_network
 from agent.networks.q_network import QNetwork, flatten_parameters
 from agent.replay.ring import Batch
@@ -43,7 +44,8 @@ draws = pytest.mark.parametrize("count", [None, 1, 3, ROWS], ids=["mean", "share
 
 
 def config_of(network: dict[str, Any], **agent: Any) -> AgentConfig:
-    return parse(AgentConfig, {"network": network, **agent})
+    noise = {"learning": "joint", **agent.pop("noise", {})}
+    return parse(AgentConfig, {"network": network, "noise": noise, **agent})
 
 
 def build(config: AgentConfig, seed: int = 0) -> tuple[QNetwork, Tensor]:
@@ -164,6 +166,35 @@ def test_the_loss_of_every_head_is_autograds(
     assert float(seen.norm) == pytest.approx(float(expected.norm), rel=1e-3)
     torch.testing.assert_close(flat.grad, gradient, rtol=1e-3, atol=1e-5)
     assert (seen.priority is None) == (expected.priority is None) == (weight is None)
+    if weight is not None:
+        np.testing.assert_allclose(np.asarray(seen.priority), expected.priority.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@heads
+@pytest.mark.parametrize("target", ["max", "double", "munchausen"])
+@pytest.mark.parametrize("network", ["one hidden layer, dueling", "three layers, normalised", "dueling"])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("count", [1, 2, None], ids=["shared", "groups", "rows"])
+@pytest.mark.parametrize("clip", [1e3, 1e-3])
+def test_separate_learning_is_autograds(
+    head: str, target: str, network: str, weighted: bool, count: int | None, clip: float
+) -> None:
+    """σ learns from the last two thirds of the rows; every number of the gradient is written."""
+    switches = {"double": target == "double", "munchausen": {"enabled": target == "munchausen"}}
+    noise_options = {"learning": "separate", "mean_rows": 1 / 3}
+    config = config_of(NETWORKS[network], head=head, noise=noise_options, **switches, **HEADS[head])
+    config = replace(config, max_grad_norm=clip)
+    (online, flat), (frozen, _) = build(config, 0), build(config, 50)
+    noise = UpdateNoise(sigma=noise_of(online, count or 8))
+    weight = torch.rand(ROWS, generator=torch.Generator().manual_seed(2)) if weighted else None
+    expected = AutogradGradient(online, frozen, flat, config)(batch_of(), noise, weight=weight)
+    assert flat.grad is not None
+    gradient = flat.grad.clone()
+    flat.grad.fill_(torch.nan)
+    seen = NumpyGradient(online, frozen, flat, config)(batch_of(), noise, weight=weight)
+    assert float(seen.loss) == pytest.approx(float(expected.loss), rel=1e-4)
+    assert float(seen.norm) == pytest.approx(float(expected.norm), rel=1e-3)
+    torch.testing.assert_close(flat.grad, gradient, rtol=1e-3, atol=1e-5 * min(clip, 1.0))
     if weight is not None:
         np.testing.assert_allclose(np.asarray(seen.priority), expected.priority.numpy(), rtol=1e-4, atol=1e-5)
 

@@ -154,7 +154,13 @@ def test_one_row_many_rows_and_double_precision_agree() -> None:
 
 def test_a_prior_sees_the_numbers_of_all_parts() -> None:
     config = parse(
-        AgentConfig, {**SMALL, "double": False, "noise": {"form": "index", "prior": 1.0, "index": 4}, "loss": "squared"}
+        AgentConfig,
+        {
+            **SMALL,
+            "double": False,
+            "noise": {"form": "index", "learning": "joint", "prior": 1.0, "index": 4},
+            "loss": "squared",
+        },
     )
     observe = observer_for("x", SPACE)
     network = build_network(config, observe.spec, 3, torch.Generator().manual_seed(1))

@@ -323,7 +323,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(programs: Programs, tmp_pat
     words = ("train", *QUIET, *OFTEN, "num_envs=1")
     assert programs.run(*words, "steps=500", "hydra.run.dir=run", cwd=tmp_path).code == 0
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
-    limit = latest_checkpoint(tmp_path / "run").joinpath("tensors.safetensors").stat().st_size - 1  # type: ignore[union-attr]
+    tensors = latest_checkpoint(tmp_path / "run").joinpath("tensors.safetensors")  # type: ignore[union-attr]
+    limit = int(0.95 * tensors.stat().st_size)  # episodes under way make the sizes differ a little
     result = programs.run("train", "resume=run", "steps=1000", cwd=tmp_path, file_limit=limit)
     assert result.code == 2
     (sentence,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
@@ -530,9 +531,9 @@ def test_a_checkpoint_that_is_cut_short_is_named(programs: Programs, home: Path)
 
 def test_the_first_difference_is_named() -> None:
     env = {"id": "A", "kwargs": {}, "action_mask": "off"}
-    change = {"enabled": False}
-    saved = {"agent": {"lr": 0.1, "noise": {"sigma0": 0.5, "change": change}}, "env": env, "steps": 5}
-    asked_agent = {"lr": 0.1, "noise": {"sigma0": 0.4, "change": change}}
+    paper = {"learning": "joint", "change": {"enabled": False}}
+    saved = {"agent": {"lr": 0.1, "noise": {"sigma0": 0.5, **paper}}, "env": env, "steps": 5}
+    asked_agent = {"lr": 0.1, "noise": {"sigma0": 0.4, **paper}}
     asked = {"agent": asked_agent, "env": env | {"kwargs": {"x": 1}}, "steps": 7}
     assert first_difference(saved, saved, "config") is None
     assert first_difference(saved["agent"], asked["agent"], "agent") == ("agent.noise.sigma0", 0.5, 0.4)

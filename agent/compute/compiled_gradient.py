@@ -14,8 +14,8 @@ from torch.func import functional_call, grad_and_value
 from agent.common.arrays import Array, as_tensor
 from agent.compute.compiled import Compiled
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import Result, products
-from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise, update_loss
+from agent.learning.gradient import Result, excess, products, separate_sigma
+from agent.learning.loss import NO_LEVELS, Levels, Networks, UpdateNoise, update_loss
 from agent.networks.heads.base import Values
 from agent.networks.q_network import QNetwork
 from agent.replay.batch import Batch
@@ -48,6 +48,7 @@ class CompiledGradient:
         self._parameters, self._flat, self._autocast, self._tf32 = parameters, parameters.grad, autocast, tf32
         self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
         self._fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        self._sigma_names, self._sigma = network.sigma_names(), separate_sigma(network, config)
         self._compiled = Compiled(self.pure, strict)
 
     def __call__(
@@ -77,9 +78,13 @@ class CompiledGradient:
                 values: Values = functional_call(self.network, named, arguments, {"autocast": self._autocast})
                 return values
 
-            target = partial(self.target, autocast=self._autocast)
-            head = self.network.head
-            value, priority = update_loss(self.config, online, target, head, batch, noise, levels, weight)
+            def noisy(*arguments: Tensor | None) -> Values:
+                constant = {name: part if name in self._sigma_names else part.detach() for name, part in named.items()}
+                values: Values = functional_call(self.network, constant, arguments, {"autocast": self._autocast})
+                return values
+
+            networks = Networks(online, partial(self.target, autocast=self._autocast), noisy)
+            value, priority = update_loss(self.config, networks, self.network.head, batch, noise, levels, weight)
             return value, () if priority is None else (priority,)
 
         sizes = [shape.numel() for shape in self._shapes.values()]
@@ -90,5 +95,5 @@ class CompiledGradient:
         for name in self._fixed:
             gradients[name] = torch.zeros_like(gradients[name])
         gradient = torch.cat([gradients[name].reshape(-1) for name in self._shapes])
-        norm = torch.linalg.vector_norm(gradient)
-        return gradient / (norm / self.config.max_grad_norm).clamp(min=1.0), value, norm, *priority
+        divisor, norm = excess(gradient, self.config.max_grad_norm, self._sigma)
+        return gradient / divisor, value, norm, *priority

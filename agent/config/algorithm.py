@@ -122,8 +122,11 @@ def _check_noise(agent: AgentConfig) -> None:
         )
     if agent.noise.change.end > agent.noise.change.start:
         raise UserError("agent.noise.change.end is above agent.noise.change.start: the fraction may only fall")
-    if agent.noise.draws and agent.batch_size % agent.noise.draws:
+    rows, whose = agent.batch_size, f"agent.batch_size ({agent.batch_size})"
+    if agent.noise.learning == "separate":
+        rows = agent.noise.sigma_rows(rows)
+        whose = f"the {rows} rows of agent.batch_size ({agent.batch_size}) from which σ learns (agent.noise.mean_rows)"
+    if agent.noise.draws and rows % agent.noise.draws:
         raise UserError(
-            f"agent.noise.draws is {agent.noise.draws}: it must divide agent.batch_size ({agent.batch_size}), "
-            "or be 0 for one draw per row"
+            f"agent.noise.draws is {agent.noise.draws}: it must divide {whose}, or be 0 for one draw per row"
         )

@@ -143,9 +143,9 @@ class NetworkConfig:
 class NoiseConfig:
     """Learned noise. conf/agent/noisy_dqn.yaml explains each option.
 
-    agent/networks/build.py reads the options of the layers, `DQN.update_noise` those of updates (`draws`, `repeat`,
-    `share`, `mean_rows`), `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`), and
-    `Collector.send` those of its scale (`change`).
+    agent/networks/build.py reads the options of the layers, `DQN.update_noise` those of updates (`learning`, `draws`,
+    `repeat`, `share`, `mean_rows`), `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`),
+    and `Collector.send` those of its scale (`change`).
     """
 
     enabled: bool = True
@@ -154,12 +154,13 @@ class NoiseConfig:
     prior: Annotated[float, ranges.SCALE] = 0.0
     sigma0: Annotated[float | None, ranges.at_least(0, 1000)] = None
     distribution: Distribution = "normal"
+    learning: Literal["separate", "joint"] = "separate"
     draws: Annotated[int, ranges.PARTS] = 0
     repeat: Annotated[int, ranges.DIMENSIONS] = 1
     share: bool = False
     hold: Hold = "step"
     change: ActionChangeConfig = field(default_factory=ActionChangeConfig)
-    mean_envs: Annotated[int, ranges.PARTS] = 4
+    mean_envs: Annotated[int | None, ranges.PARTS] = None
     mean_rows: Annotated[float, ranges.UNIT] = 0.5
 
     def __post_init__(self) -> None:
@@ -174,3 +175,20 @@ class NoiseConfig:
             raise UserError(
                 "agent.noise.share=true has no draw to share: set agent.noise.enabled=true, or leave it out"
             )
+        if self.learning == "separate" and self.enabled and (indexed or self.share):
+            option = "form=index" if indexed else "share=true"
+            raise UserError(
+                f"agent.noise.{option} does not go with agent.noise.learning=separate, in which targets have no noise: "
+                "set agent.noise.learning=joint"
+            )
+
+    @property
+    def acting_mean_envs(self) -> int:
+        """`mean_envs`, where it is null the number that suits `learning`."""
+        if self.mean_envs is not None:
+            return self.mean_envs
+        return 4 if self.learning == "joint" else 0
+
+    def sigma_rows(self, rows: int) -> int:
+        """With `learning: separate`: the number of rows of a batch, the last ones, from which σ learns."""
+        return rows - int(rows * self.mean_rows)

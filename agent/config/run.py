@@ -153,8 +153,9 @@ def upgraded(saved: Mapping[str, object]) -> dict[str, object]:
     if isinstance(env := config.get("env"), Mapping):  # until 0.1 there were no action masks
         config["env"] = {"action_mask": "off", **env}
     agent = config.get("agent")
-    if isinstance(agent, Mapping) and isinstance(noise := agent.get("noise"), Mapping) and "change" not in noise:
-        config["agent"] = {**agent, "noise": {**noise, "change": {"enabled": False}}}  # until 0.1 nothing was scaled
+    if isinstance(agent, Mapping) and isinstance(noise := agent.get("noise"), Mapping):
+        before = {"change": {"enabled": False}, "learning": "joint"}  # until 0.1, as in the paper
+        config["agent"] = {**agent, "noise": {**before, **noise}}
     if "compile" in config:  # until 0.1 `compile` was on, off or auto
         config["backend"] = {"on": "compiled", "off": "torch"}.get(str(config.pop("compile")), "auto")
     return config

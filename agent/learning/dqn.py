@@ -45,9 +45,10 @@ class UpdateMetrics(NamedTuple):
 class DQN:
     """A value-based agent that explores with the noise of its own network.
 
-    An update uses three independent draws, for prediction, target and (with double Q-learning) action selection; with
-    `agent.noise.share` they are one draw. Acting uses a new draw at each step, with one row for each environment;
-    `agent.noise.hold` holds a draw for longer.
+    With `agent.noise.learning=separate` the mean network learns without noise, and σ from noisy predictions. With
+    `joint` an update uses three independent draws, for prediction, target and (with double Q-learning) action
+    selection; with `agent.noise.share` they are one draw. Acting uses a new draw at each step, with one row for each
+    environment; `agent.noise.hold` holds a draw for longer.
 
     Args:
         network: the action values, on the CPU; the agent owns it and moves it to `device`.
@@ -79,7 +80,7 @@ class DQN:
         self._policy = policy(self.network)
         self._gradient = gradient(self.network, self.target, self.parameters, config)
         self._adam = Adam(self.parameters, config.adam_eps)
-        hold, mean_envs = config.noise.hold, config.noise.mean_envs
+        hold, mean_envs = config.noise.hold, config.noise.acting_mean_envs
         self.acting_noise = ActingNoise(self.noise, hold, mean_envs, seed_sequence(seed, "acting"), self.device)
         self.acting_scale = ActingScale(scaled_noise(config, network), Place(self.device))
         self._update_stream = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
@@ -156,6 +157,9 @@ class DQN:
     def update_noise(self, rows: int) -> UpdateNoise[Array]:
         """Draws the noise for one update on a batch of `rows` rows; `agent.noise` has the options."""
         noise, uses = self.config.noise, 3 if self.config.double else 2
+        if noise.learning == "separate":
+            learning = noise.sigma_rows(rows)
+            return UpdateNoise(sigma=self._update_stream.draw(noise.draws or learning) if learning else None)
         groups = noise.draws or rows
         repeat = (noise.repeat,) if noise.repeat > 1 else ()
         draws = self._update_stream.draw(1 if noise.share else uses, groups, *repeat)

@@ -9,10 +9,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from agent.common.arrays import Array, as_tensor
 from agent.config.algorithm import AgentConfig
-from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise, update_loss
+from agent.learning.loss import NO_LEVELS, Levels, Network, Networks, UpdateNoise, update_loss
+from agent.networks.heads.base import Values
 from agent.networks.q_network import QNetwork
 from agent.replay.batch import Batch
 
@@ -26,7 +28,10 @@ class Result(NamedTuple):
 
 
 class Gradient(Protocol):
-    """Fills the flat gradient of the online network's parameters, clipped to the norm `agent.max_grad_norm`."""
+    """Fills the flat gradient of the online network's parameters, clipped to the norm `agent.max_grad_norm`.
+
+    Where σ learns separately, each of the two parts is clipped to it.
+    """
 
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
@@ -70,7 +75,11 @@ class AutogradGradient:
         self._leaves = [parameter for parameter in everything if parameter.requires_grad]
         # The gradient of frozen parameters of an encoder is 0, and Adam does not change them.
         self._fixed = {i: torch.zeros_like(p).view(-1) for i, p in enumerate(everything) if not p.requires_grad}
-        self._networks = partial(network, autocast=autocast), partial(target, autocast=autocast)
+        options = {"autocast": autocast}
+        self._networks = Networks(
+            partial(network, **options), partial(target, **options), partial(only_sigma_learns(network), **options)
+        )
+        self._sigma = separate_sigma(network, config)
 
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
@@ -80,15 +89,48 @@ class AutogradGradient:
         weights = None if weight is None else as_tensor(weight, device)
         rows, draws = batch.tensors(device), noise.tensors(device)
         with products(self._tf32), torch.enable_grad():  # which an environment may have turned off
-            loss, priority = update_loss(self.config, *self._networks, self.network.head, rows, draws, levels, weights)
+            loss, priority = update_loss(self.config, self._networks, self.network.head, rows, draws, levels, weights)
             gradients = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
         flat = [gradient.reshape(-1) for gradient in gradients]
         for place, zeros in self._fixed.items():
             flat.insert(place, zeros)
         torch.cat(flat, out=self._flat)
-        norm = torch.linalg.vector_norm(self._flat)
-        self._flat /= (norm / self.config.max_grad_norm).clamp_(min=1.0)
+        divisor, norm = excess(self._flat, self.config.max_grad_norm, self._sigma)
+        self._flat /= divisor
         return Result(loss.detach(), norm, priority)
+
+
+def separate_sigma(network: QNetwork, config: AgentConfig) -> Tensor | None:
+    """Which numbers of the flat parameters are σ that learns separately: bool [P]; None if there are none."""
+    if config.noise.learning == "joint" or not (sigma := network.sigma_names()):
+        return None
+    parts = [torch.full((p.numel(),), name in sigma, device=p.device) for name, p in network.named_parameters()]
+    return torch.cat(parts)
+
+
+def excess(gradient: Tensor, limit: float, sigma: Tensor | None) -> tuple[Tensor, Tensor]:
+    """By how much to divide a flat gradient [P] so that its norm is at most `limit`, and the norm, a scalar.
+
+    Where σ learns separately, its gradient is clipped separately: the mean network then learns as if it had no noise.
+    The norm is that of the mean network.
+    """
+    if sigma is None:
+        norm = torch.linalg.vector_norm(gradient)
+        return (norm / limit).clamp(min=1.0), norm
+    norm, of_sigma = (torch.linalg.vector_norm(gradient * part) for part in (~sigma, sigma))
+    return (torch.where(sigma, of_sigma, norm) / limit).clamp(min=1.0), norm
+
+
+def only_sigma_learns(network: QNetwork) -> Network:
+    """`network` as a function in which every parameter but σ is a constant."""
+    sigma = network.sigma_names()
+
+    def noisy(observation: Tensor, noise: Tensor | None, levels: Tensor | None, *, autocast: bool = False) -> Values:
+        parameters = {name: p if name in sigma else p.detach() for name, p in network.named_parameters()}
+        values: Values = functional_call(network, parameters, (observation, noise, levels), {"autocast": autocast})
+        return values
+
+    return noisy
 
 
 @contextmanager

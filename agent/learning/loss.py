@@ -17,6 +17,7 @@ from torch import Tensor
 
 from agent.common.arrays import as_tensor
 from agent.config.algorithm import AgentConfig
+from agent.config.parts import NoiseConfig
 from agent.learning import targets
 from agent.networks.heads.base import AnyHead, Values, bellman_target, gather_actions
 from agent.replay.batch import A, Batch
@@ -25,17 +26,28 @@ from agent.replay.batch import A, Batch
 Network = Callable[[Tensor, Tensor | None, Tensor | None], Values]
 
 
+class Networks(NamedTuple):
+    """The networks of an update. In `noisy`, the online network, only σ learns: the other parameters are constants."""
+
+    online: Network
+    target: Network
+    noisy: Network
+
+
 class UpdateNoise(NamedTuple, Generic[A]):
     """Draws of the network's noise, one for each use in an update (Fortunato et al. 2018, §3).
 
     The draws are independent unless `agent.noise.share` is set. Each is [N, size], with one draw for every B / N rows,
     or [N, M, size] if each row is learned under M indices. None stands for the mean network. Only double Q-learning
     uses `selection`.
+
+    With `agent.noise.learning=separate` only `sigma` is not None: σ learns from the last rows of the batch under it.
     """
 
     prediction: A | None = None
     target: A | None = None
     selection: A | None = None
+    sigma: A | None = None
 
     def tensors(self, device: torch.device) -> UpdateNoise[Tensor]:
         """The same draws as tensors on a device."""
@@ -54,8 +66,7 @@ NO_LEVELS = Levels()
 
 def update_loss(
     config: AgentConfig,
-    online: Network,
-    target: Network,
+    networks: Networks,
     head: AnyHead,
     batch: Batch[Tensor],
     noise: UpdateNoise[Tensor],
@@ -66,14 +77,14 @@ def update_loss(
 
     Args:
         config: the algorithm.
-        online: the network that learns.
-        target: the target network.
+        networks: the online network, which learns, and the target network.
         head: makes the learning target and the loss from the values of both networks.
         batch: B transitions.
-        noise: one draw for each of the three uses of a network.
+        noise: one draw for each use of a network.
         levels: the quantile levels for a head of implicit quantiles.
         weight: importance-sampling weights [B].
     """
+    online, target, noisy = networks
     batch, levels = match_noise(batch, levels, noise.prediction)
     with torch.no_grad():
         next_values = target(batch.next_observation, noise.target, levels.target)
@@ -81,7 +92,35 @@ def update_loss(
         current = target(batch.observation, noise.target, None) if config.munchausen.enabled else None
         goal = learning_target(config, head, batch, next_values, selector, current)
     prediction = online(batch.observation, noise.prediction, levels.prediction)
-    return batch_loss(head, prediction, batch.action, goal, weight)
+    loss, priority = batch_loss(head, prediction, batch.action, goal, weight)
+    if noise.sigma is not None:
+        of_sigma = sigma_loss(config.noise, noisy, head, batch, goal, noise.sigma, levels, weight)
+        loss = loss + (of_sigma - of_sigma.detach())  # with the gradients of both, and the value of the mean network's
+    return loss, priority
+
+
+def sigma_loss(
+    config: NoiseConfig,
+    noisy: Network,
+    head: AnyHead,
+    batch: Batch[Tensor],
+    goal: Tensor,
+    noise: Tensor,
+    levels: Levels,
+    weight: Tensor | None,
+) -> Tensor:
+    """The mean loss of noisy predictions for the last rows of a batch, from which σ learns: a scalar.
+
+    The goals [B, …] are those of the mean network. Noise then costs as much as it changes the predictions, so that σ
+    falls where the replay holds many transitions, and stays large elsewhere.
+    """
+    last = slice(len(batch.action) - config.sigma_rows(len(batch.action)), None)
+    batch = Batch(*(field[last] for field in batch))
+    levels = Levels(*(None if tau is None else tau[last] for tau in levels))
+    goal, weight = goal[last], None if weight is None else weight[last]
+    batch, levels = match_noise(batch, levels, noise)
+    prediction = noisy(batch.observation, noise, levels.prediction)
+    return batch_loss(head, prediction, batch.action, goal.view(*batch.action.shape, *goal.shape[1:]), weight)[0]
 
 
 def learning_target(

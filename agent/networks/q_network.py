@@ -93,6 +93,11 @@ class QNetwork(nn.Module):
             return [LayerNoise(noise, noise)] * len(self.noise_sizes)
         return split(noise, self.noise_sizes)
 
+    def sigma_names(self) -> set[str]:
+        """The names of the parameters σ of the noisy layers."""
+        layers = self.noisy_layers().items()
+        return {f"{name}.{own}" for name, layer in layers for own, _ in layer.named_parameters() if "sigma" in own}
+
     def noisy_layers(self) -> dict[str, NoisyLinear | IndexLinear]:
         """The noisy layers by name, in the order of their noise."""
         return {name: layer for name, layer in self.named_modules() if isinstance(layer, NoisyLinear | IndexLinear)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from workloads import NOISY_ROWS, PLAIN, RAINBOW, Workload
+from workloads import NOISY_ROWS, PLAIN, RAINBOW, SEPARATE, Workload
 
 # What the peers' DQNs do; everything that ours does on top is off. `rainbow` is conf/agent/rainbow.yaml's.
 BASIC: dict[str, Any] = {"double": False, "n_step": 1}
@@ -64,7 +64,12 @@ def settings(workload: Workload, variant: str) -> dict[str, Any]:
     agent = {
         **(FULL if variant == RAINBOW else BASIC),
         "network": {"hidden": list(workload.hidden), "layer_norm": False, "dueling": variant == RAINBOW},
-        "noise": {"enabled": variant != PLAIN, "draws": 0 if variant == NOISY_ROWS else 1, "mean_envs": 0},
+        "noise": {
+            "enabled": variant != PLAIN,
+            "learning": "separate" if variant == SEPARATE else "joint",
+            "draws": 0 if variant in (NOISY_ROWS, SEPARATE) else 1,
+            "mean_envs": 0,
+        },
         "epsilon": {"start": epsilon, "end": epsilon},
         "batch_size": workload.batch,
         "replay_ratio": f"1/{workload.every}",

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from math import gcd
 
-PLAIN, NOISY, NOISY_ROWS, RAINBOW = "plain", "noisy", "noisy_rows", "rainbow"
+PLAIN, NOISY, NOISY_ROWS, SEPARATE, RAINBOW = "plain", "noisy", "noisy_rows", "noisy_separate", "rainbow"
 VARIANTS = {
     PLAIN: "plain",
     NOISY: "noisy, one draw per batch",
     NOISY_ROWS: "noisy, one draw per row",
+    SEPARATE: "noisy, separate learning",
     RAINBOW: "Rainbow",
 }
 

@@ -1,7 +1,8 @@
 """The gradient of the loss without autograd, for small networks on a CPU."""
 
+from itertools import pairwise
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,17 +12,10 @@ from agent.common.arrays import Array, as_array
 from agent.compute.numpy.losses import LOSSES
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import Result
+from agent.learning.gradient import Result, separate_sigma
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise, batch_loss, learning_target
 from agent.networks.q_network import QNetwork, only_allowed
 from agent.replay.batch import Batch
-
-
-class Masks(NamedTuple):
-    """The masks of actions [B, A] at s and at s', where there are masks."""
-
-    current: np.ndarray | None
-    next: np.ndarray | None
 
 
 class NumpyGradient:
@@ -34,7 +28,8 @@ class NumpyGradient:
     def __init__(self, network: QNetwork, target: QNetwork, parameters: Tensor, config: AgentConfig) -> None:
         assert parameters.grad is not None
         self.network, self.target, self.config = NumpyNetwork(network), NumpyNetwork(target), config
-        self._flat, self._head = parameters.grad.numpy(), network.head
+        self._head = network.head
+        self._mean, self._sigma = _split(parameters.grad.numpy(), separate_sigma(network, config))
         self._munchausen = config.munchausen.enabled
         known = None if self._munchausen else LOSSES.get(type(network.head))
         self._by_hand = None if known is None else known(config, network.head)
@@ -45,47 +40,78 @@ class NumpyGradient:
         """See Gradient; everything is on the CPU."""
         rows, weights = batch.arrays(), None if weight is None else as_array(weight)
         draws = UpdateNoise(*(None if draw is None else as_array(draw) for draw in noise))
-        observation, next_observation = map(self.network.read, (rows.observation, rows.next_observation))
-        masks = Masks(self.network.allowed(rows.observation), self.network.allowed(rows.next_observation))
+        observation = self.network.read(rows.observation)
+        goal = self._goal(rows, observation, draws)
+        outputs, pullback = self.network.vjp(observation, draws.prediction)
+        loss, gradient, priority = self._loss(outputs, rows.action, goal, weights)
+        pullback(gradient)
+        if draws.sigma is not None:
+            last = slice(len(observation) - self.config.noise.sigma_rows(len(observation)), None)
+            outputs, pullback = self.network.vjp(observation[last], draws.sigma, sigma_alone=True)
+            weights = None if weights is None else weights[last]
+            pullback(self._loss(outputs, rows.action[last], goal[last], weights)[1])
+        return Result(loss, self._clip(), priority)
+
+    def _goal(self, rows: Batch[np.ndarray], observation: np.ndarray, draws: UpdateNoise[np.ndarray]) -> np.ndarray:
+        """The goal of the predictions for the actions of a batch, [B, …]; `observation` is as the network reads it."""
+        next_observation = self.network.read(rows.next_observation)
         next_outputs = selector = self.target.outputs(next_observation, draws.target)
         if self.config.double:
             selector = self.network.outputs(next_observation, draws.selection)
-        current = self.target.outputs(observation, draws.target) if self._munchausen else None
-        outputs, pullback = self.network.vjp(observation, draws.prediction)
+        allowed = self.network.allowed(rows.next_observation)
         if self._by_hand is not None:
-            next_action = self.network.q_values(selector, masks.next).argmax(axis=1)
-            loss, gradient, priority = self._by_hand(rows, outputs, next_outputs, next_action, weights)
-        else:
-            loss, gradient, priority = self._by_torch(rows, outputs, next_outputs, selector, current, weights, masks)
-        pullback(gradient)
-        norm = sqrt(self._flat.dot(self._flat))
-        if norm > self.config.max_grad_norm:
-            self._flat *= np.float32(self.config.max_grad_norm / norm)
-        return Result(loss, norm, priority)
-
-    def _by_torch(
-        self,
-        batch: Batch[np.ndarray],
-        outputs: np.ndarray,
-        next_outputs: np.ndarray,
-        selector: np.ndarray,
-        current: np.ndarray | None,
-        weight: np.ndarray | None,
-        masks: Masks,
-    ) -> tuple[Tensor, np.ndarray, np.ndarray | None]:
-        """Loss, its gradient with respect to the streams' outputs [B, A, …], and priorities: for any head."""
-        rows, weights = batch.tensors(torch.device("cpu")), None if weight is None else torch.from_numpy(weight)
-        leaf = torch.from_numpy(outputs).requires_grad_()
+            return self._by_hand.goal(rows, next_outputs, self.network.q_values(selector, allowed).argmax(axis=1))
+        next_values = self._values(next_outputs, allowed)
+        chooser = next_values if selector is next_outputs else self._values(selector, allowed)
+        current = None
+        if self._munchausen:
+            outputs = self.target.outputs(observation, draws.target)
+            current = self._values(outputs, self.network.allowed(rows.observation))
         with torch.no_grad():
-            next_values = self._values(next_outputs, masks.next)
-            chooser = next_values if selector is next_outputs else self._values(selector, masks.next)
-            before = None if current is None else self._values(current, masks.current)
-            goal = learning_target(self.config, self._head, rows, next_values, chooser, before)
+            tensors = rows.tensors(torch.device("cpu"))
+            return as_array(learning_target(self.config, self._head, tensors, next_values, chooser, current))
+
+    def _loss(
+        self, outputs: np.ndarray, action: np.ndarray, goal: np.ndarray, weight: np.ndarray | None
+    ) -> tuple[Any, np.ndarray, np.ndarray | None]:
+        """Loss, its gradient for the streams' outputs [B, A, …], and priorities: by hand or, for any head, by torch."""
+        if self._by_hand is not None:
+            return self._by_hand.loss(outputs, action, goal, weight)
+        weights = None if weight is None else torch.from_numpy(weight)
+        leaf = torch.from_numpy(outputs).requires_grad_()
         with torch.enable_grad():  # which an environment may have turned off
-            loss, priority = batch_loss(self._head, self._head.values(leaf), rows.action, goal, weights)
+            values = self._head.values(leaf)
+            loss, priority = batch_loss(self._head, values, torch.from_numpy(action), torch.from_numpy(goal), weights)
             (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.detach(), gradient.numpy(), None if priority is None else priority.numpy()
 
+    def _clip(self) -> float:
+        """Shortens the gradient; see `excess` in agent/learning/gradient.py. Returns the norm of the mean network's."""
+        norm = _shorten(self._mean, self.config.max_grad_norm)
+        if self._sigma:
+            _shorten(self._sigma, self.config.max_grad_norm)
+        return norm
+
     def _values(self, outputs: np.ndarray, allowed: np.ndarray | None) -> Any:
-        values = self._head.values(torch.from_numpy(outputs))
+        with torch.no_grad():
+            values = self._head.values(torch.from_numpy(outputs))
         return values if allowed is None else only_allowed(values, torch.from_numpy(allowed))
+
+
+def _split(flat: np.ndarray, sigma: Tensor | None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The views of a flat gradient [P] that belong to the mean network, and those to σ: bool [P], or None."""
+    if sigma is None:
+        return [flat], []
+    is_sigma = sigma.numpy()
+    edges = [0, *(np.flatnonzero(np.diff(is_sigma)) + 1), len(flat)]
+    parts = [(bool(is_sigma[a]), flat[a:b]) for a, b in pairwise(edges)]
+    return [part for other, part in parts if not other], [part for other, part in parts if other]
+
+
+def _shorten(parts: list[np.ndarray], limit: float) -> float:
+    """Multiplies the parts of a vector so that its norm is at most `limit`, and returns the norm before."""
+    norm = sqrt(sum(part.dot(part) for part in parts))
+    if norm > limit:
+        for part in parts:
+            part *= np.float32(limit / norm)
+    return norm

@@ -24,11 +24,13 @@ CACHED = 2**16
 FEW = 64
 
 
-def chain(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> tuple[np.ndarray, Pullback]:
-    """The output for x of the layers, one after the other, and the pullback through all of them."""
+def chain(
+    layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise], sigma_alone: bool = False
+) -> tuple[np.ndarray, Pullback]:
+    """The output for x of the layers, one after the other, and the pullback through all of them; see Layer.vjp."""
     pulls = []
     for layer, layer_noise in zip(layers, noise, strict=False):
-        x, pull = layer.vjp(x, layer_noise)
+        x, pull = layer.vjp(x, layer_noise, sigma_alone)
         pulls.append(pull)
 
     def pullback(g: np.ndarray) -> np.ndarray:
@@ -47,11 +49,17 @@ def run(layers: Sequence["Layer"], x: np.ndarray, noise: Sequence[Noise]) -> np.
 
 
 class Layer:
-    """A linear layer, its normalisation and its ReLU."""
+    """A linear layer, its normalisation and its ReLU.
 
-    def __init__(self, layer: Linear, norm: nn.Module | None, first: bool) -> None:
-        """`norm` None marks an output layer, without ReLU; `first` says that no gradient of the input is needed."""
-        self.first, self.hidden = first, norm is not None
+    Args:
+        layer: the linear layer.
+        norm: its normalisation; None marks an output layer, without ReLU.
+        lowest: whether no linear layer is below it.
+        encoded: whether a convolution is below the lowest layer, which then needs the gradient of its input.
+    """
+
+    def __init__(self, layer: Linear, norm: nn.Module | None, lowest: bool, encoded: bool = False) -> None:
+        self.lowest, self.first, self.hidden = lowest, lowest and not encoded, norm is not None
         (self.mu, self.g_mu), (self.mu_bias, self.g_mu_bias) = views(layer.weight), views(layer.bias)
         self.noisy = isinstance(layer, NoisyLinear)
         if isinstance(layer, NoisyLinear):
@@ -60,18 +68,18 @@ class Layer:
         self.norm = _Norm(norm) if isinstance(norm, nn.LayerNorm) else None
         self._zeros = np.zeros((1, layer.out_features), np.float32)
 
-    def vjp(self, x: np.ndarray, noise: Noise) -> tuple[np.ndarray, Pullback]:
-        """The outputs [B, q] of x [B, p], and their pullback."""
+    def vjp(self, x: np.ndarray, noise: Noise, sigma_alone: bool = False) -> tuple[np.ndarray, Pullback]:
+        """The outputs [B, q] of x [B, p], and their pullback; with `sigma_alone` it writes the gradients of σ alone."""
         if noise is None or not self.noisy:
             y, pull = self._mean(x)
         elif len(noise[0]) == 1 < len(x):
-            y, pull = self._shared(x, *noise)
+            y, pull = self._shared(x, *noise, sigma_alone)
         else:
-            y, pull = self._rows(x, *noise)
+            y, pull = self._rows(x, *noise, sigma_alone)
         if not self.hidden:
             return y, pull
         if self.norm is not None:
-            y, pull = self.norm.vjp(y, pull)
+            y, pull = self.norm.vjp(y, pull, sigma_alone)
         return self._relu(y, pull)
 
     def row(self, x: np.ndarray, noise: Noise) -> np.ndarray:
@@ -103,7 +111,9 @@ class Layer:
 
         return y, pullback
 
-    def _shared(self, x: np.ndarray, e_in: np.ndarray, e_out: np.ndarray) -> tuple[np.ndarray, Pullback]:
+    def _shared(
+        self, x: np.ndarray, e_in: np.ndarray, e_out: np.ndarray, sigma_alone: bool
+    ) -> tuple[np.ndarray, Pullback]:
         """x·(μ + σ ⊙ ε)ᵀ with one ε for all rows. The reparameterisation trick: ∂L/∂σ is ∂L/∂μ times ε."""
         scale = _outer(e_out[0], e_in[0])
         weight, bias = self.sigma * scale, self.sigma_bias * e_out[0]
@@ -113,13 +123,16 @@ class Layer:
         y += bias
 
         def pullback(g: np.ndarray) -> np.ndarray:
-            np.multiply(np.dot(g.T, x, out=self.g_mu), scale, out=self.g_sigma)
-            np.multiply(total(g, self.g_mu_bias), e_out[0], out=self.g_sigma_bias)
-            return g if self.first else g.dot(weight)
+            g_mu, g_bias = (self.g_sigma, self.g_sigma_bias) if sigma_alone else (self.g_mu, self.g_mu_bias)
+            np.multiply(np.dot(g.T, x, out=g_mu), scale, out=self.g_sigma)
+            np.multiply(total(g, g_bias), e_out[0], out=self.g_sigma_bias)
+            return g if self._ends(sigma_alone) else g.dot(weight)
 
         return y, pullback
 
-    def _rows(self, x: np.ndarray, e_in: np.ndarray, e_out: np.ndarray) -> tuple[np.ndarray, Pullback]:
+    def _rows(
+        self, x: np.ndarray, e_in: np.ndarray, e_out: np.ndarray, sigma_alone: bool
+    ) -> tuple[np.ndarray, Pullback]:
         """x·μᵀ + b_μ + e_out ⊙ ((x ⊙ e_in)·σᵀ + b_σ), several ε: the matrices are never formed."""
         scaled = _times(x, e_in)
         spread = product(scaled, self.sigma)
@@ -130,11 +143,12 @@ class Layer:
 
         def pullback(g: np.ndarray) -> np.ndarray:
             noisy = _times(g, e_out)
-            np.dot(g.T, x, out=self.g_mu)
             np.dot(noisy.T, scaled, out=self.g_sigma)
-            total(g, self.g_mu_bias)
             total(noisy, self.g_sigma_bias)
-            if self.first:
+            if not sigma_alone:
+                np.dot(g.T, x, out=self.g_mu)
+                total(g, self.g_mu_bias)
+            if self._ends(sigma_alone):
                 return g
             by_input = noisy.dot(self.sigma)
             by_input = _times(by_input, e_in, by_input)
@@ -142,6 +156,10 @@ class Layer:
             return by_input
 
         return y, pullback
+
+    def _ends(self, sigma_alone: bool) -> bool:
+        """Whether nothing below this layer learns."""
+        return self.first or (self.lowest and sigma_alone)
 
     def _relu(self, y: np.ndarray, pull: Pullback) -> tuple[np.ndarray, Pullback]:
         """The larger of y and 0, in place. NumPy compares with an array of zeros four times as fast as with a zero."""
@@ -172,14 +190,15 @@ class _Norm:
         y += self.bias
         return y, scale
 
-    def vjp(self, x: np.ndarray, pull: Pullback) -> tuple[np.ndarray, Pullback]:
+    def vjp(self, x: np.ndarray, pull: Pullback, sigma_alone: bool) -> tuple[np.ndarray, Pullback]:
         """The outputs of x [B, q], which is normalised in place, and the pullback, which ends in `pull`."""
         y, scale = self.normalise(x)
 
         def pullback(g: np.ndarray) -> np.ndarray:
-            total(g, self.g_bias)
             product = g * x
-            total(product, self.g_weight)
+            if not sigma_alone:
+                total(g, self.g_bias)
+                total(product, self.g_weight)
             # With d = g ⊙ weight, the gradient of the input is scale·(d − mean(d) − x·mean(d ⊙ x)).
             along = product.dot(self.weight * self.average)[:, None]
             g *= self.weight

@@ -1,11 +1,11 @@
 """Losses in NumPy on a CPU, and their derivatives with respect to the streams' outputs. Tests compare with autograd.
 
-A loss is made for a config and a head. It takes outputs of the streams, [B, A] or [B, A, K]: `outputs` of the online
-network at s and `next_outputs` of the target network at s'; `next_action` [B] is the one that is selected at s'.
+Both take outputs of the streams, [B, A] or [B, A, K]: a goal those of the target network at s', and a loss those of the
+online network at s.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,71 +16,84 @@ from agent.networks.heads.expected import ExpectedHead
 from agent.replay.batch import Batch
 
 Array = np.ndarray
-#: batch, outputs, next_outputs, next_action, weight [B] or None → loss, gradient for `outputs`, priorities [B] or None
-Loss = Callable[[Batch[np.ndarray], Array, Array, Array, Array | None], tuple[Any, Array, Array | None]]
+#: batch, outputs at s', the action [B] that is selected there → the goal of the predictions, [B] or [B, K]
+Goal = Callable[[Batch[np.ndarray], Array, Array], Array]
+#: outputs at s, actions [B], goal, weight [B] or None → loss, gradient for the outputs, priorities [B] or None
+Loss = Callable[[Array, Array, Array, Array | None], tuple[Any, Array, Array | None]]
+
+
+class ByHand(NamedTuple):
+    """Goal and loss for a config and a head."""
+
+    goal: Goal
+    loss: Loss
+
 
 TINY = np.float32(np.finfo(np.float32).tiny)
 
 
-def expected_loss(config: AgentConfig, head: ExpectedHead) -> Loss:
+def expected(config: AgentConfig, head: ExpectedHead) -> ByHand:
     """Huber's or the squared loss of one number per action, as td_loss in agent/networks/heads/expected.py."""
     bound, squared, limits = head.threshold, head.loss_name == "squared", config.target_range
-    starts = np.arange(config.batch_size) * head.shape[0]  # where a row of values [B, A] begins
+    starts = np.arange(config.batch_size) * head.shape[0]
 
-    def loss(
-        batch: Batch[np.ndarray], outputs: Array, next_outputs: Array, next_action: Array, weight: Array | None
-    ) -> tuple[Any, Array, Array | None]:
-        rows = starts if len(outputs) == len(starts) else np.arange(0, outputs.size, outputs.shape[1])
-        chosen = rows + batch.action
-        target = next_outputs.take(rows + next_action)
-        target *= batch.discount
-        target += batch.reward
+    def rows_of(values: Array) -> Array:
+        """Where each row of values [B, A] begins."""
+        return starts[: len(values)] if len(values) <= len(starts) else np.arange(0, values.size, values.shape[1])
+
+    def goal(batch: Batch[np.ndarray], next_outputs: Array, next_action: Array) -> Array:
+        result: Any = next_outputs.take(rows_of(next_outputs) + next_action)
+        result *= batch.discount
+        result += batch.reward
         if limits is not None:
-            target = target.clip(*limits)
+            result = result.clip(*limits)
+        return result  # type: ignore[no-any-return]
+
+    def loss(outputs: Array, action: Array, goal: Array, weight: Array | None) -> tuple[Any, Array, Array | None]:
+        chosen = rows_of(outputs) + action
         error = outputs.take(chosen)
-        error -= target
+        error -= goal
         slope = error if squared else np.maximum(np.minimum(error, bound), -bound)
         weighted = slope if weight is None else slope * weight
-        mean = np.dot(weighted, error - 0.5 * slope) / len(rows)  # Huber: of error e, clipped to [e], [e]·(e − ½[e])
+        mean = np.dot(weighted, error - 0.5 * slope) / len(chosen)  # Huber: of error e, clipped to [e], [e]·(e − ½[e])
         gradient = np.zeros(outputs.shape, np.float32)  # half the time of zeros_like
-        gradient.reshape(-1)[chosen] = weighted / np.float32(len(rows))
+        gradient.reshape(-1)[chosen] = weighted / np.float32(len(chosen))
         return mean, gradient, None if weight is None else np.abs(error)
 
-    return loss
+    return ByHand(goal, loss)
 
 
-def categorical_loss(config: AgentConfig, head: CategoricalHead) -> Loss:
-    """KL(target ‖ prediction) of masses on atoms: see agent/networks/heads/categorical.py."""
+def categorical(config: AgentConfig, head: CategoricalHead) -> ByHand:
+    """KL(goal ‖ prediction) of masses on atoms: see agent/networks/heads/categorical.py."""
     atoms, limits = head.atoms.numpy(), config.target_range
 
-    def loss(
-        batch: Batch[np.ndarray], outputs: Array, next_outputs: Array, next_action: Array, weight: Array | None
-    ) -> tuple[Any, Array, Array | None]:
-        rows = np.arange(len(outputs))
-        masses = np.exp(_log_softmax(next_outputs[rows, next_action]))
+    def goal(batch: Batch[np.ndarray], next_outputs: Array, next_action: Array) -> Array:
+        masses = np.exp(_log_softmax(next_outputs[np.arange(len(next_outputs)), next_action]))
         positions = np.multiply.outer(batch.discount, atoms)
         positions += batch.reward[:, None]
-        target = project(masses, positions if limits is None else positions.clip(*limits), atoms)
-        action = batch.action
+        return project(masses, positions if limits is None else positions.clip(*limits), atoms)
+
+    def loss(outputs: Array, action: Array, goal: Array, weight: Array | None) -> tuple[Any, Array, Array | None]:
+        rows = np.arange(len(outputs))
         log_masses = _log_softmax(outputs[rows, action])
-        # The divergence, with 0·ln 0 = 0; its derivative with respect to the logits is softmax·Σ target − target.
-        losses = np.einsum("bk,bk->b", target, np.log(np.maximum(target, TINY)) - log_masses)
+        # The divergence, with 0·ln 0 = 0; its derivative with respect to the logits is softmax·Σ goal − goal.
+        losses = np.einsum("bk,bk->b", goal, np.log(np.maximum(goal, TINY)) - log_masses)
         slope = np.exp(log_masses)
-        slope *= target.sum(axis=1, keepdims=True)
-        slope -= target
+        slope *= goal.sum(axis=1, keepdims=True)
+        slope -= goal
         weighted = losses if weight is None else losses * weight
         slope *= (np.float32(1.0) if weight is None else weight[:, None]) / np.float32(len(rows))
         gradient = np.zeros_like(outputs)
         gradient[rows, action] = slope
         return weighted.mean(), gradient, None if weight is None else losses
 
-    return loss
+    return ByHand(goal, loss)
 
 
 #: The heads whose loss and derivative are in this file.
-LOSSES: dict[type[AnyHead], Callable[[AgentConfig, Any], Loss]] = {
-    ExpectedHead: expected_loss,
-    CategoricalHead: categorical_loss,
+LOSSES: dict[type[AnyHead], Callable[[AgentConfig, Any], ByHand]] = {
+    ExpectedHead: expected,
+    CategoricalHead: categorical,
 }
 
 

@@ -55,11 +55,11 @@ class NumpyNetwork:
         self._convolution = PatchConvolution(encoder) if PatchConvolution.fits(encoder) else None
         mlp = encoder.mlp if isinstance(encoder, TrunkEncoder) else encoder
         assert isinstance(mlp, MLPEncoder)
-        on_observation = self._convolution is None  # whether the first layer's inputs need no gradient
+        encoded = self._convolution is not None
         pairs = zip(mlp.layers, mlp.norms, strict=True)
-        self._trunk = [Layer(layer, norm, on_observation and i == 0) for i, (layer, norm) in enumerate(pairs)]  # type: ignore[arg-type]
-        self._advantage = _stream(head.advantage, on_observation and not self._trunk)
-        self._value = None if head.value is None else _stream(head.value, on_observation and not self._trunk)
+        self._trunk = [Layer(layer, norm, i == 0, encoded) for i, (layer, norm) in enumerate(pairs)]  # type: ignore[arg-type]
+        self._advantage = _stream(head.advantage, not self._trunk, encoded)
+        self._value = None if head.value is None else _stream(head.value, not self._trunk, encoded)
         self._shape = (-1, *head.shape)
         self._q_values, self._masking = Q_VALUES[type(head)](head), network.masking
         ends = np.cumsum([0, *(size for pair in network.noise_sizes for size in pair)]).tolist()
@@ -113,22 +113,29 @@ class NumpyNetwork:
             return advantage
         return self._combine(run(self._value, features, parts[depth + len(self._advantage) :]), advantage)
 
-    def vjp(self, inputs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
-        """The outputs, and the pullback, which takes ∂L/∂outputs and may overwrite it."""
-        if self._convolution is None:
-            return self._linear_vjp(inputs, noise)
-        x, pull_x = self._convolution.vjp(inputs)
-        outputs, pull = self._linear_vjp(x, noise)
-        return outputs, lambda g: pull_x(pull(g))
+    def vjp(
+        self, inputs: np.ndarray, noise: np.ndarray | None, sigma_alone: bool = False
+    ) -> tuple[np.ndarray, Pullback]:
+        """The outputs, and the pullback, which takes ∂L/∂outputs and may overwrite it.
 
-    def _linear_vjp(self, inputs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, Pullback]:
+        With `sigma_alone` the pullback writes the gradients of σ alone, and none of the others.
+        """
+        if self._convolution is None:
+            return self._linear_vjp(inputs, noise, sigma_alone)
+        x, pull_x = self._convolution.vjp(inputs)
+        outputs, pull = self._linear_vjp(x, noise, sigma_alone)
+        return outputs, pull if sigma_alone else lambda g: pull_x(pull(g))
+
+    def _linear_vjp(
+        self, inputs: np.ndarray, noise: np.ndarray | None, sigma_alone: bool
+    ) -> tuple[np.ndarray, Pullback]:
         parts, depth = self._split(noise), len(self._trunk)
-        features, pull_features = chain(self._trunk, inputs, parts)
-        flat, pull_advantage = chain(self._advantage, features, parts[depth:])
+        features, pull_features = chain(self._trunk, inputs, parts, sigma_alone)
+        flat, pull_advantage = chain(self._advantage, features, parts[depth:], sigma_alone)
         advantage = flat.reshape(self._shape)
         if self._value is None:
             return advantage, lambda g: pull_features(pull_advantage(g.reshape(flat.shape)))
-        value, pull_value = chain(self._value, features, parts[depth + len(self._advantage) :])
+        value, pull_value = chain(self._value, features, parts[depth + len(self._advantage) :], sigma_alone)
 
         def pullback(g: np.ndarray) -> np.ndarray:
             total = np.add.reduce(g, axis=1, keepdims=True)
@@ -162,8 +169,8 @@ def _norms_fit(encoder: Encoder) -> bool:
     return all(type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None for norm in norms)
 
 
-def _stream(stream: Stream, first: bool) -> list[Layer]:
-    return [Layer(stream.hidden, stream.norm, first), Layer(stream.output, None, False)]
+def _stream(stream: Stream, lowest: bool, encoded: bool) -> list[Layer]:
+    return [Layer(stream.hidden, stream.norm, lowest, encoded), Layer(stream.output, None, False)]
 
 
 class NumpyPolicy:

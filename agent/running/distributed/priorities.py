@@ -10,7 +10,7 @@ import torch
 from agent.common.arrays import Array, as_array
 from agent.config.algorithm import AgentConfig
 from agent.learning.dqn import DQN
-from agent.learning.loss import NO_LEVELS, UpdateNoise, update_loss
+from agent.learning.loss import NO_LEVELS, Networks, UpdateNoise, update_loss
 from agent.networks.q_network import QNetwork
 from agent.replay.batch import Batch
 from agent.replay.ring import Replay
@@ -70,7 +70,8 @@ def priorities(config: AgentConfig, network: QNetwork, batch: Batch[Array]) -> n
     """The priorities [B] that an update would give B transitions if the network were its own target network."""
     rows = batch.tensors(next(network.parameters()).device)
     weight = torch.ones(len(rows.action), device=rows.action.device, dtype=torch.float32)
+    networks = Networks(network, network, network)
     with torch.inference_mode():
-        _, priority = update_loss(config, network, network, network.head, rows, UpdateNoise(), NO_LEVELS, weight)
+        _, priority = update_loss(config, networks, network.head, rows, UpdateNoise(), NO_LEVELS, weight)
     assert priority is not None
     return as_array(priority)
