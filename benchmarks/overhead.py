@@ -49,8 +49,9 @@ def products(widths: Sequence[int], forwards: int, per_layer: int, sigma_rows: i
     for i, (p, q) in enumerate(pairwise(widths)):
         if not sigma_rows:
             break
-        x, y, weight = floats(sigma_rows, p), floats(sigma_rows, q), floats(q, p)
-        every += 2 * [(x, weight.T, y)] + [(y.T, x, floats(q, p))] + (2 * [(y, weight, x)] if i else [])
+        x, slope, weight = floats(sigma_rows, p), floats(sigma_rows, q), floats(q, p)
+        every += 2 * [(x, weight.T, floats(sigma_rows, q))] + [(slope.T, x, floats(q, p))]
+        every += 2 * [(slope, weight, floats(sigma_rows, p))] if i else []
 
     def work() -> None:
         for a, b, out in every:
