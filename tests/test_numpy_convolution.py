@@ -84,6 +84,12 @@ def test_values_and_gradients_are_autograds(spec: ObservationSpec, network: dict
     np.testing.assert_allclose(one, values[:1], rtol=1e-4, atol=1e-5)
 
 
+def batch_of(spec: ObservationSpec, generator: torch.Generator) -> Batch:
+    action = torch.randint(ACTIONS, (ROWS,), generator=generator)
+    reward, discount = torch.randn(ROWS, generator=generator), torch.rand(ROWS, generator=generator)
+    return Batch(observe(spec, ROWS, 1), action, reward, discount, observe(spec, ROWS, 2))
+
+
 @images
 @pytest.mark.parametrize("head", ["expected", "categorical"])
 @pytest.mark.parametrize("switches", [{"double": True}, {"double": False, "munchausen": {"enabled": True}}])
@@ -91,9 +97,7 @@ def test_the_loss_of_a_batch_is_autograds(spec: ObservationSpec, head: str, swit
     config = config_of({"hidden": [8]}, head=head, max_grad_norm=1e3, **switches)
     (online, flat), (target, _) = build(config, spec, 0), build(config, spec, 50)
     generator = torch.Generator().manual_seed(1)
-    action = torch.randint(ACTIONS, (ROWS,), generator=generator)
-    reward, discount = torch.randn(ROWS, generator=generator), torch.rand(ROWS, generator=generator)
-    batch = Batch(observe(spec, ROWS, 1), action, reward, discount, observe(spec, ROWS, 2))
+    batch = batch_of(spec, generator)
     noise = torch.randn(2 + config.double, 1, online.noise_size, generator=generator)
     wanted = AutogradGradient(online, target, flat, config)(batch, update_noise(noise))
     assert flat.grad is not None
@@ -111,9 +115,7 @@ def test_separate_learning_is_autograds(spec: ObservationSpec, count: int) -> No
     config = config_of({"hidden": [8]}, max_grad_norm=1e3, noise={"learning": "separate"})
     (online, flat), (target, _) = build(config, spec, 0), build(config, spec, 50)
     generator = torch.Generator().manual_seed(1)
-    action = torch.randint(ACTIONS, (ROWS,), generator=generator)
-    reward, discount = torch.randn(ROWS, generator=generator), torch.rand(ROWS, generator=generator)
-    batch = Batch(observe(spec, ROWS, 1), action, reward, discount, observe(spec, ROWS, 2))
+    batch = batch_of(spec, generator)
     noise = UpdateNoise(sigma=torch.randn(count, online.noise_size, generator=generator))
     wanted = AutogradGradient(online, target, flat, config)(batch, noise)
     assert flat.grad is not None

@@ -14,7 +14,7 @@ from torch.func import functional_call, grad_and_value
 from agent.common.arrays import Array, as_tensor
 from agent.compute.compiled import Compiled
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import Result, excess, products, separate_sigma
+from agent.learning.gradient import Result, constant_but, excess, products, separate_sigma
 from agent.learning.loss import NO_LEVELS, Levels, Networks, UpdateNoise, update_loss
 from agent.networks.heads.base import Values
 from agent.networks.q_network import QNetwork
@@ -74,16 +74,13 @@ class CompiledGradient:
         """The clipped gradient [P] for parameters [P], the loss, the norm before clipping, priorities [B] if any."""
 
         def loss(named: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            def online(*arguments: Tensor | None) -> Values:
-                values: Values = functional_call(self.network, named, arguments, {"autocast": self._autocast})
+            def call(parameters: dict[str, Tensor], *arguments: Tensor | None) -> Values:
+                values: Values = functional_call(self.network, parameters, arguments, {"autocast": self._autocast})
                 return values
 
-            def noisy(*arguments: Tensor | None) -> Values:
-                constant = {name: part if name in self._sigma_names else part.detach() for name, part in named.items()}
-                values: Values = functional_call(self.network, constant, arguments, {"autocast": self._autocast})
-                return values
-
-            networks = Networks(online, partial(self.target, autocast=self._autocast), noisy)
+            target = partial(self.target, autocast=self._autocast)
+            noisy = constant_but(self._sigma_names, named.items())
+            networks = Networks(partial(call, named), target, partial(call, noisy))
             value, priority = update_loss(self.config, networks, self.network.head, batch, noise, levels, weight)
             return value, () if priority is None else (priority,)
 

@@ -124,7 +124,7 @@ def _check_noise(agent: AgentConfig) -> None:
         raise UserError("agent.noise.change.end is above agent.noise.change.start: the fraction may only fall")
     rows, whose = agent.batch_size, f"agent.batch_size ({agent.batch_size})"
     if agent.noise.learning == "separate":
-        rows = agent.noise.sigma_rows(rows)
+        rows -= agent.noise.count_mean_rows(rows)
         whose = f"the {rows} rows of agent.batch_size ({agent.batch_size}) from which σ learns (agent.noise.mean_rows)"
     if agent.noise.draws and rows % agent.noise.draws:
         raise UserError(

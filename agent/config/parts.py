@@ -189,6 +189,6 @@ class NoiseConfig:
             return self.mean_envs
         return 4 if self.learning == "joint" else 0
 
-    def sigma_rows(self, rows: int) -> int:
-        """With `learning: separate`: the number of rows of a batch, the last ones, from which σ learns."""
-        return rows - int(rows * self.mean_rows)
+    def count_mean_rows(self, rows: int) -> int:
+        """How many of so many rows, the first ones, have no noise to learn from (`mean_rows`)."""
+        return int(rows * self.mean_rows)

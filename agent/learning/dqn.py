@@ -158,14 +158,14 @@ class DQN:
         """Draws the noise for one update on a batch of `rows` rows; `agent.noise` has the options."""
         noise, uses = self.config.noise, 3 if self.config.double else 2
         if noise.learning == "separate":
-            learning = noise.sigma_rows(rows)
+            learning = rows - noise.count_mean_rows(rows)
             return UpdateNoise(sigma=self._update_stream.draw(noise.draws or learning) if learning else None)
         groups = noise.draws or rows
         repeat = (noise.repeat,) if noise.repeat > 1 else ()
         draws = self._update_stream.draw(1 if noise.share else uses, groups, *repeat)
         if draws is None:
             return UpdateNoise()
-        if mean_rows := int(groups * noise.mean_rows):
+        if mean_rows := noise.count_mean_rows(groups):
             draws[0, :mean_rows] = 0.0  # these rows train the mean network
         return UpdateNoise(*(expand(draws, uses) if noise.share else draws))
 

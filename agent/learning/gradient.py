@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -100,6 +100,11 @@ class AutogradGradient:
         return Result(loss.detach(), norm, priority)
 
 
+def constant_but(names: Container[str], parameters: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The parameters by name, of which only those with the given names receive gradients."""
+    return {name: value if name in names else value.detach() for name, value in parameters}
+
+
 def separate_sigma(network: QNetwork, config: AgentConfig) -> Tensor | None:
     """Which numbers of the flat parameters are σ that learns separately: bool [P]; None if there are none."""
     if config.noise.learning == "joint" or not (sigma := network.sigma_names()):
@@ -126,7 +131,7 @@ def only_sigma_learns(network: QNetwork) -> Network:
     sigma = network.sigma_names()
 
     def noisy(observation: Tensor, noise: Tensor | None, levels: Tensor | None, *, autocast: bool = False) -> Values:
-        parameters = {name: p if name in sigma else p.detach() for name, p in network.named_parameters()}
+        parameters = constant_but(sigma, network.named_parameters())
         values: Values = functional_call(network, parameters, (observation, noise, levels), {"autocast": autocast})
         return values
 

@@ -114,7 +114,7 @@ def sigma_loss(
     The goals [B, …] are those of the mean network. Noise then costs as much as it changes the predictions, so that σ
     falls where the replay holds many transitions, and stays large elsewhere.
     """
-    last = slice(len(batch.action) - config.sigma_rows(len(batch.action)), None)
+    last = slice(config.count_mean_rows(len(batch.action)), None)
     batch = Batch(*(field[last] for field in batch))
     levels = Levels(*(None if tau is None else tau[last] for tau in levels))
     goal, weight = goal[last], None if weight is None else weight[last]

@@ -46,7 +46,7 @@ class NumpyGradient:
         loss, gradient, priority = self._loss(outputs, rows.action, goal, weights)
         pullback(gradient)
         if draws.sigma is not None:
-            last = slice(len(observation) - self.config.noise.sigma_rows(len(observation)), None)
+            last = slice(self.config.noise.count_mean_rows(len(observation)), None)
             outputs, pullback = self.network.vjp(observation[last], draws.sigma, sigma_alone=True)
             weights = None if weights is None else weights[last]
             pullback(self._loss(outputs, rows.action[last], goal[last], weights)[1])
