@@ -1,7 +1,5 @@
 """Checks the values of an environment: it obeys Gymnasium's rules, or one sentence says how it does not."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from envs.failure import failed, is_stop
@@ -41,12 +39,14 @@ class Guarded(Wrapper):
             return self.env.render()
 
 
-@contextmanager
-def guarded(env_id: str, method: str) -> Iterator[None]:
+class guarded:
     """Turns any exception of a call into an environment into one sentence, except those of Ctrl-C and a stop."""
-    try:
-        yield
-    except BaseException as error:  # SystemExit too: an environment must not end a run
-        if is_stop(error):
-            raise
-        raise failed(env_id, method, error) from error
+
+    def __init__(self, env_id: str, method: str) -> None:
+        self._env_id, self._method = env_id, method
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and not is_stop(error):  # SystemExit too: an environment must not end a run
+            raise failed(self._env_id, self._method, error) from error

@@ -4,7 +4,7 @@ Accepted are rewards in arrays of one number, integers in place of floats, numbe
 are 0 or 1, and infos of any kind, since only `life_lost` is ever read. Anything else raises a RuleError.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -33,8 +33,10 @@ def unpacked(method: str, result: object) -> tuple[Any, ...]:
 
 def as_number(reward: object) -> float:
     """A reward as a float. It may be infinite or NaN: training checks that itself."""
+    if type(reward) is float or type(reward) is np.float64:
+        return float(reward)
     rule = "the reward must be a number"
-    array = _array(reward, rule)
+    array = _array(reward, lambda: rule)
     if isinstance(reward, str | bytes | list | tuple) or np.ma.is_masked(reward) or array.size != 1:
         raise RuleError(rule, described(reward))
     if array.dtype.kind not in "fiubO" or (array.dtype.kind == "O" and not hasattr(type(reward), "__float__")):
@@ -50,7 +52,7 @@ def as_bool(name: str, value: object) -> bool:
     if type(value) in BOOL_TYPES:
         return bool(value)
     rule = f"{name} must be True or False"
-    array = _array(value, rule)
+    array = _array(value, lambda: rule)
     if isinstance(value, list | tuple) or np.ma.is_masked(value) or array.size != 1 or array.dtype.kind not in "biuf":
         raise RuleError(rule, described(value))
     number = array.reshape(())[()]
@@ -104,7 +106,9 @@ def checked_observation(space: Space, value: object, name: str = "an observation
 
 
 def _box(space: spaces.Box, value: object, name: str) -> np.ndarray:
-    rule = f"{name} must have shape {space.shape} and {space.dtype}, as observation_space says"
+    def rule() -> str:  # to write a dtype takes as long as a step of a small environment
+        return f"{name} must have shape {space.shape} and {space.dtype}, as observation_space says"
+
     array, dtype = _array(value, rule), space.dtype
     if array.shape == space.shape:
         if np.can_cast(array.dtype, dtype, "same_kind"):
@@ -113,14 +117,16 @@ def _box(space: spaces.Box, value: object, name: str) -> np.ndarray:
             converted = array.astype(dtype)
             if np.array_equal(converted, array):
                 return converted
-    raise RuleError(rule, described(array if isinstance(value, list) else value))
+    raise RuleError(rule(), described(array if isinstance(value, list) else value))
 
 
 def _finite(space: Space, value: object, name: str) -> np.ndarray:
-    rule = f"{name} must lie in {space}, as observation_space says"
+    def rule() -> str:
+        return f"{name} must lie in {space}, as observation_space says"
+
     array = _array(value, rule)
     if array.shape != space.shape or array.dtype.kind not in _INTEGER_KINDS:
-        raise RuleError(rule, described(value))
+        raise RuleError(rule(), described(value))
     if isinstance(space, spaces.MultiBinary):
         low, high = np.zeros(space.shape), np.full(space.shape, 2)
     else:
@@ -128,15 +134,15 @@ def _finite(space: Space, value: object, name: str) -> np.ndarray:
         low = np.asarray(space.start)
         high = low + (space.n if isinstance(space, spaces.Discrete) else space.nvec)
     if not ((array >= low) & (array < high)).all():
-        raise RuleError(rule, described(value) if array.size == 1 else str(array.tolist())[:80])
+        raise RuleError(rule(), described(value) if array.size == 1 else str(array.tolist())[:80])
     return array
 
 
-def _array(value: object, rule: str) -> np.ndarray:
+def _array(value: object, rule: Callable[[], str]) -> np.ndarray:
     try:
         array: np.ndarray = np.asarray(value)
     except Exception as error:  # a list of lists of different lengths, a tensor on a device, an author's __array__
-        raise RuleError(rule, described(value)) from error
+        raise RuleError(rule(), described(value)) from error
     return array
 
 

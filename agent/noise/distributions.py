@@ -117,5 +117,11 @@ class NoiseModel:
         """Draws [*shape, size] numbers at once; None (the mean network) if size is 0."""
         if self.size == 0:
             return None
-        epsilon = sample((*shape, self.size), self.distribution, generator=generator, device=device)
+        return self._of(sample((*shape, self.size), self.distribution, generator=generator, device=device))
+
+    def draw_each(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draws [len(generators), size], each row from its own generator on the CPU, as `draw` would."""
+        return self._of(torch.stack([sample((self.size,), self.distribution, generator=each) for each in generators]))
+
+    def _of(self, epsilon: Tensor) -> Tensor:
         return signed_sqrt(epsilon) if self.factorised else epsilon

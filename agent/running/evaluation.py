@@ -103,8 +103,7 @@ class EvaluationPolicy:
             x = torch.from_numpy(observation).to(self._device, torch.float64)
             noise = None
             if self._noise is not None:
-                draws = [self._noise.draw(generator=self._generators[episode]) for episode in episodes]
-                noise = torch.stack([draw for draw in draws if draw is not None]).to(x)
+                noise = self._noise.draw_each([self._generators[episode] for episode in episodes]).to(x)
             values: torch.Tensor = self._network(x, noise).q_values
             return values
 
