@@ -37,7 +37,7 @@ class Workload:
     every: int
     hidden: tuple[int, ...]
     trunk: str = "none"
-    variants: tuple[str, ...] = (PLAIN, NOISY)
+    variants: tuple[str, ...] = (PLAIN, NOISY, SEPARATE)
     threads: tuple[int, ...] = (1,)
     kwargs: tuple[tuple[str, float], ...] = ()
 
@@ -70,7 +70,7 @@ WORKLOADS = {
         threads=(1, 2),
     ),
     "b": Workload(
-        "CartPole-v1, an update every step", **CARTPOLE, num_envs=1, every=1, variants=(PLAIN, NOISY, NOISY_ROWS)
+        "CartPole-v1, an update every step", **CARTPOLE, num_envs=1, every=1, variants=(PLAIN, NOISY, NOISY_ROWS, SEPARATE)
     ),
     "c8": Workload("CartPole-v1, 8 environments, ratio 1/10", **CARTPOLE, num_envs=8, every=10),
     "c32": Workload("CartPole-v1, 32 environments, ratio 1/10", **CARTPOLE, num_envs=32, every=10, threads=(1, 2)),
@@ -80,7 +80,7 @@ WORKLOADS = {
         **IMAGES,
         hidden=(128,),
         trunk="minatar",
-        variants=(PLAIN, NOISY, RAINBOW),
+        variants=(PLAIN, NOISY, SEPARATE, RAINBOW),
     ),
     "e": Workload(
         "Atari Pong, Nature's convolutions, an update every 4 steps",
