@@ -145,8 +145,8 @@ def plot(study: Study, results: list[dict[str, Any]], path: Path) -> None:
 
 
 STUDIES = {
-    # The default; the algorithm of Fortunato et al. 2018 and plain DQN with ε-greedy, all else equal; SB3 with its zoo's
-    # settings.
+    # The default, the algorithm of Fortunato et al. 2018 and plain DQN with ε-greedy, all else equal.
+    # SB3 has the settings of its zoo.
     "cartpole": Study(
         "CartPole-v1",
         50_000,

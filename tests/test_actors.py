@@ -165,6 +165,19 @@ def test_a_call_without_weights_plays_by_those_of_the_last_one() -> None:
     assert not np.array_equal(actions((1, others), (1, None), (1, None), (1, None), (1, None)), sent)
 
 
+def test_an_actor_begins_with_the_scale_of_the_noise_that_it_is_given() -> None:
+    """It moves from there by 10 % at most for each of the four measurements of two chunks."""
+    task = load_task("CartPole-v1", {})
+    setup = Setup(config(), task, None, (2, 2, 1))
+    actor = Actor(setup, 1, 0, acting_scale=20.0)
+    weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
+    for _ in range(2):
+        chunk = actor.play(1_000, 7, weights)
+    assert isinstance(chunk, Chunk)
+    assert chunk.acting_scale != 20.0
+    assert chunk.acting_scale == pytest.approx(20.0, rel=0.5)
+
+
 GAMMA, N = 0.9, 3
 
 
@@ -292,6 +305,7 @@ class DyingRay:
 
     def __init__(self, lives: list[int]) -> None:
         self.lives, self.incarnation = lives, -1
+        self.acting_scales: list[object] = []
 
     def remote(self, **options: object) -> Any:
         def play(*arguments: object) -> tuple[int, int]:
@@ -300,6 +314,7 @@ class DyingRay:
 
         def begin(*arguments: object) -> Any:
             self.incarnation, self.sequence = self.incarnation + 1, -1
+            self.acting_scales.append(arguments[-1])
             return SimpleNamespace(play=SimpleNamespace(remote=play))
 
         return lambda cls: SimpleNamespace(remote=begin)
@@ -316,7 +331,7 @@ class DyingRay:
         incarnation, sequence = reference
         if sequence >= self.lives[incarnation]:
             raise self.exceptions.RayError("The actor died. It was unreachable.")
-        return SimpleNamespace(actor=0, incarnation=incarnation, sequence=sequence)
+        return SimpleNamespace(actor=0, incarnation=incarnation, sequence=sequence, acting_scale=2.0 + incarnation)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +346,7 @@ class DyingRay:
 )
 def test_the_restarts_of_an_actor_are_bounded(lives: list[int], starts: int, times: str) -> None:
     ray: Any = DyingRay(lives)
-    pool = ActorPool(ray, None, [0], 60.0, lambda line: None)  # type: ignore[arg-type]
+    pool = ActorPool(ray, None, [0], [0.5], 60.0, lambda line: None)  # type: ignore[arg-type]
 
     def play() -> None:
         while True:
@@ -341,3 +356,7 @@ def test_the_restarts_of_an_actor_are_bounded(lives: list[int], starts: int, tim
     with pytest.raises(BrokenEnvironmentError, match=f"actor 0 failed {times}: its process ended .The actor died."):
         play()
     assert (ray.incarnation + 1, pool.restarts) == (starts, starts - 1)
+    scales = [0.5]  # each incarnation begins with the factor of the last chunk before it
+    for incarnation, life in enumerate(lives[: starts - 1]):
+        scales.append(2.0 + incarnation if life else scales[-1])
+    assert ray.acting_scales == scales

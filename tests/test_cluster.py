@@ -170,6 +170,9 @@ def test_a_tiny_task_is_solved_and_everything_is_counted(solved: Solved) -> None
     assert max(late) > 100, "it has learned on while an evaluation was played"
     assert load_agent(folder / "best" / "agent.safetensors").description["evaluation"]["return_mean"] == 10.0
     assert metric(folder, "collect/restarts") == [0.0] * len(metric(folder, "collect/restarts"))
+    scales, kept = metric(folder, "noise/acting_scale"), state_of(folder)["collector"]["acting_scales"]
+    assert scales[-1] != 1.0
+    assert np.mean(kept) == pytest.approx(scales[-1], rel=0.5)
     for name in ("actor_wait", "learner_wait", "staleness", "steps_per_second"):
         assert metric(folder, f"collect/{name}"), name
     assert any(metric(folder, f"collect/steps_per_second_of_actor_{i}") for i in range(3))

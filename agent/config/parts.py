@@ -189,6 +189,11 @@ class NoiseConfig:
             return self.mean_envs
         return 4 if self.learning == "joint" else 0
 
+    @property
+    def scales_acting(self) -> bool:
+        """Whether the acting noise is scaled as `change` says."""
+        return self.enabled and self.change.enabled
+
     def count_mean_rows(self, rows: int) -> int:
         """How many of so many rows, the first ones, have no noise to learn from (`mean_rows`)."""
         return int(rows * self.mean_rows)

@@ -1,6 +1,6 @@
 """The scale of the acting noise: it is adapted so that the noise changes a given fraction of the greedy actions."""
 
-from math import exp
+from math import exp, log
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class ActingScale:
         """The factor of the noise."""
         return exp(self._log)
 
+    @factor.setter
+    def factor(self, factor: float) -> None:
+        self._set(log(factor))
+
     def is_due(self) -> bool:
         """Whether the effect of the noise is to be measured at this step."""
         return self._calls % self.EVERY == 0
@@ -50,11 +54,11 @@ class ActingScale:
             measured: the fraction of actions that the scaled noise changed at this step.
             goal: the fraction that it shall change.
         """
-        log = self._log + self.RATE * (goal - measured)
-        self._set(min(max(log, -self.LIMIT), self.LIMIT))
+        moved = self._log + self.RATE * (goal - measured)
+        self._set(min(max(moved, -self.LIMIT), self.LIMIT))
 
-    def _set(self, log: float) -> None:
-        self._log = log
+    def _set(self, logarithm: float) -> None:
+        self._log = logarithm
         self._multiplier: Array = self._scaled * (self.factor - 1.0) + 1.0  # [size]
 
     def state(self) -> dict[str, object]:

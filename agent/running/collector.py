@@ -129,8 +129,9 @@ class Collector:
 
     def metrics(self) -> dict[str, float]:
         """The factor of the acting noise, if it is adapted."""
-        noise = self.config.agent.noise
-        return {"noise/acting_scale": self.agent.acting_scale.factor} if noise.enabled and noise.change.enabled else {}
+        if not self.config.agent.noise.scales_acting:
+            return {}
+        return {"noise/acting_scale": self.agent.acting_scale.factor}
 
     def state(self, of_episodes: bool = True) -> dict[str, object]:
         """The state of the episodes under way for a checkpoint.

@@ -70,7 +70,11 @@ WORKLOADS = {
         threads=(1, 2),
     ),
     "b": Workload(
-        "CartPole-v1, an update every step", **CARTPOLE, num_envs=1, every=1, variants=(PLAIN, NOISY, NOISY_ROWS, SEPARATE)
+        "CartPole-v1, an update every step",
+        **CARTPOLE,
+        num_envs=1,
+        every=1,
+        variants=(PLAIN, NOISY, NOISY_ROWS, SEPARATE),
     ),
     "c8": Workload("CartPole-v1, 8 environments, ratio 1/10", **CARTPOLE, num_envs=8, every=10),
     "c32": Workload("CartPole-v1, 32 environments, ratio 1/10", **CARTPOLE, num_envs=32, every=10, threads=(1, 2)),

@@ -24,13 +24,14 @@ class Actor:
         setup: the setup of all actors.
         actor: its number.
         incarnation: the number of earlier actors with this number.
+        acting_scale: the factor of the acting noise with which it begins.
     """
 
-    def __init__(self, setup: Setup, actor: int, incarnation: int) -> None:
+    def __init__(self, setup: Setup, actor: int, incarnation: int, acting_scale: float = 1.0) -> None:
         prepare_cpu(1)
         self._names = {"actor": actor, "incarnation": incarnation}
         self._config: TrainConfig = setup.config_of(actor, incarnation)
-        self._setup, self._sequence = setup, 0
+        self._setup, self._sequence, self._acting_scale = setup, 0, acting_scale
         self._collector: Collector | None = None
         self._recorder = Recorder(setup.task.observation)
         self._ended = 0.0
@@ -82,6 +83,7 @@ class Actor:
             **self._names,
             sequence=sequence,
             version=version,
+            acting_scale=collector.agent.acting_scale.factor,
             steps=tuple(steps),
             playing=time.monotonic() - began,
             waiting=waiting,
@@ -91,6 +93,7 @@ class Actor:
         task, recorder = self._setup.task, self._recorder
         self._setup.register()
         agent = build_player(self._config, task, self._setup.config.seed)
+        agent.acting_scale.factor = self._acting_scale
         if (agent_config := self._config.agent).priority.enabled:
             capacity = (self._config.collect.chunk + agent_config.n_step) * self._config.num_envs
             shape = capacity, self._config.num_envs, task.observation

@@ -29,6 +29,7 @@ class ActorSlot:
     number: int
     incarnation: int
     handle: Any
+    acting_scale: float  # factor of the acting noise in its last chunk
     version: int = -1  # of the weights that its last call had; -1: its process has none
     calls: deque[Any] = field(default_factory=deque)  # references to chunks, the oldest first
     sequence: int = 0  # of the next chunk
@@ -46,6 +47,7 @@ class ActorPool:
         ray: the package, connected.
         setup: the setup of all actors.
         incarnations: the first incarnation of each actor.
+        acting_scales: the factor of the acting noise with which each begins.
         timeout: an actor hangs if it gives no chunk for this many seconds.
         report: prints a line on the console.
         cpus: the CPUs that each actor requests.
@@ -56,6 +58,7 @@ class ActorPool:
         ray: ModuleType,
         setup: Setup,
         incarnations: list[int],
+        acting_scales: list[float],
         timeout: float,
         report: Callable[[str], None],
         cpus: int = 1,
@@ -66,11 +69,12 @@ class ActorPool:
         self._setup_reference = ray.put(setup)
         self.restarts = 0
         self.slots = [
-            ActorSlot(i, incarnation, self._start(i, incarnation)) for i, incarnation in enumerate(incarnations)
+            ActorSlot(i, incarnation, self._start(i, incarnation, scale), scale)
+            for i, (incarnation, scale) in enumerate(zip(incarnations, acting_scales, strict=True))
         ]
 
-    def _start(self, number: int, incarnation: int) -> object:
-        return self._actor_class.remote(self._setup_reference, number, incarnation)
+    def _start(self, number: int, incarnation: int, acting_scale: float) -> object:
+        return self._actor_class.remote(self._setup_reference, number, incarnation, acting_scale)
 
     def call(self, slot: ActorSlot, *arguments: object) -> None:
         """Gives an actor its next call."""
@@ -115,6 +119,7 @@ class ActorPool:
         expected = slot.number, slot.incarnation, slot.sequence
         assert (result.actor, result.incarnation, result.sequence) == expected, "a chunk is never taken twice"
         slot.calls.popleft()
+        slot.acting_scale = result.acting_scale
         slot.sequence, slot.failures, slot.waiting_since = slot.sequence + 1, 0, time.monotonic()
         return result
 
@@ -134,7 +139,7 @@ class ActorPool:
         slot.incarnation, slot.sequence = slot.incarnation + 1, 0
         slot.calls.clear()
         self._report(f"actor {slot.number} is restarted, its episodes end as truncations: {reason}")
-        slot.handle, slot.version = self._start(slot.number, slot.incarnation), -1
+        slot.handle, slot.version = self._start(slot.number, slot.incarnation, slot.acting_scale), -1
         return slot
 
     def _kill(self, slot: ActorSlot) -> None:

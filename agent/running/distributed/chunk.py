@@ -35,6 +35,7 @@ class Chunk(NamedTuple):
     incarnation: int
     sequence: int  # number of the chunk in its incarnation
     version: int  # number of updates that made the weights
+    acting_scale: float  # factor of the acting noise at the end
     first: np.ndarray | None  # [E, *shape]
     action: np.ndarray  # [T, E]
     reward: np.ndarray  # [T, E], as stored

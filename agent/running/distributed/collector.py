@@ -55,6 +55,7 @@ class RayCollector:
         self._evaluations: RayEvaluations | None = None
         self._shares = split_evenly(config.num_envs, config.collect.actors)
         self._incarnations = [0] * config.collect.actors  # of the next actors
+        self._acting_scales = [1.0] * config.collect.actors  # with which they begin
         self._restarts = 0  # before a resume
         self._publisher = Publisher(cluster)
         self._measurements = CollectionMetrics()
@@ -62,7 +63,8 @@ class RayCollector:
     def begin(self) -> None:
         """Starts the actors; they begin new episodes."""
         timeout, report, cluster = self.config.collect.timeout, self.tracker.console.line, self._cluster
-        self._pool = ActorPool(cluster.ray, self._setup(), self._incarnations, timeout, report, cluster.actor_cpus)
+        actors = self._incarnations, self._acting_scales
+        self._pool = ActorPool(cluster.ray, self._setup(), *actors, timeout, report, cluster.actor_cpus)
 
     def _setup(self) -> Setup:
         spec = gym.registry.get(self.task.id)
@@ -152,8 +154,15 @@ class RayCollector:
         self._measurements.record_chunk(chunk, self.agent.updates - chunk.version)
 
     def metrics(self) -> dict[str, float]:
-        """The metrics since the last call."""
-        return {**self._measurements.metrics(), "collect/restarts": self._total_restarts()}
+        """The metrics since the last call, and the actors' mean factor of the acting noise, if it is adapted."""
+        metrics = {**self._measurements.metrics(), "collect/restarts": self._total_restarts()}
+        if self.config.agent.noise.scales_acting:
+            metrics["noise/acting_scale"] = float(np.mean(self._scales()))
+        return metrics
+
+    def _scales(self) -> list[float]:
+        """The factor of each actor's acting noise."""
+        return self._acting_scales if self._pool is None else [slot.acting_scale for slot in self._pool.slots]
 
     def _total_restarts(self) -> int:
         """The number of restarted actors, including those before a resume."""
@@ -163,7 +172,12 @@ class RayCollector:
         """The state for a checkpoint: a resumed run continues with the next incarnations, which begin new episodes."""
         slots = None if self._pool is None else self._pool.slots
         numbers = self._incarnations if slots is None else [slot.incarnation + 1 for slot in slots]
-        return {"incarnations": np.array(numbers, dtype=np.int64), "restarts": self._total_restarts()}
+        scales = np.array(self._scales(), dtype=np.float64)
+        return {
+            "incarnations": np.array(numbers, dtype=np.int64),
+            "acting_scales": scales,
+            "restarts": self._total_restarts(),
+        }
 
     def load_state(self, step: int, state: State | None) -> None:
         """Continues at `step` from a saved state."""
@@ -171,6 +185,8 @@ class RayCollector:
             raise ValueError("it was collected without Ray")
         self.step, self._restarts = step, int(state["restarts"])
         self._incarnations = [int(number) for number in state["incarnations"]]
+        if "acting_scales" in state:  # until 0.1 it was not saved
+            self._acting_scales = [float(scale) for scale in state["acting_scales"]]
         self.tracker.console.line(
             "the actors begin new episodes: the run can be resumed, but is not bit-equal to one that was never stopped"
         )
