@@ -25,8 +25,10 @@ Some things differ:
 - Libraries without noisy layers, or without Rainbow, have no such rows.
 - For an update, Tianshou draws one noise for each of its two networks. TorchRL draws one for the online network; the
   noise of its target network changes only when that network is copied. Both act with the noise of the last update.
-  This project learns jointly in all noisy rows here. It draws one noise for the prediction, one for the target, one for
-  the selection (with double Q-learning), and a new one for every acting step.
+  This project draws a new one for every acting step. With one draw per batch or per row it learns jointly, as the
+  others do, and draws one noise for the prediction, one for the target and, with double Q-learning, one for the
+  selection. Separate learning, the default, has noise only in further predictions for half of the batch, with a draw
+  for each row.
 - Peak memory is that of the whole process, with its imports. For an Atari transition, Stable-Baselines3 and TorchRL
   store two stacks of frames, Tianshou stores one stack, and this project stores one frame.
 - The process of this project has the settings of `train.py`: numbers below 1e-38 are 0, and freed memory is kept
@@ -38,14 +40,13 @@ Some things differ:
         "Time to a solved CartPole",
         """CartPole is solved at a greedy return of at least 475 over 20 episodes. Training seconds exclude
 evaluation. The time to the first such evaluation is not that of the run: every run continues to its last step, and the
-last column has its seconds. The seeds are 200–209, on one core. Both noisy agents learn
-jointly (`agent.noise.learning=joint`, the preset of that time), with noise for each row of a batch or one draw for the
-whole batch. SB3 DQN is Stable-Baselines3 with the settings of its
-zoo: it learns in blocks of 128 updates after 256 steps, so that its last agent is 176 steps and one block later than
+last column has its seconds. The seeds are 200–209; each run has one core, and two run at a time. `noisy_dqn` is the
+default with the preset of CartPole. With `noise=paper` it has the algorithm of Fortunato et al. (2018), and the rest
+of the preset. SB3 DQN is Stable-Baselines3 with the settings of its zoo: it learns in blocks of 128 updates after 256 steps, so that its last agent is 176 steps and one block later than
 the last point of its curve. This block, and 100 instead of 20 episodes, change its mean from 357 to 416. Dots in the
 [picture of these runs](figures/cartpole.png) show the last agents.""",
         "learning_cartpole",
-        "python benchmarks/learning.py cartpole --only per_row,shared,sb3 --publish",
+        "python benchmarks/learning.py cartpole --only noisy_dqn,paper,sb3 --jobs 2 --publish",
     ),
     (
         "A whole run, piece by piece",
