@@ -187,7 +187,8 @@ def groups(results: list[dict[str, Any]], clock: str) -> list[tuple[str, list[tu
             base = speeds(entries[0], clock)[:rounds]
             rows = [(e, speeds(e, clock)[:rounds], speeds(e, clock)[:rounds] / base) for e in entries]
             title = f"({workload}) {WORKLOADS[workload].title}, {threads} thread{'s' * (threads > 1)}"
-            found.append((title, rows))
+            earlier = entries[0].get("machine")
+            found.append((f"{title}; measured earlier, on {earlier}" if earlier else title, rows))
     return found
 
 
@@ -215,11 +216,11 @@ def write_table(results: list[dict[str, Any]], clock: str) -> str:
 
 def draw(results: list[dict[str, Any]], clock: str, path: Path) -> None:
     """Ratios as bars on one scale, one panel per workload on one thread, the spread over rounds as a line."""
-    panels = [group for group in groups(results, clock) if group[0].endswith("1 thread")] or groups(results, clock)
+    panels = [group for group in groups(results, clock) if ", 1 thread" in group[0]] or groups(results, clock)
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(7.0 * columns, 3.4 * lines), layout="constrained")
-    colours = dict(zip(LIBRARIES, (ORANGE, COLOURS["SB3 DQN"], GREEN, BLUE), strict=True))
+    colours = dict(zip(LIBRARIES, (ORANGE, COLOURS["SB3 DQN"], "#8a9199", GREEN, BLUE), strict=True))
     most = max(np.max(ratio) for _, rows in panels for _, _, ratio in rows)
     figure.suptitle("Bars: median of the rounds; lines: least and greatest", x=0.01, ha="left", fontsize=10)
     for place, (title, rows) in enumerate(panels, start=1):
@@ -297,7 +298,11 @@ def with_kept(results: list[dict[str, Any]], kept: dict[str, Any]) -> list[dict[
         return entry["workload"], entry["threads"]
 
     measured = {key(entry) for entry in results}
-    others = [{**e, "versions": kept["versions"]} for e in kept["results"] if key(e) not in measured]
+    others = [
+        {"machine": kept["machine"]["processor"], **entry, "versions": kept["versions"]}
+        for entry in kept["results"]
+        if key(entry) not in measured
+    ]
     return sorted([*results, *others], key=lambda entry: (list(WORKLOADS).index(entry["workload"]), entry["threads"]))
 
 
