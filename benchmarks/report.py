@@ -42,9 +42,10 @@ Some things differ:
 evaluation. The time to the first such evaluation is not that of the run: every run continues to its last step, and the
 last column has its seconds. The seeds are 200–209; each run has one core, and two run at a time. `noisy_dqn` is the
 default with the preset of CartPole. With `noise=paper` it has the algorithm of Fortunato et al. (2018), and the rest
-of the preset. SB3 DQN is Stable-Baselines3 with the settings of its zoo: it learns in blocks of 128 updates after 256 steps, so that its last agent is 176 steps and one block later than
-the last point of its curve. This block, and 100 instead of 20 episodes, change its mean from 423 to 443. Dots in the
-[picture of these runs](figures/cartpole.png) show the last agents.""",
+of the preset. SB3 DQN is Stable-Baselines3 with the settings of its zoo: it learns in blocks of 128 updates after 256
+steps, so that its last agent is 176 steps and one block later than the last point of its curve. This block, and 100
+instead of 20 episodes, change its mean from 423 to 443. Dots in the [picture of these runs](figures/cartpole.png)
+show the last agents.""",
         "learning_cartpole",
         "python benchmarks/learning.py cartpole --only noisy_dqn,paper,sb3 --jobs 2 --publish",
     ),
