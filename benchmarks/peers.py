@@ -233,7 +233,7 @@ def draw(results: list[dict[str, Any]], clock: str, path: Path) -> None:
         axes.set_yticks(heights, [entry["label"] for entry, _, _ in rows], fontsize=8)
         axes.axvline(1.0, color="0.5", linewidth=0.8, linestyle=":")
         axes.set_xlim(0.0, 1.03 * most)
-        axes.set_title(title, fontsize=8, loc="left")
+        axes.set_title(title.replace("; ", ";\n"), fontsize=8, loc="left")
         axes.set_xlabel(f"environment steps per second ÷ {rows[0][0]['label']}", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figure, path)
