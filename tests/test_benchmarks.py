@@ -195,13 +195,13 @@ def test_what_is_kept_of_an_earlier_table_is_workloads_that_were_not_measured_ag
 
     kept = [entry("c32", 1, "ours", 1), entry("a", 1, "ours", 2), entry("a", 2, "ours", 3), entry("a", 1, "theirs", 4)]
     kept = [{name: value for name, value in one.items() if name != "versions"} for one in kept]
-    both = peers.with_kept([entry("a", 1, "ours", 5)], {"results": kept, "versions": {"torch": "1"}})
-    seen = [(one["workload"], one["threads"], one["label"], one["blocks"], one["versions"]["torch"]) for one in both]
-    assert seen == [
-        ("a", 1, "ours", 5, "2"),
-        ("a", 2, "ours", 3, "1"),
-        ("c32", 1, "ours", 1, "1"),
-    ]
+    kept[0]["machine"] = "an older one"
+    table = {"results": kept, "versions": {"torch": "1"}, "machine": {"processor": "an old one"}}
+    both = peers.with_kept([entry("a", 1, "ours", 5)], table)
+    seen = [(*(one[name] for name in ("workload", "threads", "blocks")), one["versions"]["torch"]) for one in both]
+    assert seen == [("a", 1, 5, "2"), ("a", 2, 3, "1"), ("c32", 1, 1, "1")]
+    assert {one["label"] for one in both} == {"ours"}
+    assert [one.get("machine") for one in both] == [None, "an old one", "an older one"]
 
 
 def test_every_run_of_the_evidence_has_options_that_there_are(load: Any) -> None:

@@ -71,7 +71,7 @@ def test_a_run_is_the_program_s_own(programs: Programs, run: Run, tmp_path: Path
         ours, theirs = (load_file(folder / which / "agent.safetensors") for folder in (run.folder, tmp_path / "run"))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert run.step == 200
+    assert 200 <= run.step < 202, "a vector step of two environments may go beyond the last step"
     assert run.evaluation is not None
     assert len(run.evaluation.returns) == 3
     config = (run.folder / "config.yaml").read_text().splitlines()
