@@ -40,7 +40,7 @@ def test_scaled_noise_is_the_noise_of_a_network_with_larger_sigma(form: str) -> 
     x, noise = torch.from_numpy(observe(32)), torch.from_numpy(np.array(agent.acting_noise(np.ones(32, bool), 0)))
     factor = 3.0
     scale = ActingScale(scaled_noise(agent.config, agent.network), Place("cpu"))
-    scale.load_state({"log": float(np.log(factor)), "calls": 0})
+    scale.factor = factor
     scaled = torch.from_numpy(np.asarray(scale(noise.numpy())))
     with torch.no_grad():
         values = agent.network(x, scaled).q_values

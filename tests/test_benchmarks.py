@@ -198,9 +198,12 @@ def test_what_is_kept_of_an_earlier_table_is_workloads_that_were_not_measured_ag
     kept[0]["machine"] = "an older one"
     table = {"results": kept, "versions": {"torch": "1"}, "machine": {"processor": "an old one"}}
     both = peers.with_kept([entry("a", 1, "ours", 5)], table)
-    seen = [(*(one[name] for name in ("workload", "threads", "blocks")), one["versions"]["torch"]) for one in both]
-    assert seen == [("a", 1, 5, "2"), ("a", 2, 3, "1"), ("c32", 1, 1, "1")]
-    assert {one["label"] for one in both} == {"ours"}
+    seen = [(one["workload"], one["threads"], one["label"], one["blocks"], one["versions"]["torch"]) for one in both]
+    assert seen == [
+        ("a", 1, "ours", 5, "2"),
+        ("a", 2, "ours", 3, "1"),
+        ("c32", 1, "ours", 1, "1"),
+    ]
     assert [one.get("machine") for one in both] == [None, "an old one", "an older one"]
 
 

@@ -143,13 +143,10 @@ def test_a_config_is_read_soon_whatever_it_holds(tmp_path: Path, item: str) -> N
         text = item * (size // len(item))
         (tmp_path / "config.yaml").write_text(f"seed: 0\nx: {text if item == '1:1' else f'[{text}]'}\n")
         began = time.process_time()
-        for _ in range(10**7):  # a third of a second on a usual machine, a second on a slow one
-            pass
-        usual, began = time.process_time() - began, time.process_time()
         assert not is_run_of(tmp_path, "CartPole-v1", 0)
         with suppress(UserError):
             read_config(tmp_path / "config.yaml")
-        assert time.process_time() - began < max(SECONDS, 15 * usual)
+        assert time.process_time() - began < SECONDS
 
 
 def test_files_are_read_up_to_their_bound(tmp_path: Path) -> None:
