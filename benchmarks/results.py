@@ -359,8 +359,10 @@ TASKS = (
     Task("LunarLander-v3-300k-no-preset", "LunarLander-v3", 300_000, NO_PRESET, TESTED, eval_every=0),
     Task("MinAtar-Breakout-no-preset", "MinAtar/Breakout-v1", 1_000_000, NO_PRESET, range(100, 103), eval_every=0),
     Task("MinAtar-Asterix-no-preset", "MinAtar/Asterix-v1", 1_000_000, NO_PRESET, range(100, 103), eval_every=0),
-    Task("MinAtar-Breakout", "MinAtar/Breakout-v1", 1_000_000, CONTROL, range(100, 103), 50_000),
-    Task("MinAtar-Asterix", "MinAtar/Asterix-v1", 1_000_000, CONTROL, range(100, 103), 50_000),
+    *(
+        Task(f"MinAtar-{game}", f"MinAtar/{game}-v1", 1_000_000, CONTROL, range(100, 103), 50_000)
+        for game in ("Breakout", "Asterix", "Freeway", "SpaceInvaders", "Seaquest")
+    ),
     Task(
         "Pong",
         "ALE/Pong-v5",
