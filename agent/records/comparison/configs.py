@@ -8,10 +8,11 @@ from pathlib import Path
 import yaml
 
 from agent.common.errors import UserError
-from agent.common.files import open_plain
+from agent.common.files import read_plain, why
+from agent.records.newest import MAX_CONFIG
 
-#: Limits of what is read: bytes, options, levels, characters of a text; lines of the header, characters of a line.
-MAX_CONFIG, MAX_OPTIONS, MAX_DEPTH, MAX_TEXT = 1 << 17, 2_000, 12, 200
+#: Limits of what is read: options, levels, characters of a text; lines of the header, characters of a line.
+MAX_OPTIONS, MAX_DEPTH, MAX_TEXT = 2_000, 12, 200
 MAX_HEAD, MAX_COMMAND = 100, 4_000
 
 
@@ -24,13 +25,12 @@ def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     if not path.is_file():
         return {}, ()
     try:
-        with open_plain(path) as file:
-            text = file.read(MAX_CONFIG + 1).decode(errors="replace")
-        if len(text) > MAX_CONFIG:
-            raise UserError(f"{path} is larger than a config can be: leave this run out")
+        text = read_plain(path, MAX_CONFIG).decode(errors="replace")
         head = [line[2:] for line in text.splitlines()[:MAX_HEAD] if line.startswith("# ")]
         return dict(_leaves(yaml.safe_load(text), "", path)), tuple(line[:MAX_COMMAND] for line in head)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {why(error)}; leave this run out") from error
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): leave this run out") from error
 
 
