@@ -10,6 +10,7 @@ from typing import NoReturn
 from agent.common.errors import words_of
 from agent.common.interrupt import stopping
 from agent.common.notices import tell_once
+from agent.common.patience import TooLongError, call_within
 from envs.failure import is_stop
 from envs.kinds import Env
 
@@ -17,10 +18,6 @@ from envs.kinds import Env
 CLOSE_SECONDS = 5.0
 
 _hanging: set[str] = set()  # names of environments that hung: their other copies get a tenth of a second
-
-
-class _TooLongError(BaseException):
-    """The environment did not close in time. It is a BaseException, since an environment may swallow an Exception."""
 
 
 def guard_close(env: Env, name: str) -> Env:
@@ -36,7 +33,7 @@ def close_quietly(close: Callable[[], object], name: str) -> None:
     seconds = 0.1 if stop_requested or name in _hanging else CLOSE_SECONDS
     try:
         _within(seconds, close)
-    except _TooLongError:
+    except TooLongError:
         if not stop_requested:
             _hanging.add(name)
             tell_once(f"{name} hangs in close(): it is left as it is")
@@ -47,8 +44,8 @@ def close_quietly(close: Callable[[], object], name: str) -> None:
 
 
 def _within(seconds: float, close: Callable[[], object]) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        _in_thread(seconds, close)
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        call_within(seconds, close)
     elif hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]:
         with _alarm(seconds):
             close()
@@ -58,10 +55,10 @@ def _within(seconds: float, close: Callable[[], object]) -> None:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raises _TooLongError in the main thread after some seconds: windows must be closed where they were opened."""
+    """Raises TooLongError in the main thread after some seconds: windows must be closed where they were opened."""
 
     def raise_timeout(signum: int, frame: FrameType | None) -> NoReturn:
-        raise _TooLongError
+        raise TooLongError
 
     previous = signal.signal(signal.SIGALRM, raise_timeout)
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)  # repeated, for an environment that catches everything
@@ -70,22 +67,3 @@ def _alarm(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, previous)
-
-
-def _in_thread(seconds: float, close: Callable[[], object]) -> None:
-    """The same outside the main thread, which gets no signals: another thread closes, and is abandoned if it hangs."""
-    errors: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            close()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise _TooLongError
-    if errors:
-        raise errors[0]

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
+from agent.common.patience import TooLongError, call_within
 from agent.common.texts import printable
 from agent.records.console import Console
 
@@ -116,25 +116,13 @@ class WandbSink(Sink):
 
     def _with_timeout(self, seconds: float, action: Callable[[], object]) -> None:
         """Runs an action that may wait for the server, in a thread that is abandoned if it takes too long."""
-        raised: list[Exception] = []
-
-        def work() -> None:
-            try:
-                action()
-            except Exception as error:
-                raised.append(error)
-
         seconds, start = min(seconds, self._seconds_left), time.monotonic()
-        thread = Thread(target=work, daemon=True)
-        thread.start()
         try:
-            thread.join(max(seconds, 0.0))
+            call_within(seconds, action)
+        except TooLongError:
+            raise TimeoutError(f"its server has not answered for {seconds:.0f} s") from None
         finally:
             self._seconds_left -= time.monotonic() - start
-        if thread.is_alive():
-            raise TimeoutError(f"its server has not answered for {seconds:.0f} s")
-        if raised:
-            raise raised[0]
 
     def _try(self, action: Callable[[], object]) -> None:
         if self._is_unresponsive:

@@ -12,8 +12,8 @@ from agent.common.files import read_plain
 from agent.records.locking import RUNS
 from agent.records.saved_agent import FILE_NAME, Which
 
-#: Bytes; a larger config.yaml is not read. To parse so many takes up to a second, and ours have a few thousand. PyYAML's
-#: parser in C would be several times as fast, but deep nesting ends it, and the whole process, in a segmentation fault.
+#: Bytes; a larger config.yaml is not read. To parse so many takes up to a second, and ours have a few thousand. PyYAML
+#: has a faster parser in C, but deep nesting ends it, and the process, in a segmentation fault.
 MAX_CONFIG = 1 << 16
 _VERSION = r"-v\d+$"
 #: The paths below a run's folder that a save writes to.
