@@ -76,8 +76,8 @@ NAMES = {
 DECAY_EPISODES = 1_000  # ε decreases over these
 
 
-class Finished(Exception):
-    """The run is over: it is solved, or has all its episodes."""
+class Finished(BaseException):
+    """The run is over: it is solved, or has all its episodes. An Exception would be blamed on the tracker."""
 
 
 @dataclass

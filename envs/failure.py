@@ -1,8 +1,6 @@
 """Reports an environment that fails: one sentence, and below it the lines of its author's code that failed."""
 
 import re
-import sysconfig
-import traceback
 from pathlib import Path
 
 import gymnasium as gym
@@ -10,15 +8,10 @@ import numpy as np
 
 from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, plain, words_of
+from agent.common.foreign import foreign_frames, shown
 from agent.common.interrupt import Stopped, end_if_stray
 
-#: The largest number of frames that are shown.
-MAX_FRAMES = 12
-
-_PROJECT = Path(__file__).parent.parent
-_FOLDERS = tuple(f"{folder}/" for folder in (_PROJECT / "agent", _PROJECT / "envs", Path(gym.__file__).parent))
-_STANDARD = sysconfig.get_path("stdlib")
-_PACKAGES = ("site-packages", "dist-packages")
+_GYMNASIUM = f"{Path(gym.__file__).parent}/"
 _COUNT = re.compile(r"(not enough|too many) values to unpack \(expected (\d)(?:, got (\d+))?\)")
 _NOT_ITERABLE = re.compile(r"cannot unpack non-iterable (\S+) object")
 _ARGUMENTS = re.compile(r"unexpected keyword argument|positional argument")
@@ -97,19 +90,8 @@ def _old_api_note(method: str) -> str:
 
 
 def authors_lines(error: BaseException) -> str:
-    """The frames of a traceback outside this project, Gymnasium and the standard library; '' if there are none."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_authors(frame.filename)]
-    lines = ["  …"] if len(frames) > MAX_FRAMES else []
-    for frame in frames[-MAX_FRAMES:]:
-        lines.append(f'  File "{plain(frame.filename)}", line {frame.lineno}, in {plain(frame.name)}')
-        lines += [f"    {plain(frame.line)}"] if frame.line else []
-    return "\n".join(lines)
-
-
-def _is_authors(file: str) -> bool:
-    if file.startswith(("<frozen", *_FOLDERS)):
-        return False
-    return not file.startswith(_STANDARD) or any(name in file for name in _PACKAGES)
+    """The lines of a traceback outside this project, Gymnasium and the standard library; '' if there are none."""
+    return shown([frame for frame in foreign_frames(error) if not frame.filename.startswith(_GYMNASIUM)])
 
 
 def described(value: object) -> str:

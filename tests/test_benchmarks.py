@@ -301,6 +301,18 @@ def test_a_median_says_how_many_seeds_it_hides(load: Any) -> None:
     assert deep_sea.failures([{"solved": None}, {"solved": 3}]) == 1
 
 
+def test_a_run_of_deep_sea_ends_where_it_is_solved_or_has_all_its_episodes(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Solved: fewer than 90 % of the episodes missed the treasure; uniform actions find that of size 2 in a quarter."""
+    deep_sea = load("deep_sea")
+    monkeypatch.setattr(deep_sea, "EPISODES", 60)
+    unsolved = deep_sea.run("index", 10, 20)
+    assert (unsolved["solved"], unsolved["episodes"]) == (None, 60)
+    solved = deep_sea.run("index", 2, 20)
+    assert solved["first_treasure"] <= solved["solved"] == solved["episodes"] < 60
+
+
 def test_the_convolutions_of_2013(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_registry, "_FACTORIES", dict(encoder_registry._FACTORIES))
     monkeypatch.delitem(sys.modules, "benchmarks.mnih2013", raising=False)

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from helpers import ROOT, Programs, Result
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.imports import import_named
 from agent.common.errors import UserError
+from agent.config.algorithm import AgentConfig
+from agent.config.parts import NetworkConfig
+from agent.networks import encoder_registry
+from agent.networks.build import build_network
+from agent.networks.heads import registry as heads_registry
 from envs.bounds import is_own
 
 QUIET = (
@@ -415,3 +421,152 @@ def test_an_environment_that_changes_the_folder_leaves_the_run_in_its_own(
     assert (run / "best" / "comparison.png").exists()
     assert not list(elsewhere.iterdir())
     assert {path.name for path in home.iterdir()} <= {"wandering.py", "runs", "__pycache__"}
+
+
+# ---- encoders and heads that fail
+
+ENCODER = """
+import torch
+from torch import nn
+
+from agent import register_encoder
+from agent.networks.encoders import TrunkEncoder
+
+
+class Mine(nn.Module):
+    features = 4
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x.flatten(1)
+
+
+register_encoder("mine", lambda parts: TrunkEncoder(Mine(), parts))
+"""
+
+HEAD = """
+from typing import NamedTuple
+
+from torch import Tensor
+
+from agent import register_head
+from agent.networks.heads.base import Head, bellman_target, gather_actions
+
+
+class Mine(NamedTuple):
+    q_values: Tensor
+
+    @property
+    def outcomes(self):
+        return self.q_values
+
+
+class MineHead(Head):
+    def values(self, outputs):
+        return Mine(outputs)
+
+    def target(self, outcome, reward, discount, limits=None):
+        return bellman_target(reward, discount, outcome)
+
+    def loss(self, prediction, action, target):
+        return (target - gather_actions(prediction.q_values, action)).square()
+
+    def priority(self, prediction, action, target, loss):
+        return loss
+
+
+register_head("mine", lambda parts: MineHead(parts.sizes))
+"""
+
+#: What is replaced, by what, and how the sentence begins.
+BAD_ENCODERS = [
+    ("x.flatten(1)", "x.flatten(1)[:, :3]", r"from 2 observations it makes features of shape \[2, 3\]"),
+    ("x.flatten(1)", "x.flatten(1).long()", r"from 2 observations it makes features of shape \[2, 4\] \(torch.int64"),
+    ("x.flatten(1)", "x.no_such", "failed: AttributeError: 'Tensor' object has no attribute 'no_such'"),
+    ("features = 4", "width = 4", "failed: AttributeError: 'Mine' object has no attribute 'features'"),
+    ("features = 4", "features = 'four'", "failed: ValueError"),
+    ("TrunkEncoder(Mine(), parts)", "Mine()", "failed: AttributeError: 'Mine' object has no attribute 'noise_sizes'"),
+    ("TrunkEncoder(Mine(), parts)", "1 / 0", "failed: ZeroDivisionError"),
+    ("TrunkEncoder(Mine(), parts)", "None", "failed: AttributeError"),
+    ("lambda parts", "lambda", "failed: TypeError: .*takes 0 positional arguments"),
+]
+BAD_HEADS = [
+    ("Mine(outputs)", "outputs", "failed: AttributeError: 'Tensor' object has no attribute 'q_values'"),
+    ("Mine(outputs)", "Mine(outputs[..., :1])", r".*q_values must have the shape \[2, 2\], not \[2, 1\]"),
+    ("bellman_target(reward, discount, outcome)", "None", "failed: TypeError"),
+    (".square()", ".square().mean()", r".*loss must have the shape \[2\], not \[\]"),
+    (".square()", ".no_such()", "failed: AttributeError: 'Tensor' object has no attribute 'no_such'"),
+    ("return loss", "return loss.sum()", r".*priority must have the shape \[2\], not \[\]"),
+    ("MineHead(parts.sizes)", "3", "failed: AttributeError"),
+    ("MineHead(parts.sizes)", "1 / 0", "failed: ZeroDivisionError"),
+    ("MineHead(parts.sizes)", "MineHead()", "failed: TypeError"),
+    ("(Head)", "(object)", "failed: TypeError"),
+]
+
+
+@pytest.fixture
+def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a module registers is gone after the test."""
+    for registry in (encoder_registry, heads_registry):
+        monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+
+
+def build(source: str, **options: object) -> None:
+    """Runs a module of the user's own, and builds the network that uses what it registers."""
+    exec(compile(source, "mine.py", "exec"), {})
+    build_network(AgentConfig(**options), 4, 2, torch.Generator())  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("_registries")
+@pytest.mark.parametrize(("replaced", "by", "expected"), BAD_ENCODERS)
+def test_an_encoder_of_ones_own_that_fails_is_one_sentence(replaced: str, by: str, expected: str) -> None:
+    assert replaced in ENCODER
+    config = NetworkConfig(encoder="mine")
+    build(ENCODER, network=config)
+    with pytest.raises(UserError, match=f"^agent.network.encoder=mine:? {expected}"):
+        build(ENCODER.replace(replaced, by), network=config)
+
+
+@pytest.mark.usefixtures("_registries")
+@pytest.mark.parametrize(("replaced", "by", "expected"), BAD_HEADS)
+def test_a_head_of_ones_own_that_fails_is_one_sentence(replaced: str, by: str, expected: str) -> None:
+    """Some of these would have trained without an error."""
+    assert replaced in HEAD
+    build(HEAD, head="mine")
+    with pytest.raises(UserError, match=f"^agent.head=mine:? {expected}"):
+        build(HEAD.replace(replaced, by), head="mine")
+
+
+@pytest.mark.usefixtures("_registries")
+def test_an_encoder_is_tried_on_a_copy() -> None:
+    """The encoder that learns has made no call, and is in training mode."""
+    exec(compile(ENCODER, "mine.py", "exec"), {})
+    network = build_network(AgentConfig(network=NetworkConfig(encoder="mine")), 4, 2, torch.Generator())
+    assert network.encoder.trunk.calls == 0  # type: ignore[union-attr]
+    assert network.training
+
+
+@pytest.mark.parametrize("where", ["act", "update", "evaluate"])
+def test_an_encoder_that_fails_later_is_named_with_its_line_and_all_is_saved(
+    programs: Programs, tmp_path: Path, where: str
+) -> None:
+    """It is not blamed on the environment; once it is mended, the run goes on."""
+    rows = {"act": 3, "update": 64, "evaluate": 2}[where]
+    bug = f"if self.calls > 9 and len(x) == {rows}: raise ValueError('a bug of mine')\n        return x"
+    (tmp_path / "mine.py").write_text(ENCODER.replace("return x", bug))
+    named = ("imports=mine", "agent.network.encoder=mine", "env=CartPole-v1")
+    options = (*QUIET, "eval.num_envs=2", "num_envs=3", "hydra.run.dir=run", "checkpoint.every=90", "steps=300")
+    result = programs.run("train", *options, *named, cwd=tmp_path)
+    assert result.code == 2, result.err
+    assert "Traceback" not in result.err
+    last = result.err[result.err.index("error:") :].splitlines()
+    blamed = "the last evaluation failed at step" if where == "evaluate" else "mine.py failed at step"
+    assert re.match(f"error: {blamed} [0-9]+ .ValueError: a bug of mine.*resume=run", last[0]), result.err
+    assert re.match(r'  File ".*mine.py", line \d+, in forward', last[-2])
+    (tmp_path / "mine.py").write_text(ENCODER)
+    result = programs.run("train", "resume=run", *options[:2], *named[:1], "steps=400", cwd=tmp_path)
+    assert result.code == 0, result.err

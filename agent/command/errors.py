@@ -6,12 +6,14 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
 from agent.common.errors import UserError, words_of
+from agent.common.foreign import own_frames, shown
 from agent.common.streams import restore_streams
 
 #: Names in Stable-Baselines3, CleanRL, Tianshou and Dopamine, and our options for them.
@@ -82,7 +84,7 @@ def sentences(program: Program) -> Iterator[None]:
     """Ends the process with exit code 2 and one sentence for an error that a user can correct.
 
     The function that Hydra calls uses it too, since Hydra would otherwise print its own messages. Any other error is a
-    defect, and keeps its traceback.
+    defect of this project, and keeps its traceback.
     """
     try:
         yield
@@ -94,8 +96,8 @@ def sentences(program: Program) -> Iterator[None]:
         if sentence is None:
             raise
         print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
-        if isinstance(error, UserError) and error.detail:
-            print(error.detail, file=sys.stderr)
+        if detail := _detail(error):
+            print(detail, file=sys.stderr)
         sys.exit(FAILED)
 
 
@@ -110,14 +112,25 @@ def as_user_errors(program: Program) -> Iterator[None]:
         sentence = sentence_of(error, program)
         if sentence is None:
             raise
-        raise UserError(" ".join(sentence.split())) from error
+        raise UserError(" ".join(sentence.split()), _detail(error)) from error
 
 
 def sentence_of(error: Exception, program: Program) -> str | None:
     """Says what happened and what to do about it; None for a defect."""
     if isinstance(error, CONFIG_ERRORS):
         return _config_sentence(error, program)
-    return _sentence(error) or (_hydra_sentence(error) if _of_hydra(error) else None)
+    return _sentence(error) or (_hydra_sentence(error) if _of_hydra(error) else _own_sentence(error))
+
+
+def _own_sentence(error: Exception) -> str | None:
+    """Names the file of the user's own that failed, such as a module with an encoder; None if none did."""
+    frames = own_frames(error)
+    return f"{Path(frames[-1].filename).name} failed ({words_of(error)}): fix it" if frames else None
+
+
+def _detail(error: Exception) -> str:
+    """The lines to print below the sentence."""
+    return error.detail if isinstance(error, UserError) else shown(own_frames(error))
 
 
 def _sentence(error: Exception) -> str | None:

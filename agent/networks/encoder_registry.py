@@ -5,10 +5,15 @@ To add an encoder of your own, call this in any module that is imported before t
     register_encoder("mine", lambda parts: TrunkEncoder(MyTrunk(parts.observation.shape), parts))
 """
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 
+import torch
+from torch import Tensor
+
 from agent.common.errors import UserError
+from agent.common.foreign import own_failure
 from agent.common.observation import ObservationSpec
 from agent.networks.encoders import Encoder, EncoderParts, Flatten, MLPEncoder, PartsEncoder, TrunkEncoder, image
 from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
@@ -68,7 +73,7 @@ def build_encoder(parts: EncoderParts) -> Encoder:
     """Builds the encoder that the config names; `auto` chooses by the kind and size of the observations.
 
     Raises:
-        UserError: if the name is not registered or the encoder does not take these observations.
+        UserError: if the name is not registered, the encoder does not take these observations, or it fails.
     """
     if parts.observation.parts:
         return PartsEncoder(parts, build_encoder)
@@ -80,7 +85,31 @@ def build_encoder(parts: EncoderParts) -> Encoder:
             f"agent.network.encoder is {name!r:.80}: there is no encoder of this name (there are auto, "
             f"{', '.join(_FACTORIES)}); one of your own is registered by the module that you name with imports="
         )
-    return _FACTORIES[name](parts)
+    return _FACTORIES[name](parts) if name in BUILT_IN else _own(name, parts)
+
+
+def _own(name: str, parts: EncoderParts) -> Encoder:
+    """Builds an encoder of the user's own, and tries a copy of it on two observations of zeros."""
+    option, spec = f"agent.network.encoder={name}", parts.observation
+    try:
+        encoder = _FACTORIES[name](parts)
+        tried = copy.deepcopy(encoder).eval()
+        with torch.no_grad():
+            if isinstance(tried, TrunkEncoder):
+                _check(option, tried.trunk(torch.zeros(2, *spec.shape)), tried.trunk.features)
+            zeros = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
+            _check(option, tried(zeros, [None] * len(encoder.noise_sizes)), encoder.features)
+    except Exception as error:
+        raise own_failure(option, error) from error
+    return encoder
+
+
+def _check(option: str, features: Tensor, length: object) -> None:
+    if features.shape != (2, length) or not features.is_floating_point():
+        raise UserError(
+            f"{option}: from 2 observations it makes features of shape {list(features.shape)} ({features.dtype}), but "
+            f"its attribute features says [2, {length}], and they must be floats: fix the encoder"
+        )
 
 
 def _automatic(observation: ObservationSpec) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import astuple, replace
 
 from agent.common.errors import UserError, words_of
+from agent.common.foreign import foreign_frames, shown
 from agent.common.kinds import PlainData
 from agent.common.schedule import Every
 from agent.common.seeding import environment_seeds
@@ -166,7 +167,7 @@ class Evaluator:
             raise EvaluationsFailedError(
                 f"{subject} failed at step {step} ({words_of(error)}); everything is saved: go on with "
                 f"resume={self.folder} once it is fixed, or without evaluations by eval.episodes=0{advice}",
-                error.detail if isinstance(error, UserError) else "",
+                error.detail if isinstance(error, UserError) else shown(foreign_frames(error)),
             ) from error
         self._tracker.console.line(f"no evaluation at step {step}: {words_of(error)}")
 

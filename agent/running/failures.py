@@ -1,46 +1,56 @@
-"""External failures that end a run: an environment raises an error, or the run's folder disappears."""
+"""External failures that end a run: foreign code raises an error, or the run's folder disappears."""
 
 import traceback
 from pathlib import Path
 
+import envs.failure
 from agent.common.errors import UserError, words_of
+from agent.common.foreign import foreign_frames, own_frames, shown
 from agent.records.checkpoint import latest_checkpoint
 from envs.failure import BrokenEnvironmentError
 
-#: The folder of this package: an error that it raises is not the environment's.
-_AGENT_FOLDER = Path(__file__).resolve().parents[1]
 
-
-class EnvironmentFailedError(UserError):
-    """An environment raised an error or broke a rule during training."""
+class ForeignCodeError(UserError):
+    """Code that is not this project's failed during training: an environment, or an encoder or head of the user's."""
 
 
 def is_environments_own(error: BaseException) -> bool:
-    """Whether an error comes from an environment or from envs/, which checks it, rather than from agent/ or torch."""
+    """Whether an error comes from an environment, which only envs/ calls."""
     frames = traceback.extract_tb(error.__traceback__)
-    if not frames or isinstance(error, BrokenEnvironmentError):
-        return True
-    innermost = Path(frames[-1].filename)
-    return not innermost.is_relative_to(_AGENT_FOLDER) and "torch" not in innermost.parts
+    return isinstance(error, BrokenEnvironmentError) or not frames or any(map(_is_in_envs, frames))
 
 
-def environment_failed(error: BaseException, name: str, step: int, saved: str) -> EnvironmentFailedError:
-    """One sentence for an error of an environment with this name, with the place in the environment's own code.
+def _is_in_envs(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(f"{Path(envs.failure.__file__).parent}/")
 
-    A sentence from envs/ is kept, with the author's lines below it.
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether an error comes from an environment or from the user's own code, rather than from this project."""
+    return is_environments_own(error) or bool(own_frames(error))
+
+
+def sentence_of(error: BaseException, name: str, when: str = "") -> tuple[str, str]:
+    """A sentence about an error of foreign code, and the lines of that code that failed.
+
+    Args:
+        error: a sentence from envs/ is kept.
+        name: the name of the environment.
+        when: is added to the sentence, such as " at step 3".
     """
     if isinstance(error, UserError):
-        return EnvironmentFailedError(f"{error}; training stopped at step {step}: fix it; {saved}", error.detail)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
-    location = f", in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    return EnvironmentFailedError(f"{name} failed at step {step} ({words_of(error)}{location}): fix it; {saved}")
+        return str(error), error.detail
+    of_environment = is_environments_own(error)
+    frames = foreign_frames(error) if of_environment else own_frames(error)
+    culprit = name if of_environment else Path(frames[-1].filename).name
+    return f"{culprit} failed{when} ({words_of(error)})", shown(frames)
 
 
-def _is_foreign(filename: str) -> bool:
-    """Whether a file belongs neither to this project nor to Gymnasium, which only pass on an environment's errors."""
-    path = Path(filename)
-    in_project = any(path.is_relative_to(folder) for folder in (_AGENT_FOLDER, _AGENT_FOLDER.parent / "envs"))
-    return not in_project and "gymnasium" not in path.parts and path.is_file()
+def foreign_failure(error: BaseException, name: str, step: int, saved: str) -> ForeignCodeError:
+    """The error that ends a run after foreign code failed; `saved` says what is saved."""
+    if isinstance(error, UserError):
+        return ForeignCodeError(f"{error}; training stopped at step {step}: fix it; {saved}", error.detail)
+    sentence, lines = sentence_of(error, name, f" at step {step}")
+    return ForeignCodeError(f"{sentence}: fix it; {saved}", lines)
 
 
 def not_finite(error: Exception, step: int, name: str, source: str | None, folder: "Folder") -> UserError:

@@ -23,7 +23,7 @@ from agent.running.background import BackgroundEvaluations, EvaluationWorker
 from agent.running.build import shared_env_of
 from agent.running.collector import AnyCollector, in_process
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
-from agent.running.failures import EnvironmentFailedError, Folder, environment_failed, is_environments_own, not_finite
+from agent.running.failures import Folder, ForeignCodeError, foreign_failure, is_foreign, not_finite
 from agent.running.foreground import ForegroundEvaluations
 from agent.running.keeping import Results
 from agent.running.monitor import Monitor, NotFiniteError
@@ -93,7 +93,7 @@ class Trainer:
                 self._train(interrupt)
             if interrupt or self.evaluator.solved:
                 self.save()
-        except EnvironmentFailedError as error:  # everything before the failure is saved
+        except ForeignCodeError as error:  # everything before the failure is saved
             failure = error
         except EvaluationsFailedError as error:
             failure = error
@@ -133,9 +133,9 @@ class Trainer:
         """Begins the first episodes of a new run, and makes the updates that are due in a resumed run."""
         try:
             self.collector.begin()
+            self._learn(self.step)  # a run may have been stopped while it compiled its first update
         except (Exception, SystemExit) as error:
-            self._environment_failed(error)
-        self._learn(self.step)  # a run may have been stopped while it compiled its first update
+            self._fail(error)
 
     def iterate(self) -> None:
         """One vector step, and the updates that are due after it."""
@@ -147,10 +147,10 @@ class Trainer:
                 self._learn(next_step)
             self._waiting_for_envs = True
             self.collector.receive(self._envs_stepped)
+            self._snapshot_before_compiling()
+            self._learn(self.step)
         except (Exception, SystemExit) as error:
-            self._environment_failed(error)
-        self._snapshot_before_compiling()
-        self._learn(self.step)
+            self._fail(error)
         self._snapshot.drop()
         self._seconds += time.perf_counter() - began
 
@@ -170,15 +170,15 @@ class Trainer:
         if self._compiles_next and self._learner.due(self.step + self.config.num_envs) > 0:
             self._snapshot.take()
 
-    def _environment_failed(self, error: BaseException) -> NoReturn:
-        """Saves the run after an environment's own error ended a step; the episodes under way become truncations."""
-        if not is_environments_own(error):
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Saves the run after an error of foreign code ended a step; the episodes under way become truncations."""
+        if not is_foreign(error):
             raise error
         self._snapshot.take(episodes=False)
         if self.step:
             self.save()
         saved = f"all before it is saved and goes on with resume={self.folder}" if self.step else "nothing is lost"
-        raise environment_failed(error, self.task.id, self.step, saved) from error
+        raise foreign_failure(error, self.task.id, self.step, saved) from error
 
     def _evaluate(self, interrupt: Interrupt) -> None:
         """Evaluates if that is due; raises Stopped at a signal."""

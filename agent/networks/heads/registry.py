@@ -7,12 +7,17 @@ To add a head of your own, call this in any module that is imported before the a
 `agent.head=mine` then selects it, and `agent.head_options.<name>=<value>` sets its options.
 """
 
+import copy
 import re
 
+import torch
+from torch import Tensor
+
 from agent.common.errors import UserError
+from agent.common.foreign import own_failure
 from agent.config.algorithm import HEADS
 from agent.networks.heads import categorical, expected, implicit_quantile, quantile
-from agent.networks.heads.base import AnyHead, HeadFactory, HeadParts
+from agent.networks.heads.base import AnyHead, HeadFactory, HeadParts, gather_actions
 
 _FACTORIES: dict[str, HeadFactory] = {
     "expected": expected.build,
@@ -45,7 +50,7 @@ def build_head(parts: HeadParts) -> AnyHead:
     """Builds the head that `agent.head` names.
 
     Raises:
-        UserError: if the name is not registered or the head does not know the options.
+        UserError: if the name is not registered, the head does not know the options, or it fails.
     """
     name = parts.config.head
     if name not in _FACTORIES:
@@ -54,8 +59,35 @@ def build_head(parts: HeadParts) -> AnyHead:
             "the module that you name with imports="
         )
     try:
-        return _FACTORIES[name](parts)
-    except TypeError as error:
-        if not parts.options:
+        head = _FACTORIES[name](parts)
+        if name not in HEADS:
+            _try(name, copy.deepcopy(head).eval(), parts)
+        return head
+    except Exception as error:
+        if isinstance(error, TypeError) and parts.options:
+            raise UserError(f"agent.head_options={parts.options} do not go with agent.head={name}: {error}") from error
+        if name in HEADS:
             raise
-        raise UserError(f"agent.head_options={parts.options} do not go with agent.head={name}: {error}") from error
+        raise own_failure(f"agent.head={name}", error) from error
+
+
+def _try(name: str, head: AnyHead, parts: HeadParts) -> None:
+    """Calls every method of a head of the user's own with two rows of zeros, and checks the shapes of its results."""
+    rows, actions = torch.zeros(2), parts.sizes.actions
+    levels = None if head.level_counts is None else torch.full((2, head.level_counts[0]), 0.5)
+    with torch.no_grad():
+        values = head(torch.zeros(2, parts.sizes.features), [None] * len(head.noise_sizes), levels)
+        _check(name, "q_values", values.q_values, (2, actions))
+        outcome = gather_actions(values.outcomes, rows.long())
+        target = head.target(outcome, rows, rows, parts.config.target_range)
+        loss = head.loss(values, rows.long(), target)
+        _check(name, "loss", loss, (2,))
+        _check(name, "priority", head.priority(values, rows.long(), target, loss), (2,))
+
+
+def _check(name: str, result: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise UserError(
+            f"agent.head={name}: for 2 rows and all their actions its {result} must have the shape {list(shape)}, not "
+            f"{list(tensor.shape)}: fix the head"
+        )

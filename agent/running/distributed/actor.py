@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 
-from agent.common.errors import UserError, words_of
 from agent.config.run import TrainConfig
 from agent.replay.ring import Replay
 from agent.running.build import build_envs, build_player
@@ -13,7 +12,7 @@ from agent.running.collector import Collector
 from agent.running.distributed.chunk import Chunk, Failure, Recorder, Setup
 from agent.running.distributed.priorities import FirstPriorities
 from agent.running.distributed.weights import Weights, WeightsLoader
-from agent.running.failures import is_environments_own
+from agent.running.failures import is_foreign, sentence_of
 from agent.running.resources import prepare_cpu
 
 
@@ -49,18 +48,16 @@ class Actor:
             weights: the weights to act with, which are copied; None: those of the last call, whose version is the same.
 
         Returns:
-            The chunk, or the environment's own error.
+            The chunk, or the error of the environment or of the user's own code.
         """
         began = time.monotonic()
         waiting = began - self._ended if self._ended else 0.0
         try:
             chunk = self._play(step, version, weights, began, waiting)
         except (Exception, SystemExit) as error:
-            if not is_environments_own(error):
+            if not is_foreign(error):
                 raise
-            detail = error.detail if isinstance(error, UserError) else ""
-            name = self._setup.task.id
-            return Failure(str(error) if isinstance(error, UserError) else f"{name} failed: {words_of(error)}", detail)
+            return Failure(*sentence_of(error, self._setup.task.id))
         self._ended = time.monotonic()
         return chunk
 

@@ -1,0 +1,59 @@
+"""Code that is not this project's: an environment, or a module of the user's own with an encoder or a head."""
+
+import sysconfig
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from traceback import FrameSummary
+
+from agent.common.errors import UserError, plain, words_of
+
+#: The largest number of frames that are shown.
+MAX_FRAMES = 12
+
+_PROJECT = Path(__file__).parents[2]
+_FOLDERS = tuple(f"{_PROJECT / name}/" for name in ("agent", "envs", "hydra_plugins"))
+_PROGRAMS = {str(_PROJECT / f"{name}.py") for name in ("train", "evaluate", "compare", "share", "tune")}
+_STANDARD = sysconfig.get_path("stdlib")
+_PACKAGES = ("site-packages", "dist-packages")
+
+
+def foreign_frames(error: BaseException) -> list[FrameSummary]:
+    """The frames of a traceback outside this project and Python's standard library, the innermost last."""
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
+
+
+def own_frames(error: BaseException) -> list[FrameSummary]:
+    """The same frames, without those of installed packages: the user's own code."""
+    return [frame for frame in foreign_frames(error) if not _is_installed(frame.filename)]
+
+
+def _is_foreign(file: str) -> bool:
+    if file in _PROGRAMS or file.startswith(("<frozen", "<string>", "<__array_function__", *_FOLDERS)):
+        return False
+    return not file.startswith(_STANDARD) or _is_installed(file)
+
+
+def _is_installed(file: str) -> bool:
+    return any(name in file for name in _PACKAGES)
+
+
+def shown(frames: Sequence[FrameSummary]) -> str:
+    """The last of the frames, as the lines of a traceback; '' if there are none."""
+    lines = ["  …"] if len(frames) > MAX_FRAMES else []
+    for frame in frames[-MAX_FRAMES:]:
+        lines.append(f'  File "{plain(frame.filename)}", line {frame.lineno}, in {plain(frame.name)}')
+        lines += [f"    {plain(frame.line)}"] if frame.line else []
+    return "\n".join(lines)
+
+
+def own_failure(name: str, error: BaseException) -> UserError:
+    """One sentence for an error of the user's own encoder or head, and below it the lines of their code that failed.
+
+    Args:
+        name: the option that names it, such as agent.head=mine.
+        error: returned as it is if it is one sentence already.
+    """
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"{name} failed: {words_of(error)}", shown(own_frames(error)))
