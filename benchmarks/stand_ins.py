@@ -34,7 +34,7 @@ class StandIns:
         seconds: list[float] = []
         for _ in range(CHUNKS):
             began = time.process_time()
-            chunk = played(player.play(0, 0, weights))
+            chunk = played(player.play(config.agent.learning_starts, 0, weights))  # before it, the network does not act
             seconds.append((time.process_time() - began) / max(sum(chunk.steps), 1))
             self.chunks_of_one.append(chunk)
         self.seconds_of_step = min(seconds)
