@@ -52,6 +52,10 @@ EPISODES = 10_000  # at most
 GOOD = 0.9  # returns of at least this found the treasure, which is 1; the way to it costs 0.01
 BAD_SHARE = 0.9  # solved if the fraction of episodes without treasure is below this
 SIZES, SEEDS = (10, 14, 20, 30, 40), range(100, 105)
+#: HyperAgent's budgets of episodes for some sizes (Li et al. 2024).
+BUDGETS = {20: 2_500, 30: 3_333, 40: 3_000, 50: 4_000, 60: 5_000, 80: 6_250, 100: 10_000}
+#: The sizes of the agent that learns in each step: those that are compared with HyperAgent.
+LARGE = (40, 50, 60)
 
 #: The settings of the index agent that all agents share, so that only their exploration differs.
 COMMON = [
@@ -62,6 +66,7 @@ NOISY = ["agent=noisy_dqn", *COMMON]
 #: Options of train.py, in the order of the runs; {steps} is the length of the whole run.
 AGENTS: dict[str, list[str]] = {
     "index": ["agent=index_dqn"],
+    "index each step": ["agent=index_dqn", "agent.replay_ratio=1", "agent.replay_size=500000"],
     "noise per episode": [*NOISY, "agent.noise.hold=episode"],
     "noise per step": [*NOISY, "agent.noise.hold=step"],
     "ε-greedy": ["agent=dqn", *COMMON, "agent.epsilon.end=0.02", "agent.epsilon.steps={decay}"],
@@ -69,6 +74,7 @@ AGENTS: dict[str, list[str]] = {
 #: The names on the page: that of the preset, and what differs from it.
 NAMES = {
     "index": "index_dqn",
+    "index each step": "index_dqn, an update a step",
     "noise per episode": "noisy_dqn",
     "noise per step": "noisy_dqn, a draw a step",
     "ε-greedy": "dqn",
@@ -194,7 +200,7 @@ def report(seeds: Iterable[int]) -> None:
         "`python benchmarks/deep_sea.py` makes the runs that are missing and writes this page. As in bsuite, an agent",
         "has solved the task when fewer than 90 % of its episodes so far missed the treasure. A run ends there, or",
         f"after {EPISODES} episodes. The meaning of the actions differs from seed to seed. All agents have the same",
-        "network, batch, updates per step and target period.",
+        "network, batch and target period, and make an update every two steps, but for the row that says otherwise.",
         "",
         "| agent | size | median | unsolved | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
         "|---|---|---|---|" + "---|" * len(list(seeds)),
@@ -204,7 +210,7 @@ def report(seeds: Iterable[int]) -> None:
     style = looks(list(NAMES.values()))
     for number, (agent, name) in enumerate(NAMES.items()):
         places = []
-        for size in SIZES:
+        for size in sorted({*SIZES, *BUDGETS}):
             runs = [kept(agent, size, seed) for seed in seeds]
             done = [result for result in runs if result is not None]
             if not done:
@@ -216,7 +222,7 @@ def report(seeds: Iterable[int]) -> None:
             places.append((size, middle, failures(done), len(done)))
         draw(axes, name, places, style[name], number)
     axes.axhline(EPISODES, color=GREY, linewidth=1.0, linestyle=(0, (6, 3)))
-    axes.set(yscale="log", xlabel="size", ylabel="episodes until solved, median", xticks=SIZES)
+    axes.set(yscale="log", xlabel="size", ylabel="episodes until solved, median", xticks=sorted({*SIZES, *LARGE}))
     axes.yaxis.set_major_formatter(short_number)
     axes.set_title(
         "median of five seeds; crosses: unsolved after 10 000 episodes; numbers: seeds that failed",
@@ -227,9 +233,33 @@ def report(seeds: Iterable[int]) -> None:
     figure.suptitle("DeepSea", x=0.012, ha="left", fontsize=11, fontweight="bold")
     clean(axes)
     axes.legend(frameon=False, fontsize=9)
-    REPORT.write_text("\n".join(lines) + "\n\n![Episodes until solved, by size](../figures/deep_sea.svg)\n")
+    lines += ["", "![Episodes until solved, by size](../figures/deep_sea.svg)", "", *budgets(seeds)]
+    REPORT.write_text("\n".join(lines) + "\n")
     save(figure, FIGURE)
     print("\n".join(lines))
+
+
+def budgets(seeds: Iterable[int]) -> list[str]:
+    """The number of seeds that solve a size within the budget of HyperAgent."""
+    agents = ["index", "index each step"]
+    lines = [
+        "HyperAgent (Li et al. 2024) reports that it solves these sizes within a budget of episodes. The table has the",
+        "number of seeds that are solved within it.",
+        "",
+        "| size | budget | " + " | ".join(NAMES[agent] for agent in agents) + " |",
+        "|---|---|" + "---|" * len(agents),
+    ]
+    for size, budget in BUDGETS.items():
+        runs = {agent: [run for seed in seeds if (run := kept(agent, size, seed)) is not None] for agent in agents}
+        if any(runs.values()):
+            lines.append(f"| {size} | {budget} | " + " | ".join(within(runs[agent], budget) for agent in agents) + " |")
+    return lines
+
+
+def within(results: Sequence[Mapping[str, Any]], budget: int) -> str:
+    """The number of runs that are solved within a budget of episodes, as text."""
+    solved = sum(result["solved"] is not None and result["solved"] <= budget for result in results)
+    return f"{solved} of {len(results)}" if results else "–"
 
 
 def draw(
@@ -256,10 +286,17 @@ def draw(
             )
 
 
+def sizes_of(agent: str, chosen: str | None) -> Sequence[int]:
+    """The sizes that the command line names, or else those of the agent."""
+    if chosen:
+        return [int(size) for size in chosen.split(",")]
+    return LARGE if agent == "index each step" else SIZES
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--agents", default=",".join(AGENTS), help="of " + ", ".join(AGENTS))
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--sizes", help=f"default: {SIZES}, and {LARGE} for the agent that learns in each step")
     parser.add_argument("--seeds", default=f"{SEEDS[0]}-{SEEDS[-1]}", help="first-last")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only-report", action="store_true", help="no runs")
@@ -269,7 +306,7 @@ def main() -> None:
     jobs = [
         (agent, size, seed)
         for agent in arguments.agents.split(",")
-        for size in map(int, arguments.sizes.split(","))
+        for size in sizes_of(agent, arguments.sizes)
         for seed in seeds
         if kept(agent, size, seed) is None
     ]
