@@ -207,7 +207,7 @@ def report(seeds: Iterable[int]) -> None:
     ]
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    style = looks(list(NAMES.values()))
+    style, sizes = looks(list(NAMES.values())), set[int]()
     for number, (agent, name) in enumerate(NAMES.items()):
         places = []
         for size in sorted({*SIZES, *BUDGETS}):
@@ -220,9 +220,10 @@ def report(seeds: Iterable[int]) -> None:
             failed = f"{failures(done)} of {len(done)}"
             lines.append(f"| {name} | {size} | {text} | {failed} | " + " | ".join(map(episodes, runs)) + " |")
             places.append((size, middle, failures(done), len(done)))
+        sizes |= {size for size, *_ in places}
         draw(axes, name, places, style[name], number)
     axes.axhline(EPISODES, color=GREY, linewidth=1.0, linestyle=(0, (6, 3)))
-    axes.set(yscale="log", xlabel="size", ylabel="episodes until solved, median", xticks=sorted({*SIZES, *LARGE}))
+    axes.set(yscale="log", xlabel="size", ylabel="episodes until solved, median", xticks=sorted(sizes))
     axes.yaxis.set_major_formatter(short_number)
     axes.set_title(
         "median of five seeds; crosses: unsolved after 10 000 episodes; numbers: seeds that failed",

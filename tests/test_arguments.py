@@ -263,19 +263,19 @@ def test_an_empty_config_and_options_that_are_taken_out(programs: Programs, tmp_
 def test_a_defect_of_ours_keeps_its_traceback() -> None:
     """Whether Hydra calls us or not: only errors that are raised below Hydra's own functions are sentences."""
 
-    def error(*packages: str) -> Exception:
-        call = compile("raise AssertionError" if len(packages) == 1 else "inner()", "x", "exec")
+    def error(*modules: str) -> Exception:
+        """As it is raised where each module calls the next, and the last one fails."""
+        source, inner = "raise AssertionError", dict[str, Any]()
+        for module in reversed(modules):
+            folder = ROOT if module.startswith("agent") else Path("/usr/lib/site-packages")
+            code = compile(source, str(folder / f"{module.replace('.', '/')}.py"), "exec")
+            source, inner = "exec(code, names)", {"code": code, "names": {"__name__": module, **inner}}
         try:
-            names: dict[str, object] = {"__name__": packages[0]}
-            if len(packages) > 1:
-                names["inner"] = lambda: raised(error(*packages[1:]))
-            exec(call, names)
+            exec(inner["code"], inner["names"])
         except AssertionError as caught:
-            return caught
+            trace = caught.__traceback__
+            return caught.with_traceback(trace and trace.tb_next)  # without the frame of this function
         raise AssertionError
-
-    def raised(error: Exception) -> None:
-        raise error
 
     assert sentence_of(error("agent.command.program", "hydra.main", "yaml.reader", "codecs"), TRAIN) is not None
     assert sentence_of(error("hydra.main", "agent.running.run", "numpy"), TRAIN) is None
