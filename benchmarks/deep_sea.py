@@ -226,7 +226,7 @@ def report(seeds: Iterable[int]) -> None:
     axes.set(yscale="log", xlabel="size", ylabel="episodes until solved, median", xticks=sorted(sizes))
     axes.yaxis.set_major_formatter(short_number)
     axes.set_title(
-        "median of five seeds; crosses: unsolved after 10 000 episodes; numbers: seeds that failed",
+        "median of the seeds in the table; crosses: unsolved after 10 000 episodes; numbers: seeds that failed",
         loc="left",
         fontsize=8,
         color=GREY,
