@@ -6,14 +6,13 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
 from agent.common.errors import UserError, words_of
-from agent.common.foreign import own_frames, shown
+from agent.common.foreign import file_name, own_frames, shown
 from agent.common.streams import restore_streams
 
 #: Names in Stable-Baselines3, CleanRL, Tianshou and Dopamine, and our options for them.
@@ -125,7 +124,7 @@ def sentence_of(error: Exception, program: Program) -> str | None:
 def _own_sentence(error: Exception) -> str | None:
     """Names the file of the user's own that failed, such as a module with an encoder; None if none did."""
     frames = own_frames(error)
-    return f"{Path(frames[-1].filename).name} failed ({words_of(error)}): fix it" if frames else None
+    return f"{file_name(frames)} failed ({words_of(error)}): fix it" if frames else None
 
 
 def _detail(error: Exception) -> str:

@@ -38,6 +38,11 @@ def _is_installed(file: str) -> bool:
     return any(name in file for name in _PACKAGES)
 
 
+def file_name(frames: Sequence[FrameSummary]) -> str:
+    """The name of the file of the innermost frame, without its folder."""
+    return Path(frames[-1].filename).name
+
+
 def shown(frames: Sequence[FrameSummary]) -> str:
     """The last of the frames, as the lines of a traceback; '' if there are none."""
     lines = ["  …"] if len(frames) > MAX_FRAMES else []

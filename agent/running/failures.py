@@ -3,11 +3,13 @@
 import traceback
 from pathlib import Path
 
-import envs.failure
 from agent.common.errors import UserError, words_of
-from agent.common.foreign import foreign_frames, own_frames, shown
+from agent.common.foreign import file_name, foreign_frames, own_frames, shown
 from agent.records.checkpoint import latest_checkpoint
+from envs import failure
 from envs.failure import BrokenEnvironmentError
+
+_ENVS = f"{Path(failure.__file__).parent}/"
 
 
 class ForeignCodeError(UserError):
@@ -17,11 +19,8 @@ class ForeignCodeError(UserError):
 def is_environments_own(error: BaseException) -> bool:
     """Whether an error comes from an environment, which only envs/ calls."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, BrokenEnvironmentError) or not frames or any(map(_is_in_envs, frames))
-
-
-def _is_in_envs(frame: traceback.FrameSummary) -> bool:
-    return frame.filename.startswith(f"{Path(envs.failure.__file__).parent}/")
+    called = any(frame.filename.startswith(_ENVS) for frame in frames)
+    return called or not frames or isinstance(error, BrokenEnvironmentError)
 
 
 def is_foreign(error: BaseException) -> bool:
@@ -41,7 +40,7 @@ def sentence_of(error: BaseException, name: str, when: str = "") -> tuple[str, s
         return str(error), error.detail
     of_environment = is_environments_own(error)
     frames = foreign_frames(error) if of_environment else own_frames(error)
-    culprit = name if of_environment else Path(frames[-1].filename).name
+    culprit = name if of_environment else file_name(frames)
     return f"{culprit} failed{when} ({words_of(error)})", shown(frames)
 
 
