@@ -104,7 +104,6 @@ class Made:
         """Collects until every actor plays, and it learns."""
         while self.trainer.step < 1_500:
             self.trainer.iterate()
-        self.collector.metrics()
 
 
 def made(config: TrainConfig, cluster: Any, folder: Path) -> Made:
@@ -138,6 +137,7 @@ def actors(ray: Cluster, folder: Path, times: Times, sleeps: tuple[float, ...], 
             while any(slot.sequence < 2 for slot in run.collector.pool.slots):
                 run.trainer.iterate()
             run.warm()
+            run.collector.metrics()  # those from now on count
             processes = ray.ray.get([slot.handle.process.remote() for slot in run.collector.pool.slots])
             psutil.cpu_percent()
             before, step = processor_seconds(processes), run.trainer.step
@@ -199,6 +199,7 @@ def learner(ray: Cluster, folder: Path, times: Times) -> dict[str, Any]:
             "bytes": sum(chunk.bytes for chunk in chunks) / steps,
             "wire": sum(len(pickle.dumps(chunk, 5)) for chunk in chunks) / steps,
             "steps_of_chunk": steps / len(chunks),
+            "chunk": config.collect.chunk,
             "publish": config.collect.publish,
         }
         print(f"{name}: {result[name]}", file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import reporting
 
 #: The cluster of the computation: each actor has one environment that takes 2 ms per step.
-STEP, CHUNK, NETWORK, NODE, IN_FLIGHT = 0.002, 16, 1.25e9, 16, 3  # s; vector steps; bytes/s; actors; chunks
+STEP, NETWORK, NODE, IN_FLIGHT = 0.002, 1.25e9, 16, 3  # s; bytes/s; actors; chunks
 #: Updates per transition of Ape-X (Horgan et al. 2018, §4): its learner makes 19 while 12 500 transitions arrive.
 APE_X = 19 / 12_500
 WANTED = 0.9  # the fraction of linear scaling to reach
@@ -49,7 +49,7 @@ def needs(learner: Mapping[str, Any], actors: int) -> list[Need]:
     weights = min(updates, learner["updates"]) / learner["publish"] * 4 * learner["parameters"] * nodes(actors)
     return [
         Need("updates", updates, learner["updates"]),
-        Need("chunks", steps / CHUNK, learner["intake"] / learner["steps_of_chunk"]),
+        Need("chunks", steps / learner["chunk"], learner["intake"] / learner["steps_of_chunk"]),
         Need("network", steps * learner["wire"] + weights, NETWORK),
     ]
 
@@ -61,7 +61,7 @@ def nodes(actors: int) -> int:
 
 def store(learner: Mapping[str, Any], actors: int) -> float:
     """The bytes of all chunks and weights in transit."""
-    return actors * IN_FLIGHT * CHUNK * learner["wire"] + IN_FLIGHT * actors * 4 * learner["parameters"]
+    return actors * IN_FLIGHT * learner["chunk"] * learner["wire"] + IN_FLIGHT * actors * 4 * learner["parameters"]
 
 
 def first_to_break(learner: Mapping[str, Any], actors: int) -> Need:
@@ -203,7 +203,7 @@ def _overhead(tasks: Mapping[str, Any]) -> list[str]:
 
 
 def _paper(learners: Mapping[str, Any]) -> list[str]:
-    rows = []
+    rows, chunk = [], max(learner["chunk"] for learner in learners.values())
     for name, learner in learners.items():
         for actors in (100, 1000):
             updates, chunks, network = needs(learner, actors)
@@ -221,7 +221,7 @@ def _paper(learners: Mapping[str, Any]) -> list[str]:
     return [
         "## On paper: 100 and 1 000 actors",
         f"These numbers are computed, not measured. Each actor has one environment whose step takes {STEP * 1000:g} "
-        f"ms, and plays chunks of {CHUNK} steps. A machine has {NODE} actors and gets each version of the weights "
+        f"ms, and plays chunks of {chunk} steps. A machine has {NODE} actors and gets each version of the weights "
         f"once. The learner's machine has a network of {NETWORK * 8 / 1e9:g} Gbit/s. The percentages are fractions of "
         "the learner's limit above, or of the network; more than 100 % is not possible. The store holds the chunks "
         "and weights in transit.",

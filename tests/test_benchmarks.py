@@ -328,7 +328,7 @@ def test_the_convolutions_of_2013(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def of_a_learner(**changes: float) -> dict[str, Any]:
     row = {"both": 500.0, "updates_at_both": 250.0, "intake": 80_000.0, "updates": 1_000.0, "replay_ratio": 0.5}
-    row |= {"parameters": 1_000, "bytes": 30.0, "wire": 40.0, "steps_of_chunk": 128.0, "publish": 16}
+    row |= {"parameters": 1_000, "bytes": 30.0, "wire": 40.0, "steps_of_chunk": 128.0, "chunk": 16, "publish": 16}
     return {**row, **changes}
 
 

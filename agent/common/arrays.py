@@ -113,12 +113,6 @@ def choose(mask: np.ndarray, yes: Array, no: Array) -> Array:
     return torch.where(upload(mask, yes.device).unsqueeze(1), yes, no)  # type: ignore[arg-type]
 
 
-def expand(array: Array, count: int) -> Array:
-    """`array` [1, ...] as a view [count, ...]."""
-    shape = (count, *array.shape[1:])
-    return np.broadcast_to(array, shape) if isinstance(array, np.ndarray) else array.expand(shape)
-
-
 def integer(array: Array) -> Array:
     """The numbers as int64."""
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()

@@ -24,7 +24,7 @@ class CollectConfig:
 
     engine: Literal["local", "ray"] = "local"
     actors: Annotated[int, at_least(1, 1024)] = 2
-    chunk: Annotated[int, at_least(1, 1e6)] = 16
+    chunk: Annotated[int, at_least(1, 1e6)] = 32
     publish: Annotated[int, AT_LEAST_ONE] = 16
     address: str | None = None
     timeout: Annotated[float, POSITIVE] = 120.0

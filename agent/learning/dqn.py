@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.common.arrays import Array, Place, as_tensor, expand
+from agent.common.arrays import Array, Place, as_tensor
 from agent.common.schedule import linear
 from agent.common.seeding import numpy_generator, restore, seed_sequence, state_of, torch_generator
 from agent.common.state import State
@@ -167,7 +167,7 @@ class DQN:
             return UpdateNoise()
         if mean_rows := noise.count_mean_rows(groups):
             draws[0, :mean_rows] = 0.0  # these rows train the mean network
-        return UpdateNoise(*(expand(draws, uses) if noise.share else draws))
+        return UpdateNoise(*(uses * [draws[0]] if noise.share else draws))
 
     def after_update(self) -> None:
         """Counts the update and, when it is due, moves the target network towards the online network."""
