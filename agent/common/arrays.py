@@ -118,6 +118,11 @@ def integer(array: Array) -> Array:
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
 
 
+def floats(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The numbers or truth values of x as floats. Torch converts bytes three times as fast as truth values."""
+    return (x.view(torch.uint8) if x.dtype == torch.bool else x).to(dtype)
+
+
 def single(array: Array) -> Array:
     """The numbers as float32."""
     return array.astype(np.float32) if isinstance(array, np.ndarray) else array.float()

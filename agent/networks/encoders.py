@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from agent.common.arrays import floats
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
 from agent.config.parts import NetworkConfig
@@ -54,7 +55,7 @@ class MLPEncoder(Encoder):
 
     def forward(self, observation: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
         """Maps observations [..., inputs] to features [..., self.features]."""
-        x = observation if observation.is_floating_point() else observation.float()
+        x = observation if observation.is_floating_point() else floats(observation)
         for layer, norm, layer_noise in zip(self.layers, self.norms, noise, strict=True):
             x = torch.relu(norm(layer(x, layer_noise)))
         return x
@@ -91,7 +92,7 @@ class TrunkEncoder(Encoder):
         """Maps observations [..., *shape] to features [..., self.features]."""
         scale: Tensor = self._scale  # type: ignore[assignment]
         leading = observation.shape[: -len(self.shape)]
-        x = observation.reshape(-1, *self.shape).to(scale.dtype) * scale
+        x = floats(observation.reshape(-1, *self.shape), scale.dtype) * scale
         return self.mlp(self.trunk(x).view(*leading, -1), noise)  # type: ignore[no-any-return]
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agent.common.arrays import floats
 from agent.common.observation import ObservationSpec
 from agent.noise.distributions import LayerNoise
 from agent.noise.layers import Linear
@@ -136,7 +137,9 @@ class Prior(nn.Module):
     def forward(self, observation: Tensor, index: Tensor) -> Tensor:
         """Maps observations [B, ..., *shape] and ξ [N, d] or [N, M, d] to [B, ..., A] or [B, ..., M, A]."""
         leading = observation.shape[: observation.dim() - len(self._shape)]
-        x = observation.reshape(*leading, -1).to(self.weight.dtype) / self._high
+        x = floats(observation.reshape(*leading, -1), self.weight.dtype)
+        if self._high != 1.0:
+            x = x / self._high
         features = torch.relu(F.layer_norm(F.linear(x, self.weight), self.weight.shape[:1]))
         spread = F.linear(features, self.directions)
         return self.scale * along(spread.view(*leading, self.index, -1), index)

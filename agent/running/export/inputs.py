@@ -126,11 +126,11 @@ class Observe(nn.Module):
             self.register_buffer(name, torch.from_numpy(np.asarray(0.0 if value is None else value)), persistent=False)
 
     def forward(self, leaves: Sequence[Tensor]) -> Tensor:
-        """Maps leaves to floats; images that are stored as bytes or booleans stay so."""
+        """Maps leaves to floats; images that are stored as bytes stay so."""
         x = self._image(leaves[0]) if self.spec.is_image else self._vector(leaves)
         if self.moved:
             return ((x.double() - self.shift) * self.scale).float()
-        return x if self.spec.is_image and self.spec.dtype != "float32" else x.float()
+        return x if self.spec.is_image and self.spec.dtype == "uint8" else x.float()
 
     def _image(self, x: Tensor) -> Tensor:
         x = x.permute(self.axes) if self.axes else x
