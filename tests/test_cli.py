@@ -382,6 +382,18 @@ def test_help_shows_examples_that_work(programs: Programs, tmp_path: Path) -> No
             assert shown.code == 0, (example, shown.err)
 
 
+def test_help_names_what_can_be_chosen(programs: Programs, tmp_path: Path) -> None:
+    shown = programs.run("train", "--help", cwd=tmp_path).out
+    lines = [line.partition(": ")[::2] for line in shown.partition("Choices")[2].partition("\n\n")[0].splitlines()[1:]]
+    assert [name for name, _ in lines] == ["agent", "noise", "collect", "env", "preset"]  # not those of other programs
+    for name, names in lines:
+        files = {path.stem for path in (ROOT / "conf" / name).glob("*.yaml")}
+        assert name == "env" or set(names.split(", ")) == files
+    tasks = shown.partition("settings of their own:\n")[2].partition("\n")[0].split(", ")
+    assert {"CartPole-v1", "MinAtar/Breakout-v1"} < set(tasks)
+    assert len(tasks) == len(list((ROOT / "conf/preset/task").rglob("*.yaml")))
+
+
 def test_multirun_makes_a_folder_for_each_job(programs: Programs, tmp_path: Path) -> None:
     options = ("-m", *SMALL, "steps=100")
     tasks = programs.start("train", *options, "env=CartPole-v1,Acrobot-v1", "seed=0,1", cwd=tmp_path)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from agent.command.arguments import check_overrides
 from agent.command.imports import import_named
 from agent.command.overrides import unfold
-from agent.command.presets import CONF, register_presets
+from agent.command.presets import CONF, choices, register_presets
 from agent.command.program import TRAIN
 from agent.common.errors import NothingLeftError, UserError
 from agent.config.parsing import parse, parsed_singly, to_plain
@@ -62,8 +62,8 @@ class Request:
 
 
 def register_resolvers() -> None:
-    """Registers with OmegaConf the functions that build folder names in conf/train.yaml."""
-    for resolver in (agent_name, run_folder, task_folder, folder_of_runs, sweep_time):
+    """Registers with OmegaConf the functions of conf/train.yaml: names of folders, and choices for --help."""
+    for resolver in (choices, agent_name, run_folder, task_folder, folder_of_runs, sweep_time):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True, use_cache=True)  # one for all its jobs
 

@@ -33,6 +33,11 @@ def register_presets(overrides: Sequence[str]) -> None:
             _store(ENV, env_id, node)
 
 
+def choices(group: str) -> str:
+    """The names of a group's config files, for --help."""
+    return ", ".join(sorted(_ids_with_files(group)))
+
+
 def _ids_with_files(group: str) -> list[str]:
     folder = CONF / group
     return [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
