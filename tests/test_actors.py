@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from agent.common.errors import UserError
 from agent.config.checks import without_effect
@@ -88,6 +92,37 @@ def test_a_chunk_is_what_was_played_in_order_and_the_weights_are_those_that_were
 
     assert np.array_equal(actions(chunks), actions(play(weights)))
     assert not np.array_equal(actions(chunks), actions(play(others)))
+
+
+class Slow(gym.Env[np.ndarray, int]):
+    """A simulator that takes its time."""
+
+    observation_space, action_space = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(2)
+
+    def reset(self, **_: Any) -> Any:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        time.sleep(0.02)
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+
+def test_a_slow_actor_hands_over_what_it_has_long_before_it_is_taken_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In lockstep it plays whole chunks, whose ends may not depend on the time."""
+    monkeypatch.setitem(gym.registry, "Slow-v0", EnvSpec("Slow-v0", Slow))
+    task = load_task("Slow-v0", {})
+
+    def lengths(**collect: Any) -> list[int]:
+        tree = {"env": {"id": "Slow-v0"}, "num_envs": 1, "collect": {"engine": "ray", "actors": 1, **collect}}
+        setup = Setup(parse(TrainConfig, tree), task, None, (1,))
+        actor, weights = Actor(setup, 0, 0), weights_of(build_player(setup.config_of(0, 0), task, 0))
+        chunks = [actor.play(0, 0, weights) for _ in range(2)]
+        return [len(chunk.steps) for chunk in chunks if isinstance(chunk, Chunk)]
+
+    assert lengths(timeout=0.01) == [1, 1]  # at least one step, however long it takes
+    assert all(1 <= length <= 5 for length in lengths(timeout=0.4)), "0.1 seconds"
+    assert lengths(timeout=60.0, chunk=6) == [6, 6]
+    assert lengths(timeout=0.01, chunk=6, sync=True) == [6, 6]
 
 
 def fake_cluster(local: bool) -> Any:

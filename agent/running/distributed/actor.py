@@ -15,6 +15,9 @@ from agent.running.distributed.weights import Weights, WeightsLoader
 from agent.running.failures import is_foreign, sentence_of
 from agent.running.resources import prepare_cpu
 
+#: The fraction of collect.timeout after which an actor hands over what it has played: it is slow, and does not hang.
+LONGEST_CHUNK = 0.25
+
 
 class Actor:
     """Plays with an ordinary collector, which writes to a recorder in place of a replay.
@@ -69,8 +72,10 @@ class Actor:
         collector = self._collector
         if weights is not None:
             self._loader.replace(weights, version)
+        collect = self._config.collect
+        latest = np.inf if collect.sync else began + LONGEST_CHUNK * collect.timeout
         collector.step, steps = step, []
-        for _ in range(self._config.collect.chunk):
+        while len(steps) < collect.chunk and (not steps or time.monotonic() < latest):
             before = collector.step
             collector.send()
             collector.receive()
