@@ -74,7 +74,8 @@ class Actor:
             self._loader.replace(weights, version)
         collect = self._config.collect
         latest = np.inf if collect.sync else began + LONGEST_CHUNK * collect.timeout
-        collector.step, steps = step, []
+        steps: list[int] = []
+        collector.step = step
         while len(steps) < collect.chunk and (not steps or time.monotonic() < latest):
             before = collector.step
             collector.send()
