@@ -272,6 +272,7 @@ def main() -> None:
                 (limits(ray, Path(folder), times, counts), actors(ray, Path(folder), times, sleeps, counts))
                 for _ in range(times.rounds)
             ]
+            result["turns"] = times.rounds
             result["limits"], result["actors"] = map(fastest, zip(*turns, strict=True))
     finally:
         ray.close()

@@ -101,6 +101,8 @@ def page(result: Mapping[str, Any]) -> str:
         f"{', '.join(f'{package} {version}' for package, version in result['versions'].items())}; "
         f"load of the machine before it began: {about['load']}."
     )
+    if (turns := result["turns"]) > 1:
+        made += f" Each row below is the fastest of {turns} turns, as other work on the machine only slows it down."
     return (
         "\n\n".join(
             [
@@ -149,7 +151,7 @@ def _actors(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, flo
         "this number of actors, which have always played already, and with all cores for itself. Cores at linear are "
         "those that playing and learning need at that speed, each measured by itself. The "
         "environments are the limit if linear is below the learner's limit and needs fewer cores than there are. "
-        f"Each row is the faster of two turns, as other work on the machine only slows it down. {said}",
+        f"{said}",
         reporting.table(HEAD, lines),
         "Waits are fractions of the time, and staleness is in updates. The last three columns are microseconds of "
         "processor time a step: of the learner's process, of the actors, and of Ray's own processes. By themselves, "

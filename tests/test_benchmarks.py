@@ -355,7 +355,7 @@ def test_the_page_of_scaling_names_what_breaks_first(load: Any, changes: dict[st
     limits = [{"actors": count, **limit} for count in (1, 4, 8, 16)]
     limits[3] |= {"steps": 7_000.0, "learning": 3e-4}  # 6,400 steps a second by 380 µs are more than two cores
     result = {
-        "command": "python", "versions": {}, "learner": {"A task": learner},
+        "command": "python", "versions": {}, "learner": {"A task": learner}, "turns": 2,
         "machine": {"processor": "", "cores": 2, "memory_gib": 1, "system": "", "python": "", "load": 0},
         "actors": [{**row, "staleness": 3.0, "busy": 0.5, **cpu} for row in actors],
         "limits": limits,
@@ -363,6 +363,7 @@ def test_the_page_of_scaling_names_what_breaks_first(load: Any, changes: dict[st
     }  # fmt: skip
     page = module.page(result)
     assert module.REMEDIES[first] in page
+    assert "fastest of 2 turns" in page
     assert module.linear_parts(actors) == pytest.approx([1.0, 0.9, 0.5, 0.3])
     assert "least part of linear is **90%**" in page, "rows whose limit is the learner or the cores do not count"
     assert "| 2 | 8 | 1,600 | 3,200 | 50% | 3,000 | 0.9 | the learner | 1% | 50% | 3 | 50% | 200 | 100 | 50 |" in page
