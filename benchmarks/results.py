@@ -262,7 +262,7 @@ def landing(steps: int) -> dict[str, list[str]]:
     return {
         "dqn": ["agent=dqn", *every],
         "noisy_dqn": every,
-        "rainbow, tuned": ["agent=rainbow", "agent.n_step=7", *lower, beta, "agent.noise.hold_weights=1"],
+        "rainbow, tuned": ["agent=rainbow", "agent.n_step=7", *lower, beta],
         "munchausen_dqn": ["agent=munchausen_dqn", *every],
     }
 

@@ -28,8 +28,7 @@ BEGINS = np.zeros(E, bool)
 
 
 def agent_of(every: int, device: torch.device | str = "cpu", plan: Plan | None = None, **options: Any) -> DQN:
-    noise = NoiseConfig(hold_weights=every, **options)
-    config = AgentConfig(network=NetworkConfig(hidden=(8, 8)), noise=noise, lr=0.05, batch_size=16)
+    config = AgentConfig(network=NetworkConfig(hidden=(8, 8)), acting_every=every, lr=0.05, batch_size=16, **options)
     network = build_network(config, SPEC, A, torch.Generator().manual_seed(0))
     return make_agent(network, config, A, 0, device, plan)
 
@@ -45,10 +44,10 @@ def batch(random: np.random.Generator) -> Batch[np.ndarray]:
 @pytest.mark.parametrize("by", ["numpy", "torch"])
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_acting_has_the_weights_of_the_last_copy(device: torch.device, every: int, by: str) -> None:
-    """Beside a twin that keeps the weights of each step by hand; σ is and stays 0, and an update follows each step."""
+    """Beside a twin without noise that keeps the values of each step by hand; an update follows each step."""
     if by == "numpy" and device.type != "cpu":
         pytest.skip("NumPy computes on the CPU alone")
-    agent = agent_of(every, device, None if by == "numpy" else Plan(), sigma0=0.0, mean_rows=1.0)
+    agent = agent_of(every, device, None if by == "numpy" else Plan(), noise=NoiseConfig(enabled=False))
     random, kept, newest = np.random.default_rng(1), None, 0
     for step in range(24):
         observation = random.standard_normal((E, 5), dtype=np.float32)
@@ -102,18 +101,18 @@ def test_the_acting_copy_shares_no_memory_and_does_not_learn() -> None:
     assert not online & {parameter.data_ptr() for parameter in copies.parameters()}
     assert not any(parameter.requires_grad for parameter in copies.parameters())
     assert agent_of(1)._acting.network is not copies
-    for plain in (agent_of(1), agent_of(5, enabled=False)):
-        assert plain._acting.network is plain.network
-        assert plain.state()["acting_network"] == {}
+    plain = agent_of(1)
+    assert plain._acting.network is plain.network
+    assert plain.state()["acting_network"] == {}
 
 
 def test_an_actor_holds_its_weights_for_a_chunk_alone() -> None:
-    tree = {"num_envs": 2, "agent": {"noise": {"hold_weights": 5}}, "collect": {"engine": "ray", "actors": 2}}
+    tree = {"num_envs": 2, "agent": {"acting_every": 5}, "collect": {"engine": "ray", "actors": 2}}
     config = parse(TrainConfig, tree)
     setup = Setup(config, load_task("CartPole-v1", {}), None, (1, 1))
-    assert setup.config_of(1, 0).agent.noise.hold_weights == 1
+    assert setup.config_of(1, 0).agent.acting_every == 1
     assert build_player(setup.config_of(0, 0), setup.task, 0)._acting.state() == {}
-    (line,) = without_effect(config, ["agent.noise.hold_weights=5"])
+    (line,) = without_effect(config, ["agent.acting_every=5"])
     assert line.endswith(" does nothing: with collect=ray an actor holds its weights for a chunk, see collect.chunk")
-    local = parse(TrainConfig, {"agent": {"noise": {"hold_weights": 5}}})
-    assert not list(without_effect(local, ["agent.noise.hold_weights=5"]))
+    local = parse(TrainConfig, {"agent": {"acting_every": 5}})
+    assert not list(without_effect(local, ["agent.acting_every=5"]))

@@ -145,7 +145,7 @@ class NoiseConfig:
 
     agent/networks/build.py reads the options of the layers, `DQN.update_noise` those of updates (`learning`, `draws`,
     `repeat`, `share`, `mean_rows`), `ActingNoise` in agent/noise/acting_noise.py those of acting (`hold`, `mean_envs`),
-    `DQN` its `hold_weights`, and `Collector.send` the options of its scale (`change`).
+    and `Collector.send` those of its scale (`change`).
     """
 
     enabled: bool = True
@@ -159,7 +159,6 @@ class NoiseConfig:
     repeat: Annotated[int, ranges.DIMENSIONS] = 1
     share: bool = False
     hold: Hold = "step"
-    hold_weights: Annotated[int, ranges.AT_LEAST_ONE] = 1
     change: ActionChangeConfig = field(default_factory=ActionChangeConfig)
     mean_envs: Annotated[int | None, ranges.PARTS] = None
     mean_rows: Annotated[float, ranges.UNIT] = 0.5
@@ -194,11 +193,6 @@ class NoiseConfig:
     def scales_acting(self) -> bool:
         """Whether the acting noise is scaled as `change` says."""
         return self.enabled and self.change.enabled
-
-    @property
-    def acting_every(self) -> int:
-        """The number of vector steps for which acting holds its weights: `hold_weights`, and 1 without noise."""
-        return self.hold_weights if self.enabled else 1
 
     def count_mean_rows(self, rows: int) -> int:
         """How many of so many rows, the first ones, have no noise to learn from (`mean_rows`)."""

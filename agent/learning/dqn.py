@@ -78,7 +78,7 @@ class DQN:
         self.parameters = flatten_parameters(self.network)
         self._target_parameters = flatten_parameters(self.target)
         self._buffers = [persistent_buffers(net) for net in (self.network, self.target)]
-        self._acting = HeldNetwork(self.network, self.parameters, config.noise.acting_every)
+        self._acting = HeldNetwork(self.network, self.parameters, config.acting_every)
         self._policy = policy(self._acting.network)
         self._gradient = gradient(self.network, self.target, self.parameters, config)
         self._adam = Adam(self.parameters, config.adam_eps)
