@@ -57,7 +57,6 @@ AGENTS = {
         "agent.tau=0.1",
         "agent.learning_starts=65",
     ),
-    "noisy, weights held for acting": ("num_envs=4", "agent.acting_every=7"),
     "noisy, rate that falls, native environments": ("num_envs=4", "agent.lr_end=0", "agent.lr_updates=900"),
     # Runs of different lengths, of which backend=auto compiles the longest: equal to float precision only.
     "index": ("num_envs=4", "agent=index_dqn", "backend=torch"),

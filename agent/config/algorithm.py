@@ -54,7 +54,6 @@ class AgentConfig:
     replay_ratio: Annotated[Fraction, ranges.at_least(0, 1024)] = Fraction(1, 2)
     target_every: Annotated[int, ranges.AT_LEAST_ONE] = 32
     tau: Annotated[float, ranges.POSITIVE_UNIT] = 1.0
-    acting_every: Annotated[int, ranges.AT_LEAST_ONE] = 1
     replay_size: Annotated[int, ranges.AT_LEAST_ONE] = 100_000
     replay_device: Literal["auto", "cpu"] = "auto"
     learning_starts: Annotated[int, ranges.NOT_NEGATIVE] = 1_000

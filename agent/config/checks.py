@@ -60,7 +60,6 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
 def _idle_beside_ray(config: TrainConfig) -> dict[str, str]:
     """Returns the options that nothing reads while actors collect, with the reasons."""
     collect, idle = config.collect, {"overlap": "with collect=ray the actors step during updates"}
-    idle["agent.acting_every"] = "with collect=ray an actor holds its weights for a chunk, see collect.chunk"
     if collect.address is not None:
         idle["collect.memory"] = "the cluster at collect.address has its own"
     if collect.sync:

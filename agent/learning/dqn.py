@@ -21,7 +21,6 @@ from agent.config.algorithm import AgentConfig
 from agent.learning.adam import Adam
 from agent.learning.diagnostics import diagnostics
 from agent.learning.gradient import AutogradGradient, MakeGradient
-from agent.learning.held import HeldNetwork
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise
 from agent.learning.policy import MakePolicy, TorchPolicy
 from agent.networks.build import noise_model, scaled_noise
@@ -78,8 +77,7 @@ class DQN:
         self.parameters = flatten_parameters(self.network)
         self._target_parameters = flatten_parameters(self.target)
         self._buffers = [persistent_buffers(net) for net in (self.network, self.target)]
-        self._acting = HeldNetwork(self.network, self.parameters, config.acting_every)
-        self._policy = policy(self._acting.network)
+        self._policy = policy(self.network)
         self._gradient = gradient(self.network, self.target, self.parameters, config)
         self._adam = Adam(self.parameters, config.adam_eps)
         hold, mean_envs = config.noise.hold, config.noise.acting_mean_envs
@@ -103,7 +101,6 @@ class DQN:
             epsilon: the probability of a uniform action, one coin per environment.
             change: the fraction of greedy actions that the noise shall change; None leaves its scale as it is learned.
         """
-        self._acting.step()
         noise = self.acting_noise(begins, self.updates)
         if noise is None or change is None:
             action = self._policy(observation, noise)
@@ -219,7 +216,6 @@ class DQN:
             "adam": dict(self._adam.state),
             "updates": self.updates,
             "acting": self.acting_noise.state(),
-            "acting_network": self._acting.state(),
             "acting_scale": self.acting_scale.state(),
             "update": self._update_stream.state(),
             "explore_generator": state_of(self._explore_generator),
@@ -244,7 +240,6 @@ class DQN:
                     value.copy_(given[name])
         self.updates = state["updates"]
         self.acting_noise.load_state(state["acting"])
-        self._acting.load_state(state.get("acting_network", {}))
         if "acting_scale" in state:  # until 0.1 nothing was scaled
             self.acting_scale.load_state(state["acting_scale"])
         self._update_stream.load_state(state["update"])

@@ -101,8 +101,7 @@ class Setup:
             agent = replace(agent, epsilon=EpsilonConfig(start=epsilon, end=epsilon))
         first_env, share = sum(self.shares[:actor]), self.shares[actor]
         mean_envs = min(max(agent.noise.acting_mean_envs - first_env, 0), share)  # the first ones of all
-        noise = replace(agent.noise, mean_envs=mean_envs)
-        agent = replace(agent, noise=noise, acting_every=1)  # an actor holds its weights for a chunk
+        agent = replace(agent, noise=replace(agent.noise, mean_envs=mean_envs))
         local = replace(config.collect, engine="local")
         return replace(config, agent=agent, collect=local, seed=int(seed >> np.uint64(1)), num_envs=share)
 
