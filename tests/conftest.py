@@ -1,5 +1,6 @@
 """Shared by all tests: one torch thread, as train.py sets it, and the devices that this machine has."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,14 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     started = Programs(tmp_path_factory.mktemp("logs"), ENVIRONMENT)
     yield started
     started.close()
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """For tests with a limit of time: to collect the garbage of the whole suite can take more than a second."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -112,6 +112,7 @@ def test_every_number_has_a_finite_range_that_holds_its_default(cls: type[Any], 
     assert all(bound.low <= number <= bound.high for number in numbers(select(cls(), name)))
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(("cls", "name", "hint"), NUMERIC)
 def test_whatever_is_given_for_a_number_is_refused_in_a_sentence_or_in_its_range(
     cls: type[Any], name: str, hint: Any
@@ -189,6 +190,7 @@ def test_the_name_of_an_unknown_option_is_short_and_printable(key: Any) -> None:
 # ---- numbers together
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     "hidden", [[1] * (MAX_LAYERS + 1), [1] * 60_000, [65_536, 65_536], [65_536] * 100, [20_000, 20_000]]
 )
