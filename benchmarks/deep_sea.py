@@ -200,7 +200,7 @@ def report(seeds: Iterable[int]) -> None:
         "`python benchmarks/deep_sea.py` makes the runs that are missing and writes this page. As in bsuite, an agent",
         "has solved the task when fewer than 90 % of its episodes so far missed the treasure. A run ends there, or",
         f"after {EPISODES} episodes. The meaning of the actions differs from seed to seed. All agents have the same",
-        "network, batch and target period, and make an update every two steps, but for the row that says otherwise.",
+        "network, batch and target period, and make an update every two steps, but for the rows that say otherwise.",
         "",
         "| agent | size | median | unsolved | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
         "|---|---|---|---|" + "---|" * len(list(seeds)),
