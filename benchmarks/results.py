@@ -278,6 +278,7 @@ SMALL_PONG = (
 
 #: Agents on a task whose preset is turned off: the same settings for all tasks.
 NO_PRESET = {"dqn": ["preset=none", "agent=dqn"], "noisy_dqn": ["preset=none"]}
+DEEP = ["preset=none", "env.kwargs.size=20"]
 TESTED = range(300, 310)  # seeds that chose nothing
 LANDED = range(200, 205)  # seeds; runs with seed 100 had an influence on the settings
 TASKS = (
@@ -360,6 +361,16 @@ TASKS = (
     Task("LunarLander-v3-300k-no-preset", "LunarLander-v3", 300_000, NO_PRESET, TESTED, eval_every=0),
     Task("MinAtar-Breakout-no-preset", "MinAtar/Breakout-v1", 1_000_000, NO_PRESET, range(100, 103), eval_every=0),
     Task("MinAtar-Asterix-no-preset", "MinAtar/Asterix-v1", 1_000_000, NO_PRESET, range(100, 103), eval_every=0),
+    Task(
+        "DeepSea-20-no-preset",
+        "DeepSea-v0",
+        50_000,
+        {"dqn": [*DEEP, "agent=dqn"], "index_dqn": [*DEEP, "agent=index_dqn"]},
+        TESTED,
+        eval_every=0,
+        note="2,500 episodes, HyperAgent's budget for this size. The treasure gives 0.99; without it the best return "
+        "is 0. [DeepSea's own page](results/deep_sea.md) has the episodes until it is solved, with the preset.",
+    ),
     *(
         Task(f"MinAtar-{game}", f"MinAtar/{game}-v1", 1_000_000, CONTROL, range(100, 103), 50_000)
         for game in ("Breakout", "Asterix", "Freeway", "SpaceInvaders", "Seaquest")
