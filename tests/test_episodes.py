@@ -144,7 +144,7 @@ def test_games_of_atari_come_back(vectorization: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, "STRETCH_STEPS", 200)  # several games to a seed, and several seeds
     task = load_task("ALE/Breakout-v5", {"repeat_action_probability": 0.25})
     games, seeds = 0, 0
-    for seed, steps in enumerate((0, 170, 240, 330, 390)):
+    for seed, steps in enumerate((0, 240, 330)):
         trail = Trail(task, 3, vectorization, seed)
         seeds += int(trail.check(steps, more=120)["numbers"].sum())
         games += trail.games
@@ -270,7 +270,7 @@ def test_runs_of_other_tasks_go_on_where_they_stopped(tmp_path: Path, env_id: st
     if "/" in env_id:
         pytest.importorskip("minatar" if env_id[0] == "M" else "ale_py")
     changes: Any = {"env.id": env_id, "agent.learning_starts": 40, "agent.n_step": 3, "steps": 90}
-    changes |= {"env.time_limit": 25, "agent.replay_ratio": "1/8", "agent.noise.hold": "episode"}
+    changes |= {"env.time_limit": 25, "agent.replay_ratio": "1/8", "agent.noise.hold": "episode", "eval.episodes": 0}
     whole, resumed = stopped_and_resumed(tmp_path, 60, ANY, num_envs=num_envs, **changes)
     assert same(whole.learned(), resumed.learned())
     assert not [line for line in resumed.tracker.lines if "bit-equal" in line]
@@ -279,11 +279,11 @@ def test_runs_of_other_tasks_go_on_where_they_stopped(tmp_path: Path, env_id: st
 @pytest.mark.parametrize("vectorization", ["sync", "native"])
 def test_how_often_a_run_is_saved_changes_nothing(tmp_path: Path, vectorization: str) -> None:
     runs = {}
-    for every in (0, 500, 1000, 7):
+    for every in (0, 500, 1000, 31):
         changes: Any = {"checkpoint.every": every, "env.vectorization": vectorization, "steps": 2100}
         runs[every] = setup(tmp_path / str(every), **changes)
         runs[every].run()
-    for every in (500, 1000, 7):
+    for every in (500, 1000, 31):
         assert same(runs[0].learned(), runs[every].learned())
         for name in ("train/episode_return", "train/episode_length"):
             assert runs[0].tracker.series(name) == runs[every].tracker.series(name)

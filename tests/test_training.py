@@ -107,7 +107,7 @@ def setup(folder: Path, **changes: Any) -> Setup:
             node = node.setdefault(name, {})
         node[last] = value
     config, tracker = parse(TrainConfig, tree), Recorder()
-    task, options = load_task(config.env.id, config.env.kwargs), config.agent
+    task, options = load_task(config.env.id, config.env.kwargs, config.env.time_limit), config.agent
     Journal.steps.clear()  # of the step by which the task is looked at
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
     plan = choose_plan(config, NumpyNetwork.fits(network), torch.device("cpu"))

@@ -58,6 +58,7 @@ class AgentConfig:
     replay_device: Literal["auto", "cpu"] = "auto"
     learning_starts: Annotated[int, ranges.NOT_NEGATIVE] = 1_000
     warmup: Literal["random", "policy"] = "random"
+    act_with: Literal["online", "target"] = "online"
 
     def __post_init__(self) -> None:
         """Refuses combinations that make no sense; each message names the options and one way to correct them."""

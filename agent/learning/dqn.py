@@ -77,7 +77,7 @@ class DQN:
         self.parameters = flatten_parameters(self.network)
         self._target_parameters = flatten_parameters(self.target)
         self._buffers = [persistent_buffers(net) for net in (self.network, self.target)]
-        self._policy = policy(self.network)
+        self._policy = policy(self.target if config.act_with == "target" else self.network)
         self._gradient = gradient(self.network, self.target, self.parameters, config)
         self._adam = Adam(self.parameters, config.adam_eps)
         hold, mean_envs = config.noise.hold, config.noise.acting_mean_envs

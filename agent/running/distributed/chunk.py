@@ -101,7 +101,8 @@ class Setup:
             agent = replace(agent, epsilon=EpsilonConfig(start=epsilon, end=epsilon))
         first_env, share = sum(self.shares[:actor]), self.shares[actor]
         mean_envs = min(max(agent.noise.acting_mean_envs - first_env, 0), share)  # the first ones of all
-        agent = replace(agent, noise=replace(agent.noise, mean_envs=mean_envs))
+        # The weights of actors are old in any case, and their target network is never updated.
+        agent = replace(agent, noise=replace(agent.noise, mean_envs=mean_envs), act_with="online")
         local = replace(config.collect, engine="local")
         return replace(config, agent=agent, collect=local, seed=int(seed >> np.uint64(1)), num_envs=share)
 
