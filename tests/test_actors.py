@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +54,15 @@ def test_each_incarnation_of_each_actor_has_a_seed_of_its_own_and_always_the_sam
 def test_the_environments_of_the_mean_network_are_the_first_of_all() -> None:
     setup = Setup(config(), load_task("CartPole-v1", {}), None, (2, 2, 1))
     assert [setup.config_of(actor, 0).agent.noise.mean_envs for actor in range(3)] == [2, 1, 0]
+
+
+def test_actors_act_with_the_weights_that_they_get_and_not_with_a_target_network() -> None:
+    """Their own target network keeps its first weights."""
+    local = config()
+    setup = Setup(
+        replace(local, agent=replace(local.agent, act_with="target")), load_task("CartPole-v1", {}), None, (5,)
+    )
+    assert setup.config_of(0, 0).agent.act_with == "online"
 
 
 def test_the_ladder_is_that_of_ape_x() -> None:

@@ -525,6 +525,26 @@ def test_a_noisy_agent_acts_greedily_by_its_noisy_values(monkeypatch: pytest.Mon
         assert int(q_values.argmax()) == action
 
 
+@pytest.mark.parametrize("acts_with", ["online", "target"])
+def test_either_network_acts_with_the_weights_that_it_has(acts_with: Any, device: torch.device) -> None:
+    """The actions under a draw are those of one network alone; those of the other are different."""
+    config = replace(with_noise(SMALL, hold="episode"), lr=0.1, target_every=4, act_with=acts_with)
+    agent, observation = make(config, device=device), observe(200)
+    begins, ages = np.zeros(200, dtype=bool), set()
+    for step in range(1, 12):
+        agent.update(make_batch(seed=step, device=device))
+        actions = torch.as_tensor(agent.act(observation, begins))
+        noise = torch.as_tensor(agent.acting_noise.held, device=device)
+        x = torch.from_numpy(observation).to(device)
+        with torch.no_grad():
+            online, target = (net(x, noise).q_values.argmax(dim=1).cpu() for net in (agent.network, agent.target))
+        expected, other = (online, target) if acts_with == "online" else (target, online)
+        assert torch.equal(actions, expected)
+        ages.add(bool(torch.equal(actions, other)))
+        assert torch.equal(online, target) == (step % 4 == 0)
+    assert ages == {True, False}
+
+
 # ---- without noise, and ε-greedy
 
 
@@ -694,8 +714,9 @@ RUNS = pytest.mark.parametrize(
         with_noise(SMALL, hold="episode"),
         replace(with_network(with_noise(SMALL, draws=2), dueling=True), target_every=3, tau=0.5),
         replace(with_noise(SMALL, form="independent"), lr_end=1e-4, lr_updates=20),
+        replace(SMALL, act_with="target", target_every=3),
     ],
-    ids=["step", "plain", "update", "episode", "dueling", "independent"],
+    ids=["step", "plain", "update", "episode", "dueling", "independent", "by the target network"],
 )
 
 

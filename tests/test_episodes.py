@@ -245,6 +245,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "held per episode": {"agent.noise.hold": "episode"},
     "5 steps, priorities": {"agent.n_step": 5, "agent.priority.enabled": True, "agent.replay_size": 120},
     "plain": {"agent.noise.enabled": False, "agent.epsilon.steps": 200},
+    "by the target network": {"agent.act_with": "target", "agent.target_every": 30},
     "learning while they step": {"overlap": "on"},
 }
 
@@ -255,7 +256,7 @@ AGENTS: dict[str, dict[str, Any]] = {
 def test_a_run_goes_on_where_it_stopped(
     tmp_path: Path, num_envs: int, vectorization: str, stop: Callable[[Setup], bool]
 ) -> None:
-    for (name, changes), at in zip(AGENTS.items(), (37, 111, 150, 202), strict=True):
+    for (name, changes), at in zip(AGENTS.items(), (37, 111, 150, 175, 202), strict=True):
         options: Any = {"env.vectorization": vectorization, **changes}
         whole, resumed = stopped_and_resumed(tmp_path / name, at, stop, num_envs=num_envs, **options)
         assert same(whole.learned(), resumed.learned()), name
