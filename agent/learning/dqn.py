@@ -48,7 +48,7 @@ class DQN:
     With `agent.noise.learning=separate` the mean network learns without noise, and σ from noisy predictions. With
     `joint` an update uses three independent draws, for prediction, target and (with double Q-learning) action
     selection; with `agent.noise.share` they are one draw. Acting uses a new draw at each step, with one row for each
-    environment; `agent.noise.hold` holds a draw for longer.
+    environment; `agent.noise.hold` holds a draw for longer. `agent.act_with` selects the network that acts.
 
     Args:
         network: the action values, on the CPU; the agent owns it and moves it to `device`.
