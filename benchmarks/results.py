@@ -286,7 +286,6 @@ SMALL_PONG = (
 
 #: Agents on a task whose preset is turned off: the same settings for all tasks.
 NO_PRESET = {"dqn": ["preset=none", "agent=dqn"], "noisy_dqn": ["preset=none"]}
-DEEP = ["preset=none", "env.kwargs.size=20"]
 TESTED = range(300, 310)  # seeds that chose nothing
 LANDED = range(200, 205)  # seeds; runs with seed 100 had an influence on the settings
 TASKS = (
@@ -369,7 +368,7 @@ TASKS = (
         "DeepSea-20-no-preset",
         "DeepSea-v0",
         50_000,
-        {"dqn": [*DEEP, "agent=dqn"], "index_dqn": [*DEEP, "agent=index_dqn"]},
+        {agent: ["preset=none", f"agent={agent}", "env.kwargs.size=20"] for agent in ("dqn", "index_dqn")},
         TESTED,
         eval_every=0,
         note="2,500 episodes, HyperAgent's budget for this size. The treasure gives 0.99; without it the best return "
