@@ -119,6 +119,15 @@ def test_one_leaf_alone_is_always_found(kind: Any) -> None:
         assert set(tree.find(rng().random(100)).tolist()) == {at}
 
 
+@pytest.mark.parametrize("size", [10, 5000, 100_000])
+def test_the_running_sum_adds_one_node_after_the_other(size: int) -> None:
+    """Sums of blocks, whose rounding differs, might fall where a node is 0, and that node might then be found."""
+    tree = SumTree(size)
+    tree.fill(0, rng().random(size) ** 8 * (rng(1).random(size) < 0.5))
+    tree.find(np.zeros(1))
+    assert tree._running.tolist() == [0.0, *accumulate(tree._levels[-1].tolist())]
+
+
 def test_numpy_and_torch_find_the_same() -> None:
     g = rng()
     weights, share = g.random(5000), g.random(1000)

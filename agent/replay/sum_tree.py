@@ -30,6 +30,7 @@ class SumTree:
         self._levels = [np.zeros(nodes) for nodes in level_sizes(size, top)]
         self._families = [level.reshape(-1, FAN) for level in self._levels[:-1]]
         self._running = np.zeros(len(self._levels[-1]) + 1)  # the running sum of the last level, from 0
+        self._last, self._sums = torch.from_numpy(self._levels[-1]), torch.from_numpy(self._running)[1:]
         self.leaves = self._levels[0][:size]
 
     def total(self) -> float:
@@ -59,7 +60,7 @@ class SumTree:
 
     def find(self, share: np.ndarray) -> np.ndarray:
         """The leaves [n] where the running sum exceeds share [n], in [0, 1), of the total; no such leaf is 0."""
-        np.add.accumulate(self._levels[-1], out=self._running[1:])
+        torch.cumsum(self._last, 0, out=self._sums)  # one after the other, in a third of NumPy's time
         value = share * self._running[-1]  # below the total, since share is below 1, even after rounding
         node: np.ndarray = self._running[1:].searchsorted(value, side="right")
         value -= self._running.take(node)
