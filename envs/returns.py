@@ -39,6 +39,11 @@ REFERENCES: dict[str, tuple[float, float]] = {
 }
 
 
+def solved_return(env_id: str) -> float | None:
+    """The mean return with which a task counts as solved; None where no threshold is known."""
+    return REFERENCES[env_id][1] if env_id in REFERENCES else None
+
+
 def reference_returns(env_id: str) -> tuple[float, float, str] | None:
     """The returns that a normalised score maps to 0 and 1, and who reaches them; None if they were not measured."""
     if env_id in REFERENCES:

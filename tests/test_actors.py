@@ -338,6 +338,8 @@ def test_options_that_nothing_reads_are_named() -> None:
     assert not told(config(), "collect.actors=3")
     assert told(config(sync=True), "collect.publish=3")
     assert told(config(), "overlap=on")
+    assert told(config(), "agent.act_with=target")
+    assert not told(TrainConfig(), "agent.act_with=target")
     assert told(config(address="auto"), "collect.memory=1")
 
 

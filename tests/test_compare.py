@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +157,24 @@ def test_groups_of_several_tasks_are_one_though_presets_differ(tmp_path: Path) -
     assert all([*group.runs] == ["CartPole-v1", "LunarLander-v3"] for group in groups)
 
 
+def test_groups_of_one_task_under_several_conditions_are_one(tmp_path: Path) -> None:
+    stack = {"FrameStackObservation": {"stack_size": 4}}
+    conditions: list[dict[str, Any]] = [
+        {},
+        {"env.wrappers": [stack]},
+        {"env.observation": ["image"]},
+        {"env.eval_kwargs.size": 9},
+        {"env.time_limit": 9},
+    ]
+    for number, options in enumerate(conditions):
+        words = [f"{name}={value}" for name, value in options.items()]
+        for agent in ("dqn", "noisy_dqn"):
+            write_run(tmp_path / f"{number}{agent}", 0, agent, words=words, options=options)
+    groups = group_runs(runs_of(tmp_path))
+    assert [group.name for group in groups] == ["agent=dqn", "agent=noisy_dqn"]
+    assert [len(group.runs) for group in groups] == [len(conditions)] * 2
+
+
 def test_arguments_of_a_task_make_tasks_unless_groups_are_made_by_them(tmp_path: Path) -> None:
     for size in (10, 20):
         write_run(tmp_path / str(size), env="DeepSea-v0", options={"env.kwargs.size": size})
@@ -218,6 +237,16 @@ def test_a_curve_goes_as_far_as_all_of_its_runs() -> None:
         assert curve is not None
         assert (curve.x[0], curve.x[-1]) == pytest.approx((2 * unit, 12 * unit))
         assert set(curve.centre) == {1.0}
+
+
+@pytest.mark.parametrize("points", [300, 301, 599, 601, 1000])
+def test_a_long_curve_has_fewer_points_and_ends_where_its_runs_end(points: int) -> None:
+    x = [float(i) for i in range(points)]
+    curve = over_seeds([line(x, x)], False, False)
+    assert curve is not None
+    assert 150 <= len(curve.x) <= 300
+    assert (curve.x[-1], curve.centre[-1]) == (points - 1, points - 1)
+    assert len(np.unique(np.diff(curve.x))) == 1
 
 
 def test_one_seed_has_no_band_and_ten_have_an_iqm() -> None:

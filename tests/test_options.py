@@ -533,6 +533,9 @@ EFFECTS = [
     ("agent=dqn", "agent.epsilon.steps=5", ""),
     ("eval.video=false", "eval.video_every=1", "eval.video is false"),
     ("agent=noisy_dqn", "agent.lr=0.5", ""),
+    ("eval.episodes=0", "eval.every=500", "eval.episodes is 0"),
+    ("eval.episodes=0", "eval.video=true", "eval.episodes is 0"),
+    ("eval.episodes=1", "eval.every=500", ""),
 ]
 
 

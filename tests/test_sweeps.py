@@ -20,8 +20,10 @@ from hydra.errors import MissingConfigException
 from safetensors.numpy import load_file
 
 from agent.command.errors import LAUNCHERS, sentence_of
+from agent.command.jobs import Job
 from agent.command.program import TRAIN
 from agent.command.watching import Watcher, number_of_jobs
+from agent.common.errors import NothingLeftError
 from agent.records.board import Board, Note
 from agent.records.jobs_console import JobsConsole
 
@@ -50,6 +52,21 @@ def assert_equal(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[st
 
 def steps_of(sweep: Path) -> list[int]:
     return [json.loads(path.read_text())["step"] for path in sweep.glob("runs/multirun/*/jobs/[0-9].json")]
+
+
+def test_a_job_with_nothing_left_returns_the_score_of_its_run(tmp_path: Path) -> None:
+    """It was stopped after its last step, and its queue starts it again."""
+    board = Board(tmp_path)
+    board.clear()
+    board.write(0, Note("seed=0", "run", state="queued"))
+
+    def run(options: dict[str, str]) -> float | None:
+        assert options == {"resume": "auto"}
+        raise NothingLeftError("it is complete", 7.5)
+
+    assert Job(board, 0, "seed=0", "run").execute(run) == 7.5
+    with pytest.raises(NothingLeftError):
+        Job(board, 1, "seed=0", "run").execute(lambda options: run({"resume": "auto"}))
 
 
 @needs_joblib

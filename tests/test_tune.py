@@ -22,9 +22,10 @@ from agent.running.tuning.pool import check_failures
 from agent.running.tuning.results import best_of, fresh_seeds
 from agent.running.tuning.space import check_domains, default_space, first_settings, parse_space, read_space
 from agent.running.tuning.study import Result, Study
-from agent.running.tuning.trial_run import last_message
+from agent.running.tuning.trial_run import TrialRun, last_message
 from tests.helpers import Process, Programs
 from tests.helpers import Result as Ended
+from tests.runs import write_run
 
 pytest.importorskip("optuna")
 
@@ -53,6 +54,44 @@ def study_config(**changes: Any) -> StudyConfig:
         "space": {"agent.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "agent.n_step": {"choices": [1, 3]}},
     }
     return StudyConfig(**{**given, **changes})
+
+
+class PrunedTrial:
+    """A trial that a pruner ends at the first report."""
+
+    number, settings = 0, {"agent.lr": 1e-3}
+    ended = ""
+
+    def report(self, evaluation: int, value: float) -> bool:
+        return True
+
+    def seeds(self) -> dict[str, float]:
+        return self.scores
+
+    def note(self, seed: int, score: float) -> None:
+        self.scores[str(seed)] = score
+
+    def prune(self) -> None:
+        self.ended = "pruned"
+
+    def __init__(self) -> None:
+        self.scores: dict[str, float] = {}
+
+
+@pytest.mark.parametrize("seeds", [(20,), (20, 21)])
+def test_a_trial_that_is_pruned_by_a_run_of_an_earlier_process_trains_no_more(
+    seeds: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first run was complete when its study was killed; its score is noted, and the pruner sees it."""
+    run = write_run(tmp_path / "seed20", 20)
+    assert (run / "metrics.jsonl").exists()
+    monkeypatch.setattr(TrialRun, "_is_complete", lambda self: True)
+    monkeypatch.setattr(TrialRun, "_start", lambda self, seed: pytest.fail(f"seed {seed} is trained"))
+    trial = PrunedTrial()
+    trial_run = TrialRun(trial, tmp_path, study_config(seeds=seeds), Path("train.py"))  # type: ignore[arg-type]
+    assert trial_run.advance() is None
+    assert str(trial_run.advance()).startswith("pruned at evaluation ")
+    assert trial.ended == "pruned"
 
 
 # ---- the search space

@@ -38,7 +38,7 @@ from agent.records.run_folder import (
     sweep_time,
     task_folder,
 )
-from agent.running.progress import nothing_left, with_evaluation
+from agent.running.progress import last_return, nothing_left, with_evaluation
 from envs.bounds import full_id
 
 _lock = threading.Lock()  # Hydra's state belongs to the whole process
@@ -210,13 +210,14 @@ def _resumed(
     if end_reason == "solved":
         reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
         raise NothingLeftError(
-            f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one"
+            f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one",
+            last_return(state),
         )
     if step >= config.steps and config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
     if end_reason == "complete":
         advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
-        raise NothingLeftError(f"{folder} is complete at step {step}: {advice}")
+        raise NothingLeftError(f"{folder} is complete at step {step}: {advice}", last_return(state))
     return Request(config, overrides, imports, (step, state))
 
 

@@ -62,9 +62,10 @@ class Job:
             return self.initial_note.score
         try:
             self.score = run({"resume": "auto"} if self.restarted else {})
-        except NothingLeftError:  # it was stopped after its last step
+        except NothingLeftError as error:  # it was stopped after its last step
             if not self.restarted:
                 raise
+            self.score = error.score
         return self.score
 
     def end(self, state: str, score: float | None = None) -> None:

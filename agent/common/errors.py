@@ -49,4 +49,8 @@ def _has_text(value: object) -> bool:
 
 
 class NothingLeftError(UserError):
-    """A run that was to be resumed is already complete."""
+    """A run that was to be resumed is already complete; `score` is the mean return of its last evaluation, if any."""
+
+    def __init__(self, message: str, score: float | None = None) -> None:
+        super().__init__(message)
+        self.score = score

@@ -2,16 +2,46 @@
 
 from collections.abc import Iterable, Iterator
 
-from agent.config.algorithm import HEADS
+from agent.config.algorithm import HEADS, AgentConfig
 from agent.config.run import TrainConfig
 
 
 def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[str]:
-    """Yields a sentence for each override, `key=value`, that has no effect in this config.
+    """Yields a sentence for each override, `key=value`, that has no effect in this config."""
+    idle = _idle_options(config)
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "noise" and value not in ("preset", "none"):  # a config group: a variant of agent.noise
+            key = "agent.noise"
+        for name, reason in idle.items():
+            is_the_reason = reason.startswith(f"{key} ")
+            if (key == name or key.startswith(f"{name}.")) and not is_the_reason:
+                yield f"{override} does nothing: {reason}"
+                break
 
-    `idle` maps each option that nothing reads to the reason.
-    """
-    agent, idle = config.agent, {}
+
+def _idle_options(config: TrainConfig) -> dict[str, str]:
+    """Returns the options, or nodes of options, that nothing reads in this config, with the reasons."""
+    idle = _idle_in_agent(config.agent)
+    if not config.eval.video:
+        idle["eval.video_every"] = "eval.video is false"
+    if config.eval.share:
+        idle["eval.num_envs"] = "eval.share is true, so evaluations use a training environment"
+    if config.collect.engine == "local":
+        idle["collect"] = "collect is local"
+    else:
+        idle |= _idle_beside_ray(config)
+    if config.eval.stop_at is None:
+        idle["eval.stop_patience"] = "eval.stop_at is null"
+    if not config.eval.episodes:
+        names = ("every", "noisy", "num_envs", "share", "video", "video_every")
+        idle |= dict.fromkeys((f"eval.{name}" for name in names), "eval.episodes is 0")
+    return idle
+
+
+def _idle_in_agent(agent: AgentConfig) -> dict[str, str]:
+    """Returns the options of the agent that nothing reads, with the reasons."""
+    idle = {}
     for head in HEADS:
         if agent.head != head:
             idle[f"agent.{head}"] = f"agent.head is {agent.head}"
@@ -34,32 +64,16 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
         idle["agent.lr_updates"] = "agent.lr_end is null"
     if agent.epsilon.start == agent.epsilon.end:
         idle["agent.epsilon.steps"] = f"ε is {agent.epsilon.end:g} all along"
-    if not config.eval.video:
-        idle["eval.video_every"] = "eval.video is false"
-    if config.eval.share:
-        idle["eval.num_envs"] = "eval.share is true, so evaluations use a training environment"
-    if config.collect.engine == "local":
-        idle["collect"] = "collect is local"
-    else:
-        idle |= _idle_beside_ray(config)
-    if config.eval.stop_at is None:
-        idle["eval.stop_patience"] = "eval.stop_at is null"
-    if not config.eval.episodes:
-        names = ("noisy", "num_envs", "share", "video_every")
-        idle |= dict.fromkeys((f"eval.{name}" for name in names), "eval.episodes is 0")
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "noise" and value not in ("preset", "none"):  # a config group: a variant of agent.noise
-            key = "agent.noise"
-        for name, reason in idle.items():
-            if (key == name or key.startswith(f"{name}.")) and not reason.startswith(f"{key} "):
-                yield f"{override} does nothing: {reason}"
-                break
+    return idle
 
 
 def _idle_beside_ray(config: TrainConfig) -> dict[str, str]:
     """Returns the options that nothing reads while actors collect, with the reasons."""
-    collect, idle = config.collect, {"overlap": "with collect=ray the actors step during updates"}
+    collect = config.collect
+    idle = {
+        "overlap": "with collect=ray the actors step during updates",
+        "agent.act_with": "with collect=ray the actors act with the weights that they get",
+    }
     if collect.address is not None:
         idle["collect.memory"] = "the cluster at collect.address has its own"
     if collect.sync:

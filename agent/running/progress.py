@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from agent.common.files import atomic_write_text, read_plain
 from agent.common.state import State
 from agent.config.run import TrainConfig
@@ -51,6 +53,12 @@ def with_evaluation(run_dir: Path, step: int, state: State) -> State:
         return state
     finished = {name: value for name, value in state.items() if name != "under_way"}
     return {**finished, **note}
+
+
+def last_return(state: State) -> float | None:
+    """The mean return of the newest evaluation in a checkpoint's state; None if there is none."""
+    _, *results = state["evaluation"]
+    return float(np.mean(results[0])) if results and len(results[0]) else None
 
 
 def evaluated_again(step: int, state: State) -> tuple[str | None, int]:

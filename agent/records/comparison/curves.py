@@ -43,7 +43,8 @@ def over_seeds(runs: Sequence[Series], by_time: bool, robust: bool) -> Curve | N
         return None
     shortest = min((x for x, _ in lines), key=len)
     grid = np.linspace(start, end, len(shortest)) if by_time else np.clip(shortest, start, end)
-    grid = np.unique(grid)[:: -(-len(grid) // MAX_GRID)]
+    grid = np.unique(grid)[::-1]
+    grid = grid[:: -(-len(grid) // MAX_GRID)][::-1]  # fewer points, of which the last is the end
     values = np.stack([np.interp(grid, x, y) for x, y in lines])
     if robust:
         return Curve(grid, *_robust(values), len(lines))

@@ -18,8 +18,12 @@ from agent.records.comparison.reading import Run
 
 #: Options that do not define a group: the seed, the machine, the protocol and the run's length.
 IGNORED = ("seed", "imports", "hydra", *FREE)
-#: Options that define the task.
-TASK_OPTIONS = ("env.id", "env.kwargs", "env.time_limit", "env.vectorization", "env")
+#: Options that define the task, and how its environments run side by side.
+TASK_OPTIONS = (
+    *("env.id", "env.kwargs", "env.eval_kwargs", "env.observation", "env.wrappers"),
+    *("env.time_limit", "env.vectorization"),
+)
+ENV, KWARGS = "env.", "env.kwargs."
 #: The agent of a command line without one, from conf/train.yaml.
 DEFAULT_AGENT = "agent=noisy_dqn"
 #: The most options in one name.
@@ -49,8 +53,8 @@ def below(name: str, roots: Iterable[str]) -> bool:
 def task_of(run: Run, by: Sequence[str] = ()) -> str:
     """Returns the name of a run's task: the id and its arguments, without the options in `by`."""
     options = {name: value for name, value in run.options.items() if not below(name, by)}
-    kwargs = [f"{name[11:]}={value}" for name, value in options.items() if name.startswith("env.kwargs.")]
-    kwargs += [f"{name[4:]}={value}" for name, value in options.items() if name.startswith("env.eval_kwargs.")]
+    kwargs = [f"{name[len(KWARGS) :]}={value}" for name, value in options.items() if name.startswith(KWARGS)]
+    kwargs += [f"{name[len(ENV) :]}={value}" for name, value in options.items() if name.startswith("env.eval_kwargs.")]
     if options.get("env.time_limit", "null") != "null":
         kwargs.append(f"time_limit={options['env.time_limit']}")
     for part in ("observation", "wrappers"):
@@ -104,7 +108,7 @@ def differing(runs: Sequence[Run], by: Sequence[str] = ()) -> list[str]:
 
 
 def _is_task_option(name: str) -> bool:
-    return below(name, TASK_OPTIONS[:-1]) or name == "env"
+    return name == "env" or below(name, TASK_OPTIONS)
 
 
 def _parts(runs: Sequence[Run], options: Sequence[str]) -> dict[Key, tuple[Run, ...]]:

@@ -40,7 +40,8 @@ def scores(number: int, task: TaskResult, names: Sequence[str]) -> Picture:
         limit(axes, task.bounds, "x")
     canvas.axes[1].set_xlim(*_union(canvas.axes))
     canvas.axes[0].set_xlim(*_union(canvas.axes))
-    left_out = f" The {len(shown)} best of {len(task.scores['last'])} groups." if len(shown) < len(names) else ""
+    scored = len(task.summaries["last"])
+    left_out = f" The {len(shown)} best of {scored} groups." if len(shown) < scored else ""
     return canvas.finish(f"Dots: seeds. Black: mean and its 95 % interval (Student's t). White: IQM.{left_out}")
 
 

@@ -11,7 +11,7 @@ from agent.records.comparison import aggregates
 from agent.records.comparison.grouping import Group, below
 from agent.records.comparison.reading import EMPTY, STEP, Run, Series
 from agent.records.statistics import Interval, holm, welch
-from envs.returns import reference_returns, return_bounds
+from envs.returns import reference_returns, return_bounds, solved_return
 
 Array = NDArray[np.float64]
 EVALUATED = "eval/return_mean"
@@ -123,8 +123,7 @@ def task_result(task: str, groups: Sequence[Group], metric: str) -> TaskResult:
     env_id, plain = _plain_task(all_runs)
     scale = _scale(env_id if plain and metric.endswith("return_mean") else "", scores)
     bounds = return_bounds(env_id) if plain and "return" in metric else (None, None)
-    reference = reference_returns(env_id) if plain and metric.endswith("return_mean") else None
-    threshold = reference[1] if reference and "solved" in reference[2] else None
+    threshold = solved_return(env_id) if plain and metric.endswith("return_mean") else None
     summaries = {
         which: {name: summarise([values], [scale(values)], bounds) for name, values in found.items() if len(values)}
         for which, found in scores.items()

@@ -54,7 +54,7 @@ class TrialRun:
     def advance(self) -> str | None:
         """Continues the trial; returns a sentence once it has ended, and None while it goes on."""
         if self._process is None:
-            return self._start_next()
+            return self._end_early() if self._pruned else self._start_next()
         code = self._process.poll()
         self._report()
         if code is None:
