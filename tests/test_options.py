@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from agent.command.presets import register_presets
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
-from agent.config.checks import without_effect
+from agent.config.checks import early_schedules, without_effect
 from agent.config.parsing import leaf_names, nearest, parse, to_plain
 from agent.config.parts import NetworkConfig, NoiseConfig
 from agent.config.ranges import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT
@@ -328,6 +328,22 @@ def test_every_agent_preset_parses(name: str) -> None:
     assert keys(mapping) == keys(to_plain(TrainConfig()))
     explores = config.agent.noise.enabled or config.agent.epsilon.start > 0
     assert explores
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        ("env=CartPole-v1", ""),
+        ("env=CartPole-v1 steps=3000", ""),
+        ("env=CartPole-v1 steps=100000", "update 12,500 of 24,750 on: agent.lr_updates=24750 would spread"),
+        ("env=CartPole-v1 agent.replay_ratio=1", "update 12,500 of 49,000 on: agent.lr_updates=49000 would spread"),
+        ("env=CartPole-v1 steps=100000 agent.lr_updates=24750", ""),
+        ("env=CartPole-v1 steps=100000 agent.lr_end=null", ""),
+    ],
+)
+def test_a_learning_rate_that_ends_long_before_the_run_is_told(overrides: str, advice: str) -> None:
+    found = list(early_schedules(parse(TrainConfig, train_mapping(*overrides.split()))))
+    assert [advice in sentence for sentence in found] == [True] * bool(advice)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "noise").glob("*.yaml")))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agent.common.errors import UserError
-from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, choose_plan, updates_of
+from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, choose_plan
 from agent.config.parsing import parse, to_plain
 from agent.config.resuming import merge_resumed
 from agent.config.run import TrainConfig
@@ -35,9 +35,9 @@ def long_enough(extra: int) -> TrainConfig:
 
 
 def test_how_many_updates_a_run_has() -> None:
-    assert updates_of(long_enough(7)) == COMPILE_FROM["cpu"] + 7
-    assert updates_of(config(1_000, {"replay_ratio": "1/3"})) == 300
-    assert updates_of(config(100)) == updates_of(config(50)) == 0
+    assert long_enough(7).updates == COMPILE_FROM["cpu"] + 7
+    assert config(1_000, {"replay_ratio": "1/3"}).updates == 300
+    assert config(100).updates == config(50).updates == 0
 
 
 def test_auto_never_compiles_what_numpy_computes() -> None:

@@ -17,6 +17,7 @@ from hydra.conf import HydraConf
 from hydra.errors import HydraException
 
 from agent.command.overrides import unfold, with_quotes
+from agent.command.synonyms import OTHER_LIBRARIES, OTHER_UNITS
 from agent.common.errors import UserError
 
 
@@ -81,11 +82,18 @@ class HydraParser(ArgumentParser):
 
 
 def _as_option(flag: str, arguments: Sequence[str]) -> str:
-    """Turns a flag such as --seed=3 or --seed 3 into the option seed=3; into name=value where it has no value."""
+    """Turns a flag such as --seed=3 or --seed 3 into the option seed=3; into name=value where it has no value.
+
+    The flags of other libraries become options as well, such as --total-timesteps 1000: steps=1000.
+    """
     name, _, value = flag.lstrip("-").partition("=")
+    name = name.replace("-", "_")
+    name = OTHER_LIBRARIES.get(name, name)
     next_arguments = arguments[arguments.index(flag) + 1 :][:1]
     value = value or next((argument for argument in next_arguments if not re.search("^-|=", argument)), "")
-    return f"{name}={value}" if value and flag.startswith("--") else "name=value"
+    if not value or not flag.startswith("--"):
+        return "name=value"
+    return f"{name}=<value>" if name in OTHER_UNITS else f"{name}={value}"
 
 
 def hydra_parser(check: Callable[[Namespace], None] | None = None) -> HydraParser:

@@ -11,35 +11,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
+from agent.command.synonyms import OTHER_LIBRARIES
 from agent.common.errors import UserError, words_of
 from agent.common.foreign import file_name, own_frames, shown
 from agent.common.streams import restore_streams
-
-#: Names in Stable-Baselines3, CleanRL, Tianshou and Dopamine, and our options for them.
-OTHER_LIBRARIES = {
-    **dict.fromkeys(("learning_rate", "alpha"), "agent.lr"),
-    **dict.fromkeys(("buffer_size", "replay_capacity", "memory_size"), "agent.replay_size"),
-    **dict.fromkeys(("total_timesteps", "timesteps", "max_steps", "num_steps"), "steps"),
-    **dict.fromkeys(("train_freq", "train_frequency", "gradient_steps", "update_period"), "agent.replay_ratio"),
-    **dict.fromkeys(
-        ("target_update_interval", "target_network_frequency", "target_update_freq", "target_update_period"),
-        "agent.target_every",
-    ),
-    **dict.fromkeys(("min_replay_history", "start_size"), "agent.learning_starts"),
-    **dict.fromkeys(("exploration_fraction", "epsilon_decay_period"), "agent.epsilon.steps"),
-    **dict.fromkeys(("exploration_final_eps", "end_e", "epsilon_train"), "agent.epsilon.end"),
-    **dict.fromkeys(("exploration_initial_eps", "start_e"), "agent.epsilon.start"),
-    **dict.fromkeys(("n_envs", "training_num"), "num_envs"),
-    **dict.fromkeys(("env_id", "gym_id", "game_name"), "env"),
-    **dict.fromkeys(("std_init", "sigma", "noisy_std"), "agent.noise.sigma0"),
-    "update_horizon": "agent.n_step",
-    "compile": "backend",
-    "v_min": "agent.categorical.v_min",
-    "v_max": "agent.categorical.v_max",
-    "n_atoms": "agent.categorical.atoms",
-    "n_quantiles": "agent.quantile.count",
-}
-
 
 #: Launchers of sweeps, and the extras that install them.
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
@@ -237,6 +212,7 @@ def _missing(name: str, program: Program) -> str:
 
 def _nearest(name: str, options: Sequence[str]) -> str:
     """Suggests the options that end in `name`, that other libraries call so, or that are spelt alike."""
+    name = name.replace("-", "_")
     equivalent = OTHER_LIBRARIES.get(name.removeprefix("agent."))
     close = [option for option in options if option.endswith(f".{name}") or option == equivalent]
     close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)

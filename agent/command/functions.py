@@ -10,7 +10,7 @@ from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
 from agent.command.program import TRAIN
 from agent.common.quoting import from_python
-from agent.config.checks import without_effect
+from agent.config.checks import early_schedules, without_effect
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig
 from agent.records.locking import occupied
@@ -65,7 +65,7 @@ def train(*overrides: str, **options: object) -> Run:
 
 
 def _train(request: Request, folder: Path, overrides: list[str]) -> Run:
-    for sentence in without_effect(request.config, request.overrides):
+    for sentence in (*without_effect(request.config, request.overrides), *early_schedules(request.config)):
         print(sentence, file=sys.stderr)
     outcome = running.train(request.config, folder, request.checkpoint, request.imports, overrides)
     if outcome.exit_code == 128 + signal.SIGINT:

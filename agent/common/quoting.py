@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 
+from agent.common.errors import UserError
+
 
 def quote_override(name: str, value: object) -> str:
     """The override name=value. The value is quoted if Hydra would otherwise misread it."""
@@ -30,7 +32,15 @@ def from_python(name: str, value: object) -> Iterator[str]:
     Args:
         name: the name of the option, such as agent.lr.
         value: a number, text, None, a list of these, or a mapping of names to these.
+
+    Raises:
+        UserError: `env` is an object, and no name of an environment.
     """
+    if name == "env" and not isinstance(value, str | Mapping | None):
+        raise UserError(
+            f"env is a {type(value).__name__}: it takes the id of a registered environment; call "
+            "gymnasium.register(id, entry_point=<your class>) and pass the id"
+        )
     if isinstance(value, Mapping) and value:
         for key, below in value.items():
             yield from from_python(f"{name}.{key}", below)

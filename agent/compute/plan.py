@@ -141,12 +141,6 @@ def choose_plan(config: TrainConfig, fits_numpy: bool, device: torch.device, par
     return Plan(backend, numpy_policy, graphs, overlap, tf32, bf16, config.backend == "compiled", line)
 
 
-def updates_of(config: TrainConfig) -> int:
-    """The number of updates of the whole run, from its first step to its last."""
-    steps, ratio = config.steps - config.agent.learning_starts, config.agent.replay_ratio
-    return max(0, steps * ratio.numerator // ratio.denominator)
-
-
 def _backend(config: TrainConfig, fits_numpy: bool, device: torch.device, parameters: int) -> tuple[Backend, str]:
     """The backend of the gradient, and its description."""
     compiled = "compiled at the first one, which takes a minute or so"
@@ -169,7 +163,7 @@ def _backend(config: TrainConfig, fits_numpy: bool, device: torch.device, parame
 
 def _why_not_compiled(config: TrainConfig, device: torch.device, parameters: int) -> str:
     """The reason why backend=auto does not compile; empty if it does."""
-    enough, count = COMPILE_FROM.get(device.type), updates_of(config)
+    enough, count = COMPILE_FROM.get(device.type), config.updates
     if enough is None:
         return f"backend=auto does not compile on {device.type}; backend=compiled does"
     if parameters > COMPILE_UP_TO and device.type == "cpu":

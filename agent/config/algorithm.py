@@ -78,7 +78,10 @@ def _check_learning(agent: AgentConfig) -> None:
             "set agent.double=false"
         )
     if agent.epsilon.end > agent.epsilon.start:
-        raise UserError("agent.epsilon.end is above agent.epsilon.start: ε may only fall")
+        raise UserError(
+            f"agent.epsilon.end={agent.epsilon.end:g} is above agent.epsilon.start={agent.epsilon.start:g}: ε may only "
+            f"fall; set agent.epsilon.start to {agent.epsilon.end:g} or more"
+        )
     if agent.learning_starts < agent.batch_size and agent.replay_ratio > 0:
         raise UserError(
             f"agent.learning_starts is {agent.learning_starts}: it must be at least agent.batch_size "
@@ -122,7 +125,11 @@ def _check_noise(agent: AgentConfig) -> None:
             "each row: set agent.noise.repeat=1"
         )
     if agent.noise.change.end > agent.noise.change.start:
-        raise UserError("agent.noise.change.end is above agent.noise.change.start: the fraction may only fall")
+        start, end = agent.noise.change.start, agent.noise.change.end
+        raise UserError(
+            f"agent.noise.change.end={end:g} is above agent.noise.change.start={start:g}: the fraction may only fall; "
+            f"set agent.noise.change.start to {end:g} or more"
+        )
     rows, whose = agent.batch_size, f"agent.batch_size ({agent.batch_size})"
     if agent.noise.learning == "separate":
         rows -= agent.noise.count_mean_rows(rows)

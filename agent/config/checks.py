@@ -1,4 +1,4 @@
-"""Options that the user sets and that have no effect together with the others."""
+"""Options that the user sets and that have no effect together with the others, and schedules that end early."""
 
 from collections.abc import Iterable, Iterator
 
@@ -18,6 +18,16 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
             if (key == name or key.startswith(f"{name}.")) and not is_the_reason:
                 yield f"{override} does nothing: {reason}"
                 break
+
+
+def early_schedules(config: TrainConfig) -> Iterator[str]:
+    """Yields a sentence if the learning rate is at its end long before the run is, as after steps=<more>."""
+    agent, updates = config.agent, config.updates
+    if agent.lr_end is not None and updates > 1.1 * agent.lr_updates:
+        yield (
+            f"agent.lr is at agent.lr_end={agent.lr_end:g} from update {agent.lr_updates:,} of {updates:,} on: "
+            f"agent.lr_updates={updates} would spread its decrease over the run"
+        )
 
 
 def _idle_options(config: TrainConfig) -> dict[str, str]:

@@ -101,6 +101,12 @@ class TrainConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
     tensorboard: bool = False
 
+    @property
+    def updates(self) -> int:
+        """The number of updates of the whole run, from its first step to its last."""
+        steps, ratio = self.steps - self.agent.learning_starts, self.agent.replay_ratio
+        return max(0, steps * ratio.numerator // ratio.denominator)
+
     def __post_init__(self) -> None:
         if self.env.eval_kwargs and self.eval.share:
             raise UserError(

@@ -54,8 +54,9 @@ def _find_agent(path: Path, which: Which) -> Path:
     except UserError as error:
         if not any(path.glob(f"*/*/{FILE_NAME}")):
             raise
-        pattern = quote_override("checkpoint", f"{path}/*")
-        raise UserError(f"{path} is a folder of runs: write {shlex.quote(pattern)} for all of them") from error
+        plain = quote_override("checkpoint", path) == f"checkpoint={path}"
+        pattern = shlex.quote(f"checkpoint={path}/*" if plain else quote_override("checkpoint", f"{path}/*"))
+        raise UserError(f"{path} is a folder of runs: name one of them, or write {pattern} for all of them") from error
 
 
 def _matching(path: str, which: Which) -> list[Path]:
