@@ -174,6 +174,8 @@ def main() -> None:
         report(arguments.study, study)
         return
     if arguments.only:
+        if unknown := set(arguments.only.split(",")) - set(study.variants):
+            parser.error(f"unknown variants {sorted(unknown)}: choose of {', '.join(study.variants)}")
         study = study.of(arguments.only.split(","))
     first, _, last = (arguments.seeds or study.seeds).partition("-")
     seeds = range(int(first), int(last or first) + 1)

@@ -63,6 +63,9 @@ LunarLander-v3 needs the extra `box2d`. `python benchmarks/zoo.py` trained all a
 and options. An agent is the best one of a single run: the returns describe that agent, and
 [docs/RESULTS.md](../docs/RESULTS.md) has the results of other seeds.
 
+The presets have changed since. `config.yaml` beside an agent holds the options that trained it; the command on its card
+now trains with those of today.
+
 Of the tasks that have a preset, the games of MinAtar are missing: an agent of theirs has 1.06 MB, and the zoo takes up
 to 1 MB. Games of Atari have larger ones.
 """
