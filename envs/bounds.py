@@ -44,11 +44,11 @@ def check_bounds(env_id: str, kwargs: Mapping[str, object]) -> None:
             subject = f"env.kwargs.{name} of {env_id} is {described(value)}"
             if is_own(env_id) and isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{subject}: it must be a finite number")
-            raise UserError(f"{subject}: in a saved file it may be {limit:,} at most{beyond(env_id)}")
+            raise UserError(f"{subject}: in a saved file it may be {limit:,} at most{advice_on_bounds(env_id)}")
 
 
-def beyond(env_id: str) -> str:
-    """How a sentence on a number that is too large goes on."""
+def advice_on_bounds(env_id: str) -> str:
+    """Advice at the end of a sentence on a number that is too large."""
     own = "; an environment that a module of your own registers, which imports= names, may have more"
     return "" if is_own(env_id) else own
 

@@ -15,7 +15,7 @@ SMALLEST_SIDE = 3
 USUAL_CHANNELS = (1, 3, 4)
 #: An image with at least this height and width, and at most this many channels, is taken for a picture.
 PICTURE_SIDE, PICTURE_CHANNELS = 32, 16
-#: How many times as long as the other a board's longer side is where nothing but its form tells its channels.
+#: The greatest ratio of a board's sides, if only its shape tells its channels.
 LONGEST_SQUARE = 1.5
 
 

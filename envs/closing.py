@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from agent.common.errors import words_of
+from agent.common.errors import one_line
 from agent.common.interrupt import stopping
 from agent.common.notices import tell_once
 from agent.common.patience import TooLongError, call_within
@@ -40,7 +40,7 @@ def close_quietly(close: Callable[[], object], name: str) -> None:
     except BaseException as error:
         if is_stop(error):
             raise
-        tell_once(f"{name} could not be closed ({words_of(error)}): it is left as it is")
+        tell_once(f"{name} could not be closed ({one_line(error)}): it is left as it is")
 
 
 def _within(seconds: float, close: Callable[[], object]) -> None:

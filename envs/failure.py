@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from agent.common.beginning import is_ctrl_c
-from agent.common.errors import UserError, plain, words_of
+from agent.common.errors import UserError, one_line, plain
 from agent.common.foreign import foreign_frames, shown
 from agent.common.interrupt import Stopped, end_if_stray
 
@@ -50,7 +50,7 @@ def failed(env_id: str, method: str, error: BaseException) -> UserError:
         method: the method that was called.
         error: returned as it is if it is already one sentence.
     """
-    end_if_stray(f": {env_id} failed in {method}: {words_of(error)}")
+    end_if_stray(f": {env_id} failed in {method}: {one_line(error)}")
     if isinstance(error, UserError):
         return error
     if isinstance(error, RuleError):
@@ -60,7 +60,7 @@ def failed(env_id: str, method: str, error: BaseException) -> UserError:
     return (
         broken(env_id, rule)
         if rule
-        else BrokenEnvironmentError(f"{env_id} failed in {method}: {words_of(error)}", lines)
+        else BrokenEnvironmentError(f"{env_id} failed in {method}: {one_line(error)}", lines)
     )
 
 

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from agent.common.errors import UserError, plain, words_of
+from agent.common.errors import UserError, one_line, plain
 from envs.atari import area_weights
 from envs.failure import RuleError, described, is_stop
 from envs.kinds import Action, Env, Info, Observation, ObservationWrapper, Space, Wrapper
@@ -34,7 +34,7 @@ def wrap(env: Env, wrapping: Wrapping, env_id: str, mask: str | None = None) -> 
         except BaseException as error:
             if is_stop(error):
                 raise
-            reason = words_of(error)
+            reason = one_line(error)
             raise UserError(f"env.wrappers: {wrapper.name} cannot be put on {env_id}: {reason}") from error
     return env
 

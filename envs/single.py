@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from envs.atari import EMULATOR, Atari, is_played_as_in_the_papers
 from envs.closing import guard_close
 from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
@@ -60,7 +60,7 @@ def make_single(
         except BaseException as error:  # SystemExit too
             if is_stop(error):
                 raise
-            sentence = f"{env_id} could not be made with {dict(kwargs)}: {words_of(error)}"
+            sentence = f"{env_id} could not be made with {dict(kwargs)}: {one_line(error)}"
             raise BrokenEnvironmentError(sentence, authors_lines(error)) from error
 
 

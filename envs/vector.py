@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from envs.atari import is_played_as_in_the_papers
 from envs.atari_vector import STRETCH_STEPS, SUPPORTED_KWARGS, AtariVector
 from envs.episodes import Repeatable
@@ -127,7 +127,7 @@ def _make_native(task: Task, num_envs: int) -> Envs:
         if is_stop(error):
             raise
         raise BrokenEnvironmentError(
-            f"the vector class of {task.id} could not be made with {task.kwargs}: {words_of(error)}; "
+            f"the vector class of {task.id} could not be made with {task.kwargs}: {one_line(error)}; "
             "use env.vectorization=sync",
             authors_lines(error),
         ) from error

@@ -80,7 +80,7 @@ ALLOWED: dict[str, Allowed] = {
     "TimeAwareObservation": Allowed({"flatten": _boolean, "normalize_time": _boolean}),
 }
 
-#: Arguments of which a list has so much in all, their defaults, how they come together, and what the wrappers do.
+#: Limits over all wrappers of a list: argument, default, limit, how the values combine, and the wrappers' effect.
 TOGETHER: tuple[tuple[str, int, int, Callable[[Iterable[int]], int], str], ...] = (
     ("stack_size", 1, 64, math.prod, "stacks observations"),
     ("delay", 0, 1_000, sum, "delays observations by steps"),

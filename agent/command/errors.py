@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
 from agent.command.synonyms import OTHER_LIBRARIES
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.common.foreign import file_name, own_frames, shown
 from agent.common.streams import restore_streams
 
@@ -99,7 +99,7 @@ def sentence_of(error: Exception, program: Program) -> str | None:
 def _own_sentence(error: Exception) -> str | None:
     """Names the file of the user's own that failed, such as a module with an encoder; None if none did."""
     frames = own_frames(error)
-    return f"{file_name(frames)} failed ({words_of(error)}): fix it" if frames else None
+    return f"{file_name(frames)} failed ({one_line(error)}): fix it" if frames else None
 
 
 def _detail(error: Exception) -> str:
@@ -148,7 +148,7 @@ def _packages(error: Exception) -> list[str]:
 def _hydra_sentence(error: Exception) -> str:
     """Names the command line's options of Hydra, one of which it raised an error about."""
     options = [word for word in sys.argv[1:] if re.search(r"^[+~]*hydra[./=]|^-", word) and word not in ("-m", "-r")]
-    return f"Hydra cannot use {' '.join(options) or 'its config'} ({words_of(error)}): correct it, or leave it out"
+    return f"Hydra cannot use {' '.join(options) or 'its config'} ({one_line(error)}): correct it, or leave it out"
 
 
 def _torch_sentence(error: RuntimeError, text: str) -> str | None:

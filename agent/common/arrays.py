@@ -1,7 +1,7 @@
 """Operations on NumPy arrays or tensors: the CPU uses NumPy, where an operation takes a third of the time of torch.
 
-Only this module and agent/compute distinguish arrays from tensors. An upload to an accelerator goes through pinned
-memory, and nothing waits for it.
+Only this module, agent/compute and the modules that write and check checkpoints distinguish arrays from tensors. An
+upload to an accelerator goes through pinned memory, and nothing waits for it.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ class UserError(Exception):
         self.detail = detail
 
 
-def words_of(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """One line for any exception, such as "ValueError: no such level". Control characters are escaped."""
     if isinstance(error, SystemExit):
         return f"it ended the program, by sys.exit({plain(error.code, 80)})"
@@ -40,7 +40,7 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 
 def _has_text(value: object) -> bool:
-    """Whether the methods of its author's make a text of it."""
+    """Whether str(value) works; a foreign class may raise."""
     try:
         str(value)
     except Exception:

@@ -103,7 +103,7 @@ def open_log(path: Path) -> BinaryIO:
 
 
 def without_link(path: Path) -> Path:
-    """The path, where a link in its place is taken away: what is written there next leads nowhere else."""
+    """Removes a link at `path`, so that the next write cannot follow it; returns the path."""
     if path.is_symlink():
         path.unlink()
     return path

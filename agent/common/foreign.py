@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from traceback import FrameSummary
 
-from agent.common.errors import UserError, plain, words_of
+from agent.common.errors import UserError, one_line, plain
 
 #: The largest number of frames that are shown.
 MAX_FRAMES = 12
@@ -61,4 +61,4 @@ def own_failure(name: str, error: BaseException) -> UserError:
     """
     if isinstance(error, UserError):
         return error
-    return UserError(f"{name} failed: {words_of(error)}", shown(own_frames(error)))
+    return UserError(f"{name} failed: {one_line(error)}", shown(own_frames(error)))

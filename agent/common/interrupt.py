@@ -52,16 +52,18 @@ def stopping() -> bool:
 
 
 def take_charge() -> None:
-    """From here on this process plays environments of a run; copies of it that these fork do not."""
+    """Marks this process as one that plays environments of a run; its forks are not."""
     global _in_charge, _stray
     _in_charge, _stray = True, False
 
 
-def end_if_stray(words: str = "") -> None:
+def end_if_stray(detail: str = "") -> None:
     """Ends a process that an environment has forked and that has come back from there: the run is its parent's."""
     if _stray:
         with suppress(OSError):
-            os.write(2, f"a process that an environment has forked came back from it{words}\n".encode(errors="replace"))
+            os.write(
+                2, f"a process that an environment has forked came back from it{detail}\n".encode(errors="replace")
+            )
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The last moments of a program: what others have left running does not keep it for ever."""
+"""The end of a program: threads and processes of other code cannot delay it for ever."""
 
 import os
 import sys
@@ -41,7 +41,7 @@ def loud_exit(failed: int) -> Iterator[None]:
 
 
 def leave_others_behind(code: int) -> None:
-    """Ends the process with `code` where Python, as it ends, would wait longer than `SECONDS` for what others began.
+    """Ends the process with `code` if threads or processes of other code still run after `SECONDS`.
 
     Python waits for every thread that is no daemon, and for such processes of multiprocessing, which are then killed.
     """

@@ -30,14 +30,6 @@ def restore(generator: Generator, state: object) -> None:
         generator.set_state(state)
 
 
-def uniform(size: int, generator: Generator | None) -> np.ndarray:
-    """Uniform numbers [size] in [0, 1), float64 of 53 bits, drawn on the CPU. None: torch's default generator."""
-    if isinstance(generator, np.random.Generator):
-        return generator.random(size)
-    drawn: np.ndarray = torch.rand(size, dtype=torch.float64, generator=generator).numpy()
-    return drawn
-
-
 def numpy_generator(seed: int, stream: str) -> np.random.Generator:
     """A NumPy generator for one stream."""
     return np.random.Generator(np.random.PCG64(seed_sequence(seed, stream)))

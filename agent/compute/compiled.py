@@ -20,7 +20,7 @@ class Compiled(Generic[P, R]):
     Args:
         function: takes tensors; the first one has as many rows as the batch.
         strict: whether a function that cannot be compiled is an error. Otherwise it runs uncompiled, and a line says
-        so.
+            so.
         size: the batch size for which the function is compiled; batches of other sizes use the uncompiled function.
             None: all batches use the compiled function.
 

@@ -95,7 +95,7 @@ def update_loss(
     loss, priority = batch_loss(head, prediction, batch.action, goal, weight)
     if noise.sigma is not None:
         of_sigma = sigma_loss(config.noise, noisy, head, batch, goal, noise.sigma, levels, weight)
-        loss = loss + (of_sigma - of_sigma.detach())  # with the gradients of both, and the value of the mean network's
+        loss = loss + (of_sigma - of_sigma.detach())  # the value of the first, the gradients of both
     return loss, priority
 
 

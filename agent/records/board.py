@@ -63,7 +63,7 @@ class Board:
         """Whether the process that runs the sweep, and has started this one, has ended."""
         try:
             return int((self.folder / OWNER).read_text()) not in (os.getpid(), os.getppid())
-        except FileNotFoundError:  # on another machine it could not be seen: what started the job ends it
+        except FileNotFoundError:  # on another machine, where its launcher ends the job
             return not self.folder.is_dir()
         except (OSError, ValueError):
             return True  # the sweep's folder has been deleted

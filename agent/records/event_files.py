@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.common.files import make_folder
 from agent.records.console import Console
 from agent.records.dashboard import Sink, command
@@ -125,4 +125,4 @@ class EventFiles(Sink):
             action()
         except Exception as error:
             self._failed = True
-            self._console.line(f"TensorBoard's files failed ({words_of(error)}); training and metrics.jsonl go on.")
+            self._console.line(f"TensorBoard's files failed ({one_line(error)}); training and metrics.jsonl go on.")

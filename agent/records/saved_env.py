@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.texts import printable
-from envs.bounds import beyond, max_magnitude
+from envs.bounds import advice_on_bounds, max_magnitude
 from envs.wrapping import wrapping_of
 
 FILE_NAME = "agent.safetensors"
@@ -60,7 +60,9 @@ def _check_arguments(env_id: str, name: str, kwargs: object, path: Path) -> None
             plain = "a number, a truth value or a short plain text"
             raise refusal(path, f"its environment's {key!r} is {short(value)}, not {plain}")
         if not isinstance(value, str) and not abs(value) <= (limit := max_magnitude(env_id, key)):
-            reason = f"its environment's {key!r} is {short(value)}, where {limit:,} is the most{beyond(env_id)}"
+            reason = (
+                f"its environment's {key!r} is {short(value)}, where {limit:,} is the most{advice_on_bounds(env_id)}"
+            )
             raise refusal(path, reason)
 
 

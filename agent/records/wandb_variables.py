@@ -39,7 +39,7 @@ def _is_text(value: str) -> bool:
 def use_cache(folder: Path) -> None:
     """Lets W&B keep its caches and logs in `folder`, or in a temporary folder if it cannot write there.
 
-    As in a container whose user has no home. W&B would print its whole log.
+    The user of a container may have no home. W&B would then print its whole log.
     """
     if not _is_writable(folder / "logs"):
         with suppress(OSError):  # there is no folder for temporary files either

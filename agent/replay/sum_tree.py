@@ -24,7 +24,7 @@ def level_sizes(size: int, top: int = FAN) -> list[int]:
 
 
 class SumTree:
-    """A sum tree on the CPU. `leaves` [size] is float64, at least 0; only the methods change it."""
+    """A sum tree on the CPU. `leaves` [size] is float64, at least 0; a caller that writes it calls `rebuild` next."""
 
     def __init__(self, size: int, device: torch.device | str = "cpu", *, top: int = TOP) -> None:
         self._levels = [np.zeros(nodes) for nodes in level_sizes(size, top)]

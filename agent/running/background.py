@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.common.files import make_folder, new_file
 from agent.common.interrupt import Interrupt, Stopped
 from agent.common.state import State
@@ -186,6 +186,6 @@ def keep_film(folder: Folder, tracker: Tracker, step: int, film: EncodedFilm) ->
         with new_file(path) as file:
             file.write(film.content)
     except (OSError, UserError) as error:
-        tracker.console.line(f"no video: {words_of(error)}")
+        tracker.console.line(f"no video: {one_line(error)}")
         return
     tracker.video(step, path)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agent.common.errors import words_of
+from agent.common.errors import one_line
 from agent.common.interrupt import Interrupt, Stopped
 from agent.common.quoting import quote_override
 from agent.config.run import TrainConfig
@@ -57,7 +57,7 @@ def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracke
         curve = home / CURVE
         plot_learning_curve(home / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
     except Exception as error:
-        tracker.console.line(f"no learning curve: {words_of(error)}")
+        tracker.console.line(f"no learning curve: {one_line(error)}")
     for which, path in agents_in(home).items():
         tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
 

@@ -1,4 +1,4 @@
-"""The only evaluation in the repository: fresh environments and separate seeds, one per episode."""
+"""The only evaluation in the repository: separate seeds, one per episode, in fresh environments unless eval.share is set."""
 
 import copy
 import math

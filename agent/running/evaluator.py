@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import astuple, replace
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.common.foreign import foreign_frames, shown
 from agent.common.kinds import PlainData
 from agent.common.schedule import Every
@@ -165,11 +165,11 @@ class Evaluator:
         if last or self._failures >= FAILURES:
             subject = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(
-                f"{subject} failed at step {step} ({words_of(error)}); everything is saved: go on with "
+                f"{subject} failed at step {step} ({one_line(error)}); everything is saved: go on with "
                 f"resume={self.folder} once it is fixed, or without evaluations by eval.episodes=0{advice}",
                 error.detail if isinstance(error, UserError) else shown(foreign_frames(error)),
             ) from error
-        self._tracker.console.line(f"no evaluation at step {step}: {words_of(error)}")
+        self._tracker.console.line(f"no evaluation at step {step}: {one_line(error)}")
 
     def _warn_of_cuts(self, result: Evaluation) -> None:
         cut = sum(length >= EPISODE_CAP for length in result.lengths)
@@ -201,7 +201,7 @@ class Evaluator:
             frames, _ = record_film(self._task, network, self._seeds[:1], None, stop, self._shared_env)
             path = write_video(frames, film_of(self.folder, step), self._task.fps)
         except (Exception, SystemExit) as error:
-            self._tracker.console.line(f"no video: {words_of(error)}")
+            self._tracker.console.line(f"no video: {one_line(error)}")
             return
         self._tracker.video(step, path)
 

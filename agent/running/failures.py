@@ -3,7 +3,7 @@
 import traceback
 from pathlib import Path
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.common.foreign import file_name, foreign_frames, own_frames, shown
 from agent.records.checkpoint import latest_checkpoint
 from envs import failure
@@ -41,7 +41,7 @@ def sentence_of(error: BaseException, name: str, when: str = "") -> tuple[str, s
     of_environment = is_environments_own(error)
     frames = foreign_frames(error) if of_environment else own_frames(error)
     culprit = name if of_environment else file_name(frames)
-    return f"{culprit} failed{when} ({words_of(error)})", shown(frames)
+    return f"{culprit} failed{when} ({one_line(error)})", shown(frames)
 
 
 def foreign_failure(error: BaseException, name: str, step: int, saved: str) -> ForeignCodeError:

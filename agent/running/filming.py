@@ -9,7 +9,7 @@ from typing import SupportsFloat
 
 import numpy as np
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
@@ -118,4 +118,4 @@ def _drawing_errors(problem: str, advice: str) -> Iterator[None]:
         if is_stop(error):
             raise
         detail = error.detail if isinstance(error, UserError) else ""
-        raise UserError(f"{problem} ({words_of(error)}): {advice}", detail) from error
+        raise UserError(f"{problem} ({one_line(error)}): {advice}", detail) from error

@@ -3,7 +3,7 @@
 import numpy as np
 
 from agent.common.arrays import as_array
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.common.state import State
 from agent.records.schema import check_like
 from agent.replay.n_step import ACTION, STOP, TERMINATED
@@ -27,7 +27,7 @@ def load_state(trainer: Trainer, step: int, state: State) -> None:
         check_state(trainer, state)
         trainer.load_state(step, state)
     except _MISFIT_ERRORS as error:
-        reason = str(error) if type(error) is ValueError else words_of(error)
+        reason = str(error) if type(error) is ValueError else one_line(error)
         raise UserError(
             f"{trainer.folder} cannot be resumed: what it saved does not fit {trainer.task.id} ({reason}), which must "
             "be the version that it began with"

@@ -1,7 +1,7 @@
 """Losses in NumPy on a CPU, and their derivatives with respect to the streams' outputs. Tests compare with autograd.
 
-Both take outputs of the streams, [B, A] or [B, A, K]: a goal those of the target network at s', and a loss those of the
-online network at s.
+`goal` takes the outputs of the target network's streams at s', and `loss` those of the online network at s: [B, A] or
+[B, A, K].
 """
 
 from collections.abc import Callable

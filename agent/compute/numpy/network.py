@@ -81,8 +81,7 @@ class NumpyNetwork:
 
         Each draw applies to B / N consecutive rows.
         """
-        values = self._q_values(self.outputs(self.read(observation), noise))
-        return values if self._masking is None else _masked(values, self._masking.allowed(observation))
+        return self.q_values(self.outputs(self.read(observation), noise), self.allowed(observation))
 
     def q_values(self, outputs: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
         """q_values [B, A] for outputs of the streams, of which the masks [B, A], if any, allow some alone."""
@@ -157,7 +156,7 @@ class NumpyNetwork:
 
 
 def _masked(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Values [B, A] that are lower than any other where an action is not allowed, [B, A]."""
+    """The values [B, A], with FORBIDDEN where the masks [B, A] do not allow the action."""
     return np.where(allowed, values, np.float32(FORBIDDEN))
 
 

@@ -47,9 +47,9 @@ def iqm(scores: Scores) -> Array:
     return np.asarray(runs[..., trim : runs.shape[-1] - trim].mean(axis=-1))
 
 
-def optimality_gap(scores: Scores, goal: float = 1.0) -> Array:
-    """Computes by how much runs stay below `goal` on average; a score above it counts as the goal."""
-    return goal - mean([np.minimum(values, goal) for values in scores])
+def optimality_gap(scores: Scores) -> Array:
+    """Computes by how much normalised scores stay below 1 on average; a score above 1 counts as 1."""
+    return 1.0 - mean([np.minimum(values, 1.0) for values in scores])
 
 
 def profile(scores: Scores, levels: Array) -> Array:
@@ -83,10 +83,10 @@ def mean_interval(scores: Scores) -> Interval | None:
     return float(mean(scores)) - half_width, float(mean(scores)) + half_width
 
 
-def gap_interval(scores: Scores, goal: float = 1.0) -> Interval | None:
+def gap_interval(scores: Scores) -> Interval | None:
     """Computes the interval of `optimality_gap`, which is a mean; it is cut at 0."""
-    interval = mean_interval([np.minimum(values, goal) for values in scores])
-    return None if interval is None else (max(0.0, goal - interval[1]), goal - interval[0])
+    interval = mean_interval([np.minimum(values, 1.0) for values in scores])
+    return None if interval is None else (max(0.0, 1.0 - interval[1]), 1.0 - interval[0])
 
 
 def bootstrap(scores: Scores, statistic: Statistic, expanded: bool = True) -> Interval | None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Literal
@@ -145,15 +144,14 @@ def inline(svg: str) -> str:
     return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
 
 
-@contextmanager
-def of_group(index: int) -> Iterator[Callable[..., None]]:
-    """Yields a function that marks artists as a group's, so that the page can hide them."""
+def marker_of(index: int) -> Callable[..., None]:
+    """Returns a function that marks artists as a group's, so that the page can hide them."""
 
     def mark(*artists: Artist) -> None:
         for artist in artists:
             artist.set_gid(f"{_GROUP}{index}")
 
-    yield mark
+    return mark
 
 
 def round_to(value: float) -> float:

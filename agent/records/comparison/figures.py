@@ -13,7 +13,7 @@ from agent.records.comparison.canvas import (
     color,
     dash,
     limit,
-    of_group,
+    marker_of,
     plain,
     round_to,
     short_number,
@@ -77,23 +77,21 @@ def metric_label(metric: str) -> str:
 
 def draw_runs(axes: Axes, index: int, runs: Sequence[Series], by_time: bool, groups: int) -> None:
     """Draws every seed as a thin line."""
-    with of_group(index) as mark:
-        for run in runs:
-            x = run.seconds if by_time else run.steps
-            mark(*axes.plot(x, run.values, color=color(index), linestyle=dash(index), linewidth=0.6,
-                            alpha=0.35 if groups <= 12 else 0.15, zorder=2))  # fmt: skip
+    mark = marker_of(index)
+    for run in runs:
+        x = run.seconds if by_time else run.steps
+        mark(*axes.plot(x, run.values, color=color(index), linestyle=dash(index), linewidth=0.6,
+                        alpha=0.35 if groups <= 12 else 0.15, zorder=2))  # fmt: skip
 
 
 def draw_curve(canvas: Canvas, axes: Axes, index: int, curve: Curve) -> None:
     """Draws the line over seeds and its band."""
-    with of_group(index) as mark:
-        marker = "o" if len(curve.x) == 1 else ""
-        mark(
-            *axes.plot(curve.x, curve.centre, marker=marker, ls=dash(index), color=color(index), lw=1.8, ms=4, zorder=4)
-        )
-        if curve.low is not None and curve.high is not None:
-            band = axes.fill_between(curve.x, curve.low, curve.high, color=color(index), alpha=0.15, linewidth=0)
-            mark(band)
+    mark = marker_of(index)
+    marker = "o" if len(curve.x) == 1 else ""
+    mark(*axes.plot(curve.x, curve.centre, marker=marker, ls=dash(index), color=color(index), lw=1.8, ms=4, zorder=4))
+    if curve.low is not None and curve.high is not None:
+        band = axes.fill_between(curve.x, curve.low, curve.high, color=color(index), alpha=0.15, linewidth=0)
+        mark(band)
     canvas.lines[axes].append({"group": index, "runs": curve.runs, **curve_numbers(curve)})
 
 

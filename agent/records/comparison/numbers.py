@@ -12,10 +12,10 @@ from agent.records.statistics import Interval
 FORMAT, VERSION = "noisy-dqn-comparison", 1
 
 
-def with_interval(value: float, interval: Interval | None, runs: int, few: str = "") -> str:
+def with_interval(value: float, interval: Interval | None, runs: int) -> str:
     """Formats a number with its interval, or with the reason why it has none."""
     if interval is None:
-        return f"{format_return(value)} (one seed)" if runs == 1 else f"{format_return(value)}{few}"
+        return f"{format_return(value)} (one seed)" if runs == 1 else format_return(value)
     return f"{format_return(value)} [{format_return(interval[0])}, {format_return(interval[1])}]"
 
 

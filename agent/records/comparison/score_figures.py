@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.records.comparison import aggregates
-from agent.records.comparison.canvas import Canvas, Picture, color, dash, labels, limit, of_group, round_to
+from agent.records.comparison.canvas import Canvas, Picture, color, dash, labels, limit, marker_of, round_to
 from agent.records.comparison.comparing import Comparison, Improvement
 from agent.records.comparison.scoring import AGENTS, Summary, TaskResult
 from agent.records.plots import GREY
@@ -60,14 +60,14 @@ def _shown(task: TaskResult, names: Sequence[str]) -> list[int]:
 def _strip(axes: Axes, row: int, index: int, values: np.ndarray, summary: Summary) -> None:
     # Multiples of the golden ratio spread the dots evenly, so that equal scores are distinct without random numbers.
     heights = row + 0.22 * (2.0 * ((np.arange(len(values)) * 0.618034) % 1.0) - 1.0)
-    with of_group(index) as mark:
-        mark(*axes.plot(values, heights, "o", color=color(index), alpha=0.55, markersize=5, markeredgewidth=0))
-        if summary.mean_interval is not None:
-            mark(*axes.plot(summary.mean_interval, (row, row), color="black", linewidth=1.6, zorder=4))
-        if len(values) == 1:
-            return
-        mark(*axes.plot(summary.iqm, row, "D", mfc="white", mec="black", markersize=5, zorder=5))
-        mark(*axes.plot(summary.mean, row, "o", color="black", markersize=5, zorder=6))
+    mark = marker_of(index)
+    mark(*axes.plot(values, heights, "o", color=color(index), alpha=0.55, markersize=5, markeredgewidth=0))
+    if summary.mean_interval is not None:
+        mark(*axes.plot(summary.mean_interval, (row, row), color="black", linewidth=1.6, zorder=4))
+    if len(values) == 1:
+        return
+    mark(*axes.plot(summary.iqm, row, "D", mfc="white", mec="black", markersize=5, zorder=5))
+    mark(*axes.plot(summary.mean, row, "o", color="black", markersize=5, zorder=6))
 
 
 def _rows(axes: Axes, names: Sequence[str] | None, count: int) -> None:
@@ -108,13 +108,11 @@ def _profile(
     canvas: Canvas, axes: Axes, index: int, runs: aggregates.Scores, levels: aggregates.Array, band: bool
 ) -> None:
     share, limits = aggregates.profile(runs, levels), aggregates.profile_interval(runs, levels)
-    with of_group(index) as mark:
-        mark(
-            *axes.plot(levels, share, color=color(index), linestyle=dash(index), linewidth=1.8, drawstyle="steps-post")
-        )
-        if limits is not None and band:
-            low, high = np.clip(limits, 0.0, 1.0)
-            mark(axes.fill_between(levels, low, high, color=color(index), alpha=0.12, linewidth=0, step="post"))
+    mark = marker_of(index)
+    mark(*axes.plot(levels, share, color=color(index), linestyle=dash(index), linewidth=1.8, drawstyle="steps-post"))
+    if limits is not None and band:
+        low, high = np.clip(limits, 0.0, 1.0)
+        mark(axes.fill_between(levels, low, high, color=color(index), alpha=0.12, linewidth=0, step="post"))
     columns = {"x": levels, "centre": share, **({} if limits is None else {"low": limits[0], "high": limits[1]})}
     numbers = {name: [round_to(value) for value in column] for name, column in columns.items()}
     canvas.lines[axes].append({"group": index, "runs": sum(map(len, runs)), "low": None, "high": None, **numbers})
@@ -158,15 +156,18 @@ def _field(axes: Axes, row: int, column: int, improvement: Improvement, narrow: 
     axes.text(column, row, text, ha="center", va="center", fontsize=6.5 if narrow else 7, color=shade)
 
 
-def over_tasks(comparison: Comparison, which: str = "last") -> Picture | None:
-    """Draws mean, median, IQM and optimality gap of normalised scores over all tasks, in the style of rliable."""
-    summaries = comparison.overall.get(which, {})
+def over_tasks(comparison: Comparison) -> Picture | None:
+    """Draws mean, median, IQM and optimality gap of the last agents over all tasks, in the style of rliable.
+
+    The scores are normalised.
+    """
+    summaries = comparison.overall.get("last", {})
     if not summaries:
         return None
     names = [group.name for group in comparison.groups][:MAX_ROWS]
     canvas = Canvas(
         "over_tasks",
-        f"{len(comparison.shared)} tasks, {which} agent",
+        f"{len(comparison.shared)} tasks, last agent",
         1,
         4,
         11.0,
@@ -176,14 +177,10 @@ def over_tasks(comparison: Comparison, which: str = "last") -> Picture | None:
     for axes, kind in zip(canvas.axes, kinds, strict=True):
         for row, name in enumerate(names):
             value, interval = getattr(summaries[name], kind), getattr(summaries[name], f"{kind}_interval")
-            with of_group(row) as mark:
-                if interval is not None:
-                    mark(
-                        *axes.plot(
-                            interval, (row, row), color=color(row), linewidth=6, alpha=0.4, solid_capstyle="butt"
-                        )
-                    )
-                mark(*axes.plot((value, value), (row - 0.25, row + 0.25), color="black", linewidth=1.6))
+            mark = marker_of(row)
+            if interval is not None:
+                mark(*axes.plot(interval, (row, row), color=color(row), linewidth=6, alpha=0.4, solid_capstyle="butt"))
+            mark(*axes.plot((value, value), (row - 0.25, row + 0.25), color="black", linewidth=1.6))
         _rows(axes, labels(names) if kind == "mean" else None, len(names))
         axes.set_title({"iqm": "IQM", "gap": "optimality gap"}.get(kind, kind), loc="left", fontsize=9)
         if kind != "gap":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,6 @@ class TaskResult:
     scores: Mapping[str, Mapping[str, Array]]
     summaries: Mapping[str, Mapping[str, Summary]]
     evaluated: Mapping[str, bool]  # by agent, whether evaluate.py played it
-    baseline_differences: Mapping[str, BaselineDifference] = field(default_factory=dict)
 
 
 # ---- scores
@@ -191,14 +190,15 @@ def within_bounds(interval: Interval | None, bounds: Bounds) -> Interval | None:
     return min(max(interval[0], low), high), max(min(interval[1], high), low)
 
 
-def baseline_differences(
-    tasks: Sequence[TaskResult], baseline: str, which: str = "last"
-) -> dict[tuple[str, str], BaselineDifference]:
-    """Computes every group's difference from the baseline, by task and group, with Holm's correction over all."""
+def baseline_differences(tasks: Sequence[TaskResult], baseline: str) -> dict[tuple[str, str], BaselineDifference]:
+    """Computes the difference of every group's last agents from those of the baseline, by task and group.
+
+    The p-values have Holm's correction for the number of all differences.
+    """
     differences = {}
     for task in tasks:
-        baseline_scores = task.scores[which].get(baseline)
-        for name, values in task.scores[which].items():
+        baseline_scores = task.scores["last"].get(baseline)
+        for name, values in task.scores["last"].items():
             if (
                 baseline_scores is not None
                 and name != baseline

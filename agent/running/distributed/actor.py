@@ -64,11 +64,12 @@ class Actor:
         self._ended = time.monotonic()
         return chunk
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the learner checks that values are finite
     def _play(self, step: int, version: int, weights: Weights | None, began: float, waiting: float) -> Chunk:
         if self._collector is None:
             self._collector = self._make()
             self._loader = WeightsLoader(self._collector.agent)
-            self._collector.begin()
+            self._collector.begin()  # before the step is set: it begins episodes at step 0 only
         collector = self._collector
         if weights is not None:
             self._loader.replace(weights, version)
@@ -103,5 +104,4 @@ class Actor:
             recent = Replay(*shape, n_step=agent_config.n_step, gamma=agent_config.gamma)
             recorder.priorities = FirstPriorities(agent, recent)
         envs: object = build_envs(self._config, task)
-        with np.errstate(all="ignore"):
-            return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]
+        return Collector(self._config, task, envs, agent, recorder, recorder)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.running.distributed import reaper
 
 #: The smallest object store that Ray accepts.
@@ -96,7 +96,7 @@ class Cluster:
         except Exception as error:
             self.close()
             where = "here" if address is None else f"at {option}={address}"
-            raise UserError(f"Ray did not start {where}: {words_of(error)}") from error
+            raise UserError(f"Ray did not start {where}: {one_line(error)}") from error
 
     def _start(self, cpus: int, gpus: int | None, store: int) -> None:
         # The folder holds sockets, whose paths may have 107 bytes at most.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.common.seeding import environment_seeds
 from agent.learning.dqn import DQN
 from agent.noise.distributions import NoiseModel
@@ -92,7 +92,7 @@ def evaluate_in_task(setup: Setup, tensors: Mapping[str, torch.Tensor], films: b
     try:
         mean, noisy = play(None), play(player.noise) if config.eval.noisy and player.noise.size else None
     except (Exception, SystemExit) as error:  # an environment may do anything
-        return Failure(words_of(error), error.detail if isinstance(error, UserError) else "")
+        return Failure(one_line(error), error.detail if isinstance(error, UserError) else "")
     return EvaluationResults(mean, noisy, film(task, player, seeds[:1]) if films else None)
 
 
@@ -104,4 +104,4 @@ def film(task: Task, player: DQN, seeds: list[int]) -> EncodedFilm:
             path = write_video(frames, Path(folder) / "film", task.fps)
             return EncodedFilm(path.read_bytes(), path.suffix)
     except (Exception, SystemExit) as error:
-        return EncodedFilm(failure=words_of(error))
+        return EncodedFilm(failure=one_line(error))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agent.common.errors import UserError, words_of
+from agent.common.errors import UserError, one_line
 from agent.common.files import atomic_write_bytes
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
@@ -139,7 +139,7 @@ def _file(module: nn.Module, examples: list[Tensor], names: list[str], player: P
             program.save(file, external_data=False)
             return file.read_bytes()
     except Exception as error:  # a user's encoder or head may hold anything that torch can compute
-        reason = words_of(error).partition("\n")[0]
+        reason = one_line(error).partition("\n")[0]
         raise UserError(f"{player.path} cannot be written as ONNX: {reason[:300]}") from error
 
 
