@@ -304,7 +304,8 @@ TASKS = (
             "SLM-Lab DDQN+PER, 200k steps": "451.5",
         },
         note="Half the updates that are usual on small tasks were chosen for noisy_dqn on seeds 20–29. With twice as "
-        "many, which take twice the time, the seeds of this section gave 498.7 (noisy_dqn), 497.4 (dqn) and 500 (rainbow).",
+        "many, which take twice the time, the seeds of this section gave 498.7 (noisy_dqn), 497.4 (dqn) and 500 "
+        "(rainbow).",
     ),
     Task(
         "Acrobot-v1",

@@ -184,8 +184,8 @@ def _learner(learners: Mapping[str, Any]) -> list[str]:
         "## The learner's limit",
         "Here stand-ins for actors hand the learner chunks that one actor has played, as fast as it takes them from "
         "Ray's store, with the options that each task's preset had at the time: the table shows its replay ratio as "
-        f"updates a step, and a chunk had {chunk} steps. The column of both is the whole loop. Bytes a step are those of the arrays of a chunk per transition, and bytes on the wire those of "
-        "the pickle that Ray sends.",
+        f"updates a step, and a chunk had {chunk} steps. The column of both is the whole loop. Bytes a step are those "
+        "of the arrays of a chunk per transition, and bytes on the wire those of the pickle that Ray sends.",
         table,
     ]
 

@@ -160,7 +160,9 @@ def test_the_fraction_falls_linearly() -> None:
 
 
 def test_a_fraction_that_rises_is_refused() -> None:
-    with pytest.raises(UserError, match=r"agent\.noise\.change\.end is above agent\.noise\.change\.start"):
+    with pytest.raises(
+        UserError, match=r"change\.end=0\.2 is above agent\.noise\.change\.start=0\.1: .*set .*\.start to 0\.2 or more"
+    ):
         replace(CONFIG, noise=NoiseConfig(change=ActionChangeConfig(start=0.1, end=0.2)))
 
 

@@ -56,6 +56,26 @@ def test_the_environments_of_the_mean_network_are_the_first_of_all() -> None:
     assert [setup.config_of(actor, 0).agent.noise.mean_envs for actor in range(3)] == [2, 1, 0]
 
 
+@pytest.mark.parametrize("learning", ["separate", "joint"])
+@pytest.mark.parametrize(("mean_envs", "shares"), [(4, (8,)), (4, (4, 4)), (4, (1,) * 8), (9, (2, 2, 1)), (0, (2, 1))])
+def test_as_many_environments_as_without_actors_act_with_the_mean_network(
+    learning: str, mean_envs: int, shares: tuple[int, ...]
+) -> None:
+    """All but one at most: the limit counts for all actors together."""
+    given, task = config(), load_task("CartPole-v1", {})
+    noise = replace(given.agent.noise, mean_envs=mean_envs, learning=learning)  # type: ignore[arg-type]
+    given = replace(given, num_envs=sum(shares), agent=replace(given.agent, noise=noise))
+    setup, exploring = Setup(given, task, None, shares), []
+    for actor, share in enumerate(shares):
+        player = build_player(setup.config_of(actor, 0), task, 0)
+        drawn = player.acting_noise(np.ones(share, dtype=bool), 0)
+        exploring += np.asarray(drawn).any(axis=1).tolist()
+        for _ in range(100):  # without a warning, though nobody explores in some actors
+            player.act(np.zeros((share, 4), dtype=np.float32), np.zeros(share, dtype=bool), change=0.2)
+    mean = min(mean_envs, sum(shares) - 1)
+    assert exploring == [False] * mean + [True] * (sum(shares) - mean)
+
+
 def test_actors_act_with_the_weights_that_they_get_and_not_with_a_target_network() -> None:
     """Their own target network keeps its first weights."""
     local = config()

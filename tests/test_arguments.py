@@ -121,6 +121,7 @@ REFUSED = {
     "--learning-rate 1e-4": "there is no flag --learning-rate: options have no dashes, agent.lr=1e-4",
     "--train-frequency 10": "there is no flag --train-frequency: options have no dashes, agent.replay_ratio=<value>",
     "--quiet": "there is no flag --quiet: options have no dashes, name=value",
+    "checkpoint=a checkpoint=b": "checkpoint is given twice",
     "checkpoint=runs/a": "checkpoint=runs/a is not for train.py: resume a run with resume=runs/a",
     "episodes=3": "episodes=3 is not for train.py: for its evaluations write eval.episodes=3",
     "video=true": "video=true is not for train.py: for its evaluations write eval.video=true",

@@ -89,8 +89,28 @@ def test_words_without_options_are_paths(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     assert paths_to_override(["--help"]) == ["--help"]
     assert paths_to_override(["--cfg", "job", "by=seed"]) == ["--cfg", "job", "by=seed"]
+    assert paths_to_override(["runs/lr=0.1/*", "+hydra/job_logging=none"]) == [
+        "+hydra/job_logging=none",
+        "runs=['runs/lr=0.1/*']",
+    ]
     with pytest.raises(UserError, match="runs= and paths"):
         paths_to_override(["a", "runs=b"])
+
+
+def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    comparison = compare(runs_of(tmp_path), EVALUATED)
+    for name, content in (("comparison.html", "mine"), ("curves_0.png", "mine"), ("comparison.json", '{"mine": 1}')):
+        folder = tmp_path / f"with {name}"
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match=f"{name} was not written by compare.py, which would replace it"):
+            write_comparison(comparison, folder)
+        assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, content)]
+    for _ in range(2):  # its own files are replaced
+        (tmp_path / "own").mkdir(exist_ok=True)
+        (tmp_path / "own" / "other.txt").write_text("mine")
+        assert write_comparison(comparison, tmp_path / "own").exists()
 
 
 # ---- which groups

@@ -549,6 +549,17 @@ EFFECTS = [
     ("agent=dqn", "agent.epsilon.steps=5", ""),
     ("eval.video=false", "eval.video_every=1", "eval.video is false"),
     ("agent=noisy_dqn", "agent.lr=0.5", ""),
+    (
+        "agent.noise.learning=joint agent.noise.draws=1",
+        "agent.noise.mean_rows=0.75",
+        "it is a fraction of agent.noise.draws=1, and less than one",
+    ),
+    ("agent.noise.learning=joint agent.noise.draws=4", "agent.noise.mean_rows=0.25", ""),
+    ("agent.noise.draws=1", "agent.noise.mean_rows=0.75", ""),
+    ("agent.noise.mean_rows=1", "agent.noise.draws=7", "agent.noise.mean_rows is 1, so no row has noise to learn from"),
+    ("num_envs=1", "agent.noise.mean_envs=3", "num_envs is 1, and one environment always explores"),
+    ("num_envs=2", "agent.noise.mean_envs=3", ""),
+    ("agent.replay_ratio=0", "agent.lr=5", "agent.replay_ratio is 0, so nothing is learned"),
     ("eval.episodes=0", "eval.every=500", "eval.episodes is 0"),
     ("eval.episodes=0", "eval.video=true", "eval.episodes is 0"),
     ("eval.episodes=1", "eval.every=500", ""),
@@ -557,8 +568,8 @@ EFFECTS = [
 
 @pytest.mark.parametrize(("base", "word", "why"), EFFECTS)
 def test_what_nothing_reads_is_named(base: str, word: str, why: str) -> None:
-    config = parse(TrainConfig, train_mapping(base, word))
-    assert list(without_effect(config, [base, word])) == ([f"{word} does nothing: {why}"] if why else [])
+    config = parse(TrainConfig, train_mapping(*base.split(), word))
+    assert list(without_effect(config, [*base.split(), word])) == ([f"{word} does nothing: {why}"] if why else [])
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "noise").glob("*.yaml")))

@@ -208,6 +208,7 @@ def test_bad_words_end_in_one_sentence(programs: Programs, tmp_path: Path) -> No
         (["seed=0,1"], "seed=0,1 has several values"),
         (["eval.episodes=0"], "leave eval.episodes above 0"),
         (["pruner=mean"], "pruner is 'mean'"),
+        ([f"seed={2**63 - 2}", "seeds=3"], "the last seed must be at least 0 and below 2⁶³"),
     ):
         assert sentence in one_sentence(programs.run("tune", *words, cwd=tmp_path))
     assert not (tmp_path / "runs").exists()

@@ -182,6 +182,9 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
         UserError: an option is refused; the message names it.
     """
     own_options = {name.split(".")[0] for name in program.options}
+    for name in ("checkpoint", "runs"):
+        if sum(override.startswith(f"{name}=") for override in overrides) > 1:
+            raise UserError(f"{name} is given twice, and the last one alone would count: name {program.several}")
     for override in _unfolded(overrides):
         name, _, value = override.lstrip("+~").partition("=")
         root = name.split(".")[0]

@@ -25,12 +25,18 @@ MAX_NAME = 60
 def paths_to_override(arguments: Sequence[str]) -> list[str]:
     """Gathers the paths of a command line into one override runs=[…].
 
-    An argument is a path if it names something that exists, or if it has no =.
+    An argument is a path if it names something that exists, or if no option can have the name before its =.
 
     Raises:
         UserError: the command line also has runs=.
     """
-    return gather_into_list(arguments, "runs", "paths", lambda argument: "=" not in argument or Path(argument).exists())
+    return gather_into_list(arguments, "runs", "paths", _is_path)
+
+
+def _is_path(argument: str) -> bool:
+    name, equals_sign, _ = argument.partition("=")
+    is_hydra_group = name.lstrip("+~").startswith("hydra/")
+    return not equals_sign or Path(argument).exists() or ("/" in name and not is_hydra_group)
 
 
 def comparison_request(options: dict[str, object]) -> CompareConfig:

@@ -4,7 +4,7 @@ import difflib
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra.errors import HydraException, OverrideParseException
@@ -27,13 +27,18 @@ FAILED, INTERRUPTED = 2, 130
 
 
 #: Names of the jobs of a sweep that ended with an error.
-failed: list[str] = []
+_failed_jobs: list[str] = []
+
+
+def record_failed(names: Iterable[str]) -> None:
+    """Records jobs of a sweep that ended with an error, for `check_jobs`."""
+    _failed_jobs.extend(names)
 
 
 def check_jobs() -> None:
     """Raises a UserError if jobs of a sweep have failed."""
-    if failed:
-        raise UserError(f"{len(failed)} of the jobs failed: {'; '.join(failed)}")
+    if _failed_jobs:
+        raise UserError(f"{len(_failed_jobs)} of the jobs failed: {'; '.join(_failed_jobs)}")
 
 
 @contextmanager
@@ -50,7 +55,7 @@ def job(name: str | None) -> Iterator[None]:
     except SystemExit as end:
         if name is None or not isinstance(end.code, int) or end.code == 0 or end.code > 128:
             raise
-        failed.append(name)
+        record_failed([name])
 
 
 @contextmanager

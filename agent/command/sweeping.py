@@ -30,7 +30,7 @@ def with_labels(options: dict[str, Any], overrides: Sequence[str], choices: Mapp
     if not isinstance(options["wandb"], Mapping):
         return options  # the parser refuses such a value
     labels = {"group": group_name(str(options["env"]["id"]), str(choices["agent"]), overrides), "job_type": JOB_TYPE}
-    overridden = {override.lstrip("+").partition("=")[0] for override in overrides}
+    overridden = {override_name(override) for override in overrides}
     added = {
         name: label
         for name, label in labels.items()
@@ -48,5 +48,5 @@ def group_name(env_id: str, agent: str, overrides: Sequence[str]) -> str:
 
 
 def _is_not_compared(override: str) -> bool:
-    key = override.lstrip("+~").partition("=")[0]
+    key = override_name(override)
     return key in ("env", "agent") or key.partition(".")[0] in NOT_COMPARED

@@ -13,8 +13,9 @@ from agent.command.overrides import gather_into_list, is_sweep, unfold, with_quo
 from agent.command.presets import CONF
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_text, read_plain, why
-from agent.common.quoting import quote_value
+from agent.common.quoting import override_name, quote_value
 from agent.config.parsing import leaf_names, parse, to_plain
+from agent.config.ranges import SEED
 from agent.config.run import TrainConfig
 from agent.config.tune import StudyConfig, TuneConfig
 from agent.records.run_folder import RUNS, agent_name, new_folder, task_folder
@@ -90,7 +91,7 @@ def tuning_request(options: dict[str, object], overrides: Iterable[str]) -> Requ
         options[name] = None if options[name] is None else str(options[name])
     config = parse(TuneConfig, options)
     if config.resume is not None:
-        return _resumed(config, [override.lstrip("+~").partition("=")[0] for override in overrides])
+        return _resumed(config, [override_name(override) for override in overrides])
     if config.trials == 0:
         raise UserError("trials=0 shows what a study has found: name its folder with resume=")
     study, imports, agent = new_study(config)
@@ -165,7 +166,7 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
             raise UserError(
                 f"{override} has several values: a space=<file> names values to try, and seeds= a number of seeds"
             )
-    overrides = [override for override in config.train if _name(override) not in ("seed", "imports")]
+    overrides = [override for override in config.train if override_name(override) not in ("seed", "imports")]
     options = training_options(config.train)
     written_id = str(options["env"]["id"])
     imports = import_named(options)
@@ -174,18 +175,25 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
     if training.eval.episodes == 0:
         raise UserError("a trial's score is the return of its evaluations: leave eval.episodes above 0")
     if ":" in written_id:  # on resume the user names its module again
-        overrides = [f"env={training.env.id}" if _name(override) == "env" else override for override in overrides]
-    space = space_of(config, training, [_name(override) for override in unfold(overrides)])
+        overrides = [
+            f"env={training.env.id}" if override_name(override) == "env" else override for override in overrides
+        ]
+    space = space_of(config, training, [override_name(override) for override in unfold(overrides)])
     domains = parse_space(space)
     check_domains(domains, training)
+    seeds = tuple(range(training.seed, training.seed + config.seeds))
+    if not SEED.holds(seeds[-1]):
+        raise UserError(f"seed={training.seed} and seeds={config.seeds}: the last seed must be {SEED.text}")
     study = StudyConfig(
         words=tuple(overrides),
-        beside=tuple(override for override in unfold(overrides) if not _belongs_to_preset(_name(override))),
+        beside=tuple(override for override in unfold(overrides) if not _belongs_to_preset(override_name(override))),
         fixed={
-            name: select(to_plain(training), name) for name in map(_name, unfold(overrides)) if _belongs_to_preset(name)
+            name: select(to_plain(training), name)
+            for name in map(override_name, unfold(overrides))
+            if _belongs_to_preset(name)
         },
         env=training.env.id,
-        seeds=tuple(range(training.seed, training.seed + config.seeds)),
+        seeds=seeds,
         trials=config.trials,
         score=config.score,
         pruner=config.pruner,
@@ -195,13 +203,8 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
         space=space,
         first=first_settings(space, domains, to_plain(training)),
     )
-    agents = [override.partition("=")[2] for override in overrides if _name(override) == "agent"]
+    agents = [override.partition("=")[2] for override in overrides if override_name(override) == "agent"]
     return study, imports, (agents or ["noisy_dqn"])[-1]
-
-
-def _name(override: str) -> str:
-    """Returns the name of the option that an override sets."""
-    return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def _belongs_to_preset(name: str) -> bool:

@@ -7,6 +7,11 @@ from numbers import Integral, Real
 from agent.common.errors import UserError
 
 
+def override_name(override: str) -> str:
+    """The name of the option that an override sets: agent.lr of ++agent.lr=1e-3, noise of noise@x=paper."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
 def quote_override(name: str, value: object) -> str:
     """The override name=value. The value is quoted if Hydra would otherwise misread it."""
     text = str(value)

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator
 from agent.config.algorithm import HEADS, AgentConfig
 from agent.config.run import TrainConfig
 
+#: Options that only updates read.
+LEARNING = ("lr", "lr_end", "lr_updates", "adam_eps", "max_grad_norm", "target_every", "tau", "target_range")
+
 
 def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[str]:
     """Yields a sentence for each override, `key=value`, that has no effect in this config."""
@@ -33,6 +36,8 @@ def early_schedules(config: TrainConfig) -> Iterator[str]:
 def _idle_options(config: TrainConfig) -> dict[str, str]:
     """Returns the options, or nodes of options, that nothing reads in this config, with the reasons."""
     idle = _idle_in_agent(config.agent)
+    if config.num_envs == 1:
+        idle["agent.noise.mean_envs"] = "num_envs is 1, and one environment always explores"
     if not config.eval.video:
         idle["eval.video_every"] = "eval.video is false"
     if config.eval.share:
@@ -64,6 +69,13 @@ def _idle_in_agent(agent: AgentConfig) -> dict[str, str]:
         idle["agent.noise.change"] = "agent.noise.change.enabled is false"
     elif agent.noise.change.start == agent.noise.change.end:
         idle["agent.noise.change.steps"] = f"the fraction is {agent.noise.change.end:g} all along"
+    if agent.noise.learning == "separate" and agent.noise.mean_rows == 1.0:
+        idle["agent.noise.draws"] = "agent.noise.mean_rows is 1, so no row has noise to learn from"
+    few_draws = agent.noise.learning == "joint" and 0.0 < agent.noise.draws * agent.noise.mean_rows < 1.0
+    if few_draws:
+        idle["agent.noise.mean_rows"] = f"it is a fraction of agent.noise.draws={agent.noise.draws}, and less than one"
+    if agent.replay_ratio == 0:
+        idle |= dict.fromkeys((f"agent.{name}" for name in LEARNING), "agent.replay_ratio is 0, so nothing is learned")
     if agent.network.encoder != "impala":
         idle["agent.network.impala"] = f"agent.network.encoder is {agent.network.encoder}"
     if agent.head != "expected":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from agent.common.errors import UserError
 from agent.config.ranges import POSITIVE
 
 
@@ -17,3 +18,7 @@ class CompareConfig:
     out: str | None = None
     follow: bool = False
     every: Annotated[float, POSITIVE] = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.metric.strip():
+            raise UserError("metric is empty: name a metric of metrics.jsonl, such as eval/return_mean")

@@ -189,6 +189,10 @@ class NoiseConfig:
             return self.mean_envs
         return 4 if self.learning == "joint" else 0
 
+    def count_mean_envs(self, count: int) -> int:
+        """How many of `count` environments, the first ones, act with the mean network: one always explores."""
+        return min(self.acting_mean_envs, count - 1)
+
     @property
     def scales_acting(self) -> bool:
         """Whether the acting noise is scaled as `change` says."""
@@ -196,4 +200,4 @@ class NoiseConfig:
 
     def count_mean_rows(self, rows: int) -> int:
         """How many of so many rows, the first ones, have no noise to learn from (`mean_rows`)."""
-        return int(rows * self.mean_rows)
+        return int(rows * self.mean_rows + 1e-9)  # 0.29 · 100 is 28.999…

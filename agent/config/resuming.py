@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.common.errors import UserError
+from agent.common.quoting import override_name
 from agent.config.run import upgraded
 
 SPEED = ("backend", "cuda_graphs", "overlap", "autocast")
@@ -71,7 +72,7 @@ def may_change(name: str) -> bool:
 
 def _target(override: str) -> tuple[str, tuple[str, ...]]:
     """Splits off an override's name; also returns the path of the config node or option that it sets."""
-    key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+    key = override_name(override)
     return key, GROUPS.get(key) or tuple(key.split("."))
 
 

@@ -58,6 +58,7 @@ class DQN:
         device: the device on which the agent acts and learns.
         policy: makes the greedy policy of the network.
         gradient: makes the function that computes the gradient.
+        least_exploring: how many environments never act with the mean network; 0 for an actor, since others explore.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class DQN:
         device: torch.device | str = "cpu",
         policy: MakePolicy = TorchPolicy,
         gradient: MakeGradient = AutogradGradient,
+        least_exploring: int = 1,
     ) -> None:
         self.config, self.actions, self.device = config, actions, torch.device(device)
         self.network = network.to(self.device)
@@ -81,7 +83,8 @@ class DQN:
         self._gradient = gradient(self.network, self.target, self.parameters, config)
         self._adam = Adam(self.parameters, config.adam_eps)
         hold, mean_envs = config.noise.hold, config.noise.acting_mean_envs
-        self.acting_noise = ActingNoise(self.noise, hold, mean_envs, seed_sequence(seed, "acting"), self.device)
+        acting = hold, mean_envs, seed_sequence(seed, "acting"), self.device, least_exploring
+        self.acting_noise = ActingNoise(self.noise, *acting)
         self.acting_scale = ActingScale(scaled_noise(config, network), Place(self.device))
         self._update_stream = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore_generator = numpy_generator(seed, "exploration")
@@ -114,9 +117,9 @@ class DQN:
     def _act_scaled(self, observation: np.ndarray, noise: Array, change: float) -> np.ndarray:
         scaled = self.acting_scale(noise)
         action = self._policy(observation, scaled)
-        if self.acting_scale.is_due():
+        exploring = slice(self.acting_noise.mean_envs(len(action)), None)
+        if self.acting_scale.is_due() and len(action[exploring]):
             mean = self._policy(observation, scaled * 0.0)  # zeros, not None: a CUDA graph has one form of arguments
-            exploring = slice(self.acting_noise.mean_envs(len(action)), None)
             self.acting_scale.adapt(float((action != mean)[exploring].mean()), change)
         return action
 

@@ -19,15 +19,23 @@ class ActingNoise:
     Args:
         model: how noise is drawn.
         hold: how long a draw is held (`agent.noise.hold`): one step, until the next update, or one episode.
-        mean_envs: how many environments act with the mean network; at least one environment always explores.
+        mean_envs: how many environments act with the mean network.
+        least_exploring: how many environments explore in any case.
         seed: the seed of the draws.
         device: the device that makes the draws.
     """
 
     def __init__(
-        self, model: NoiseModel, hold: Hold, mean_envs: int, seed: np.random.SeedSequence, device: torch.device
+        self,
+        model: NoiseModel,
+        hold: Hold,
+        mean_envs: int,
+        seed: np.random.SeedSequence,
+        device: torch.device,
+        least_exploring: int = 1,
     ) -> None:
         self._hold, self._mean_envs, self._place = hold, mean_envs, Place(device)
+        self._least_exploring = least_exploring
         self._stream = noise_stream(model, seed, device)
         self.held: Array | None = None  # [E, size]
         self._drawn_at = -1  # the number of updates when `held` was drawn
@@ -56,7 +64,7 @@ class ActingNoise:
 
     def mean_envs(self, count: int) -> int:
         """How many of `count` environments act with the mean network; they are the first ones."""
-        return min(self._mean_envs, count - 1)
+        return min(self._mean_envs, count - self._least_exploring)
 
     def state(self) -> dict[str, object]:
         """The state that a checkpoint holds."""

@@ -48,7 +48,7 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
 
 
 def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
-    """An agent that only acts, on the CPU, and gets its parameters from elsewhere.
+    """An agent that only acts, on the CPU, and gets its parameters from elsewhere: one of several actors.
 
     Args:
         config: its config; `seed` is the seed of its exploration.
@@ -58,7 +58,7 @@ def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
     generator = torch_generator(parameter_seed, "initialisation")
     network = build_network(config.agent, task.observation, task.actions, generator)
     plan = Plan(numpy_policy=config.backend != "torch" and NumpyNetwork.fits(network))
-    return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy)
+    return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy, least_exploring=0)
 
 
 def build_tracker(config: TrainConfig, home: Path, console: Console, begun: tuple[int, State] | None) -> Tracker:

@@ -175,7 +175,7 @@ class Collector:
             self.tracker.console.line(f"playing the episodes under way again: the longest has {steps:,} steps")
         restored = resuming.restore(self.envs, self.config.seed, state.get("episodes"))
         if restored is None:
-            self._restart_all()
+            self._restart_all(state.get("episodes") is not None)
         elif not restored.all():
             self._truncate(~restored & ~self._resets)
             self._report_new_episodes(
@@ -196,17 +196,25 @@ class Collector:
         self._begins = self._begins & ~copies
         self._returns[copies], self._lengths[copies] = 0.0, -1
 
-    def _restart_all(self) -> None:
-        """Ends all episodes as truncations and begins new ones, for a vector class that cannot restore them."""
+    def _restart_all(self, saved: bool) -> None:
+        """Ends all episodes as truncations and begins new ones, where the vector class cannot restore them.
+
+        Args:
+            saved: whether the checkpoint has the episodes, in the form of another vector class.
+        """
         count = len(self._begins)
         self._truncate(np.ones(count, dtype=bool))
         self._observation = self.task.observe(resuming.begin(self.envs, self.config.seed, self.step))
         zeros = np.zeros(count)
         self.replay.add(zeros, zeros, zeros > 0, zeros > 0, self._observation)  # the row that only resets
         self._begins[:], self._resets[:], self._lengths[:] = True, False, 0
-        interrupted = isinstance(self.envs, RepeatableEnvs)  # it restores every saved episode
-        reason = "its vector class cannot bring them back: env.vectorization=sync or async can"
-        self._report_new_episodes(count, "they were left in the middle of a step" if interrupted else reason)
+        if saved:
+            reason = "another vector class has played them: eval.share and env.vectorization select it"
+        elif isinstance(self.envs, RepeatableEnvs):  # it restores every saved episode
+            reason = "they were left in the middle of a step"
+        else:
+            reason = "its vector class cannot bring them back: env.vectorization=sync or async can"
+        self._report_new_episodes(count, reason)
 
     def _report_new_episodes(self, count: int, reason: str) -> None:
         self.tracker.console.line(

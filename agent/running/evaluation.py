@@ -1,4 +1,7 @@
-"""The only evaluation in the repository: separate seeds, one per episode, in fresh environments unless eval.share is set."""
+"""The only evaluation in the repository: separate seeds, one per episode.
+
+Its environments are fresh, unless `eval.share` lends it one of training's.
+"""
 
 import copy
 import math

@@ -2,14 +2,16 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, atomic_write_text
 from agent.records.comparison.canvas import Picture
 from agent.records.comparison.comparing import Comparison
 from agent.records.comparison.curves import is_robust
 from agent.records.comparison.figures import curves, diagnostics
-from agent.records.comparison.numbers import plain_data
+from agent.records.comparison.numbers import FORMAT, plain_data
 from agent.records.comparison.page import page
 from agent.records.comparison.score_figures import improvements, over_tasks, profiles, scores
 
@@ -27,16 +29,30 @@ def write_comparison(comparison: Comparison, folder: Path, reload: float = 0.0) 
         reload: seconds after which an open page is loaded again; 0: never.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: a file cannot be written, or would replace one of another program.
     """
     sections, numbers = draw(comparison)
-    for _, _, pictures in sections:
-        for picture in pictures:
-            atomic_write_bytes(folder / f"{picture.name}.png", picture.png)
+    pictures = {f"{picture.name}.png": picture.png for _, _, drawn in sections for picture in drawn}
+    _check_replaced(folder, (NUMBERS, PAGE, *pictures))
     data = json.dumps(plain_data(comparison, numbers), indent=1, allow_nan=False)
-    atomic_write_text(folder / NUMBERS, data)
+    atomic_write_text(folder / NUMBERS, data)  # first, since it marks the folder as this program's
+    for name, png in pictures.items():
+        atomic_write_bytes(folder / name, png)
     atomic_write_text(folder / PAGE, page(comparison, sections, folder, reload))
     return folder / PAGE
+
+
+def _check_replaced(folder: Path, names: Iterable[str]) -> None:
+    """Refuses a folder with files of these names that an earlier comparison has not written."""
+    present = [name for name in names if (folder / name).exists()]
+    try:
+        with (folder / NUMBERS).open(encoding="utf-8") as file:
+            is_ours = f'"format": "{FORMAT}"' in file.read(200)
+    except (OSError, ValueError):
+        is_ours = False
+    if present and not is_ours:
+        path = folder / present[0]
+        raise UserError(f"{path} was not written by compare.py, which would replace it: name another folder by out=")
 
 
 def stop_reloading(folder: Path) -> None:

@@ -100,7 +100,7 @@ class Setup:
             epsilon = ladder(actor, len(self.shares))
             agent = replace(agent, epsilon=EpsilonConfig(start=epsilon, end=epsilon))
         first_env, share = sum(self.shares[:actor]), self.shares[actor]
-        mean_envs = min(max(agent.noise.acting_mean_envs - first_env, 0), share)  # the first ones of all
+        mean_envs = min(max(agent.noise.count_mean_envs(config.num_envs) - first_env, 0), share)  # the first of all
         # The weights of actors are old in any case, and their target network is never updated.
         agent = replace(agent, noise=replace(agent.noise, mean_envs=mean_envs), act_with="online")
         local = replace(config.collect, engine="local")
