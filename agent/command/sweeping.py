@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
+from agent.common.quoting import override_name
+
 #: Options that are left out of a group's name, since they are not compared.
 NOT_COMPARED = ("seed", "imports", "resume", "wandb", "log", "checkpoint", "tensorboard")
 #: The most characters of a group's name at W&B.
