@@ -339,6 +339,7 @@ def test_every_agent_preset_parses(name: str) -> None:
         ("env=CartPole-v1 agent.replay_ratio=1", "update 12,500 of 49,000 on: agent.lr_updates=49000 would spread"),
         ("env=CartPole-v1 steps=100000 agent.lr_updates=24750", ""),
         ("env=CartPole-v1 steps=100000 agent.lr_end=null", ""),
+        ("env=CartPole-v1 steps=100000 agent.lr=1e-5", ""),
     ],
 )
 def test_a_learning_rate_that_ends_long_before_the_run_is_told(overrides: str, advice: str) -> None:

@@ -170,9 +170,9 @@ def _is_node(package: str, program: Program) -> bool:
 def _is_completion(overrides: Sequence[str]) -> bool:
     """Whether exactly one override says what --shell-completion is to do; a shell that asks sets COMP_LINE."""
     commands = [override for override in overrides if re.match(r"(install|uninstall|query)=", override)]
-    words = r"(install|uninstall|query)=(bash|zsh|fish)"
-    asked = not commands or not commands[0].startswith("query") or "COMP_LINE" in os.environ
-    return len(commands) == 1 and bool(re.fullmatch(words, commands[0])) and asked
+    pattern = r"(install|uninstall|query)=(bash|zsh|fish)"
+    query_allowed = not commands or not commands[0].startswith("query") or "COMP_LINE" in os.environ
+    return len(commands) == 1 and bool(re.fullmatch(pattern, commands[0])) and query_allowed
 
 
 def check_overrides(overrides: Sequence[str], program: Program) -> None:

@@ -26,7 +26,7 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
 def early_schedules(config: TrainConfig) -> Iterator[str]:
     """Yields a sentence if the learning rate is at its end long before the run is, as after steps=<more>."""
     agent, updates = config.agent, config.updates
-    if agent.lr_end is not None and updates > 1.1 * agent.lr_updates:
+    if agent.lr_end not in (None, agent.lr) and updates > 1.1 * agent.lr_updates:
         yield (
             f"agent.lr is at agent.lr_end={agent.lr_end:g} from update {agent.lr_updates:,} of {updates:,} on: "
             f"agent.lr_updates={updates} would spread its decrease over the run"

@@ -113,7 +113,7 @@ class BackgroundEvaluations:
                 self._pending, evaluator.due = PendingEvaluation(step, seconds, self._agent.tensors()), False
                 self._due_when_saved &= step != self._saver.step
             if not self._pending.begun:
-                self._worker.begin(self._pending.tensors, evaluator.films(last))
+                self._worker.begin(self._pending.tensors, evaluator.film_is_due(last))
                 self._pending.begun = True
             if not self._has_finished(self._pending, step, last, interrupt.__bool__):
                 return

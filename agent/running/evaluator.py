@@ -194,7 +194,7 @@ class Evaluator:
         Raises:
             Stopped: `stop` returned True.
         """
-        if not self.films(last, self._evaluations):
+        if not self.film_is_due(last, self._evaluations):
             return
         try:
             network = network or self._agent.network
@@ -205,7 +205,7 @@ class Evaluator:
             return
         self._tracker.video(step, path)
 
-    def films(self, last: bool, count: int | None = None) -> bool:
+    def film_is_due(self, last: bool, count: int | None = None) -> bool:
         """Whether the evaluation with this number, counted from 1, is filmed; the next one by default."""
         every, number = self._config.video_every, self._evaluations + 1 if count is None else count
         return self._config.video and self._task.renders and bool(last or (every and number % every == 0))

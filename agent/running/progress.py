@@ -18,7 +18,7 @@ from agent.config.run import TrainConfig
 
 NOTE = "evaluation.json"
 #: The largest note that is read, in bytes: ten million episodes.
-LONGEST = 256 << 20
+MAX_NOTE_BYTES = 256 << 20
 
 _KINDS = {
     "best_return": float,
@@ -46,7 +46,7 @@ def with_evaluation(run_dir: Path, step: int, state: State) -> State:
     A damaged note is ignored: the evaluation is played again.
     """
     try:
-        note = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, LONGEST))
+        note = json.loads(read_plain(checkpoint_folder(run_dir, step) / NOTE, MAX_NOTE_BYTES))
     except (OSError, ValueError, RecursionError):
         return state
     if not _is_note(note, step):

@@ -55,21 +55,23 @@ class NumpyGradient:
     def _goal(self, rows: Batch[np.ndarray], observation: np.ndarray, draws: UpdateNoise[np.ndarray]) -> np.ndarray:
         """The goal of the predictions for the actions of a batch, [B, …]; `observation` is as the network reads it."""
         next_observation = self.network.read(rows.next_observation)
-        next_outputs = selector = self.target.outputs(next_observation, draws.target)
+        next_outputs = selector_outputs = self.target.outputs(next_observation, draws.target)
         if self.config.double:
-            selector = self.network.outputs(next_observation, draws.selection)
+            selector_outputs = self.network.outputs(next_observation, draws.selection)
         allowed = self.network.allowed(rows.next_observation)
         if self._by_hand is not None:
-            return self._by_hand.goal(rows, next_outputs, self.network.q_values(selector, allowed).argmax(axis=1))
+            return self._by_hand.goal(
+                rows, next_outputs, self.network.q_values(selector_outputs, allowed).argmax(axis=1)
+            )
         next_values = self._values(next_outputs, allowed)
-        chooser = next_values if selector is next_outputs else self._values(selector, allowed)
+        selector = next_values if selector_outputs is next_outputs else self._values(selector_outputs, allowed)
         current = None
         if self._munchausen:
             outputs = self.target.outputs(observation, draws.target)
             current = self._values(outputs, self.network.allowed(rows.observation))
         with torch.no_grad():
             tensors = rows.tensors(torch.device("cpu"))
-            return as_array(learning_target(self.config, self._head, tensors, next_values, chooser, current))
+            return as_array(learning_target(self.config, self._head, tensors, next_values, selector, current))
 
     def _loss(
         self, outputs: np.ndarray, action: np.ndarray, goal: np.ndarray, weight: np.ndarray | None

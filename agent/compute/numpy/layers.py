@@ -59,7 +59,7 @@ class Layer:
     """
 
     def __init__(self, layer: Linear, norm: nn.Module | None, lowest: bool, encoded: bool = False) -> None:
-        self.lowest, self.first, self.hidden = lowest, lowest and not encoded, norm is not None
+        self.lowest, self.input_is_data, self.hidden = lowest, lowest and not encoded, norm is not None
         (self.mu, self.g_mu), (self.mu_bias, self.g_mu_bias) = views(layer.weight), views(layer.bias)
         self.noisy = isinstance(layer, NoisyLinear)
         if isinstance(layer, NoisyLinear):
@@ -107,7 +107,7 @@ class Layer:
             if self.noisy:
                 self.g_sigma.fill(0.0)
                 self.g_sigma_bias.fill(0.0)
-            return g if self.first else g.dot(self.mu)
+            return g if self.input_is_data else g.dot(self.mu)
 
         return y, pullback
 
@@ -159,7 +159,7 @@ class Layer:
 
     def _ends(self, sigma_alone: bool) -> bool:
         """Whether nothing below this layer learns."""
-        return self.first or (self.lowest and sigma_alone)
+        return self.input_is_data or (self.lowest and sigma_alone)
 
     def _relu(self, y: np.ndarray, pull: Pullback) -> tuple[np.ndarray, Pullback]:
         """The larger of y and 0, in place. NumPy compares with an array of zeros four times as fast as with a zero."""

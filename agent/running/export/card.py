@@ -33,7 +33,7 @@ action = agent.act(observation{mask})  # one of {env_id}, or a batch
 ```
 """
 #: Bytes of a README that are read.
-LONGEST = 1 << 20
+MAX_README_BYTES = 1 << 20
 _HEADS = {"categorical": "C51", "quantile": "QR-DQN", "implicit_quantile": "IQN"}
 
 
@@ -113,7 +113,7 @@ def check_readme(path: Path, mark: str) -> None:
     if not path.exists():
         return
     try:
-        ours = mark.encode() in read_plain(path, LONGEST)
+        ours = mark.encode() in read_plain(path, MAX_README_BYTES)
     except OSError:
         ours = False
     if not ours:

@@ -22,7 +22,7 @@ from agent.running.tuning.study import Trial
 
 RETURN = "eval/return_mean"
 #: The largest output of a run that is read, in bytes.
-LONGEST = 64 << 20
+MAX_LOG_BYTES = 64 << 20
 
 
 class TrialRun:
@@ -205,7 +205,7 @@ def run_overrides(config: StudyConfig, number: int, settings: dict[str, object],
 def last_message(log: Path) -> str:
     """The last message of a run: its error, or its last line."""
     try:
-        lines = read_plain(log, LONGEST).decode(errors="replace").splitlines()
+        lines = read_plain(log, MAX_LOG_BYTES).decode(errors="replace").splitlines()
     except OSError:
         lines = []
     lines = [line for line in lines if line.strip()] or ["it said nothing"]
