@@ -163,7 +163,7 @@ def test_the_loss_of_every_head_is_autograds(
     flat.grad.fill_(torch.nan)
     seen = NumpyGradient(online, frozen, flat, config)(batch_of(), update_noise(noise), weight=weight)
     assert float(seen.loss) == pytest.approx(float(expected.loss), rel=1e-4)
-    assert float(seen.norm) == pytest.approx(float(expected.norm), rel=1e-3)
+    assert float(seen.grad_norm) == pytest.approx(float(expected.grad_norm), rel=1e-3)
     torch.testing.assert_close(flat.grad, gradient, rtol=1e-3, atol=1e-5)
     assert (seen.priority is None) == (expected.priority is None) == (weight is None)
     if weight is not None:
@@ -193,7 +193,7 @@ def test_separate_learning_is_autograds(
     flat.grad.fill_(torch.nan)
     seen = NumpyGradient(online, frozen, flat, config)(batch_of(), noise, weight=weight)
     assert float(seen.loss) == pytest.approx(float(expected.loss), rel=1e-4)
-    assert float(seen.norm) == pytest.approx(float(expected.norm), rel=1e-3)
+    assert float(seen.grad_norm) == pytest.approx(float(expected.grad_norm), rel=1e-3)
     torch.testing.assert_close(flat.grad, gradient, rtol=1e-3, atol=1e-5 * min(clip, 1.0))
     if weight is not None:
         np.testing.assert_allclose(np.asarray(seen.priority), expected.priority.numpy(), rtol=1e-4, atol=1e-5)

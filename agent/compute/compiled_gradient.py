@@ -14,7 +14,7 @@ from torch.func import functional_call, grad_and_value
 from agent.common.arrays import Array, as_tensor
 from agent.compute.compiled import Compiled
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import Result, constant_but, excess, products, separate_sigma
+from agent.learning.gradient import UpdateMetrics, constant_but, excess, products, separate_sigma
 from agent.learning.loss import NO_LEVELS, Levels, Networks, UpdateNoise, update_loss
 from agent.networks.heads.base import Values
 from agent.networks.q_network import QNetwork
@@ -53,7 +53,7 @@ class CompiledGradient:
 
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
-    ) -> Result:
+    ) -> UpdateMetrics:
         """See Gradient."""
         device = self._flat.device
         weights = None if weight is None else as_tensor(weight, device)
@@ -61,7 +61,7 @@ class CompiledGradient:
         with products(self._tf32):
             gradient, loss, norm, *priority = self._compiled(self._parameters, *arguments)
         self._flat.copy_(gradient)
-        return Result(loss, norm, *priority)
+        return UpdateMetrics(loss, norm, *priority)
 
     def pure(
         self,

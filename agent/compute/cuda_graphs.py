@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from agent.common.errors import UserError
-from agent.learning.dqn import DQN, UpdateMetrics
+from agent.learning.dqn import DQN
+from agent.learning.gradient import UpdateMetrics
 from agent.learning.learner import Learner
 from agent.learning.policy import TorchPolicy
 from agent.networks.q_network import QNetwork

@@ -7,7 +7,6 @@ Plain DQN is the same code with plain linear layers and an ε-greedy schedule; C
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from agent.common.state import State
 from agent.config.algorithm import AgentConfig
 from agent.learning.adam import Adam
 from agent.learning.diagnostics import diagnostics
-from agent.learning.gradient import AutogradGradient, MakeGradient
+from agent.learning.gradient import AutogradGradient, MakeGradient, UpdateMetrics
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise
 from agent.learning.policy import MakePolicy, TorchPolicy
 from agent.networks.build import noise_model, scaled_noise
@@ -29,17 +28,6 @@ from agent.noise.acting_noise import ActingNoise
 from agent.noise.acting_scale import ActingScale
 from agent.noise.streams import noise_stream
 from agent.replay.batch import Batch
-
-
-class UpdateMetrics(NamedTuple):
-    """Loss and gradient norm of one update, scalars, and the new priorities [B] if the batch had weights.
-
-    They stay on the device. The monitor turns them into floats once per logging interval.
-    """
-
-    loss: Tensor | float
-    grad_norm: Tensor | float
-    priority: Array | None = None
 
 
 class DQN:
@@ -153,9 +141,9 @@ class DQN:
     def learn(self, batch: Batch[Array], weight: Array | None = None) -> UpdateMetrics:
         """The part of an update that the device computes, from the draws to the optimiser. A CUDA graph can hold it."""
         rows = len(batch.action)
-        loss, norm, priority = self._gradient(batch, self.update_noise(rows), self._levels(rows), weight)
+        metrics = self._gradient(batch, self.update_noise(rows), self._levels(rows), weight)
         self._adam.step()
-        return UpdateMetrics(loss, norm, priority)
+        return metrics
 
     def update_noise(self, rows: int) -> UpdateNoise[Array]:
         """Draws the noise for one update on a batch of `rows` rows; `agent.noise` has the options."""

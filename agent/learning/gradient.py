@@ -19,11 +19,14 @@ from agent.networks.q_network import QNetwork
 from agent.replay.batch import Batch
 
 
-class Result(NamedTuple):
-    """The mean loss and the gradient norm before clipping, scalars, and the priorities [B] if the rows had weights."""
+class UpdateMetrics(NamedTuple):
+    """Loss and gradient norm (before clipping) of one update, scalars, and the new priorities [B] if rows had weights.
+
+    They stay on the device. The monitor turns them into floats once per logging interval.
+    """
 
     loss: Tensor | float
-    norm: Tensor | float
+    grad_norm: Tensor | float
     priority: Array | None = None
 
 
@@ -35,7 +38,7 @@ class Gradient(Protocol):
 
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
-    ) -> Result:
+    ) -> UpdateMetrics:
         """Computes the gradient of `update_loss` on B transitions, given as arrays or tensors."""
 
 
@@ -83,7 +86,7 @@ class AutogradGradient:
 
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
-    ) -> Result:
+    ) -> UpdateMetrics:
         """See Gradient."""
         device = self._flat.device
         weights = None if weight is None else as_tensor(weight, device)
@@ -97,7 +100,7 @@ class AutogradGradient:
         torch.cat(flat, out=self._flat)
         divisor, norm = excess(self._flat, self.config.max_grad_norm, self._sigma)
         self._flat /= divisor
-        return Result(loss.detach(), norm, priority)
+        return UpdateMetrics(loss.detach(), norm, priority)
 
 
 def constant_but(names: Container[str], parameters: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from agent.common.seeding import Generator
-from agent.learning.dqn import DQN, UpdateMetrics
+from agent.learning.dqn import DQN
+from agent.learning.gradient import UpdateMetrics
 from agent.replay.rings import AnyReplay
 
 

@@ -7,7 +7,8 @@ import torch
 
 from agent.common.seeding import restore, torch_generator
 from agent.common.state import State
-from agent.learning.dqn import DQN, UpdateMetrics
+from agent.learning.dqn import DQN
+from agent.learning.gradient import UpdateMetrics
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyReplay
 

@@ -12,7 +12,7 @@ from agent.common.arrays import Array, as_array
 from agent.compute.numpy.losses import LOSSES
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import Result, separate_sigma
+from agent.learning.gradient import UpdateMetrics, separate_sigma
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise, batch_loss, learning_target
 from agent.networks.q_network import QNetwork, only_allowed
 from agent.replay.batch import Batch
@@ -36,7 +36,7 @@ class NumpyGradient:
 
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
-    ) -> Result:
+    ) -> UpdateMetrics:
         """See Gradient; everything is on the CPU."""
         rows, weights = batch.arrays(), None if weight is None else as_array(weight)
         draws = UpdateNoise(*(None if draw is None else as_array(draw) for draw in noise))
@@ -50,7 +50,7 @@ class NumpyGradient:
             outputs, pullback = self.network.vjp(observation[last], draws.sigma, sigma_alone=True)
             weights = None if weights is None else weights[last]
             pullback(self._loss(outputs, rows.action[last], goal[last], weights)[1])
-        return Result(loss, self._clip(), priority)
+        return UpdateMetrics(loss, self._clip(), priority)
 
     def _goal(self, rows: Batch[np.ndarray], observation: np.ndarray, draws: UpdateNoise[np.ndarray]) -> np.ndarray:
         """The goal of the predictions for the actions of a batch, [B, …]; `observation` is as the network reads it."""
