@@ -773,7 +773,10 @@ def hostile(home: Path) -> Path:
 BAD_EVALUATION = {
     "a path that is not there": ("checkpoint=nowhere", "nowhere does not exist"),
     "a folder without an agent": ("checkpoint=nothing", "nothing holds no saved agent"),
-    "a folder of runs": ("checkpoint=runs/CartPole-v1", r"a folder of runs: write 'checkpoint='.*runs/CartPole-v1/\*"),
+    "a folder of runs": (
+        "checkpoint=runs/CartPole-v1",
+        r"a folder of runs: name one of them, or write 'checkpoint=runs/CartPole-v1/\*' for all of them",
+    ),
     "a pattern of nothing": ("checkpoint=nothing/*", r"checkpoint=nothing/\* matches no run with a best agent"),
     "a pattern of foreign files": ("checkpoint=hostile/*.safetensors", "cannot be used"),
     "two, one of them not there": ("checkpoint=[plain,nowhere]", "nowhere does not exist"),

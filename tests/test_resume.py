@@ -403,7 +403,11 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
     words = ("train", f"resume={run.relative_to(home)}")
     for options, difference in (
         ("agent=dqn", r"agent\.[a-z.]+=.*agent\.[a-z.]+=.* was asked by agent=dqn: leave agent=dqn out"),
-        ("noise=per_episode", r"agent\.noise\.hold=step, and agent\.noise\.hold=episode was asked"),
+        (
+            "noise=per_episode",
+            r"change\.enabled=True, and .*change\.enabled=False was asked by noise=per_episode",
+        ),
+        ("agent.noise.hold=episode", r"agent\.noise\.hold=step, and agent\.noise\.hold=episode was asked"),
         ("seed=1", "seed=0, and seed=1 was asked"),
         ("num_envs=3", "num_envs=2, and num_envs=3 was asked"),
         ("env=Acrobot-v1", r"env\.id=CartPole-v1, and env\.id=Acrobot-v1 was asked by env=Acrobot-v1"),

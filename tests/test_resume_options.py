@@ -138,7 +138,7 @@ def test_an_option_is_compared_with_the_run_and_not_with_the_defaults(
     """ε that ends at 0.05 is wrong beside the default agent, whose ε starts at 0, and right for the run."""
     config = resumed("agent.epsilon.end", 0.05, "agent.epsilon.end=0.05", tmp_path, monkeypatch)
     assert (config.agent.epsilon.start, config.agent.epsilon.end) == (1.0, 0.05)
-    with pytest.raises(UserError, match=r"agent\.epsilon\.start: ε may only fall"):  # 0.1 is the run's own end
+    with pytest.raises(UserError, match=r"agent\.epsilon\.start=0\.05: ε may only fall"):  # 0.1 is the run's own end
         resumed("agent.epsilon.start", 0.05, "agent.epsilon.start=0.05", tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"agent\.lr is -1"):
         resumed("agent.lr", -1, "agent.lr=-1", tmp_path, monkeypatch)
