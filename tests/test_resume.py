@@ -440,14 +440,14 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
 @pytest.mark.parametrize("first", ["false", "true"])
 def test_a_run_that_goes_on_with_another_vector_class_says_so(first: str, programs: Programs, tmp_path: Path) -> None:
     """With eval.share CartPole's copies play one after the other, and its own vector class otherwise."""
-    words = ("env=CartPole-v1", *QUIET, "num_envs=2", "eval.episodes=1", "eval.every=0", f"eval.share={first}")
+    words = ("env=CartPole-v1", *QUIET, "num_envs=8", "eval.episodes=1", "eval.every=0", f"eval.share={first}")
     begun = programs.run("train", *words, "steps=200", "hydra.run.dir=run", cwd=tmp_path)
     assert begun.code == 0, begun
     assert "begins new episodes" not in begun.err
     other = "true" if first == "false" else "false"
     resumed = programs.run("train", "resume=run", "steps=300", f"eval.share={other}", cwd=tmp_path)
     assert resumed.code == 0, resumed
-    assert "begins new episodes in 2 of 2 copies (another vector class has played them: eval.share" in resumed.err
+    assert "begins new episodes in 8 of 8 copies (another vector class has played them: eval.share" in resumed.err
 
 
 def test_agents_whose_checkpoints_are_gone_are_kept(programs: Programs, home: Path) -> None:
