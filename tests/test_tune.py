@@ -62,6 +62,9 @@ class PrunedTrial:
     number, settings = 0, {"agent.lr": 1e-3}
     ended = ""
 
+    def __init__(self) -> None:
+        self.scores: dict[str, float] = {}
+
     def report(self, evaluation: int, value: float) -> bool:
         return True
 
@@ -73,9 +76,6 @@ class PrunedTrial:
 
     def prune(self) -> None:
         self.ended = "pruned"
-
-    def __init__(self) -> None:
-        self.scores: dict[str, float] = {}
 
 
 @pytest.mark.parametrize("seeds", [(20,), (20, 21)])

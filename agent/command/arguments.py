@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from agent.command.overrides import unfold, with_quotes
 from agent.command.synonyms import OTHER_LIBRARIES, OTHER_UNITS
 from agent.common.errors import UserError
+from agent.common.quoting import override_name
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
     """
     own_options = {name.split(".")[0] for name in program.options}
     for name in ("checkpoint", "runs"):
-        if sum(override.startswith(f"{name}=") for override in overrides) > 1:
+        if [override_name(override) for override in overrides].count(name) > 1:
             raise UserError(f"{name} is given twice, and the last one alone would count: name {program.several}")
     for override in _unfolded(overrides):
         name, _, value = override.lstrip("+~").partition("=")

@@ -10,6 +10,7 @@ from typing import NoReturn
 from agent.command.overrides import gather_into_list
 from agent.command.tables import aligned
 from agent.common.errors import UserError
+from agent.common.quoting import override_name
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse
 from agent.records.comparison.comparing import Comparison, NothingYetError, Reader, compare
@@ -34,9 +35,8 @@ def paths_to_override(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_path(argument: str) -> bool:
-    name, equals_sign, _ = argument.partition("=")
-    is_hydra_group = name.lstrip("+~").startswith("hydra/")
-    return not equals_sign or Path(argument).exists() or ("/" in name and not is_hydra_group)
+    name = override_name(argument)
+    return "=" not in argument or Path(argument).exists() or ("/" in name and not name.startswith("hydra/"))
 
 
 def comparison_request(options: dict[str, object]) -> CompareConfig:

@@ -1,7 +1,6 @@
 """The command line of tune.py: its own options, those of train.py, and the study that they request."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -69,7 +68,7 @@ def train_options_to_override(arguments: Sequence[str]) -> list[str]:
     own_options = {*leaf_names(TuneConfig), "hydra"}
 
     def is_of_train(argument: str) -> bool:
-        name = re.split(r"[=.@]", argument.lstrip("+~"), maxsplit=1)[0]
+        name = override_name(argument).partition(".")[0]
         return "=" in argument.lstrip("~") and name not in own_options
 
     return gather_into_list(

@@ -193,6 +193,11 @@ def read_plain(path: Path, limit: int) -> bytes:
     return data
 
 
+def not_written_by(program: str, path: Path) -> UserError:
+    """The error for a file in the way that a program has not written."""
+    return UserError(f"{path} was not written by {program}, which would replace it: name another folder by out=")
+
+
 def _check_plain(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or device"

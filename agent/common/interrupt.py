@@ -61,9 +61,8 @@ def end_if_stray(detail: str = "") -> None:
     """Ends a process that an environment has forked and that has come back from there: the run is its parent's."""
     if _stray:
         with suppress(OSError):
-            os.write(
-                2, f"a process that an environment has forked came back from it{detail}\n".encode(errors="replace")
-            )
+            sentence = f"a process that an environment has forked came back from it{detail}\n"
+            os.write(2, sentence.encode(errors="replace"))
         os._exit(1)
 
 

@@ -71,8 +71,7 @@ def _idle_in_agent(agent: AgentConfig) -> dict[str, str]:
         idle["agent.noise.change.steps"] = f"the fraction is {agent.noise.change.end:g} all along"
     if agent.noise.learning == "separate" and agent.noise.mean_rows == 1.0:
         idle["agent.noise.draws"] = "agent.noise.mean_rows is 1, so no row has noise to learn from"
-    few_draws = agent.noise.learning == "joint" and 0.0 < agent.noise.draws * agent.noise.mean_rows < 1.0
-    if few_draws:
+    if agent.noise.learning == "joint" and 0.0 < agent.noise.draws * agent.noise.mean_rows < 1.0:
         idle["agent.noise.mean_rows"] = f"it is a fraction of agent.noise.draws={agent.noise.draws}, and less than one"
     if agent.replay_ratio == 0:
         idle |= dict.fromkeys((f"agent.{name}" for name in LEARNING), "agent.replay_ratio is 0, so nothing is learned")

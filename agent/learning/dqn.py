@@ -70,9 +70,8 @@ class DQN:
         self._policy = policy(self.target if config.act_with == "target" else self.network)
         self._gradient = gradient(self.network, self.target, self.parameters, config)
         self._adam = Adam(self.parameters, config.adam_eps)
-        hold, mean_envs = config.noise.hold, config.noise.acting_mean_envs
-        acting = hold, mean_envs, seed_sequence(seed, "acting"), self.device, least_exploring
-        self.acting_noise = ActingNoise(self.noise, *acting)
+        hold, mean_envs, acting = config.noise.hold, config.noise.acting_mean_envs, seed_sequence(seed, "acting")
+        self.acting_noise = ActingNoise(self.noise, hold, mean_envs, acting, self.device, least_exploring)
         self.acting_scale = ActingScale(scaled_noise(config, network), Place(self.device))
         self._update_stream = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore_generator = numpy_generator(seed, "exploration")
@@ -105,10 +104,9 @@ class DQN:
     def _act_scaled(self, observation: np.ndarray, noise: Array, change: float) -> np.ndarray:
         scaled = self.acting_scale(noise)
         action = self._policy(observation, scaled)
-        exploring = slice(self.acting_noise.mean_envs(len(action)), None)
-        if self.acting_scale.is_due() and len(action[exploring]):
+        if self.acting_scale.is_due() and (first := self.acting_noise.mean_envs(len(action))) < len(action):
             mean = self._policy(observation, scaled * 0.0)  # zeros, not None: a CUDA graph has one form of arguments
-            self.acting_scale.adapt(float((action != mean)[exploring].mean()), change)
+            self.acting_scale.adapt(float((action != mean)[first:].mean()), change)
         return action
 
     def random_actions(self, count: int, observation: np.ndarray | None = None) -> np.ndarray:

@@ -20,9 +20,9 @@ class ActingNoise:
         model: how noise is drawn.
         hold: how long a draw is held (`agent.noise.hold`): one step, until the next update, or one episode.
         mean_envs: how many environments act with the mean network.
-        least_exploring: how many environments explore in any case.
         seed: the seed of the draws.
         device: the device that makes the draws.
+        least_exploring: how many environments explore in any case.
     """
 
     def __init__(

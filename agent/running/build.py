@@ -48,7 +48,7 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
 
 
 def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
-    """An agent that only acts, on the CPU, and gets its parameters from elsewhere: one of several actors.
+    """An agent that only acts, on the CPU, and gets its parameters from elsewhere: that of an actor or an evaluation.
 
     Args:
         config: its config; `seed` is the seed of its exploration.

@@ -60,9 +60,8 @@ class NumpyGradient:
             selector_outputs = self.network.outputs(next_observation, draws.selection)
         allowed = self.network.allowed(rows.next_observation)
         if self._by_hand is not None:
-            return self._by_hand.goal(
-                rows, next_outputs, self.network.q_values(selector_outputs, allowed).argmax(axis=1)
-            )
+            next_action = self.network.q_values(selector_outputs, allowed).argmax(axis=1)
+            return self._by_hand.goal(rows, next_outputs, next_action)
         next_values = self._values(next_outputs, allowed)
         selector = next_values if selector_outputs is next_outputs else self._values(selector_outputs, allowed)
         current = None

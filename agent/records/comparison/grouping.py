@@ -53,8 +53,10 @@ def below(name: str, roots: Iterable[str]) -> bool:
 def task_of(run: Run, by: Sequence[str] = ()) -> str:
     """Returns the name of a run's task: the id and its arguments, without the options in `by`."""
     options = {name: value for name, value in run.options.items() if not below(name, by)}
-    kwargs = [f"{name[len(KWARGS) :]}={value}" for name, value in options.items() if name.startswith(KWARGS)]
-    kwargs += [f"{name[len(ENV) :]}={value}" for name, value in options.items() if name.startswith("env.eval_kwargs.")]
+    kwargs = [f"{name.removeprefix(KWARGS)}={value}" for name, value in options.items() if name.startswith(KWARGS)]
+    kwargs += [
+        f"{name.removeprefix(ENV)}={value}" for name, value in options.items() if name.startswith("env.eval_kwargs.")
+    ]
     if options.get("env.time_limit", "null") != "null":
         kwargs.append(f"time_limit={options['env.time_limit']}")
     for part in ("observation", "wrappers"):

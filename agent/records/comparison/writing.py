@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.common.errors import UserError
-from agent.common.files import atomic_write_bytes, atomic_write_text
+from agent.common.files import atomic_write_bytes, atomic_write_text, not_written_by, open_plain
 from agent.records.comparison.canvas import Picture
 from agent.records.comparison.comparing import Comparison
 from agent.records.comparison.curves import is_robust
@@ -46,13 +45,12 @@ def _check_replaced(folder: Path, names: Iterable[str]) -> None:
     """Refuses a folder with files of these names that an earlier comparison has not written."""
     present = [name for name in names if (folder / name).exists()]
     try:
-        with (folder / NUMBERS).open(encoding="utf-8") as file:
-            is_ours = f'"format": "{FORMAT}"' in file.read(200)
-    except (OSError, ValueError):
+        with open_plain(folder / NUMBERS) as file:
+            is_ours = f'"format": "{FORMAT}"'.encode() in file.read(200)
+    except OSError:
         is_ours = False
     if present and not is_ours:
-        path = folder / present[0]
-        raise UserError(f"{path} was not written by compare.py, which would replace it: name another folder by out=")
+        raise not_written_by("compare.py", folder / present[0])
 
 
 def stop_reloading(folder: Path) -> None:

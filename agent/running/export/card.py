@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from agent.common.errors import UserError
-from agent.common.files import read_plain
+from agent.common.files import not_written_by, read_plain
 from agent.common.kinds import PlainData
 
 TEXT = """\
@@ -117,4 +116,4 @@ def check_readme(path: Path, mark: str) -> None:
     except OSError:
         ours = False
     if not ours:
-        raise UserError(f"{path} was not written by share.py, which would replace it: name another folder by out=")
+        raise not_written_by("share.py", path)
