@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agent.common.errors import UserError
-from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, choose_plan
+from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, COMPILE_UP_TO_TRUTH_VALUES, choose_plan
 from agent.config.parsing import parse, to_plain
 from agent.config.resuming import merge_resumed
 from agent.config.run import TrainConfig
@@ -61,6 +61,16 @@ def test_auto_leaves_large_networks_alone() -> None:
     assert "more than 1,000,000 parameters" in large.line
 
     assert choose_plan(long_enough(0), False, CUDA, COMPILE_UP_TO + 1).backend == "compiled"  # there they are faster
+
+
+def test_auto_leaves_many_truth_values_to_autograd() -> None:
+    few, many = (choose_plan(long_enough(0), False, CPU, 0, COMPILE_UP_TO_TRUTH_VALUES + extra) for extra in (0, 1))
+    assert few.backend == "compiled"
+    assert many.backend == "torch"
+    assert many.line == (
+        "updates: autograd (which looks up 2,001 truth values faster than a compiled function multiplies them)"
+    )
+    assert choose_plan(long_enough(0), False, CUDA, 0, 10_000).backend == "compiled"
 
 
 def test_each_precision_holds_the_one_before() -> None:

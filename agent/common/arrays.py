@@ -119,8 +119,13 @@ def integer(array: Array) -> Array:
 
 
 def floats(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The numbers or truth values of x as floats. Torch converts bytes three times as fast as truth values."""
-    return (x.view(torch.uint8) if x.dtype == torch.bool else x).to(dtype)
+    """The numbers or truth values of x as floats.
+
+    Torch converts bytes three times as fast as truth values. Compiled code does the reverse: an update on 3,600 truth
+    values takes 13 ms, and 29 ms by way of bytes.
+    """
+    as_bytes = x.dtype == torch.bool and not torch.compiler.is_compiling()
+    return (x.view(torch.uint8) if as_bytes else x).to(dtype)
 
 
 def single(array: Array) -> Array:

@@ -41,7 +41,8 @@ class Encoder(nn.Module):
 class MLPEncoder(Encoder):
     """A stack of linear layers, each followed by a ReLU. Without hidden layers the features are the observation.
 
-    Shapes: observation [..., inputs], floats or truth values → features [..., self.features].
+    Shapes: observation [..., inputs] → features [..., self.features]. Truth values are features as they are, since a
+    linear layer can look them up.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int], linear: LinearFactory, layer_norm: bool = False) -> None:
@@ -55,7 +56,7 @@ class MLPEncoder(Encoder):
 
     def forward(self, observation: Tensor, noise: Sequence[LayerNoise | None]) -> Tensor:
         """Maps observations [..., inputs] to features [..., self.features]."""
-        x = observation if observation.is_floating_point() else floats(observation)
+        x = observation if observation.dtype == torch.bool or observation.is_floating_point() else floats(observation)
         for layer, norm, layer_noise in zip(self.layers, self.norms, noise, strict=True):
             x = torch.relu(norm(layer(x, layer_noise)))
         return x

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from agent.common.arrays import floats
 from agent.common.masking import Masking
 from agent.networks.encoders import Encoder, PartsEncoder
 from agent.networks.heads.base import AnyHead, Values
@@ -76,6 +77,8 @@ class QNetwork(nn.Module):
         depth = len(self.encoder.noise_sizes)
         if not autocast:
             features = self.encoder(observation, layers[:depth])
+            if features.dtype == torch.bool and not self.head.takes_truth_values:
+                features = floats(features)
         else:
             with torch.autocast(next(self.parameters()).device.type, torch.bfloat16):
                 features = self.encoder(observation, layers[:depth]).float()

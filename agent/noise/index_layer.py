@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agent.common.arrays import floats
 from agent.common.observation import ObservationSpec
 from agent.noise.distributions import LayerNoise
-from agent.noise.layers import Linear
+from agent.noise.layers import Linear, product
 
 #: The default σ0 of the index form: each σ_k starts at the scale of μ.
 INDEX_SIGMA0 = 1.0
@@ -78,13 +77,13 @@ class IndexLinear(Linear):
 
     def forward(self, x: Tensor, noise: LayerNoise | None = None) -> Tensor:
         """Maps x [B, ..., p] to [B, ..., q]; with M indices for each row, to [B, ..., M, q]."""
-        mean = F.linear(x, self.weight, self.bias)
+        mean = product(x, self.weight, self.bias)
         if noise is None:
             return mean
         index = noise.input
         if index.shape[0] not in (1, x.shape[0]) or x.dim() < 2:
             raise ValueError(f"an index of shape {tuple(index.shape)} does not fit an input of {tuple(x.shape)}")
-        spread = F.linear(x, self.sigma_weight, self.sigma_bias)
+        spread = product(x, self.sigma_weight, self.sigma_bias)
         spread = spread.view(*x.shape[:-1], self.index, self.out_features)
         return (mean if index.dim() == 2 else mean.unsqueeze(-2)) + along(spread, index)
 
@@ -137,9 +136,11 @@ class Prior(nn.Module):
     def forward(self, observation: Tensor, index: Tensor) -> Tensor:
         """Maps observations [B, ..., *shape] and ξ [N, d] or [N, M, d] to [B, ..., A] or [B, ..., M, A]."""
         leading = observation.shape[: observation.dim() - len(self._shape)]
-        x = floats(observation.reshape(*leading, -1), self.weight.dtype)
+        x = observation.reshape(*leading, -1)
+        if x.dtype != torch.bool:
+            x = x.to(self.weight.dtype)
         if self._high != 1.0:
             x = x / self._high
-        features = torch.relu(F.layer_norm(F.linear(x, self.weight), self.weight.shape[:1]))
+        features = torch.relu(F.layer_norm(product(x, self.weight), self.weight.shape[:1]))
         spread = F.linear(features, self.directions)
         return self.scale * along(spread.view(*leading, self.index, -1), index)

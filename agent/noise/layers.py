@@ -11,16 +11,52 @@
 from collections.abc import Callable
 from math import sqrt
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agent.common.arrays import floats
 from agent.noise.distributions import Distribution, LayerNoise, NoiseModel, NoiseSizes, split
 
 #: The initial σ of the independent form (Fortunato et al. 2018, §3.2), for layers of every size.
 INDEPENDENT_SIGMA = 0.017
 #: The default σ0 of the factorised form; the initial σ is σ0/√p (§3.2).
 FACTORISED_SIGMA0 = 0.5
+#: Rows of truth values of at least this length are looked up, if at most this fraction of them is true.
+LOOK_UP_FROM, SPARSE = 512, 1 / 16
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x·weightᵀ + bias, [..., q], of floats or truth values x [..., p].
+
+    Truth values choose columns of the weight. On a CPU a sum of few columns takes less time than the product; for
+    one-hot rows it is the same, bit for bit.
+    """
+    if x.dtype != torch.bool:
+        return F.linear(x, weight, bias)
+    true = _true_positions(x)
+    if true is None or len(true) > SPARSE * x.numel():
+        return F.linear(floats(x, weight.dtype), weight, bias)
+    return _sum_of_columns(x.shape, true, weight, bias)
+
+
+def _true_positions(x: Tensor) -> np.ndarray | None:
+    """The flat positions of the true values of x [..., p]; None where a look-up does not pay or is not possible."""
+    if not x.is_cpu or x.shape[-1] < LOOK_UP_FROM or torch.compiler.is_compiling():
+        return None
+    try:
+        return np.flatnonzero(x.numpy())
+    except RuntimeError:  # a tensor without memory, as torch.func's transforms pass
+        return None
+
+
+def _sum_of_columns(shape: torch.Size, true: np.ndarray, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same for truth values of this shape, which are true at the flat positions `true`."""
+    row, column = (torch.from_numpy(index) for index in np.divmod(true, shape[-1]))
+    rows = (shape[:-1].numel(), len(weight))
+    start = weight.new_zeros(rows) if bias is None else bias.expand(rows)
+    return start.index_add(0, row, weight.index_select(1, column).t()).view(*shape[:-1], len(weight))
 
 
 class Linear(nn.Module):
@@ -56,8 +92,8 @@ class Linear(nn.Module):
                     parameter.uniform_(-bound, bound, generator=generator)
 
     def forward(self, x: Tensor, noise: LayerNoise | None = None) -> Tensor:
-        """Maps x [..., p] to [..., q]."""
-        return F.linear(x, self.weight, self.bias)
+        """Maps x [..., p], floats or truth values, to [..., q]."""
+        return product(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """The layer's part of `print(network)`."""
@@ -133,7 +169,9 @@ class NoisyLinear(Linear):
             ValueError: if the noise has neither one draw nor one draw per row of x.
         """
         if noise is None:
-            return F.linear(x, self.weight, self.bias)
+            return product(x, self.weight, self.bias)
+        if x.dtype == torch.bool:
+            x = floats(x, self.weight.dtype)
         rows = noise.output.shape[0]
         if rows != 1 and (x.dim() < 2 or rows != x.shape[0]):
             raise ValueError(f"noise of {rows} draws does not fit an input of shape {tuple(x.shape)}")

@@ -16,6 +16,9 @@ from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.build import build_network
+from agent.networks.encoders import MLPEncoder
+from agent.networks.q_network import QNetwork
+from agent.noise.layers import NoisyLinear
 from agent.records.console import Console
 from agent.records.event_files import EventFiles, has_event_files
 from agent.records.tracking import Tracker
@@ -39,12 +42,19 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
     network = build_network(config.agent, task.observation, task.actions, generator)
     fits_numpy = device.type == "cpu" and NumpyNetwork.fits(network)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    plan = choose_plan(config, fits_numpy, device, parameters)
+    plan = choose_plan(config, fits_numpy, device, parameters, _truth_values(network, task.observation))
     if plan.numpy_policy:
         threads_for_numpy(config.threads)
     if plan.backend == "compiled":
         torch.compiler.reset()  # the jobs of a sweep share a process, and torch compiles a function eight times at most
     return DQN(network, config.agent, task.actions, config.seed, device, plan.policy, plan.gradient), plan
+
+
+def _truth_values(network: QNetwork, observation: ObservationSpec) -> int:
+    """The number of truth values in an observation, if the network looks them up; otherwise 0."""
+    noisy = any(isinstance(module, NoisyLinear) for module in network.modules())
+    reads = isinstance(network.encoder, MLPEncoder) and observation.dtype == "bool"
+    return observation.size if reads and not noisy else 0
 
 
 def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:

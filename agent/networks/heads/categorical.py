@@ -30,6 +30,7 @@ class CategoricalHead(Head[CategoricalValues]):
         v_max: the highest atom.
     """
 
+    takes_truth_values = True
     atoms: Tensor
 
     def __init__(self, sizes: Sizes, atoms: int, v_min: float, v_max: float) -> None:

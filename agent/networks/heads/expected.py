@@ -23,6 +23,8 @@ class ExpectedValues(NamedTuple):
 class ExpectedHead(Head[ExpectedValues]):
     """q(s, a) as one number per action (Mnih et al. 2015). `loss` is Huber's loss with `threshold`, or squared."""
 
+    takes_truth_values = True
+
     def __init__(self, sizes: Sizes, loss: Loss = "huber", threshold: float = 1.0) -> None:
         super().__init__(sizes)
         self.loss_name: Loss = loss

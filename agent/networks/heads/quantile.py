@@ -32,6 +32,7 @@ def midpoints(count: int) -> Tensor:
 class SampledHead(Head[QuantileValues]):
     """A head that learns quantiles from samples of the target distribution. Each subclass sets `kappa`."""
 
+    takes_truth_values = True
     kappa: float
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
