@@ -23,6 +23,7 @@ from agent.config.run import EvaluateConfig
 from agent.records.evaluations import results_path
 from agent.records.newest import newest_agent
 from agent.records.plots import plot_evaluation
+from agent.running.evaluation import cut_episodes
 from agent.running.player import Player, load_player
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.results import check_player, evaluate_player, film, find_agents, write_result
@@ -61,6 +62,8 @@ def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str
         for player in players:
             results.append(evaluate_player(player, config))
             write_result(player, results[-1])
+            if cut := cut_episodes(results[-1]["lengths"]):
+                print(cut)
     finally:
         if results:
             show_evaluations(results)

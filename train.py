@@ -24,7 +24,7 @@ from agent.command.presets import register_presets
 from agent.command.program import TRAIN
 from agent.command.sweeping import in_sweep_of_wandb, with_labels
 from agent.command.watching import watched
-from agent.config.checks import without_effect
+from agent.config.checks import advice
 from agent.records.locking import occupied
 from agent.running.run import train
 
@@ -58,7 +58,7 @@ def run(options: dict[str, object], overrides: list[str], folder: Path) -> float
         The mean return of the last evaluation; None where there was none.
     """
     request = training_request(options, overrides, folder)
-    for sentence in without_effect(request.config, request.overrides):
+    for sentence in advice(request.config, request.overrides):
         print(sentence, file=sys.stderr)
     outcome = train(request.config, folder, request.checkpoint, request.imports, overrides)
     if outcome.exit_code:

@@ -122,6 +122,7 @@ def play(env_id: str, folder: Path) -> Any:
     device, task = resolve_device("cpu"), load_task(env_id, {})
     folder.mkdir()
     tracker = Tracker(folder, to_plain(config), config.wandb, Console(config.steps, 0, enabled=False))
+    tracker.open()
     agent, plan = build_agent(config, task, device)
     parts = agent, build_replay(config, task, device, plan), tracker, folder, plan
     trainer = Trainer(config, task, make_vector(task, config.num_envs), *parts)

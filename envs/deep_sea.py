@@ -113,4 +113,5 @@ def register() -> None:
             DEEP_SEA,
             entry_point="envs.deep_sea:DeepSea",
             vector_entry_point="envs.deep_sea:DeepSeaVector",
+            reward_threshold=TREASURE - MOVE_COST,
         )

@@ -30,10 +30,9 @@ def state_of_global_generators() -> tuple[object, ...]:
 
 
 @contextmanager
-def temporary_global_seed(seed: int) -> Iterator[None]:
-    """Seeds both for the block, and restores them after it."""
+def generators_restored() -> Iterator[None]:
+    """Restores both after the block."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    seed_global_generators(seed)
     try:
         yield
     finally:
@@ -42,19 +41,35 @@ def temporary_global_seed(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def isolated(seed: int) -> Iterator[None]:
-    """Isolates the environment played in the block from the rest of the process: its draws, and its current folder."""
+def temporary_global_seed(seed: int) -> Iterator[None]:
+    """Seeds both for the block, and restores them after it."""
+    with generators_restored():
+        seed_global_generators(seed)
+        yield
+
+
+@contextmanager
+def globals_restored() -> Iterator[None]:
+    """Restores both generators and the current folder after a block that plays environments."""
     try:
         folder = Path.cwd()
     except OSError:  # it was deleted
         folder = None
     try:
-        with temporary_global_seed(seed):
+        with generators_restored():
             yield
     finally:
         if folder is not None:
             with suppress(OSError):
                 os.chdir(folder)
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Isolates the environment played in the block from the rest of the process: its draws, and its current folder."""
+    with globals_restored():
+        seed_global_generators(seed)
+        yield
 
 
 class SeedsGlobalGenerators(Wrapper):

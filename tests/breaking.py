@@ -28,6 +28,20 @@ class Silent(Exception):
         raise RuntimeError("no text")
 
 
+class Leaving(Exception):
+    """Its author's method ends the program."""
+
+    def __str__(self) -> str:
+        sys.exit(0)
+
+
+class Stopping(Exception):
+    """Its author's method raises what Ctrl-C raises."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
 class Unread:
     """An array of its author's own, which cannot be read."""
 
@@ -88,6 +102,8 @@ STEPS: dict[str, tuple[Callable[..., Any], str]] = {
     "raises lines": (raising(ValueError("one\ntwo \x1b[31m")), r"failed in step: ValueError: one two \x1b[31m"),
     "raises much": (raising(ValueError("x" * 10**6)), "failed in step: ValueError: xxx"),
     "raises no text": (raising(Silent()), "failed in step: Silent"),
+    "raises a text that ends": (raising(Leaving()), "failed in step: Leaving"),
+    "raises a text that stops": (raising(Stopping()), "failed in step: Stopping"),
     "raises unpicklable": (raising(UnpicklableError("a lambda")), "failed in step: UnpicklableError: a lambda"),
     "raises SystemExit": (ends, "failed in step: it ended the program, by sys.exit(3)"),
     "raises GeneratorExit": (raising(GeneratorExit()), "failed in step: GeneratorExit"),
@@ -108,6 +124,7 @@ RESETS: dict[str, tuple[Callable[..., Any], str]] = {
     "shape (1,)": (lambda o, i: (o[:1], i), "must have shape (3,)"),
     "no observation": (lambda o, i: (None, i), "as observation_space says, not None"),
     "raises": (raising(RuntimeError("no port")), "failed in reset: RuntimeError: no port"),
+    "raises a text that ends": (raising(Leaving()), "failed in reset: Leaving"),
     "raises SystemExit": (ends, "failed in reset: it ended the program, by sys.exit(3)"),
     "raises unpicklable": (raising(UnpicklableError("a lambda")), "failed in reset: UnpicklableError: a lambda"),
 }

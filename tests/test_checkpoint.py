@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agent.common.errors import UserError
-from agent.common.files import atomic_write_bytes, atomic_write_text
+from agent.common.files import atomic_write_bytes, atomic_write_text, could_not_write
 from agent.records.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.records.metrics import truncate_jsonl
+from agent.records.metrics import read_new_rows, read_rows, truncate_jsonl
 
 
 @pytest.fixture(autouse=True)
@@ -420,6 +420,14 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     assert same(loaded(tmp_path), (1, state_of(1)))
 
 
+def test_a_process_with_too_many_files_is_not_a_full_disk() -> None:
+    errors = (OSError(code, os.strerror(code)) for code in (errno.ENOSPC, errno.EMFILE))
+    full, many = (str(could_not_write(Path("x"), error)) for error in errors)
+    assert "free some space" in full
+    assert "ulimit -n" in many
+    assert "free some space" not in many
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(UserError, match=r"run/checkpoints \(Not a directory\).*no earlier checkpoint"):
@@ -508,6 +516,28 @@ def test_truncate_jsonl(tmp_path: Path) -> None:
         assert [json.loads(line) for line in path.read_text().split("\n")[:-1]] == kept
     truncate_jsonl(path, 0)
     assert path.read_bytes() == b""
+
+
+def test_new_rows_are_those_of_the_file_each_once(tmp_path: Path) -> None:
+    """Whatever the parts in which a run writes its lines; a file that was cut is read again."""
+    path, random = tmp_path / "metrics.jsonl", np.random.default_rng(1)
+    assert read_new_rows(path, 0) == ([], 0)
+    text = "".join(json.dumps({"global_step": step, "x": "y" * int(step % 7)}) + "\n[1]\n" for step in range(200))
+    rows, position, begin = [], 0, 0
+    while begin < len(text):
+        end = begin + int(random.integers(1, 60))
+        with path.open("a") as file:
+            file.write(text[begin:end])
+        begin = end
+        new, position = read_new_rows(path, position)
+        rows += new
+    assert rows == list(read_rows(path))
+    assert len(rows) == 200
+    assert read_new_rows(path, position) == ([], len(text))
+    truncate_jsonl(path, 3)
+    new, position = read_new_rows(path, position)
+    assert [step for step, _ in new] == [0, 1, 2, 3]
+    assert position == path.stat().st_size
 
 
 def test_no_pickle_is_read(tmp_path: Path) -> None:

@@ -161,6 +161,12 @@ BAD_TRAINING = {
         "agent.replay_size=1000000000000",
         r"GiB \(\d{13,} bytes\) on cpu and .* GiB \(\d+ bytes\) are free: use agent\.replay_size=\d+ \(\d+\.\d+ GiB\)$",
     ),
+    "a list of runs to resume": ("resume=[a]", "resume takes one run folder"),
+    "options for a run to resume": ("resume={a:1}", "resume takes one run folder"),
+    "nothing for a run folder": ("hydra.run.dir=null", r"hydra\.run\.dir takes a folder, such as hydra\.run\.dir="),
+    "a list for a run folder": ("hydra.run.dir=[a]", r"hydra\.run\.dir takes a folder"),
+    "options for a sweep's folder": ("hydra.sweep.dir={a:1} -m seed=0,1", r"hydra\.sweep\.dir takes a folder"),
+    "a threshold that is not known": ("env=CliffWalking-v1 eval.stop_at=solved", "Gymnasium does not say at which"),
     "a run to resume that is not there": ("resume=nowhere", "resume=nowhere: there is no such run"),
     "a run folder that cannot be made": ("hydra.run.dir=/dev/null/run", "/dev/null/run.*Not a directory"),
     "a run folder in a place for nobody": ("hydra.run.dir=/proc/run", "/proc/run.*No such file"),
@@ -173,6 +179,14 @@ def test_bad_training_options(programs: Programs, tmp_path: Path, options: str, 
     sentence = one_sentence(programs.run("train", *QUIET, *options.split(), cwd=tmp_path))
     assert re.search(pattern, sentence), sentence
     assert not [path for path in tmp_path.rglob("*") if path.name != "runs"], "it left something behind"
+
+
+def test_what_is_probably_not_meant_is_told_and_done(programs: Programs, tmp_path: Path) -> None:
+    words = ("steps=300", "agent.lr_updates=10", "eval.video_every=7")
+    result = programs.run("train", *SMALL, *words, cwd=tmp_path)
+    assert result.code == 0
+    assert "eval.video_every=7 does nothing: eval.video is false" in result.err
+    assert re.search(r"agent\.lr is at agent\.lr_end=\S+ from update 10 of \d+ on: agent\.lr_updates=", result.err)
 
 
 def test_a_place_where_no_run_can_be_written(programs: Programs, tmp_path: Path) -> None:
@@ -493,7 +507,8 @@ def test_an_environment_that_gives_no_numbers_is_to_blame(programs: Programs, tm
     result = programs.run("train", *SMALL, *words, cwd=tmp_path)
     assert result.code == 2
     sentence = result.err.splitlines()[-1]
-    assert f"because {what} that Broken-v0 gave are NaN or infinite: fix the environment" in sentence, sentence
+    reason = f"because {what} that Broken-v0 gave are NaN, infinite or beyond float32: fix the environment"
+    assert reason in sentence, sentence
 
 
 def test_what_has_no_effect_is_told(programs: Programs, tmp_path: Path) -> None:

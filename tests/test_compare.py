@@ -70,6 +70,13 @@ def test_folders_files_patterns_and_sweeps_name_runs(tmp_path: Path) -> None:
     assert found(runs / "CartPole-v1" / "2026-01-02_10-00-00_seed0" / "config.yaml") == ["seed0"]
 
 
+@pytest.mark.parametrize("name", ["best", "last", "videos", "wandb", "checkpoints", "tensorboard"])
+def test_a_folder_of_runs_may_have_any_name(name: str, tmp_path: Path) -> None:
+    write_run(tmp_path / name / "one")
+    write_run(tmp_path / "other" / "two")
+    assert {path.name for path in find_runs([str(tmp_path)])} == {"one", "two"}
+
+
 def test_no_run_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no runs are named"):

@@ -33,6 +33,7 @@ given = json.loads(sys.argv[1])
 options = dict(mode="auto", project=None, entity=None, group=None, job_type=None, name=None, tags=()) | given
 Path("run").mkdir(exist_ok=True)
 tracker = Tracker(Path("run"), {"seed": 0}, SimpleNamespace(**options), Console(1000, enabled=False))
+tracker.open()
 for step in range(50):
     tracker.log(step, {"train/loss": 1.0})
 if len(sys.argv) > 2:

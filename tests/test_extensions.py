@@ -213,12 +213,25 @@ def test_a_run_is_filed_under_the_id_alone(programs: Programs, tmp_path: Path) -
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"Game-v0", "multirun"}
 
 
+#: An exception whose text raises another one.
+TEXTLESS = """
+class Textless(Exception):
+    def __str__(self):
+        raise {error}
+
+raise Textless
+"""
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ("import nowhere_at_all", "it needs nowhere_at_all"),
         ("1 / 0", "importing it failed: ZeroDivisionError"),
         ("import sys; sys.exit(0)", "importing it failed: SystemExit"),
+        ("import pytest; pytest.importorskip('nowhere_at_all')", "importing it failed: Skipped: could not import"),
+        ("raise GeneratorExit", "importing it failed: GeneratorExit"),
+        (TEXTLESS.format(error="SystemExit(0)"), "importing it failed: Textless: an object of class Textless"),
         ("from agent import register_encoder; register_encoder('mlp', None)", "ValueError: 'mlp'"),
     ],
 )
@@ -230,6 +243,13 @@ def test_a_module_that_fails_is_one_sentence(
     (tmp_path / "my_broken.py").write_text(content)
     with pytest.raises(UserError, match=expected):
         import_named({"imports": "my_broken"})
+
+
+def test_a_module_that_stops_the_program_is_one_sentence(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "stops.py").write_text("raise KeyboardInterrupt")
+    result = programs.run("train", *QUIET, "imports=stops", "env=CartPole-v1", cwd=tmp_path)
+    assert result.code == 2
+    assert "error: imports=stops: importing it failed: KeyboardInterrupt" in result.err
 
 
 def test_what_names_a_module_is_taken_out() -> None:

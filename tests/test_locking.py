@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import Programs
 
 from agent.common.errors import UserError
 from agent.records.locking import occupied
@@ -36,6 +37,15 @@ with occupied(Path("run")):
         multiprocessing.get_context(sys.argv[1]).Process(target=wait, daemon=True).start()
     time.sleep(60)
 """
+
+
+def test_an_empty_folder_of_the_users_stays(programs: Programs, tmp_path: Path) -> None:
+    """One that the program made goes, if nothing was trained in it."""
+    (tmp_path / "mine").mkdir()
+    for option in ("resume=mine", "hydra.run.dir=mine", "resume=new", "hydra.run.dir=new"):
+        result = programs.run("train", option, "env=Nowhere-v1", cwd=tmp_path, real=True)
+        assert result.code == 2, result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

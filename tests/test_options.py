@@ -561,6 +561,15 @@ EFFECTS = [
     ("num_envs=1", "agent.noise.mean_envs=3", "num_envs is 1, and one environment always explores"),
     ("num_envs=2", "agent.noise.mean_envs=3", ""),
     ("agent.replay_ratio=0", "agent.lr=5", "agent.replay_ratio is 0, so nothing is learned"),
+    *(
+        ("agent.replay_ratio=0", f"agent.{word}", "agent.replay_ratio is 0, so nothing is learned")
+        for word in ("gamma=0.9", "n_step=2", "double=false", "batch_size=8", "loss=squared", "noise.draws=4")
+    ),
+    ("agent.replay_ratio=0", "agent.noise.hold=episode", ""),
+    ("agent=dqn", "eval.noisy=true", "agent.noise.enabled is false"),
+    ("agent=noisy_dqn", "eval.noisy=true", ""),
+    ("wandb.mode=disabled", "wandb.project=x", "wandb.mode is disabled"),
+    ("wandb.mode=offline", "wandb.project=x", ""),
     ("eval.episodes=0", "eval.every=500", "eval.episodes is 0"),
     ("eval.episodes=0", "eval.video=true", "eval.episodes is 0"),
     ("eval.episodes=1", "eval.every=500", ""),

@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,9 @@ def test_nothing_global_is_changed(run: Run, tmp_path: Path, monkeypatch: pytest
     """Not Hydra's state, not torch's or NumPy's, not the folder; a second run begins as the first did."""
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(2)
+    np.random.seed(123)  # noqa: NPY002 (not as an earlier run has left it)
+    random.seed(123)
+    python_state = random.getstate()
     numpy_state, torch_state = np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     known = set(ConfigStore.instance().repo.get("env", {}))  # other tests may have registered presets here
     try:
@@ -176,6 +181,7 @@ def test_nothing_global_is_changed(run: Run, tmp_path: Path, monkeypatch: pytest
         torch.set_num_threads(1)
     assert Path.cwd() == tmp_path
     assert np.random.get_state()[1].tolist() == numpy_state  # noqa: NPY002
+    assert random.getstate() == python_state
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -235,6 +241,29 @@ def test_a_value_of_python_s_is_read_as_it_was(value: object) -> None:
     found = OverridesParser.create().parse_override(override).value()
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.False_, "false"),
+        (np.True_, "true"),
+        (np.array([64, 32]), "[64,32]"),
+        (np.array(0.5), "0.5"),
+        (torch.tensor(3), "3"),
+        ([np.True_, None], "[true,null]"),
+        (Path("a b"), "'a b'"),
+        (Fraction(1, 2), "1/2"),
+    ],
+)
+def test_numbers_of_numpy_and_torch_and_paths_are_values(value: object, text: str) -> None:
+    assert list(from_python("x", value)) == [f"x={text}"]
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"text", [object()], 1j])
+def test_another_object_is_refused_by_the_name_of_its_option(value: object) -> None:
+    with pytest.raises(UserError, match=r"agent\.lr is a \w+: it takes numbers, text"):
+        list(from_python("agent", {"lr": value}))
 
 
 def test_a_mapping_gives_one_override_for_each_option() -> None:

@@ -485,13 +485,23 @@ gym.register("Game-v0", entry_point=Game, max_episode_steps=20)
 """
 
 
+def content(folder: Path) -> dict[Path, bytes]:
+    """The bytes of all files of a folder, without logs and locks."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".log", ".lock"))
+    return {path: path.read_bytes() for path in files}
+
+
 def test_an_environment_that_has_changed_is_named(programs: Programs, tmp_path: Path) -> None:
     (tmp_path / "changes.py").write_text(CHANGES)
     words = (*QUIET, "env=changes:Game-v0", "num_envs=2", "eval.episodes=1")
     assert programs.run("train", *words, "steps=200", "hydra.run.dir=run", cwd=tmp_path).code == 0
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('{"global_step": 250}\n')  # of the steps after the checkpoint: only a run that goes on drops it
+    before = content(tmp_path / "run")
     for changed in ({"INPUTS": "4"}, {"ACTIONS": "3"}):
-        result = programs.run("train", *words, "resume=run", "steps=300", cwd=tmp_path, **changed)
+        result = programs.run("train", *words, "resume=run", "steps=300", "agent.lr=0.5", cwd=tmp_path, **changed)
         assert result.code == 2
+        assert content(tmp_path / "run") == before
         assert re.search("error: run cannot be resumed: what it saved does not fit Game-v0", result.err)
         assert "Traceback" not in result.err
 

@@ -278,6 +278,21 @@ def test_work_that_is_dropped_is_left_at_once_and_not_begun_again() -> None:
             pytest.fail("it began")
 
 
+def test_work_in_work_is_dropped_until_the_outer_work_ends() -> None:
+    with Interrupt() as context:
+        with pytest.raises(Stopped), context.droppable():
+            _work_and_stop(context)
+        with pytest.raises(Stopped), context.droppable():
+            pytest.fail("it begins")
+
+
+def _work_and_stop(context: Interrupt) -> None:
+    with context.droppable():
+        pass
+    signal.raise_signal(signal.SIGTERM)
+    pytest.fail("it goes on")
+
+
 def test_what_is_not_dropped_is_not_disturbed() -> None:
     with droppable():  # of no run
         pass

@@ -73,7 +73,9 @@ def tracker(mode="auto", run_id=None, **options):
     config = {"env": "CartPole-v1", "agent": {"lr": 0.001, "net": [256, 256]}}
     # Stands in for agent.config.run.WandbConfig, which would take the time to import torch in each of these processes.
     node = dict(mode=mode, project="p", entity=None, group=None, job_type=None, name=None, tags=()) | options
-    return Tracker(Path("run"), config, SimpleNamespace(**node), console, run_id)
+    tracker = Tracker(Path("run"), config, SimpleNamespace(**node), console, run_id)
+    tracker.open()
+    return tracker
 Path("run").mkdir(exist_ok=True)
 """
 
@@ -346,6 +348,7 @@ def test_tracker_shows_returns_on_the_console(tmp_path: Path) -> None:
     stream = io.StringIO()
     console = Console(1000, stream=stream)
     tracker = Tracker(tmp_path, {}, WandbConfig(mode="disabled"), console)
+    tracker.open()
     for value in (0.0, *[10.0] * 20):  # the mean is of the last 20
         tracker.log(100, {"train/episode_return": value, "other": 1.0})
     tracker.log(500, {"eval/return_mean": 33.0})
@@ -405,6 +408,7 @@ def test_the_console_shows_who_waits_for_whom_and_how_old_the_weights_are(tmp_pa
     stream = io.StringIO()
     console = Console(1000, stream=stream)
     tracker = Tracker(tmp_path, {}, WandbConfig(mode="disabled"), console)
+    tracker.open()
     tracker.log(100, {"eval/return_mean": 1.0})
     tracker.log(200, {"collect/learner_wait": 0.5, "collect/actor_wait": 0.25, "collect/staleness": 24.0})
     tracker.log(300, {"collect/learner_wait": 0.125, "collect/steps_per_second": 5.0})

@@ -28,7 +28,7 @@ from agent.config.parsing import parse, parsed_singly, to_plain
 from agent.config.resuming import merge_resumed
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
-from agent.records.locking import RUNS, remove_if_empty
+from agent.records.locking import RUNS, is_own, remove_if_empty
 from agent.records.run_folder import (
     agent_name,
     folder_of_runs,
@@ -131,7 +131,9 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
     if composed.job.chdir or composed.output_subdir is not None:  # set in a user's own config file
         name = "hydra.job.chdir" if composed.job.chdir else "hydra.output_subdir"
         start_folder = Path(composed.runtime.cwd)  # Hydra has already changed to the run's folder or written to it
-        remove_if_empty(Path(os.path.normpath(start_folder / composed.runtime.output_dir)), start_folder / RUNS)
+        folder = Path(os.path.normpath(start_folder / composed.runtime.output_dir))
+        if is_own(folder):
+            remove_if_empty(folder, start_folder / RUNS)
         raise UserError(f"{name} does not work here: leave it out of the config")
     if composed.mode is RunMode.MULTIRUN:
         check_sweep(composed, resume)

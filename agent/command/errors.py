@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from agent.command.arguments import Program
 from agent.command.synonyms import OTHER_LIBRARIES
 from agent.common.errors import UserError, one_line
+from agent.common.files import NO_FILES, TOO_MANY_FILES
 from agent.common.foreign import file_name, own_frames, shown
 from agent.common.streams import restore_streams
 
@@ -119,6 +120,8 @@ def _sentence(error: Exception) -> str | None:
             return str(error)
         case FileExistsError() if error.filename:
             return f"cannot use {error.filename}: it is not a folder"
+        case OSError() if error.errno in NO_FILES:
+            return f"no more files can be opened: {TOO_MANY_FILES}"
         case OSError():
             return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
         case ValueError() if "Config group override" in text:  # raised by Hydra for env= and agent=1
@@ -203,6 +206,10 @@ def _config_sentence(error: Exception, program: Program) -> str:
     ):
         kind = "a list, such as [a,b]" if found[2] == "list" else "options of its own, such as {name:value}"
         return f"{message.removeprefix('Error merging override ')} cannot be used: {found[1]} takes {kind}"
+    if "dereferencing interpolation '${run_folder:" in message:
+        return "resume takes one run folder, such as resume=runs/CartPole-v1/<run>, or resume=auto"
+    if found := re.match(r"Error merging override (hydra\.(?:run|sweep)\.dir)=", message):
+        return f"{found[1]} takes a folder, such as {found[1]}=runs/mine"
     if isinstance(error, OverrideParseException):
         example = "a text with spaces, commas, brackets, quotes, = or # is in quotes, such as 'wandb.tags=[\"a = b\"]'"
         return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"

@@ -10,7 +10,7 @@ from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
 from agent.command.program import TRAIN
 from agent.common.quoting import from_python
-from agent.config.checks import early_schedules, without_effect
+from agent.config.checks import advice
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig
 from agent.records.locking import occupied
@@ -22,6 +22,7 @@ from agent.running.fetching import agent_file
 from agent.running.player import load_player
 from agent.running.resources import cpu_restored, prepare_cpu, resolve_device
 from agent.running.results import check_player, evaluate_player
+from envs.global_random import globals_restored
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,13 @@ def train(*overrides: str, **options: object) -> Run:
     arguments = [*overrides, *(argument for name, value in options.items() for argument in from_python(name, value))]
     with as_user_errors(TRAIN):
         composed, folder = compose_training(arguments)
-        with occupied(folder), cpu_restored():
+        with occupied(folder), cpu_restored(), globals_restored():
             request = training_request(composed, arguments, folder)
             return _train(request, folder, arguments)
 
 
 def _train(request: Request, folder: Path, overrides: list[str]) -> Run:
-    for sentence in (*without_effect(request.config, request.overrides), *early_schedules(request.config)):
+    for sentence in advice(request.config, request.overrides):
         print(sentence, file=sys.stderr)
     outcome = running.train(request.config, folder, request.checkpoint, request.imports, overrides)
     if outcome.exit_code == 128 + signal.SIGINT:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from agent.common.errors import UserError
+from agent.common.beginning import is_ctrl_c
+from agent.common.errors import UserError, plain
 from agent.common.quoting import quote
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -144,7 +145,9 @@ def _import_errors(name: str, option: str, folder: str) -> Iterator[None]:
         else:
             reason = f"it needs {missing}; it must be installed, or lie in {folder}"
         raise UserError(f"{option}: {reason}") from error
-    except (Exception, SystemExit) as error:  # a script may end the program by itself
-        raise UserError(f"{option}: importing it failed: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # a script may end the program by itself
+        if isinstance(error, KeyboardInterrupt) and is_ctrl_c():
+            raise
+        raise UserError(f"{option}: importing it failed: {type(error).__name__}: {plain(error)}") from error
     finally:
         os.chdir(start_folder)

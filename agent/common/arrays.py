@@ -44,7 +44,7 @@ class Place:
         """The values at this place; a view if they are already there."""
         if self._numpy:
             return values if isinstance(values, np.ndarray) else values.cpu().numpy()
-        return as_tensor(values, self.device)
+        return values.to(self.device) if isinstance(values, Tensor) else as_tensor(values, self.device)
 
     def generator(self, seed: int, stream: str) -> Generator:
         """A generator for one stream of a run. NumPy's draws a batch on the CPU in a third of the time of torch's."""

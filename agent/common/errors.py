@@ -40,10 +40,10 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 
 def _has_text(value: object) -> bool:
-    """Whether str(value) works; a foreign class may raise."""
+    """Whether str(value) works; a foreign class may raise anything, even SystemExit."""
     try:
         str(value)
-    except Exception:
+    except BaseException:
         return False
     return True
 

@@ -40,6 +40,13 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode(errors="surrogateescape"))
 
 
+#: Error numbers of a process, or a machine, that may open no more files, and the advice.
+NO_FILES = (errno.EMFILE, errno.ENFILE)
+TOO_MANY_FILES = (
+    "the environment may leave files open; raise the limit with ulimit -n <number>, and go on with resume=<run folder>"
+)
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder and its parents, but does not make a deleted folder of a run again; raises OSError."""
     folder.mkdir(parents=not _is_inner(folder), exist_ok=True)
@@ -48,7 +55,8 @@ def make_folder(folder: Path) -> None:
 def could_not_write(path: Path, error: OSError) -> UserError:
     """The UserError for a file that cannot be written."""
     reason = why(error).partition("\n")[0]
-    return UserError(f"could not write {path} ({reason}): free some space or check the folder's permissions.")
+    advice = TOO_MANY_FILES if error.errno in NO_FILES else "free some space or check the folder's permissions."
+    return UserError(f"could not write {path} ({reason}): {advice}")
 
 
 def replace_file(path: Path, data: bytes) -> None:

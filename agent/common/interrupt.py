@@ -136,13 +136,14 @@ class Interrupt:
         Raises:
             Stopped: at any place in the work, or at its beginning if the signal has already come.
         """
-        self._depth += 1
-        try:
+        depth = self._depth
+        try:  # a signal may come before and after each statement
+            self._depth = depth + 1
             if self:
                 raise Stopped
             yield
         finally:
-            self._depth -= 1
+            self._depth = depth
 
     def saved(self) -> None:
         """Notes that everything is saved, so that all further work may be dropped."""

@@ -1,5 +1,6 @@
 """Options as users write them on a command line: name=value in Hydra's grammar."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
@@ -36,10 +37,10 @@ def from_python(name: str, value: object) -> Iterator[str]:
 
     Args:
         name: the name of the option, such as agent.lr.
-        value: a number, text, None, a list of these, or a mapping of names to these.
+        value: a number, text, path, None, a list or an array of these, or a mapping of names to these.
 
     Raises:
-        UserError: `env` is an object, and no name of an environment.
+        UserError: the value is another object.
     """
     if name == "env" and not isinstance(value, str | Mapping | None):
         raise UserError(
@@ -50,13 +51,15 @@ def from_python(name: str, value: object) -> Iterator[str]:
         for key, below in value.items():
             yield from from_python(f"{name}.{key}", below)
     elif name.startswith(("env.kwargs.", "env.eval_kwargs.")):
-        yield f"++{name}={_written(value)}"  # the preset may not name this argument of the environment
+        yield f"++{name}={_written(name, value)}"  # the preset may not name this argument of the environment
     else:
-        yield f"{'env' if name == 'env.id' else name}={_written(value)}"
+        yield f"{'env' if name == 'env.id' else name}={_written(name, value)}"
 
 
-def _written(value: object) -> str:
-    """A Python value in Hydra's grammar."""
+def _written(name: str, value: object) -> str:
+    """The value of an option in Hydra's grammar."""
+    if hasattr(value, "tolist"):  # NumPy's and torch's numbers, truth values and arrays
+        value = value.tolist()
     match value:
         case None:
             return "null"
@@ -69,7 +72,11 @@ def _written(value: object) -> str:
         case str():
             return quote(value)
         case Mapping():
-            return "{" + ",".join(f"{quote(str(key))}:{_written(below)}" for key, below in value.items()) + "}"
-        case Sequence():
-            return "[" + ",".join(map(_written, value)) + "]"
-    return quote(str(value))
+            return "{" + ",".join(f"{quote(str(key))}:{_written(name, below)}" for key, below in value.items()) + "}"
+        case Sequence() if not isinstance(value, bytes):
+            return "[" + ",".join(_written(name, item) for item in value) + "]"
+        case os.PathLike():
+            return quote(os.fsdecode(value))
+    raise UserError(
+        f"{name} is a {type(value).__name__}: it takes numbers, text, truth values, None, or lists of these"
+    )

@@ -1,12 +1,23 @@
 """Options that the user sets and that have no effect together with the others, and schedules that end early."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 
 from agent.config.algorithm import HEADS, AgentConfig
-from agent.config.run import TrainConfig
+from agent.config.run import TrainConfig, WandbConfig
 
-#: Options that only updates read.
-LEARNING = ("lr", "lr_end", "lr_updates", "adam_eps", "max_grad_norm", "target_every", "tau", "target_range")
+#: Options of the agent that only updates read, and those that decide between the online and the target network.
+LEARNING = (
+    *("lr", "lr_end", "lr_updates", "adam_eps", "max_grad_norm", "target_every", "tau", "target_range", "act_with"),
+    *("batch_size", "gamma", "n_step", "double", "loss", "huber_threshold", "munchausen", "priority"),
+    *(f"noise.{name}" for name in ("learning", "draws", "repeat", "share", "mean_rows")),
+)
+
+
+def advice(config: TrainConfig, overrides: Iterable[str]) -> Iterator[str]:
+    """Yields a sentence for each option that the user probably does not mean as it is."""
+    yield from without_effect(config, overrides)
+    yield from early_schedules(config)
 
 
 def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[str]:
@@ -46,11 +57,16 @@ def _idle_options(config: TrainConfig) -> dict[str, str]:
         idle["collect"] = "collect is local"
     else:
         idle |= _idle_beside_ray(config)
+    if config.wandb.mode == "disabled":
+        names = (field.name for field in fields(WandbConfig) if field.name != "mode")
+        idle |= dict.fromkeys((f"wandb.{name}" for name in names), "wandb.mode is disabled")
+    if not config.agent.noise.enabled:
+        idle["eval.noisy"] = "agent.noise.enabled is false"
     if config.eval.stop_at is None:
         idle["eval.stop_patience"] = "eval.stop_at is null"
     if not config.eval.episodes:
-        names = ("every", "noisy", "num_envs", "share", "video", "video_every")
-        idle |= dict.fromkeys((f"eval.{name}" for name in names), "eval.episodes is 0")
+        unread = ("every", "noisy", "num_envs", "share", "video", "video_every")
+        idle |= dict.fromkeys((f"eval.{name}" for name in unread), "eval.episodes is 0")
     return idle
 
 

@@ -15,11 +15,12 @@ FREE = (
     *("collect.address", "collect.chunk", "collect.memory", "collect.publish", "collect.timeout"),
     "agent.replay_device",
 )
-#: Settings of the algorithm that every update or action reads again: they control how fast a run learns and explores.
-#: All others are fixed in the checkpoint, as shapes, drawn numbers, priorities and counters, or define the task.
+#: Settings of the algorithm that control how fast a run learns and explores. All others may not change, so that a run
+#: has one algorithm and one task.
 PACE = (
     *("agent.lr", "agent.lr_end", "agent.lr_updates", "agent.adam_eps", "agent.max_grad_norm"),
     *("agent.target_every", "agent.tau", "agent.epsilon", "agent.priority.beta", "agent.priority.beta_steps"),
+    *("agent.noise.change.start", "agent.noise.change.end", "agent.noise.change.steps"),
 )
 #: The options that may change on resume.
 MAY_CHANGE = (*(name for name in FREE if name != "resume"), *PACE)

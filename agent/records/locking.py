@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +17,13 @@ RUNS = Path("runs")
 _locks: set[int] = set()
 
 
+#: When this program began, in seconds.
+_BEGAN = time.time()
+
+
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
-    """Locks a run's folder against other processes; removes it at the end if it is still empty.
+    """Locks a run's folder against other processes; removes it at the end if this program made it and it is empty.
 
     Hydra makes the folder before anything is checked. The lock ends with the process, even if that is killed.
 
@@ -26,11 +31,18 @@ def occupied(folder: Path) -> Iterator[None]:
         UserError: another process trains in the folder.
     """
     absolute, runs = folder.absolute(), RUNS.absolute()
+    own = is_own(folder)
     with _locked(folder):
         try:
             yield
         finally:
-            remove_if_empty(absolute, runs)
+            if own:
+                remove_if_empty(absolute, runs)
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder was made, or its content changed, after this program began: others belong to the user."""
+    return folder.stat().st_mtime >= _BEGAN
 
 
 def remove_if_empty(folder: Path, runs: Path) -> None:

@@ -119,6 +119,26 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
                 yield step, row
 
 
+def read_new_rows(path: Path, position: int) -> tuple[list[tuple[int, dict[str, object]]], int]:
+    """The rows of a metrics file behind a position in bytes, and the position of the end of its last complete line.
+
+    A file that is shorter than the position is read from its beginning, since a resumed run has cut it.
+    """
+    rows = []
+    with suppress(OSError), open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size < position:
+            position = 0
+        file.seek(position)
+        while line := file.readline(MAX_LINE):
+            if not line.endswith(b"\n") and len(line) < MAX_LINE:
+                break  # the run is writing it
+            position = file.tell()
+            row = _parse(line)
+            if (step := _step_of(row)) is not None:
+                rows.append((step, row))
+    return rows, position
+
+
 def _sorted(steps: array[float], values: array[float]) -> Series:
     order = np.lexsort((np.array(values), np.array(steps)))
     return np.array(steps)[order], np.array(values)[order]

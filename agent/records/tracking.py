@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ CONSOLE_NAMES = {  # on the console
 
 
 class Tracker:
-    """Passes everything that a run logs to metrics.jsonl, the console, W&B and further sinks.
+    """Passes everything that a run logs to metrics.jsonl, the console, W&B and further sinks, once `open` is called.
 
     Args:
         run_dir: the run's folder; metrics.jsonl in it is appended to, and W&B writes to its subfolder `wandb`.
@@ -30,17 +30,17 @@ class Tracker:
         settings: the config node `wandb`.
         console: the console, which shows logged returns and errors of W&B.
         run_id: the W&B id of a resumed run; None for a new run.
-        extra_sinks: further sinks, such as TensorBoard's.
+        extra_sinks: makes each further sink, such as TensorBoard's.
 
     Attributes:
         run_id: the W&B id to store in checkpoints; None if the run never had one.
         console: the console.
         dashboard: how to watch the run on W&B: its address, or the commands to watch and upload it.
         dashboards: how to watch the run in each further sink.
-
-    Raises:
-        UserError: metrics.jsonl cannot be written, or W&B fails although wandb.mode is online or offline.
     """
+
+    dashboard: str | None = None
+    dashboards: tuple[str | None, ...] = ()
 
     def __init__(
         self,
@@ -49,19 +49,30 @@ class Tracker:
         settings: WandbConfig,
         console: Console,
         run_id: str | None = None,
-        extra_sinks: Sequence[Sink] = (),
+        extra_sinks: Sequence[Callable[[], Sink]] = (),
     ) -> None:
-        self._file = JsonlSink(run_dir / "metrics.jsonl")
-        self._sink = start(run_dir, config, settings, console, run_id)
-        self._sinks = (self._sink, *extra_sinks)
-        self.console = console
-        self._finished = False
-        self.run_id = self._sink.run_id
-        self.dashboard = self._sink.dashboard
-        self.dashboards = tuple(sink.dashboard for sink in extra_sinks)
+        self.console, self.run_id = console, run_id
+        self._run_dir, self._config, self._settings, self._extra_sinks = run_dir, config, settings, extra_sinks
+        self._file: JsonlSink | None = None
+        self._sinks: tuple[Sink, ...] = ()
+
+    def open(self) -> None:
+        """Opens all sinks. Until then nothing is written, so that a run that cannot be resumed stays as it is.
+
+        Raises:
+            UserError: metrics.jsonl cannot be written, or W&B fails although wandb.mode is online or offline.
+        """
+        self._file = JsonlSink(self._run_dir / "metrics.jsonl")
+        wandb = start(self._run_dir, self._config, self._settings, self.console, self.run_id)
+        self._sinks = (wandb,)  # to be finished if another fails
+        extra = [make() for make in self._extra_sinks]
+        self._sinks = (wandb, *extra)
+        self.run_id, self.dashboard = wandb.run_id, wandb.dashboard
+        self.dashboards = tuple(sink.dashboard for sink in extra)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs metrics at an environment step, the x axis of every chart; it takes about 0.1 ms with W&B."""
+        assert self._file is not None
         self._file.log(step, metrics)
         for sink in self._sinks:
             sink.log(step, metrics)
@@ -80,9 +91,9 @@ class Tracker:
             sink.save_agent(path, aliases, metadata)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Closes all sinks; further calls have no effect."""
-        if not self._finished:
-            self._finished = True
+        """Closes all open sinks; further calls have no effect."""
+        if self._file is not None:
             self._file.close()
-            for sink in self._sinks:
-                sink.finish(exit_code)
+        sinks, self._sinks = self._sinks, ()
+        for sink in sinks:
+            sink.finish(exit_code)

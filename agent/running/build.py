@@ -1,6 +1,7 @@
 """Builds the objects of a run from its config."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agent.networks.encoders import MLPEncoder
 from agent.networks.q_network import QNetwork
 from agent.noise.layers import NoisyLinear
 from agent.records.console import Console
+from agent.records.dashboard import Sink
 from agent.records.event_files import EventFiles, has_event_files
 from agent.records.tracking import Tracker
 from agent.replay.memory import required_bytes
@@ -72,23 +74,21 @@ def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
 
 
 def build_tracker(config: TrainConfig, home: Path, console: Console, begun: tuple[int, State] | None) -> Tracker:
-    """The tracker of a run.
+    """The tracker of a run, which is not open yet.
 
     Args:
         config: the config of the run.
-        home: its folder; metrics.jsonl there ends at the checkpoint to resume from.
+        home: its folder.
         console: the console for its lines.
-        begun: the step and state of that checkpoint; None for a new run.
-
-    Raises:
-        UserError: if a requested service cannot be used.
+        begun: the step and state of the checkpoint to resume from; None for a new run.
     """
     step, state = begun if begun is not None else (0, {})
-    sinks = []
+    sinks: list[Callable[[], Sink]] = []
     if config.tensorboard:
         continues = state.get("config", {}).get("tensorboard", False) and has_event_files(home)
         first_step = step if state.get("evaluation_due") else step + 1
-        sinks.append(EventFiles(home, console, None if begun is None else first_step if continues else 0))
+        since = None if begun is None else first_step if continues else 0
+        sinks.append(partial(EventFiles, home, console, since))
     return Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"), sinks)
 
 

@@ -28,6 +28,12 @@ from envs.make import Task
 EPISODE_CAP = 27_000
 
 
+def cut_episodes(lengths: Sequence[int]) -> str:
+    """A clause if episodes were cut at `EPISODE_CAP`; empty otherwise."""
+    cut = sum(length >= EPISODE_CAP for length in lengths)
+    return f"{cut} of {len(lengths)} episodes of the evaluation were cut after {EPISODE_CAP:,} steps" if cut else ""
+
+
 Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 
 

@@ -15,7 +15,7 @@ from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.tracking import Tracker
-from agent.running.evaluation import EPISODE_CAP, Evaluation, EvaluationResults, evaluate, finite, metrics_of
+from agent.running.evaluation import Evaluation, EvaluationResults, cut_episodes, evaluate, finite, metrics_of
 from agent.running.failures import Folder
 from agent.running.filming import film_of, record_film
 from envs.make import Task
@@ -172,13 +172,10 @@ class Evaluator:
         self._tracker.console.line(f"no evaluation at step {step}: {one_line(error)}")
 
     def _warn_of_cuts(self, result: Evaluation) -> None:
-        cut = sum(length >= EPISODE_CAP for length in result.lengths)
+        cut = cut_episodes(result.lengths)
         if cut and not self._warned_of_cuts:
             self._warned_of_cuts = True
-            self._tracker.console.line(
-                f"{cut} of {len(result.lengths)} episodes of the evaluation were cut after {EPISODE_CAP:,} steps: "
-                "env.time_limit=<steps> cuts them earlier"
-            )
+            self._tracker.console.line(f"{cut}: env.time_limit=<steps> cuts them earlier")
 
     # ---- a film
 

@@ -65,7 +65,7 @@ def not_finite(error: Exception, step: int, name: str, source: str | None, folde
     latest = latest_checkpoint(folder.path)
     where = f"the last good checkpoint is {folder.shown(latest)}" if latest else "there is no checkpoint yet"
     if source:
-        reason = f"{source} that {name} gave are NaN or infinite: fix the environment; {where}"
+        reason = f"{source} that {name} gave are NaN, infinite or beyond float32: fix the environment; {where}"
     else:
         reason = f"{error}; {where}; a lower agent.lr or agent.max_grad_norm often helps"
     return UserError(f"training stopped at step {step} because {reason}")

@@ -22,6 +22,7 @@ from agent.running.build import build_agent, build_envs, build_replay, build_tra
 from agent.running.distributed.collector import RayCollector
 from agent.running.distributed.starting import rings_of, start_collector
 from agent.running.ending import end
+from agent.running.evaluator import stop_return
 from agent.running.failures import Folder
 from agent.running.outcome import Outcome
 from agent.running.progress import evaluated_again
@@ -31,7 +32,6 @@ from agent.running.trainer import Trainer
 from envs.bounds import check_bounds
 from envs.channels import BoxChannels
 from envs.closing import close_quietly
-from envs.kinds import Envs
 from envs.make import Task, load_saved_task, load_task
 from envs.shapes import check_shapes, note_on_shapes
 from envs.vector import note_on_global_draws
@@ -62,55 +62,64 @@ def train(
     device = resolve_device(config.device)
     run_dir = Folder(folder)  # made first, as an environment may change the current folder
     task = task_of(config, folder, resumed=begun is not None)
+    stop_return(config.eval, task)  # raises before anything is built
     config = replace(config, env=replace(config.env, action_mask=task.action_mask))  # `auto` is resolved
     agent, plan = build_agent(config, task, device)
     by_actors = config.collect.engine == "ray"
     rings = rings_of(config, task) if by_actors else None
     replay = build_replay(config, task, device, plan) if rings is None else rings
     envs = None if by_actors else build_envs(config, task)
-    console = open_console(config, run_dir.path, begun)
-    console.line(f"{task.id} · {device} · {folder}")
-    introduce(config, agent.network, plan, console)
-    for note in (note_on_shapes(task.observe), None if envs is None else note_on_global_draws(task, envs)):
-        if note is not None:
-            console.line(note)
-    tracker = build_tracker(config, run_dir.path, console, begun)
-    with closing(tracker, envs, task) as opened:
-        write_config(run_dir.path, to_plain(config), overrides)  # from here on the folder holds a run
+    with ExitStack() as opened:
+        console = open_console(config, 0 if begun is None else begun[0])
+        opened.callback(console.close)
+        if envs is not None:
+            opened.callback(close_quietly, envs.close, task.id)
+        console.line(f"{task.id} · {device} · {folder}")
+        introduce(config, agent.network, plan, console)
+        for note in (note_on_shapes(task.observe), None if envs is None else note_on_global_draws(task, envs)):
+            if note is not None:
+                console.line(note)
+        tracker = build_tracker(config, run_dir.path, console, begun)
         collector: RayCollector | None = None
         if rings is not None:
             collector = start_collector(config, task, agent, rings, tracker)
             opened.callback(collector.close)
         trainer = Trainer(config, task, envs, agent, replay, tracker, run_dir, plan, collector)
         if begun is not None:
-            load_state(trainer, *begun)
-        with Interrupt() as interrupt:
-            outcome = trainer.run(interrupt)
-            return end(outcome, interrupt, config, task, folder, run_dir.path, tracker, imports)
+            load_state(trainer, *begun)  # nothing is written before: a refusal leaves the folder as it is
+        with finished_on_error(tracker):
+            open_files(config, run_dir.path, begun, overrides, tracker)
+            with Interrupt() as interrupt:
+                outcome = trainer.run(interrupt)
+                return end(outcome, interrupt, config, task, folder, run_dir.path, tracker, imports)
 
 
-def open_console(config: TrainConfig, home: Path, begun: tuple[int, State] | None) -> Console:
-    """Creates the folder, drops the metrics after the checkpoint to resume from, and opens the run's console."""
-    step, state = begun if begun is not None else (0, {})
-    home.mkdir(parents=True, exist_ok=True)
-    truncate_jsonl(home / "metrics.jsonl", step, *evaluated_again(step, state))
+def open_console(config: TrainConfig, step: int) -> Console:
+    """Opens the console of a run at `step`; notices of all modules go through it."""
     console = Console(config.steps, step, enabled=config.log.progress)
     tell_through(console.line)
     return console
 
 
+def open_files(
+    config: TrainConfig, home: Path, begun: tuple[int, State] | None, overrides: Sequence[str], tracker: Tracker
+) -> None:
+    """Creates the folder, drops the metrics after the checkpoint to resume from, and opens the tracker."""
+    step, state = begun if begun is not None else (0, {})
+    home.mkdir(parents=True, exist_ok=True)
+    truncate_jsonl(home / "metrics.jsonl", step, *evaluated_again(step, state))
+    tracker.open()
+    write_config(home, to_plain(config), overrides)  # from here on the folder holds a run
+
+
 @contextmanager
-def closing(tracker: Tracker, envs: Envs | None, task: Task) -> Iterator[ExitStack]:
-    """Closes a run's objects after the block: the tracker if an error ended it, environments, then the console."""
-    with ExitStack() as opened:
-        opened.callback(tracker.console.close)
-        if envs is not None:
-            opened.callback(close_quietly, envs.close, task.id)
-        try:
-            yield opened
-        except BaseException:
-            tracker.finish(1)
-            raise
+def finished_on_error(tracker: Tracker) -> Iterator[None]:
+    """Finishes the tracker if an error ends the block."""
+    try:
+        yield
+    except BaseException:
+        tracker.finish(1)
+        raise
 
 
 def introduce(config: TrainConfig, network: QNetwork, plan: Plan, console: Console) -> None:

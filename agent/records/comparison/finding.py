@@ -11,8 +11,6 @@ from agent.records.comparison.reading import is_run
 
 #: The most runs of one page, and the greatest depth of the search for them.
 MAX_RUNS, MAX_DEPTH = 1_000, 8
-#: Folders below a run, which contain no runs.
-INSIDE_A_RUN = {"wandb", "checkpoints", "videos", "best", "last"}
 
 
 def find_runs(paths: Sequence[str]) -> list[Path]:
@@ -70,7 +68,7 @@ def _below(location: Path) -> Iterator[Path]:
             names.clear()
             yield folder
         is_too_deep = len(folder.relative_to(location).parts) >= MAX_DEPTH
-        names[:] = [] if is_too_deep else sorted(set(names) - INSIDE_A_RUN, key=natural)
+        names[:] = [] if is_too_deep else sorted(names, key=natural)
 
 
 def natural(path: Path | str) -> list[int | str]:

@@ -13,6 +13,7 @@ from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
 from agent.records.newest import MAX_CONFIG
 from agent.records.saved_agent import FILE_NAME, MAX_BYTES
+from agent.running.evaluation import cut_episodes
 from agent.running.export.card import card, check_readme
 from agent.running.fetching import PREFIX, checked_repo, library, short_reason
 from agent.running.filming import record_film
@@ -52,6 +53,8 @@ def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
     library("to=hub")
     _check_folder(folder, player.home)
     evaluation = evaluate_player(player, EvaluateConfig()) | {"label": repo, "agent": FILE_NAME}
+    if cut := cut_episodes(evaluation["lengths"]):
+        print(cut)
     _copy(player.home, folder / FILE_NAME, MAX_BYTES)
     atomic_write_text(folder / EVALUATION, json.dumps(evaluation, indent=1))
     atomic_write_text(folder / CONFIG, yaml.safe_dump(_config(player), sort_keys=False, allow_unicode=True))

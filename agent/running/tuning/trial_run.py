@@ -16,7 +16,7 @@ from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig, upgraded
 from agent.config.tune import StudyConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
-from agent.records.metrics import read_series
+from agent.records.metrics import number, read_new_rows, read_series
 from agent.running.progress import nothing_left, with_evaluation
 from agent.running.tuning.study import Trial
 
@@ -46,7 +46,7 @@ class TrialRun:
         self._program, self._more_overrides = program, overrides
         self._process: subprocess.Popen[bytes] | None = None
         self._seed = 0  # index of the seed in training
-        self._read = -1  # bytes of its metrics that have been read
+        self._read = 0  # bytes of its metrics that have been read
         self._pruned = 0  # the evaluation that ended the trial, among those of all seeds
 
     # ---- the state of the trial
@@ -93,7 +93,7 @@ class TrialRun:
         for index, seed in enumerate(self._config.seeds):
             if str(seed) in scores:
                 continue
-            self._seed, self._read = index, -1
+            self._seed, self._read = index, 0
             if self._is_complete():  # a process was killed between the end of the run and the note of its score
                 self._note_score()
                 return None
@@ -137,17 +137,13 @@ class TrialRun:
 
     def _report(self) -> None:
         """Reports new evaluations to the study, and stops the run if the trial should be pruned."""
-        metrics = self._run / "metrics.jsonl"
-        try:
-            size = metrics.stat().st_size
-        except OSError:
+        if self._pruned:
             return
-        if size == self._read or self._pruned:
-            return
-        self._read = size
-        before = list(self.trial.seeds().values())
-        for step, value in zip(*read_series(metrics, [RETURN])[RETURN], strict=True):
-            evaluation = self._evaluation_number(int(step))
+        rows, self._read = read_new_rows(self._run / "metrics.jsonl", self._read)
+        values = [(step, value) for step, row in rows if (value := number(row.get(RETURN))) is not None]
+        before = list(self.trial.seeds().values()) if values else []
+        for step, value in values:
+            evaluation = self._evaluation_number(step)
             if self.trial.report(evaluation, float(np.mean([*before, value]))) and self._config.pruner != "none":
                 self._pruned = evaluation
                 self.stop()
