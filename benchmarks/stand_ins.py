@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 
 from agent.config.run import TrainConfig
-from agent.running.build import build_player
+from agent.running.build import build_acting_agent
 from agent.running.distributed.actor import Actor
 from agent.running.distributed.chunk import Chunk, Setup, split_evenly
 from agent.running.distributed.weights import weights_of
@@ -28,7 +28,7 @@ class StandIns:
         task = load_task(config.env.id, config.env.kwargs)
         shares = split_evenly(config.num_envs, config.collect.actors)
         setup = Setup(config, task, None, shares)
-        weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
+        weights = weights_of(build_acting_agent(setup.config_of(0, 0), task, 0))
         player = Actor(setup, 0, 0)
         self.chunks_of_one: list[Chunk] = []
         seconds: list[float] = []

@@ -71,7 +71,9 @@ def observer_for(
     rest = [i for i in range(len(leaves)) if i not in images]
     observer_of(env_id, _with_small_images(space, images, leaves))  # refuses, by name, a part that no network can take
     if any(leaf is None for leaf in leaves):
-        raise UserError(f"{env_id} observes stacks of parts that cannot be stacked: keep others with env.observation")
+        raise UserError(
+            f"{env_id} has parts that FrameStackObservation cannot stack: choose others with env.observation"
+        )
     return _observer(env_id, space, leaves, images, rest, channels, frames)
 
 

@@ -85,8 +85,8 @@ def draws_of(task: Task, envs: Envs) -> str | None:
     if isinstance(envs, Processes):
         return None
     return (
-        f"{task.id} draws from np.random or random, whose numbers its copies share: they are seeded, but not the same "
-        "after a resume; with its own self.np_random, or with env.vectorization=async, they are"
+        f"{task.id} draws from np.random or random, whose numbers its copies share: a resumed run draws other "
+        "numbers; its own self.np_random, or env.vectorization=async, avoids this"
     )
 
 

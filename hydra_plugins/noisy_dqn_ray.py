@@ -1,6 +1,6 @@
 """hydra/launcher=ray, where Hydra looks for launchers; agent/command/launching.py does the work.
 
-Hydra imports this file whenever a program starts, so that it imports nothing that Hydra has not imported already.
+Hydra imports this file whenever a program starts; therefore it imports only modules that Hydra has imported already.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from omegaconf import DictConfig
 
 @dataclass
 class RayLauncherConfig:
-    """Its options.
+    """The options of hydra/launcher=ray.
 
     Attributes:
         address: auto: the Ray cluster of this machine; host:port; None: Ray is started here, and stopped.
-        num_cpus: CPUs that each job has of the machine that it runs on.
-        num_gpus: GPUs, too, which may be parts of one.
-        retries: how often a job is begun again whose machine or process is gone.
+        num_cpus: CPUs that Ray reserves for each job.
+        num_gpus: GPUs that Ray reserves for each job; a fraction shares one GPU.
+        retries: how many times Ray restarts a job after its process or machine is lost.
     """
 
     _target_: str = "hydra_plugins.noisy_dqn_ray.RayLauncher"
@@ -32,17 +32,17 @@ class RayLauncherConfig:
 
 
 class RayLauncher(Launcher):
-    """Has the jobs of a sweep run as Ray tasks."""
+    """Runs the jobs of a sweep as Ray tasks."""
 
     def __init__(self, address: str | None, num_cpus: float, num_gpus: float, retries: int) -> None:
         self._options = RayLauncherConfig(address=address, num_cpus=num_cpus, num_gpus=num_gpus, retries=retries)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes what each job is made from."""
+        """Stores Hydra's context and config and the function that a job calls."""
         self._parts = hydra_context, config, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs the jobs, and returns what they return, in their order."""
+        """Runs the jobs; returns their results in order."""
         from agent.command.launching import launch
 
         return launch(self._options, *self._parts, job_overrides, initial_job_idx)

@@ -19,7 +19,7 @@ from agent.config.checks import without_effect
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.running.build import build_player, build_rings
+from agent.running.build import build_acting_agent, build_rings
 from agent.running.distributed.actor import Actor
 from agent.running.distributed.actor_pool import ActorPool
 from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly
@@ -67,7 +67,7 @@ def test_as_many_environments_as_without_actors_act_with_the_mean_network(
     given = replace(given, num_envs=sum(shares), agent=replace(given.agent, noise=noise))
     setup, exploring = Setup(given, task, None, shares), []
     for actor, share in enumerate(shares):
-        player = build_player(setup.config_of(actor, 0), task, 0)
+        player = build_acting_agent(setup.config_of(actor, 0), task, 0)
         drawn = player.acting_noise(np.ones(share, dtype=bool), 0)
         exploring += np.asarray(drawn).any(axis=1).tolist()
         for _ in range(100):  # without a warning, though nobody explores in some actors
@@ -98,7 +98,7 @@ def test_a_chunk_is_what_was_played_in_order_and_the_weights_are_those_that_were
     """Two actors with the same seeds play the same by the same weights, and something else by others."""
     task = load_task("CartPole-v1", {})
     setup = Setup(config(), task, None, (2, 2, 1))
-    weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
+    weights = weights_of(build_acting_agent(setup.config_of(0, 0), task, 0))
     others = {name: -value for name, value in weights.items()}
 
     def play(given: Any) -> list[Chunk]:
@@ -145,7 +145,7 @@ def test_a_slow_actor_hands_over_what_it_has_long_before_it_is_taken_to_hang(mon
     def lengths(**collect: Any) -> list[int]:
         tree = {"env": {"id": "Slow-v0"}, "num_envs": 1, "collect": {"engine": "ray", "actors": 1, **collect}}
         setup = Setup(parse(TrainConfig, tree), task, None, (1,))
-        actor, weights = Actor(setup, 0, 0), weights_of(build_player(setup.config_of(0, 0), task, 0))
+        actor, weights = Actor(setup, 0, 0), weights_of(build_acting_agent(setup.config_of(0, 0), task, 0))
         chunks = [actor.play(0, 0, weights) for _ in range(2)]
         return [len(chunk.steps) for chunk in chunks if isinstance(chunk, Chunk)]
 
@@ -167,7 +167,7 @@ def fake_cluster(local: bool) -> Any:
 def test_weights_are_sent_once_to_each_process_within_the_call_or_through_the_store() -> None:
     task = load_task("CartPole-v1", {})
     setup = Setup(config(), task, None, (2, 2, 1))
-    agent = build_player(setup.config_of(0, 0), task, 0)
+    agent = build_acting_agent(setup.config_of(0, 0), task, 0)
 
     for local, kind in ((True, dict), (False, list)):
         publisher = Publisher(fake_cluster(local))
@@ -183,7 +183,7 @@ def test_weights_are_sent_once_to_each_process_within_the_call_or_through_the_st
         publisher.publish(agent, 16)
         assert publisher.version == agent.updates
         assert publisher.newer_than(-1) is not first
-    large = build_player(parse(TrainConfig, {"agent": {"network": {"hidden": [1024, 1024]}}}), task, 0)
+    large = build_acting_agent(parse(TrainConfig, {"agent": {"network": {"hidden": [1024, 1024]}}}), task, 0)
     publisher = Publisher(fake_cluster(local=True))
     publisher.publish(large, 16)
     assert isinstance(publisher.newer_than(-1), list), "a call has at most a mebibyte"
@@ -191,7 +191,7 @@ def test_weights_are_sent_once_to_each_process_within_the_call_or_through_the_st
 
 def test_a_process_gets_weights_with_its_first_call_and_then_only_newer_ones() -> None:
     task, tracker = load_task("CartPole-v1", {}), SimpleNamespace(console=SimpleNamespace(line=lambda text: None))
-    agent = build_player(config(), task, 0)
+    agent = build_acting_agent(config(), task, 0)
     collector = RayCollector(config(publish=2), task, fake_cluster(True), agent, None, tracker)  # type: ignore[arg-type]
     collector.begin()
     given: list[bool] = []
@@ -217,7 +217,7 @@ def test_a_process_gets_weights_with_its_first_call_and_then_only_newer_ones() -
 def test_a_call_without_weights_plays_by_those_of_the_last_one() -> None:
     task = load_task("CartPole-v1", {})
     setup = Setup(config(), task, None, (2, 2, 1))
-    weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
+    weights = weights_of(build_acting_agent(setup.config_of(0, 0), task, 0))
     others = {name: -value for name, value in weights.items()}
 
     def actions(*calls: Any) -> np.ndarray:
@@ -235,7 +235,7 @@ def test_an_actor_begins_with_the_scale_of_the_noise_that_it_is_given() -> None:
     task = load_task("CartPole-v1", {})
     setup = Setup(config(), task, None, (2, 2, 1))
     actor = Actor(setup, 1, 0, acting_scale=20.0)
-    weights = weights_of(build_player(setup.config_of(0, 0), task, 0))
+    weights = weights_of(build_acting_agent(setup.config_of(0, 0), task, 0))
     for _ in range(2):
         chunk = actor.play(1_000, 7, weights)
     assert isinstance(chunk, Chunk)
@@ -299,7 +299,7 @@ def by_hand(chunks: list[Chunk], player: DQN) -> np.ndarray:
 def test_first_priorities_are_the_errors_of_the_actors_own_network() -> None:
     task = load_task("CartPole-v1", {})
     setup = Setup(prioritised(), task, None, (2, 2, 1))
-    player = build_player(setup.config_of(0, 0), task, 0)
+    player = build_acting_agent(setup.config_of(0, 0), task, 0)
     chunks = played(setup, weights_of(player), 6)
     expected, found = by_hand(chunks, player), np.concatenate([chunk.priority for chunk in chunks])  # type: ignore[arg-type]
     assert 0.0 < np.isnan(expected).mean() < 0.4
@@ -313,7 +313,7 @@ def test_first_priorities_are_the_errors_of_the_actors_own_network() -> None:
 def test_the_learner_stores_them_and_the_rest_gets_the_largest(size: int) -> None:
     task, config = load_task("CartPole-v1", {}), prioritised(replay_size=size)
     setup = Setup(config, task, None, (2, 2, 1))
-    player = build_player(setup.config_of(0, 0), task, 0)
+    player = build_acting_agent(setup.config_of(0, 0), task, 0)
     rings: Any = build_rings(config, task, (2, 2, 1))
     tracker: Any = Tracked()
     collector = RayCollector(config, task, None, player, rings, tracker)  # type: ignore[arg-type]

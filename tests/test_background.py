@@ -169,13 +169,13 @@ def agents(path: Path) -> list[Any]:
 def test_the_same_evaluations_as_in_turn_under_their_own_steps(tmp_path: Path) -> None:
     """With the same best agent, while training goes on."""
     turn, beside = Run(tmp_path / "turn", None), Run(tmp_path / "beside", 7)
-    arrived, results = list[int](), beside.trainer._results
+    arrived, recorder = list[int](), beside.trainer._recorder
 
     def keep(*arguments: Any) -> None:
         arrived.append(beside.trainer.step - arguments[0])
-        type(results).keep(results, *arguments)
+        type(recorder).record(recorder, *arguments)
 
-    results.keep = keep  # type: ignore[method-assign]
+    recorder.record = keep  # type: ignore[method-assign]
     turn(), beside()
     assert arrived == [7, 7, 7, 0]
     assert list(beside.rows()) == [50, 100, 150, 200]
@@ -251,14 +251,14 @@ def test_one_whose_result_is_noted_is_not_played_again(tmp_path: Path) -> None:
 def test_a_run_that_is_killed_around_the_note_of_a_late_one(expected: Expected, tmp_path: Path, noted: bool) -> None:
     """The evaluation of step 50 is logged at step 65, after the checkpoint of step 60, which gets the note."""
     run = Run(tmp_path, 15)
-    results = run.trainer._results
+    recorder = run.trainer._recorder
 
     def note(*arguments: Any) -> None:
         if noted:
-            type(results).note(results, *arguments)
+            type(recorder).save_note(recorder, *arguments)
         raise KeyboardInterrupt
 
-    results.note = note  # type: ignore[method-assign]
+    recorder.save_note = note  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         run()
     assert list(run.rows()) == [50]

@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 from envs.deep_sea import DEEP_SEA, DeepSea, DeepSeaVector
 from envs.make import load_task
+from envs.returns import REFERENCES, solved_return
 from envs.single import make_single
 from envs.vector import make_vector
 
@@ -157,3 +158,10 @@ def test_gymnasium_knows_it() -> None:
     load_task(DEEP_SEA, {})
     assert isinstance(gym.make(DEEP_SEA, size=3).unwrapped, DeepSea)
     assert isinstance(make_vector(load_task(DEEP_SEA, {}), 8), DeepSeaVector)
+
+
+@pytest.mark.parametrize("env_id", REFERENCES)
+def test_a_task_is_solved_at_the_return_that_is_registered(env_id: str) -> None:
+    """A comparison draws it, and a run stops there."""
+    load_task(DEEP_SEA, {})
+    assert gym.spec(env_id).reward_threshold == pytest.approx(solved_return(env_id))

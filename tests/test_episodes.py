@@ -389,7 +389,9 @@ def test_a_copy_that_does_not_come_back_is_cut_alone(tmp_path: Path, elsewhere: 
     second.load_state(*load_checkpoint(save_checkpoint(tmp_path, first.step, first.state(), 1)))
     assert second.collector._resets.tolist() == [False, True, False, True]
     (line,) = [line for line in runs[1].tracker.lines if "bit-equal" in line]
-    assert line.startswith("Test/Elsewhere-v0 begins new episodes in 2 of 4 copies (played again, it does not show ")
+    assert line.startswith(
+        "Test/Elsewhere-v0 begins new episodes in 2 of 4 copies (a replay of the episode gave other "
+    )
     assert len(second.replay) == len(first.replay)
     for _ in range(20):
         first.iterate()

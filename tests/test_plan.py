@@ -11,7 +11,7 @@ from agent.compute.plan import COMPILE_FROM, COMPILE_UP_TO, COMPILE_UP_TO_TRUTH_
 from agent.config.parsing import parse, to_plain
 from agent.config.resuming import merge_resumed
 from agent.config.run import TrainConfig
-from agent.learning.gradient import products
+from agent.learning.gradient import matmul_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -89,7 +89,7 @@ def test_tf32_is_for_what_is_computed_within() -> None:
         raise ZeroDivisionError
 
     for tf32, within in ((False, "highest"), (True, "high")):
-        with pytest.raises(ZeroDivisionError), products(tf32):
+        with pytest.raises(ZeroDivisionError), matmul_precision(tf32):
             fail(within)
         assert torch.get_float32_matmul_precision() == "highest"
 

@@ -135,7 +135,7 @@ def resumed(saved: Sequence[str], requested: Sequence[str]) -> dict[str, object]
 def test_a_resumed_run_keeps_its_settings_and_takes_no_other_preset() -> None:
     run = ["env=Acrobot-v1", "preset=none"]
     assert resumed(run, ["env=Acrobot-v1"])["agent"] == resumed(run, run)["agent"] == training_options(run)["agent"]
-    with pytest.raises(UserError, match=r"was asked by preset=task: leave preset=task out"):
+    with pytest.raises(UserError, match=r"was requested by preset=task: leave preset=task out"):
         resumed(run, ["env=Acrobot-v1", "preset=task"])
 
 

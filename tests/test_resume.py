@@ -293,8 +293,8 @@ def test_what_is_loaded_is_what_was_saved(trainer: Callable[[], Trainer], tmp_pa
     assert fresh.step == trained.step >= 150
     assert fresh.evaluator.best_return > 0
     same(fresh.state(), trained.state())
-    described = trained._results.description(trained.step)
-    assert fresh._results.description(fresh.step) == described
+    described = trained._recorder.description(trained.step)
+    assert fresh._recorder.description(fresh.step) == described
     assert described["evaluation"]["global_step"] >= 100
 
 
@@ -402,20 +402,20 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
     run = run_of(home, 0)
     words = ("train", f"resume={run.relative_to(home)}")
     for options, difference in (
-        ("agent=dqn", r"agent\.[a-z.]+=.*agent\.[a-z.]+=.* was asked by agent=dqn: leave agent=dqn out"),
+        ("agent=dqn", r"agent\.[a-z.]+=.*agent\.[a-z.]+=.* was requested by agent=dqn: leave agent=dqn out"),
         (
             "noise=per_episode",
-            r"change\.enabled=True, and .*change\.enabled=False was asked by noise=per_episode",
+            r"change\.enabled=True, and .*change\.enabled=False was requested by noise=per_episode",
         ),
-        ("agent.noise.hold=episode", r"agent\.noise\.hold=step, and agent\.noise\.hold=episode was asked"),
-        ("seed=1", "seed=0, and seed=1 was asked"),
-        ("num_envs=3", "num_envs=2, and num_envs=3 was asked"),
-        ("env=Acrobot-v1", r"env\.id=CartPole-v1, and env\.id=Acrobot-v1 was asked by env=Acrobot-v1"),
+        ("agent.noise.hold=episode", r"agent\.noise\.hold=step, and agent\.noise\.hold=episode was requested"),
+        ("seed=1", "seed=0, and seed=1 was requested"),
+        ("num_envs=3", "num_envs=2, and num_envs=3 was requested"),
+        ("env=Acrobot-v1", r"env\.id=CartPole-v1, and env\.id=Acrobot-v1 was requested by env=Acrobot-v1"),
         ("agent.network.hidden=[16,16]", r"agent\.network\.hidden=\[16\], and agent\.network\.hidden=\[16, 16\]"),
-        ("steps=100", "at step 50. already, and steps=100 was asked"),
+        ("steps=100", "at step 50. already, and steps=100 was requested"),
         ("hydra.run.dir=elsewhere", "does not go with hydra.run.dir=elsewhere"),
         ("agent.lr=-1", r"agent\.lr is -1"),
-        ("task=atari", r"was asked by task=atari: leave task=atari out"),
+        ("task=atari", r"was requested by task=atari: leave task=atari out"),
     ):
         assert re.search(difference, refused(programs.run(*words, *options.split(), cwd=home)))
     same(loaded(run), loaded(run_of(home, 0)))
@@ -568,7 +568,7 @@ def test_the_first_difference_is_named() -> None:
     assert merge_resumed(saved, asked, []) == saved
     assert merge_resumed(saved, asked, ["steps=7", "env=A"]) == saved | {"steps": 7}
     for overrides in (["agent.noise.sigma0=0.4"], ["agent=other"], ["+env.kwargs.x=1"], ["++agent.noise={}"]):
-        with pytest.raises(UserError, match="was asked"):
+        with pytest.raises(UserError, match="was requested"):
             merge_resumed(saved, asked, overrides)
     assert saved["steps"] == 5
 

@@ -117,7 +117,7 @@ def test_an_option_is_changed_or_refused_by_its_name(
         resumed(name, value, override.replace('"', ""), tmp_path, monkeypatch)
     said = str(refusal.value)
     assert re.search(rf"{re.escape(name)}(\.\w+)?=", said)
-    assert "was asked" in said
+    assert "was requested" in said
     if override.startswith(name):
         assert "may change steps, device" in said
         assert "agent.lr, " in said
@@ -147,11 +147,13 @@ def test_an_option_is_compared_with_the_run_and_not_with_the_defaults(
 def test_a_preset_changes_nothing_but_goes_with_what_is_named_beside_it() -> None:
     saved = {"agent": {"lr": 0.1, "gamma": 0.9}, "steps": 5}
     preset = {"agent": {"lr": 0.2, "gamma": 0.9}, "steps": 5}
-    with pytest.raises(UserError, match=r"agent\.lr=0\.2 was asked by agent=x: .*or write agent\.lr=0\.2 beside it"):
+    with pytest.raises(
+        UserError, match=r"agent\.lr=0\.2 was requested by agent=x: .*or write agent\.lr=0\.2 beside it"
+    ):
         merge_resumed(saved, preset, ["agent=x"])
     for overrides in (["agent=x", "agent.lr=0.2"], ["agent.lr=0.2", "agent=x"]):
         assert merge_resumed(saved, preset, overrides) == preset
-    with pytest.raises(UserError, match=r"agent\.gamma=0\.5 was asked by agent=x: leave agent=x out, or start"):
+    with pytest.raises(UserError, match=r"agent\.gamma=0\.5 was requested by agent=x: leave agent=x out, or start"):
         merge_resumed(saved, {"agent": {"lr": 0.1, "gamma": 0.5}}, ["agent=x"])
 
 
@@ -293,4 +295,4 @@ def test_the_options_of_actors_change_and_the_actors_go_on(programs: Programs, t
     assert first + 50 <= last < first + 50 + 10
     refused = programs.run("train", "resume=run", "collect.actors=2", f"steps={last + 50}", cwd=tmp_path)
     assert refused.code == 2
-    assert "collect.actors=2 was asked: leave collect.actors=2 out" in refused.err
+    assert "collect.actors=2 was requested: leave collect.actors=2 out" in refused.err

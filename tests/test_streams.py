@@ -83,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (">&-", 0, ""),
         ("| true; exit ${PIPESTATUS[0]}", 0, ""),
         ("| head -1; exit ${PIPESTATUS[0]}", 0, ""),
-        (">/dev/full", 2, "error: what was printed could not be written (No space left on device)"),
+        (">/dev/full", 2, "error: the output could not be written (No space left on device)"),
     ],
 )
 def test_the_streams_of_an_evaluation(folder: Path, streams: str, code: int, said: str) -> None:

@@ -216,7 +216,7 @@ def _resumed(
             last_return(state),
         )
     if step >= config.steps and config.steps < saved["steps"]:
-        raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was asked: ask for more")
+        raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was requested: request more")
     if end_reason == "complete":
         advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
         raise NothingLeftError(f"{folder} is complete at step {step}: {advice}", last_return(state))

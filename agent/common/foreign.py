@@ -24,7 +24,7 @@ def foreign_frames(error: BaseException) -> list[FrameSummary]:
 
 
 def own_frames(error: BaseException) -> list[FrameSummary]:
-    """The same frames, without those of installed packages: the user's own code."""
+    """`foreign_frames` without those of installed packages: the user's own code."""
     return [frame for frame in foreign_frames(error) if not _is_installed(frame.filename)]
 
 

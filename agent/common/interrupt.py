@@ -183,7 +183,7 @@ class Interrupt:
                     os._exit(128 + second)
             time.sleep(_POLL)
         with suppress(OSError):
-            os.write(2, b"everything is saved; what was left to do is dropped\n")
+            os.write(2, b"everything is saved; the remaining work is dropped\n")
         os._exit(128 + number)
 
     def _is_over(self, came: float) -> bool:
@@ -205,7 +205,7 @@ def _signal_from(pipe: int) -> int:
 
 
 def _next_signal(pipe: int) -> int:
-    """The same; 0 also where an environment has closed the pipe."""
+    """`_signal_from`, and 0 if an environment has closed the pipe."""
     try:
         return _signal_from(pipe)
     except OSError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-#: How long threads and processes are waited for that somebody else has begun, such as an environment.
+#: Seconds to wait for threads and processes that other code, such as an environment, has started.
 SECONDS = 5.0
 _POLL = 0.1
 _ENDED_AT_ONCE = (
@@ -21,7 +21,7 @@ _ENDED_AT_ONCE = (
 def loud_exit(failed: int) -> Iterator[None]:
     """Lets `os._exit` of this process print a line, and end with `failed` in place of 0: an environment may call it.
 
-    It ends the process at once, so that nothing can be saved, and nothing else would tell a run from a complete one.
+    `os._exit` ends the process before anything is saved. Without the line and the code the run would look complete.
     Codes of our own (`failed`, and those of signals) have their line already; copies of the process exit as they like.
     """
     leave, own = os._exit, os.getpid()

@@ -91,4 +91,4 @@ def check_output() -> None:
     sys.stdout.flush()
     error = getattr(sys.stdout, "error", None)
     if error is not None and error.errno not in _GONE:
-        raise UserError(f"what was printed could not be written ({error.strerror}): free some disk space")
+        raise UserError(f"the output could not be written ({error.strerror}): free some disk space")

@@ -14,7 +14,7 @@ from torch.func import functional_call, grad_and_value
 from agent.common.arrays import Array, as_tensor
 from agent.compute.compiled import Compiled
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import UpdateMetrics, constant_but, excess, products, separate_sigma
+from agent.learning.gradient import UpdateMetrics, clip_divisor, constant_but, matmul_precision, separate_sigma
 from agent.learning.loss import NO_LEVELS, Levels, Networks, UpdateNoise, update_loss
 from agent.networks.heads.base import Values
 from agent.networks.q_network import QNetwork
@@ -58,7 +58,7 @@ class CompiledGradient:
         device = self._flat.device
         weights = None if weight is None else as_tensor(weight, device)
         arguments = batch.tensors(device), noise.tensors(device), levels, weights
-        with products(self._tf32):
+        with matmul_precision(self._tf32):
             gradient, loss, norm, *priority = self._compiled(self._parameters, *arguments)
         self._flat.copy_(gradient)
         return UpdateMetrics(loss, norm, *priority)
@@ -92,5 +92,5 @@ class CompiledGradient:
         for name in self._fixed:
             gradients[name] = torch.zeros_like(gradients[name])
         gradient = torch.cat([gradients[name].reshape(-1) for name in self._shapes])
-        divisor, norm = excess(gradient, self.config.max_grad_norm, self._sigma)
+        divisor, norm = clip_divisor(gradient, self.config.max_grad_norm, self._sigma)
         return gradient / divisor, value, norm, *priority

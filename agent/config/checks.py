@@ -60,7 +60,7 @@ def _idle_options(config: TrainConfig) -> dict[str, str]:
     if config.wandb.mode == "disabled":
         names = (field.name for field in fields(WandbConfig) if field.name != "mode")
         idle |= dict.fromkeys((f"wandb.{name}" for name in names), "wandb.mode is disabled")
-    if not config.agent.noise.enabled:
+    if config.eval.noisy and not config.agent.noise.enabled:
         idle["eval.noisy"] = "agent.noise.enabled is false"
     if config.eval.stop_at is None:
         idle["eval.stop_patience"] = "eval.stop_at is null"

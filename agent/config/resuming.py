@@ -79,7 +79,7 @@ def _target(override: str) -> tuple[str, tuple[str, ...]]:
 
 def _refusal(override: str, key: str, name: str, saved: object, requested: object) -> UserError:
     """Words the error for an option that may not change, or for a preset that would change one."""
-    difference = f"the run to resume has {name}={saved}, and {name}={requested} was asked"
+    difference = f"the run to resume has {name}={saved}, and {name}={requested} was requested"
     if key != name:
         by_name = f", or write {name}={requested} beside it" if may_change(name) else ""
         return UserError(

@@ -59,7 +59,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Logging: metrics are averaged over `every` environment steps and then written; and the printed output."""
+    """Logging: metrics are written every `every` environment steps; and the printed output."""
 
     every: Annotated[int, AT_LEAST_ONE] = 1_000
     progress: bool = True

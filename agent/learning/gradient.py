@@ -91,14 +91,14 @@ class AutogradGradient:
         device = self._flat.device
         weights = None if weight is None else as_tensor(weight, device)
         rows, draws = batch.tensors(device), noise.tensors(device)
-        with products(self._tf32), torch.enable_grad():  # which an environment may have turned off
+        with matmul_precision(self._tf32), torch.enable_grad():  # which an environment may have turned off
             loss, priority = update_loss(self.config, self._networks, self.network.head, rows, draws, levels, weights)
             gradients = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
         flat = [gradient.reshape(-1) for gradient in gradients]
         for place, zeros in self._fixed.items():
             flat.insert(place, zeros)
         torch.cat(flat, out=self._flat)
-        divisor, norm = excess(self._flat, self.config.max_grad_norm, self._sigma)
+        divisor, norm = clip_divisor(self._flat, self.config.max_grad_norm, self._sigma)
         self._flat /= divisor
         return UpdateMetrics(loss.detach(), norm, priority)
 
@@ -116,7 +116,7 @@ def separate_sigma(network: QNetwork, config: AgentConfig) -> Tensor | None:
     return torch.cat(parts)
 
 
-def excess(gradient: Tensor, limit: float, sigma: Tensor | None) -> tuple[Tensor, Tensor]:
+def clip_divisor(gradient: Tensor, limit: float, sigma: Tensor | None) -> tuple[Tensor, Tensor]:
     """By how much to divide a flat gradient [P] so that its norm is at most `limit`, and the norm, a scalar.
 
     Where σ learns separately, its gradient is clipped separately: the mean network then learns as if it had no noise.
@@ -142,7 +142,7 @@ def only_sigma_learns(network: QNetwork) -> Network:
 
 
 @contextmanager
-def products(tf32: bool) -> Iterator[None]:
+def matmul_precision(tf32: bool) -> Iterator[None]:
     """With `tf32`, matrix products on CUDA round their factors to ten bits, as torch's convolutions do by default."""
     if not tf32:
         yield

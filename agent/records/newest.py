@@ -1,4 +1,4 @@
-"""The newest run: the one that was saved last. All programs use this definition."""
+"""The newest run: the one that was saved last. train.py, evaluate.py and share.py use this definition."""
 
 import re
 from collections.abc import Callable

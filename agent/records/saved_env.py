@@ -24,7 +24,7 @@ _MAKE_PARAMETERS = {  # parameters of gymnasium.make, make_vec and EnvSpec, whic
 }
 
 #: The optional keys of an environment's description.
-_WRAPPING = {"observation", "wrappers", "eval_kwargs"}
+_OPTIONAL_KEYS = {"observation", "wrappers", "eval_kwargs"}
 
 
 def check_env(env: object, path: Path) -> None:
@@ -34,7 +34,7 @@ def check_env(env: object, path: Path) -> None:
         UserError: the description is not {"id": <plain Gymnasium id>, "kwargs": <flat dict of plain values>}, with the
             optional keys `observation` (parts to keep), `wrappers` and `eval_kwargs` (arguments for evaluations).
     """
-    if not isinstance(env, dict) or env.keys() - _WRAPPING != {"id", "kwargs"}:
+    if not isinstance(env, dict) or env.keys() - _OPTIONAL_KEYS != {"id", "kwargs"}:
         raise refusal(path, "its description does not say the environment as id and kwargs")
     env_id, kwargs = env["id"], env["kwargs"]
     if not isinstance(env_id, str) or not _ENV_ID.fullmatch(env_id):

@@ -79,7 +79,10 @@ def welch(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Difference | Non
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of one table, corrected for their number (Holm 1979): all of it errs with at most the level."""
+    """The p-values of one table with Holm's correction (1979).
+
+    The probability of any false rejection in the table is at most the level.
+    """
     corrected, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))

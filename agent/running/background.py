@@ -18,7 +18,7 @@ from agent.running.evaluation import EncodedFilm, EvaluationResults
 from agent.running.evaluator import Evaluator
 from agent.running.failures import Folder
 from agent.running.filming import film_of
-from agent.running.keeping import Results, Tensors
+from agent.running.keeping import EvaluationRecorder, Tensors
 from agent.running.saving import Saver
 
 
@@ -67,7 +67,7 @@ class BackgroundEvaluations:
         worker: plays the evaluations.
         evaluator: knows whether an evaluation is due, and records its results.
         agent: the agent to evaluate.
-        results: keeps the results of an evaluation.
+        recorder: records the results of an evaluation.
         saver: knows the newest checkpoint.
         tracker: logs films.
         check: raises an error if the agent has values that are not finite.
@@ -78,13 +78,13 @@ class BackgroundEvaluations:
         worker: EvaluationWorker,
         evaluator: Evaluator,
         agent: DQN,
-        results: Results,
+        recorder: EvaluationRecorder,
         saver: Saver,
         tracker: Tracker,
         check: Callable[[], None],
     ) -> None:
         self._evaluator, self._worker, self._agent = evaluator, worker, agent
-        self._results, self._saver, self._tracker, self._check = results, saver, tracker, check
+        self._recorder, self._saver, self._tracker, self._check = recorder, saver, tracker, check
         self._pending: PendingEvaluation | None = None
         self._due_when_saved = False  # whether another one was due at the newest checkpoint
 
@@ -135,9 +135,9 @@ class BackgroundEvaluations:
         self._pending = None
         if results is not None:
             metrics = self._evaluator.record(pending.step, results)
-            self._results.keep(pending.step, pending.seconds, metrics, lambda: pending.tensors)
+            self._recorder.record(pending.step, pending.seconds, metrics, lambda: pending.tensors)
         if self._saver.step >= pending.step:
-            self._results.note(step, self._evaluator.state() | {"evaluation_due": self._due_when_saved})
+            self._recorder.save_note(step, self._evaluator.state() | {"evaluation_due": self._due_when_saved})
         if results is not None:
             self._film(pending, results, stop)
         return True

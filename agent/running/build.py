@@ -59,7 +59,7 @@ def _truth_values(network: QNetwork, observation: ObservationSpec) -> int:
     return observation.size if reads and not noisy else 0
 
 
-def build_player(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
+def build_acting_agent(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:
     """An agent that only acts, on the CPU, and gets its parameters from elsewhere: that of an actor or an evaluation.
 
     Args:

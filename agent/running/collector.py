@@ -179,7 +179,7 @@ class Collector:
         elif not restored.all():
             self._truncate(~restored & ~self._resets)
             self._report_new_episodes(
-                int(np.count_nonzero(~restored)), "played again, it does not show what it has shown before"
+                int(np.count_nonzero(~restored)), "a replay of the episode gave other observations"
             )
 
     def _look_at_global_draws(self) -> None:

@@ -95,7 +95,7 @@ class Folder:
         """
         if self._identity is not None and self._current_identity() != self._identity:
             raise UserError(
-                f"{self._as_named} was deleted or moved while the run wrote to it: what it held is not written again, "
+                f"{self._as_named} was deleted or moved while the run wrote to it: its files are not written again, "
                 "and the run ends; start a new one"
             )
 

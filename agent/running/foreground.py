@@ -7,7 +7,7 @@ from agent.common.interrupt import Interrupt
 from agent.common.state import State
 from agent.learning.dqn import DQN
 from agent.running.evaluator import Evaluator
-from agent.running.keeping import Results
+from agent.running.keeping import EvaluationRecorder
 from agent.running.saving import Saver
 from agent.running.snapshot import Snapshot
 
@@ -18,7 +18,7 @@ class ForegroundEvaluations:
     Args:
         evaluator: plays, and knows whether an evaluation is due.
         agent: is evaluated.
-        results: keeps the results of an evaluation.
+        recorder: records the results of an evaluation.
         saver: knows the newest checkpoint.
         check: raises an error if the agent has values that are not finite.
         snapshot: holds the state from before an evaluation in training's own environment; None: in fresh environments.
@@ -30,12 +30,12 @@ class ForegroundEvaluations:
         self,
         evaluator: Evaluator,
         agent: DQN,
-        results: Results,
+        recorder: EvaluationRecorder,
         saver: Saver,
         check: Callable[[], None],
         snapshot: Snapshot | None,
     ) -> None:
-        self._evaluator, self._agent, self._results, self._saver = evaluator, agent, results, saver
+        self._evaluator, self._agent, self._recorder, self._saver = evaluator, agent, recorder, saver
         self._check, self._snapshot = check, snapshot
 
     def poll(self, step: int, last: bool, seconds: float, interrupt: Interrupt) -> None:
@@ -58,9 +58,9 @@ class ForegroundEvaluations:
         with self._droppable(interrupt):
             metrics = evaluator.play(step, last, interrupt.__bool__)
         if metrics is not None:
-            self._results.keep(step, seconds, metrics, self._agent.tensors)
+            self._recorder.record(step, seconds, metrics, self._agent.tensors)
         if self._saver.step == step:
-            self._results.note(step, evaluator.state())
+            self._recorder.save_note(step, evaluator.state())
         if metrics is not None:
             with self._droppable(interrupt):
                 evaluator.film(step, last or evaluator.solved, interrupt.__bool__)

@@ -16,7 +16,7 @@ from envs.make import Task
 Tensors = dict[str, Tensor]
 
 
-class Results:
+class EvaluationRecorder:
     """Logs the evaluations of an agent, and saves the agent with their results.
 
     Args:
@@ -34,7 +34,7 @@ class Results:
         self._config, self._task, self._agent = config, task, agent
         self._evaluator, self._saver, self._tracker = evaluator, saver, tracker
 
-    def keep(self, step: int, seconds: float, metrics: dict[str, float], tensors: Callable[[], Tensors]) -> None:
+    def record(self, step: int, seconds: float, metrics: dict[str, float], tensors: Callable[[], Tensors]) -> None:
         """Logs the newest evaluation, and saves its agent if it is the best so far.
 
         Args:
@@ -47,7 +47,7 @@ class Results:
         if self._evaluator.is_best():
             self._saver.agent("best", tensors(), self.description(step))
 
-    def note(self, step: int, state: State) -> None:
+    def save_note(self, step: int, state: State) -> None:
         """Writes the state after an evaluation beside the newest checkpoint; rewrites the last agent if due."""
         if self._saver.step == step:
             # Its description then holds the evaluation.

@@ -1,4 +1,4 @@
-"""The training loop: collect, learn, save, evaluate. Its parts are built elsewhere and passed in."""
+"""The training loop: collect, learn, save, evaluate."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ from agent.running.collector import AnyCollector, in_process
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import Folder, ForeignCodeError, foreign_failure, is_foreign, not_finite
 from agent.running.foreground import ForegroundEvaluations
-from agent.running.keeping import Results
+from agent.running.keeping import EvaluationRecorder
 from agent.running.monitor import Monitor, NotFiniteError
 from agent.running.outcome import Outcome
 from agent.running.saving import Saver
@@ -59,7 +59,7 @@ class Trainer:
         self.collector: AnyCollector = collector or in_process(config, task, envs, agent, replay, tracker)
         shared_env = None if envs is None else shared_env_of(config, task, envs)
         self.evaluator = Evaluator(config, task.for_evaluation(), agent, tracker, self.folder, shared_env)
-        self._results = Results(config, task, agent, self.evaluator, self._saver, tracker)
+        self._recorder = EvaluationRecorder(config, task, agent, self.evaluator, self._saver, tracker)
         self._learner, self._overlap = plan.learner(agent, replay, config.seed), plan.overlap
         self._monitor = Monitor(agent, replay, tracker, config.seed)
         self._seconds = 0.0  # time spent in collecting and learning
@@ -70,11 +70,11 @@ class Trainer:
 
     def _evaluations_of(self, worker: EvaluationWorker | None) -> BackgroundEvaluations | ForegroundEvaluations:
         """Evaluations by a worker, if there is one; otherwise training waits for them."""
-        evaluator, results, saver, check = self.evaluator, self._results, self._saver, self._monitor.check_finite
+        evaluator, recorder, saver, check = self.evaluator, self._recorder, self._saver, self._monitor.check_finite
         if worker is not None:
-            return BackgroundEvaluations(worker, evaluator, self.agent, results, saver, self.tracker, check)
+            return BackgroundEvaluations(worker, evaluator, self.agent, recorder, saver, self.tracker, check)
         snapshot = self._snapshot if self.config.eval.share else None
-        return ForegroundEvaluations(evaluator, self.agent, results, saver, check, snapshot)
+        return ForegroundEvaluations(evaluator, self.agent, recorder, saver, check, snapshot)
 
     # ---- the loop
 
@@ -207,7 +207,7 @@ class Trainer:
         """Saves everything and the last agent."""
         self._monitor.check_finite()
         self._saver.checkpoint(
-            self.step, self._snapshot.state(), self.agent.tensors(), self._results.description(self.step)
+            self.step, self._snapshot.state(), self.agent.tensors(), self._recorder.description(self.step)
         )
         self._evaluations.saved()
 

@@ -87,7 +87,7 @@ class NumpyGradient:
         return loss.detach(), gradient.numpy(), None if priority is None else priority.numpy()
 
     def _clip(self) -> float:
-        """Shortens the gradient; see `excess` in agent/learning/gradient.py. Returns the norm of the mean network's."""
+        """Clips as `clip_divisor` of agent/learning/gradient.py. Returns the norm of the mean network's gradient."""
         norm = _shorten(self._mean, self.config.max_grad_norm)
         if self._sigma:
             _shorten(self._sigma, self.config.max_grad_norm)

@@ -186,8 +186,8 @@ def _notes(runs: Sequence[Run], with_metric: Sequence[Run], comparison: Comparis
         if len(lengths) > 1:
             steps_text = ", ".join(f"{steps:,}" for steps in sorted(lengths))
             notes.append(
-                f"On {task.name} runs are of different lengths ({steps_text} steps): their scores are not of equal "
-                "training."
+                f"On {task.name} runs are of different lengths ({steps_text} steps): their scores come "
+                "from different amounts of training."
             )
         for group in comparison.groups:
             seeds = [run.seed for run in group.runs.get(task.name, ()) if run.seed]
@@ -195,7 +195,7 @@ def _notes(runs: Sequence[Run], with_metric: Sequence[Run], comparison: Comparis
                 notes.append(f"{group.name} has several runs of one seed on {task.name}: they are not independent.")
     if len(comparison.tasks) > 1 and len(comparison.shared) < len(comparison.tasks):
         notes.append(
-            f"Numbers over tasks are of the {len(comparison.shared)} tasks of {len(comparison.tasks)} where all groups "
+            f"Numbers over tasks use the {len(comparison.shared)} of {len(comparison.tasks)} tasks on which all groups "
             "have runs."
         )
     return notes

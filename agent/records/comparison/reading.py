@@ -83,7 +83,7 @@ class Run:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, whose first file is that of its metrics."""
+    """Whether a folder holds a run: it then has a metrics.jsonl."""
     return (folder / METRICS).is_file()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from agent.config.run import TrainConfig
 from agent.replay.ring import Replay
-from agent.running.build import build_envs, build_player
+from agent.running.build import build_acting_agent, build_envs
 from agent.running.collector import Collector
 from agent.running.distributed.chunk import Chunk, Failure, Recorder, Setup
 from agent.running.distributed.priorities import FirstPriorities
@@ -96,7 +96,7 @@ class Actor:
     def _make(self) -> Collector:
         task, recorder = self._setup.task, self._recorder
         self._setup.register()
-        agent = build_player(self._config, task, self._setup.config.seed)
+        agent = build_acting_agent(self._config, task, self._setup.config.seed)
         agent.acting_scale.factor = self._acting_scale
         if (agent_config := self._config.agent).priority.enabled:
             capacity = (self._config.collect.chunk + agent_config.n_step) * self._config.num_envs

@@ -138,7 +138,7 @@ class Cluster:
         return self._external and reaper.MARK in os.environ
 
     def largest(self, kind: str) -> float:
-        """How much of a kind of resource, such as CPU, the machine has that has most of it."""
+        """The largest amount of a resource, such as CPU, on any one machine."""
         return max((node["Resources"].get(kind, 0.0) for node in self.ray.nodes() if node["Alive"]), default=0.0)
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class Cluster:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Keeps the handlers of signals, in whose place Ray sets one of its own."""
+    """Restores the signal handlers, which Ray replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -13,7 +13,7 @@ from agent.common.errors import UserError, one_line
 from agent.common.seeding import environment_seeds
 from agent.learning.dqn import DQN
 from agent.noise.distributions import NoiseModel
-from agent.running.build import build_player
+from agent.running.build import build_acting_agent
 from agent.running.distributed.actor_pool import POLL_SECONDS, first_sentence
 from agent.running.distributed.chunk import Failure, Setup
 from agent.running.evaluation import EncodedFilm, Evaluation, EvaluationResults, evaluate, finite
@@ -81,7 +81,7 @@ def evaluate_in_task(setup: Setup, tensors: Mapping[str, torch.Tensor], films: b
     prepare_cpu(1)
     setup.register()
     config, task = setup.config, setup.task.for_evaluation()
-    player = build_player(config, setup.task, config.seed)
+    player = build_acting_agent(config, setup.task, config.seed)
     player.network.load_state_dict(dict(tensors))
     seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
     num_envs = config.eval.num_envs or config.num_envs

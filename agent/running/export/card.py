@@ -104,10 +104,10 @@ def check_readme(path: Path, mark: str) -> None:
 
     Args:
         path: of the README that would be written.
-        mark: what one of ours holds.
+        mark: a text that every README of ours contains.
 
     Raises:
-        UserError: there is one that does not hold it.
+        UserError: the README there lacks the mark.
     """
     if not path.exists():
         return

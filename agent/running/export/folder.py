@@ -62,7 +62,7 @@ def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Pat
 
 
 def readme(player: Player, inputs: Sequence[Input], noise: bool) -> str:
-    """What the file takes and gives, and a program that plays one episode."""
+    """The README: inputs and outputs of the file, and a program that plays one episode."""
     task, size, environment = player.task, player.noise.size, environment_code(player.task)
     rows = [f"| `{item.name}` | {item.dtype} | {_shape(item.shape)} |" for item in inputs]
     rows += [f"| `noise` | float32 | {_shape((size,))} |"] if noise else []

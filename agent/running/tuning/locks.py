@@ -50,7 +50,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
         if sys.platform != "win32":
-            with suppress(OSError):  # as above
+            with suppress(OSError):  # a network folder without support for locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
