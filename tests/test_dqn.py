@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from making import make_agent, update_noise
 from torch import Tensor, nn
 
+from agent.common.arrays import Place
 from agent.common.seeding import torch_generator
 from agent.compute.compiled_gradient import CompiledGradient
 from agent.config.algorithm import AgentConfig
@@ -31,6 +32,8 @@ from agent.learning.gradient import AutogradGradient
 from agent.learning.loss import Levels
 from agent.networks import encoder_registry, encoders
 from agent.networks.build import build_network
+from agent.noise.acting_noise import ActingNoise
+from agent.noise.distributions import NoiseModel
 from agent.noise.streams import DeviceNoise, TableNoise
 from agent.replay.ring import Batch, Replay
 
@@ -1134,6 +1137,17 @@ def test_the_optimiser_is_made_on_a_device_without_numpy() -> None:
     adam = Adam(parameters, 1e-8)
     assert {value.device.type for value in adam.state.values()} == {"meta"}
     assert adam._steps is adam.state["step"]
+
+
+def test_noise_that_is_held_is_resumed_on_another_device() -> None:
+    noise = ActingNoise(NoiseModel(3, True), "episode", 0, np.random.SeedSequence(1), torch.device("cpu"))
+    noise(np.ones(2, dtype=bool), 0)
+    held = torch.as_tensor(noise.held)
+    elsewhere = ActingNoise(NoiseModel(3, True), "episode", 0, np.random.SeedSequence(1), torch.device("cpu"))
+    elsewhere._place = Place("meta")  # a device without generators
+    elsewhere.load_state(noise.state() | {"held": held})
+    assert isinstance(elsewhere.held, torch.Tensor)
+    assert elsewhere.held.device.type == "meta"
 
 
 def test_the_optimiser_counts_its_steps_in_its_state() -> None:

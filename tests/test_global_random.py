@@ -23,10 +23,24 @@ from agent.config.parsing import parse
 from agent.networks.build import build_network
 from agent.networks.q_network import QNetwork
 from agent.running.evaluation import evaluate
-from envs.global_random import seed_global_generators, state_of_global_generators, temporary_global_seed
+from envs.global_random import (
+    globals_restored,
+    seed_global_generators,
+    state_of_global_generators,
+    temporary_global_seed,
+)
 from envs.make import Task, load_task
 from envs.resuming import begin, restore, saved
 from envs.vector import make_vector, note_on_global_draws
+
+
+def test_generators_and_folder_are_as_before_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = state_of_global_generators()
+    with globals_restored():
+        seed_global_generators(1)
+        os.chdir("/")
+    assert (state_of_global_generators(), Path.cwd()) == (before, tmp_path)
 
 
 class Wanderer(gym.Env[np.ndarray, np.int64]):

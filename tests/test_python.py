@@ -1,6 +1,7 @@
 """The project as a library: what `agent` itself offers, and the two programs as functions."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -184,6 +185,19 @@ def test_nothing_global_is_changed(run: Run, tmp_path: Path, monkeypatch: pytest
     assert random.getstate() == python_state
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_that_is_refused_late_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by W&B without an account, when the environments run already."""
+
+    def refuse(*_: object) -> None:
+        raise UserError("no account")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("agent.records.tracking.start", refuse)
+    with pytest.raises(UserError, match="no account"):
+        train("env.vectorization=async", env="Acrobot-v1", **{**SMALL, "num_envs": 3})
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,8 @@ def test_a_failing_wandb_is_reported_once_and_stops_nothing(
     code = """
 t = tracker("offline")
 def broken(*args, **kwargs): raise ConnectionResetError("gone")
-t._sinks[0]._run = type("Run", (), {"log": broken, "log_artifact": broken, "finish": broken, "dir": "run/wandb/r/files"})()
+(wandb,) = t._sinks
+wandb._run = type("Run", (), {"log": broken, "log_artifact": broken, "finish": broken, "dir": "run/wandb/r/files"})()
 for i in range(5):
     t.log(i, {"a": 1.0})
 t.video(1, Path("missing.gif")); t.save_agent(Path("missing"), [], {})
