@@ -20,10 +20,9 @@ from agent.command.composing import evaluation_request, to_options
 from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
 from agent.config.run import EvaluateConfig
-from agent.records.evaluations import results_path
+from agent.records.evaluations import cut_episodes, results_path
 from agent.records.newest import newest_agent
 from agent.records.plots import plot_evaluation
-from agent.running.evaluation import cut_episodes
 from agent.running.player import Player, load_player
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
 from agent.running.results import check_player, evaluate_player, film, find_agents, write_result

@@ -183,6 +183,12 @@ def test_a_file_imports_from_floors_below_and_from_its_own_package(name: str) ->
     assert not wrong, f"{name} may not import {sorted(wrong)}"
 
 
+def test_a_file_has_at_most_250_lines() -> None:
+    """As CONTRIBUTING.md says."""
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
+    assert {name: length for name, length in lengths.items() if length > 250} == {}
+
+
 def test_every_folder_of_the_house_is_a_package_which_a_wheel_then_holds() -> None:
     folders = {path.parent for top in ("agent", "envs") for path in (ROOT / top).rglob("*.py")}
     assert all((folder / "__init__.py").exists() for folder in folders)

@@ -441,7 +441,8 @@ def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monke
 
 
 def test_episodes_that_the_evaluation_cuts_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.running.evaluation.EPISODE_CAP", 5)
+    for module in ("running.evaluation", "records.evaluations"):
+        monkeypatch.setattr(f"agent.{module}.EPISODE_CAP", 5)
     world = setup(tmp_path, **{"eval.every": 40})
     world.run()
     assert len(world.tracker.series("eval/return_mean")) > 1

@@ -1,8 +1,18 @@
-"""The names of the files with the evaluations of saved agents."""
+"""Evaluations of saved agents: the names of their files, and episodes that were cut."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.records.saved_agent import FILE_NAME
+
+#: Episodes are cut after as many steps as 30 minutes of Atari have, since without a time limit they may never end.
+EPISODE_CAP = 27_000
+
+
+def cut_episodes(lengths: Sequence[int]) -> str:
+    """A clause if episodes were cut at `EPISODE_CAP`; empty otherwise."""
+    cut = sum(length >= EPISODE_CAP for length in lengths)
+    return f"{cut} of {len(lengths)} episodes of the evaluation were cut after {EPISODE_CAP:,} steps" if cut else ""
 
 
 def label(file: Path) -> str:

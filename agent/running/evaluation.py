@@ -18,21 +18,12 @@ from agent.common.kinds import PlainData
 from agent.learning.targets import greedy
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
+from agent.records.evaluations import EPISODE_CAP
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from envs.atari import human_normalised
 from envs.global_random import isolated
 from envs.kinds import Env, Observation
 from envs.make import Task
-
-#: Episodes are cut after as many steps as 30 minutes of Atari have, since without a time limit they may never end.
-EPISODE_CAP = 27_000
-
-
-def cut_episodes(lengths: Sequence[int]) -> str:
-    """A clause if episodes were cut at `EPISODE_CAP`; empty otherwise."""
-    cut = sum(length >= EPISODE_CAP for length in lengths)
-    return f"{cut} of {len(lengths)} episodes of the evaluation were cut after {EPISODE_CAP:,} steps" if cut else ""
-
 
 Policy = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 

@@ -14,8 +14,9 @@ from agent.config.run import EvalConfig, TrainConfig
 from agent.learning.dqn import DQN
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
+from agent.records.evaluations import cut_episodes
 from agent.records.tracking import Tracker
-from agent.running.evaluation import Evaluation, EvaluationResults, cut_episodes, evaluate, finite, metrics_of
+from agent.running.evaluation import Evaluation, EvaluationResults, evaluate, finite, metrics_of
 from agent.running.failures import Folder
 from agent.running.filming import film_of, record_film
 from envs.make import Task

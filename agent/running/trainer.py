@@ -19,9 +19,10 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyReplay
+from agent.running.any_collector import AnyCollector
 from agent.running.background import BackgroundEvaluations, EvaluationWorker
 from agent.running.build import shared_env_of
-from agent.running.collector import AnyCollector, in_process
+from agent.running.collector import in_process
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
 from agent.running.failures import Folder, ForeignCodeError, foreign_failure, is_foreign, not_finite
 from agent.running.foreground import ForegroundEvaluations

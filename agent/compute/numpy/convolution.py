@@ -3,7 +3,7 @@
 import numpy as np
 from torch import nn
 
-from agent.compute.numpy.layers import Pullback, views
+from agent.compute.numpy.normalisation import Pullback, views
 from agent.networks.encoders import TrunkEncoder
 from agent.networks.trunks import Convolution, Convolutions
 

@@ -4,17 +4,14 @@
 The layers work on views of the modules' parameters and gradients: nothing is copied, and no copy can be out of date.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
+from agent.compute.numpy.normalisation import Normalisation, Pullback, total, views
 from agent.noise.layers import Linear, NoisyLinear
 
-#: Takes the gradient of the loss with respect to an output, writes the parameters' gradients, returns the input's.
-Pullback = Callable[[np.ndarray], np.ndarray]
 #: f(ε) for a layer's inputs [N, p] and outputs [N, q], where N divides B; [p] and [q] for a row; None: the mean layer.
 Noise = tuple[np.ndarray, np.ndarray] | None
 
@@ -65,7 +62,7 @@ class Layer:
         if isinstance(layer, NoisyLinear):
             self.sigma, self.g_sigma = views(layer.sigma_weight)
             self.sigma_bias, self.g_sigma_bias = views(layer.sigma_bias)
-        self.norm = _Norm(norm) if isinstance(norm, nn.LayerNorm) else None
+        self.norm = Normalisation(norm) if isinstance(norm, nn.LayerNorm) else None
         self._zeros = np.zeros((1, layer.out_features), np.float32)
 
     def vjp(self, x: np.ndarray, noise: Noise, sigma_alone: bool = False) -> tuple[np.ndarray, Pullback]:
@@ -174,43 +171,6 @@ class Layer:
         return y, pullback
 
 
-class _Norm:
-    """Layer normalisation (Ba et al. 2016)."""
-
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        (self.weight, self.g_weight), (self.bias, self.g_bias) = views(norm.weight), views(norm.bias)
-        self.eps, self.average = np.float32(norm.eps), np.full(len(self.weight), 1.0 / len(self.weight), np.float32)
-
-    def normalise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs of x [..., q], which is normalised in place, and its scale [..., 1]."""
-        x -= x.dot(self.average)[..., None]
-        scale: np.ndarray = (1.0 / np.sqrt((x * x).dot(self.average) + self.eps))[..., None]
-        x *= scale
-        y = x * self.weight
-        y += self.bias
-        return y, scale
-
-    def vjp(self, x: np.ndarray, pull: Pullback, sigma_alone: bool) -> tuple[np.ndarray, Pullback]:
-        """The outputs of x [B, q], which is normalised in place, and the pullback, which ends in `pull`."""
-        y, scale = self.normalise(x)
-
-        def pullback(g: np.ndarray) -> np.ndarray:
-            product = g * x
-            if not sigma_alone:
-                total(g, self.g_bias)
-                total(product, self.g_weight)
-            # With d = g ⊙ weight, the gradient of the input is scale·(d − mean(d) − x·mean(d ⊙ x)).
-            along = product.dot(self.weight * self.average)[:, None]
-            g *= self.weight
-            g -= g.dot(self.average)[:, None]
-            np.multiply(x, along, out=product)
-            g -= product
-            g *= scale
-            return pull(g)
-
-        return y, pullback
-
-
 def product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """x·weightᵀ [B, q] of x [B, p] and weight [q, p].
 
@@ -219,16 +179,6 @@ def product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     left = len(x) <= FEW and weight.size >= CACHED
     y: np.ndarray = np.ascontiguousarray(weight.dot(x.T).T) if left else x.dot(weight.T)
     return y
-
-
-def total(rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Writes the sum of rows [B, q] to `out` [q]. A product with ones takes a third of the time of NumPy's sum."""
-    return np.dot(_ones(len(rows)), rows, out=out)
-
-
-@cache
-def _ones(count: int) -> np.ndarray:
-    return np.ones(count, np.float32)
 
 
 def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -247,9 +197,3 @@ def _times(rows: np.ndarray, noise: np.ndarray, out: np.ndarray | None = None) -
         groups = (len(noise), -1, rows.shape[1])
         np.multiply(rows.reshape(groups), noise[:, None], out=out.reshape(groups))
     return out
-
-
-def views(parameter: Tensor | None) -> tuple[Any, Any]:
-    """A parameter and its gradient (None where it has none), as arrays that share their memory."""
-    assert parameter is not None
-    return parameter.detach().numpy(), None if parameter.grad is None else parameter.grad.numpy()

@@ -13,7 +13,8 @@ from torch import nn
 
 from agent.common.arrays import Array, as_array
 from agent.compute.numpy.convolution import PatchConvolution
-from agent.compute.numpy.layers import Layer, Noise, Pullback, chain, run
+from agent.compute.numpy.layers import Layer, Noise, chain, run
+from agent.compute.numpy.normalisation import Pullback
 from agent.networks.encoders import Encoder, MLPEncoder, TrunkEncoder
 from agent.networks.heads.base import Stream
 from agent.networks.heads.categorical import CategoricalHead

@@ -11,9 +11,9 @@ from agent.common.files import atomic_write_bytes, atomic_write_text, read_plain
 from agent.common.kinds import PlainData
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
+from agent.records.evaluations import cut_episodes
 from agent.records.newest import MAX_CONFIG
 from agent.records.saved_agent import FILE_NAME, MAX_BYTES
-from agent.running.evaluation import cut_episodes
 from agent.running.export.card import card, check_readme
 from agent.running.fetching import PREFIX, checked_repo, library, short_reason
 from agent.running.filming import record_film
