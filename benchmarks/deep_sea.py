@@ -34,9 +34,8 @@ from agent.common.files import atomic_write_bytes
 from agent.common.interrupt import Interrupt
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
-from agent.records.comparison.canvas import short_number
 from agent.records.console import Console
-from agent.records.plots import GREY
+from agent.records.plots import GREY, short_number
 from agent.running.build import build_agent, build_replay
 from agent.running.resources import prepare_cpu, resolve_device
 from agent.running.trainer import Trainer

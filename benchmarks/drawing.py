@@ -14,8 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agent.records.comparison.canvas import short_number
-from agent.records.plots import BLUE, GREEN, GREY, ORANGE, RED
+from agent.records.plots import BLUE, GREEN, GREY, ORANGE, RED, short_number
 from agent.records.statistics import mean_interval, t_quantile
 
 Bounds = tuple[float | None, float | None]

@@ -379,7 +379,7 @@ def test_numbers_over_tasks_are_of_the_tasks_that_all_groups_have(tmp_path: Path
     assert found.overall["last"]["agent=dqn"].runs == 4
     scores = found.normalised("agent=dqn", "last")
     assert found.overall["last"]["agent=dqn"].mean == pytest.approx(np.mean([s.mean() for s in scores]))
-    assert any("2 tasks of 3" in note for note in found.notes)
+    assert any("the 2 of 3 tasks on which all groups" in note for note in found.notes)
 
 
 def test_the_config_of_a_real_run_is_read_whole(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from agent.common.errors import UserError
 from agent.common.files import read_plain
+from agent.common.texts import natural_order
 from agent.records.locking import RUNS
 from agent.records.saved_agent import FILE_NAME, Which
 
@@ -31,7 +32,7 @@ def newest_run(root: Path, accepts: Callable[[Path], bool]) -> Path | None:
             run = path.parents[name.count("/")]
             with suppress(OSError):  # it has been deleted in the meantime
                 times[run] = max(times.get(run, 0), path.stat().st_mtime_ns)
-    newest_first = sorted(times, key=lambda run: (times[run], _by_numbers(run.name)), reverse=True)
+    newest_first = sorted(times, key=lambda run: (times[run], natural_order(run.name)), reverse=True)
     return next((run for run in newest_first if accepts(run)), None)
 
 
@@ -50,10 +51,6 @@ def is_run_of(run: Path, env_id: str, seed: int) -> bool:
 def _is_same(one: str, other: str) -> bool:
     names = [re.sub(_VERSION, "", env_id) for env_id in (one, other)]
     return one == other or (names[0] == names[1] and names[0] in (one, other))
-
-
-def _by_numbers(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def newest_agent(which: Which, doing: str) -> str:

@@ -72,7 +72,7 @@ def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: f
         axes.axhline(threshold, color=GREEN, linestyle="--", linewidth=1.2, label=f"solved: {threshold:g}")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return per episode")
-    axes.xaxis.set_major_formatter(_thousands)
+    axes.xaxis.set_major_formatter(short_number)
     write_figure(figure, axes, out)
 
 
@@ -237,5 +237,9 @@ def _label(result: Mapping[str, Any]) -> str:
     return f"{_shortened(printable(str(result['label'])))}\n{played}\n{mean}\nIQM {format_return(result['return_iqm'])}"
 
 
-def _thousands(value: float, _position: float) -> str:
-    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if abs(value) >= 1e3 else f"{value:g}"
+def short_number(value: float, _position: float = 0) -> str:
+    """Formats a number as 1.5M, 20k or 300."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"

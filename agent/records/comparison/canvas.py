@@ -167,11 +167,3 @@ def limit(axes: Axes, bounds: tuple[float | None, float | None], side: Literal["
     low, high = low if lower is None else max(low, lower - margin), high if upper is None else min(high, upper + margin)
     if low < high:
         (axes.set_ylim if side == "y" else axes.set_xlim)(low, high)
-
-
-def short_number(value: float, _position: float = 0) -> str:
-    """Formats a number as 1.5M, 20k or 300."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"

@@ -16,13 +16,12 @@ from agent.records.comparison.canvas import (
     marker_of,
     plain,
     round_to,
-    short_number,
 )
 from agent.records.comparison.curves import Curve, over_seeds
 from agent.records.comparison.grouping import Group
 from agent.records.comparison.reading import EMPTY, SIGMA, Series
 from agent.records.comparison.scoring import TaskResult
-from agent.records.plots import GREY
+from agent.records.plots import GREY, short_number
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes

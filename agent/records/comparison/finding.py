@@ -2,11 +2,11 @@
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.common.errors import UserError
+from agent.common.texts import natural_order
 from agent.records.comparison.reading import is_run
 
 #: The most runs of one page, and the greatest depth of the search for them.
@@ -44,7 +44,7 @@ def expand_pattern(path: str) -> list[Path]:
     """Expands a path: returns the path itself if it exists, otherwise its matches as a pattern."""
     if Path(path).exists():
         return [Path(path)]
-    return sorted(map(Path, glob.glob(path, recursive=True)), key=natural)  # noqa: PTH207
+    return sorted(map(Path, glob.glob(path, recursive=True)), key=natural_order)  # noqa: PTH207
 
 
 def runs_at(location: Path) -> Iterator[Path]:
@@ -57,7 +57,7 @@ def runs_at(location: Path) -> Iterator[Path]:
     yield from _below(location)
     if (location / "multirun.yaml").is_file() and location.parent.name == "multirun":
         jobs = location.parent.parent.glob(f"**/{glob.escape(location.name)}_seed*_job*")
-        yield from sorted(filter(is_run, jobs), key=natural)
+        yield from sorted(filter(is_run, jobs), key=natural_order)
 
 
 def _below(location: Path) -> Iterator[Path]:
@@ -68,9 +68,4 @@ def _below(location: Path) -> Iterator[Path]:
             names.clear()
             yield folder
         is_too_deep = len(folder.relative_to(location).parts) >= MAX_DEPTH
-        names[:] = [] if is_too_deep else sorted(names, key=natural)
-
-
-def natural(path: Path | str) -> list[int | str]:
-    """Returns a key that sorts names in natural order: job 10 after job 9."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d{1,18})", str(path))]
+        names[:] = [] if is_too_deep else sorted(names, key=natural_order)
