@@ -296,3 +296,17 @@ def test_the_options_of_actors_change_and_the_actors_go_on(programs: Programs, t
     refused = programs.run("train", "resume=run", "collect.actors=2", f"steps={last + 50}", cwd=tmp_path)
     assert refused.code == 2
     assert "collect.actors=2 was requested: leave collect.actors=2 out" in refused.err
+
+
+def test_the_schedule_of_the_noise_may_change(programs: Programs, tmp_path: Path) -> None:
+    small = ("agent.network.hidden=[16]", "agent.learning_starts=64", "agent.batch_size=64", "wandb.mode=disabled")
+    quiet = (*small, "env=CartPole-v1", "num_envs=2", "eval.episodes=0", "agent.noise.change.steps=1000")
+    assert programs.run("train", *quiet, "steps=300", "hydra.run.dir=as_it_was", cwd=tmp_path).code == 0
+    shutil.copytree(tmp_path / "as_it_was", tmp_path / "changed")
+    schedule = [f"agent.noise.change.{name}" for name in ("start=0.9", "end=0.9", "steps=500")]
+    found = []
+    for folder, overrides in (("as_it_was", []), ("changed", schedule)):
+        result = programs.run("train", f"resume={folder}", "steps=900", *overrides, cwd=tmp_path)
+        assert result.code == 0, result.err
+        found.append(load_agent(tmp_path / folder / "last" / "agent.safetensors").tensors)
+    assert any(not torch.equal(value, found[1][name]) for name, value in found[0].items())

@@ -1,4 +1,4 @@
-"""Layer normalisation in NumPy on a CPU, with derivatives that are written by hand."""
+"""Layer normalisation in NumPy, with derivatives that are written by hand, and the parts that all layers share."""
 
 from collections.abc import Callable
 from functools import cache
