@@ -18,7 +18,7 @@ from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.metrics import JsonlSink, read_rows, truncate_jsonl
-from agent.records.saved_agent import load_agent
+from agent.records.saved_agent import read_agent
 from agent.running.background import with_tensors
 from agent.running.build import build_agent, build_envs, build_replay
 from agent.running.collector import Collector
@@ -162,7 +162,7 @@ class Run:
 
 
 def agents(path: Path) -> list[Any]:
-    found = [load_agent(path / which / "agent.safetensors") for which in ("best", "last")]
+    found = [read_agent(path / which / "agent.safetensors") for which in ("best", "last")]
     return [({name: value.tolist() for name, value in agent.tensors.items()}, agent.description) for agent in found]
 
 
@@ -231,7 +231,7 @@ def test_a_run_that_is_killed_loses_no_evaluation_and_logs_none_twice(
     assert all(row == expected[step] for step, row in resumed.rows().items())
     assert resumed.left() == "complete"
     best = max(resumed.rows().items(), key=lambda item: (item[1]["eval/return_mean"], item[0]))
-    assert load_agent(tmp_path / "killed" / "best" / "agent.safetensors").description["global_step"] == best[0]
+    assert read_agent(tmp_path / "killed" / "best" / "agent.safetensors").description["global_step"] == best[0]
 
 
 def test_one_whose_result_is_noted_is_not_played_again(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from agent.common.quoting import quote_override
 from agent.config.run import EvaluateConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.comparison.finding import runs_at
-from agent.records.saved_agent import load_agent
+from agent.records.saved_agent import read_agent
 from agent.running.player import load_player
 from agent.running.results import film
 
@@ -593,7 +593,7 @@ def test_evaluation_is_written_and_repeats(programs: Programs, home: Path) -> No
     assert (result["env"], result["episodes"], len(result["returns"])) == ("CartPole-v1", 7, 7)
     assert result["return_mean"] == pytest.approx(sum(result["returns"]) / 7)
     assert f"{result['return_mean']:.1f}" in first.out
-    assert result["global_step"] == load_agent(home / NOISY / "best" / "agent.safetensors").description["global_step"]
+    assert result["global_step"] == read_agent(home / NOISY / "best" / "agent.safetensors").description["global_step"]
     Image.open(home / NOISY / "best" / "evaluation.png").verify()
     again = programs.run("evaluate", *options, cwd=home, real=True)
     assert again.code == 0, again.err

@@ -29,7 +29,7 @@ from agent.networks.encoder_registry import register_encoder
 from agent.networks.encoders import MLPEncoder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.metrics import read_rows
-from agent.records.saved_agent import load_agent
+from agent.records.saved_agent import read_agent
 from agent.running.distributed.cluster import import_ray
 from agent.running.outcome import Outcome
 from agent.running.run import train
@@ -168,7 +168,7 @@ def test_a_tiny_task_is_solved_and_everything_is_counted(solved: Solved) -> None
     late = [max(before for before, _ in logged[:i]) - step for i, (step, evaluates) in enumerate(logged) if evaluates]
     assert len(late) >= 2
     assert max(late) > 100, "it has learned on while an evaluation was played"
-    assert load_agent(folder / "best" / "agent.safetensors").description["evaluation"]["return_mean"] == 10.0
+    assert read_agent(folder / "best" / "agent.safetensors").description["evaluation"]["return_mean"] == 10.0
     assert metric(folder, "collect/restarts") == [0.0] * len(metric(folder, "collect/restarts"))
     scales, kept = metric(folder, "noise/acting_scale"), state_of(folder)["collector"]["acting_scales"]
     assert scales[-1] != 1.0

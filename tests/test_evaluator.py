@@ -19,7 +19,7 @@ from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.metrics import truncate_jsonl
-from agent.records.saved_agent import load_agent
+from agent.records.saved_agent import read_agent
 from agent.running.build import build_agent, build_envs, build_replay
 from agent.running.evaluation import Evaluation
 from agent.running.failures import Folder
@@ -239,7 +239,7 @@ def test_a_run_that_is_killed_around_an_evaluation_ends_as_if_it_was_not(
     assert rows + resumed.tracker.evaluations() == whole.tracker.evaluations()
     assert same(learned(whole.trainer), learned(resumed.trainer))
     for which in ("best", "last"):
-        one, two = (load_agent(tmp_path / name / which / "agent.safetensors") for name in ("whole", "killed"))
+        one, two = (read_agent(tmp_path / name / which / "agent.safetensors") for name in ("whole", "killed"))
         assert same(one.tensors, two.tensors)
         assert one.description == two.description
 
@@ -328,7 +328,7 @@ def test_the_last_evaluation_that_fails_ends_a_run_with_everything_saved(
     assert nothing_left(whole.config, step, with_evaluation(tmp_path / "run", step, state)) is None
     resumed = Run(tmp_path / "run", QUIET)
     assert resumed().evaluation == whole.trainer.evaluator.result
-    one, two = (load_agent(tmp_path / name / "best" / "agent.safetensors") for name in ("whole", "run"))
+    one, two = (read_agent(tmp_path / name / "best" / "agent.safetensors") for name in ("whole", "run"))
     assert one.description == two.description
 
 
@@ -347,7 +347,7 @@ def test_no_episodes_are_no_evaluation_at_the_end_either(tmp_path: Path, monkeyp
     assert (played, outcome.evaluation, outcome.evaluation_due, outcome.failure) == ([], None, False, None)
     assert Counted.made == 2  # one to look at it, one to train
     assert not (tmp_path / "best").exists()
-    assert load_agent(tmp_path / "last" / "agent.safetensors").description["evaluation"] is None
+    assert read_agent(tmp_path / "last" / "agent.safetensors").description["evaluation"] is None
 
 
 # ---- how many environments there are
@@ -393,7 +393,7 @@ def test_an_environment_that_cannot_be_there_twice_is_trained_and_said_so(
     assert "Address already in use" in str(outcome.failure)
     assert (tmp_path / "last" / "agent.safetensors").exists()
     assert Run(tmp_path, {"num_envs": 1, "eval.share": True})().failure is None  # the same run
-    assert load_agent(tmp_path / "best" / "agent.safetensors").description["global_step"] == 200
+    assert read_agent(tmp_path / "best" / "agent.safetensors").description["global_step"] == 200
 
 
 # ---- in the training's own environment
@@ -509,7 +509,7 @@ def test_a_run_stops_when_enough_evaluations_in_a_row_reach_a_return(
     solved = returns[0] != 4.9
     assert (outcome.step, outcome.solved, outcome.exit_code, outcome.failure) == (step, solved, 0, None)
     saved = load_checkpoint(latest_checkpoint(tmp_path) or tmp_path)
-    assert saved[0] == step == load_agent(tmp_path / "last" / "agent.safetensors").description["global_step"]
+    assert saved[0] == step == read_agent(tmp_path / "last" / "agent.safetensors").description["global_step"]
     state = with_evaluation(tmp_path, *saved)
     assert nothing_left(run.config, step, state) == ("solved" if solved else "complete")
     if solved and step < 400:

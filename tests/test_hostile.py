@@ -29,7 +29,7 @@ from agent.records.metrics import MAX_LINE, JsonlSink, read_series, truncate_jso
 from agent.records.newest import MAX_CONFIG, is_run_of
 from agent.records.plots import plot_evaluation, plot_learning_curve
 from agent.records.run_folder import open_run
-from agent.records.saved_agent import load_agent, read_header
+from agent.records.saved_agent import read_agent, read_header
 from agent.records.schema import check_parts
 
 SECONDS = 5.0
@@ -86,7 +86,7 @@ def make_odd(request: pytest.FixtureRequest) -> Callable[[Path], None]:
 
 def test_an_odd_agent_is_refused(tmp_path: Path, make_odd: Callable[[Path], None]) -> None:
     make_odd(tmp_path / "agent.safetensors")
-    assert "agent.safetensors" in sentence(lambda: load_agent(tmp_path / "agent.safetensors"))
+    assert "agent.safetensors" in sentence(lambda: read_agent(tmp_path / "agent.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
@@ -373,7 +373,7 @@ def test_mutated_agents_and_checkpoints_end_in_sentences(tmp_path: Path) -> None
         path.write_bytes(mutated(whole[path], pick))
         with suppress(UserError), soon():
             read_header(agent)
-            load_agent(agent)
+            read_agent(agent)
         with suppress(UserError), soon():
             latest_checkpoint(tmp_path)
             load_checkpoint(checkpoint)

@@ -23,7 +23,7 @@ from agent.networks.q_network import flatten_parameters
 from agent.noise.distributions import LayerNoise
 from agent.noise.index_layer import IndexLinear, Prior, along
 from agent.noise.layers import Linear
-from agent.records.saved_agent import load_agent, save_agent
+from agent.records.saved_agent import read_agent, save_agent
 from agent.replay.ring import Batch
 
 P, Q, D, ROWS, INPUTS, ACTIONS = 5, 3, 4, 6, 7, 2
@@ -377,6 +377,6 @@ def test_a_saved_agent_loads_into_a_network_of_another_seed_prior_included(tmp_p
     path = tmp_path / "agent.safetensors"
     save_agent(path, agent.tensors(), {"env": {"id": "DeepSea-v0", "kwargs": {}}})
     other = build_network(config_of(), INPUTS, ACTIONS, generator(5))
-    other.load_state_dict(load_agent(path).tensors)
+    other.load_state_dict(read_agent(path).tensors)
     x, index = values(ROWS, INPUTS, dtype=torch.float32), values(ROWS, D, dtype=torch.float32)
     assert torch.equal(other(x, index).q_values, agent.network(x, index).q_values)

@@ -22,7 +22,7 @@ from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_ch
 from agent.records.metrics import JsonlSink, truncate_jsonl
 from agent.records.plots import plot_evaluation, plot_learning_curve
 from agent.records.run_folder import open_run, write_config
-from agent.records.saved_agent import load_agent, save_agent
+from agent.records.saved_agent import read_agent, save_agent
 from agent.running.tuning.locks import lock
 from envs.video import write_video
 
@@ -207,7 +207,7 @@ def test_a_run_folder_that_is_reached_through_a_link_is_as_good_as_any(tmp_path:
     found = latest_checkpoint(run)
     assert found is not None
     assert load_checkpoint(found)[0] == 3
-    assert load_agent(tmp_path / "disk" / "run" / "best" / "agent.safetensors").tensors["w"].tolist() == [1.0, 1.0]
+    assert read_agent(tmp_path / "disk" / "run" / "best" / "agent.safetensors").tensors["w"].tolist() == [1.0, 1.0]
 
 
 def test_a_checkpoint_that_is_a_link_does_not_count(tmp_path: Path) -> None:

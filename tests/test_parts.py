@@ -22,7 +22,7 @@ from agent.config.run import TrainConfig
 from agent.networks.build import build_network, noise_model
 from agent.networks.encoders import MLPEncoder, PartsEncoder, TrunkEncoder
 from agent.networks.trunks import Convolutions
-from agent.records.saved_agent import load_agent, save_agent
+from agent.records.saved_agent import read_agent, save_agent
 from agent.replay.memory import required_bytes
 from agent.replay.ring import Replay
 from agent.running.build import build_replay
@@ -249,7 +249,7 @@ def test_training_resuming_and_evaluating(programs: Programs, tmp_path: Path) ->
         folders += [next((home / "runs/Rooms-v0").iterdir())]
     more = programs.run("train", f"resume={folders[1]}", "imports=rooms", "steps=160", cwd=tmp_path / "twice")
     assert more.code == 0, more.err
-    one, two = (load_agent(folder / "last/agent.safetensors") for folder in folders)
+    one, two = (read_agent(folder / "last/agent.safetensors") for folder in folders)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
     played = programs.run("evaluate", f"checkpoint={folders[0]}", "imports=rooms", "episodes=3", cwd=tmp_path / "once")
     assert played.code == 0, played.err

@@ -29,7 +29,7 @@ from agent.config.resuming import first_difference, merge_resumed
 from agent.config.run import TrainConfig
 from agent.records import run_folder
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.records.saved_agent import load_agent
+from agent.records.saved_agent import read_agent
 from agent.running.build import build_agent, build_replay
 from agent.running.progress import with_evaluation
 from agent.running.resources import bytes_left_in_group
@@ -125,7 +125,7 @@ def same_runs(first: Path, second: Path) -> None:
     same(loaded(first), loaded(second))
     assert metrics(first) == metrics(second)
     for which in ("best", "last"):
-        a, b = (load_agent(run / which / "agent.safetensors") for run in (first, second))
+        a, b = (read_agent(run / which / "agent.safetensors") for run in (first, second))
         same((a.tensors, a.description), (b.tensors, b.description))
 
 

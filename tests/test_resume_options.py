@@ -21,7 +21,7 @@ from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.resuming import MAY_CHANGE, may_change, merge_resumed
 from agent.config.run import TrainConfig
-from agent.records.saved_agent import load_agent
+from agent.records.saved_agent import read_agent
 
 ROOT = Path(__file__).resolve().parent.parent
 #: A run in which every option that may change has something to act on.
@@ -175,7 +175,7 @@ class Resumed:
     def __init__(self, run: Path, result: Result) -> None:
         self.run, self.text = run, result.out + result.err
         self.rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
-        self.tensors = load_agent(run / "last" / "agent.safetensors").tensors
+        self.tensors = read_agent(run / "last" / "agent.safetensors").tensors
 
     def steps(self, name: str) -> list[int]:
         """The steps at which a metric was logged after the resume."""
@@ -308,5 +308,5 @@ def test_the_schedule_of_the_noise_may_change(programs: Programs, tmp_path: Path
     for folder, overrides in (("as_it_was", []), ("changed", schedule)):
         result = programs.run("train", f"resume={folder}", "steps=900", *overrides, cwd=tmp_path)
         assert result.code == 0, result.err
-        found.append(load_agent(tmp_path / folder / "last" / "agent.safetensors").tensors)
+        found.append(read_agent(tmp_path / folder / "last" / "agent.safetensors").tensors)
     assert any(not torch.equal(value, found[1][name]) for name, value in found[0].items())

@@ -22,7 +22,7 @@ from agent.records.saved_agent import (
     check_env,
     check_shapes,
     find_agent,
-    load_agent,
+    read_agent,
     read_header,
     save_agent,
 )
@@ -63,7 +63,7 @@ def raw(header: object, data: bytes = b"", length: int | None = None) -> bytes:
 def refused(path: Path, data: bytes, match: str) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=match) as caught:
-        load_agent(path)
+        read_agent(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 250 + len(str(path))
     assert str(caught.value).isprintable()  # no terminal sequences from the file
@@ -72,7 +72,7 @@ def refused(path: Path, data: bytes, match: str) -> None:
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "best" / FILE_NAME
     save_agent(path, tensors(), DESCRIPTION)
-    saved = load_agent(path)
+    saved = read_agent(path)
     assert saved.description == DESCRIPTION
     assert saved.tensors.keys() == tensors().keys()
     for name, tensor in tensors().items():
@@ -84,7 +84,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_loaded_tensors_outlive_and_never_alter_the_file(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     save_agent(path, {"w": torch.ones(1000)}, DESCRIPTION)
-    before, loaded = path.read_bytes(), load_agent(path).tensors["w"]
+    before, loaded = path.read_bytes(), read_agent(path).tensors["w"]
     loaded.add_(1)
     assert path.read_bytes() == before
     path.write_bytes(b"")
@@ -101,7 +101,7 @@ def test_a_failed_save_keeps_the_agent_before(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         save_agent(path, {"w": torch.ones(2)}, DESCRIPTION)
-    assert torch.equal(load_agent(path).tensors["w"], torch.zeros(2))
+    assert torch.equal(read_agent(path).tensors["w"], torch.zeros(2))
     assert [entry.name for entry in tmp_path.iterdir()] == [FILE_NAME]
 
 
@@ -353,7 +353,7 @@ def test_find_agent(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=match):
             find_agent(path, which)
     with pytest.raises(UserError, match="it is a folder"):
-        load_agent(run)
+        read_agent(run)
 
 
 def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
         data[place] ^= 1 << pick.randrange(8)
         path.write_bytes(data)
         try:
-            saved = load_agent(path)
+            saved = read_agent(path)
         except UserError:
             continue
         assert place < tensors_begin, f"byte {place} of the tensors"
@@ -379,7 +379,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
 def test_a_file_from_before_there_was_a_digest_is_read(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     path.write_bytes(safetensors.torch.save({"w": torch.ones(2)}, wrapped()))
-    assert load_agent(path).description == DESCRIPTION
+    assert read_agent(path).description == DESCRIPTION
     assert read_header(path).digest is None
 
 
@@ -393,7 +393,7 @@ def test_a_digest_of_another_form_or_file_is_refused(tmp_path: Path, digest: obj
 def test_a_description_is_digested_as_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     save_agent(path, tensors(), DESCRIPTION | {"numbers": {10: (1, 2), 9: -0.0, "b": float("nan")}, "ü": "\ud800"})
-    assert load_agent(path).description["numbers"]["10"] == [1, 2]
+    assert read_agent(path).description["numbers"]["10"] == [1, 2]
 
 
 def test_a_file_with_too_many_tensors_is_refused_at_once(tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ def test_a_file_of_absurd_size_is_refused_without_being_read(tmp_path: Path) -> 
     path.write_bytes(raw(header))
     os.truncate(path, path.stat().st_size + (1 << 42))  # a file with a hole, which takes no room
     with pytest.raises(UserError, match=r"bytes, more than the 4,294,967,296"):
-        load_agent(path)
+        read_agent(path)
 
 
 def test_an_evaluation_of_another_kind_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from helpers import Programs
 from agent.common.errors import UserError
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
-from agent.records.saved_agent import check_env, load_agent
+from agent.records.saved_agent import check_env, read_agent
 from agent.replay.ring import Replay
 from agent.running.run import with_eval_kwargs
 from envs.make import Task, load_task
@@ -396,7 +396,7 @@ def test_training_resuming_and_evaluating_keep_the_wrappers(programs: Programs, 
             assert result.code == 0, result.err
             if not go_on:
                 folders += [next((home / "runs/Rooms-v0").iterdir())]
-    one, two = (load_agent(folder / "last/agent.safetensors") for folder in folders)
+    one, two = (read_agent(folder / "last/agent.safetensors") for folder in folders)
     assert one.description["env"]["wrappers"] == two.description["env"]["wrappers"]
     assert all(np.array_equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
     played = programs.run("evaluate", f"checkpoint={folders[0]}", "imports=rooms", "episodes=3", cwd=tmp_path / "once")
@@ -415,7 +415,7 @@ def test_evaluations_play_with_arguments_of_their_own(programs: Programs, tmp_pa
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {row["eval/length_mean"] for row in rows if "eval/length_mean" in row} == {5}
     assert {row["train/episode_length"] for row in rows if "train/episode_length" in row} == {7}
-    env = load_agent(folder / "last/agent.safetensors").description["env"]
+    env = read_agent(folder / "last/agent.safetensors").description["env"]
     assert (env["kwargs"], env["eval_kwargs"]) == ({"longest": 7}, {"longest": 5})
     assert programs.run("train", f"resume={folder}", "imports=rooms", "steps=250", cwd=tmp_path).code == 0
     played = programs.run("evaluate", f"checkpoint={folder}", "imports=rooms", "episodes=3", cwd=tmp_path)

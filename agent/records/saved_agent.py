@@ -65,12 +65,12 @@ def save_agent(path: Path, tensors: Mapping[str, torch.Tensor], description: Map
         description: JSON with at least `env`: {"id": "CartPole-v1", "kwargs": {}}.
 
     Raises:
-        UserError: the file cannot be written, or `load_agent` would refuse it.
+        UserError: the file cannot be written, or `read_agent` would refuse it.
     """
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     for name, tensor in copies.items():
         _check_values(name, tensor, path)
-    plain = json.loads(json.dumps(dict(description)))  # as `load_agent` will read it
+    plain = json.loads(json.dumps(dict(description)))  # as `read_agent` will read it
     digest = digest_of(plain, copies)
     text = json.dumps({"format": FORMAT, "version": VERSION, "agent": plain, "sha256": digest})
     _read_description(text, path)
@@ -93,7 +93,7 @@ def read_header(path: Path) -> Header:
         raise _unreadable(path, error) from error
 
 
-def load_agent(path: Path) -> SavedAgent:
+def read_agent(path: Path) -> SavedAgent:
     """Reads a file that may come from a stranger.
 
     Raises:

@@ -11,7 +11,7 @@ from agent.common.quoting import quote_override
 from agent.config.run import TrainConfig
 from agent.records.console import format_return
 from agent.records.plots import plot_learning_curve
-from agent.records.saved_agent import load_agent
+from agent.records.saved_agent import read_agent
 from agent.records.tracking import Tracker
 from agent.running.outcome import Outcome
 from envs.make import Task
@@ -59,7 +59,7 @@ def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracke
     except Exception as error:
         tracker.console.line(f"no learning curve: {one_line(error)}")
     for which, path in agents_in(home).items():
-        tracker.save_agent(path, [which], {"global_step": load_agent(path).description["global_step"]})
+        tracker.save_agent(path, [which], {"global_step": read_agent(path).description["global_step"]})
 
 
 def agents_in(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from agent.config.parsing import parse
 from agent.networks.build import build_network, noise_model
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
-from agent.records.saved_agent import check_shapes, load_agent, read_header
+from agent.records.saved_agent import check_shapes, read_agent, read_header
 from envs.channels import BoxChannels
 from envs.make import Task, load_saved_task
 from envs.masks import OFF, source_of
@@ -62,7 +62,7 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     if (description["observation"], description["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
     network = _network(config, task.observation, task.actions, path, torch.Generator())
-    network.load_state_dict(load_agent(path).tensors)
+    network.load_state_dict(read_agent(path).tensors)
     return Player(task, network.to(device), noise_model(config, network), description, path, home)
 
 
