@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from agent.command.overrides import unfold, with_quotes
 from agent.command.synonyms import OTHER_LIBRARIES, OTHER_UNITS
 from agent.common.errors import UserError
-from agent.common.quoting import override_name
+from agent.common.quoting import override_name, split_override
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
         if [override_name(override) for override in overrides].count(name) > 1:
             raise UserError(f"{name} is given twice, and the last one alone would count: name {program.several}")
     for override in _unfolded(overrides):
-        name, _, value = override.lstrip("+~").partition("=")
+        name, value = split_override(override)
         root = name.split(".")[0]
         if _RECORDS.match(name):
             raise UserError(f"{name} is what Hydra records of a run, not an option: leave it out")

@@ -8,9 +8,15 @@ from numbers import Integral, Real
 from agent.common.errors import UserError
 
 
+def split_override(override: str) -> tuple[str, str]:
+    """The name of the option that an override sets, and its value: agent.lr and 1e-3 of ++agent.lr=1e-3."""
+    name, _, value = override.lstrip("+~").partition("=")
+    return name.partition("@")[0], value  # noise@x=paper sets noise
+
+
 def override_name(override: str) -> str:
-    """The name of the option that an override sets: agent.lr of ++agent.lr=1e-3, noise of noise@x=paper."""
-    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+    """The name of the option that an override sets; see `split_override`."""
+    return split_override(override)[0]
 
 
 def quote_override(name: str, value: object) -> str:

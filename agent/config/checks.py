@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
+from agent.common.quoting import split_override
 from agent.config.algorithm import HEADS, AgentConfig
 from agent.config.run import TrainConfig, WandbConfig
 
@@ -24,7 +25,7 @@ def without_effect(config: TrainConfig, overrides: Iterable[str]) -> Iterator[st
     """Yields a sentence for each override, `key=value`, that has no effect in this config."""
     idle = _idle_options(config)
     for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
+        key, value = split_override(override)
         if key == "noise" and value not in ("preset", "none"):  # a config group: a variant of agent.noise
             key = "agent.noise"
         for name, reason in idle.items():

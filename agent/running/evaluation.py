@@ -195,12 +195,10 @@ class _Episodes:
             self._on_step(self._envs[0])
 
 
-def metrics_of(result: Evaluation, statistics: PlainData, task: Task) -> dict[str, float]:
+def metrics_of(statistics: PlainData) -> dict[str, float]:
     """The metrics of an evaluation with the given statistics."""
     low, high = statistics["return_ci95"]
     metrics = {f"eval/{name}": value for name, value in statistics.items() if name != "return_ci95"}
-    human = human_normalised(task.id, float(np.mean(result.returns)))
-    metrics |= {} if human is None else {"eval/human_normalised": human}
     return metrics | {"eval/return_ci95_low": low, "eval/return_ci95_high": high}
 
 

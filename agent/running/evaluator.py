@@ -125,8 +125,8 @@ class Evaluator:
 
     def record(self, step: int, results: EvaluationResults) -> dict[str, float]:
         """Records the evaluation of a step as the newest; returns its metrics."""
-        result, statistics = results.mean, results.mean.statistics()
-        metrics = metrics_of(result, statistics, self._task)
+        result, statistics = results.mean, results.mean.statistics(self._task.id)
+        metrics = metrics_of(statistics)
         if results.noisy is not None:
             noisy = results.noisy.statistics()
             metrics |= {f"eval_noisy/{name}": noisy[name] for name in ("return_mean", "return_std")}
@@ -227,7 +227,7 @@ class Evaluator:
         self.best_return, self._evaluations = state["best_return"], state["evaluations"]
         self.evaluated_at, *results = state["evaluation"]
         self.result = Evaluation(*map(tuple, results)) if results else None
-        self._statistics = None if self.result is None else self.result.statistics()
+        self._statistics = None if self.result is None else self.result.statistics(self._task.id)
         self.due = state.get("evaluation_due", False) and self._config.episodes > 0
         self._failures = state.get("failures", 0)
         same_goal = state["config"]["eval"].get("stop_at") == self._config.stop_at
