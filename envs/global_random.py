@@ -30,35 +30,18 @@ def state_of_global_generators() -> tuple[object, ...]:
 
 
 @contextmanager
-def generators_restored() -> Iterator[None]:
-    """Restores both after the block."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-
-
-@contextmanager
-def temporary_global_seed(seed: int) -> Iterator[None]:
-    """Seeds both for the block, and restores them after it."""
-    with generators_restored():
-        seed_global_generators(seed)
-        yield
-
-
-@contextmanager
 def globals_restored() -> Iterator[None]:
     """Restores both generators and the current folder after a block that plays environments."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         folder = Path.cwd()
     except OSError:  # it was deleted
         folder = None
     try:
-        with generators_restored():
-            yield
+        yield
     finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
         if folder is not None:
             with suppress(OSError):
                 os.chdir(folder)

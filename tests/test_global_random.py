@@ -23,12 +23,7 @@ from agent.config.parsing import parse
 from agent.networks.build import build_network
 from agent.networks.q_network import QNetwork
 from agent.running.evaluation import evaluate
-from envs.global_random import (
-    globals_restored,
-    seed_global_generators,
-    state_of_global_generators,
-    temporary_global_seed,
-)
+from envs.global_random import globals_restored, isolated, seed_global_generators, state_of_global_generators
 from envs.make import Task, load_task
 from envs.resuming import begin, restore, saved
 from envs.vector import make_vector, note_on_global_draws
@@ -259,10 +254,10 @@ def test_the_generators_stand_where_they_stood_also_after_an_error() -> None:
     np.random.seed(1)
     random.seed(1)
     before = state_of_global_generators()
-    with pytest.raises(KeyError), temporary_global_seed(2):
+    with pytest.raises(KeyError), isolated(2):
         raising_after_a_draw()
     assert state_of_global_generators() == before
-    with temporary_global_seed(2):
+    with isolated(2):
         first = np.random.rand(), random.random()
-    with temporary_global_seed(2):
+    with isolated(2):
         assert (np.random.rand(), random.random()) == first

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, plain
 from agent.common.quoting import quote
+from envs.failure import is_stop
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 #: Modules of this project, which are no modules of a user's own.
@@ -146,7 +146,7 @@ def _import_errors(name: str, option: str, folder: str) -> Iterator[None]:
             reason = f"it needs {missing}; it must be installed, or lie in {folder}"
         raise UserError(f"{option}: {reason}") from error
     except BaseException as error:  # a script may end the program by itself
-        if isinstance(error, KeyboardInterrupt) and is_ctrl_c():
+        if is_stop(error):
             raise
         raise UserError(f"{option}: importing it failed: {type(error).__name__}: {plain(error)}") from error
     finally:

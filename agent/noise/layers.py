@@ -52,7 +52,7 @@ def _true_positions(x: Tensor) -> np.ndarray | None:
 
 
 def _sum_of_columns(shape: torch.Size, true: np.ndarray, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same for truth values of this shape, which are true at the flat positions `true`."""
+    """`product` for truth values of this shape that are true at the flat positions `true`."""
     row, column = (torch.from_numpy(index) for index in np.divmod(true, shape[-1]))
     rows = (shape[:-1].numel(), len(weight))
     start = weight.new_zeros(rows) if bias is None else bias.expand(rows)
