@@ -178,4 +178,7 @@ def test_which_networks_look_up_their_observations() -> None:
     forms = [ObservationSpec((P,), "bool"), ObservationSpec((P,)), ObservationSpec((4, 12, 12), "bool")]
     counts = [[_truth_values(build_network(one, form, 4), form) for form in forms] for one in (config(), noisy)]
     assert counts == [[P, 0, 0], [0, 0, 0]]
+    plain = {"enabled": False}
+    implicit = [config(head="implicit_quantile", noise=plain, network={"hidden": hidden}) for hidden in ([8], [9, 8])]
+    assert [_truth_values(build_network(one, forms[0], 4), forms[0]) for one in implicit] == [0, P]
     assert isinstance(build_network(config(), forms[0], 4).head.advantage.hidden, Linear)

@@ -55,8 +55,9 @@ def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[
 def _truth_values(network: QNetwork, observation: ObservationSpec) -> int:
     """The number of truth values in an observation, if the network looks them up; otherwise 0."""
     noisy = any(isinstance(module, NoisyLinear) for module in network.modules())
-    reads = isinstance(network.encoder, MLPEncoder) and observation.dtype == "bool"
-    return observation.size if reads and not noisy else 0
+    encoder = network.encoder
+    reads = isinstance(encoder, MLPEncoder) and (len(encoder.layers) > 0 or network.head.takes_truth_values)
+    return observation.size if observation.dtype == "bool" and reads and not noisy else 0
 
 
 def build_acting_agent(config: TrainConfig, task: Task, parameter_seed: int) -> DQN:

@@ -106,7 +106,7 @@ class Head(nn.Module, Generic[V]):
 
     #: How many levels τ the prediction and the target need; None for all heads except implicit quantiles.
     level_counts: tuple[int, int] | None = None
-    #: Whether features may be truth values. Other heads get them as floats.
+    #: Whether a linear layer reads the features, which may then be truth values. Other heads get them as floats.
     takes_truth_values = False
 
     def __init__(self, sizes: Sizes, atoms: int | None = None) -> None:

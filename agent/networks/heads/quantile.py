@@ -32,7 +32,6 @@ def midpoints(count: int) -> Tensor:
 class SampledHead(Head[QuantileValues]):
     """A head that learns quantiles from samples of the target distribution. Each subclass sets `kappa`."""
 
-    takes_truth_values = True
     kappa: float
 
     def target(self, outcome: Tensor, reward: Tensor, discount: Tensor, limits: Limits = None) -> Tensor:
@@ -55,6 +54,7 @@ class QuantileHead(SampledHead):
         kappa: κ, the threshold of the quantile Huber loss.
     """
 
+    takes_truth_values = True
     levels: Tensor
 
     def __init__(self, sizes: Sizes, count: int, kappa: float) -> None:
