@@ -57,6 +57,7 @@ class Observer:
         """The dimension of an image [a, b, c] that holds the channels; None for every other observation."""
         return None if not self.axes else "first" if self.axes == tuple(range(len(self.axes))) else "last"
 
+    @np.errstate(over="ignore")  # the monitor checks that values are finite
     def __call__(self, batch: object) -> np.ndarray:
         """The observations of E environments, batched as Gymnasium does, as a new array [E, *spec.shape].
 
@@ -71,6 +72,7 @@ class Observer:
             return np.array(values, dtype=self.spec.dtype, order="C")  # a copy: environments overwrite their own
         return np.asarray((values - self.shift) * self.scale, dtype=self.spec.dtype, order="C")
 
+    @np.errstate(over="ignore")
     def stack(self, observations: Sequence[Observation]) -> Observation:
         """Observations of single environments, batched as Gymnasium does."""
         if isinstance(self.space, (spaces.Box, *ONE_HOT)):

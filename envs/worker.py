@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector.utils import write_to_shared_memory
 
 from agent.common.errors import UserError
@@ -39,6 +40,7 @@ class Copy(NamedTuple):
     memory: Any  # shared between processes, for all copies' observations
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # as in the trainer, which checks what it gets
 def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer: int) -> None:
     """Plays a copy until the trainer sends `close` or has ended.
 

@@ -511,6 +511,37 @@ def test_an_environment_that_gives_no_numbers_is_to_blame(programs: Programs, tm
     assert reason in sentence, sentence
 
 
+HUGE = """
+import gymnasium as gym
+import numpy as np
+
+
+class Huge(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-np.inf, np.inf, (3,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.full(3, 1e300), {}
+
+    def step(self, action):
+        return np.full(3, 1e300), 0.0, False, True, {}
+
+
+gym.register("Huge-v0", entry_point=Huge)
+"""
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_numbers_beyond_float32_end_in_the_sentence_alone(
+    programs: Programs, tmp_path: Path, vectorization: str
+) -> None:
+    (tmp_path / "huge.py").write_text(HUGE)
+    words = ("env=huge:Huge-v0", f"env.vectorization={vectorization}", "steps=300", "eval.every=0")
+    result = programs.run("train", *SMALL, *words, cwd=tmp_path)
+    assert "beyond float32: fix the environment" in result.err.splitlines()[-1]
+    assert "Warning" not in result.err
+
+
 def test_what_has_no_effect_is_told(programs: Programs, tmp_path: Path) -> None:
     words = ("train", *SMALL, "steps=100", "agent=dqn", "agent.noise.draws=1", "noise=shared", "agent.gamma=0.9")
     result = programs.run(*words, "agent.priority={beta:0.5}", cwd=tmp_path)
