@@ -5,8 +5,9 @@
     python benchmarks/results.py --report                           # write the page from the existing runs
 
 Every run is saved as a small file below docs/results, and only missing runs are made; delete a file to make its run
-again. train.py and evaluate.py run in processes of their own. The tasks are at the end of this file. DeepSea has its
-own study, benchmarks/deep_sea.py. The extras atari, box2d, minatar and cluster are needed.
+again. A task is on the page when all its runs are made. train.py and evaluate.py run in processes of their own. The
+tasks are at the end of this file. DeepSea has its own study, benchmarks/deep_sea.py. The extras atari, box2d, minatar
+and cluster are needed.
 """
 
 import argparse
@@ -68,6 +69,11 @@ class Task:
         paths = [self.path(agent, seed) for seed in self.seeds]
         return [json.loads(path.read_text()) for path in paths if path.exists()]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all runs are made. Only then is the task on the page: an interim result could end it early."""
+        return all(self.path(agent, seed).exists() for agent in self.agents for seed in self.seeds)
+
     def study(self, agents: Iterable[str]) -> Study:
         """The same task for some agents, as a study that benchmarks/learning.py runs."""
         variants = {agent: list(self.agents[agent]) for agent in agents}
@@ -106,9 +112,6 @@ def table(task: Task) -> list[str]:
     lines = ["| | per seed | mean [95 %] | IQM |", "|---|---|---|---|"]
     for agent in task.agents:
         values = finals(task, agent)
-        if not len(values):
-            lines.append(f"| {agent} | not run yet | | |")
-            continue
         each = " ".join(map(number, values))
         iqm = number(interquartile_mean(values)) if len(values) > 1 else ""
         lines.append(f"| {agent} | {each} | {spread(values, task.env)} | {iqm} |")
@@ -123,7 +126,7 @@ def section(task: Task) -> list[str]:
     lines = [f"## {task.name}: {steps} steps, {seeds}", "", *table(task), ""]
     if task.note:
         lines += [task.note, ""]
-    if task.eval_every and any(task.results(agent) for agent in task.agents):
+    if task.eval_every:
         lines += [f"![Learning curves on {task.name}](figures/results_{task.name}.svg)", ""]
     for agent, overrides in task.agents.items():
         lines.append(
@@ -153,9 +156,9 @@ def best(tasks: Sequence[Task]) -> list[str]:
     """The agent of a task with the best mean, beside the best figure that others report."""
     lines = ["| | best of ours | mean [95 %] | best of others | |", "|---|---|---|---|---|"]
     for task in tasks:
-        runs = {agent: values for agent in task.agents if len(values := finals(task, agent))}
-        if not runs or not task.references:
+        if not task.references:
             continue
+        runs = {agent: finals(task, agent) for agent in task.agents}
         others = {label: float(value.replace("−", "-")) for label, value in task.references.items()}
         agent, label = max(runs, key=lambda of: runs[of].mean()), max(others, key=others.__getitem__)
         reference = f"{label}: {task.references[label]}"
@@ -172,9 +175,9 @@ def beside(ours: np.ndarray, theirs: float) -> str:
 
 def draw(task: Task) -> None:
     """The learning curves of a task; evaluations beside training come at other steps in each run, and are not drawn."""
-    runs = {agent: results for agent in task.agents if ACTORS not in agent and (results := task.results(agent))}
-    if not (runs and task.eval_every):
+    if not task.eval_every:
         return
+    runs = {agent: task.results(agent) for agent in task.agents if agent != ACTORS}
     solved = None if math.isnan(task.solved) else task.solved
     title = f"{task.name}, {task.steps:,} steps"
     picture = Picture(title, task.eval_every, return_bounds(task.env), solved, whole="Pong" in task.env)
@@ -184,27 +187,30 @@ def draw(task: Task) -> None:
 
 
 def page() -> str:
-    """The text of docs/RESULTS.md, from the existing runs."""
-    deep_sea = KEPT / "deep_sea.md"
+    """The text of docs/RESULTS.md, from the tasks that are complete."""
+    deep_sea, tasks = KEPT / "deep_sea.md", [task for task in TASKS if task.is_complete]
     lines = [
         HEAD,
         "## Beside others",
         "",
         BEST,
         "",
-        *best(TASKS),
+        *best(tasks),
         "",
         "## The effect of noise",
         "",
         ABLATION,
         "",
-        *ablation([task for task in TASKS if not task.name.endswith(NO)]),
+        *ablation([task for task in tasks if not task.name.endswith(NO)]),
         "",
+        "### Without presets",
+        "",
+        WITHOUT,
+        "",
+        *ablation([task for task in tasks if task.name.endswith(NO)]),
+        "",
+        *(line for task in tasks for line in section(task)),
     ]
-    unset = [task for task in TASKS if task.name.endswith(NO)]
-    if len(rows := ablation(unset)) > 2:
-        lines += ["### Without presets", "", WITHOUT, "", *rows, ""]
-    lines += [line for task in TASKS if any(task.results(agent) for agent in task.agents) for line in section(task)]
     if deep_sea.exists():
         lines += [deep_sea.read_text().replace("# DeepSea", "## DeepSea").replace("../figures", "figures").rstrip(), ""]
     return "\n".join(lines)
@@ -214,7 +220,8 @@ def report() -> None:
     """Writes docs/RESULTS.md and its figures."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     for task in TASKS:
-        draw(task)
+        if task.is_complete:
+            draw(task)
     (ROOT / "docs" / "RESULTS.md").write_text(page())
 
 

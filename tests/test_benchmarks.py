@@ -225,6 +225,20 @@ def test_the_page_of_results_is_that_of_the_runs_that_are_kept(load: Any) -> Non
     assert load("results").page() == (ROOT / "docs" / "RESULTS.md").read_text()
 
 
+def test_a_task_is_on_the_page_when_all_its_runs_are_made(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = load("results")
+    task = results.Task("Short", "CartPole-v1", 100, {"dqn": [], "noisy_dqn": []}, range(2))
+    monkeypatch.setattr(results, "KEPT", tmp_path)
+    monkeypatch.setattr(results, "TASKS", (task,))
+    for agent, seed in (("dqn", 0), ("dqn", 1), ("noisy_dqn", 0), ("noisy_dqn", 1)):
+        assert "## Short" not in results.page()
+        task.path(agent, seed).parent.mkdir(exist_ok=True)
+        task.path(agent, seed).write_text(json.dumps({"final": 9.0 + seed}))
+    assert "## Short: 100 steps, seeds 0–1" in results.page()
+
+
 def test_an_agent_is_called_as_its_preset_in_tables_and_pictures(load: Any) -> None:
     results, deep_sea = load("results"), load("deep_sea")
     presets = {path.stem for path in (ROOT / "conf" / "agent").glob("*.yaml")}
