@@ -251,9 +251,10 @@ correction."""
 BEST = """An agent is ahead if its whole interval is above the figure of others, and undecided if its interval contains
 that figure. The figure has no interval of its own, and the same runs select the best of our agents."""
 ABLATION = """`dqn` is `noisy_dqn` with plain linear layers and ε-greedy exploration. All else is the same: double
-Q-learning, 3-step returns, layer normalisation, widths, batch, learning rate and replay. Each difference has
-Welch's interval. The p-values decide. They have Holm's correction for the number of tasks: if noise and ε-greedy were
-equal on all tasks, one table in twenty would name a winner. Losses are reported like wins."""
+Q-learning, n-step returns (n = 3, on MountainCar 5), layer normalisation, widths, batch, learning rate and replay. On
+MinAtar noise learns jointly, and the mean network acts in half of the environments of `noisy_dqn`. Each difference has
+Welch's interval. The p-values decide. They have Holm's correction for the number of rows: if noise and ε-greedy were
+equal in all rows, one table in twenty would name a winner. Losses are reported like wins."""
 
 CONTROL = {"dqn": ["agent=dqn"], "noisy_dqn": [], "rainbow": ["agent=rainbow"]}
 #: Two processes play, and a third one learns: see docs/CLUSTER.md.
@@ -363,7 +364,7 @@ TASKS = (
         eval_every=20_000,
         solved=200.0,
         references={"SLM-Lab DDQN+PER, 300k steps": "265.9"},
-        note="These runs act with the online network: the preset acts with the target network since.",
+        note="These runs act with the online network. The preset has used the target network since then.",
     ),
     Task("CartPole-v1-no-preset", "CartPole-v1", 50_000, NO_PRESET, TESTED, eval_every=0),
     Task("Acrobot-v1-no-preset", "Acrobot-v1", 100_000, NO_PRESET, TESTED, eval_every=0),
@@ -380,7 +381,8 @@ TASKS = (
         TESTED,
         eval_every=0,
         note="2,500 episodes, HyperAgent's budget for this size. The treasure gives 0.99; without it the best return "
-        "is 0. [DeepSea's own page](results/deep_sea.md) has the episodes until it is solved, with the preset.",
+        "is 0. [The last section](#deepsea-episodes-until-solved) has the episodes until it is solved, with the "
+        "preset.",
     ),
     *(
         Task(f"MinAtar-{game}", f"MinAtar/{game}-v1", 1_000_000, CONTROL, range(100, 103), 50_000)
@@ -409,10 +411,10 @@ TASKS = (
         note="This run takes one core little more than an hour. It has a million frames without sticky actions, the "
         "convolutions of Mnih et al. (2013) as a user's encoder "
         "([benchmarks/mnih2013.py](../benchmarks/mnih2013.py)), fewer products, and an update every two steps. Each "
-        "point of the curve is the mean of 10 games. Where the curve peaks, endless games were cut after 27 000 "
+        "point of the curve is the mean of 10 games. At 100 000 steps endless games were cut after 27 000 "
         "steps: without sticky actions a greedy policy can repeat itself for ever. Two earlier runs on seed 100 were "
-        "stopped. With one draw for the batch, games stood at −16 after 115 000 steps, half of them played by the "
-        "mean network, which alone stood at −20.3. Rainbow of this size stood at −21.0 after 125 000. This run "
+        "stopped. With one draw for the batch, the mean return was −16 after 115 000 steps, and that of the "
+        "mean network −20.3. With Rainbow of this size it was −21.0 after 125 000. This run "
         "therefore has one draw per row, half of which train the mean network, and another seed.",
     ),
 )

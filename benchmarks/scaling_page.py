@@ -155,7 +155,7 @@ def _actors(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, flo
         reporting.table(HEAD, lines),
         "Waits are fractions of the time, and staleness is in updates. The last three columns are microseconds of "
         "processor time a step: of the learner's process, of the actors, and of Ray's own processes. By themselves, "
-        f"playing a step takes {playing:.0f} µs, and taking it in and learning what is due {learning:.0f} µs. The rest "
+        f"playing a step takes {playing:.0f} µs, and storing it and making the due updates {learning:.0f} µs. The rest "
         "are Ray's calls, and processes that wake up and find other data in the caches.",
     ]
 
@@ -184,8 +184,9 @@ def _learner(learners: Mapping[str, Any]) -> list[str]:
         "## The learner's limit",
         "Here stand-ins for actors hand the learner chunks that one actor has played, as fast as it takes them from "
         "Ray's store, with the options that each task's preset had at the time: the table shows its replay ratio as "
-        f"updates a step, and a chunk had {chunk} steps. The column of both is the whole loop. Bytes a step are those "
-        "of the arrays of a chunk per transition, and bytes on the wire those of the pickle that Ray sends.",
+        f"updates a step, and a chunk had {chunk} vector steps. The column of both is the whole loop; learning alone "
+        "was measured at another time. Bytes a step are those of the arrays of a chunk per transition, and bytes on "
+        "the wire those of the pickle that Ray sends.",
         table,
     ]
 
@@ -226,8 +227,9 @@ def _paper(learners: Mapping[str, Any]) -> list[str]:
         f"These numbers are computed, not measured. Each actor has one environment whose step takes {STEP * 1000:g} "
         f"ms, and plays chunks of {chunk} steps. A machine has {NODE} actors and gets each version of the weights "
         f"once. The learner's machine has a network of {NETWORK * 8 / 1e9:g} Gbit/s. The percentages are fractions of "
-        "the learner's limit above, or of the network; more than 100 % is not possible. The store holds the chunks "
-        "and weights in transit.",
+        "the learner's limit above, or of the network; more than 100 % is not possible. The limit of chunks is that "
+        "of the chunks above, which are larger: they have the steps of several environments. The store holds the "
+        "chunks and weights in transit.",
         table,
         *(_breaks(name, learner) for name, learner in learners.items()),
         "Ray itself has run with thousands of actors. The learner waits for all of them with one call (`ray.wait`), "

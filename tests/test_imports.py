@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-#: The floors of the house, the lowest first: a file may import from floors below its own and from its own package.
-FLOORS: tuple[tuple[str, ...], ...] = (
+#: The layers of packages, the lowest first: a file may import from layers below its own and from its own package.
+LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.common",),
     ("agent.noise",),
     ("agent.config", "envs"),
@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("agent.command",),
     ("train", "evaluate", "compare", "share", "tune", "hydra_plugins"),
 )
-FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}
+LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 PROGRAMS = {"train", "evaluate", "compare", "share", "tune"}
 #: Of the package that concerns the command line, who knows Hydra.
 COMMAND = {
@@ -169,16 +169,16 @@ def test_the_files_are_seen() -> None:
 
 
 def package_of(name: str) -> str:
-    """The package of FLOORS that a file is in; a program is one by itself."""
-    return name if name in FLOOR_OF else ".".join(name.split(".")[: 1 if name.startswith(("envs", "hydra_")) else 2])
+    """The package of LAYERS that a file is in; a program is one by itself."""
+    return name if name in LAYER_OF else ".".join(name.split(".")[: 1 if name.startswith(("envs", "hydra_")) else 2])
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_a_file_imports_from_floors_below_and_from_its_own_package(name: str) -> None:
+def test_a_file_imports_from_layers_below_and_from_its_own_package(name: str) -> None:
     own = package_of(name)
-    assert own in FLOOR_OF, f"{name} is in no package of the house"
+    assert own in LAYER_OF, f"{name} is in none of these packages"
     wrong = {
-        other for other in edges(name) if package_of(other) != own and FLOOR_OF[package_of(other)] >= FLOOR_OF[own]
+        other for other in edges(name) if package_of(other) != own and LAYER_OF[package_of(other)] >= LAYER_OF[own]
     }
     assert not wrong, f"{name} may not import {sorted(wrong)}"
 
