@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agent.common.observation import ObservationSpec, packed
 from agent.replay.prioritised import PrioritisedReplay
 from agent.replay.ring import Replay
 from agent.replay.rings import PrioritisedRings, Rings
@@ -49,6 +50,26 @@ def test_every_start_of_every_ring_has_the_same_chance(priorities: bool) -> None
     assert abs(counts - 200).max() < 5.0 * np.sqrt(200)
     following = sample.batch.observation + np.array([0, 0, 1], dtype=np.float32)
     assert np.array_equal(sample.batch.next_observation, following), "a row of another ring, or in another order"
+
+
+STACKED = ObservationSpec((3, 2, 2), "uint8", 255.0, 3)
+
+
+@pytest.mark.parametrize("spec", [ObservationSpec((3,)), STACKED, packed([ObservationSpec((2,)), STACKED], 3)])
+@pytest.mark.parametrize("priorities", [False, True])
+def test_a_ring_of_which_a_batch_has_no_row_gives_none(spec: ObservationSpec, priorities: bool) -> None:
+    """That of an actor that has not delivered yet, or that the draw passes over."""
+    kind, collection = (PrioritisedReplay, PrioritisedRings) if priorities else (Replay, Rings)
+    options: Any = {"exponent": 0.5} if priorities else {}
+    rings = collection([kind(40, 2, spec, n_step=2, **options) for _ in range(3)])
+    no, zeros = np.zeros(2, dtype=bool), np.zeros((2, *spec.shape), np.uint8 if spec.parts else spec.dtype)
+    for number in (0, 2):
+        rings.begin(number, zeros)
+        for _ in range(4):
+            rings.rings[number].add(no, no, no, no, zeros)
+    for sample in rings.samples(20, 1, 0.5, rings.place.generator(0, "replay")):
+        assert sample.batch.observation.shape == (1, *spec.shape)
+        rings.update_priorities(sample.rows, np.ones(1) if priorities else None)
 
 
 def test_several_batches_at_once_are_as_many_and_as_large_as_asked() -> None:

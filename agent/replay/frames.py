@@ -48,7 +48,7 @@ class Frames:
         back = self._back - (self._back - age).clip(0)  # the minimum of both
         frames = index[:, None] - back * self.num_envs  # [B, k]
         stacks = take_round(self.observations, frames.reshape(-1))
-        return stacks.reshape(len(index), -1, *stacks.shape[2:])
+        return stacks.reshape(len(index), self.stack * self._channels, *stacks.shape[2:])  # no −1: B may be 0
 
     def numbers(self) -> Array:
         """The stored numbers, for a check that they are finite; in rows of bytes only the float32 parts."""
