@@ -23,7 +23,7 @@ from envs.kinds import Observation, Space
 from envs.leaves import ONE_HOT, bounds_of, flat_values, is_flat, is_integral, leaves_of, length_of, values_of
 from envs.parts import named_parts
 
-#: Integers with a range below this are rescaled to [−1, 1]; a wider range is hardly meant as a bound.
+#: Images and integers with a range below this are rescaled; a wider range is hardly meant as a bound.
 WIDEST_RANGE = 2.0**16
 
 #: The longest list of numbers in a saved agent's description; of more numbers it holds a checksum.
@@ -180,11 +180,10 @@ def _stacked(observer: Observer, space: Space, frames: int) -> Observer:
 
 
 def has_bounds(space: spaces.Box) -> bool:
-    """Whether a Box has two or three dimensions and finite bounds, as an image has."""
+    """Whether a Box has two or three dimensions and bounds, as an image has: their range is below WIDEST_RANGE."""
     if len(space.shape) not in (2, 3) or not space.low.size:
         return False
-    finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
-    return bool(finite) and float(space.high.max()) > float(space.low.min())
+    return 0.0 < float(space.high.max()) - float(space.low.min()) < WIDEST_RANGE
 
 
 def _has_three_sides(leaf: Space, frames: int) -> bool:

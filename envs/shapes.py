@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from math import prod
 
-import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError
 from envs.channels import PICTURE_SIDE, SMALLEST_SIDE
 from envs.leaves import leaves_of
-from envs.observations import Observer
+from envs.observations import WIDEST_RANGE, Observer, has_bounds
 from envs.observed_parts import PartsObserver
 from envs.parts import named_parts
 
@@ -31,15 +30,15 @@ def check_shapes(observe: Observer) -> None:
 
 
 def note_on_shapes(observe: Observer) -> str | None:
-    """What a person should know where arrays are vectors that would be images if they had bounds."""
+    """A note on arrays that are vectors only because their Box has no bounds."""
     for name, box in flattened(observe):
         smallest = SMALLEST_SIDE if len(box.shape) == 3 else PICTURE_SIDE
         large = len(box.shape) in (2, 3) and sorted(box.shape)[-2] >= smallest
-        if large and not (np.isfinite(box.low).all() and np.isfinite(box.high).all()):
+        if large and not has_bounds(box):
             part = f"{name!r} of observations" if name else "observations"
             return (
-                f"{part} of shape {box.shape} are vectors of {prod(box.shape):,} numbers, since their Box has no "
-                "bounds; with a lowest and a highest value they are images"
+                f"{part} of shape {box.shape} are vectors of {prod(box.shape):,} numbers, since the range of their Box "
+                f"is 0, or {WIDEST_RANGE:,.0f} or more; with other bounds they are images"
             )
     return None
 

@@ -269,6 +269,8 @@ def test_arrays_of_four_sides_are_refused_by_name(space: spaces.Space[Any], wrap
     [
         (ENDLESS, "observations of shape (8, 9, 3)"),
         (spaces.Box(-np.inf, 1, (40, 50)), "observations of shape (40, 50)"),
+        (spaces.Box(-1e6, 1e6, (40, 50)), "observations of shape (40, 50)"),
+        (spaces.Box(0, 65_535, (40, 50), np.uint16), None),
         (spaces.Dict(a=spaces.Box(0, 1, (9, 9)), b=ENDLESS), "'b' of observations of shape (8, 9, 3)"),
         (spaces.Box(-np.inf, np.inf, (5, 7)), None),  # a table of features
         (spaces.Box(0, 1, (8, 9, 3)), None),
@@ -280,6 +282,29 @@ def test_images_without_bounds_are_told_of(space: spaces.Space[Any], part: str |
     check_shapes(observe)
     note = note_on_shapes(observe)
     assert note == part or (note is not None and part is not None and note.startswith(part))
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-LARGEST, LARGEST, (30, 5)),
+        spaces.Box(-1e6, 1e6, (30, 5)),
+        spaces.Box(0, 2**31 - 1, (7, 7, 3), np.int32),
+        spaces.Dict(image=spaces.Box(0, 255, (8, 8, 3), np.uint8), window=spaces.Box(-LARGEST, LARGEST, (30, 5))),
+    ],
+)
+def test_bounds_that_are_hardly_meant_change_no_values(space: spaces.Space[Any]) -> None:
+    """Divided by such a range, all values would be alike."""
+    observe = observer_for("Test-v0", space)
+    box = space["window"] if isinstance(space, spaces.Dict) else space
+    window = np.arange(box.shape[0] * int(np.prod(box.shape[1:])), dtype=box.dtype).reshape(box.shape)
+    observation: Any = {"image": np.zeros((8, 8, 3), np.uint8), "window": window} if box is not space else window
+    seen = observe(observe.stack([observation]))
+    values = seen.view(np.float32)[0, : window.size] if box is not space else seen[0]
+    assert np.array_equal(values, window.ravel())
 
 
 def test_frames_of_images_are_no_arrays_of_four_sides() -> None:
