@@ -102,6 +102,34 @@ def test_the_factor_has_limits() -> None:
     assert np.isfinite(scale(np.ones((2, 3), dtype=np.float32))).all()
 
 
+def test_environments_that_only_reset_are_not_measured() -> None:
+    """Their actions are ignored. Here the last of two environments is always at an ending that the noise decides."""
+    agent, begins, resets = make(), np.zeros(2, dtype=bool), np.array([False, True])
+    for step in range(100):
+        agent.act(observe(2, step), begins, change=0.3, resets=~begins)
+    assert agent.acting_scale.factor == 1.0
+    changed = 0
+    for step in range(4_500):
+        x = observe(2, seed=step)
+        x[1] = x[0] if step % 2 else 0.0
+        action = agent.act(x, begins, change=0.2, resets=resets)
+        if step >= 1_500:
+            with torch.no_grad():
+                mean = agent.network(torch.from_numpy(x), None).q_values.argmax(dim=1).numpy()
+            changed += int(action[0] != mean[0])
+    assert changed / 3_000 == pytest.approx(0.2, abs=0.04)
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 4, 5, 8, 13, 21, 100, 201])
+def test_a_quarter_of_the_steps_is_measured_at_every_place_of_an_episode(period: int) -> None:
+    """Copies with episodes of one length run in step: with every fourth step, four of them would be measured alike."""
+    scale, measured = ActingScale(np.ones(1, dtype=bool), Place("cpu")), np.zeros(period)
+    for call in range(period * 800):
+        scale(np.ones((1, 1), dtype=np.float32))
+        measured[call % period] += scale.is_due()
+    assert measured / 800 == pytest.approx(np.full(period, 0.25), abs=0.02)
+
+
 def test_a_step_of_adaptation_by_hand() -> None:
     scale = ActingScale(np.array([True, False]), Place("cpu"))
     scale.adapt(measured=0.25, goal=0.5)  # log factor: 0.1 · 0.25

@@ -81,7 +81,12 @@ class DQN:
     # ---- acting
 
     def act(
-        self, observation: np.ndarray, begins: np.ndarray, epsilon: float = 0.0, change: float | None = None
+        self,
+        observation: np.ndarray,
+        begins: np.ndarray,
+        epsilon: float = 0.0,
+        change: float | None = None,
+        resets: np.ndarray | None = None,
     ) -> np.ndarray:
         """Chooses actions [E] for observations [E, *shape], in the dtype of the replay.
 
@@ -90,23 +95,26 @@ class DQN:
             begins: bool [E], which environments begin an episode with this observation.
             epsilon: the probability of a uniform action, one coin per environment.
             change: the fraction of greedy actions that the noise shall change; None leaves its scale as it is learned.
+            resets: bool [E], which environments only reset in this step and ignore their action; None: none.
         """
         noise = self.acting_noise(begins, self.updates)
         if noise is None or change is None:
             action = self._policy(observation, noise)
         else:
-            action = self._act_scaled(observation, noise, change)
+            explores = np.arange(len(observation)) >= self.acting_noise.mean_envs(len(observation))
+            action = self._act_scaled(observation, noise, change, explores if resets is None else explores & ~resets)
         if epsilon > 0.0:
             coins = self._explore_generator.random(len(action)) < epsilon
             action = np.where(coins, self.random_actions(len(action), observation), action)
         return action
 
-    def _act_scaled(self, observation: np.ndarray, noise: Array, change: float) -> np.ndarray:
+    def _act_scaled(self, observation: np.ndarray, noise: Array, change: float, explores: np.ndarray) -> np.ndarray:
+        """Actions [E] with scaled noise; the environments that explore, bool [E], are those that adapt the scale."""
         scaled = self.acting_scale(noise)
         action = self._policy(observation, scaled)
-        if self.acting_scale.is_due() and (first := self.acting_noise.mean_envs(len(action))) < len(action):
+        if self.acting_scale.is_due() and explores.any():
             mean = self._policy(observation, scaled * 0.0)  # zeros, not None: a CUDA graph has one form of arguments
-            self.acting_scale.adapt(float((action != mean)[first:].mean()), change)
+            self.acting_scale.adapt(float((action != mean)[explores].mean()), change)
         return action
 
     def random_actions(self, count: int, observation: np.ndarray | None = None) -> np.ndarray:

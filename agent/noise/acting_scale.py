@@ -20,7 +20,8 @@ class ActingScale:
         place: the device of the draws.
     """
 
-    EVERY = 4  # calls between two measurements, each of which takes another forward pass
+    SHARE = 0.25  # of the calls are measured, which takes another forward pass
+    GOLDEN = (5**0.5 - 1) / 2  # multiples of an irrational number: no episode length makes measured steps alike
     RATE = 0.1  # change of the logarithm for a difference of 1 between the two fractions
     LIMIT = 5.0  # the greatest absolute value of the logarithm
 
@@ -45,13 +46,13 @@ class ActingScale:
 
     def is_due(self) -> bool:
         """Whether the effect of the noise is to be measured at this step."""
-        return self._calls % self.EVERY == 0
+        return self._calls * self.GOLDEN % 1.0 < self.SHARE
 
     def adapt(self, measured: float, goal: float) -> None:
         """Moves the factor after a measurement.
 
         Args:
-            measured: the fraction of actions that the scaled noise changed at this step.
+            measured: the fraction of the exploring environments' actions that the scaled noise changed at this step.
             goal: the fraction that it shall change.
         """
         moved = self._log + self.RATE * (goal - measured)

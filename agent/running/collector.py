@@ -75,7 +75,7 @@ class Collector:
             self._action = self.agent.random_actions(len(begins), self._observation)
         else:
             change = agent.noise.change.at(self.step)
-            self._action = self.agent.act(self._observation, begins, agent.epsilon.at(self.step), change)
+            self._action = self.agent.act(self._observation, begins, agent.epsilon.at(self.step), change, self._resets)
         self._result = begin_step(self.envs, self.task.to_environment(self._action))
         return self.step + len(begins) - int(np.count_nonzero(self._resets))
 
