@@ -70,9 +70,10 @@ def _life_lost(info: object, count: int) -> dict[str, object]:
 
 
 def _signature(space: Space) -> tuple[object, ...]:
-    """The space of Gymnasium's that it is or derives from, and its size."""
+    """The space of Gymnasium's that it is or derives from, its size, and the values that it holds."""
     kind = next((kind for kind in type(space).__mro__ if kind.__module__.startswith("gymnasium.")), type(space))
-    return kind, space.shape, space.dtype, getattr(space, "n", None)
+    values = (getattr(space, name, None) for name in ("n", "start", "nvec", "low", "high"))
+    return kind, space.shape, space.dtype, *(value if value is None else np.asarray(value).tolist() for value in values)
 
 
 def check_copies(env_id: str, envs: Envs, space: Space, actions: Space) -> None:

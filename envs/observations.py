@@ -130,7 +130,7 @@ def observer_of(
     if channels in ("first", "last") and not any(_has_three_sides(leaf, frames) for leaf in leaves):
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
     if not all(is_flat(leaf) for leaf in leaves):
-        raise UserError(_refusal(env_id, space))
+        raise UserError(refusal(env_id, space))
     if (length := sum(length_of(leaf) for leaf in leaves)) > MAX_LENGTH:
         raise UserError(
             f"{env_id} has observations of {length:,} numbers: the most that are supported are {MAX_LENGTH:,}"
@@ -150,7 +150,7 @@ def observer_of(
     return Observer(space, spec, shift if rescaled else None, scale if rescaled else None, env_id=env_id)
 
 
-def _refusal(env_id: str, space: Space) -> str:
+def refusal(env_id: str, space: Space) -> str:
     """The sentence for observations that no network can take: the part at fault, and the option that drops it."""
     is_supported = {name: all(map(is_flat, leaves_of(part))) for name, part in named_parts(space).items()}
     supported, unsupported = (

@@ -14,8 +14,8 @@ from agent.common.kinds import PlainData
 from agent.common.observation import ObservationSpec, packed
 from envs.channels import SMALLEST_SIDE, BoxChannels, Channels, channels_of
 from envs.kinds import Space
-from envs.leaves import leaves_of, values_of
-from envs.observations import Observer, has_bounds, observer_of
+from envs.leaves import is_flat, leaves_of, length_of, values_of
+from envs.observations import Observer, has_bounds, observer_of, refusal
 from envs.parts import named_parts
 
 
@@ -68,12 +68,13 @@ def observer_for(
     images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, channels)]
     if not images:
         return observer_of(env_id, space, stack, channels, frames)
-    rest = [i for i in range(len(leaves)) if i not in images]
-    observer_of(env_id, _with_small_images(space, images, leaves))  # refuses, by name, a part that no network can take
+    if not all(map(is_flat, leaves_of(space))):
+        raise UserError(refusal(env_id, space))
     if any(leaf is None for leaf in leaves):
         raise UserError(
             f"{env_id} has parts that FrameStackObservation cannot stack: choose others with env.observation"
         )
+    rest = [i for i, leaf in enumerate(leaves) if i not in images and leaf is not None and length_of(leaf) > 0]
     return _observer(env_id, space, leaves, images, rest, channels, frames)
 
 
@@ -151,17 +152,3 @@ def _one_frame(leaf: Space, frames: int) -> Space | None:
         case spaces.MultiBinary() if len(leaf.shape) > 1:
             return spaces.MultiBinary(leaf.shape[1:])
     return None
-
-
-def _with_small_images(space: Space, images: Sequence[int], leaves: Sequence[object]) -> Space:
-    """The space with tiny images in place of its own, which would be too long as vectors."""
-    count = iter(range(len(leaves)))
-
-    def replaced(part: Space) -> Space:
-        if isinstance(part, spaces.Dict):
-            return spaces.Dict({key: replaced(value) for key, value in part.spaces.items()})
-        if isinstance(part, spaces.Tuple):
-            return spaces.Tuple([replaced(value) for value in part.spaces])
-        return spaces.Box(0, 1, (3, 3)) if next(count) in images else part
-
-    return replaced(space)

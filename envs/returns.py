@@ -29,7 +29,7 @@ def return_bounds(env_id: str) -> tuple[float | None, float | None]:
     return BOUNDS.get(env_id, (None, None))
 
 
-#: The mean return of random play over 100 to 2 000 episodes, and the threshold for a solved task that is registered.
+#: The mean return of random play over 100 to 2 000 episodes, and the registered return of a solved task.
 REFERENCES: dict[str, tuple[float, float]] = {
     "CartPole-v1": (22.1, 475.0),
     "Acrobot-v1": (-497.1, -100.0),

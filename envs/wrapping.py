@@ -88,7 +88,7 @@ TOGETHER: tuple[tuple[str, int, int, Callable[[Iterable[int]], int], str], ...] 
     ("num_repeats", 1, 1_000, math.prod, "repeats actions"),
 )
 
-_OWN = "register an environment that has it on, and name its module with imports="
+_OWN = "register an environment with this wrapper, and name its module with imports="
 REFUSED = {
     **dict.fromkeys(
         ("NormalizeObservation", "NormalizeReward"),

@@ -200,7 +200,7 @@ def test_lives_that_nobody_tells_of_are_said_once(
     words = ("env=lives:Lives-v0", f"+env.kwargs.tells={tells}", "env.life_loss=true", f"num_envs={num_envs}")
     result = programs.run("train", *QUIET, *words, "eval.every=0", cwd=tmp_path)
     assert result.code == 0, result.err
-    assert result.err.count("Lives-v0 does not tell of lost lives") == (not tells)
+    assert result.err.count("Lives-v0 reports no lost lives") == (not tells)
 
 
 def test_a_run_is_filed_under_the_id_alone(programs: Programs, tmp_path: Path) -> None:

@@ -105,6 +105,16 @@ def test_projection_agrees_with_loops(low: float, high: float, count: int) -> No
     assert torch.equal(grouped.view(40, -1), seen)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_projection_keeps_the_mass_of_narrow_supports(dtype: torch.dtype) -> None:
+    """The atoms are 0.0012 apart and near 1000, where float32 numbers are 0.00006 apart."""
+    atoms = torch.linspace(1000.0, 1000.06, 51, dtype=dtype)
+    probabilities = torch.softmax(normal(40, 51).to(dtype), dim=-1)
+    positions = 1000.0 + 0.07 * uniform(40, 51, seed=3).to(dtype)
+    seen = project(probabilities, positions, atoms)
+    torch.testing.assert_close(seen.sum(dim=-1), torch.ones(40, dtype=dtype), rtol=0, atol=1e-6)
+
+
 def test_the_mean_survives_the_projection_inside_the_support() -> None:
     atoms = torch.linspace(-10, 10, 51, dtype=torch.float64)
     probabilities, positions = torch.softmax(normal(30, 51).double(), -1), 9.9 * (2 * uniform(30, 51).double() - 1)
@@ -436,7 +446,7 @@ def test_a_head_of_ones_own_is_built_with_its_options_and_learns(scaled: None) -
     assert not torch.equal(agent.parameters, before)
 
 
-def test_a_head_of_ones_own_is_kept_apart(scaled: None) -> None:
+def test_a_head_of_ones_own_is_kept_apart(scaled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("expected", "categorical", "no name", ""):
         with pytest.raises(ValueError):
             registry.register_head(name, lambda parts: Scaled(parts.sizes))
@@ -444,6 +454,9 @@ def test_a_head_of_ones_own_is_kept_apart(scaled: None) -> None:
         build_network(of_my_own(size=2), 4, 2)
     with pytest.raises(UserError, match=r"agent\.head is 'unknown': it must be one of expected, .*scaled.*imports="):
         build_network(replace(of_my_own(), head="unknown"), 4, 2)
+    monkeypatch.setattr(Scaled, "loss", lambda *values: None + 1)
+    with pytest.raises(UserError, match=r"agent\.head=scaled failed: TypeError: unsupported operand"):
+        build_network(of_my_own(scale=2.0), 4, 2)
     with pytest.raises(UserError, match=r"leave agent\.head_options out"):
         AgentConfig(head_options={"scale": 1.0})
     with pytest.raises(UserError, match=r"agent\.head_options\.scale must be a number"):

@@ -55,6 +55,12 @@ HARMLESS: dict[str, Callable[..., Any]] = {
 }
 
 
+OTHER_BOXES = {
+    "another length": gym.spaces.Box(-1, 1, (4,), np.float32),
+    "another range": gym.spaces.Box(-100, 100, (3,), np.float32),
+}
+
+
 class Two(VectorEnv[Any, Any, Any]):
     """Copies of it, which break a rule in each step."""
 
@@ -63,8 +69,9 @@ class Two(VectorEnv[Any, Any, Any]):
     def __init__(self, num_envs: int = 2, breaks: str = "") -> None:
         self.num_envs, self.breaks = num_envs, breaks
         self.single_observation_space, self.single_action_space = BOX, TWO
-        if breaks == "another space":
-            self.single_observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
+        self.single_observation_space = OTHER_BOXES.get(breaks, BOX)
+        if breaks == "another start":
+            self.single_action_space = gym.spaces.Discrete(2, start=1)
         if breaks == "its own death":
             raise SystemExit(0)
 
@@ -121,8 +128,11 @@ def test_a_reset_that_breaks_a_rule() -> None:
 
 
 def test_copies_of_other_spaces_than_one_alone() -> None:
-    with pytest.raises(UserError, match=r"^Test/Two-v0 .*every copy must have the observation space .*\(3,\)"):
-        two("another space")
+    for name in OTHER_BOXES:
+        with pytest.raises(UserError, match=r"^Test/Two-v0 .*every copy must have the observation space .*\(3,\)"):
+            two(name)
+    with pytest.raises(UserError, match=r"^Test/Two-v0 .*every copy must have the action space .*\(2\).*start=1"):
+        two("another start")
 
 
 def test_a_constructor_that_ends_the_program() -> None:

@@ -566,6 +566,12 @@ EFFECTS = [
         for word in ("gamma=0.9", "n_step=2", "double=false", "batch_size=8", "loss=squared", "noise.draws=4")
     ),
     ("agent.replay_ratio=0", "agent.noise.hold=episode", ""),
+    ("agent.replay_ratio=0", "agent.noise.learning=joint", ""),  # four environments act with the mean network
+    (
+        "agent.replay_ratio=0 agent.noise.mean_envs=0",
+        "agent.noise.learning=joint",
+        "agent.replay_ratio is 0, so nothing is learned",
+    ),
     ("agent=dqn", "eval.noisy=true", "agent.noise.enabled is false"),
     ("agent=noisy_dqn", "eval.noisy=true", ""),
     ("wandb.mode=disabled", "wandb.project=x", "wandb.mode is disabled"),

@@ -103,6 +103,14 @@ def test_a_row_of_bytes_holds_every_part_as_it_is(kind: Any) -> None:
             assert np.array_equal(part[i].numpy(), expected[name].astype(part.numpy().dtype)), name
 
 
+def test_an_empty_part_beside_an_image_is_left_out() -> None:
+    image = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    space = spaces.Dict(a=spaces.Box(-1, 1, (2, 0)), i=image)
+    observe, plain = observer_for("Test-v0", space), observer_for("Test-v0", spaces.Dict(i=image))
+    assert observe.spec.parts == plain.spec.parts
+    assert np.array_equal(*(one(one.stack([{**space.sample(), "i": image.low}])) for one in (observe, plain)))
+
+
 def test_memory_is_that_of_the_parts() -> None:
     spec = observer_for("x", SPACE).spec
     numbers = 40 * 44 * 3 + 5 * 6 + 4 * (7 * 8 + 3 + 4)

@@ -51,7 +51,7 @@ def test_auto_compiles_where_the_run_is_long_enough_and_says_so() -> None:
     assert long.backend == "compiled"
     assert short.backend != "compiled"
     assert long.line == "updates: compiled at the first one, which takes a minute or so"
-    assert short.line == "updates: autograd (to compile pays from 100,000 updates on, and this run has 99,999)"
+    assert short.line == "updates: autograd (compiling pays from 100,000 updates on; this run makes 99,999)"
 
 
 def test_auto_leaves_large_networks_alone() -> None:
@@ -124,7 +124,7 @@ def test_without_a_compiler_auto_stays_eager_and_on_is_one_sentence(what: str, m
     monkeypatch.setattr(what, lambda _: "/nowhere" if "get_path" in what else None)
     plan = choose_plan(long_enough(0), False, CPU)
     assert plan.backend != "compiled"
-    assert "to compile would pay, and needs" in plan.line
+    assert "compiling would pay, but needs" in plan.line
     with pytest.raises(UserError, match=MISSING[what]):
         choose_plan(config(backend="compiled"), False, CPU)
 

@@ -15,6 +15,7 @@ import torch
 
 from agent.command import composing
 from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
 from agent.config.algorithm import AgentConfig
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse, to_plain
@@ -241,6 +242,18 @@ def test_a_network_is_counted_before_it_is_made(form: str, dueling: bool, monkey
     monkeypatch.setattr(build, "MOST_PARAMETERS", size - 1)
     with pytest.raises(UserError, match=f"{size:,} parameters or more, and {size - 1:,} are the most"):
         build_network(config, 3, 2)
+
+
+@pytest.mark.parametrize("encoder", ["minatar", "nature", "data_efficient", "impala"])
+def test_convolutions_count_as_well(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = ObservationSpec((4, 84, 84), "uint8", 255.0)
+    config = parse(AgentConfig, {"network": {"encoder": encoder, "hidden": [5]}})
+    size = sum(parameter.numel() for parameter in build_network(config, images, 2).parameters())
+    monkeypatch.setattr(build, "MOST_PARAMETERS", size)
+    build_network(config, images, 2)
+    monkeypatch.setattr(build, "MOST_PARAMETERS", size - 1)
+    with pytest.raises(UserError, match=f"{size - 1:,} are the most"):
+        build_network(config, images, 2)
 
 
 def test_a_network_too_large_for_its_task_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ class Compiled(Generic[P, R]):
     """A function of tensors that is compiled at its first call: a few kernels in place of hundreds.
 
     Args:
-        function: takes tensors; the first one has as many rows as the batch.
+        function: takes tensors; with `size`, the first one has as many rows as the batch.
         strict: whether a function that cannot be compiled is an error. Otherwise it runs uncompiled, and a line says
             so.
         size: the batch size for which the function is compiled; batches of other sizes use the uncompiled function.

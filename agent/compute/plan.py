@@ -155,12 +155,12 @@ def _backend(
     compiled = "compiled at the first one, which takes a minute or so"
     if config.backend == "numpy" and not fits_numpy:
         raise UserError(
-            "backend=numpy computes linear layers, behind one small convolution at most, on a CPU, and this network or "
-            "device is another: use backend=auto"
+            "backend=numpy computes linear layers, behind one small convolution at most, on a CPU; this network or "
+            "device does not fit: use backend=auto"
         )
     if config.backend == "compiled":
         if missing := _missing_compiler(device):
-            raise UserError(f"backend=compiled needs {missing}, and there is none: install it, or use backend=auto")
+            raise UserError(f"backend=compiled needs {missing}, which this machine does not have: use backend=auto")
         return "compiled", compiled
     if config.backend == "torch":
         return "torch", "autograd"
@@ -180,9 +180,9 @@ def _why_not_compiled(config: TrainConfig, device: torch.device, parameters: int
     if truth_values > COMPILE_UP_TO_TRUTH_VALUES and device.type == "cpu":
         return f"which looks up {truth_values:,} truth values faster than a compiled function multiplies them"
     if count < enough:
-        return f"to compile pays from {enough:,} updates on, and this run has {count:,}"
+        return f"compiling pays from {enough:,} updates on; this run makes {count:,}"
     missing = _missing_compiler(device)
-    return f"to compile would pay, and needs {missing}" if missing else ""
+    return f"compiling would pay, but needs {missing}" if missing else ""
 
 
 def _missing_compiler(device: torch.device) -> str:

@@ -92,6 +92,8 @@ def _idle_in_agent(agent: AgentConfig) -> dict[str, str]:
         idle["agent.noise.mean_rows"] = f"it is a fraction of agent.noise.draws={agent.noise.draws}, and less than one"
     if agent.replay_ratio == 0:
         idle |= dict.fromkeys((f"agent.{name}" for name in LEARNING), "agent.replay_ratio is 0, so nothing is learned")
+        if agent.noise.mean_envs is None:  # then agent.noise.learning decides how many environments explore
+            del idle["agent.noise.learning"]
     if agent.network.encoder != "impala":
         idle["agent.network.impala"] = f"agent.network.encoder is {agent.network.encoder}"
     if agent.head != "expected":

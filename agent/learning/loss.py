@@ -50,7 +50,7 @@ class UpdateNoise(NamedTuple, Generic[A]):
     sigma: A | None = None
 
     def tensors(self, device: torch.device) -> UpdateNoise[Tensor]:
-        """The same draws as tensors on a device."""
+        """The same draws as tensors: arrays go to the device, and tensors stay where they are."""
         return UpdateNoise(*(None if draw is None else as_tensor(draw, device) for draw in self))
 
 

@@ -26,7 +26,7 @@ MOST_PARAMETERS = 2**30
 
 
 class Budget:
-    """Counts the parameters of a network's layers. Each layer is counted before it is made."""
+    """Counts the parameters of a network's linear layers. Each layer is counted before it is made."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -38,11 +38,7 @@ class Budget:
             UserError: if the count exceeds `MOST_PARAMETERS`.
         """
         self._count += parameters
-        if self._count > MOST_PARAMETERS:
-            raise UserError(
-                f"the network would have {self._count:,} parameters or more, and {MOST_PARAMETERS:,} are the most: "
-                "lower agent.network.hidden"
-            )
+        check_parameters(self._count)
 
     def counted(self, factory: LinearFactory, tensors: int) -> LinearFactory:
         """A factory that counts each layer before it makes it, as `tensors` times the size of a plain layer."""
@@ -52,6 +48,19 @@ class Budget:
             return factory(p, q)
 
         return make
+
+
+def check_parameters(count: int) -> None:
+    """Refuses a network that has this number of parameters, or more.
+
+    Raises:
+        UserError: if the number exceeds `MOST_PARAMETERS`.
+    """
+    if count > MOST_PARAMETERS:
+        raise UserError(
+            f"the network would have {count:,} parameters or more, and {MOST_PARAMETERS:,} are the most: lower "
+            "agent.network.hidden"
+        )
 
 
 def build_network(
@@ -78,7 +87,7 @@ def build_network(
 
 @contextmanager
 def _own_defaults(generator: torch.Generator | None) -> Iterator[None]:
-    """Makes float32 torch's default, which a module of one's own, as an environment, may have changed."""
+    """Makes float32 torch's default, which a user's module or an environment may have changed."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -103,7 +112,9 @@ def _build(config: AgentConfig, whole: ObservationSpec, actions: int, generator:
         form = ObservationSpec((sum(spec.stacked(part).size for part in spec.parts),)) if spec.parts else spec
         budget.take(last * (prod(form.shape) + index * actions))
         prior = Prior(form, last, actions, index, noise.prior, generator)
-    return QNetwork(encoder, head, index, prior, Masking(whole) if whole.mask else None)
+    result = QNetwork(encoder, head, index, prior, Masking(whole) if whole.mask else None)
+    check_parameters(sum(parameter.numel() for parameter in result.parameters()))  # with its convolutions
+    return result
 
 
 def linear_factories(

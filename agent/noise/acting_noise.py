@@ -49,7 +49,7 @@ class ActingNoise:
         """
         hold, held = self._hold, self.held
         # Before the first update, each step takes a new draw.
-        if hold == "update" and held is not None and self._drawn_at == updates > 0:
+        if hold == "update" and held is not None and updates > 0 and self._drawn_at == updates:
             return held
         if hold == "episode" and held is not None and not begins.any():
             return held

@@ -26,7 +26,7 @@ class Batch(NamedTuple, Generic[A]):
     next_observation: A  # [B, *shape]
 
     def tensors(self, device: torch.device) -> Batch[Tensor]:
-        """The batch as tensors on a device."""
+        """The batch as tensors: arrays go to the device, and tensors stay where they are."""
         return Batch(*(as_tensor(field, device) for field in self))
 
     def arrays(self) -> Batch[np.ndarray]:

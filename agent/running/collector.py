@@ -198,15 +198,16 @@ class Collector:
         """Which environments [E] lost a life. If the task reports none, the console gets a line once."""
         lost: np.ndarray | None = info.get("life_lost")
         if lost is None and not self._warned_of_lives and not self._resets.all():  # a reset reports nothing
-            self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} does not tell of lost lives")
+            self.tracker.console.line(f"env.life_loss=true does nothing: {self.task.id} reports no lost lives")
             self._warned_of_lives = True
         return None if lost is None else lost.astype(bool)  # None from an environment becomes False
 
     def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
         """Counts real transitions and finishes episodes; the step after an ending only resets."""
         resets = self._resets
+        ended = ended & ~resets  # a vector class may leave anything in a row that only resets
         self.step += len(ended) - int(np.count_nonzero(resets))
-        self._returns += reward  # 0 in a reset row
+        self._returns += np.where(resets, 0.0, reward)
         self._lengths += 1
         for i in ended.nonzero()[0]:
             episode = {"train/episode_return": float(self._returns[i]), "train/episode_length": int(self._lengths[i])}

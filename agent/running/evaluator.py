@@ -162,7 +162,7 @@ class Evaluator:
             EvaluationsFailedError: the last evaluation failed, or three in a row did.
         """
         self._failures += 1
-        advice = "" if self._config.share else "; of an environment that can be there only once: eval.share=true"
+        advice = "" if self._config.share else "; if only one instance of the environment can exist: eval.share=true"
         if last or self._failures >= FAILURES:
             subject = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(

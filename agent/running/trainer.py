@@ -139,7 +139,7 @@ class Trainer:
             self._fail(error)
 
     def iterate(self) -> None:
-        """One vector step, and the updates that are due after it."""
+        """One step of the collector, a vector step or chunks of actors, and the updates that are due after it."""
         began = time.perf_counter()
         try:
             self._snapshot_before_compiling()

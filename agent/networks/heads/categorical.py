@@ -66,9 +66,10 @@ def project(probabilities: Tensor, positions: Tensor, atoms: Tensor) -> Tensor:
     Returns:
         m [..., K], with the same sum as p.
     """
-    width = (atoms[-1] - atoms[0]) / (len(atoms) - 1)
-    distance = (positions.clamp(atoms[0], atoms[-1]).unsqueeze(-2) - atoms.unsqueeze(-1)).abs()
-    return ((1.0 - distance / width).clamp(0.0, 1.0) @ probabilities.unsqueeze(-1)).squeeze(-1)
+    last = len(atoms) - 1
+    place = ((positions - atoms[0]) / ((atoms[-1] - atoms[0]) / last)).clamp(0.0, last)  # in units of Δz, from z_1
+    distance = (place.unsqueeze(-2) - torch.arange(last + 1, device=atoms.device).unsqueeze(-1)).abs()
+    return ((1.0 - distance).clamp(0.0, 1.0) @ probabilities.unsqueeze(-1)).squeeze(-1)
 
 
 def categorical_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def build_head(parts: HeadParts) -> AnyHead:
             _try(name, copy.deepcopy(head).eval(), parts)
         return head
     except Exception as error:
-        if isinstance(error, TypeError) and parts.options:
+        if isinstance(error, TypeError) and any(f"'{option}'" in str(error) for option in parts.options):
             raise UserError(f"agent.head_options={parts.options} do not go with agent.head={name}: {error}") from error
         if name in HEADS:
             raise
