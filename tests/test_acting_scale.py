@@ -18,7 +18,7 @@ from agent.config.parsing import parse, to_plain
 from agent.config.parts import ActionChangeConfig, NetworkConfig, NoiseConfig
 from agent.config.run import TrainConfig, upgraded
 from agent.learning.dqn import DQN
-from agent.networks.build import build_network, scaled_noise
+from agent.networks.build import build_network, scaled_numbers
 from agent.noise.acting_scale import ActingScale
 
 INPUTS, ACTIONS = 3, 4
@@ -39,7 +39,7 @@ def test_scaled_noise_is_the_noise_of_a_network_with_larger_sigma(form: str) -> 
     agent = make(form=form, learning="joint")
     x, noise = torch.from_numpy(observe(32)), torch.from_numpy(np.array(agent.acting_noise(np.ones(32, bool), 0)))
     factor = 3.0
-    scale = ActingScale(scaled_noise(agent.config, agent.network), Place("cpu"))
+    scale = ActingScale(scaled_numbers(agent.config, agent.network), Place("cpu"))
     scale.factor = factor
     scaled = torch.from_numpy(np.asarray(scale(noise.numpy())))
     with torch.no_grad():

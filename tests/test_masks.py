@@ -26,7 +26,7 @@ from agent.learning.loss import UpdateNoise, learning_target
 from agent.learning.policy import TorchPolicy
 from agent.networks.build import build_network, noise_model
 from agent.networks.heads.base import gather_actions
-from agent.networks.masking import split as split_masks
+from agent.networks.masking import split_masks
 from agent.networks.q_network import FORBIDDEN, QNetwork, flatten_parameters
 from agent.replay.batch import Batch
 from agent.replay.ring import Replay

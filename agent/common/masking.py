@@ -29,27 +29,27 @@ class Masking:
 
     def __init__(self, spec: ObservationSpec) -> None:
         self.actions, self.inner = spec.mask, spec.unmasked
-        self.alone = len(spec.parts) == 1  # whether an observation has one part
-        self.frames = spec.stack, spec.stored_shape[0]  # of a row: their number, and the bytes of each
+        self.has_one_part = len(spec.parts) == 1  # whether an observation has one part
+        self.frame_shape = spec.stack, spec.stored_shape[0]  # of a row: their number, and the bytes of each
         self.end = spec.ends[-1]  # where the parts end in the bytes of a frame
         self.bits = slice(self.end, self.end + -(-spec.mask // 8))  # the bytes of the mask in the newest frame
 
     def pack(self, observation: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """Packs contiguous observations [E, *shape] and masks [E, A] into rows [E, n]."""
-        rows = np.zeros((len(masks), *self.frames), np.uint8)
-        frames = observation.reshape(len(masks), self.frames[0], -1).view(np.uint8)
+        rows = np.zeros((len(masks), *self.frame_shape), np.uint8)
+        frames = observation.reshape(len(masks), self.frame_shape[0], -1).view(np.uint8)
         rows[:, :, : self.end] = frames[:, :, : self.end]
         rows[:, -1, self.bits] = np.packbits(masks != 0, axis=1)
         return rows.reshape(len(masks), -1)
 
     def allowed(self, rows: np.ndarray) -> np.ndarray:
         """The masks [E, A] in rows [E, n]."""
-        bits = rows.reshape(len(rows), *self.frames)[:, -1, self.bits]
+        bits = rows.reshape(len(rows), *self.frame_shape)[:, -1, self.bits]
         return np.unpackbits(bits, axis=1, count=self.actions).view(np.bool_)
 
     def observed(self, rows: np.ndarray) -> np.ndarray:
         """The observations [E, *shape] in rows [E, n]."""
-        if not self.alone:
+        if not self.has_one_part:
             return rows
-        frames = rows.reshape(len(rows), *self.frames)[:, :, : self.end]
+        frames = rows.reshape(len(rows), *self.frame_shape)[:, :, : self.end]
         return np.ascontiguousarray(frames).view(self.inner.dtype).reshape(len(rows), *self.inner.shape)

@@ -14,7 +14,7 @@ from torch.func import functional_call, grad_and_value
 from agent.common.arrays import Array, as_tensor
 from agent.compute.compiled import Compiled
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import UpdateMetrics, clip_divisor, constant_but, matmul_precision, separate_sigma
+from agent.learning.gradient import UpdateMetrics, clip_divisor, constant_but, matmul_precision, sigma_mask
 from agent.learning.loss import NO_LEVELS, Levels, Networks, UpdateNoise, update_loss
 from agent.networks.heads.base import Values
 from agent.networks.q_network import QNetwork
@@ -48,7 +48,7 @@ class CompiledGradient:
         self._parameters, self._flat, self._autocast, self._tf32 = parameters, parameters.grad, autocast, tf32
         self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
         self._fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-        self._sigma_names, self._sigma = network.sigma_names(), separate_sigma(network, config)
+        self._sigma_names, self._sigma = network.sigma_names(), sigma_mask(network, config)
         self._compiled = Compiled(self.pure, strict)
 
     def __call__(

@@ -22,7 +22,7 @@ from agent.learning.diagnostics import diagnostics
 from agent.learning.gradient import AutogradGradient, MakeGradient, UpdateMetrics
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise
 from agent.learning.policy import MakePolicy, TorchPolicy
-from agent.networks.build import noise_model, scaled_noise
+from agent.networks.build import noise_model, scaled_numbers
 from agent.networks.q_network import QNetwork, flatten_parameters, persistent_buffers
 from agent.noise.acting_noise import ActingNoise
 from agent.noise.acting_scale import ActingScale
@@ -72,7 +72,7 @@ class DQN:
         self._adam = Adam(self.parameters, config.adam_eps)
         hold, mean_envs, acting = config.noise.hold, config.noise.acting_mean_envs, seed_sequence(seed, "acting")
         self.acting_noise = ActingNoise(self.noise, hold, mean_envs, acting, self.device, least_exploring)
-        self.acting_scale = ActingScale(scaled_noise(config, network), Place(self.device))
+        self.acting_scale = ActingScale(scaled_numbers(config, network), Place(self.device))
         self._update_stream = noise_stream(self.noise, seed_sequence(seed, "update"), self.device)
         self._explore_generator = numpy_generator(seed, "exploration")
         self._quantiles_generator = torch_generator(seed, "quantiles", device=self.device)

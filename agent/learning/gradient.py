@@ -82,7 +82,7 @@ class AutogradGradient:
         self._networks = Networks(
             partial(network, **options), partial(target, **options), partial(only_sigma_learns(network), **options)
         )
-        self._sigma = separate_sigma(network, config)
+        self._sigma = sigma_mask(network, config)
 
     def __call__(
         self, batch: Batch[Array], noise: UpdateNoise[Array], levels: Levels = NO_LEVELS, weight: Array | None = None
@@ -108,7 +108,7 @@ def constant_but(names: Container[str], parameters: Iterable[tuple[str, Tensor]]
     return {name: value if name in names else value.detach() for name, value in parameters}
 
 
-def separate_sigma(network: QNetwork, config: AgentConfig) -> Tensor | None:
+def sigma_mask(network: QNetwork, config: AgentConfig) -> Tensor | None:
     """Which numbers of the flat parameters are σ that learns separately: bool [P]; None if there are none."""
     if config.noise.learning == "joint" or not (sigma := network.sigma_names()):
         return None

@@ -138,7 +138,7 @@ def linear_factories(
     return budget.counted(noisy, 2), budget.counted(noisy, 2)
 
 
-def scaled_noise(config: AgentConfig, network: QNetwork) -> np.ndarray:
+def scaled_numbers(config: AgentConfig, network: QNetwork) -> np.ndarray:
     """Which numbers of a draw must be multiplied by k, bool [size], for k times as much noise of `network`."""
     if config.noise.form == "factorised":
         return is_output_noise(network.noise_sizes)

@@ -15,16 +15,16 @@ class Masked(NamedTuple):
     allowed: Tensor  # bool [..., A]
 
 
-def split(masking: Masking, rows: Tensor) -> Masked:
+def split_masks(masking: Masking, rows: Tensor) -> Masked:
     """Splits rows [..., n] of bytes into observations and masks. Floats may hold the bytes, since they do so exactly.
 
     From rows of floats, the observations are floats of the same dtype.
     """
-    frames = rows.to(torch.uint8).reshape(*rows.shape[:-1], *masking.frames)
+    frames = rows.to(torch.uint8).reshape(*rows.shape[:-1], *masking.frame_shape)
     places = torch.arange(7, -1, -1, dtype=torch.uint8, device=rows.device)
     bits = (frames[..., -1, masking.bits].unsqueeze(-1) >> places) & 1
     allowed = bits.flatten(-2)[..., : masking.actions] != 0
-    if not masking.alone:
+    if not masking.has_one_part:
         return Masked(rows, allowed)
     form = masking.inner
     x = frames[..., : masking.end].flatten(-2).contiguous()

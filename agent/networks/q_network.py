@@ -10,8 +10,7 @@ from agent.common.masking import Masking
 from agent.networks.encoders import Encoder, PartsEncoder
 from agent.networks.heads.base import AnyHead, Values
 from agent.networks.heads.expected import ExpectedValues
-from agent.networks.masking import Masked
-from agent.networks.masking import split as split_masks
+from agent.networks.masking import Masked, split_masks
 from agent.noise.distributions import LayerNoise, split
 from agent.noise.index_layer import IndexLinear, Prior
 from agent.noise.layers import NoisyLinear

@@ -60,7 +60,7 @@ class Replay:
         self.rows, self.num_envs = ring_rows(capacity, num_envs, spec.stack), num_envs
         self.place = Place(device, tensors)
         self._size = size = self.rows * num_envs
-        self.transition_bytes = 2 * spec.size * np.dtype(spec.dtype).itemsize  # of the two observations
+        self.observation_bytes = 2 * spec.size * np.dtype(spec.dtype).itemsize  # of the two of a transition
         self._frames = Frames(spec, self.rows, num_envs, self.place)
         self.scalars, self.starts = self.place.zeros((size, 4)), self.place.zeros(size, "int64")
         self._n_step = NStep(self._frames, self.scalars, num_envs, n_step, gamma, self.place)
@@ -146,7 +146,7 @@ class Replay:
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
         """Yields `count` samples to learn from; see `sample_to_learn`."""
         # On a device one at a time: the functions are compiled for one batch size.
-        at_once = self.place.pick(max(AT_ONCE // (size * self.transition_bytes), 1), 1)
+        at_once = self.place.pick(max(AT_ONCE // (size * self.observation_bytes), 1), 1)
         while count > 0:
             yield from map(Sample, self.sample_many(min(count, at_once), size, generator))
             count -= at_once

@@ -53,7 +53,7 @@ class Rings(Generic[R]):
 
     def samples(self, count: int, size: int, beta: float, generator: Generator | None = None) -> Iterator[Sample]:
         """Yields `count` samples to learn from; several are gathered at once."""
-        at_once = max(AT_ONCE // (size * self.rings[0].transition_bytes), 1)
+        at_once = max(AT_ONCE // (size * self.rings[0].observation_bytes), 1)
         while count > 0:
             batches = min(count, at_once)
             drawn = self.sample(batches * size, generator)

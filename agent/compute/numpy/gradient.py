@@ -12,7 +12,7 @@ from agent.common.arrays import Array, as_array
 from agent.compute.numpy.losses import LOSSES
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
-from agent.learning.gradient import UpdateMetrics, separate_sigma
+from agent.learning.gradient import UpdateMetrics, sigma_mask
 from agent.learning.loss import NO_LEVELS, Levels, UpdateNoise, batch_loss, learning_target
 from agent.networks.q_network import QNetwork, only_allowed
 from agent.replay.batch import Batch
@@ -29,7 +29,7 @@ class NumpyGradient:
         assert parameters.grad is not None
         self.network, self.target, self.config = NumpyNetwork(network), NumpyNetwork(target), config
         self._head = network.head
-        self._mean, self._sigma = _split(parameters.grad.numpy(), separate_sigma(network, config))
+        self._mean, self._sigma = _split(parameters.grad.numpy(), sigma_mask(network, config))
         self._munchausen = config.munchausen.enabled
         known = None if self._munchausen else LOSSES.get(type(network.head))
         self._by_hand = None if known is None else known(config, network.head)
