@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,7 @@ from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
 from agent.running.build import build_acting_agent, build_rings
 from agent.running.distributed.actor import Actor
-from agent.running.distributed.actor_pool import ActorPool
+from agent.running.distributed.actor_pool import ActorPool, ActorSlot
 from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly
 from agent.running.distributed.collector import RayCollector
 from agent.running.distributed.weights import Publisher, weights_of
@@ -399,6 +400,38 @@ class DyingRay:
         if sequence >= self.lives[incarnation]:
             raise self.exceptions.RayError("The actor died. It was unreachable.")
         return SimpleNamespace(actor=0, incarnation=incarnation, sequence=sequence, acting_scale=2.0 + incarnation)
+
+
+class ReadyRay(DyingRay):
+    """Every call is done at once, and Ray hands over the last ones first."""
+
+    def remote(self, **options: object) -> Any:
+        def begin(setup: object, number: int, incarnation: int, scale: float) -> Any:
+            sequence = count()
+            return SimpleNamespace(play=SimpleNamespace(remote=lambda *_: (number, incarnation, next(sequence))))
+
+        return lambda cls: SimpleNamespace(remote=begin)
+
+    def wait(self, references: list[Any], num_returns: int = 1, timeout: float = 0.0) -> tuple[list[Any], list[Any]]:
+        return references[::-1][:num_returns], []
+
+    def get(self, reference: Any) -> Any:
+        actor, incarnation, sequence = reference
+        return SimpleNamespace(actor=actor, incarnation=incarnation, sequence=sequence, acting_scale=1.0)
+
+
+def test_all_actors_give_equally_many_chunks_if_the_learner_is_the_limit() -> None:
+    ray: Any = ReadyRay([])
+    pool = ActorPool(ray, None, [0] * 5, [1.0] * 5, 60.0, lambda line: None)  # type: ignore[arg-type]
+    taken = [0] * 5
+    for _ in range(100):
+        for slot in pool.slots:
+            while len(slot.calls) < 2:
+                pool.call(slot)
+        chunk = next(pool.results(lambda: False))
+        assert not isinstance(chunk, ActorSlot)
+        taken[chunk.actor] += 1
+    assert taken == [20] * 5
 
 
 @pytest.mark.parametrize(

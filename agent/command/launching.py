@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from agent.running.distributed.cluster import MIN_STORE_BYTES, Cluster
 
 #: Seconds between two checks whether the sweep is to stop.
 POLL = 0.2
+#: Seconds after which a job that was asked to stop is not waited for: its machine may have left.
+STOP_SECONDS = 30.0
 NAME = "hydra.launcher"
 
 
@@ -135,11 +138,15 @@ def run(shared: tuple[HydraContext, TaskFunction, dict[type, Singleton]], config
 
 
 def wait(ray: Any, references: list[Any], board: Board) -> None:
-    """Waits until all jobs have ended; if the sweep is to stop, only until no job runs."""
+    """Waits until all jobs have ended; if the sweep is to stop, only until no job runs, or `STOP_SECONDS`."""
+    stopped_at = None
     while references:
         _, references = ray.wait(references, num_returns=len(references), timeout=POLL)
-        if board.is_stopping() and not any(note.state == "running" for note in board.notes().values()):
-            return
+        if board.is_stopping():
+            stopped_at = stopped_at or time.monotonic()
+            running = any(note.state == "running" for note in board.notes().values())
+            if not running or time.monotonic() - stopped_at > STOP_SECONDS:
+                return
 
 
 def result(ray: Any, reference: Any, number: int, board: Board) -> JobReturn:

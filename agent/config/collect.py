@@ -13,7 +13,7 @@ class CollectConfig:
     Attributes:
         engine: local: this process plays; ray: actors on Ray play.
         actors: the number of actor processes, among which the `num_envs` environments are divided.
-        chunk: the number of vector steps in one call; fewer where they take a quarter of `timeout`.
+        chunk: the number of vector steps in one call; without `sync`, fewer where they take a quarter of `timeout`.
         publish: the number of updates between two sets of weights for the actors.
         address: the address of a Ray cluster; None starts Ray on this machine, and stops it at the end.
         timeout: seconds without a chunk after which an actor is replaced.

@@ -67,6 +67,7 @@ class Evaluator:
     ) -> None:
         self._config, self._task, self._agent = config.eval, task, agent
         self._tracker, self.folder, self._shared_env = tracker, folder, shared_env
+        self._can_share = config.collect.engine == "local" and not config.eval.share
         self._seeds = environment_seeds(config.seed, "evaluation", config.eval.episodes)
         self._num_envs = config.eval.num_envs or config.num_envs
         self._stop_return = stop_return(config.eval, task)
@@ -162,7 +163,7 @@ class Evaluator:
             EvaluationsFailedError: the last evaluation failed, or three in a row did.
         """
         self._failures += 1
-        advice = "" if self._config.share else "; if only one instance of the environment can exist: eval.share=true"
+        advice = "; if only one instance of the environment can exist: eval.share=true" if self._can_share else ""
         if last or self._failures >= FAILURES:
             subject = "the last evaluation" if last else f"{self._failures} evaluations in a row"
             raise EvaluationsFailedError(

@@ -57,7 +57,7 @@ class Actor:
         waiting = began - self._ended if self._ended else 0.0
         try:
             chunk = self._play(step, version, weights, began, waiting)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # also one that an environment raises itself
             if not is_foreign(error):
                 raise
             return Failure(*sentence_of(error, self._setup.task.id))

@@ -35,7 +35,7 @@ class ActorSlot:
     sequence: int = 0  # of the next chunk
     failures: int = 0  # incarnations in a row without a chunk
     short_lives: int = 0  # incarnations in a row with few chunks
-    waiting_since: float = 0.0  # when the wait for its oldest call began
+    waiting_since: float = 0.0  # when its last chunk was taken, or its first call made: the wait for the oldest call
 
 
 class ActorPool:
@@ -83,7 +83,10 @@ class ActorPool:
         slot.calls.append(slot.handle.play.remote(*arguments))
 
     def results(self, stop: Callable[[], bool]) -> Iterator[Chunk | ActorSlot]:
-        """The results in order of arrival: a chunk, or the slot of an actor that was restarted and has no calls.
+        """The results: a chunk, or the slot of an actor that was restarted and has no calls.
+
+        Of several chunks that have arrived, that of the actor whose last one was taken first comes next: where the
+        learner is the limit, all actors then give as much. Ray itself does not keep to any order.
 
         It ends when `stop` returns True, or no call is under way.
 
@@ -92,17 +95,24 @@ class ActorPool:
         """
         while not stop() and (waiting := {slot.calls[0]: slot for slot in self.slots if slot.calls}):
             for slot in filter(self._is_hanging, waiting.values()):  # checked first, as others may always have chunks
-                yield self._restart(slot, f"it gave nothing for collect.timeout={self._timeout:g} seconds")
+                reason = f"it gave nothing for {self._limit(slot):g} seconds (collect.timeout={self._timeout:g})"
+                yield self._restart(slot, reason)
                 break
             else:
-                ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=POLL_SECONDS)
+                references = list(waiting)
+                ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0.0)
+                if not ready:
+                    ready, _ = self._ray.wait(references, num_returns=1, timeout=POLL_SECONDS)
                 if ready:
-                    yield self._receive(waiting[ready[0]])
+                    yield self._receive(min((waiting[one] for one in ready), key=lambda slot: slot.waiting_since))
+
+    def _limit(self, slot: ActorSlot) -> float:
+        """The most seconds that an actor may take for its oldest call."""
+        return self._timeout + (0.0 if slot.sequence else START_SECONDS)
 
     def _is_hanging(self, slot: ActorSlot) -> bool:
         """Whether an actor's oldest call has taken too long, and is still not done."""
-        limit = self._timeout + (0.0 if slot.sequence else START_SECONDS)
-        if time.monotonic() - slot.waiting_since <= limit:
+        if time.monotonic() - slot.waiting_since <= self._limit(slot):
             return False
         ready, _ = self._ray.wait([slot.calls[0]], timeout=0.0)
         return not ready

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,8 @@ LOCAL = {
 }
 #: The option that requests Ray, for each option that names its address.
 REQUESTED_BY = {"collect.address": "collect=ray", "hydra.launcher.address": "hydra/launcher=ray"}
+#: Seconds in which a cluster must answer.
+CONNECTION_SECONDS = 10.0
 #: Seconds that the reaper may take to clean up.
 CLEANUP_SECONDS = 12.0
 
@@ -69,7 +72,8 @@ class Cluster:
     """A connection to Ray.
 
     Args:
-        address: the address of the cluster; None starts Ray on this machine, reachable from this machine alone.
+        address: the address of the cluster; None, or Ray's name `local`, starts Ray on this machine, reachable from
+            this machine alone.
         cpus: the number of CPUs that a local Ray may use.
         store: bytes of a local Ray's object store.
         gpus: the number of GPUs that a local Ray may use; None: all of this machine.
@@ -82,6 +86,7 @@ class Cluster:
     def __init__(
         self, address: str | None, cpus: int, store: int, gpus: int | None = 0, option: str = "collect.address"
     ) -> None:
+        address = None if address == "local" else address
         self.ray, self._external = import_ray(address is None, REQUESTED_BY[option]), False
         self._reaper: subprocess.Popen[bytes] | None = None
         if self.ray.is_initialized():  # the calling program connected, and will shut it down
@@ -91,6 +96,7 @@ class Cluster:
             if address is None:
                 self._start(cpus, gpus, max(store, MIN_STORE_BYTES))
             else:
+                check_reachable(address)
                 with _signals_kept():
                     self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
@@ -112,6 +118,7 @@ class Cluster:
         variables = {reaper.MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with _signals_kept(), _environment(variables):
             self.ray.init(
+                address="local",  # also where RAY_ADDRESS names a cluster
                 num_cpus=cpus,
                 num_gpus=gpus,
                 object_store_memory=store,
@@ -137,6 +144,10 @@ class Cluster:
         """Whether this process was started by a Ray that this project started on this machine."""
         return self._external and reaper.MARK in os.environ
 
+    def total(self, kind: str) -> float:
+        """The amount of a resource, such as CPU, on all machines together."""
+        return sum((node["Resources"].get(kind, 0.0) for node in self.ray.nodes() if node["Alive"]), 0.0)
+
     def largest(self, kind: str) -> float:
         """The largest amount of a resource, such as CPU, on any one machine."""
         return max((node["Resources"].get(kind, 0.0) for node in self.ray.nodes() if node["Alive"]), default=0.0)
@@ -155,6 +166,17 @@ class Cluster:
             self._reaper = None
 
 
+def check_reachable(address: str) -> None:
+    """Tries to connect to an address <host>:<port>. Ray itself would try for a quarter of an hour.
+
+    Raises:
+        OSError: nothing answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECTION_SECONDS).close()
+
+
 @contextmanager
 def _signals_kept() -> Iterator[None]:
     """Restores the signal handlers, which Ray replaces."""
@@ -162,11 +184,17 @@ def _signals_kept() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    code: object = None
     try:
         yield
+    except SystemExit as error:
+        code = error.code
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if code == signal.SIGTERM:  # from Ray's handler: the signal ends this program as it does without Ray
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

@@ -29,6 +29,11 @@ def start_collector(config: TrainConfig, task: Task, agent: DQN, replay: AnyRing
     requested = None if collect.memory is None else int(collect.memory * 2**30)
     store = requested or store_bytes(config, task, agent.parameters.numel())
     cluster = Cluster(collect.address, collect.actors + 1, store)  # one more: for evaluations
+    if not cluster.local and (cpus := cluster.total("CPU")) < collect.actors:
+        tracker.console.line(
+            f"the cluster has {cpus:g} CPUs, and each of {collect.actors} actors requests one: the others cannot start "
+            "until it has more"
+        )
     tracker.console.line(f"collecting: {format_shares(shares)}{' in lockstep' if collect.sync else ''}, on Ray")
     return RayCollector(config, task, cluster, agent, replay, tracker)
 
