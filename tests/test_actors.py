@@ -23,7 +23,7 @@ from agent.learning.dqn import DQN
 from agent.running.build import build_acting_agent, build_rings
 from agent.running.distributed.actor import Actor
 from agent.running.distributed.actor_pool import ActorPool, ActorSlot
-from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly
+from agent.running.distributed.chunk import Chunk, Failure, Setup, ladder, split_evenly
 from agent.running.distributed.collector import RayCollector
 from agent.running.distributed.weights import Publisher, weights_of
 from envs.failure import BrokenEnvironmentError
@@ -362,6 +362,33 @@ def test_options_that_nothing_reads_are_named() -> None:
     assert told(config(), "agent.act_with=target")
     assert not told(TrainConfig(), "agent.act_with=target")
     assert told(config(address="auto"), "collect.memory=1")
+
+
+class Interrupting(gym.Env[Any, Any]):
+    observation_space, action_space = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        if self.steps == 40:
+            raise KeyboardInterrupt
+        return np.zeros(3, np.float32), 0.0, False, False, {}
+
+
+def test_an_environment_that_raises_keyboard_interrupt_fails_like_any_other() -> None:
+    gym.register("Test/Interrupting-v0", entry_point=Interrupting)
+    try:
+        task = load_task("Test/Interrupting-v0", {})
+        given = replace(config(), env=replace(config().env, id="Test/Interrupting-v0"))
+        actor = Actor(Setup(given, task, None, (1,)), 0, 0)
+        results = [actor.play(0, 0, None) for _ in range(1 + 40 // given.collect.chunk)]
+    finally:
+        gym.registry.pop("Test/Interrupting-v0")
+    sentences = [result.sentence for result in results if isinstance(result, Failure)]
+    assert sentences == ["Test/Interrupting-v0 failed (KeyboardInterrupt)"]
 
 
 class DyingRay:

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,7 +22,8 @@ import yaml
 
 from agent.command import launching
 from agent.common.errors import UserError
-from agent.running.distributed.cluster import import_ray
+from agent.records.board import Board, Note
+from agent.running.distributed.cluster import Cluster, import_ray
 from agent.running.distributed.reaper import marked
 from hydra_plugins.noisy_dqn_ray import RayLauncherConfig
 from tests.helpers import ROOT, Process, Programs
@@ -198,3 +201,28 @@ def test_jobs_that_no_machine_has_room_for_are_refused_here_and_wait_on_a_cluste
     assert capsys.readouterr().err == ""
     launching.check_room(RayLauncherConfig(address="auto", num_cpus=8), small)
     assert "hydra.launcher.num_cpus=8: the jobs wait for one" in capsys.readouterr().err
+
+
+def test_a_job_whose_machine_has_left_is_not_waited_for_when_the_sweep_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its note says for ever that it runs."""
+    monkeypatch.setattr(launching, "POLL", 0.01)
+    monkeypatch.setattr(launching, "STOP_SECONDS", 0.3)
+    board = Board(tmp_path)
+    board.clear()
+    board.log(0).touch()
+    board.write(0, Note("seed=0", "run"))
+    board.stop()
+    ray: Any = SimpleNamespace(wait=lambda references, num_returns, timeout: (time.sleep(timeout), references))
+    began = time.monotonic()
+    launching.wait(ray, ["job"], board)
+    assert time.monotonic() - began > 0.3
+
+
+def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UserError, match=rf"Ray did not start at collect.address={address}: ConnectionRefusedError"):
+        Cluster(address, 1, 0)
