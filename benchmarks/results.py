@@ -280,8 +280,8 @@ for Rainbow, n = 7 and its other options; for the best ε-greedy agent, Munchaus
 separate learning and how exploration falls; on seeds 20–25, that the target network acts. Earlier settings were
 reported on the seeds of this section and the next two. While the online network acted, noisy_dqn reached 181.3 here
 and 169.9 on ten seeds, dqn 209.0 and 168.3, munchausen_dqn 226.4, and Rainbow 113.5; with joint learning as well,
-noisy_dqn reached 187.9, 183.6, and 204 after 300 000 steps. Actors act with older weights in any case: two of them
-reached 230.5 with chunks of 16 steps, and 255.3 with 32."""
+noisy_dqn reached 187.9, 183.6, and 204 after 300 000 steps. Actors act with older weights in any case. Two of them
+reached 230.5 with chunks of 16 steps and 255.3 with 32 while one could give more chunks than the other."""
 
 #: Settings for an hour on one core: smaller convolutions, fewer products, more updates, no sticky actions. There is one
 #: draw per row, so that half of the rows train the mean network, which is evaluated.
