@@ -6,10 +6,9 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
-from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, one_line, plain
 from agent.common.foreign import foreign_frames, shown
-from agent.common.interrupt import Stopped, end_if_stray
+from agent.common.interrupt import end_if_stray
 
 _GYMNASIUM = f"{Path(gym.__file__).parent}/"
 _COUNT = re.compile(r"(not enough|too many) values to unpack \(expected (\d)(?:, got (\d+))?\)")
@@ -32,14 +31,6 @@ class RuleError(Exception):
     def __init__(self, rule: str, actual: str) -> None:
         super().__init__(rule, actual)
         self.rule, self.actual = rule, actual
-
-
-def is_stop(error: BaseException) -> bool:
-    """Whether a signal raised this error during a call; the environment is then not at fault.
-
-    A KeyboardInterrupt counts as a stop if Ctrl-C may have raised it; otherwise the environment raised it.
-    """
-    return isinstance(error, Stopped) or (isinstance(error, KeyboardInterrupt) and is_ctrl_c())
 
 
 def failed(env_id: str, method: str, error: BaseException) -> UserError:

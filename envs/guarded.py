@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from envs.failure import failed, is_stop
+from agent.common.foreign import is_stop
+from envs.failure import failed
 from envs.kinds import Env, Info, Observation, Wrapper
 from envs.rules import as_bool, as_number, checked_observation, unpacked
 

@@ -8,8 +8,9 @@ import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError, one_line, plain
+from agent.common.foreign import is_stop
 from envs.atari import area_weights
-from envs.failure import RuleError, described, is_stop
+from envs.failure import RuleError, described
 from envs.kinds import Action, Env, Info, Observation, ObservationWrapper, Space, Wrapper
 from envs.rules import checked_observation
 from envs.wrapping import Wrap, Wrapping

@@ -8,8 +8,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 
 from agent.common.errors import UserError
+from agent.common.foreign import is_stop
 from envs.episodes import RepeatableCopies
-from envs.failure import RuleError, failed, is_stop
+from envs.failure import RuleError, failed
 from envs.global_random import seed_global_generators
 from envs.guarded import guarded
 from envs.kinds import Env, Info, Observation

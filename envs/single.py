@@ -8,9 +8,10 @@ from typing import Any
 import gymnasium as gym
 
 from agent.common.errors import UserError, one_line
+from agent.common.foreign import is_stop
 from envs.atari import EMULATOR, Atari, is_played_as_in_the_papers
 from envs.closing import guard_close
-from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
+from envs.failure import BrokenEnvironmentError, authors_lines
 from envs.kinds import Env
 from envs.masks import AUTO, OFF, mask_part, mask_source_in_observation, with_observed_masks
 from envs.minatar import MinAtar, is_minatar

@@ -10,10 +10,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from agent.common.errors import UserError, one_line
+from agent.common.foreign import is_stop
 from envs.atari import is_played_as_in_the_papers
 from envs.atari_vector import STRETCH_STEPS, SUPPORTED_KWARGS, AtariVector
 from envs.episodes import Repeatable
-from envs.failure import BrokenEnvironmentError, authors_lines, is_stop
+from envs.failure import BrokenEnvironmentError, authors_lines
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
 from envs.kinds import Env, Envs, StepResult
 from envs.make import Task

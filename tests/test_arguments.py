@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,9 @@ from helpers import ROOT, Programs, plain_environment
 from hydra._internal.utils import get_args_parser
 
 from agent.command.arguments import Program, check_flags, check_overrides, hydra_parser
+from agent.command.config_files import check_names
 from agent.command.errors import sentence_of
+from agent.command.presets import CONF
 from agent.command.program import EVALUATE, TRAIN
 from agent.common.errors import UserError
 
@@ -199,6 +202,35 @@ FILES = {
     "exp.yaml": "defaults:\n  - train\n  - _self_\nsteps: 90\n",
     "elsewhere.yaml": "defaults:\n  - train\n  - _self_\nhydra:\n  job:\n    chdir: true\n",
 }
+
+
+def test_a_file_of_ones_own_that_the_project_s_hides_is_refused(tmp_path: Path) -> None:
+    """Hydra reads the first of two files of one name: that of conf/."""
+    sources = [
+        SimpleNamespace(provider="main", path=str(CONF)),
+        SimpleNamespace(provider="command-line", path=tmp_path),
+    ]
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "mine.yaml").write_text("defaults: [dqn]\n")
+    (tmp_path / "agent" / "dqn.yaml").write_bytes((CONF / "agent" / "dqn.yaml").read_bytes())
+    check_names(sources)  # a copy hides nothing
+    (tmp_path / "agent" / "dqn.yaml").write_text("defaults: [noisy_dqn]\n")
+    with pytest.raises(UserError, match=r"dqn.yaml has the name of .*conf/agent/dqn.yaml, which is read in its place"):
+        check_names(sources)
+
+
+@pytest.mark.parametrize("lines", ["agent: dqn", "agent: {}", "env: Acrobot-v1"])
+def test_a_file_that_replaces_a_node_by_a_word_is_refused(programs: Programs, tmp_path: Path, lines: str) -> None:
+    """Its options were lost in silence."""
+    (tmp_path / "my" / "preset" / "task").mkdir(parents=True)
+    (tmp_path / "my" / "preset" / "task" / "FrozenLake8x8-v1.yaml").write_text(f"# @package _global_\n{lines}\n")
+    words = ("env=FrozenLake8x8-v1", "--config-dir=my", "hydra.run.dir=run", "steps=200", "eval.episodes=0")
+    result = programs.run("train", *words, "wandb.mode=disabled", cwd=tmp_path)
+    if lines == "agent: {}":  # it adds nothing
+        assert result.code == 0, result.err
+    else:
+        assert result.code == 2
+        assert re.search(r"^error: a config file sets (agent|env), which .*defaults: \[override /", result.err, re.M)
 
 
 def test_configs_of_ones_own(programs: Programs, tmp_path: Path) -> None:

@@ -513,11 +513,13 @@ BAD_ENCODERS = [
     ("TrunkEncoder(Mine(), parts)", "1 / 0", "failed: ZeroDivisionError"),
     ("TrunkEncoder(Mine(), parts)", "None", "failed: AttributeError"),
     ("lambda parts", "lambda", "failed: TypeError: .*takes 0 positional arguments"),
+    ("self.calls = 0", "exit()", "failed: it ended the program, by sys.exit"),
 ]
 BAD_HEADS = [
     ("Mine(outputs)", "outputs", "failed: AttributeError: 'Tensor' object has no attribute 'q_values'"),
     ("Mine(outputs)", "Mine(outputs[..., :1])", r".*q_values must have the shape \[2, 2\], not \[2, 1\]"),
     ("bellman_target(reward, discount, outcome)", "None", "failed: TypeError"),
+    ("MineHead(parts.sizes)", "exit()", "failed: it ended the program, by sys.exit"),
     (".square()", ".square().mean()", r".*loss must have the shape \[2\], not \[\]"),
     (".square()", ".no_such()", "failed: AttributeError: 'Tensor' object has no attribute 'no_such'"),
     ("return loss", "return loss.sum()", r".*priority must have the shape \[2\], not \[\]"),
@@ -559,6 +561,33 @@ def test_a_head_of_ones_own_that_fails_is_one_sentence(replaced: str, by: str, e
     build(HEAD, head="mine")
     with pytest.raises(UserError, match=f"^agent.head=mine:? {expected}"):
         build(HEAD.replace(replaced, by), head="mine")
+
+
+@pytest.mark.usefixtures("_registries")
+@pytest.mark.parametrize(
+    ("tensor", "sentence"),
+    [
+        ("self.w = nn.Parameter(torch.zeros(2, dtype=torch.float64))", "encoder.trunk.w is torch.float64"),
+        ("self.register_buffer('w', torch.zeros(2, dtype=torch.complex64))", "encoder.trunk.w is torch.complex64"),
+        ("self.w = nn.LazyLinear(3)", "encoder.trunk.w.weight has no size yet"),
+    ],
+)
+def test_tensors_that_no_saved_agent_holds_are_refused_before_training(tensor: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=f"^the network's {sentence}"):
+        build(ENCODER.replace("self.calls = 0", f"self.calls = 0; {tensor}"), network=NetworkConfig(encoder="mine"))
+
+
+def test_an_encoder_with_batch_normalisation_is_saved_evaluated_and_resumed(programs: Programs, tmp_path: Path) -> None:
+    """It counts its batches in whole numbers, and saved agents hold floats."""
+    normalised = ENCODER.replace("self.calls = 0", "self.calls = 0; self.norm = nn.BatchNorm1d(4)")
+    (tmp_path / "mine.py").write_text(normalised.replace("return x.flatten(1)", "return self.norm(x.flatten(1))"))
+    named = ("imports=mine", "agent.network.encoder=mine", "env=CartPole-v1")
+    options = (*QUIET, "num_envs=3", "hydra.run.dir=run", "steps=300")
+    for words in (("train", *options, *named), ("train", "resume=run", *QUIET, named[0], "steps=400")):
+        result = programs.run(*words, cwd=tmp_path)
+        assert result.code == 0, result.err
+    result = programs.run("evaluate", "checkpoint=run", "imports=mine", "episodes=2", cwd=tmp_path)
+    assert result.code == 0, result.err
 
 
 @pytest.mark.usefixtures("_registries")

@@ -224,6 +224,14 @@ def test_what_a_person_can_mend_is_one_error(
         evaluate("nowhere", episodes=0)
 
 
+@pytest.mark.parametrize("wrong", [None, 5, ["agent.lr=1e-3"]])
+def test_arguments_of_another_type_are_one_error(wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"train takes texts such as 'agent.lr=1e-3'"):
+        train(wrong)
+    with pytest.raises(UserError, match=r"evaluate takes a folder, a file or hub:user/name as a text or a Path"):
+        evaluate(wrong)
+
+
 LISTS = ("[1]", [1, 2], ["a", "1", None], [], [[1], [0.5]], "runs/a-b_c/d.e")
 
 

@@ -573,6 +573,25 @@ def test_the_first_difference_is_named() -> None:
     assert saved["steps"] == 5
 
 
+@pytest.mark.parametrize("parent", ["link", "file"])
+def test_a_folder_below_one_that_cannot_be_is_not_sought_for_ever(tmp_path: Path, parent: str) -> None:
+    if parent == "link":
+        (tmp_path / "runs").symlink_to(tmp_path / "not mounted")
+    else:
+        (tmp_path / "runs").touch()
+    folder = run_folder.new_folder(tmp_path / "runs" / "CartPole-v1" / "a")
+    assert folder.name == "a"
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("inner", ["best", "checkpoints/step_000000000700", "last/mine"])
+def test_a_run_does_not_begin_in_another_run(tmp_path: Path, inner: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(UserError, match=r"lies in the run .*run: choose another hydra.run.dir"):
+        run_folder.open_run(tmp_path / "run" / inner, None)
+
+
 def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = datetime(2026, 1, 2, 3, 4, 5)
     monkeypatch.setattr(run_folder, "datetime", SimpleNamespace(now=lambda: now))  # all in one second

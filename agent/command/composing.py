@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from agent.command.arguments import check_overrides
+from agent.command.config_files import check_names, check_nodes
 from agent.command.imports import import_named
 from agent.command.overrides import unfold
 from agent.command.presets import CONF, choices, register_presets
@@ -70,8 +71,7 @@ def register_resolvers() -> None:
 
 def to_options(cfg: DictConfig) -> dict[str, object]:
     """Returns the options as plain data, with every interpolation resolved."""
-    options: dict[str, object] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return options
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]:
@@ -128,6 +128,7 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
     Raises:
         UserError: Hydra's options name a folder that a run cannot use.
     """
+    check_names(composed.runtime.config_sources)
     if composed.job.chdir or composed.output_subdir is not None:  # set in a user's own config file
         name = "hydra.job.chdir" if composed.job.chdir else "hydra.output_subdir"
         start_folder = Path(composed.runtime.cwd)  # Hydra has already changed to the run's folder or written to it
@@ -173,8 +174,8 @@ def training_request(options: dict[str, object], overrides: list[str], folder: P
     """
     if any(re.match(r"\+*env\.id=", override) for override in overrides):
         raise UserError("env.id cannot be set: write env=<id>, which also applies the preset of the task")
-    imports = import_named(options)
-    resume = options.pop("resume")
+    check_nodes(options)
+    imports, resume = import_named(options), options.pop("resume")
     unfolded, resume_folder = list(unfold(overrides)), None if resume is None else str(resume)
     if resume_folder is None:  # an error in the options is reported before one in the folder
         parse(TrainConfig, options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
 from agent.command.program import TRAIN
+from agent.common.errors import UserError
 from agent.common.quoting import from_python
 from agent.config.checks import advice
 from agent.config.parsing import parse
@@ -57,6 +58,8 @@ def train(*overrides: str, **options: object) -> Run:
     Raises:
         UserError: an error that the user can correct: in the options, the folder, the environment or the disk.
     """
+    if wrong := [override for override in overrides if not isinstance(override, str)]:
+        raise UserError(f"train takes texts such as 'agent.lr=1e-3', and options by name, not {wrong[0]!r:.80}")
     arguments = [*overrides, *(argument for name, value in options.items() for argument in from_python(name, value))]
     with as_user_errors(TRAIN):
         composed, folder = compose_training(arguments)
@@ -104,6 +107,8 @@ def evaluate(
     Raises:
         UserError: the agent is missing, damaged or of another program, or does not support an option.
     """
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise UserError(f"evaluate takes a folder, a file or hub:user/name as a text or a Path, not {checkpoint!r:.80}")
     options = {"which": which, "episodes": episodes, "seed": seed, "noise": noise, "num_envs": num_envs}
     config = parse(EvaluateConfig, {"checkpoint": [os.fspath(checkpoint)], **options, "device": device})
     with cpu_restored():

@@ -16,8 +16,8 @@ from typing import Any
 from zlib import crc32
 
 from agent.common.errors import UserError, plain
+from agent.common.foreign import is_stop
 from agent.common.quoting import quote
-from envs.failure import is_stop
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 #: Modules of this project, which are no modules of a user's own.

@@ -118,6 +118,10 @@ def integer(array: Array) -> Array:
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
 
 
+#: The dtypes of buffers that are not float32 and that a saved agent can hold.
+WHOLE_NUMBERS = (torch.int64, torch.int32, torch.uint8, torch.bool)
+
+
 def floats(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The numbers or truth values of x as floats.
 

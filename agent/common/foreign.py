@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from traceback import FrameSummary
 
+from agent.common.beginning import is_ctrl_c
 from agent.common.errors import UserError, one_line, plain
+from agent.common.interrupt import Stopped
 
 #: The largest number of frames that are shown.
 MAX_FRAMES = 12
@@ -62,3 +64,11 @@ def own_failure(name: str, error: BaseException) -> UserError:
     if isinstance(error, UserError):
         return error
     return UserError(f"{name} failed: {one_line(error)}", shown(own_frames(error)))
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether a signal raised this error during a call of foreign code, which is then not at fault.
+
+    A KeyboardInterrupt counts as a stop if Ctrl-C may have raised it; otherwise the foreign code raised it.
+    """
+    return isinstance(error, Stopped) or (isinstance(error, KeyboardInterrupt) and is_ctrl_c())

@@ -244,5 +244,6 @@ class DQN:
         restore(self._quantiles_generator, state["quantiles_generator"])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The network's parameters and buffers by name, copied to the CPU, for a saved agent."""
-        return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+        """The network's parameters and buffers by name, as float32 copies on the CPU, for a saved agent."""
+        tensors = self.network.state_dict().items()
+        return {name: value.detach().to("cpu", torch.float32, copy=True) for name, value in tensors}

@@ -6,7 +6,10 @@ from math import prod
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from agent.common.arrays import WHOLE_NUMBERS
 from agent.common.errors import UserError
 from agent.common.masking import Masking
 from agent.common.observation import ObservationSpec, as_spec
@@ -113,8 +116,21 @@ def _build(config: AgentConfig, whole: ObservationSpec, actions: int, generator:
         budget.take(last * (prod(form.shape) + index * actions))
         prior = Prior(form, last, actions, index, noise.prior, generator)
     result = QNetwork(encoder, head, index, prior, Masking(whole) if whole.mask else None)
+    _check_tensors(result)
     check_parameters(sum(parameter.numel() for parameter in result.parameters()))  # with its convolutions
     return result
+
+
+def _check_tensors(network: QNetwork) -> None:
+    """Refuses tensors of a user's encoder or head that cannot learn, or that a saved agent cannot hold."""
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+            raise UserError(f"the network's {name} has no size yet: a lazy layer needs the number of its inputs")
+        if tensor.dtype != torch.float32 and (isinstance(tensor, nn.Parameter) or tensor.dtype not in WHOLE_NUMBERS):
+            raise UserError(
+                f"the network's {name} is {tensor.dtype}: parameters must be float32, and buffers float32, whole "
+                "numbers or truth values"
+            )
 
 
 def linear_factories(

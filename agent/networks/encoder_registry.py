@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from agent.common.errors import UserError
-from agent.common.foreign import own_failure
+from agent.common.foreign import is_stop, own_failure
 from agent.common.observation import ObservationSpec
 from agent.networks.encoders import Encoder, EncoderParts, Flatten, MLPEncoder, PartsEncoder, TrunkEncoder, image
 from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
@@ -99,7 +99,9 @@ def _own(name: str, parts: EncoderParts) -> Encoder:
                 _check(option, tried.trunk(torch.zeros(2, *spec.shape)), tried.trunk.features)
             zeros = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
             _check(option, tried(zeros, [None] * len(encoder.noise_sizes)), encoder.features)
-    except Exception as error:
+    except BaseException as error:  # it may end the program by itself
+        if is_stop(error):
+            raise
         raise own_failure(option, error) from error
     return encoder
 

@@ -1,5 +1,6 @@
 """The folder of a run, and the checks before a run starts or resumes there."""
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,8 @@ def new_folder(path: Path) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
+            if not os.path.lexists(folder):  # a folder above it is a file, or a link that leads nowhere
+                return folder
             number += 1
             folder = path.with_name(f"{path.name}_{number}")
         except OSError:  # Hydra will fail in the same way and report it
@@ -97,6 +100,9 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
         raise UserError("resume= names no run: write resume=<run folder>, or leave it out")
     for name in RUN_FOLDERS:
         check_inner_folder(folder / name)
+    for inner in (folder, *folder.absolute().parents):
+        if inner.name in RUN_FOLDERS and (inner.parent / CONFIG).exists():
+            raise UserError(f"{folder} lies in the run {inner.parent}: choose another hydra.run.dir")
     latest = latest_checkpoint(folder)
     damaged = damaged_checkpoints(folder)
     if resume and latest is not None:

@@ -10,11 +10,11 @@ from typing import SupportsFloat
 import numpy as np
 
 from agent.common.errors import UserError, one_line
+from agent.common.foreign import is_stop
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
 from agent.running.failures import Folder
-from envs.failure import is_stop
 from envs.global_random import isolated
 from envs.kinds import Action, Env, Info, Observation, Wrapper
 from envs.make import Task

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from agent.common.errors import UserError
-from agent.common.foreign import own_failure
+from agent.common.foreign import is_stop, own_failure
 from agent.config.algorithm import HEADS
 from agent.networks.heads import categorical, expected, implicit_quantile, quantile
 from agent.networks.heads.base import AnyHead, HeadFactory, HeadParts, gather_actions
@@ -63,7 +63,9 @@ def build_head(parts: HeadParts) -> AnyHead:
         if name not in HEADS:
             _try(name, copy.deepcopy(head).eval(), parts)
         return head
-    except Exception as error:
+    except BaseException as error:  # a head of the user's own may end the program by itself
+        if is_stop(error):
+            raise
         if isinstance(error, TypeError) and any(f"'{option}'" in str(error) for option in parts.options):
             raise UserError(f"agent.head_options={parts.options} do not go with agent.head={name}: {error}") from error
         if name in HEADS:
