@@ -8,7 +8,8 @@ from types import FrameType
 from typing import NoReturn
 
 from agent.common.errors import one_line
-from agent.common.interrupt import is_stop, stopping
+from agent.common.foreign import is_stop
+from agent.common.interrupt import stopping
 from agent.common.notices import tell_once
 from agent.common.patience import TooLongError, call_within
 from envs.kinds import Env
