@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +341,28 @@ def test_a_damaged_journal_is_refused(journal: str, tmp_path: Path) -> None:
     (tmp_path / "study.log").write_text(journal)
     with pytest.raises(UserError, match="damaged"):
         Study(tmp_path, study_config())
+
+
+def test_a_lock_on_the_journal_ends_with_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna's own lock is a link, which a killed process leaves behind and for which others wait."""
+    (tmp_path / "study.log.lock").symlink_to("study/study.log")
+    monkeypatch.setattr(os, "symlink", lambda *names: pytest.fail(f"a lock that outlives its process: {names}"))
+    study = Study(tmp_path, study_config())
+    code = "import sys, time, pathlib; from agent.running.tuning.journal import JournalLock as Lock; "
+    code += "lock = Lock(pathlib.Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
+    trial = study.next_trial()
+    assert trial is not None
+    waiting = threading.Thread(target=trial.note, args=(20, 1.0), daemon=True)
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "study.log"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive(), "two processes write at the same time"
+        holder.kill()
+        waiting.join(30)
+    assert not waiting.is_alive()
+    assert Study(tmp_path, study_config()).results()[0].seeds == {"20": 1.0}
 
 
 def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:

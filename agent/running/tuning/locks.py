@@ -45,9 +45,9 @@ def lock(folder: Path) -> Lock | None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Lets one process at a time into the block, on the same study."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+def exclusive(file: Path) -> Iterator[None]:
+    """Lets one process at a time into the block, by a lock on a file, which is created if it is missing."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
         if sys.platform != "win32":
             with suppress(OSError):  # a network folder without support for locks

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.common.errors import UserError, plain
+from agent.common.errors import UserError
 from agent.common.files import check_no_link
 from agent.common.kinds import PlainData
 from agent.config.tune import StudyConfig
+from agent.running.tuning.journal import JOURNAL, JournalLock, journal_errors
 from agent.running.tuning.locks import Lock, exclusive, lock
 from agent.running.tuning.space import Domain, parse_space
 
 if TYPE_CHECKING:
     import optuna
 
-JOURNAL, NAME = "study.log", "study"
+NAME = "study"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Study:
         check_optuna()
         self.folder, self.config = folder, config
         self.domains = parse_space(config.space)
-        with exclusive(folder), _journal_errors(folder):
+        with exclusive(folder / "lock"), journal_errors(folder):
             self._study = self._open()
 
     def _open(self) -> optuna.Study:
@@ -116,7 +117,9 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", module="optuna")
         check_no_link(self.folder / JOURNAL)
-        backend = JournalFileBackend(str(self.folder / JOURNAL))
+        path = (self.folder / JOURNAL).absolute()
+        journal_lock: Any = None if os.name == "nt" else JournalLock(path)  # of Optuna's form, not of its class
+        backend = JournalFileBackend(str(path), journal_lock)
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
             study_name=NAME,
@@ -153,7 +156,7 @@ class Study:
 
     def next_trial(self) -> Trial | None:
         """A trial that a process has abandoned, or a new one; None if there are enough."""
-        with exclusive(self.folder), _journal_errors(self.folder):
+        with exclusive(self.folder / "lock"), journal_errors(self.folder):
             trials = self._study.get_trials(deepcopy=False)
             for frozen in trials:
                 if (
@@ -185,7 +188,7 @@ class Study:
 
     def results(self) -> list[Result]:
         """All trials so far, in order."""
-        with _journal_errors(self.folder):
+        with journal_errors(self.folder):
             trials = self._study.get_trials(deepcopy=False)
         return [self._result(frozen) for frozen in trials if frozen.state.name != "WAITING"]
 
@@ -222,16 +225,6 @@ def check_optuna() -> None:
         import optuna  # noqa: F401
     except ImportError as error:
         raise UserError("tune.py needs Optuna: pip install '.[tune]'") from error
-
-
-@contextmanager
-def _journal_errors(folder: Path) -> Iterator[None]:
-    """Turns Optuna's errors on a damaged journal into one sentence."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        reason = f"{type(error).__name__}: {plain(error, 100)}"
-        raise UserError(f"{folder / JOURNAL} is damaged ({reason}): begin a new study") from error
 
 
 def _suggest(trial: optuna.Trial, domain: Domain) -> object:
