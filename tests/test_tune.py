@@ -1,6 +1,7 @@
 """tune.py: its space and its command line, and studies that are stopped, killed, shared and shown."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -23,9 +24,10 @@ from agent.config.tune import StudyConfig
 from agent.records.study_plots import plot_history, plot_importances
 from agent.running.tuning.locks import lock
 from agent.running.tuning.pool import check_failures
+from agent.running.tuning.result import Result
 from agent.running.tuning.results import best_of, fresh_seeds
 from agent.running.tuning.space import check_domains, default_space, first_settings, parse_space, read_space
-from agent.running.tuning.study import Result, Study
+from agent.running.tuning.study import Study
 from agent.running.tuning.trial_run import TrialRun, last_message
 from tests.helpers import Process, Programs
 from tests.helpers import Result as Ended
@@ -363,6 +365,46 @@ def test_a_lock_on_the_journal_ends_with_its_process(tmp_path: Path, monkeypatch
         waiting.join(30)
     assert not waiting.is_alive()
     assert Study(tmp_path, study_config()).results()[0].seeds == {"20": 1.0}
+
+
+def test_a_half_written_last_line_is_cut_off(tmp_path: Path) -> None:
+    """A full disk or a kill leaves one, before a study is opened or while others have it open."""
+    one, journal = Study(tmp_path, study_config()), tmp_path / "study.log"
+    first = one.next_trial()
+    assert first is not None
+    first.complete(1.0)
+    for trials in (2, 3):
+        with journal.open("ab") as file:
+            file.write(b'{"op_code":4,"worker')
+        study = one if trials == 2 else Study(tmp_path, study_config())
+        assert study.next_trial() is not None
+        assert len(Study(tmp_path, study_config()).results()) == trials
+        assert all(json.loads(line) for line in journal.read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("name", ["report", "note", "complete", "prune", "fail", "next_trial"])
+def test_a_disk_that_is_full_is_told_in_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(tmp_path, study_config())
+    trial = study.next_trial()
+    assert trial is not None
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    values = {"report": (1, 1.0), "note": (20, 1.0), "complete": (1.0,), "fail": ("it failed",)}.get(name, ())
+    with pytest.raises(UserError, match=r"could not write .*study\.log \(No space left on device\): free some"):
+        getattr(study if name == "next_trial" else trial, name)(*values)
+
+
+def test_a_study_that_is_shown_writes_nothing_into_its_journal(tmp_path: Path) -> None:
+    trial = Study(tmp_path, study_config()).next_trial()
+    assert trial is not None
+    before = (tmp_path / "study.log").read_bytes()
+    assert len(Study(tmp_path, study_config()).results()) == 1
+    assert (tmp_path / "study.log").read_bytes() == before
 
 
 def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:

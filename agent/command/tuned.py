@@ -10,6 +10,7 @@ from agent.config.tune import StudyConfig
 from agent.records.console import format_return
 from agent.records.study_plots import plot_history, plot_importances
 from agent.running.tuning.pool import check_failures
+from agent.running.tuning.result import Result
 from agent.running.tuning.results import (
     best_of,
     commands_of_test,
@@ -17,7 +18,7 @@ from agent.running.tuning.results import (
     write_preset,
     write_trials,
 )
-from agent.running.tuning.study import Result, Study
+from agent.running.tuning.study import Study
 
 #: The most characters of an error in the table.
 MAX_ERROR = 60

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import FrameType
 
 from agent.common.errors import UserError
-from agent.running.tuning.study import Result, Study
+from agent.running.tuning.result import Result
+from agent.running.tuning.study import Study
 from agent.running.tuning.trial_run import TrialRun, stop_signals
 
 #: Seconds between two polls of the runs.

@@ -14,7 +14,7 @@ from agent.common.files import atomic_write_text
 from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.config.tune import StudyConfig
-from agent.running.tuning.study import Result
+from agent.running.tuning.result import Result
 
 CONF, GROUP, BEST = "preset", "tuned", "best"
 #: Number of seeds in the suggested test.

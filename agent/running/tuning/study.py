@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from agent.common.kinds import PlainData
 from agent.config.tune import StudyConfig
 from agent.running.tuning.journal import JOURNAL, JournalLock, journal_errors
 from agent.running.tuning.locks import Lock, exclusive, lock
+from agent.running.tuning.result import Result
 from agent.running.tuning.space import Domain, parse_space
 
 if TYPE_CHECKING:
@@ -26,45 +26,23 @@ if TYPE_CHECKING:
 NAME = "study"
 
 
-@dataclass(frozen=True)
-class Result:
-    """A trial, as the study knows it.
-
-    Attributes:
-        number: the number of the trial, from 0.
-        state: complete | pruned | failed | running.
-        score: the mean over the seeds; for a pruned trial, the last value.
-        settings: the options of the trial.
-        seeds: the score of each completed seed.
-        reported: the number of evaluations over all seeds.
-        seconds: the duration; None while it runs.
-        error: the reason why it failed.
-    """
-
-    number: int
-    state: str
-    score: float | None
-    settings: Mapping[str, object]
-    seeds: Mapping[str, float]
-    reported: int
-    seconds: float | None
-    error: str = ""
-
-
 class Trial:
     """A trial under way, and its lock, which this process holds."""
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: dict[str, object], lock: Lock) -> None:
+    def __init__(
+        self, study: optuna.Study, trial: optuna.Trial, settings: dict[str, object], lock: Lock, folder: Path
+    ) -> None:
         self.number, self.settings, self.lock = trial.number, settings, lock
-        self._study, self._trial = study, trial
+        self._study, self._trial, self._folder = study, trial, folder
         self._reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def report(self, evaluation: int, value: float) -> bool:
         """Reports the value of an evaluation, by its number; returns whether to prune the trial."""
-        if evaluation not in self._reported:
-            self._trial.report(value, evaluation)
-            self._reported.add(evaluation)
-        return bool(self._trial.should_prune())
+        with journal_errors(self._folder):
+            if evaluation not in self._reported:
+                self._trial.report(value, evaluation)
+                self._reported.add(evaluation)
+            return bool(self._trial.should_prune())
 
     def seeds(self) -> dict[str, float]:
         """The score of each completed seed."""
@@ -72,24 +50,28 @@ class Trial:
 
     def note(self, seed: int, score: float) -> None:
         """Stores the score of a seed."""
-        self._trial.set_user_attr("seeds", {**self.seeds(), str(seed): score})
+        with journal_errors(self._folder):
+            self._trial.set_user_attr("seeds", {**self.seeds(), str(seed): score})
 
     def complete(self, score: float) -> None:
         """Ends the trial with its score."""
-        self._study.tell(self._trial, score)
+        with journal_errors(self._folder):
+            self._study.tell(self._trial, score)
 
     def prune(self) -> None:
         """Ends the trial early."""
         import optuna
 
-        self._study.tell(self._trial, state=optuna.trial.TrialState.PRUNED)
+        with journal_errors(self._folder):
+            self._study.tell(self._trial, state=optuna.trial.TrialState.PRUNED)
 
     def fail(self, error: str) -> None:
         """Ends the trial without a score, and stores the error."""
         import optuna
 
-        self._trial.set_user_attr("error", error)
-        self._study.tell(self._trial, state=optuna.trial.TrialState.FAIL)
+        with journal_errors(self._folder):
+            self._trial.set_user_attr("error", error)
+            self._study.tell(self._trial, state=optuna.trial.TrialState.FAIL)
 
 
 class Study:
@@ -120,13 +102,10 @@ class Study:
         path = (self.folder / JOURNAL).absolute()
         journal_lock: Any = None if os.name == "nt" else JournalLock(path)  # of Optuna's form, not of its class
         backend = JournalFileBackend(str(path), journal_lock)
-        study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
-            study_name=NAME,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=self._pruner(),
-        )
+        storage = optuna.storages.JournalStorage(backend)
+        if not storage.get_all_studies():  # to create one again would write to the journal
+            optuna.create_study(storage=storage, study_name=NAME, direction="maximize")
+        study = optuna.load_study(storage=storage, study_name=NAME, pruner=self._pruner())
         if not study.get_trials(deepcopy=False) and self.config.first:
             study.enqueue_trial({domain.name: _stored(domain, self.config.first) for domain in self._known()})
         study.sampler = optuna.samplers.TPESampler(
@@ -178,7 +157,7 @@ class Study:
 
     def _begin(self, trial: optuna.Trial, trial_lock: Lock) -> Trial:
         settings = {domain.name: _suggest(trial, domain) for domain in self.domains}
-        return Trial(self._study, trial, settings, trial_lock)
+        return Trial(self._study, trial, settings, trial_lock, self.folder)
 
     def trial_folder(self, number: int) -> Path:
         """The folder of a trial's runs."""
