@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -405,6 +406,35 @@ def test_a_study_that_is_shown_writes_nothing_into_its_journal(tmp_path: Path) -
     before = (tmp_path / "study.log").read_bytes()
     assert len(Study(tmp_path, study_config()).results()) == 1
     assert (tmp_path / "study.log").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        (r'"seeds":\{"20":2.5\}', '"seeds":"x"'),
+        (r'"seeds":\{"20":2.5\}', '"seeds":{"20":null}'),
+        (r'"values":\[2.5\]', '"values":[]'),
+        (r'"values":\[2.5\]', '"values":["x"]'),
+        (r'(?<="agent.n_step","param_value_internal":)[\d.]+', "Infinity"),
+        (r'(?<="agent.lr","param_value_internal":)[\d.e-]+', '"x"'),
+        (r'"intermediate_value":1.5', '"intermediate_value":[]'),
+    ],
+)
+def test_a_damaged_value_in_a_journal_is_refused(pattern: str, damage: str, tmp_path: Path) -> None:
+    lr, n_step = {"low": 1e-4, "high": 1e-2}, {"low": 1, "high": 5}
+    config = study_config(space={"agent.lr": lr, "agent.n_step": n_step})
+    study, journal = Study(tmp_path, config), tmp_path / "study.log"
+    for number in range(2):
+        trial = study.next_trial()
+        assert trial is not None
+        trial.report(1, 1.5)
+        trial.note(20, 2.5)
+        trial.complete(2.5) if number == 0 else None
+    text, found = re.subn(pattern, lambda match: damage, journal.read_text())
+    assert found
+    journal.write_text(text)
+    with pytest.raises(UserError, match=r"study\.log is damaged \(\w+: .*\): begin a new study"):
+        Study(tmp_path, config).results()
 
 
 def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from agent.running.tuning.locks import exclusive
 
 JOURNAL = "study.log"
 #: Errors that Optuna and the code that reads its trials raise on a damaged journal.
-DAMAGE = (ValueError, KeyError, TypeError, AssertionError)
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RecursionError)
 
 
 class JournalLock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,8 @@ class Trial:
 
     def seeds(self) -> dict[str, float]:
         """The score of each completed seed."""
-        return dict(self._trial.user_attrs.get("seeds", {}))
+        with journal_errors(self._folder):
+            return _scores(self._trial.user_attrs)
 
     def note(self, seed: int, score: float) -> None:
         """Stores the score of a seed."""
@@ -169,21 +170,21 @@ class Study:
         """All trials so far, in order."""
         with journal_errors(self.folder):
             trials = self._study.get_trials(deepcopy=False)
-        return [self._result(frozen) for frozen in trials if frozen.state.name != "WAITING"]
+            return [self._result(frozen) for frozen in trials if frozen.state.name != "WAITING"]
 
     def _result(self, frozen: optuna.trial.FrozenTrial) -> Result:
         values, name = frozen.intermediate_values, frozen.state.name
         score = frozen.value if name == "COMPLETE" else values[max(values)] if values else None
         settings = {
-            domain.name: json.loads(value) if domain.choices else value
+            domain.name: json.loads(value) if domain.choices else domain.number(value)
             for domain in self.domains
             if (value := frozen.params.get(domain.name)) is not None
         }
         seconds = None if frozen.duration is None else frozen.duration.total_seconds()
         attributes = frozen.user_attrs
         state = {"FAIL": "failed"}.get(name, name.lower())
-        details = attributes.get("seeds", {}), len(values), seconds, str(attributes.get("error", ""))
-        return Result(frozen.number, state, score, settings, *details)
+        details = _scores(attributes), len(values), seconds, str(attributes.get("error", ""))
+        return Result(frozen.number, state, None if score is None else float(score), settings, *details)
 
     def importances(self) -> dict[str, float]:
         """The importance of each option for a place among the best trials (PED-ANOVA, Watanabe et al. 2023).
@@ -204,6 +205,11 @@ def check_optuna() -> None:
         import optuna  # noqa: F401
     except ImportError as error:
         raise UserError("tune.py needs Optuna: pip install '.[tune]'") from error
+
+
+def _scores(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """The score of each completed seed, in a trial's part of the journal."""
+    return {str(seed): float(score) for seed, score in attributes.get("seeds", {}).items()}
 
 
 def _suggest(trial: optuna.Trial, domain: Domain) -> object:
