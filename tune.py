@@ -46,7 +46,7 @@ def run(request: Request) -> None:
             ended = sum(result.state != "running" for result in study.results())
             print(f"stopped after {ended} of {request.config.trials} trials; go on with: {command}", file=sys.stderr)
             sys.exit(code)
-    finish(study)
+    finish(study, request.imports)
 
 
 def start() -> None:

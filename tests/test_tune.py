@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from agent.command.composing import training_options
+from agent.command.tuned import finish
 from agent.command.tuning import SPACES, read_study, train_options_to_override
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
@@ -435,6 +436,20 @@ def test_a_damaged_value_in_a_journal_is_refused(pattern: str, damage: str, tmp_
     journal.write_text(text)
     with pytest.raises(UserError, match=r"study\.log is damaged \(\w+: .*\): begin a new study"):
         Study(tmp_path, config).results()
+
+
+def test_the_commands_for_a_task_of_one_s_own_import_its_module(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study(tmp_path, study_config(words=("env=Mine-v0",), beside=("env=Mine-v0",), env="Mine-v0"))
+    trial = study.next_trial()
+    assert trial is not None
+    trial.complete(1.0)
+    finish(study, ["imports=[my_game]"])
+    preset = (tmp_path / "preset" / "tuned" / "best.yaml").read_text()
+    commands = [line for line in (capsys.readouterr().out + preset).splitlines() if "python train.py" in line]
+    assert len(commands) == 4
+    assert all("env=Mine-v0 'imports=[my_game]'" in command for command in commands)
 
 
 def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:

@@ -24,8 +24,12 @@ from agent.running.tuning.study import Study
 MAX_ERROR = 60
 
 
-def finish(study: Study) -> None:
+def finish(study: Study, imports: Sequence[str]) -> None:
     """Prints the trials of a study and writes its files.
+
+    Args:
+        study: the study.
+        imports: the option that names the user's own modules, for the printed commands.
 
     Raises:
         UserError: all trials have failed, or a file cannot be written.
@@ -38,11 +42,11 @@ def finish(study: Study) -> None:
     if best is None:
         print("no trial has been trained to its end yet")
     else:
-        written.append(write_preset(study.folder, study.config, best))
+        written.append(write_preset(study.folder, study.config, best, imports))
     written += draw(study, results)
     print("\n".join(f"wrote {path}" for path in written))
     if best is not None:
-        print_best(study.folder, study.config, best)
+        print_best(study.folder, study.config, best, imports)
 
 
 def draw(study: Study, results: Sequence[Result]) -> list[Path]:
@@ -61,17 +65,17 @@ def draw(study: Study, results: Sequence[Result]) -> list[Path]:
     return [history, bars]
 
 
-def print_best(folder: Path, config: StudyConfig, best: Result) -> None:
+def print_best(folder: Path, config: StudyConfig, best: Result, imports: Sequence[str]) -> None:
     """Prints the best settings, the command that trains with them, and commands that test them on fresh seeds."""
     settings = " ".join(f"{name}={_cell(value)}" for name, value in best.settings.items())
     seeds = " and ".join(map(str, config.seeds)) if len(config.seeds) < 3 else f"{config.seeds[0]}–{config.seeds[-1]}"
     print(f"\nbest: trial {best.number}, {format_return(best.score or 0.0)}: {settings}")
-    print(f"train with it:\n  {train_command(folder, config)}")
+    print(f"train with it:\n  {train_command(folder, config, imports)}")
     print(
         f"its score is no test score: the best of many trials is partly the luckiest on seed {seeds}. Test it on fresh "
         "seeds, together with the settings that the study started from:"
     )
-    print("\n".join(f"  {command}" for command in commands_of_test(folder, config)))
+    print("\n".join(f"  {command}" for command in commands_of_test(folder, config, imports)))
 
 
 def trials_table(results: Sequence[Result]) -> str:

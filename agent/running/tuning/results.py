@@ -49,11 +49,11 @@ def write_trials(folder: Path, results: Sequence[Result]) -> list[Path]:
     return [table, as_json]
 
 
-def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
+def write_preset(folder: Path, config: StudyConfig, best: Result, imports: Sequence[str]) -> Path:
     """Writes the settings of the best trial as a preset of train.py; returns its path.
 
     It also holds the options that all trials shared, except those that choose a file, such as env and agent, and those
-    that belong neither to the algorithm nor to the task.
+    that belong neither to the algorithm nor to the task. `imports` has the option that names the user's own modules.
 
     Raises:
         UserError: if the disk refuses.
@@ -62,7 +62,7 @@ def write_preset(folder: Path, config: StudyConfig, best: Result) -> Path:
     lines = [
         "# @package _global_",
         f"# The best trial of a study, number {best.number}: mean return {best.score:.1f} on the study's own seeds.",
-        f"# {train_command(folder, config)}".replace("\n", " "),
+        f"# {train_command(folder, config, imports)}".replace("\n", " "),
     ]
     options = _tree({**config.fixed, **best.settings})
     atomic_write_text(path, "\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
@@ -81,10 +81,12 @@ def _tree(options: Mapping[str, object]) -> PlainData:
     return tree
 
 
-def train_command(folder: Path, config: StudyConfig, *overrides: str, flags: Sequence[str] = ()) -> str:
-    """The command that trains with the best settings."""
+def train_command(
+    folder: Path, config: StudyConfig, imports: Sequence[str], *overrides: str, flags: Sequence[str] = ()
+) -> str:
+    """The command that trains with the best settings; `imports` has the option that names the user's own modules."""
     preset = f"--config-dir={folder / CONF}", f"+{GROUP}={BEST}"
-    return shlex.join(["python", "train.py", *flags, *preset, *config.beside, *overrides])
+    return shlex.join(["python", "train.py", *flags, *preset, *config.beside, *imports, *overrides])
 
 
 def fresh_seeds(seeds: Sequence[int]) -> list[int]:
@@ -93,12 +95,12 @@ def fresh_seeds(seeds: Sequence[int]) -> list[int]:
     return [first + number for number in range(FRESH_SEEDS)]
 
 
-def commands_of_test(folder: Path, config: StudyConfig) -> list[str]:
+def commands_of_test(folder: Path, config: StudyConfig, imports: Sequence[str]) -> list[str]:
     """The commands that train with and without the best settings on fresh seeds, and compare the two."""
     seeds = "seed=" + ",".join(map(str, fresh_seeds(config.seeds)))
     tuned, untuned = (quote_override("hydra.sweep.dir", folder / "test" / name) for name in ("tuned", "before"))
     return [
-        train_command(folder, config, seeds, tuned, flags=["-m"]),
-        shlex.join(["python", "train.py", "-m", *config.words, seeds, untuned]),
+        train_command(folder, config, imports, seeds, tuned, flags=["-m"]),
+        shlex.join(["python", "train.py", "-m", *config.words, *imports, seeds, untuned]),
         shlex.join(["python", "compare.py", str(folder / "test")]),
     ]
