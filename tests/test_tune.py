@@ -138,6 +138,13 @@ def test_a_range_is_whole_where_its_numbers_are_and_yaml_may_write_1e_4(tmp_path
         ({"agent.double": {"choices": [True, 3]}}, r"agent\.double=3.* must be true or false"),
         ({"steps": {"low": 1, "high": 2}}, "steps cannot be tuned"),
         ({"eval.episodes": {"low": 1, "high": 2}}, "cannot be tuned"),
+        ({"env.id": {"choices": ["CartPole-v1", "Acrobot-v1"]}}, r"env\.id cannot be tuned"),
+        ({"env.eval_kwargs.size": {"low": 1, "high": 2}}, r"env\.eval_kwargs\.size cannot be tuned"),
+        ({"agent.lr": {"low": 0.1, "high": 1, "step": 1e-300}}, r"step in the space is 1e-300, far too small"),
+        ({"agent.n_step": {"low": 1, "high": 10**400}}, r"agent\.n_step\.high in the space is 1000.*far too large"),
+        ({"env.kwargs.x": {"low": -1e308, "high": 1e308}}, r"env\.kwargs\.x in the space has .* smaller range"),
+        ({"agent.n_step": {"low": 1.0, "high": 5.0}}, r"agent\.n_step=2\.5.* must be a whole number"),
+        ({"agent.n_step": {"low": 1.0, "high": 3.0, "step": 0.5}}, r"agent\.n_step=1\.5.* must be a whole number"),
     ],
 )
 def test_a_space_that_is_wrong_is_refused(space: dict[str, Any], sentence: str) -> None:
@@ -174,6 +181,23 @@ def test_the_default_space_of_each_agent_fits_it(agent: str) -> None:
         ("agent.gamma", config.agent.head != "categorical"),
     ):
         assert (name in space) == needed, name
+
+
+def test_a_first_value_outside_its_domain_is_refused() -> None:
+    lr, n_step = {"low": 1e-4, "high": 1e-2}, {"low": 1, "high": 7, "step": 2}
+    for name, entry, sentence in (
+        ("agent.lr", {**lr, "first": 1}, r"agent\.lr\.first in the space is 1: it must be a number from 0\.0001 to 0"),
+        ("agent.lr", {**lr, "first": "x"}, r"agent\.lr\.first in the space is x: it must be a number"),
+        ("agent.n_step", {**n_step, "first": 4}, "is 4: it must be a whole number from 1 to 7 in steps of 2"),
+        ("agent.n_step", {**n_step, "first": 1.5}, r"is 1\.5: it must be a whole number"),
+        ("agent.n_step", {"choices": [1, 3], "first": 2}, "is 2: it must be one of its choices"),
+        ("agent.n_step", {"choices": [1, 3], "first": {1, 3}}, "it must be one of its choices"),
+    ):
+        space = {name: entry}
+        with pytest.raises(UserError, match=sentence):
+            first_settings(space, parse_space(space), {})
+    space = {"agent.lr": {**lr, "first": "1e-3"}, "agent.n_step": {**n_step, "first": 3.0}}
+    assert first_settings(space, parse_space(space), {}) == {"agent.lr": 1e-3, "agent.n_step": 3}
 
 
 def test_every_space_file_belongs_to_some_agent() -> None:

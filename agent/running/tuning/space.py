@@ -19,6 +19,12 @@ from agent.config.run import TrainConfig
 MAX_BYTES = 1 << 20
 #: Options that all trials must share, so that their scores are comparable.
 SHARED = ("steps", "seed", "eval", "checkpoint", "log", "wandb", "resume", "imports", "env", "hydra")
+#: Options of the environment that choose the task of training, or that of the evaluations.
+TASK = ("env.id", "env.eval_kwargs")
+#: The most steps of a range; Optuna counts them with 28 decimal digits.
+MAX_STEPS = 1e12
+#: Where between the ends of a range an option is tried before training: no whole number in a range of any size.
+BETWEEN = (3 - math.sqrt(5)) / 2
 RANGE = ("low", "high", "log", "step", "first")
 CHOICES = ("choices", "first")
 
@@ -56,9 +62,11 @@ class Domain:
         steps = (value - self.low) / self.step if self.step else 0.0
         return math.isclose(steps, round(steps), abs_tol=1e-9)
 
-    def corners(self) -> list[object]:
-        """Its choices, or the ends of its range."""
-        return [json.loads(choice) for choice in self.choices] or [self.number(self.low), self.number(self.high)]
+    def examples(self) -> list[object]:
+        """Its choices, or the ends of its range and a number between them."""
+        between = min(self.low + (self.step or BETWEEN * (self.high - self.low)), self.high)
+        numbers = [self.number(value) for value in (self.low, self.high, between)]
+        return [json.loads(choice) for choice in self.choices] or list(numbers)
 
     def number(self, value: float) -> int | float:
         """A number of the range as int or float, like the range."""
@@ -93,7 +101,7 @@ def parse_space(space: PlainData) -> tuple[Domain, ...]:
 
 def _domain(name: str, entry: object) -> Domain:
     shown = plain(name, 80)
-    if name.split(".")[0] in SHARED and not name.startswith("env."):
+    if (name.split(".")[0] in SHARED and not name.startswith("env.")) or name.startswith(TASK):
         raise UserError(f"{shown} cannot be tuned: scores of trials that differ in it cannot be compared")
     if not isinstance(entry, Mapping) or not ("choices" in entry or {"low", "high"} <= set(entry)):
         raise UserError(
@@ -122,6 +130,8 @@ def _range(name: str, entry: Mapping[str, object]) -> Domain:
     log = entry.get("log", False)
     if low > high:
         raise UserError(f"{name} in the space has low={low} above high={high}: exchange them")
+    if not math.isfinite(high - low):
+        raise UserError(f"{name} in the space has low={low} and high={high}: give it a smaller range")
     if not isinstance(log, bool):
         raise UserError(f"{name}.log in the space must be true or false")
     if log and step is not None:
@@ -130,6 +140,8 @@ def _range(name: str, entry: Mapping[str, object]) -> Domain:
         raise UserError(f"{name} in the space has log: true and low={low}: low must be greater than 0")
     if step is not None and step <= 0:
         raise UserError(f"{name}.step in the space is {step}: it must be greater than 0")
+    if step is not None and (high - low) / step > MAX_STEPS:
+        raise UserError(f"{name}.step in the space is {step}, far too small for its range: leave it out")
     whole = all(isinstance(value, int) for value in (low, high, step) if value is not None)
     return Domain(name, low=low, high=high, log=log, step=step, whole=whole)
 
@@ -143,6 +155,8 @@ def _number(name: str, key: str, value: object) -> int | float:
     if isinstance(value, str):
         with suppress(ValueError):
             value = float(value)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{name}.{key} in the space is {plain(value, 80)}, far too large: give a smaller number")
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise UserError(f"{name}.{key} in the space is {plain(value, 80)}: it must be a number")
     return value
@@ -177,7 +191,7 @@ def parts_of(config: TrainConfig) -> Iterator[str]:
 def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
     """Raises a UserError if an option does not exist, or a value of its domain is not allowed."""
     for domain in domains:
-        for value in domain.corners():
+        for value in domain.examples():
             options: PlainData = to_plain(training)
             *path, leaf = domain.name.split(".")
             node: object = options
@@ -195,9 +209,31 @@ def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
 
 
 def first_settings(space: PlainData, domains: Sequence[Domain], options: PlainData) -> PlainData:
-    """The settings of the first trial: those of training without the study, where the space contains them."""
-    values = {domain.name: space[domain.name].get("first", select(options, domain.name)) for domain in domains}
-    return {domain.name: values[domain.name] for domain in domains if domain.holds(values[domain.name])}
+    """The settings of the first trial: those of training without the study, where the space contains them.
+
+    Raises:
+        UserError: the `first` of an option is not in its domain.
+    """
+    settings: PlainData = {}
+    for domain in domains:
+        if "first" in space[domain.name]:
+            settings[domain.name] = _first(domain, space[domain.name]["first"])
+        elif domain.holds(value := select(options, domain.name)):
+            settings[domain.name] = value
+    return settings
+
+
+def _first(domain: Domain, value: object) -> object:
+    if not domain.choices:
+        number = _number(domain.name, "first", value)
+        value = int(number) if domain.whole and number == int(number) else number
+    with suppress(TypeError, ValueError, RecursionError):  # a choice that is no JSON
+        if domain.holds(value):
+            return value
+    kind = "whole number" if domain.whole else "number"
+    steps = f" in steps of {domain.step}" if domain.step else ""
+    allowed = "one of its choices" if domain.choices else f"a {kind} from {domain.low} to {domain.high}{steps}"
+    raise UserError(f"{domain.name}.first in the space is {plain(value, 80)}: it must be {allowed}")
 
 
 def select(tree: object, name: str) -> object:
