@@ -102,6 +102,50 @@ def test_a_trial_that_is_pruned_by_a_run_of_an_earlier_process_trains_no_more(
     assert trial.ended == "pruned"
 
 
+class FailedTrial(PrunedTrial):
+    """A trial whose run ends with an error."""
+
+    def fail(self, error: str) -> None:
+        self.ended = error
+
+
+class EndedProcess:
+    """A run that has ended."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def poll(self) -> int:
+        return self.code
+
+
+FULL = "error: could not write x (No space left on device): free some space"
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "sentence"),
+    [
+        (-signal.SIGKILL, "step 100", "SIGKILL ended trial 0: if memory was short, free some, then go on with resume="),
+        (128 + signal.SIGTERM, "stopped", "SIGTERM ended trial 0"),
+        (2, FULL, r"trial 0 cannot go on \(.*No space left on device.*free some space, then go on with resume="),
+        (2, "error: it is broken", ""),
+        (-signal.SIGSEGV, "step 100", ""),
+    ],
+)
+def test_a_trial_that_the_machine_ends_has_not_failed(code: int, line: str, sentence: str, tmp_path: Path) -> None:
+    folder, trial = tmp_path / "study" / "trial_0000", FailedTrial()
+    folder.mkdir(parents=True)
+    (folder / "seed20.log").write_text(line)
+    run = TrialRun(trial, folder, study_config(), Path("train.py"))  # type: ignore[arg-type]
+    run._process = EndedProcess(code)  # type: ignore[assignment]
+    if sentence:
+        with pytest.raises(UserError, match=sentence):
+            run.advance()
+    else:
+        assert str(run.advance()).startswith("failed: ")
+    assert bool(trial.ended) == (not sentence)
+
+
 # ---- the search space
 
 

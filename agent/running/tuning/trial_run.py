@@ -1,5 +1,6 @@
 """One trial: train.py runs its seeds one after the other, each in its own process."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from agent.running.tuning.study import Trial
 RETURN = "eval/return_mean"
 #: The largest output of a run that is read, in bytes.
 MAX_LOG_BYTES = 64 << 20
+#: How the system words a full disk.
+FULL_DISK = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 class TrialRun:
@@ -52,7 +55,11 @@ class TrialRun:
     # ---- the state of the trial
 
     def advance(self) -> str | None:
-        """Continues the trial; returns a sentence once it has ended, and None while it goes on."""
+        """Continues the trial; returns a sentence once it has ended, and None while it goes on.
+
+        Raises:
+            UserError: the machine ended the run, by a full disk or a signal; the trial continues when the study does.
+        """
         if self._process is None:
             return self._end_early() if self._pruned else self._start_next()
         code = self._process.poll()
@@ -63,7 +70,7 @@ class TrialRun:
         if self._pruned:
             return self._end_early()
         if code:
-            return self._fail()
+            return self._fail(code)
         self._note_score()
         return None
 
@@ -171,8 +178,13 @@ class TrialRun:
         total = self._config.evaluations * len(self._config.seeds)
         return f"pruned at evaluation {self._pruned} of {total}"
 
-    def _fail(self) -> str:
+    def _fail(self, code: int) -> str:
         message = last_message(self._folder / f"seed{self._config.seeds[self._seed]}.log")
+        name, go_on = ending_signal(code), f"then go on with {quote_override('resume', self._folder.parent)}"
+        if name:
+            raise UserError(f"{name} ended trial {self.trial.number}: if memory was short, free some, {go_on}")
+        if any(reason in message for reason in FULL_DISK):
+            raise UserError(f"trial {self.trial.number} cannot go on ({message}): free some space, {go_on}")
         self.trial.fail(message)
         return f"failed: {message}"
 
@@ -207,6 +219,17 @@ def last_message(log: Path) -> str:
     lines = [line for line in lines if line.strip()] or ["it said nothing"]
     errors = [line for line in lines if line.startswith("error: ")]
     return plain((errors or lines)[-1].removeprefix("error: "))
+
+
+def ending_signal(code: int) -> str:
+    """The name of the signal by which a person or the system ended a process; empty for an error or a crash.
+
+    Args:
+        code: minus the number of the signal, or 128 + the number where the process saved itself first.
+    """
+    number = -code if code < 0 else code - 128
+    ends = [*stop_signals(), *([signal.SIGKILL] if sys.platform != "win32" else [])]
+    return next((end.name for end in ends if end == number), "")
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
