@@ -32,17 +32,18 @@ def main(cfg: DictConfig) -> None:
 
 def run(config: CompareConfig) -> None:
     """Prints the table, writes the page and prints its path; with follow=true, then follows the runs."""
-    folder, reader = folder_of(config), Reader(config.metric)
-    try:
-        comparison = write(config, reader, folder)
-        show_comparison(comparison)
-        print("\n".join([*reader.faults, f"wrote {folder / 'comparison.html'}"]), flush=True)
-    except NothingYetError as error:
-        if not config.follow:
-            raise
-        print(error, flush=True)
-    if config.follow:
-        follow(config, reader, folder)
+    reader = Reader(config.metric)
+    with folder_of(config) as folder:
+        try:
+            comparison = write(config, reader, folder)
+            show_comparison(comparison)
+            print("\n".join([*reader.faults, f"wrote {folder / 'comparison.html'}"]), flush=True)
+        except NothingYetError as error:
+            if not config.follow:
+                raise
+            print(error, flush=True)
+        if config.follow:
+            follow(config, reader, folder)
 
 
 def start() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.command.comparing import paths_to_override
+from agent.command.comparing import folder_of, paths_to_override
 from agent.common.errors import UserError
+from agent.config.compare import CompareConfig
 from agent.config.run import TrainConfig
 from agent.records.comparison.comparing import NothingYetError, Reader, compare
 from agent.records.comparison.configs import read_config
@@ -522,6 +523,17 @@ def test_without_out_a_new_folder_is_made(three: Path, programs: Programs) -> No
     assert len(list((three / "runs" / "comparisons").glob("*/comparison.html"))) == 1
     again = programs.run("compare", "runs=runs", "out=x", cwd=three)
     assert "6 runs" in (three / "x" / "comparison.html").read_text(), again
+
+
+def test_comparisons_that_start_in_the_same_second_get_their_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with folder_of(CompareConfig()) as first, folder_of(CompareConfig()) as second:
+        assert first != second
+        (first / "comparison.html").touch()
+    assert first.is_dir()
+    assert not second.exists(), "a folder of no comparison stays"
 
 
 def test_what_cannot_be_compared_is_one_sentence(three: Path, programs: Programs) -> None:

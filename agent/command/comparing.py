@@ -1,8 +1,8 @@
 """The command line of compare.py: arguments that are paths, the options, and the printed table."""
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +17,8 @@ from agent.records.comparison.comparing import Comparison, NothingYetError, Read
 from agent.records.comparison.finding import find_runs
 from agent.records.comparison.numbers import table_rows
 from agent.records.comparison.writing import stop_reloading, write_comparison
-from agent.records.run_folder import RUNS
+from agent.records.locking import remove_if_empty
+from agent.records.run_folder import RUNS, new_folder
 
 #: The most characters of a name in a printed table.
 MAX_NAME = 60
@@ -52,18 +53,26 @@ def comparison_request(options: dict[str, object]) -> CompareConfig:
     return parse(CompareConfig, options)
 
 
-def folder_of(config: CompareConfig) -> Path:
-    """Returns the folder that the page is written to.
+@contextmanager
+def folder_of(config: CompareConfig) -> Iterator[Path]:
+    """Gives the folder that the page is written to. With `out` None it is a new one, which no other program writes to.
+
+    At the end a new folder is removed if it is empty, as after an error.
 
     Raises:
         UserError: `out` is a file.
     """
     if config.out is None:
-        return RUNS / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        folder = new_folder(RUNS / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        try:
+            yield folder
+        finally:
+            remove_if_empty(folder.absolute(), RUNS.absolute())
+        return
     folder = Path(config.out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file: name a folder, which the page and its pictures are written to")
-    return folder
+    yield folder
 
 
 def write(config: CompareConfig, reader: Reader, folder: Path) -> Comparison:
