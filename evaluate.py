@@ -22,10 +22,9 @@ from agent.command.tables import show_evaluations
 from agent.config.run import EvaluateConfig
 from agent.records.evaluations import cut_episodes, results_path
 from agent.records.newest import newest_agent
-from agent.records.plots import plot_evaluation
 from agent.running.player import Player, load_player
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
-from agent.running.results import check_player, evaluate_player, film, find_agents, write_result
+from agent.running.results import check_player, draw, evaluate_player, film, find_agents, write_result
 
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
@@ -43,30 +42,35 @@ def run(config: EvaluateConfig) -> None:
     players = [load_player(file, resolve_device(config.device)) for file in files]
     for player in players:
         check_player(player, config)
-    results = evaluate_all(players, config)
-    for file in files:
-        print(f"wrote {results_path(file)}.json and {results_path(file)}.png")
-    if len(results) > 1:
-        plot_evaluation(results, players[0].home.parent / "comparison.png")
-        print(f"compared in {files[0].parent / 'comparison.png'}")
+    results, are_drawn = evaluate_all(players, config)
+    for file, is_drawn in zip(files, are_drawn, strict=True):
+        print(f"wrote {results_path(file)}.json{f' and {results_path(file)}.png' if is_drawn else ''}")
+    picture = files[0].parent / "comparison.png"
+    if len(results) > 1 and draw(results, players[0].home.parent / picture.name, picture):
+        print(f"compared in {picture}")
     if config.video:
         for player in players:
             film(player, config)
 
 
-def evaluate_all(players: list[Player], config: EvaluateConfig) -> list[dict[str, Any]]:
-    """Plays every agent, and prints the results of those that were played, even where a later one fails."""
+def evaluate_all(players: list[Player], config: EvaluateConfig) -> tuple[list[dict[str, Any]], list[bool]]:
+    """Plays every agent, and prints the results of those that were played, even where a later one fails.
+
+    Returns:
+        The results of each agent, and whether each could be drawn.
+    """
     results: list[dict[str, Any]] = []
+    are_drawn: list[bool] = []
     try:
         for player in players:
             results.append(evaluate_player(player, config))
-            write_result(player, results[-1])
+            are_drawn.append(write_result(player, results[-1]))
             if cut := cut_episodes(results[-1]["lengths"]):
                 print(cut)
     finally:
         if results:
             show_evaluations(results)
-    return results
+    return results, are_drawn
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from PIL import Image
 import agent.records.plots
 from agent.common.errors import UserError
 from agent.records.plots import plot_evaluation, plot_learning_curve
+from agent.running.results import draw
 
 
 @pytest.fixture
@@ -193,3 +194,45 @@ def test_drawing_uses_no_global_state_and_importing_no_matplotlib(tmp_path: Path
     )
     root = Path(__file__).resolve().parent.parent
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], check=True, cwd=root)
+
+
+@pytest.mark.parametrize(
+    ("file", "backend"),
+    [
+        (b"text.usetex: True", ""),
+        (b"\xff\xfe\xff", ""),
+        (b"", "nonsense"),
+        (b"", "module://nowhere.backend_inline"),
+    ],
+    ids=["LaTeX", "no text", "no backend", "missing backend"],
+)
+def test_the_user_s_settings_of_matplotlib_change_no_picture(tmp_path: Path, file: bytes, backend: str) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(file)
+    code = (
+        "from pathlib import Path; from agent.records.comparison.canvas import Canvas\n"
+        "from agent.records.drawing import default_settings; from agent.records.plots import plot_learning_curve\n"
+        "with default_settings():\n"
+        "    canvas = Canvas('name', 'title', 1, 1, 6.0, 3.0)\n"
+        "    canvas.axes[0].set_yscale('log')\n"
+        "    Path('canvas.png').write_bytes(canvas.finish('caption', ['group']).png)\n"
+        "plot_learning_curve(Path('none'), Path('curve.png'), 'x', 1.0)\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    env = {**os.environ, "PYTHONPATH": str(root), "MPLBACKEND": backend}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert is_picture(tmp_path / "canvas.png")
+    plot_learning_curve(tmp_path / "none", tmp_path / "expected.png", "x", 1.0)
+    assert (tmp_path / "curve.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_a_picture_that_cannot_be_drawn_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(agent.records.plots, "new_figure", fails)
+    named = Path("best") / "evaluation.png"
+    assert not draw([result("a", [1.0])], tmp_path / "evaluation.png", named)
+    assert capsys.readouterr().err == f"{named} could not be drawn (RuntimeError: no fonts)\n"

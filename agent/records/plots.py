@@ -5,10 +5,7 @@ The colours are those of Okabe and Ito (2008), which people with any colour visi
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes
 from agent.common.texts import printable
 from agent.records.console import format_return
+from agent.records.drawing import drawing_errors
 from agent.records.metrics import Series, read_series
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import: only when a picture is drawn
@@ -104,26 +101,12 @@ def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
     write_figure(figure, axes, out)
 
 
-@contextmanager
-def drawing_errors(out: Path) -> Iterator[None]:
-    """Turns any error of drawing into a UserError: a failed plot needs no traceback."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about characters that the font lacks
-            yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{out} could not be drawn ({type(error).__name__}: {printable(str(error)):.200})") from error
-
-
 def _shortened(text: str) -> str:
     return text if len(text) <= MAX_CHARACTERS else f"…{text[1 - MAX_CHARACTERS :]}"
 
 
 def empty_figure(width: float, height: float) -> Figure:
     """Creates a figure without axes; `width` and `height` are in inches."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of a home folder that cannot be written
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

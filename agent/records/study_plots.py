@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.records.plots import BLUE, GREY, ORANGE, drawing_errors, new_figure, write_figure
+from agent.records.drawing import drawing_errors
+from agent.records.plots import BLUE, GREY, ORANGE, new_figure, write_figure
 
 #: The most options in the plot; less important ones are left out.
 MAX_OPTIONS = 15

@@ -3,6 +3,7 @@
 import glob
 import json
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
 from agent.records.comparison.finding import expand_pattern
+from agent.records.drawing import DrawingError
 from agent.records.evaluations import archived_results_path, label, results_path
 from agent.records.plots import plot_evaluation
 from agent.records.saved_agent import FILE_NAME, Which, find_agent
@@ -115,17 +117,37 @@ def evaluate_player(player: Player, config: EvaluateConfig) -> PlainData:
     }
 
 
-def write_result(player: Player, result: PlainData) -> None:
+def write_result(player: Player, result: PlainData) -> bool:
     """Writes the results as JSON and as a picture beside the agent's file, and the JSON once more under its own name.
 
     The next evaluation replaces the first two. The third is replaced only under the same episodes, seed and noise.
+
+    Returns:
+        Whether the picture could be drawn.
+
+    Raises:
+        UserError: a file cannot be written.
     """
     text = json.dumps(result, indent=1)
     with _result_stem(player) as stem:
         kept = archived_results_path(player.home, result["episodes"], result["seed"], result["noise"])
         atomic_write_text(Path(f"{kept}.json"), text)
         atomic_write_text(Path(f"{stem}.json"), text)
-        plot_evaluation([result], Path(f"{stem}.png"))
+        return draw([result], Path(f"{stem}.png"), Path(f"{results_path(player.path)}.png"))
+
+
+def draw(results: Sequence[PlainData], out: Path, named: Path) -> bool:
+    """Draws results to the file `out`; if that fails, prints one line with its name `named`, and returns False.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        plot_evaluation(results, out)
+    except DrawingError as error:  # the numbers are complete without their picture
+        print(str(error).replace(str(out), str(named)), file=sys.stderr)
+        return False
+    return True
 
 
 @contextmanager

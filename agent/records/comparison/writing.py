@@ -13,6 +13,7 @@ from agent.records.comparison.figures import curves, diagnostics
 from agent.records.comparison.numbers import FORMAT, plain_data
 from agent.records.comparison.page import page
 from agent.records.comparison.score_figures import improvements, over_tasks, profiles, scores
+from agent.records.drawing import default_settings
 
 PAGE, NUMBERS = "comparison.html", "comparison.json"
 
@@ -30,7 +31,8 @@ def write_comparison(comparison: Comparison, folder: Path, reload: float = 0.0) 
     Raises:
         UserError: a file cannot be written, or would replace one of another program.
     """
-    sections, numbers = draw(comparison)
+    with default_settings():
+        sections, numbers = draw(comparison)
     pictures = {f"{picture.name}.png": picture.png for _, _, drawn in sections for picture in drawn}
     _check_replaced(folder, (NUMBERS, PAGE, *pictures))
     data = json.dumps(plain_data(comparison, numbers), indent=1, allow_nan=False)
