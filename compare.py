@@ -11,12 +11,21 @@ if __name__ == "__main__":
     begin()  # first: the imports take a second
 
 import sys
+from contextlib import nullcontext
 
 import hydra
 from omegaconf import DictConfig
 
 from agent.command import errors, program
-from agent.command.comparing import comparison_request, folder_of, follow, paths_to_override, show_comparison, write
+from agent.command.comparing import (
+    comparison_request,
+    folder_of,
+    follow,
+    last_page,
+    paths_to_override,
+    show_comparison,
+    write,
+)
 from agent.command.composing import to_options
 from agent.command.program import COMPARE
 from agent.config.compare import CompareConfig
@@ -33,7 +42,7 @@ def main(cfg: DictConfig) -> None:
 def run(config: CompareConfig) -> None:
     """Prints the table, writes the page and prints its path; with follow=true, then follows the runs."""
     reader = Reader(config.metric)
-    with folder_of(config) as folder:
+    with folder_of(config) as folder, last_page(folder) if config.follow else nullcontext():
         try:
             comparison = write(config, reader, folder)
             show_comparison(comparison)

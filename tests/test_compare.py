@@ -550,7 +550,10 @@ def test_what_cannot_be_compared_is_one_sentence(three: Path, programs: Programs
         assert sentence in one_sentence(programs.run("compare", *options, cwd=three)), options
 
 
-def test_following_writes_the_page_again_until_ctrl_c(three: Path, programs: Programs) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_following_writes_the_page_again_until_a_signal(
+    three: Path, programs: Programs, number: signal.Signals, code: int
+) -> None:
     process = programs.start("compare", "runs", "out=x", "follow=true", "every=0.2", cwd=three)
     page = three / "x" / "comparison.html"
     process.until(lambda: "following" in process.stream("out"))
@@ -558,9 +561,9 @@ def test_following_writes_the_page_again_until_ctrl_c(three: Path, programs: Pro
     assert "7 runs" not in page.read_text()
     write_run(three / "runs" / "CartPole-v1" / "dqn3", 3, "dqn")
     process.until(lambda: "7 runs" in page.read_text())
-    process.kill(signal.SIGINT)
+    process.kill(number)
     result = process.wait()
-    assert result.code == 130
+    assert result.code == code
     assert "Traceback" not in result.err
     assert '"reload": 0}' in page.read_text()
 

@@ -1,10 +1,13 @@
 """The command line of compare.py: arguments that are paths, the options, and the printed table."""
 
+import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from agent.command.overrides import gather_into_list
@@ -86,17 +89,31 @@ def write(config: CompareConfig, reader: Reader, folder: Path) -> Comparison:
     return comparison
 
 
-def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
-    """Writes the page again whenever a run has written something. Ctrl-C ends this, and the page stops reloading."""
-    print(f"following {len(find_runs(config.runs))} runs; Ctrl-C ends it", flush=True)
+@contextmanager
+def last_page(folder: Path) -> Iterator[None]:
+    """Makes the page stop reloading at the end, also where Ctrl-C, SIGTERM or SIGHUP ends the program."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored, as by nohup
+            signal.signal(number, _end)
     try:
-        while True:
-            time.sleep(config.every)
-            if reader.changed(find_runs(config.runs)):
-                with suppress(NothingYetError):
-                    write(config, reader, folder)
+        yield
     finally:
         stop_reloading(folder)
+
+
+def _end(signum: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signum)
+
+
+def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
+    """Writes the page again whenever a run has written something, until a signal ends this."""
+    print(f"following {len(find_runs(config.runs))} runs; Ctrl-C ends it", flush=True)
+    while True:
+        time.sleep(config.every)
+        if reader.changed(find_runs(config.runs)):
+            with suppress(NothingYetError):
+                write(config, reader, folder)
 
 
 def show_comparison(comparison: Comparison) -> None:
