@@ -13,7 +13,10 @@ from helpers import ROOT, Programs, Result
 from hub_server import Hub, hub
 
 from agent.common.errors import UserError
-from agent.records.saved_agent import FILE_NAME
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import to_plain
+from agent.records.saved_agent import FILE_NAME, read_agent
+from agent.running.export.card import algorithm
 from agent.running.fetching import MAX_BYTES, checked_repo, fetch
 
 pytest.importorskip("huggingface_hub", reason="needs the extra hub")
@@ -87,6 +90,14 @@ def test_the_card_lists_the_returns_as_the_hub_reads_them(person: Person) -> Non
     low, high = json.loads(metrics["mean_reward_ci95"])
     assert low < values.mean() < high
     assert f'load_agent("hub:{REPO}")' in body
+
+
+def test_the_card_of_an_older_agent_has_the_defaults_of_what_its_file_lacks() -> None:
+    agent = read_agent(ROOT / "zoo" / "FrozenLake-v1" / FILE_NAME).description["agent"]
+    older = {name: value for name, value in agent.items() if name not in ("munchausen", "double")}
+    defaults = to_plain(AgentConfig())
+    assert algorithm(older) == algorithm({**defaults, **older})
+    assert algorithm({}) == algorithm(defaults)
 
 
 def test_nothing_is_sent_for_somebody_who_is_not_logged_in(person: Person, server: Hub) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from agent.common.files import not_written_by, read_plain
 from agent.common.kinds import PlainData
+from agent.config.algorithm import AgentConfig
+from agent.config.parsing import parse
 
 TEXT = """\
 # {env_id}
@@ -83,19 +85,23 @@ def algorithm(agent: PlainData) -> str:
     """An algorithm in words: its head, and the extensions that are on.
 
     Args:
-        agent: the mapping of an AgentConfig.
+        agent: the mapping of an AgentConfig; options that it lacks have their defaults, as when the agent plays.
+
+    Raises:
+        UserError: an option is unknown or wrong.
     """
+    config = parse(AgentConfig, agent, "agent.")
     extensions = [
-        (agent["noise"]["enabled"], f"noisy layers ({agent['noise']['form']})"),
-        (agent["epsilon"]["start"] > 0, "ε-greedy exploration"),
-        (agent["double"], "double Q-learning"),
-        (agent["munchausen"]["enabled"], "Munchausen targets"),
-        (agent["network"]["dueling"], "dueling streams"),
-        (agent["priority"]["enabled"], "prioritised replay"),
-        (agent["n_step"] > 1, f"{agent['n_step']}-step returns"),
+        (config.noise.enabled, f"noisy layers ({config.noise.form})"),
+        (config.epsilon.start > 0, "ε-greedy exploration"),
+        (config.double, "double Q-learning"),
+        (config.munchausen.enabled, "Munchausen targets"),
+        (config.network.dueling, "dueling streams"),
+        (config.priority.enabled, "prioritised replay"),
+        (config.n_step > 1, f"{config.n_step}-step returns"),
     ]
     parts = [text for on, text in extensions if on]
-    name = _HEADS.get(agent["head"], "DQN")
+    name = _HEADS.get(config.head, "DQN")
     return name if not parts else f"{name} with {' and '.join([', '.join(parts[:-1]), parts[-1]][len(parts) == 1 :])}"
 
 
