@@ -349,6 +349,24 @@ def test_an_encoder_that_onnx_cannot_express_is_refused_in_a_sentence(tmp_path: 
     assert not (tmp_path / "agent.onnx").exists()
 
 
+def test_ctrl_c_during_the_export_is_no_error_of_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter raises an error of its own for any other; Ctrl-C may be deep in the chain of its causes."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        try:
+            raise cause
+        except BaseException as error:
+            raise RuntimeError("\x1b[96mThis is step 1/3\x1b[0m of exporting") from ValueError(str(error))
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    player, cause = saved(tmp_path, "CartPole-v1"), BaseException("a defect")
+    with pytest.raises(UserError, match=r"as ONNX: RuntimeError: This is step 1/3 of exporting$"):
+        write_onnx(player, tmp_path / "agent.onnx")
+    cause = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        write_onnx(player, tmp_path / "agent.onnx")
+
+
 def test_an_encoder_that_fixes_the_size_of_a_batch_is_refused(tmp_path: Path) -> None:
     class Fixed(torch.nn.Module):
         features = 72

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agent.common import beginning
 from agent.common.errors import UserError, one_line
 from agent.common.files import atomic_write_bytes
 from agent.learning.targets import greedy
@@ -139,8 +141,23 @@ def _file(module: nn.Module, examples: list[Tensor], names: list[str], player: P
             program.save(file, external_data=False)
             return file.read_bytes()
     except Exception as error:  # a user's encoder or head may hold anything that torch can compute
-        reason = one_line(error).partition("\n")[0]
-        raise UserError(f"{player.path} cannot be written as ONNX: {reason[:300]}") from error
+        if _is_interrupted(error):
+            raise KeyboardInterrupt from error
+        reason = re.sub(r"\\x1b\[[\d;]*m", "", one_line(error))  # the exporter colours its words for terminals
+        raise UserError(f"{player.path} cannot be written as ONNX: {reason}") from error
+
+
+def _is_interrupted(error: Exception) -> bool:
+    """Whether Ctrl-C led to the error. A user's encoder may raise a KeyboardInterrupt itself, which is a failure."""
+    interrupts = any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error))
+    return beginning.is_ctrl_c() and (beginning.ctrl_c_came or interrupts)  # C++ code leaves no causes
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and those that led to it: the exporter raises errors of its own for others."""
+    yield error
+    for cause in {error.__cause__, error.__context__} - {None}:
+        yield from _causes(cause)
 
 
 @contextmanager
