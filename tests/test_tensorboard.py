@@ -165,6 +165,7 @@ def test_what_goes_wrong_is_told_once_and_stops_nothing(tmp_path: Path) -> None:
     files.finish(0)
     (line,) = stream.getvalue().splitlines()
     assert line.startswith("TensorBoard's files failed (")
+    assert files.dashboard == "TensorBoard has no files"
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class EventFiles(Sink):
         self._console, self._failed = console, False
         self._file: BinaryIO | None = None
         self._try(lambda: self._open(run_dir, since))
+        if self._file is None:
+            self.dashboard = "TensorBoard has no files"
 
     def _open(self, run_dir: Path, since: int | None) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
