@@ -543,6 +543,8 @@ def test_what_cannot_be_compared_is_one_sentence(three: Path, programs: Programs
         (["runs", "metric=eval/nothing"], "none of the 6 runs has eval/nothing yet"),
         (["runs", "by=agent.learning_rate"], "no run has such an option"),
         (["runs", "baseline=sarsa"], "no group is called so"),
+        (["runs", "baseline=3"], "it must be a word: on a command line write '\"3\"'"),
+        (["runs", 'baseline="3"'], "no group is called so"),
         (["runs", "out=runs/CartPole-v1/dqn0/config.yaml"], "is a file"),
         (["runs", "fallow=true"], "did you mean follow?"),
         (["runs", "runs=runs"], "do not go together"),

@@ -157,7 +157,7 @@ def test_leaf_names_are_all_options() -> None:
         ({"rate": None}, ["rate", "None", "a number"]),
         ({"maybe": -0.5}, ["maybe", "-0.5", "at least 0"]),
         ({"inner": {"share": 1.01}}, ["inner.share", "1.01", "between 0 and 1"]),
-        ({"inner": {"word": 3}}, ["inner.word", "3", "a word"]),
+        ({"inner": {"word": 3}}, ["inner.word", "3", "a word", "'\"3\"'"]),
         ({"inner": 3}, ["inner", "3", "inner.share"]),
         ({"inner": None}, ["inner", "None", "inner.share"]),
         ({"flag": "yes"}, ["flag", "'yes'", "true or false"]),

@@ -135,7 +135,10 @@ def _leaf(hint: Any, value: object, key: str) -> object:
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-        raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be {names[hint]}")
+        advice = ""
+        if hint is str and isinstance(value, int | float):  # what looks like a number is one, unless it is quoted
+            advice = f": on a command line write '\"{value}\"', in both kinds of quotes"
+        raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be {names[hint]}{advice}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value}: it must be a finite number")
     return value
