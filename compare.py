@@ -30,6 +30,7 @@ from agent.command.composing import to_options
 from agent.command.program import COMPARE
 from agent.config.compare import CompareConfig
 from agent.records.comparison.comparing import NothingYetError, Reader
+from agent.records.comparison.finding import find_runs
 
 
 @hydra.main(version_base="1.3", config_path="conf/compare", config_name="compare")
@@ -42,6 +43,7 @@ def main(cfg: DictConfig) -> None:
 def run(config: CompareConfig) -> None:
     """Prints the table, writes the page and prints its path; with follow=true, then follows the runs."""
     reader = Reader(config.metric)
+    find_runs(config.runs)  # an error ends this before a folder is made
     with folder_of(config) as folder, last_page(folder) if config.follow else nullcontext():
         try:
             comparison = write(config, reader, folder)

@@ -536,6 +536,11 @@ def test_comparisons_that_start_in_the_same_second_get_their_own_folders(
     assert not second.exists(), "a folder of no comparison stays"
 
 
+def test_a_comparison_of_nothing_makes_no_folder(tmp_path: Path, programs: Programs) -> None:
+    assert "nowhere does not exist" in one_sentence(programs.run("compare", "nowhere", cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_compared_is_one_sentence(three: Path, programs: Programs) -> None:
     for options, sentence in (
         ([], "no runs are named"),
