@@ -156,8 +156,9 @@ def _is_interrupted(error: Exception) -> bool:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yields an error and those that led to it: the exporter raises errors of its own for others."""
     yield error
-    for cause in {error.__cause__, error.__context__} - {None}:
-        yield from _causes(cause)
+    for cause in {error.__cause__, error.__context__}:
+        if cause is not None:
+            yield from _causes(cause)
 
 
 @contextmanager
