@@ -81,7 +81,11 @@ RESERVED: dict[str, set[str]] = {
     },
     "ray": {"agent.running.distributed.cluster"},
     "optuna": {"agent.running.tuning.study"},
-    "matplotlib": {"agent.records.plots", *(f"agent.records.comparison.{name}" for name in DRAWING)},
+    "matplotlib": {
+        "agent.records.drawing",
+        "agent.records.plots",
+        *(f"agent.records.comparison.{name}" for name in DRAWING),
+    },
 }
 
 #: Modules that run code from data, or have a global random state.
