@@ -287,11 +287,13 @@ def test_warm_up_ends_where_learning_starts(tmp_path: Path, warmup: str) -> None
     calls: list[tuple[str, int]] = []
     act, random_actions, update, initial = dqn.act, dqn.random_actions, dqn.update, dqn.parameters.clone()
 
-    def acting(observation: np.ndarray, begins: np.ndarray, epsilon: float, change: float | None) -> np.ndarray:
+    def acting(
+        observation: np.ndarray, begins: np.ndarray, epsilon: float, change: float | None, resets: np.ndarray
+    ) -> np.ndarray:
         calls.append(("policy", trainer.step))
         assert np.array_equal(begins, observation[:, 2] == 0)  # time 0: an episode's first observation
         assert observation.dtype == np.float32
-        return act(observation, begins, epsilon, change)
+        return act(observation, begins, epsilon, change, resets)
 
     def drawing(count: int, observation: np.ndarray) -> np.ndarray:
         calls.append(("random", trainer.step))
