@@ -101,18 +101,19 @@ class DQN:
         if noise is None or change is None:
             action = self._policy(observation, noise)
         else:
-            explores = np.arange(len(observation)) >= self.acting_noise.mean_envs(len(observation))
-            action = self._act_scaled(observation, noise, change, explores if resets is None else explores & ~resets)
+            action = self._act_scaled(observation, noise, change, resets)
         if epsilon > 0.0:
             coins = self._explore_generator.random(len(action)) < epsilon
             action = np.where(coins, self.random_actions(len(action), observation), action)
         return action
 
-    def _act_scaled(self, observation: np.ndarray, noise: Array, change: float, explores: np.ndarray) -> np.ndarray:
-        """Actions [E] with scaled noise; the environments that explore, bool [E], are those that adapt the scale."""
+    def _act_scaled(
+        self, observation: np.ndarray, noise: Array, change: float, resets: np.ndarray | None
+    ) -> np.ndarray:
+        """Actions [E] with scaled noise. The environments that explore, and do not only reset, adapt the scale."""
         scaled = self.acting_scale(noise)
         action = self._policy(observation, scaled)
-        if self.acting_scale.is_due() and explores.any():
+        if self.acting_scale.is_due() and (explores := self.acting_noise.exploring(len(action), resets)).any():
             mean = self._policy(observation, scaled * 0.0)  # zeros, not None: a CUDA graph has one form of arguments
             self.acting_scale.adapt(float((action != mean)[explores].mean()), change)
         return action

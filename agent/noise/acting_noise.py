@@ -66,6 +66,11 @@ class ActingNoise:
         """How many of `count` environments act with the mean network; they are the first ones."""
         return min(self._mean_envs, count - self._least_exploring)
 
+    def exploring(self, count: int, resets: np.ndarray | None = None) -> np.ndarray:
+        """Which of `count` environments act with noise, bool [count]; `resets` [count] only reset, and do not act."""
+        explores = np.arange(count) >= self.mean_envs(count)
+        return explores if resets is None else explores & ~resets
+
     def state(self) -> dict[str, object]:
         """The state that a checkpoint holds."""
         return {"held": self.held, "since": self._drawn_at, "stream": self._stream.state()}
