@@ -121,11 +121,10 @@ def observer_of(
     Raises:
         UserError: if its observations have no fixed length or are empty, or its channels cannot be found.
     """
-    if isinstance(space, spaces.Box) and has_bounds(frame := _frame(space, frames)):
+    if isinstance(space, spaces.Box) and is_image(env_id, frame := frame_of(space, frames), channels):
         side = channels_of(env_id, frame.shape, channels) if len(frame.shape) == 3 else None
-        if side is not None or (len(frame.shape) == 2 and min(frame.shape) >= SMALLEST_SIDE):
-            observer = _image_observer(env_id, frame, stack, side)
-            return observer if frames == 1 else _stacked(observer, space, frames)
+        observer = _image_observer(env_id, frame, stack, side)
+        return observer if frames == 1 else _stacked(observer, space, frames)
     leaves = list(leaves_of(space))
     if channels in ("first", "last") and not any(_has_three_sides(leaf, frames) for leaf in leaves):
         raise UserError(f"env.channels={channels} does nothing: {env_id} observes no images of three sides")
@@ -164,7 +163,7 @@ def refusal(env_id: str, space: Space) -> str:
     )
 
 
-def _frame(space: spaces.Box, frames: int) -> spaces.Box:
+def frame_of(space: spaces.Box, frames: int) -> spaces.Box:
     """The space of one frame."""
     if frames == 1:
         return space
@@ -186,8 +185,21 @@ def has_bounds(space: spaces.Box) -> bool:
     return 0.0 < float(space.high.max()) - float(space.low.min()) < WIDEST_RANGE
 
 
+def is_image(env_id: str, frame: spaces.Box, channels: BoxChannels) -> bool:
+    """Whether a Box is an image that can be convolved.
+
+    Raises:
+        UserError: if its channels cannot be found.
+    """
+    if not has_bounds(frame):
+        return False
+    if len(frame.shape) == 2:
+        return min(frame.shape) >= SMALLEST_SIDE
+    return channels_of(env_id, frame.shape, channels) is not None
+
+
 def _has_three_sides(leaf: Space, frames: int) -> bool:
-    return isinstance(leaf, spaces.Box) and has_bounds(frame := _frame(leaf, frames)) and len(frame.shape) == 3
+    return isinstance(leaf, spaces.Box) and has_bounds(frame := frame_of(leaf, frames)) and len(frame.shape) == 3
 
 
 def _image_observer(env_id: str, space: spaces.Box, stack: int, channels: Channels | None) -> Observer:

@@ -12,10 +12,10 @@ from gymnasium import spaces
 from agent.common.errors import UserError
 from agent.common.kinds import PlainData
 from agent.common.observation import ObservationSpec, packed
-from envs.channels import SMALLEST_SIDE, BoxChannels, Channels, channels_of
+from envs.channels import BoxChannels, Channels
 from envs.kinds import Space
 from envs.leaves import is_flat, leaves_of, length_of, values_of
-from envs.observations import Observer, has_bounds, observer_of, refusal
+from envs.observations import Observer, frame_of, is_image, observer_of, refusal
 from envs.parts import named_parts
 
 
@@ -65,7 +65,7 @@ def observer_for(
     if channels in ("flat", "older") or not isinstance(space, spaces.Dict | spaces.Tuple):
         return observer_of(env_id, space, stack, channels, frames)
     leaves = [_one_frame(leaf, frames) for leaf in leaves_of(space)]
-    images = [i for i, leaf in enumerate(leaves) if leaf is not None and _is_image(env_id, leaf, channels)]
+    images = [i for i, leaf in enumerate(leaves) if isinstance(leaf, spaces.Box) and is_image(env_id, leaf, channels)]
     if not images:
         return observer_of(env_id, space, stack, channels, frames)
     if not all(map(is_flat, leaves_of(space))):
@@ -130,21 +130,13 @@ def _observer(
     return PartsObserver(space, spec, None, None, (), env_id, observers, parts, frames, requested_channels)
 
 
-def _is_image(env_id: str, leaf: Space, channels: BoxChannels) -> bool:
-    if not isinstance(leaf, spaces.Box) or not has_bounds(leaf):
-        return False
-    if len(leaf.shape) == 2:
-        return min(leaf.shape) >= SMALLEST_SIDE
-    return channels_of(env_id, leaf.shape, channels) is not None
-
-
 def _one_frame(leaf: Space, frames: int) -> Space | None:
     """The space of one frame of a leaf; None if it has no such space."""
     if frames == 1:
         return leaf
     match leaf:
         case spaces.Box():
-            return spaces.Box(leaf.low[0], leaf.high[0], leaf.shape[1:], leaf.dtype)
+            return frame_of(leaf, frames)
         case spaces.MultiDiscrete() if leaf.nvec.ndim == 1:
             return spaces.Discrete(int(leaf.nvec[0]), start=int(leaf.start[0]))
         case spaces.MultiDiscrete():
