@@ -277,6 +277,10 @@ REFUSED_BY_HYDRA = {
     "--config-dir=. --config-name=empty seed=3": r"the config has no seed: .* begins with defaults: \[train, _self_\]",
     "-m seed=range(0)": r"seed=range\(0\) stands for no value, so that the sweep has no job: name at least one",
     "-m agent=glob(nope*)": r"agent=glob\(nope\*\) stands for no value.*",
+    "-m seed=range(0,1000000000)": r"seed=range\(0,1000000000\) would make more than 100,000 jobs, too many .*",
+    "-m seed=shuffle(range(0,1000000000))": r"seed=shuffle\(range.* would make more than 100,000 jobs, .*",
+    "-m agent.lr=range(0,1,1e-9)": r"agent.lr=range\(0,1,1e-9\) would make more than 100,000 jobs, .*",
+    "-m seed=range(0,1000) agent.gamma=0.9,0.99 agent.n_step=range(1,100)": r"seed=range.*,100\) would .*",
 }
 
 

@@ -1,5 +1,6 @@
 """Modules of one's own: named by the person at the command line, never by a run, a checkpoint or a saved agent."""
 
+import copy
 import re
 import shlex
 import sys
@@ -16,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.imports import import_named
 from agent.common.errors import UserError
+from agent.common.foreign import OwnCodeError
 from agent.config.algorithm import AgentConfig
 from agent.config.parts import NetworkConfig
 from agent.networks import encoder_registry
@@ -597,6 +599,71 @@ def test_an_encoder_is_tried_on_a_copy() -> None:
     network = build_network(AgentConfig(network=NetworkConfig(encoder="mine")), 4, 2, torch.Generator())
     assert network.encoder.trunk.calls == 0  # type: ignore[union-attr]
     assert network.training
+
+
+#: The module that gives a wrong result after some calls, the option that names it, the result, and how that is told.
+LATE_RESULTS = [
+    (ENCODER, "network.encoder", "None", "must make a tensor of features, and not None"),
+    (ENCODER, "network.encoder", "x[:, :3]", r"from 3 observations it makes features of shape \[3, 3\]"),
+    (ENCODER, "network.encoder", "x[:2]", r"from 3 observations it makes features of shape \[2, 4\]"),
+    (ENCODER, "network.encoder", "x.long()", r"from 3 observations it makes features of shape \[3, 4\] \(torch.int64"),
+    (HEAD, "head", "None", "must make values with a tensor q_values, and not None"),
+    (HEAD, "head", "Mine(outputs[:, :1])", r"for 3 rows its q_values have the shape \[3, 1\]"),
+    (HEAD, "head", "Mine(outputs[:2])", r"for 3 rows its q_values have the shape \[2, 2\]"),
+]
+
+
+def late(module: str, result: str, after: int) -> str:
+    """The source of a module of one's own that gives another result after some calls with three rows."""
+    before, name = ("return x.flatten(1)", "x") if module is ENCODER else ("return Mine(outputs)", "outputs")
+    assert before in module
+    changed = f"global calls; calls += len({name}) == 3\n        if calls > {after}: return {result}\n        {before}"
+    return "calls = 0\n" + module.replace(before, changed)
+
+
+@pytest.mark.usefixtures("_registries")
+@pytest.mark.parametrize(("module", "option", "result", "told"), LATE_RESULTS)
+def test_a_result_that_does_not_fit_later_is_one_sentence(module: str, option: str, result: str, told: str) -> None:
+    """The error that it would cause in code of this project is not a defect of this project."""
+    exec(compile(late(module, result, 1), "mine.py", "exec"), {})
+    chosen = {"network": NetworkConfig(encoder="mine")} if module is ENCODER else {"head": "mine"}
+    network = build_network(AgentConfig(**chosen), 4, 2, torch.Generator())  # type: ignore[arg-type]
+    copied = copy.deepcopy(network)  # as the target network is
+    observation = torch.zeros(3, 4)
+    network(observation, None)
+    for one in (network, copied):
+        with pytest.raises(OwnCodeError, match=f"^agent.{option}=mine:? {told}"):
+            one(observation, None)
+
+
+@pytest.mark.parametrize(("module", "option"), [(ENCODER, "network.encoder"), (HEAD, "head")])
+def test_a_result_that_does_not_fit_later_loses_nothing(
+    programs: Programs, tmp_path: Path, module: str, option: str
+) -> None:
+    (tmp_path / "mine.py").write_text(late(module, "None", 30))
+    named = ("imports=mine", f"agent.{option}=mine", "env=CartPole-v1", "num_envs=3", "hydra.run.dir=run")
+    ended = programs.run("train", *QUIET, *named, "steps=300", cwd=tmp_path)
+    assert ended.code == 2, ended.err
+    assert "Traceback" not in ended.err
+    sentence = ended.err[ended.err.index("error:") :]
+    assert re.match(rf"error: agent.{option}=mine must make .*; training stopped at step \d+: fix it; all ", sentence)
+    (tmp_path / "mine.py").write_text(module)
+    ended = programs.run("train", "resume=run", *QUIET[:2], "imports=mine", "steps=400", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_encoder_that_ends_the_program_later_is_one_sentence(programs: Programs, tmp_path: Path, code: int) -> None:
+    """Otherwise a program that has done nothing would end with its code, such as 0."""
+    (tmp_path / "mine.py").write_text(ENCODER)
+    named = ("imports=mine", "agent.network.encoder=mine", "env=CartPole-v1", "hydra.run.dir=run")
+    assert programs.run("train", *QUIET, *named, cwd=tmp_path).code == 0
+    ending = f"if len(x) != 2: import sys; sys.exit({code})\n        return x"  # it is tried with two observations
+    (tmp_path / "mine.py").write_text(ENCODER.replace("return x", ending))
+    ended = programs.run("evaluate", "checkpoint=run", "imports=mine", "episodes=3", cwd=tmp_path)
+    assert ended.code == 2, ended.err
+    assert "Traceback" not in ended.err
+    assert f"mine.py failed (it ended the program, by sys.exit({code})): fix it" in ended.err
 
 
 @pytest.mark.parametrize("where", ["act", "update", "evaluate"])

@@ -14,7 +14,7 @@ from agent.command.arguments import Program
 from agent.command.synonyms import OTHER_LIBRARIES
 from agent.common.errors import UserError, one_line
 from agent.common.files import NO_FILES, TOO_MANY_FILES
-from agent.common.foreign import file_name, own_frames, shown
+from agent.common.foreign import file_name, is_own_exit, own_frames, shown
 from agent.common.streams import restore_streams
 
 #: Launchers of sweeps, and the extras that install them.
@@ -70,7 +70,9 @@ def sentences(program: Program) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not is_own_exit(error):
+            raise
         restore_streams()
         sentence = sentence_of(error, program)
         if sentence is None:
@@ -88,32 +90,34 @@ def as_user_errors(program: Program) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not is_own_exit(error):
+            raise
         sentence = sentence_of(error, program)
         if sentence is None:
             raise
         raise UserError(" ".join(sentence.split()), _detail(error)) from error
 
 
-def sentence_of(error: Exception, program: Program) -> str | None:
+def sentence_of(error: BaseException, program: Program) -> str | None:
     """Says what happened and what to do about it; None for a defect."""
     if isinstance(error, CONFIG_ERRORS):
         return _config_sentence(error, program)
     return _sentence(error) or (_hydra_sentence(error) if _of_hydra(error) else _own_sentence(error))
 
 
-def _own_sentence(error: Exception) -> str | None:
+def _own_sentence(error: BaseException) -> str | None:
     """Names the file of the user's own that failed, such as a module with an encoder; None if none did."""
     frames = own_frames(error)
     return f"{file_name(frames)} failed ({one_line(error)}): fix it" if frames else None
 
 
-def _detail(error: Exception) -> str:
+def _detail(error: BaseException) -> str:
     """The lines to print below the sentence."""
     return error.detail if isinstance(error, UserError) else shown(own_frames(error))
 
 
-def _sentence(error: Exception) -> str | None:
+def _sentence(error: BaseException) -> str | None:
     text = str(error).partition("\n")[0]
     match error:
         case UserError():
@@ -136,24 +140,24 @@ def _sentence(error: Exception) -> str | None:
     return None
 
 
-def _of_omegaconf(error: Exception) -> bool:
+def _of_omegaconf(error: BaseException) -> bool:
     """Whether OmegaConf raised the error, as it does for a name below a list, where it expects an index."""
     return _packages(error)[-1:] == ["omegaconf"]
 
 
-def _of_hydra(error: Exception) -> bool:
+def _of_hydra(error: BaseException) -> bool:
     """Whether the error comes from Hydra, or from a library that Hydra called, and not from a function of ours."""
     callers = [name for name in _packages(error) if name in {*_HYDRA, *_OURS}]
     return bool(callers) and callers[-1] in _HYDRA
 
 
-def _packages(error: Exception) -> list[str]:
+def _packages(error: BaseException) -> list[str]:
     """The packages of a traceback's frames, the innermost last."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
 
 
-def _hydra_sentence(error: Exception) -> str:
+def _hydra_sentence(error: BaseException) -> str:
     """Names the command line's options of Hydra, one of which it raised an error about."""
     options = [word for word in sys.argv[1:] if re.search(r"^[+~]*hydra[./=]|^-", word) and word not in ("-m", "-r")]
     return f"Hydra cannot use {' '.join(options) or 'its config'} ({one_line(error)}): correct it, or leave it out"
@@ -169,7 +173,7 @@ def _torch_sentence(error: RuntimeError, text: str) -> str | None:
     return None
 
 
-def _config_sentence(error: Exception, program: Program) -> str:
+def _config_sentence(error: BaseException, program: Program) -> str:
     """Words Hydra's error as one sentence, with the nearest option where a name is unknown."""
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from math import prod
 from pathlib import Path
 from types import FrameType
@@ -14,6 +15,7 @@ from typing import TextIO
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import setup_globals
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -31,6 +33,8 @@ from agent.records.jobs_console import JobsConsole
 POLL = 0.2
 #: Seconds after a signal until this process ends without waiting for the jobs; they save all the same, except on Ray.
 PATIENCE, PATIENCE_ON_RAY = 20.0, 300.0
+#: The most jobs of a sweep that Hydra's own sweeper makes: it lists them all before it begins the first.
+MOST_JOBS = 100_000
 #: States of a job that has ended.
 ENDED = ("done", "failed", "stopped")
 _watcher: "Watcher | None" = None
@@ -169,15 +173,27 @@ def number_of_jobs(overrides: list[str]) -> int:
     """Counts the jobs that Hydra's own sweeper makes of a command line.
 
     Raises:
-        UserError: an option has no values, so that there is no job.
+        UserError: an option has no values, so that there is no job, or there are more than `MOST_JOBS`.
     """
     loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None  # for glob()
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
-    counts = {item.input_line: len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override()}
+    counts = {item.input_line: _number_of_values(item) for item in parsed if item.is_sweep_override()}
     for override, count in counts.items():
         if count == 0:
             raise UserError(f"{override} stands for no value, so that the sweep has no job: name at least one")
-    return prod(counts.values())
+    jobs = prod(counts.values())
+    if jobs > MOST_JOBS:
+        raise UserError(
+            f"{' '.join(map(str, counts))} would make more than {MOST_JOBS:,} jobs, too many for the memory: name fewer values"
+        )
+    return jobs
+
+
+def _number_of_values(override: Override) -> int:
+    """Counts the values of an option in a sweep, up to one more than `MOST_JOBS`."""
+    value = override.value()
+    values = value.range() if isinstance(value, RangeSweep) else override.sweep_string_iterator()
+    return sum(1 for _ in islice(values, MOST_JOBS + 1))
 
 
 def watched(main: Callable[[], object]) -> Callable[[], None]:

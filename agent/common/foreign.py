@@ -27,13 +27,24 @@ def foreign_frames(error: BaseException) -> list[FrameSummary]:
 
 def own_frames(error: BaseException) -> list[FrameSummary]:
     """`foreign_frames` without those of installed packages: the user's own code."""
-    return [frame for frame in foreign_frames(error) if not _is_installed(frame.filename)]
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+
+
+def is_own_exit(error: SystemExit) -> bool:
+    """Whether the user's own code ended the program, as an encoder does that calls sys.exit."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [place for place, frame in enumerate(frames) if frame.filename.startswith(_FOLDERS)]
+    return any(_is_own(frame.filename) for frame in frames[max(ours, default=-1) + 1 :])
 
 
 def _is_foreign(file: str) -> bool:
     if file in _PROGRAMS or file.startswith(("<frozen", "<string>", "<__array_function__", *_FOLDERS)):
         return False
     return not file.startswith(_STANDARD) or _is_installed(file)
+
+
+def _is_own(file: str) -> bool:
+    return _is_foreign(file) and not _is_installed(file)
 
 
 def _is_installed(file: str) -> bool:
@@ -52,6 +63,10 @@ def shown(frames: Sequence[FrameSummary]) -> str:
         lines.append(f'  File "{plain(frame.filename)}", line {frame.lineno}, in {plain(frame.name)}')
         lines += [f"    {plain(frame.line)}"] if frame.line else []
     return "\n".join(lines)
+
+
+class OwnCodeError(UserError):
+    """An encoder or a head of the user's own gave a result that does not fit its network."""
 
 
 def own_failure(name: str, error: BaseException) -> UserError:

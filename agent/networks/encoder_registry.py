@@ -8,12 +8,14 @@ To add an encoder of your own, call this in any module that is imported before t
 import copy
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from agent.common.errors import UserError
-from agent.common.foreign import is_stop, own_failure
+from agent.common.errors import UserError, plain
+from agent.common.foreign import OwnCodeError, is_stop, own_failure
 from agent.common.observation import ObservationSpec
 from agent.networks.encoders import Encoder, EncoderParts, Flatten, MLPEncoder, PartsEncoder, TrunkEncoder, image
 from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
@@ -89,16 +91,18 @@ def build_encoder(parts: EncoderParts) -> Encoder:
 
 
 def _own(name: str, parts: EncoderParts) -> Encoder:
-    """Builds an encoder of the user's own, and tries a copy of it on two observations of zeros."""
+    """Builds an encoder of the user's own, whose features are checked in every call, and tries a copy of it."""
     option, spec = f"agent.network.encoder={name}", parts.observation
     try:
         encoder = _FACTORIES[name](parts)
-        tried = copy.deepcopy(encoder).eval()
+        zeros = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
+        noise = [None] * len(encoder.noise_sizes)
+        for module in (encoder.trunk, encoder) if isinstance(encoder, TrunkEncoder) else (encoder,):
+            module.register_forward_hook(partial(_check, option, len(spec.shape)))
         with torch.no_grad():
-            if isinstance(tried, TrunkEncoder):
-                _check(option, tried.trunk(torch.zeros(2, *spec.shape)), tried.trunk.features)
-            zeros = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
-            _check(option, tried(zeros, [None] * len(encoder.noise_sizes)), encoder.features)
+            features = copy.deepcopy(encoder).eval()(zeros, noise)
+        if features.dtype != torch.float32:
+            raise OwnCodeError(f"{option}: it makes features of {features.dtype}, and they must be float32")
     except BaseException as error:  # it may end the program by itself
         if is_stop(error):
             raise
@@ -106,11 +110,15 @@ def _own(name: str, parts: EncoderParts) -> Encoder:
     return encoder
 
 
-def _check(option: str, features: Tensor, length: object) -> None:
-    if features.shape != (2, length) or not features.is_floating_point():
-        raise UserError(
-            f"{option}: from 2 observations it makes features of shape {list(features.shape)} ({features.dtype}), but "
-            f"its attribute features says [2, {length}], and they must be floats: fix the encoder"
+def _check(option: str, dimensions: int, module: nn.Module, arguments: tuple[Any, ...], result: object) -> None:
+    """A forward hook: checks the features that a trunk or an encoder makes from observations [..., *shape]."""
+    leading = arguments[0].shape[:-dimensions]
+    if not isinstance(result, Tensor):
+        raise OwnCodeError(f"{option} must make a tensor of features, and not {plain(result, 80)}")
+    if result.shape != (*leading, module.features) or not result.is_floating_point():
+        raise OwnCodeError(
+            f"{option}: from {leading.numel()} observations it makes features of shape {list(result.shape)} "
+            f"({result.dtype}), but its attribute features says {[*leading, module.features]}, and they must be floats"
         )
 
 

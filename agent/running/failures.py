@@ -4,7 +4,7 @@ import traceback
 from pathlib import Path
 
 from agent.common.errors import UserError, one_line
-from agent.common.foreign import file_name, foreign_frames, own_frames, shown
+from agent.common.foreign import OwnCodeError, file_name, foreign_frames, own_frames, shown
 from agent.records.checkpoint import latest_checkpoint
 from envs import failure
 from envs.failure import BrokenEnvironmentError
@@ -25,7 +25,7 @@ def is_environments_own(error: BaseException) -> bool:
 
 def is_foreign(error: BaseException) -> bool:
     """Whether an error comes from an environment or from the user's own code, rather than from this project."""
-    return is_environments_own(error) or bool(own_frames(error))
+    return is_environments_own(error) or isinstance(error, OwnCodeError) or bool(own_frames(error))
 
 
 def sentence_of(error: BaseException, name: str, when: str = "") -> tuple[str, str]:

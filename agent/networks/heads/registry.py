@@ -9,12 +9,14 @@ To add a head of your own, call this in any module that is imported before the a
 
 import copy
 import re
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from agent.common.errors import UserError
-from agent.common.foreign import is_stop, own_failure
+from agent.common.errors import UserError, plain
+from agent.common.foreign import OwnCodeError, is_stop, own_failure
 from agent.config.algorithm import HEADS
 from agent.networks.heads import categorical, expected, implicit_quantile, quantile
 from agent.networks.heads.base import AnyHead, HeadFactory, HeadParts, gather_actions
@@ -62,6 +64,7 @@ def build_head(parts: HeadParts) -> AnyHead:
         head = _FACTORIES[name](parts)
         if name not in HEADS:
             _try(name, copy.deepcopy(head).eval(), parts)
+            head.register_forward_hook(partial(_check_values, name, parts.sizes.actions))
         return head
     except BaseException as error:  # a head of the user's own may end the program by itself
         if is_stop(error):
@@ -85,6 +88,18 @@ def _try(name: str, head: AnyHead, parts: HeadParts) -> None:
         loss = head.loss(values, rows.long(), target)
         _check(name, "loss", loss, (2,))
         _check(name, "priority", head.priority(values, rows.long(), target, loss), (2,))
+
+
+def _check_values(name: str, actions: int, head: nn.Module, arguments: tuple[Any, ...], values: object) -> None:
+    """A forward hook: checks the action values that a head of the user's own makes from features [B, …, p]."""
+    rows, q_values = len(arguments[0]), getattr(values, "q_values", None)
+    if not isinstance(q_values, Tensor):
+        raise OwnCodeError(f"agent.head={name} must make values with a tensor q_values, and not {plain(values, 80)}")
+    if q_values.shape[:1] != (rows,) or q_values.shape[-1] != actions:
+        raise OwnCodeError(
+            f"agent.head={name}: for {rows} rows its q_values have the shape {list(q_values.shape)}, and not "
+            f"[{rows}, …, {actions}]"
+        )
 
 
 def _check(name: str, result: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
