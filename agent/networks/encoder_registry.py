@@ -113,7 +113,7 @@ def _own(name: str, parts: EncoderParts) -> Encoder:
 def _check(option: str, dimensions: int, module: nn.Module, arguments: tuple[Any, ...], result: object) -> None:
     """A forward hook: checks the features that a trunk or an encoder makes from observations [..., *shape]."""
     leading = arguments[0].shape[:-dimensions]
-    if not isinstance(result, Tensor):
+    if not torch.is_tensor(result):
         raise OwnCodeError(f"{option} must make a tensor of features, and not {plain(result, 80)}")
     if result.shape != (*leading, module.features) or not result.is_floating_point():
         raise OwnCodeError(

@@ -93,7 +93,7 @@ def _try(name: str, head: AnyHead, parts: HeadParts) -> None:
 def _check_values(name: str, actions: int, head: nn.Module, arguments: tuple[Any, ...], values: object) -> None:
     """A forward hook: checks the action values that a head of the user's own makes from features [B, …, p]."""
     rows, q_values = len(arguments[0]), getattr(values, "q_values", None)
-    if not isinstance(q_values, Tensor):
+    if not torch.is_tensor(q_values):
         raise OwnCodeError(f"agent.head={name} must make values with a tensor q_values, and not {plain(values, 80)}")
     if q_values.shape[:1] != (rows,) or q_values.shape[-1] != actions:
         raise OwnCodeError(
