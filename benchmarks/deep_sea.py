@@ -53,8 +53,8 @@ BAD_SHARE = 0.9  # solved if the fraction of episodes without treasure is below 
 SIZES, SEEDS = (10, 14, 20, 30, 40), range(100, 105)
 #: HyperAgent's budgets of episodes for some sizes (Li et al. 2024).
 BUDGETS = {20: 2_500, 30: 3_333, 40: 3_000, 50: 4_000, 60: 5_000, 80: 6_250, 100: 10_000}
-#: The sizes of the agent that learns in each step: those that are compared with HyperAgent.
-LARGE = (40, 50, 60)
+#: The sizes of the agents that are compared with HyperAgent on large seas.
+LARGE = {"index each step": (40, 50, 60), "index prioritised": (40, 50, 60, 80, 100)}
 
 #: The settings of the index agent that all agents share, so that only their exploration differs.
 COMMON = [
@@ -62,10 +62,16 @@ COMMON = [
     "agent.n_step=1",
 ]
 NOISY = ["agent=noisy_dqn", *COMMON]
+EACH_STEP = ["agent=index_dqn", "agent.replay_ratio=1", "agent.replay_size=500000"]
+PRIORITISED = [
+    *("agent.priority.enabled=true", "agent.priority.exponent=1"),
+    *("agent.priority.beta=0.4", "agent.priority.beta_steps=100000000"),  # 0.4 in the whole run
+]
 #: Options of train.py, in the order of the runs; {steps} is the length of the whole run.
 AGENTS: dict[str, list[str]] = {
     "index": ["agent=index_dqn"],
-    "index each step": ["agent=index_dqn", "agent.replay_ratio=1", "agent.replay_size=500000"],
+    "index each step": EACH_STEP,
+    "index prioritised": [*EACH_STEP, *PRIORITISED],
     "noise per episode": [*NOISY, "agent.noise.hold=episode"],
     "noise per step": [*NOISY, "agent.noise.hold=step"],
     "ε-greedy": ["agent=dqn", *COMMON, "agent.epsilon.end=0.02", "agent.epsilon.steps={decay}"],
@@ -74,6 +80,7 @@ AGENTS: dict[str, list[str]] = {
 NAMES = {
     "index": "index_dqn",
     "index each step": "index_dqn, an update a step",
+    "index prioritised": "index_dqn, an update a step, prioritised",
     "noise per episode": "noisy_dqn",
     "noise per step": "noisy_dqn, a draw a step",
     "ε-greedy": "dqn",
@@ -242,7 +249,7 @@ def report(seeds: Iterable[int]) -> None:
 
 def budgets(seeds: Iterable[int]) -> list[str]:
     """The number of seeds that solve a size within the budget of HyperAgent."""
-    agents = ["index", "index each step"]
+    agents = ["index", *LARGE]
     lines = [
         "HyperAgent (Li et al. 2024) reports that it solves these sizes within a budget of episodes. The table has the",
         "number of seeds that are solved within it.",
@@ -291,13 +298,13 @@ def sizes_of(agent: str, chosen: str | None) -> Sequence[int]:
     """The sizes that the command line names, or else those of the agent."""
     if chosen:
         return [int(size) for size in chosen.split(",")]
-    return LARGE if agent == "index each step" else SIZES
+    return LARGE.get(agent, SIZES)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--agents", default=",".join(AGENTS), help="of " + ", ".join(AGENTS))
-    parser.add_argument("--sizes", help=f"default: {SIZES}, and {LARGE} for the agent that learns in each step")
+    parser.add_argument("--sizes", help=f"default: {SIZES}, and others for {', '.join(LARGE)}")
     parser.add_argument("--seeds", default=f"{SEEDS[0]}-{SEEDS[-1]}", help="first-last")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only-report", action="store_true", help="no runs")

@@ -184,7 +184,8 @@ def number_of_jobs(overrides: list[str]) -> int:
     jobs = prod(counts.values())
     if jobs > MOST_JOBS:
         raise UserError(
-            f"{' '.join(map(str, counts))} would make more than {MOST_JOBS:,} jobs, too many for the memory: name fewer values"
+            f"{' '.join(map(str, counts))} would make more than {MOST_JOBS:,} jobs, too many for the memory: name "
+            "fewer values"
         )
     return jobs
 

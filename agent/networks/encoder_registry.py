@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from agent.common.errors import UserError, plain
 from agent.common.foreign import OwnCodeError, is_stop, own_failure
