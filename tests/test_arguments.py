@@ -22,6 +22,7 @@ from agent.command.errors import sentence_of
 from agent.command.presets import CONF
 from agent.command.program import EVALUATE, TRAIN
 from agent.common.errors import UserError
+from agent.common.foreign import own_frames
 
 
 @contextmanager
@@ -321,6 +322,17 @@ def test_a_defect_of_ours_keeps_its_traceback() -> None:
     assert sentence_of(error("agent.command.program", "hydra.main", "yaml.reader", "codecs"), TRAIN) is not None
     assert sentence_of(error("hydra.main", "agent.running.run", "numpy"), TRAIN) is None
     assert sentence_of(error("numpy"), TRAIN) is None
+
+
+def test_a_program_is_this_project_s_under_each_of_its_names(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(ROOT)
+    for file in (ROOT / "train.py", ROOT / "tests" / ".." / "evaluate.py", tmp_path / "link" / "tune.py"):
+        with pytest.raises(ZeroDivisionError) as caught:
+            exec(compile("1 / 0", str(file), "exec"))
+        assert file.name not in [Path(frame.filename).name for frame in own_frames(caught.value)]
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec(compile("1 / 0", str(tmp_path / "train.py"), "exec"))
+    assert Path(own_frames(caught.value)[-1].filename) == tmp_path / "train.py"
 
 
 @pytest.mark.parametrize("words", ["", "hydra.run.dir=here/run", "-m seed=0,1"])

@@ -25,8 +25,9 @@ from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
 from agent.records.checkpoint import damaged_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.records.comparison.configs import read_config
+from agent.records.comparison.finding import find_runs
 from agent.records.metrics import MAX_LINE, JsonlSink, read_series, truncate_jsonl
-from agent.records.newest import MAX_CONFIG, is_run_of
+from agent.records.newest import MAX_CONFIG, is_run_of, newest_agent
 from agent.records.plots import plot_evaluation, plot_learning_curve
 from agent.records.run_folder import open_run
 from agent.records.saved_agent import read_agent, read_header
@@ -407,3 +408,27 @@ def test_manifests_with_any_value_replaced_end_in_sentences(tmp_path: Path) -> N
         resealed(path, lambda manifest: None)
         with suppress(UserError), soon():
             open_run(tmp_path, "auto")
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("runs", lambda: newest_agent("best", "evaluating")),
+        ("runs/a/checkpoints", lambda: open_run(Path("runs/a"), "runs/a")),
+        ("runs/a", lambda: find_runs(["runs/a"])),
+        ("runs/a/config.yaml", lambda: find_runs(["runs"])),
+        ("runs/a/metrics.jsonl", lambda: find_runs(["runs/*"])),
+    ],
+)
+def test_what_cannot_be_read_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, ask: Callable[[], object]
+) -> None:
+    """Root may read everything, so that only the answer of the system is replaced."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a" / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / "runs" / "a" / name).touch()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda asked, mode: Path(asked) != Path(path) and access(asked, mode))
+    with pytest.raises(UserError, match=f"^{path} cannot be read: check its permissions$"):
+        ask()

@@ -201,6 +201,17 @@ def read_plain(path: Path, limit: int) -> bytes:
     return data
 
 
+def check_readable(path: Path) -> None:
+    """Refuses a file or a folder that this user may not read, since a search would pass over it without a word.
+
+    Raises:
+        UserError: it is there, and cannot be read.
+    """
+    needed = os.R_OK | os.X_OK if path.is_dir() else os.R_OK
+    if path.exists() and not os.access(path, needed):
+        raise UserError(f"{path} cannot be read: check its permissions")
+
+
 def not_written_by(program: str, path: Path) -> UserError:
     """The error for a file in the way that a program has not written."""
     return UserError(f"{path} was not written by {program}, which would replace it: name another folder by out=")

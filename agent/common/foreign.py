@@ -15,7 +15,7 @@ MAX_FRAMES = 12
 
 _PROJECT = Path(__file__).parents[2]
 _FOLDERS = tuple(f"{_PROJECT / name}/" for name in ("agent", "envs", "hydra_plugins"))
-_PROGRAMS = {str(_PROJECT / f"{name}.py") for name in ("train", "evaluate", "compare", "share", "tune")}
+_PROGRAMS = {f"{name}.py" for name in ("train", "evaluate", "compare", "share", "tune")}
 _STANDARD = sysconfig.get_path("stdlib")
 _PACKAGES = ("site-packages", "dist-packages")
 
@@ -38,9 +38,14 @@ def is_own_exit(error: SystemExit) -> bool:
 
 
 def _is_foreign(file: str) -> bool:
-    if file in _PROGRAMS or file.startswith(("<frozen", "<string>", "<__array_function__", *_FOLDERS)):
+    if _is_program(file) or file.startswith(("<frozen", "<string>", "<__array_function__", *_FOLDERS)):
         return False
     return not file.startswith(_STANDARD) or _is_installed(file)
+
+
+def _is_program(file: str) -> bool:
+    """Whether a file is one of this project's programs, under any of its names, such as ../train.py or a link."""
+    return Path(file).name in _PROGRAMS and Path(file).resolve().parent == _PROJECT.resolve()
 
 
 def _is_own(file: str) -> bool:

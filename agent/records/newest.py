@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from agent.common.errors import UserError
-from agent.common.files import read_plain
+from agent.common.files import check_readable, read_plain
 from agent.common.texts import natural_order
 from agent.records.locking import RUNS
 from agent.records.saved_agent import FILE_NAME, Which
@@ -61,8 +61,9 @@ def newest_agent(which: Which, doing: str) -> str:
         doing: the verb of that line, such as "evaluating".
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or runs/ cannot be read.
     """
+    check_readable(RUNS)
     found = newest_run(RUNS, lambda run: (run / which / FILE_NAME).is_file())
     if found is None:
         raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")

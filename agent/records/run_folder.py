@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from agent.common.errors import UserError
-from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, read_plain
+from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, check_readable, read_plain
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.records.locking import RUNS as RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
@@ -90,8 +90,8 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
     done.
 
     Raises:
-        UserError: `resume` names a folder without a checkpoint, the checkpoint is damaged, or a new run would write
-            into the folder of an old one.
+        UserError: `resume` names a folder without a checkpoint, the checkpoint is damaged or cannot be read, or a new
+            run would write into the folder of an old one.
     """
     named_folder = resume if resume != "auto" else None
     if named_folder and Path(named_folder).resolve() != folder.resolve():
@@ -103,6 +103,7 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
     for inner in (folder, *folder.absolute().parents):
         if inner.name in RUN_FOLDERS and (inner.parent / CONFIG).exists():
             raise UserError(f"{folder} lies in the run {inner.parent}: choose another hydra.run.dir")
+    check_readable(folder / "checkpoints")
     latest = latest_checkpoint(folder)
     damaged = damaged_checkpoints(folder)
     if resume and latest is not None:

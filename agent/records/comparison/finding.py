@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.common.errors import UserError
+from agent.common.files import check_readable
 from agent.common.texts import natural_order
-from agent.records.comparison.reading import is_run
+from agent.records.comparison.reading import METRICS, is_run
+from agent.records.run_folder import CONFIG
 
 #: The most runs of one page, and the greatest depth of the search for them.
 MAX_RUNS, MAX_DEPTH = 1_000, 8
@@ -20,7 +22,7 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
         paths: run folders, files in them, folders of runs, folders of sweeps, and patterns of these.
 
     Raises:
-        UserError: there is no run, or more than a page can show.
+        UserError: there is no run, one that cannot be read, or more than a page can show.
     """
     if not paths:
         raise UserError("no runs are named: write python compare.py runs/CartPole-v1/*, or runs=<folder>")
@@ -30,6 +32,8 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
         if not runs and not expand_pattern(path):
             raise UserError(f"{path} does not exist: name run folders, or a folder of runs")
         for run in runs:
+            check_readable(run / METRICS)
+            check_readable(run / CONFIG)
             found.setdefault(run.resolve(), run)
         if len(found) > MAX_RUNS:
             raise UserError(f"there are more than {MAX_RUNS} runs in {path}: name fewer")
@@ -51,6 +55,7 @@ def runs_at(location: Path) -> Iterator[Path]:
     """Yields the runs at a location: that run itself, those below it, or those of the sweep whose folder it is."""
     if location.is_file():
         location = location.parent
+    check_readable(location)
     if is_run(location):
         yield location
         return
