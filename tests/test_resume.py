@@ -584,6 +584,18 @@ def test_a_folder_below_one_that_cannot_be_is_not_sought_for_ever(tmp_path: Path
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("place", ["a", "CartPole-v1/a", "multirun/sweep/a"])
+def test_a_run_does_not_begin_in_the_folder_of_other_runs(tmp_path: Path, place: str) -> None:
+    """compare.py would take that folder for one run, and would not see the others."""
+    run = tmp_path / "runs" / place
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    run_folder.open_run(tmp_path / "runs", None)  # a config.yaml of something else
+    (run / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match=f"runs holds other runs, such as .*{place}, and would hide them"):
+        run_folder.open_run(tmp_path / "runs", None)
+
+
 @pytest.mark.parametrize("inner", ["best", "checkpoints/step_000000000700", "last/mine"])
 def test_a_run_does_not_begin_in_another_run(tmp_path: Path, inner: str) -> None:
     (tmp_path / "run").mkdir()

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
@@ -125,6 +125,10 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
     has_config = (folder / CONFIG).exists()
     if resume is None and has_config:
         raise UserError(f"{folder} holds a run without a checkpoint: choose another hydra.run.dir")
+    if not has_config and (inner_run := next(_runs_below(folder), None)) is not None:
+        raise UserError(
+            f"{folder} holds other runs, such as {inner_run}, and would hide them: name a folder of its own"
+        )
     existing = [name for name in OUTPUTS if _holds_anything(folder / name)]
     if existing and not has_config:
         raise UserError(f"{folder} holds {existing[0]}, which a new run would replace: choose another hydra.run.dir")
@@ -134,6 +138,14 @@ def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | N
             "without resume, in another folder"
         )
     return None
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Yields the runs up to three folders below a folder, as they are in runs/ and in the folders of sweeps."""
+    for depth in ("*", "*/*", "*/*/*"):
+        for config in folder.glob(f"{depth}/{CONFIG}"):
+            if (config.parent / OUTPUTS[0]).exists():
+                yield config.parent
 
 
 def _holds_anything(path: Path) -> bool:
