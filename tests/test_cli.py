@@ -271,6 +271,17 @@ def test_ctrl_c_while_it_imports_shows_no_traceback(program: str, tmp_path: Path
     assert run.wait(90) == 130
 
 
+@pytest.mark.parametrize("program", ["train", "evaluate", "compare", "share", "tune"])
+def test_a_deleted_current_folder_is_one_sentence(program: str, tmp_path: Path) -> None:
+    """Libraries of torch end the process there with words of their own, and with 0 or a signal."""
+    here = tmp_path / "here"
+    here.mkdir()
+    words = ["/bin/sh", "-c", 'rmdir "$0" && exec "$@"', str(here), sys.executable, str(ROOT / f"{program}.py")]
+    result = subprocess.run(words, cwd=here, capture_output=True, text=True, env=plain_environment())
+    assert (result.returncode, result.stdout) == (2, ""), result
+    assert result.stderr == "error: the current folder has been deleted: go to another one, by cd for example\n"
+
+
 def test_ctrl_c_is_handled_before_anything_is_imported_that_takes_long() -> None:
     """`signal` takes a quarter of the time from the start of Python to the handler, since it makes enumerations."""
     code = (

@@ -16,12 +16,13 @@ ctrl_c_came = False  # whether Ctrl-C came while `by_exception` was the handler
 
 
 def begin() -> None:
-    """Prepares the process: Ctrl-C without a traceback, open standard streams, UTF-8."""
+    """Prepares the process: Ctrl-C without a traceback, open standard streams, UTF-8, a current folder."""
     global is_program
     is_program = True
     quit_at_once()
     open_streams()
     use_utf8()
+    check_folder()
 
 
 def at_once(signum: int, frame: "FrameType | None") -> None:
@@ -73,6 +74,15 @@ def open_streams() -> None:
                 stream = open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
                 setattr(sys, name, stream)
                 setattr(sys, f"__{name}__", stream)
+
+
+def check_folder() -> None:
+    """Ends the process with one sentence if its current folder has been deleted: libraries cannot be loaded there."""
+    try:
+        os.getcwd()  # noqa: PTH109 (pathlib takes longer to import than the rest)
+    except OSError:
+        sys.stderr.write("error: the current folder has been deleted: go to another one, by cd for example\n")
+        sys.exit(2)
 
 
 def use_utf8() -> None:
