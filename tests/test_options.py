@@ -448,7 +448,7 @@ def test_presets_are_their_papers_components() -> None:
     assert parts("iqn") == ("implicit_quantile", "-----", 1, 5e-5, 32)
     assert parts("rainbow") == ("categorical", "++-++", 3, 6.25e-5, 32)
     assert parts("der") == ("categorical", "++-++", 20, 1e-4, 32)
-    assert parts("index_dqn") == ("expected", "-+--+", 1, 6.25e-5, 32)
+    assert parts("index_dqn") == ("expected", "-+-++", 1, 6.25e-5, 32)
     assert parts("btr") == ("implicit_quantile", "+-+++", 3, 1e-4, 256)
 
 
