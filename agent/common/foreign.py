@@ -18,6 +18,8 @@ _FOLDERS = tuple(f"{_PROJECT / name}/" for name in ("agent", "envs", "hydra_plug
 _PROGRAMS = {f"{name}.py" for name in ("train", "evaluate", "compare", "share", "tune")}
 _STANDARD = sysconfig.get_path("stdlib")
 _PACKAGES = ("site-packages", "dist-packages")
+#: Code without a file: Python's own, NumPy's, and main functions of our programs, which cloudpickle sends to jobs.
+_NO_FILES = ("<frozen", "<string>", "<__array_function__", "<dynamic-code>")
 
 
 def foreign_frames(error: BaseException) -> list[FrameSummary]:
@@ -38,7 +40,7 @@ def is_own_exit(error: SystemExit) -> bool:
 
 
 def _is_foreign(file: str) -> bool:
-    if _is_program(file) or file.startswith(("<frozen", "<string>", "<__array_function__", *_FOLDERS)):
+    if _is_program(file) or file.startswith((*_NO_FILES, *_FOLDERS)):
         return False
     return not file.startswith(_STANDARD) or _is_installed(file)
 
