@@ -83,6 +83,8 @@ def own_failure(name: str, error: BaseException) -> UserError:
         name: the option that names it, such as agent.head=mine.
         error: returned as it is if it is one sentence already.
     """
+    if isinstance(error, OwnCodeError):
+        return OwnCodeError(f"{error}: fix it")  # in a run, the sentence goes on
     if isinstance(error, UserError):
         return error
     return UserError(f"{name} failed: {one_line(error)}", shown(own_frames(error)))
