@@ -171,6 +171,13 @@ def kept(agent: str, size: int, seed: int) -> dict[str, Any] | None:
     return result if result is not None and result["options"] == options(agent, size, seed) else None
 
 
+def complete(agent: str, size: int, seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """The saved runs of all seeds; none while one is missing, since those that are solved soon are saved first."""
+    runs = [kept(agent, size, seed) for seed in seeds]
+    done = [run for run in runs if run is not None]
+    return done if len(done) == len(runs) else []
+
+
 def make(job: tuple[str, int, int]) -> str:
     """Makes a run, saves it, and prints its result."""
     result = run(*job)
@@ -196,7 +203,7 @@ def failures(results: Sequence[Mapping[str, Any]]) -> int:
 
 
 def report(seeds: Iterable[int]) -> None:
-    """Writes the page and the figure of all saved runs."""
+    """Writes the page and the figure of the saved runs, for each agent and size of which all are made."""
     lines = [
         "# DeepSea: episodes until solved",
         "",
@@ -217,15 +224,14 @@ def report(seeds: Iterable[int]) -> None:
     for number, (agent, name) in enumerate(NAMES.items()):
         places = []
         for size in sorted({*SIZES, *BUDGETS}):
-            runs = [kept(agent, size, seed) for seed in seeds]
-            done = [result for result in runs if result is not None]
-            if not done:
+            runs = complete(agent, size, seeds)
+            if not runs:
                 continue
-            middle = median(done)
+            middle = median(runs)
             text = f"> {EPISODES}" if np.isinf(middle) else f"{middle:.0f}"
-            failed = f"{failures(done)} of {len(done)}"
+            failed = f"{failures(runs)} of {len(runs)}"
             lines.append(f"| {name} | {size} | {text} | {failed} | " + " | ".join(map(episodes, runs)) + " |")
-            places.append((size, middle, failures(done), len(done)))
+            places.append((size, middle, failures(runs), len(runs)))
         sizes |= {size for size, *_ in places}
         draw(axes, name, places, style[name], number)
     axes.axhline(EPISODES, color=GREY, linewidth=1.0, linestyle=(0, (6, 3)))
@@ -257,7 +263,7 @@ def budgets(seeds: Iterable[int]) -> list[str]:
         "|---|---|" + "---|" * len(agents),
     ]
     for size, budget in BUDGETS.items():
-        runs = {agent: [run for seed in seeds if (run := kept(agent, size, seed)) is not None] for agent in agents}
+        runs = {agent: complete(agent, size, seeds) for agent in agents}
         if any(runs.values()):
             lines.append(f"| {size} | {budget} | " + " | ".join(within(runs[agent], budget) for agent in agents) + " |")
     return lines

@@ -327,6 +327,18 @@ def test_a_run_of_deep_sea_ends_where_it_is_solved_or_has_all_its_episodes(
     assert solved["first_treasure"] <= solved["solved"] == solved["episodes"] < 60
 
 
+def test_a_size_is_on_the_page_of_deep_sea_when_all_its_seeds_are(
+    load: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deep_sea = load("deep_sea")
+    monkeypatch.setattr(deep_sea, "RESULTS", tmp_path)
+    for seed in (100, 101):
+        run = {"options": deep_sea.options("index", 80, seed), "solved": seed}
+        deep_sea.path_of("index", 80, seed).write_text(json.dumps(run))
+    assert [run["solved"] for run in deep_sea.complete("index", 80, (100, 101))] == [100, 101]
+    assert deep_sea.complete("index", 80, (100, 101, 102)) == []
+
+
 def test_the_convolutions_of_2013(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_registry, "_FACTORIES", dict(encoder_registry._FACTORIES))
     monkeypatch.delitem(sys.modules, "benchmarks.mnih2013", raising=False)
