@@ -53,8 +53,8 @@ BAD_SHARE = 0.9  # solved if the fraction of episodes without treasure is below 
 SIZES, SEEDS = (10, 14, 20, 30, 40), range(100, 105)
 #: HyperAgent's budgets of episodes for some sizes (Li et al. 2024).
 BUDGETS = {20: 2_500, 30: 3_333, 40: 3_000, 50: 4_000, 60: 5_000, 80: 6_250, 100: 10_000}
-#: The sizes of the agents that are compared with HyperAgent on large seas.
-LARGE = {"index": (*SIZES, 50, 60, 80, 100), "index uniform": (40, 50, 60)}
+#: The sizes of agents that are compared with HyperAgent on large seas; the others have `SIZES`.
+OTHER_SIZES = {"index": (*SIZES, 50, 60, 80, 100), "index uniform": (40, 50, 60)}
 
 #: The settings of "index fewer updates" that the agents without an index share, so that only their exploration differs.
 COMMON = [
@@ -64,7 +64,7 @@ COMMON = [
 NOISY = ["agent=noisy_dqn", *COMMON]
 INDEX = ["agent=index_dqn", "agent.replay_size=500000"]
 UNIFORM = "agent.priority.enabled=false"
-#: Options of train.py, in the order of the runs; {steps} is the length of the whole run.
+#: Options of train.py, in the order of the runs; {decay} is the number of steps in which ε falls.
 AGENTS: dict[str, list[str]] = {
     "index": INDEX,
     "index uniform": [*INDEX, UNIFORM],
@@ -185,10 +185,8 @@ def make(job: tuple[str, int, int]) -> str:
     return f"{job[0]}, size {job[1]}, seed {job[2]}: {episodes(result)} ({result['cpu_seconds']} s)"
 
 
-def episodes(result: Mapping[str, Any] | None) -> str:
+def episodes(result: Mapping[str, Any]) -> str:
     """Episodes until solved, as text."""
-    if result is None:
-        return "–"
     return f"> {EPISODES}" if result["solved"] is None else str(result["solved"])
 
 
@@ -303,13 +301,13 @@ def sizes_of(agent: str, chosen: str | None) -> Sequence[int]:
     """The sizes that the command line names, or else those of the agent."""
     if chosen:
         return [int(size) for size in chosen.split(",")]
-    return LARGE.get(agent, SIZES)
+    return OTHER_SIZES.get(agent, SIZES)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--agents", default=",".join(AGENTS), help="of " + ", ".join(AGENTS))
-    parser.add_argument("--sizes", help=f"default: {SIZES}, and others for {', '.join(LARGE)}")
+    parser.add_argument("--sizes", help=f"default: {SIZES}, and others for {', '.join(OTHER_SIZES)}")
     parser.add_argument("--seeds", default=f"{SEEDS[0]}-{SEEDS[-1]}", help="first-last")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only-report", action="store_true", help="no runs")

@@ -14,7 +14,7 @@ from agent.command.arguments import Program
 from agent.command.synonyms import OTHER_LIBRARIES
 from agent.common.errors import UserError, one_line
 from agent.common.files import NO_FILES, TOO_MANY_FILES
-from agent.common.foreign import file_name, is_own_exit, own_frames, shown
+from agent.common.foreign import file_name, is_exit, own_frames, shown
 from agent.common.streams import restore_streams
 
 #: Launchers of sweeps, and the extras that install them.
@@ -71,7 +71,7 @@ def sentences(program: Program) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and not is_own_exit(error):
+        if is_exit(error):
             raise
         restore_streams()
         sentence = sentence_of(error, program)
@@ -91,7 +91,7 @@ def as_user_errors(program: Program) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and not is_own_exit(error):
+        if is_exit(error):
             raise
         sentence = sentence_of(error, program)
         if sentence is None:

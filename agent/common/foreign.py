@@ -19,7 +19,7 @@ _PROGRAMS = {f"{name}.py" for name in ("train", "evaluate", "compare", "share", 
 _STANDARD = sysconfig.get_path("stdlib")
 _PACKAGES = ("site-packages", "dist-packages")
 #: Code without a file: Python's own, NumPy's, and main functions of our programs, which cloudpickle sends to jobs.
-_NO_FILES = ("<frozen", "<string>", "<__array_function__", "<dynamic-code>")
+_WITHOUT_FILE = ("<frozen", "<string>", "<__array_function__", "<dynamic-code>")
 
 
 def foreign_frames(error: BaseException) -> list[FrameSummary]:
@@ -32,15 +32,17 @@ def own_frames(error: BaseException) -> list[FrameSummary]:
     return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
 
 
-def is_own_exit(error: SystemExit) -> bool:
-    """Whether the user's own code ended the program, as an encoder does that calls sys.exit."""
+def is_exit(error: BaseException) -> bool:
+    """Whether sys.exit ends the program. Where the user's own code called it, as an encoder may, it is an error."""
+    if not isinstance(error, SystemExit):
+        return False
     frames = traceback.extract_tb(error.__traceback__)
     ours = [place for place, frame in enumerate(frames) if frame.filename.startswith(_FOLDERS)]
-    return any(_is_own(frame.filename) for frame in frames[max(ours, default=-1) + 1 :])
+    return not any(_is_own(frame.filename) for frame in frames[max(ours, default=-1) + 1 :])
 
 
 def _is_foreign(file: str) -> bool:
-    if _is_program(file) or file.startswith((*_NO_FILES, *_FOLDERS)):
+    if _is_program(file) or file.startswith((*_WITHOUT_FILE, *_FOLDERS)):
         return False
     return not file.startswith(_STANDARD) or _is_installed(file)
 

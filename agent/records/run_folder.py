@@ -19,9 +19,9 @@ from agent.records.locking import RUNS as RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
 from agent.records.schema import check_parts
 
-CONFIG = "config.yaml"
+CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 #: The other files and folders that a run writes.
-OUTPUTS = ("metrics.jsonl", "learning_curve.png", "best", "last")
+OUTPUTS = (METRICS, "learning_curve.png", "best", "last")
 
 
 def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
@@ -144,7 +144,7 @@ def _runs_below(folder: Path) -> Iterator[Path]:
     """Yields the runs up to three folders below a folder, as they are in runs/ and in the folders of sweeps."""
     for depth in ("*", "*/*", "*/*/*"):
         for config in folder.glob(f"{depth}/{CONFIG}"):
-            if (config.parent / OUTPUTS[0]).exists():
+            if (config.parent / METRICS).exists():
                 yield config.parent
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from agent.common.errors import UserError
 from agent.common.files import check_readable
 from agent.common.texts import natural_order
-from agent.records.comparison.reading import METRICS, is_run
-from agent.records.run_folder import CONFIG
+from agent.records.comparison.reading import is_run
+from agent.records.run_folder import CONFIG, METRICS
 
 #: The most runs of one page, and the greatest depth of the search for them.
 MAX_RUNS, MAX_DEPTH = 1_000, 8

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from agent.common.files import read_plain
 from agent.records.comparison.configs import read_config
 from agent.records.metrics import MAX_STEP, number, read_rows
-from agent.records.run_folder import CONFIG
+from agent.records.run_folder import CONFIG, METRICS
 
-METRICS = "metrics.jsonl"
 #: Limits of what is read of one run.
 MAX_LINES, MAX_EVALUATION = 5_000_000, 1 << 24
 MAX_NAMES, MAX_POINTS, MAX_VIDEOS = 80, 1_000, 6
