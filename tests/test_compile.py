@@ -3,6 +3,7 @@
 One test compiles for this machine, which takes a while; that torch can trace all parts is seen without a C++ compiler.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -114,6 +115,26 @@ def test_what_cannot_be_followed_is_named(traced: None) -> None:
 
     with pytest.raises(UserError, match=r"Data-dependent.*File .*test_compile.py"):
         Compiled(branches, strict=True)(torch.ones(2))
+
+
+class Counting(torch.nn.Module):
+    """As an encoder of the user's own may be: to the compiler it is another function at each call."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + self.calls
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_function_that_changes_at_each_call(strict: bool, traced: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a run the first updates are made by then, so that this is no error, even where compiling is asked for."""
+    function, expected = Compiled(Counting(), strict), Counting()
+    for _ in range(20):
+        assert torch.equal(function(torch.ones(2)), expected(torch.ones(2)))
+    told = "could not be compiled and runs uncompiled .it is another function at each call, as with an encoder or head"
+    assert len(re.findall(told, capsys.readouterr().err)) == 1
 
 
 def test_a_full_device_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

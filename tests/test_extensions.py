@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
@@ -20,9 +21,13 @@ from agent.common.errors import UserError
 from agent.common.foreign import OwnCodeError
 from agent.config.algorithm import AgentConfig
 from agent.config.parts import NetworkConfig
+from agent.learning.gradient import AutogradGradient
+from agent.learning.loss import UpdateNoise
 from agent.networks import encoder_registry
 from agent.networks.build import build_network
 from agent.networks.heads import registry as heads_registry
+from agent.networks.q_network import flatten_parameters
+from agent.replay.batch import Batch
 from envs.bounds import is_own
 
 QUIET = (
@@ -634,6 +639,32 @@ def test_a_result_that_does_not_fit_later_is_one_sentence(module: str, option: s
     for one in (network, copied):
         with pytest.raises(OwnCodeError, match=f"^agent.{option}=mine:? {told}"):
             one(observation, None)
+
+
+#: Losses and priorities of a head that do not fit its rows, and how they are told. The first would be broadcast.
+LATE_LOSSES = [
+    ("loss", "(target - gather_actions(prediction.q_values, action)).square()[:, None]", r"has the shape \[64, 1\]"),
+    ("loss", "None", "is None"),
+    ("priority", "loss[:1]", r"has the shape \[1\]"),
+    ("priority", "None", "is None"),
+]
+
+
+@pytest.mark.usefixtures("_registries")
+@pytest.mark.parametrize(("method", "result", "told"), LATE_LOSSES)
+def test_a_loss_that_does_not_fit_later_is_one_sentence(method: str, result: str, told: str) -> None:
+    """The head is tried with two rows, and then gives another result for the 64 rows of a batch."""
+    signature = f"def {method}(self, prediction, action, target{', loss' * (method == 'priority')}):\n"
+    assert signature in HEAD
+    changed = HEAD.replace(signature, f"{signature}        if len(action) == 64: return {result}\n")
+    exec(compile(changed, "mine.py", "exec"), {})
+    config = AgentConfig(head="mine")
+    network = build_network(config, 4, 2, torch.Generator())
+    gradient = AutogradGradient(network, copy.deepcopy(network), flatten_parameters(network), config)
+    zeros = np.zeros(64, np.float32)
+    batch = Batch(np.zeros((64, 4), np.float32), zeros.astype(np.int64), zeros, zeros, np.zeros((64, 4), np.float32))
+    with pytest.raises(OwnCodeError, match=f"^agent.head: the {method} of MineHead must be .* \\[64\\].* and {told}"):
+        gradient(batch, UpdateNoise(), weight=zeros + 1)
 
 
 @pytest.mark.parametrize(("module", "option"), [(ENCODER, "network.encoder"), (HEAD, "head")])

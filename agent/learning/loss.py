@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from agent.common.arrays import as_tensor
+from agent.common.errors import plain
+from agent.common.foreign import OwnCodeError
 from agent.config.algorithm import AgentConfig
 from agent.config.parts import NoiseConfig
 from agent.learning import targets
@@ -158,12 +160,23 @@ def batch_loss(
     head: AnyHead, prediction: Values, action: Tensor, goal: Tensor, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """The mean loss of the rows, and None; with weights [B] the weighted mean, and the priorities [B]."""
-    losses = head.loss(prediction, action, goal)
+    losses = _for_each_row(head, "loss", head.loss(prediction, action, goal), action)
     if weight is None:
         return losses.mean(), None
     rows = losses.reshape(len(weight), -1).mean(dim=1)  # over the predictions of a row under several indices
-    priority = head.priority(prediction, action, goal, losses).detach().reshape(len(weight), -1).mean(dim=1)
-    return (rows * weight).mean(), priority
+    priority = _for_each_row(head, "priority", head.priority(prediction, action, goal, losses), action)
+    return (rows * weight).mean(), priority.detach().reshape(len(weight), -1).mean(dim=1)
+
+
+def _for_each_row(head: AnyHead, name: str, result: object, action: Tensor) -> Tensor:
+    """The result [...] of a head for actions [...]. A wrong shape would be broadcast, and learned from."""
+    if torch.is_tensor(result) and result.shape == action.shape:
+        return result
+    found = f"has the shape {list(result.shape)}" if torch.is_tensor(result) else f"is {plain(result, 80)}"
+    raise OwnCodeError(
+        f"agent.head: the {name} of {type(head).__name__} must be a tensor of the shape {list(action.shape)}, a number "
+        f"for each row, and {found}"
+    )
 
 
 def match_noise(batch: Batch[Tensor], levels: Levels, noise: Tensor | None) -> tuple[Batch[Tensor], Levels]:
