@@ -22,17 +22,20 @@ the same size and the same number of updates. Every runner checks this.
 
 Some things differ:
 
-- Libraries without noisy layers, or without Rainbow, have no such rows.
+- Stable-Baselines3 and SBX have neither noisy layers nor Rainbow. TorchRL has the parts of Rainbow, but its prioritised
+  replay needs a C++ extension that does not load with this PyTorch, so that its row is missing.
 - For an update, Tianshou draws one noise for each of its two networks. TorchRL draws one for the online network; the
   noise of its target network changes only when that network is copied. Both act with the noise of the last update.
   This project draws a new one for every acting step. With one draw per batch or per row it learns jointly, as the
   others do, and draws one noise for the prediction, one for the target and, with double Q-learning, one for the
   selection. Separate learning, the default, has noise only in further predictions for half of the batch, with a draw
   for each row.
-- Double Q-learning, n-step returns and layer normalisation are off, as in the other libraries; Rainbow keeps the first
-  two. The default agent has all three, and takes longer for a step than the row of separate learning says.
-- Peak memory is that of the whole process, with its imports. For an Atari transition, Stable-Baselines3 and TorchRL
-  store two stacks of frames, Tianshou stores one stack, and this project stores one frame.
+- Double Q-learning, n-step returns and layer normalisation are off in all libraries; Rainbow keeps the first two. The default agent has all three, and takes longer for a step than the row of separate learning says.
+- Peak memory is that of the whole process, with its imports. An Atari transition takes two stacks of
+  frames in Stable-Baselines3 and TorchRL here, one stack in Tianshou, and one frame in this project. The options
+  `optimize_memory_usage` of Stable-Baselines3 and `save_only_last_obs` of Tianshou would need less memory; they are off.
+- All noisy rows of this project, and its Rainbow, include the scale of the acting noise: a second forward pass in a
+  quarter of the steps. `noise=paper` and `agent=rainbow` do not have it.
 - The process of this project has the settings of `train.py`: numbers below 1e-38 are 0, and freed memory is kept
   (`agent/running/resources.py`). The other processes keep their defaults.""",
         "peers",
