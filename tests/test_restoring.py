@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 
 from agent.command.functions import train
+from agent.common.arrays import Place
 from agent.common.errors import UserError
+from agent.noise.streams import DeviceNoise
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.records.schema import check_like
 from agent.replay.prioritised import PrioritisedReplay
@@ -141,3 +144,46 @@ def test_a_resumed_run_refuses_a_state_that_no_run_writes(tmp_path: Path, monkey
         assert str(caught.value).isprintable()
     save_checkpoint(tmp_path / "run", step, state, 1)
     assert train("resume=run", "steps=200").step >= 200
+
+
+@pytest.fixture
+def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Makes runs keep tensors and draw their noise from torch's generator, as on an accelerator."""
+
+    @contextmanager
+    def applied() -> Iterator[None]:
+        def as_tensors(self: Place, device: torch.device | str, tensors: bool | None = None) -> None:
+            self.device, self._numpy = torch.device(device), False
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Place, "__init__", as_tensors)
+            for module in ("agent.learning.dqn", "agent.noise.acting_noise"):
+                patched.setattr(f"{module}.noise_stream", DeviceNoise)
+            yield
+
+    yield applied
+
+
+@pytest.mark.parametrize("options", [(), ("agent.priority.enabled=true", "noise=per_episode"), ("agent=dqn",)])
+@pytest.mark.parametrize("from_device", [True, False])
+def test_a_run_goes_on_on_another_device(
+    from_device: bool,
+    options: tuple[str, ...],
+    on_a_device: Callable[[], AbstractContextManager[None]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its noise starts anew there, from the seed of the run; everything else goes on."""
+    monkeypatch.chdir(tmp_path)
+    with on_a_device() if from_device else nullcontext():
+        train(*SMALL, *options, "steps=100", "hydra.run.dir=run", "backend=torch")
+    found = latest_checkpoint(tmp_path / "run")
+    assert found is not None
+    before = load_checkpoint(found)[1]["agent"]
+    assert before["update"]["kind"] == before["acting"]["stream"]["kind"] == ("cpu" if from_device else "table")
+    with nullcontext() if from_device else on_a_device():
+        run = train("resume=run", "steps=140", "wandb.mode=disabled", "device=cpu")
+    assert run.step >= 140
+    found = latest_checkpoint(tmp_path / "run")
+    assert found is not None
+    assert load_checkpoint(found)[1]["agent"]["updates"] > before["updates"] > 0

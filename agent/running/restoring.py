@@ -57,16 +57,9 @@ def check_state(trainer: Trainer, state: State) -> None:
     held_noise, shape = acting["held"], (trainer.config.num_envs, trainer.agent.noise.size)
     if held_noise is not None and getattr(held_noise, "shape", None) != shape:
         raise ValueError(f"the noise that acts is not of shape {shape}")
-    for stream in (acting["stream"], *_streams(state["agent"]["update"])):
-        if stream["kind"] == "table" and not 0 <= stream["taken"] <= stream["block"] <= MOST_DRAWS:
+    for stream in (acting["stream"], state["agent"]["update"]):
+        if stream.get("kind") == "table" and not 0 <= stream["taken"] <= stream["block"] <= MOST_DRAWS:
             raise ValueError(f"a stream of noise has drawn {stream['block']!r:.40} numbers ahead")
-
-
-def _streams(update: object) -> list[dict[str, object]]:
-    """The states of random streams within the state of the updates' noise."""
-    if isinstance(update, dict):
-        return [update] if "kind" in update else [stream for part in update.values() for stream in _streams(part)]
-    return [stream for part in update for stream in _streams(part)] if isinstance(update, list | tuple) else []
 
 
 def check_replay(replay: State, actions: int) -> None:
