@@ -30,10 +30,12 @@ Some things differ:
   others do, and draws one noise for the prediction, one for the target and, with double Q-learning, one for the
   selection. Separate learning, the default, has noise only in further predictions for half of the batch, with a draw
   for each row.
-- Double Q-learning, n-step returns and layer normalisation are off in all libraries; Rainbow keeps the first two. The default agent has all three, and takes longer for a step than the row of separate learning says.
+- Double Q-learning, n-step returns and layer normalisation are off in all libraries; Rainbow keeps the first two. The
+  default agent has all three, and takes longer for a step than the row of separate learning says.
 - Peak memory is that of the whole process, with its imports. An Atari transition takes two stacks of
   frames in Stable-Baselines3 and TorchRL here, one stack in Tianshou, and one frame in this project. The options
-  `optimize_memory_usage` of Stable-Baselines3 and `save_only_last_obs` of Tianshou would need less memory; they are off.
+  `optimize_memory_usage` of Stable-Baselines3 and `save_only_last_obs` of Tianshou would need less memory; both are
+  off.
 - All noisy rows of this project, and its Rainbow, include the scale of the acting noise: a second forward pass in a
   quarter of the steps. `noise=paper` and `agent=rainbow` do not have it.
 - The process of this project has the settings of `train.py`: numbers below 1e-38 are 0, and freed memory is kept

@@ -147,7 +147,7 @@ def test_a_resumed_run_refuses_a_state_that_no_run_writes(tmp_path: Path, monkey
 
 
 @pytest.fixture
-def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
     """Makes runs keep tensors and draw their noise from torch's generator, as on an accelerator."""
 
     @contextmanager
@@ -161,7 +161,7 @@ def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Abstra
                 patched.setattr(f"{module}.noise_stream", DeviceNoise)
             yield
 
-    yield applied
+    return applied
 
 
 @pytest.mark.parametrize("options", [(), ("agent.priority.enabled=true", "noise=per_episode"), ("agent=dqn",)])
