@@ -22,8 +22,8 @@ from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.config.parts import NetworkConfig
 from agent.config.run import TrainConfig
-from agent.networks import encoder_registry
 from agent.networks.build import build_network
+from agent.networks.encoder_registry import ENCODERS
 from tests.test_imports import ROOT
 
 FOLDERS = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "peers")]
@@ -340,7 +340,7 @@ def test_a_size_is_on_the_page_of_deep_sea_when_all_its_seeds_are(
 
 
 def test_the_convolutions_of_2013(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_registry, "_FACTORIES", dict(encoder_registry._FACTORIES))
+    monkeypatch.setattr(ENCODERS, "_factories", dict(ENCODERS._factories))
     monkeypatch.delitem(sys.modules, "benchmarks.mnih2013", raising=False)
     importlib.import_module("benchmarks.mnih2013")
     config = AgentConfig(network=NetworkConfig(encoder="mnih2013", hidden=(256,)))

@@ -30,8 +30,9 @@ from agent.learning.adam import Adam
 from agent.learning.dqn import DQN
 from agent.learning.gradient import AutogradGradient
 from agent.learning.loss import Levels
-from agent.networks import encoder_registry, encoders
+from agent.networks import encoders
 from agent.networks.build import build_network
+from agent.networks.encoder_registry import ENCODERS, register_encoder
 from agent.noise.acting_noise import ActingNoise
 from agent.noise.distributions import NoiseModel
 from agent.noise.streams import DeviceNoise, TableNoise
@@ -793,9 +794,9 @@ class Frozen(nn.Module):
 
 @pytest.fixture
 def own_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_registry, "_FACTORIES", dict(encoder_registry._FACTORIES))
-    encoder_registry.register_encoder("centred", lambda parts: encoders.TrunkEncoder(Centred(), parts))
-    encoder_registry.register_encoder("frozen", lambda parts: encoders.TrunkEncoder(Frozen(), parts))
+    monkeypatch.setattr(ENCODERS, "_factories", dict(ENCODERS._factories))
+    register_encoder("centred", lambda parts: encoders.TrunkEncoder(Centred(), parts))
+    register_encoder("frozen", lambda parts: encoders.TrunkEncoder(Frozen(), parts))
 
 
 @pytest.mark.usefixtures("own_encoders")

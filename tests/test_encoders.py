@@ -16,9 +16,8 @@ from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.learning.loss import Levels, match_noise
-from agent.networks import encoder_registry
 from agent.networks.build import build_network, noise_model
-from agent.networks.encoder_registry import register_encoder
+from agent.networks.encoder_registry import ENCODERS, register_encoder
 from agent.networks.encoders import EncoderParts, MLPEncoder, TrunkEncoder
 from agent.networks.q_network import QNetwork
 from agent.networks.trunks import Convolution, Impala, largest_singular_values, spectral_norms
@@ -249,7 +248,7 @@ def test_an_agent_learns_from_stored_observations(spec: ObservationSpec, encoder
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(encoder_registry, "_FACTORIES", dict(encoder_registry._FACTORIES))
+    monkeypatch.setattr(ENCODERS, "_factories", dict(ENCODERS._factories))
     return
 
 

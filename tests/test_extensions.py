@@ -23,9 +23,9 @@ from agent.config.algorithm import AgentConfig
 from agent.config.parts import NetworkConfig
 from agent.learning.gradient import AutogradGradient
 from agent.learning.loss import UpdateNoise
-from agent.networks import encoder_registry
 from agent.networks.build import build_network
-from agent.networks.heads import registry as heads_registry
+from agent.networks.encoder_registry import ENCODERS
+from agent.networks.heads.registry import HEADS
 from agent.networks.q_network import flatten_parameters
 from agent.replay.batch import Batch
 from envs.bounds import is_own
@@ -521,6 +521,36 @@ BAD_ENCODERS = [
     ("TrunkEncoder(Mine(), parts)", "None", "failed: AttributeError"),
     ("lambda parts", "lambda", "failed: TypeError: .*takes 0 positional arguments"),
     ("self.calls = 0", "exit()", "failed: it ended the program, by sys.exit"),
+    ("x.flatten(1)", "x.float().flatten(1)", "must play in double precision as well: leave casts such as"),
+    ("TrunkEncoder(Mine(), parts)", "Raw(casts=True)", "must play in double precision as well: leave casts such as"),
+    ("TrunkEncoder(Mine(), parts)", "Raw(in_place=True)", "writes to its input"),
+    ("x.flatten(1)", "setattr(self, 'v', nn.Linear(4, 4)) or self.v(x)", "makes trunk.v.bias when it is called"),
+    ("x.flatten(1)", "Wrong.apply(x * self.w)", "failed: RuntimeError: Function WrongBackward returned an invalid"),
+    ("TrunkEncoder(Mine(), parts)", "Raw((4, 4))", r"its attribute noise_sizes is \(4, 4\) and must hold the numbers"),
+    ("TrunkEncoder(Mine(), parts)", "Raw(None)", "its attribute noise_sizes is None and must hold the numbers"),
+    ("TrunkEncoder(Mine(), parts)", "Raw(((4.0, 4),))", r"its attribute noise_sizes is 4.0 \(float\) and must be a"),
+    ("TrunkEncoder(Mine(), parts)", "Raw(((-4, 4),))", r"its attribute noise_sizes is -4 \(int\) and must be a whole"),
+    (
+        "TrunkEncoder(Mine(), parts)",
+        "Raw(features=4.0)",
+        r"its attribute features is 4.0 \(float\) and must be a whole",
+    ),
+]
+#: What is replaced in a head or an encoder, by what, and how the sentence begins: a saved agent could not hold it.
+NEVER_SAVED = [
+    ("self.register_buffer('w', torch.full((2,), -torch.inf))", "encoder.trunk.w holds values that are not finite"),
+    (
+        "self.w = nn.ParameterList([nn.Parameter(torch.zeros(1))] * 5000)",
+        r"network has 5,\d* tensors, and 4,096 are the",
+    ),
+    (
+        "type(self).get_extra_state = dict",
+        "state_dict holds encoder.trunk._extra_state, which is no parameter and no buffer",
+    ),
+    (
+        "self.w = nn.Linear(1, 1); self._register_state_dict_hook(lambda m, s, p, _: s.pop(p + 'w.bias'))",
+        "state_dict lacks encoder.trunk.w.bias, which a saved agent needs",
+    ),
 ]
 BAD_HEADS = [
     ("Mine(outputs)", "outputs", "failed: AttributeError: 'Tensor' object has no attribute 'q_values'"),
@@ -534,14 +564,24 @@ BAD_HEADS = [
     ("MineHead(parts.sizes)", "1 / 0", "failed: ZeroDivisionError"),
     ("MineHead(parts.sizes)", "MineHead()", "failed: TypeError"),
     ("(Head)", "(object)", "failed: TypeError"),
+    (".square()", ".square().detach()", "its loss has no gradient"),
+    (".square()", ".square().bfloat16()", "its loss is torch.bfloat16 and must be float32"),
+    ("return loss", "return loss.long()", "its priority is torch.int64 and must be float32"),
+    ("Mine(outputs)", "Mine(outputs.long())", "its q_values is torch.int64 and must be float32"),
+    (
+        "(Head):",
+        "(Head):\n    level_counts = (4.5, 3)",
+        r"its attribute level_counts is 4.5 \(float\) and must be a whole",
+    ),
+    ("(Head):", "(Head):\n    level_counts = (4,)", "failed: ValueError: not enough values to unpack"),
 ]
 
 
 @pytest.fixture
 def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a module registers is gone after the test."""
-    for registry in (encoder_registry, heads_registry):
-        monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+    for registry in (ENCODERS, HEADS):
+        monkeypatch.setattr(registry, "_factories", dict(registry._factories))
 
 
 def build(source: str, **options: object) -> None:
@@ -557,7 +597,61 @@ def test_an_encoder_of_ones_own_that_fails_is_one_sentence(replaced: str, by: st
     config = NetworkConfig(encoder="mine")
     build(ENCODER, network=config)
     with pytest.raises(UserError, match=f"^agent.network.encoder=mine:? {expected}"):
-        build(ENCODER.replace(replaced, by), network=config)
+        build(WITH_TOOLS.replace(replaced, by), network=config)
+
+
+#: The module with two more: a function whose backward pass is wrong, and an encoder without a trunk.
+WITH_TOOLS = (
+    ENCODER.replace("import TrunkEncoder", "import Encoder, TrunkEncoder")
+    .replace(
+        "class Mine",
+        """class Wrong(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[:1]
+
+
+class Raw(Encoder):
+    def __init__(self, noise_sizes=[], features=4, casts=False, in_place=False):
+        super().__init__()
+        self.noise_sizes, self.features, self.casts, self.in_place = noise_sizes, features, casts, in_place
+
+    def forward(self, x, noise):
+        if self.in_place:
+            x -= 1.0
+        return x.float() if self.casts else x * 1.0
+
+
+class Mine""",
+    )
+    .replace("self.calls = 0", "self.calls = 0\n        self.w = nn.Parameter(torch.ones(4))")
+)
+
+
+@pytest.mark.usefixtures("_registries")
+@pytest.mark.parametrize(("tensor", "sentence"), NEVER_SAVED)
+def test_a_network_that_could_not_be_saved_is_refused_before_training(tensor: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=f"^the .*{sentence}"):
+        build(ENCODER.replace("self.calls = 0", f"self.calls = 0; {tensor}"), network=NetworkConfig(encoder="mine"))
+
+
+@pytest.mark.usefixtures("_registries")
+def test_an_encoder_without_a_trunk_and_with_a_list_of_no_noise_is_built() -> None:
+    build(WITH_TOOLS.replace("TrunkEncoder(Mine(), parts)", "Raw()"), network=NetworkConfig(encoder="mine"))
+
+
+@pytest.mark.usefixtures("_registries")
+def test_numbers_of_numpy_are_whole_numbers() -> None:
+    """A checkpoint holds how many numbers of noise were drawn, which NumPy's would make one of its own."""
+    module = ENCODER.replace("features = 4", "import numpy; features = numpy.prod((4,))")
+    exec(compile(module, "mine.py", "exec"), {})
+    config = AgentConfig(network=NetworkConfig(encoder="mine"))
+    network = build_network(config, 4, 2, torch.Generator())
+    assert type(network.noise_size) is type(network.encoder.features) is int
 
 
 @pytest.mark.usefixtures("_registries")
@@ -681,6 +775,69 @@ def test_a_result_that_does_not_fit_later_loses_nothing(
     (tmp_path / "mine.py").write_text(module)
     ended = programs.run("train", "resume=run", *QUIET[:2], "imports=mine", "steps=400", cwd=tmp_path)
     assert ended.code == 0, ended.err
+
+
+#: Errors that no line of the user's file, or no usual exception, shows: the line that is in forward, and the sentence.
+UNUSUAL = {
+    "an exception of no usual kind": ("raise Halt('no device')", "Halt: no device"),
+    "a KeyboardInterrupt of its own": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "in a backward pass": (
+        "return Wrong.apply(x * self.w)",
+        "RuntimeError: Function WrongBackward returned an invalid",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_unusual_error_of_an_encoder_is_one_sentence_and_loses_nothing(
+    programs: Programs, tmp_path: Path, name: str
+) -> None:
+    line, told = UNUSUAL[name]
+    module = WITH_TOOLS.replace("class Mine", "class Halt(BaseException):\n    pass\n\n\nclass Mine")
+    bug = f"if self.calls > 40 and len(x) in (3, 64): {line}\n        return x"
+    (tmp_path / "mine.py").write_text(module.replace("return x.f", f"{bug}.f"))
+    named = ("imports=mine", "agent.network.encoder=mine", "env=CartPole-v1", "num_envs=3", "hydra.run.dir=run")
+    ended = programs.run("train", *QUIET, *named, "steps=400", "eval.every=0", cwd=tmp_path)
+    assert ended.code == 2, ended.err
+    assert "Traceback" not in ended.err
+    sentence = ended.err[ended.err.index("error:") :]
+    assert re.match(
+        f"error: agent.network.encoder=mine failed: {told}.*training stopped at step .*resume=run", sentence
+    )
+    (tmp_path / "mine.py").write_text(WITH_TOOLS)
+    ended = programs.run("train", "resume=run", *QUIET[:2], "imports=mine", "steps=500", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("line", ["sys.exit(0)", "raise ValueError('bad value')"])
+def test_an_encoder_of_an_installed_package_is_named(programs: Programs, tmp_path: Path, line: str) -> None:
+    """Its file does not show whose it is."""
+    package = tmp_path / "site-packages"
+    package.mkdir()
+    bug = f"import sys\n        if self.calls > 40 and len(x) == 3: {line}\n        return x"
+    (package / "packaged.py").write_text(ENCODER.replace("return x", bug))
+    named = (
+        "imports=./site-packages/packaged.py",
+        "agent.network.encoder=mine",
+        "env=CartPole-v1",
+        "num_envs=3",
+        "hydra.run.dir=run",
+    )
+    ended = programs.run("train", *QUIET, *named, "eval.every=0", cwd=tmp_path)
+    assert ended.code == 2, ended.err
+    assert "Traceback" not in ended.err
+    assert re.search("error: agent.network.encoder=mine failed: .*training stopped at step .*resume=run", ended.err)
+
+
+def test_an_encoder_that_needs_numbers_is_loaded(programs: Programs, tmp_path: Path) -> None:
+    """A saved agent's network is first made without numbers, on torch's device meta, but not that of such a module."""
+    looks = "assert bool(torch.isfinite(x).all())\n        return x"
+    module = ENCODER.replace("return x", looks).replace("self.calls = 0", "self.calls = torch.ones(3).tolist()[0]")
+    (tmp_path / "mine.py").write_text(module)
+    named = ("imports=mine", "agent.network.encoder=mine", "env=CartPole-v1", "hydra.run.dir=run")
+    assert programs.run("train", *QUIET, *named, cwd=tmp_path).code == 0
+    result = programs.run("evaluate", "checkpoint=run", "imports=mine", "episodes=2", cwd=tmp_path)
+    assert result.code == 0, result.err
 
 
 @pytest.mark.parametrize("code", [0, 3])

@@ -424,7 +424,7 @@ class Scaled(ExpectedHead):
 def scaled() -> Iterator[None]:
     registry.register_head("scaled", lambda parts: Scaled(parts.sizes, **parts.options))
     yield
-    del registry._FACTORIES["scaled"]
+    del registry.HEADS._factories["scaled"]
 
 
 def of_my_own(**options: Any) -> AgentConfig:
@@ -452,7 +452,9 @@ def test_a_head_of_ones_own_is_kept_apart(scaled: None, monkeypatch: pytest.Monk
             registry.register_head(name, lambda parts: Scaled(parts.sizes))
     with pytest.raises(UserError, match=r"agent\.head_options=\{'size': 2\} do not go with agent\.head=scaled.*size"):
         build_network(of_my_own(size=2), 4, 2)
-    with pytest.raises(UserError, match=r"agent\.head is 'unknown': it must be one of expected, .*scaled.*imports="):
+    with pytest.raises(
+        UserError, match=r"agent\.head is 'unknown': there is no head of this name.*expected, .*scaled.*imports="
+    ):
         build_network(replace(of_my_own(), head="unknown"), 4, 2)
     monkeypatch.setattr(Scaled, "loss", lambda *values: None + 1)
     with pytest.raises(UserError, match=r"agent\.head=scaled failed: TypeError: unsupported operand"):

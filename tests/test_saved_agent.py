@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 
 from agent.common.errors import UserError
+from agent.common.tensor_file import MAX_TENSORS
 from agent.records.evaluations import archived_results_path, results_path
 from agent.records.saved_agent import (
     FILE_NAME,
-    MAX_TENSORS,
     check_env,
     check_shapes,
     find_agent,

@@ -2,7 +2,8 @@
 
 import sysconfig
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import FrameSummary
 
@@ -86,10 +87,39 @@ def own_failure(name: str, error: BaseException) -> UserError:
         error: returned as it is if it is one sentence already.
     """
     if isinstance(error, OwnCodeError):
-        return OwnCodeError(f"{error}: fix it")  # in a run, the sentence goes on
+        return OwnCodeError(f"{error}: fix it", error.detail)  # in a run, the sentence goes on
     if isinstance(error, UserError):
         return error
     return UserError(f"{name} failed: {one_line(error)}", shown(own_frames(error)))
+
+
+@contextmanager
+def own_code(options: str) -> Iterator[None]:
+    """Makes an error of the user's own encoder or head show whose it is, also where no line of their file raised it.
+
+    Torch raises an error of a backward pass, a package one of its own encoder, and foreign code may raise exceptions
+    that nothing else expects. Errors of the machine, of this project and of the user's file stay as they are.
+
+    Args:
+        options: the options that name the user's own parts; empty if there are none.
+
+    Raises:
+        OwnCodeError: names the options.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not options or is_stop(error) or isinstance(error, UserError | MemoryError) or _is_of_device(error):
+            raise
+        innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+        if isinstance(error, Exception | SystemExit) and (own_frames(error) or not _is_foreign(innermost)):
+            raise
+        raise OwnCodeError(f"{options} failed: {one_line(error)}", shown(foreign_frames(error))) from error
+
+
+def _is_of_device(error: BaseException) -> bool:
+    """Whether the memory of a device is full, or the device failed: errors of torch, which environments do not need."""
+    return type(error).__name__ in ("OutOfMemoryError", "AcceleratorError")
 
 
 def is_stop(error: BaseException) -> bool:

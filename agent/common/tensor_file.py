@@ -13,6 +13,8 @@ import torch
 from agent.common.files import open_plain, sync_file
 
 _CHUNK = 16 << 20
+#: The most tensors of a saved agent.
+MAX_TENSORS = 4_096
 DTYPES = {
     **{"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"},
     **{f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)},

@@ -196,8 +196,8 @@ class DQN:
         return linear(config.lr, config.lr_end, self.updates, config.lr_updates)
 
     def is_finite(self) -> bool:
-        """Whether every parameter is finite. Waits for the device."""
-        return bool(torch.isfinite(self.parameters).all())
+        """Whether every parameter and buffer is finite. Waits for the device."""
+        return all(bool(torch.isfinite(values).all()) for values in (self.parameters, *self._buffers[0].values()))
 
     def diagnostics(self, batch: Batch[Array], generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars that describe the agent on a batch; see agent/learning/diagnostics.py."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from agent.common.arrays import Array, as_tensor
+from agent.common.foreign import own_code
 from agent.config.algorithm import AgentConfig
 from agent.learning.loss import NO_LEVELS, Levels, Network, Networks, UpdateNoise, update_loss
 from agent.networks.heads.base import Values
@@ -91,7 +92,8 @@ class AutogradGradient:
         device = self._flat.device
         weights = None if weight is None else as_tensor(weight, device)
         rows, draws = batch.tensors(device), noise.tensors(device)
-        with matmul_precision(self._tf32), torch.enable_grad():  # which an environment may have turned off
+        own = own_code(self.network.own)
+        with own, matmul_precision(self._tf32), torch.enable_grad():  # which an environment may have turned off
             loss, priority = update_loss(self.config, self._networks, self.network.head, rows, draws, levels, weights)
             gradients = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
         flat = [gradient.reshape(-1) for gradient in gradients]

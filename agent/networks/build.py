@@ -6,19 +6,17 @@ from math import prod
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from agent.common.arrays import WHOLE_NUMBERS
 from agent.common.errors import UserError
 from agent.common.masking import Masking
 from agent.common.observation import ObservationSpec, as_spec
 from agent.config.algorithm import AgentConfig
 from agent.config.parts import NoiseConfig
-from agent.networks.encoder_registry import build_encoder
+from agent.networks.encoder_registry import ENCODERS, build_encoder
 from agent.networks.encoders import EncoderParts
 from agent.networks.heads.base import HeadParts, Sizes
-from agent.networks.heads.registry import build_head
+from agent.networks.heads.registry import HEADS, build_head
+from agent.networks.own_parts import check_saved, check_tensors
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel, is_output_noise
 from agent.noise.index_layer import IndexLinear, Prior
@@ -110,27 +108,24 @@ def _build(config: AgentConfig, whole: ObservationSpec, actions: int, generator:
     encoder = build_encoder(EncoderParts(spec, tuple(hidden), linear, config.network, generator))
     network = config.network
     sizes = Sizes(encoder.features, last, actions, linear, network.dueling, network.layer_norm, output)
-    head = build_head(HeadParts(sizes, config, config.head_options))
+    head = build_head(HeadParts(sizes, config))
     if noise.prior > 0.0:
         form = ObservationSpec((sum(spec.stacked(part).size for part in spec.parts),)) if spec.parts else spec
         budget.take(last * (prod(form.shape) + index * actions))
         prior = Prior(form, last, actions, index, noise.prior, generator)
-    result = QNetwork(encoder, head, index, prior, Masking(whole) if whole.mask else None)
-    _check_tensors(result)
+    result = QNetwork(encoder, head, index, prior, Masking(whole) if whole.mask else None, own_options(config))
+    check_tensors(result)
+    if result.own:
+        check_saved(result)
     check_parameters(sum(parameter.numel() for parameter in result.parameters()))  # with its convolutions
     return result
 
 
-def _check_tensors(network: QNetwork) -> None:
-    """Refuses tensors of a user's encoder or head that cannot learn, or that a saved agent cannot hold."""
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
-            raise UserError(f"the network's {name} has no size yet: a lazy layer needs the number of its inputs")
-        if tensor.dtype != torch.float32 and (isinstance(tensor, nn.Parameter) or tensor.dtype not in WHOLE_NUMBERS):
-            raise UserError(
-                f"the network's {name} is {tensor.dtype}: parameters must be float32, and buffers float32, whole "
-                "numbers or truth values"
-            )
+def own_options(config: AgentConfig) -> str:
+    """The options that name an encoder or a head of the user's own, as a text; empty if both are built in."""
+    encoder, head = config.network.encoder, config.head
+    named = {f"{ENCODERS.option}={encoder}": ENCODERS.is_own(encoder), f"{HEADS.option}={head}": HEADS.is_own(head)}
+    return ", ".join(option for option, is_own in named.items() if is_own)
 
 
 def linear_factories(

@@ -6,7 +6,6 @@ To add an encoder of your own, call this in any module that is imported before t
 """
 
 import copy
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -14,10 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from agent.common.errors import UserError, plain
-from agent.common.foreign import OwnCodeError, is_stop, own_failure
+from agent.common.errors import one_line, plain
+from agent.common.foreign import OwnCodeError, own_frames, shown
 from agent.common.observation import ObservationSpec
+from agent.networks import own_parts
 from agent.networks.encoders import Encoder, EncoderParts, Flatten, MLPEncoder, PartsEncoder, TrunkEncoder, image
+from agent.networks.registry import Registry
 from agent.networks.trunks import DATA_EFFICIENT, MINATAR, NATURE, Convolutions, Impala
 
 #: From this height and width on, `auto` chooses three convolutions. On smaller images they do not fit; on larger
@@ -43,32 +44,20 @@ def _impala(parts: EncoderParts) -> Encoder:
     return TrunkEncoder(trunk, parts)
 
 
-_FACTORIES: dict[str, EncoderFactory] = {
-    "mlp": _mlp,
-    "minatar": _convolutions(MINATAR),
-    "nature": _convolutions(NATURE),
-    "data_efficient": _convolutions(DATA_EFFICIENT),
-    "impala": _impala,
-}
-BUILT_IN = ("auto", *_FACTORIES)
-
-
-def register_encoder(name: str, factory: EncoderFactory) -> None:
-    """Registers `factory` as the encoder `agent.network.encoder=<name>`. Registering a name again replaces its factory.
-
-    Raises:
-        ValueError: if the name is not a plain word or is the name of a built-in encoder.
-    """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
-        raise ValueError(f"{name!r} cannot name an encoder: the name must be a word of letters, digits, _ and -")
-    if name in BUILT_IN:
-        raise ValueError(f"{name!r} is the name of a built-in encoder")
-    _FACTORIES[name] = factory
-
-
-def own_encoders() -> dict[str, EncoderFactory]:
-    """The registered encoders of users, by name. Actor processes register them as well."""
-    return {name: factory for name, factory in _FACTORIES.items() if name not in BUILT_IN}
+#: The encoders by name.
+ENCODERS: Registry[EncoderFactory] = Registry(
+    "an encoder",
+    "agent.network.encoder",
+    {
+        "mlp": _mlp,
+        "minatar": _convolutions(MINATAR),
+        "nature": _convolutions(NATURE),
+        "data_efficient": _convolutions(DATA_EFFICIENT),
+        "impala": _impala,
+    },
+    reserved=("auto",),
+)
+register_encoder = ENCODERS.register
 
 
 def build_encoder(parts: EncoderParts) -> Encoder:
@@ -82,32 +71,42 @@ def build_encoder(parts: EncoderParts) -> Encoder:
     name = parts.network.encoder
     if name == "auto":
         name = _automatic(parts.observation)
-    if name not in _FACTORIES:
-        raise UserError(
-            f"agent.network.encoder is {name!r:.80}: there is no encoder of this name (there are auto, "
-            f"{', '.join(_FACTORIES)}); one of your own is registered by the module that you name with imports="
-        )
-    return _FACTORIES[name](parts) if name in BUILT_IN else _own(name, parts)
+    factory = ENCODERS.find(name)
+    return _own(name, factory, parts) if ENCODERS.is_own(name) else factory(parts)
 
 
-def _own(name: str, parts: EncoderParts) -> Encoder:
-    """Builds an encoder of the user's own, whose features are checked in every call, and tries a copy of it."""
-    option, spec = f"agent.network.encoder={name}", parts.observation
-    try:
-        encoder = _FACTORIES[name](parts)
-        zeros = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
-        noise = [None] * len(encoder.noise_sizes)
+def _own(name: str, factory: EncoderFactory, parts: EncoderParts) -> Encoder:
+    """Builds an encoder of the user's own, whose features are checked in every call, and tries copies of it."""
+    option, dimensions = f"agent.network.encoder={name}", len(parts.observation.shape)
+    with own_parts.failures(option):
+        encoder = factory(parts)
+        encoder.noise_sizes = own_parts.noise_sizes(option, encoder.noise_sizes)
+        encoder.features = own_parts.whole_number(option, "features", encoder.features)
         for module in (encoder.trunk, encoder) if isinstance(encoder, TrunkEncoder) else (encoder,):
-            module.register_forward_hook(partial(_check, option, len(spec.shape)))
-        with torch.no_grad():
-            features = copy.deepcopy(encoder).eval()(zeros, noise)
-        if features.dtype != torch.float32:
-            raise OwnCodeError(f"{option}: it makes features of {features.dtype}, and they must be float32")
-    except BaseException as error:  # it may end the program by itself
-        if is_stop(error):
-            raise
-        raise own_failure(option, error) from error
+            module.register_forward_hook(partial(_check, option, dimensions))
+        _try(option, encoder, parts.observation)
     return encoder
+
+
+def _try(option: str, encoder: Encoder, spec: ObservationSpec) -> None:
+    """Calls copies of an encoder of the user's own with zeros: as it learns, and as it plays, in double precision."""
+    noise, before = [None] * len(encoder.noise_sizes), own_parts.tensors_of(encoder)
+    learns, zeros = copy.deepcopy(encoder), torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
+    with torch.enable_grad():
+        features = learns(zeros, noise)
+    own_parts.check_call(option, before, learns, zeros)
+    if features.dtype != torch.float32:
+        raise OwnCodeError(f"{option}: it makes features of {features.dtype}, and they must be float32")
+    own_parts.check_gradient(features, learns)
+    plays = copy.deepcopy(encoder).double().eval()
+    advice = f"{option} must play in double precision as well: leave casts such as x.float() out"
+    try:
+        with torch.no_grad():
+            features = plays(zeros.double(), noise)
+    except Exception as error:
+        raise OwnCodeError(f"{advice} ({one_line(error)})", shown(own_frames(error))) from error
+    if features.dtype != torch.float64:
+        raise OwnCodeError(f"{advice} (it makes features of {features.dtype})")
 
 
 def _check(option: str, dimensions: int, module: nn.Module, arguments: tuple[Any, ...], result: object) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.common.arrays import floats
+from agent.common.foreign import own_code
 from agent.common.masking import Masking
 from agent.networks.encoders import Encoder, PartsEncoder
 from agent.networks.heads.base import AnyHead, Values
@@ -34,6 +35,7 @@ class QNetwork(nn.Module):
         prior: is added to the action values of the expected head when there is noise.
         masking: describes rows of bytes that hold observations and masks of actions; the q_values of forbidden actions
             are then `FORBIDDEN`. None without masks.
+        own: the options that name an encoder or a head of the user's own; empty if both are built in.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class QNetwork(nn.Module):
         index: int = 0,
         prior: Prior | None = None,
         masking: Masking | None = None,
+        own: str = "",
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.prior, self.index, self.masking = prior, index, masking
+        self.prior, self.index, self.masking, self.own = prior, index, masking, own
         self.noise_sizes = encoder.noise_sizes + head.noise_sizes
         self.noise_size = index or sum(a + b for a, b in self.noise_sizes)
 
@@ -64,6 +67,14 @@ class QNetwork(nn.Module):
         With autocast the encoder computes in bfloat16. The head never does, since it would round close values to equal
         ones.
         """
+        if not self.own or torch.compiler.is_compiling():
+            return self._allowed_values(observation, noise, levels, autocast)
+        with own_code(self.own):
+            return self._allowed_values(observation, noise, levels, autocast)
+
+    def _allowed_values(
+        self, observation: Tensor | Masked, noise: Tensor | None, levels: Tensor | None, autocast: bool
+    ) -> Values:
         if self.masking is None:
             return self._values(observation, noise, levels, autocast)  # type: ignore[arg-type]
         masked = observation if isinstance(observation, Masked) else split_masks(self.masking, observation)

@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, open_plain, why
+from agent.common.tensor_file import MAX_TENSORS
 from agent.common.texts import printable
 from agent.records.saved_env import FILE_NAME as FILE_NAME
 from agent.records.saved_env import check_env as check_env
@@ -33,7 +34,6 @@ Which = Literal["best", "last"]
 
 _METADATA_KEY = "noisy-dqn"
 MAX_BYTES = 4 << 30  # of the file
-MAX_TENSORS = 4_096
 _MAX_HEADER = 8 << 20  # bytes: the description, escaped, and some ten thousand tensor names
 _MAX_DESCRIPTION = 1 << 20  # bytes
 _MAX_NESTING = 20

@@ -13,7 +13,7 @@ from agent.common.masking import masked_spec
 from agent.common.observation import ObservationSpec, packed
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
-from agent.networks.build import build_network, noise_model
+from agent.networks.build import build_network, noise_model, own_options
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.saved_agent import check_shapes, read_agent, read_header
@@ -41,7 +41,8 @@ class Player:
 def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     """Rebuilds the agent in an agent.safetensors. Nothing in it is executed, and no memory beyond its size is used.
 
-    The whole description is checked before its environment, its network or its tensors are made.
+    The whole description is checked before its environment, its network or its tensors are made; only with an encoder
+    or a head of the user's own is the network made twice.
 
     Raises:
         UserError: the file is damaged or foreign, its parts do not fit, or its task is not installed here.
@@ -50,9 +51,10 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     header = read_header(path)
     description = header.description
     config, time_limit = _agent_config(description, path), _time_limit(description, path)
+    on_cpu = torch.Generator() if own_options(config) else None  # a part of the user's own may need numbers
     with torch.device("meta"):  # shapes only, so that a false description allocates nothing
-        meta_network = _network(config, _observation(description, path), description["actions"], path)
-    check_shapes(header.shapes, {name: tuple(value.shape) for name, value in meta_network.state_dict().items()}, path)
+        described = _network(config, _observation(description, path), description["actions"], path, on_cpu)
+    check_shapes(header.shapes, {name: tuple(value.shape) for name, value in described.state_dict().items()}, path)
     env, channels, action_mask = description["env"], _channels(description, path), _action_mask(description, path)
     wrapping = wrapping_of(env.get("observation", ()), env.get("wrappers", ()))
     task = load_saved_task(

@@ -166,12 +166,15 @@ class HeadParts:
     Attributes:
         sizes: the sizes and layers of its streams.
         config: the algorithm; a built-in head reads the node of its name, such as `config.quantile`.
-        options: `agent.head_options`, for heads that users register.
     """
 
     sizes: Sizes
     config: AgentConfig
-    options: Mapping[str, Any]  # keyword arguments of a class that this project does not know
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """`agent.head_options`: keyword arguments of a head that a user registers."""
+        return self.config.head_options
 
 
 HeadFactory = Callable[[HeadParts], AnyHead]

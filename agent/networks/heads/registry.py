@@ -8,7 +8,6 @@ To add a head of your own, call this in any module that is imported before the a
 """
 
 import copy
-import re
 from functools import partial
 from typing import Any
 
@@ -16,36 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from agent.common.errors import UserError, plain
-from agent.common.foreign import OwnCodeError, is_stop, own_failure
-from agent.config.algorithm import HEADS
+from agent.common.foreign import OwnCodeError
+from agent.config.algorithm import HEADS as BUILT_IN_HEADS
+from agent.networks import own_parts
 from agent.networks.heads import categorical, expected, implicit_quantile, quantile
 from agent.networks.heads.base import AnyHead, HeadFactory, HeadParts, gather_actions
+from agent.networks.registry import Registry
 
-_FACTORIES: dict[str, HeadFactory] = {
-    "expected": expected.build,
-    "categorical": categorical.build,
-    "quantile": quantile.build,
-    "implicit_quantile": implicit_quantile.build,
-}
-assert tuple(_FACTORIES) == HEADS
-
-
-def register_head(name: str, factory: HeadFactory) -> None:
-    """Registers `factory` as the head `agent.head=<name>`. Registering a name again replaces its factory.
-
-    Raises:
-        ValueError: if the name is not a plain word or is the name of a built-in head.
-    """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
-        raise ValueError(f"{name!r} cannot name a head: the name must be a word of letters, digits, _ and -")
-    if name in HEADS:
-        raise ValueError(f"{name!r} is the name of a built-in head")
-    _FACTORIES[name] = factory
-
-
-def own_heads() -> dict[str, HeadFactory]:
-    """The registered heads of users, by name. Actor processes register them as well."""
-    return {name: factory for name, factory in _FACTORIES.items() if name not in HEADS}
+_BUILDERS = (expected.build, categorical.build, quantile.build, implicit_quantile.build)
+#: The heads by name.
+HEADS: Registry[HeadFactory] = Registry("a head", "agent.head", dict(zip(BUILT_IN_HEADS, _BUILDERS, strict=True)))
+register_head = HEADS.register
 
 
 def build_head(parts: HeadParts) -> AnyHead:
@@ -55,39 +35,47 @@ def build_head(parts: HeadParts) -> AnyHead:
         UserError: if the name is not registered, the head does not know the options, or it fails.
     """
     name = parts.config.head
-    if name not in _FACTORIES:
-        raise UserError(
-            f"agent.head is {name!r:.80}: it must be one of {', '.join(_FACTORIES)}; one of your own is registered by "
-            "the module that you name with imports="
-        )
-    try:
-        head = _FACTORIES[name](parts)
-        if name not in HEADS:
-            _try(name, copy.deepcopy(head).eval(), parts)
-            head.register_forward_hook(partial(_check_values, name, parts.sizes.actions))
-        return head
-    except BaseException as error:  # a head of the user's own may end the program by itself
-        if is_stop(error):
+    factory = HEADS.find(name)
+    return _own(name, factory, parts) if HEADS.is_own(name) else factory(parts)
+
+
+def _own(name: str, factory: HeadFactory, parts: HeadParts) -> AnyHead:
+    """Builds a head of the user's own, whose values are checked in every call, and tries a copy of it."""
+    option = f"agent.head={name}"
+    with own_parts.failures(option):
+        try:
+            head = factory(parts)
+        except TypeError as error:
+            if any(f"'{given}'" in str(error) for given in parts.options):
+                raise UserError(f"agent.head_options={parts.options} do not go with {option}: {error}") from error
             raise
-        if isinstance(error, TypeError) and any(f"'{option}'" in str(error) for option in parts.options):
-            raise UserError(f"agent.head_options={parts.options} do not go with agent.head={name}: {error}") from error
-        if name in HEADS:
-            raise
-        raise own_failure(f"agent.head={name}", error) from error
+        head.noise_sizes = own_parts.noise_sizes(option, head.noise_sizes)
+        if head.level_counts is not None:
+            prediction, target = (own_parts.whole_number(option, "level_counts", count) for count in head.level_counts)
+            head.level_counts = prediction, target
+        _try(name, copy.deepcopy(head).eval(), parts)
+        head.register_forward_hook(partial(_check_values, name, parts.sizes.actions))
+    return head
 
 
 def _try(name: str, head: AnyHead, parts: HeadParts) -> None:
-    """Calls every method of a head of the user's own with two rows of zeros, and checks the shapes of its results."""
-    rows, actions = torch.zeros(2), parts.sizes.actions
+    """Calls every method of a head of the user's own with two rows of zeros, and checks its results."""
+    option, rows, actions = f"agent.head={name}", torch.zeros(2), parts.sizes.actions
     levels = None if head.level_counts is None else torch.full((2, head.level_counts[0]), 0.5)
-    with torch.no_grad():
-        values = head(torch.zeros(2, parts.sizes.features), [None] * len(head.noise_sizes), levels)
+    features, before = torch.zeros(2, parts.sizes.features), own_parts.tensors_of(head)
+    with torch.enable_grad():
+        values = head(features, [None] * len(head.noise_sizes), levels)
+        own_parts.check_call(option, before, head, features)
         _check(name, "q_values", values.q_values, (2, actions))
-        outcome = gather_actions(values.outcomes, rows.long())
-        target = head.target(outcome, rows, rows, parts.config.target_range)
+        with torch.no_grad():
+            outcome = gather_actions(values.outcomes, rows.long())
+            target = head.target(outcome, rows, rows, parts.config.target_range)
         loss = head.loss(values, rows.long(), target)
         _check(name, "loss", loss, (2,))
         _check(name, "priority", head.priority(values, rows.long(), target, loss), (2,))
+        if not loss.requires_grad:
+            raise OwnCodeError(f"{option}: its loss has no gradient, so that nothing would be learned")
+        own_parts.check_gradient(loss, head)
 
 
 def _check_values(name: str, actions: int, head: nn.Module, arguments: tuple[Any, ...], values: object) -> None:
@@ -108,3 +96,5 @@ def _check(name: str, result: str, tensor: Tensor, shape: tuple[int, ...]) -> No
             f"agent.head={name}: for 2 rows and all their actions its {result} must have the shape {list(shape)}, not "
             f"{list(tensor.shape)}: fix the head"
         )
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise OwnCodeError(f"agent.head={name}: its {result} is {tensor.dtype} and must be float32")

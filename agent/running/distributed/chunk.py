@@ -14,9 +14,9 @@ from agent.common.observation import ObservationSpec
 from agent.common.seeds import seed_sequence
 from agent.config.parts import EpsilonConfig
 from agent.config.run import TrainConfig
-from agent.networks.encoder_registry import EncoderFactory, register_encoder
+from agent.networks.encoder_registry import ENCODERS, EncoderFactory
 from agent.networks.heads.base import HeadFactory
-from agent.networks.heads.registry import register_head
+from agent.networks.heads.registry import HEADS
 from agent.running.distributed.priorities import FirstPriorities
 from envs.make import Task
 
@@ -86,9 +86,9 @@ class Setup:
     def register(self) -> None:
         """Makes the task, the encoders and the heads known to this process."""
         for name, encoder in self.encoders.items():
-            register_encoder(name, encoder)
+            ENCODERS.register(name, encoder)
         for name, head in self.heads.items():
-            register_head(name, head)
+            HEADS.register(name, head)
         if self.spec is not None and self.spec.id not in gym.registry:
             gym.registry[self.spec.id] = self.spec
 

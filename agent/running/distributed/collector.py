@@ -10,8 +10,8 @@ from agent.common.interrupt import stopping
 from agent.common.state import State
 from agent.config.run import TrainConfig
 from agent.learning.dqn import DQN
-from agent.networks.encoder_registry import own_encoders
-from agent.networks.heads.registry import own_heads
+from agent.networks.encoder_registry import ENCODERS
+from agent.networks.heads.registry import HEADS
 from agent.records.tracking import Tracker
 from agent.replay.prioritised import PrioritisedReplay
 from agent.replay.rings import AnyRings
@@ -68,7 +68,7 @@ class RayCollector:
 
     def _setup(self) -> Setup:
         spec = gym.registry.get(self.task.id)
-        return Setup(self.config, self.task, spec, self._shares, own_encoders(), own_heads())
+        return Setup(self.config, self.task, spec, self._shares, ENCODERS.own(), HEADS.own())
 
     def evaluation_worker(self) -> RayEvaluations | None:
         """A Ray task that plays evaluations; None in lockstep, as the time of their arrival would be random."""

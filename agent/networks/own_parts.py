@@ -1,0 +1,133 @@
+"""Checks of an encoder or a head of the user's own. It is tried when a network is built, and not hours later."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import index
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from agent.common.arrays import WHOLE_NUMBERS
+from agent.common.errors import UserError, plain
+from agent.common.foreign import OwnCodeError, is_stop, own_failure
+from agent.common.tensor_file import MAX_TENSORS
+from agent.noise.distributions import NoiseSizes
+
+
+@contextmanager
+def failures(option: str) -> Iterator[None]:
+    """Turns an error of a part of the user's own into one sentence. Such a part may even end the program by itself.
+
+    Raises:
+        UserError: names the option, such as agent.head=mine.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        raise own_failure(option, error) from error
+
+
+def whole_number(option: str, name: str, value: object) -> int:
+    """An attribute of a part as an int; NumPy's whole numbers are converted.
+
+    Raises:
+        OwnCodeError: if it is anything else.
+    """
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        number = -1
+    if number < 0:
+        kind = type(value).__name__
+        raise OwnCodeError(f"{option}: its attribute {name} is {plain(value, 40)} ({kind}) and must be a whole number")
+    return number
+
+
+def noise_sizes(option: str, sizes: object) -> tuple[NoiseSizes, ...]:
+    """The attribute `noise_sizes` of a part: a pair of whole numbers for each of its linear layers.
+
+    Raises:
+        OwnCodeError: if it is anything else.
+    """
+    pairs = sizes if isinstance(sizes, Sequence) else None
+    if pairs is None or not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
+        raise OwnCodeError(
+            f"{option}: its attribute noise_sizes is {plain(sizes, 80)} and must hold the numbers (inputs, outputs) of "
+            "noise for each linear layer, such as ((4, 16),); () is for layers without noise"
+        )
+    return tuple((whole_number(option, "noise_sizes", a), whole_number(option, "noise_sizes", b)) for a, b in pairs)
+
+
+def tensors_of(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
+    """The shapes of all parameters and buffers, by name; None for those of a lazy layer."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return {name: None if _is_lazy(value) else tuple(value.shape) for name, value in tensors}
+
+
+def _is_lazy(tensor: Tensor) -> bool:
+    return isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+
+
+def check_call(option: str, before: dict[str, tuple[int, ...] | None], module: nn.Module, inputs: Tensor) -> None:
+    """Checks, after a call with `inputs`, that a module has neither written to them nor made new tensors.
+
+    Raises:
+        OwnCodeError: if it has.
+    """
+    if inputs._version:
+        raise OwnCodeError(f"{option} writes to its input, which others read too: x = x - 1 in place of x -= 1")
+    after = tensors_of(module)
+    for name in sorted({*before, *after}):
+        if name not in before or (before[name] is not None and before[name] != after.get(name)):
+            raise OwnCodeError(f"{option} makes {name} when it is called: make all layers in its constructor")
+
+
+def check_gradient(outputs: Tensor, module: nn.Module) -> None:
+    """Goes back from outputs to the parameters of a module once; an error of this way is that of the module."""
+    leaves = [each for each in module.parameters() if each.requires_grad and not _is_lazy(each)]
+    if outputs.requires_grad and leaves:
+        torch.autograd.grad(outputs.sum(), leaves, allow_unused=True)
+
+
+def check_tensors(network: nn.Module) -> None:
+    """Refuses tensors of a user's encoder or head that cannot learn, or that a saved agent cannot hold.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if _is_lazy(tensor):
+            raise UserError(f"the network's {name} has no size yet: a lazy layer needs the number of its inputs")
+        if tensor.dtype != torch.float32 and (isinstance(tensor, nn.Parameter) or tensor.dtype not in WHOLE_NUMBERS):
+            raise UserError(
+                f"the network's {name} is {tensor.dtype}: parameters must be float32, and buffers float32, whole "
+                "numbers or truth values"
+            )
+
+
+def check_saved(network: nn.Module) -> None:
+    """Refuses a network whose saved agent could not be written, or not be read.
+
+    Raises:
+        OwnCodeError: says what the state_dict lacks or holds.
+    """
+    state = network.state_dict()
+    parts = {name for name, _ in (*network.named_parameters(remove_duplicate=False), *network.named_buffers())}
+    for name, value in state.items():
+        if not torch.is_tensor(value) or name not in parts:
+            raise OwnCodeError(
+                f"the network's state_dict holds {name}, which is no parameter and no buffer: leave it out"
+            )
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise OwnCodeError(
+                f"the network's {name} holds values that are not finite, which no saved agent holds: use large "
+                "numbers, or register the buffer with persistent=False"
+            )
+    for name, _ in network.named_parameters(remove_duplicate=False):
+        if name not in state:
+            raise OwnCodeError(f"the network's state_dict lacks {name}, which a saved agent needs")
+    if len(state) > MAX_TENSORS:
+        raise OwnCodeError(f"the network has {len(state):,} tensors, and {MAX_TENSORS:,} are the most: stack them")
