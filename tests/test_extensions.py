@@ -525,6 +525,7 @@ BAD_ENCODERS = [
     ("TrunkEncoder(Mine(), parts)", "Raw(casts=True)", "must play in double precision as well: leave casts such as"),
     ("TrunkEncoder(Mine(), parts)", "Raw(in_place=True)", "writes to its input"),
     ("x.flatten(1)", "setattr(self, 'v', nn.Linear(4, 4)) or self.v(x)", "makes trunk.v.bias when it is called"),
+    ("x.flatten(1)", "setattr(self, 'w', nn.Parameter(self.w * 0.9)) or x", "replaces trunk.w when it is called"),
     ("x.flatten(1)", "Wrong.apply(x * self.w)", "failed: RuntimeError: Function WrongBackward returned an invalid"),
     ("TrunkEncoder(Mine(), parts)", "Raw((4, 4))", r"its attribute noise_sizes is \(4, 4\) and must hold the numbers"),
     ("TrunkEncoder(Mine(), parts)", "Raw(None)", "its attribute noise_sizes is None and must hold the numbers"),

@@ -59,9 +59,11 @@ IMPLICIT = replace(
     munchausen=MunchausenConfig(True),
     priority=PriorityConfig(True, 0.5, 0.4, 60),
 )
+JOINT = replace(PLAIN, noise=replace(PLAIN.noise, learning="joint"))  # its loss depends on the noise
 #: Agents whose gradient is autograd's on every device.
 AGENTS = {
     "uniform": PLAIN,
+    "joint learning": JOINT,
     "priorities": replace(PLAIN, priority=PriorityConfig(True, 0.5, 0.4, 60), head="categorical"),
     "implicit quantiles, Munchausen, priorities": IMPLICIT,
 }
@@ -202,12 +204,12 @@ def test_a_recorded_update_is_the_update(name: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_replay_of_an_update_draws_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    still = replace(PLAIN, lr=1e-30, lr_end=None, target_every=10_000)
+    still = replace(JOINT, lr=1e-30, lr_end=None, target_every=10_000)
     with recordings(monkeypatch) as plan:
         world = as_on_cuda(World(still, plan))
         for _ in range(10):
             world.play()
-        world.learner._replay = OneBatch(world.replay)  # type: ignore[assignment]
+        world.learner._ring = OneBatch(world.replay)  # type: ignore[attr-defined]
         losses = [float(world.learner._graph()[0]) for _ in range(8)]
     assert len(set(losses)) == 8  # the same rows and parameters: only the noise is another
 
@@ -363,7 +365,7 @@ def streams(world: World) -> list[Tensor]:
 
 @needs_cuda
 def test_every_replay_of_a_graph_draws_anew(cuda: torch.device) -> None:
-    world = World(replace(PLAIN, lr=1e-30, lr_end=None, target_every=10_000), GRAPHS, cuda)
+    world = World(replace(JOINT, lr=1e-30, lr_end=None, target_every=10_000), GRAPHS, cuda)
     world.run(10)
     sample = torch.Generator(cuda).manual_seed(0)
     batch = world.replay.sample(ROWS, sample)

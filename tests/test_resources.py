@@ -11,7 +11,14 @@ import torch
 from threadpoolctl import threadpool_info
 
 from agent.common.errors import UserError
-from agent.running.resources import FILES, FILES_OF_A_PROCESS, check_open_files, prepare_cpu, threads_for_numpy
+from agent.running.resources import (
+    FILES,
+    FILES_OF_A_PROCESS,
+    check_open_files,
+    check_replay_memory,
+    prepare_cpu,
+    threads_for_numpy,
+)
 
 #: Page faults of a round of large arrays, after two others, in a process that was set up or was not.
 FAULTS = """
@@ -94,3 +101,13 @@ def test_only_one_of_torch_and_numpy_has_several_threads() -> None:
     finally:
         prepare_cpu(1)
     assert (torch.get_num_threads(), numpys()) == (1, {1})
+
+
+def test_an_earlier_run_of_the_process_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its replay may be in a cycle of references."""
+    free = [10, 1000]
+    monkeypatch.setattr("agent.running.resources.available_bytes", lambda device: free.pop(0))
+    check_replay_memory(500, torch.device("cpu"), lambda left: "")
+    free = [10, 20]
+    with pytest.raises(UserError, match="lower agent.replay_size"):
+        check_replay_memory(500, torch.device("cpu"), lambda left: "")

@@ -145,6 +145,5 @@ class GraphedLearner(Learner):
         batch, weight, rows = self._ring.sample_to_learn(self._config.batch_size, self._beta, self.generator)
         loss, norm, priority = self._agent.learn(batch, weight)
         self._ring.update_priorities(rows, priority)
-        return torch.stack(
-            [torch.as_tensor(x) for x in (loss, norm, *(() if priority is None else (priority.mean(),)))]
-        )
+        values = (loss, norm) if priority is None else (loss, norm, priority.mean())
+        return torch.stack([torch.as_tensor(value, device=self._agent.device) for value in values])

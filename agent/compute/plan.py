@@ -206,13 +206,11 @@ def _graphs(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
     """Whether to use CUDA graphs, and a description of the choice."""
     in_memory = config.agent.replay_device == "cpu" or config.collect.engine == "ray"
     on_device = device.type == "cuda" and not in_memory
+    why = "collect is ray" if config.collect.engine == "ray" else "agent.replay_device is cpu"
     if config.cuda_graphs == "on" and device.type != "cuda":
         raise UserError(f"cuda_graphs=on needs a CUDA device, and the device is {device}: leave it out")
     if config.cuda_graphs == "on" and not on_device:
-        raise UserError(
-            "cuda_graphs=on needs the replay on the device, and agent.replay_device is cpu: leave one of them out"
-        )
+        raise UserError(f"cuda_graphs=on needs the replay on the device, and {why}: leave one of them out")
     if config.cuda_graphs == "off" or device.type != "cuda":
         return False, ""
-    why = "collect is ray" if config.collect.engine == "ray" else "agent.replay_device is cpu"
     return on_device, "each one CUDA graph" if on_device else f"no CUDA graphs, since {why}"

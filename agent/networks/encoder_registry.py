@@ -90,8 +90,8 @@ def _own(name: str, factory: EncoderFactory, parts: EncoderParts) -> Encoder:
 
 def _try(option: str, encoder: Encoder, spec: ObservationSpec) -> None:
     """Calls copies of an encoder of the user's own with zeros: as it learns, and as it plays, in double precision."""
-    noise, before = [None] * len(encoder.noise_sizes), own_parts.tensors_of(encoder)
-    learns, zeros = copy.deepcopy(encoder), torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
+    noise, learns = [None] * len(encoder.noise_sizes), copy.deepcopy(encoder)
+    before, zeros = own_parts.tensors_of(learns), torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
     with torch.enable_grad():
         features = learns(zeros, noise)
     own_parts.check_call(option, before, learns, zeros)

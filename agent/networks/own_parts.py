@@ -61,28 +61,28 @@ def noise_sizes(option: str, sizes: object) -> tuple[NoiseSizes, ...]:
     return tuple((whole_number(option, "noise_sizes", a), whole_number(option, "noise_sizes", b)) for a, b in pairs)
 
 
-def tensors_of(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
-    """The shapes of all parameters and buffers, by name; None for those of a lazy layer."""
-    tensors = (*module.named_parameters(), *module.named_buffers())
-    return {name: None if _is_lazy(value) else tuple(value.shape) for name, value in tensors}
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers, by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _is_lazy(tensor: Tensor) -> bool:
     return isinstance(tensor, UninitializedParameter | UninitializedBuffer)
 
 
-def check_call(option: str, before: dict[str, tuple[int, ...] | None], module: nn.Module, inputs: Tensor) -> None:
-    """Checks, after a call with `inputs`, that a module has neither written to them nor made new tensors.
+def check_call(option: str, before: dict[str, Tensor], module: nn.Module, inputs: Tensor) -> None:
+    """Checks, after a call with `inputs`, that a module has not written to them, and has the same tensors as `before`.
 
     Raises:
         OwnCodeError: if it has.
     """
     if inputs._version:
         raise OwnCodeError(f"{option} writes to its input, which others read too: x = x - 1 in place of x -= 1")
-    after = tensors_of(module)
-    for name in sorted({*before, *after}):
-        if name not in before or (before[name] is not None and before[name] != after.get(name)):
+    for name, tensor in sorted(tensors_of(module).items()):
+        if name not in before:
             raise OwnCodeError(f"{option} makes {name} when it is called: make all layers in its constructor")
+        if tensor is not before[name]:  # the target network, a checkpoint or a CUDA graph would keep the first one
+            raise OwnCodeError(f"{option} replaces {name} when it is called: write into it, with copy_")
 
 
 def check_gradient(outputs: Tensor, module: nn.Module) -> None:

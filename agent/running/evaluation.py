@@ -110,7 +110,7 @@ class EvaluationPolicy:
 
 def _double_copy(network: QNetwork, device: torch.device) -> QNetwork:
     with torch.no_grad():  # in evaluation mode, as a user's encoder may hold modules that have one
-        return copy.deepcopy(network).to(device=device, dtype=torch.float64).eval()
+        return copy.deepcopy(network).to(device).double().eval()  # in this order, as MPS has no float64
 
 
 def play(

@@ -1,6 +1,7 @@
 """The resources of the machine: devices and memory, checked before anything is allocated."""
 
 import ctypes
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -136,6 +137,11 @@ def check_replay_memory(needed: int, device: torch.device, remedies: Callable[[i
         UserError: it does not fit; the message names the memory and the options to change.
     """
     free = available_bytes(device)
+    if needed > free:  # an earlier run of this process may wait for the garbage collector
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        free = available_bytes(device)
     if needed > free:
         options = remedies(free)
         move = "" if device.type == "cpu" else ", or keep it in the machine's memory with agent.replay_device=cpu"
