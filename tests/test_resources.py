@@ -109,5 +109,5 @@ def test_an_earlier_run_of_the_process_makes_room(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("agent.running.resources.available_bytes", lambda device: free.pop(0))
     check_replay_memory(500, torch.device("cpu"), lambda left: "")
     free = [10, 20]
-    with pytest.raises(UserError, match="lower agent.replay_size"):
+    with pytest.raises(UserError, match=r"lower agent\.replay_size"):
         check_replay_memory(500, torch.device("cpu"), lambda left: "")
