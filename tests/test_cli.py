@@ -594,6 +594,44 @@ def test_a_sweeper_gets_the_score_of_each_job(programs: Programs, tmp_path: Path
         assert float(score) == [row["eval/return_mean"] for row in rows if "eval/return_mean" in row][-1]
 
 
+#: A callback of Hydra's that ends the program, each in its way.
+LEAVING = """
+import sys
+from hydra.experimental.callback import Callback
+
+class Mine(BaseException):
+    pass
+
+class Leave(Callback):
+    def on_run_start(self, config, **kwargs):
+        {statement}
+
+    def on_job_start(self, config, **kwargs):
+        {statement}
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("sys.exit()", r"it ended the program, by sys\.exit\(None\)"),
+        ("raise Mine('enough')", "Mine: enough"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ],
+    ids=["exit", "an exception of its own", "a Ctrl-C of its own"],
+)
+def test_a_callback_that_ends_the_program_is_one_sentence(
+    programs: Programs, tmp_path: Path, statement: str, error: str
+) -> None:
+    """Also before the first job of a sweep, which Hydra then leaves as it leaves a single run."""
+    (tmp_path / "cb.py").write_text(LEAVING.format(statement=statement))
+    words = ("+hydra.callbacks.mine._target_=cb.Leave", "-m", "seed=0")[: 1 if statement == "sys.exit()" else 3]
+    result = programs.run("train", *SMALL, *words, cwd=tmp_path, real=True, PYTHONPATH=str(tmp_path))
+    assert result.code == 2, result
+    assert re.match(rf"error: cb\.py failed \({error}\): fix it\n  File .*cb\.py", result.err), result.err
+    assert "Traceback" not in result.err
+
+
 def test_a_sweep_goes_on_after_a_job_that_fails(programs: Programs, tmp_path: Path) -> None:
     result = programs.run("train", "-m", *SMALL, "steps=100", "env=Nope-v0,CartPole-v1", "seed=5", cwd=tmp_path)
     assert result.code == 2

@@ -69,6 +69,29 @@ def test_a_job_with_nothing_left_returns_the_score_of_its_run(tmp_path: Path) ->
         Job(board, 1, "seed=0", "run").execute(lambda options: run({"resume": "auto"}))
 
 
+#: A callback of Hydra's that ends a job's process before the job.
+LEAVING = """
+import sys
+from hydra.experimental.callback import Callback
+
+class Leave(Callback):
+    def on_job_start(self, config, **kwargs):
+        sys.exit()
+"""
+
+
+@needs_joblib
+def test_a_callback_that_ends_the_process_of_a_job_is_one_sentence(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "cb.py").write_text(LEAVING)
+    words = (*JOBLIB, "+hydra.callbacks.mine._target_=cb.Leave", "seed=0,1")
+    result = programs.run("train", "-m", *SMALL, *words, cwd=tmp_path, real=True, PYTHONPATH=str(tmp_path))
+    assert result.code == 2, result.err
+    assert result.err.endswith(
+        "error: cb.py failed in a job and ended the sweep (it ended the program, by sys.exit(None)): fix it\n"
+    )
+    assert "Traceback" not in result.err
+
+
 @needs_joblib
 def test_jobs_on_many_cores_are_the_runs_of_a_serial_sweep(programs: Programs, tmp_path: Path) -> None:
     for name in ("one", "many"):

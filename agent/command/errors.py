@@ -14,7 +14,7 @@ from agent.command.arguments import Program
 from agent.command.synonyms import OTHER_LIBRARIES
 from agent.common.errors import UserError, one_line
 from agent.common.files import NO_FILES, TOO_MANY_FILES
-from agent.common.foreign import file_name, is_exit, own_frames, shown
+from agent.common.foreign import file_name, is_exit, is_stop, own_frames, shown
 from agent.common.streams import restore_streams
 
 #: Launchers of sweeps, and the extras that install them.
@@ -68,10 +68,10 @@ def sentences(program: Program) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except (Exception, SystemExit) as error:
-        if is_exit(error):
+    except BaseException as error:  # the user's own code may raise one that is no Exception
+        if isinstance(error, KeyboardInterrupt) and (is_stop(error) or not own_frames(error)):
+            sys.exit(INTERRUPTED)
+        if is_exit(error) or is_stop(error):
             raise
         restore_streams()
         sentence = sentence_of(error, program)
@@ -103,11 +103,11 @@ def sentence_of(error: BaseException, program: Program) -> str | None:
     """Says what happened and what to do about it; None for a defect."""
     if isinstance(error, CONFIG_ERRORS):
         return _config_sentence(error, program)
-    return _sentence(error) or (_hydra_sentence(error) if _of_hydra(error) else _own_sentence(error))
+    return _sentence(error) or _own_sentence(error) or (_hydra_sentence(error) if _of_hydra(error) else None)
 
 
 def _own_sentence(error: BaseException) -> str | None:
-    """Names the file of the user's own that failed, such as a module with an encoder; None if none did."""
+    """Names the file of the user's own that failed, such as one with an encoder or a callback of Hydra's; or None."""
     frames = own_frames(error)
     return f"{file_name(frames)} failed ({one_line(error)}): fix it" if frames else None
 

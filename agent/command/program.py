@@ -6,6 +6,7 @@ from collections.abc import Callable
 from agent.command import errors
 from agent.command.arguments import Program, install_parser
 from agent.common.beginning import quit_at_once, quit_by_exception
+from agent.common.foreign import is_exit
 from agent.common.leaving import leave_others_behind, loud_exit
 from agent.common.streams import check_output, tolerate_streams
 from agent.config.compare import CompareConfig
@@ -86,7 +87,7 @@ def run(main: Callable[[], object], program: Program) -> None:
             try:
                 main()
             except SystemExit as end:  # raised by Hydra after --help
-                if end.code:
+                if end.code or not is_exit(end):
                     raise
             check_output()
             errors.check_jobs()

@@ -1,6 +1,7 @@
 """The process that waits for a sweep on many cores or machines: one progress bar, and the output of all jobs."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ from agent.command import errors
 from agent.command.composing import check_sweep, register_resolvers
 from agent.command.jobs import QUEUES, RAY, Handler, board_of, launcher_of
 from agent.command.program import TRAIN
-from agent.common.errors import UserError
+from agent.common.errors import UserError, one_line
 from agent.common.files import without_link
 from agent.records.board import Board, Note
 from agent.records.jobs_console import JobsConsole
@@ -216,7 +217,7 @@ def _watcher_closed() -> Iterator[None]:
     started = time.monotonic()
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         if _watcher is None or not _watcher.signum:
             translated = _lost_job_error(error)
             if translated is error:
@@ -232,8 +233,11 @@ def _watcher_closed() -> Iterator[None]:
                 sys.exit(128 + watcher.signum)
 
 
-def _lost_job_error(error: Exception) -> Exception:
+def _lost_job_error(error: BaseException) -> BaseException:
     """Turns a launcher's error into a UserError that says what to do; returns any other error as it is."""
+    if not isinstance(error, Exception) and type(error.__cause__).__name__ == "_RemoteTraceback":  # joblib passes it on
+        files = re.findall(r'  File "(.+)", line \d+, in ', str(error.__cause__)) or ["a callback of Hydra's"]
+        return UserError(f"{Path(files[-1]).name} failed in a job and ended the sweep ({one_line(error)}): fix it")
     if type(error).__name__ == "TerminatedWorkerError":
         advice = "it may have run out of memory; run fewer jobs at once with hydra.launcher.n_jobs=<number>"
         return UserError(f"a process of the sweep has ended, and with it the sweep: {advice}")
