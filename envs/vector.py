@@ -13,6 +13,7 @@ from agent.common.errors import UserError, one_line
 from agent.common.foreign import is_stop
 from envs.atari import is_played_as_in_the_papers
 from envs.atari_vector import STRETCH_STEPS, SUPPORTED_KWARGS, AtariVector
+from envs.closing import close_quietly
 from envs.episodes import Repeatable
 from envs.failure import BrokenEnvironmentError, authors_lines
 from envs.global_random import SeedsGlobalGenerators, seed_global_generators
@@ -67,7 +68,7 @@ def make_vector(
         envs = Serial([partial(_make_copy, task, render_mode=render_mode)] * num_envs, task.id)
     try:
         check_copies(task.id, envs, task.observe.space, task.action_space)
-        mode = (envs.metadata or {}).get("autoreset_mode")
+        mode = envs.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
             raise UserError(f"{task.id} resets by {mode}: only NEXT_STEP is supported; use env.vectorization=sync")
     except UserError:
@@ -132,7 +133,13 @@ def _make_native(task: Task, num_envs: int) -> Envs:
             "use env.vectorization=sync",
             authors_lines(error),
         ) from error
-    return made if type(made).__module__.startswith(TRUSTED_MODULES) else GuardedVector(made, task.id)
+    if type(made).__module__.startswith(TRUSTED_MODULES):
+        return made
+    try:
+        return GuardedVector(made, task.id, num_envs)
+    except UserError as error:
+        close_quietly(made.close, task.id)
+        raise BrokenEnvironmentError(f"{error}; use env.vectorization=sync", error.detail) from error
 
 
 def _make_copy(

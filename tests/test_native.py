@@ -11,7 +11,9 @@ import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agent.common.errors import UserError
+from envs.failure import BrokenEnvironmentError
 from envs.make import load_task
+from envs.native import GuardedVector
 from envs.vector import begin_step, make_vector
 
 BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
@@ -125,6 +127,101 @@ def test_what_does_no_harm_is_taken(name: str) -> None:
 def test_a_reset_that_breaks_a_rule() -> None:
     with pytest.raises(UserError, match=r"^Test/Two-v0 .*reset must return \(observation, info\), not an array"):
         two("reset").reset(seed=0)
+
+
+#: What a vector class has instead of an attribute, and words of the sentence; MISSING where it has none.
+MISSING = object()
+FAILING = property(raise_it, lambda *_: None)
+ATTRIBUTES: dict[str, tuple[str, object, str]] = {
+    "no observation space": ("single_observation_space", MISSING, "must have single_observation_space, not nothing"),
+    "no action space": ("single_action_space", MISSING, "must have single_action_space, not nothing at all"),
+    "space None": ("single_observation_space", None, "observation_space must be one of gymnasium.spaces, not None"),
+    "actions None": ("single_action_space", None, "single_action_space must be one of gymnasium.spaces, not None"),
+    "no number": ("num_envs", MISSING, "a vector class must have num_envs, not nothing at all"),
+    "a number None": ("num_envs", None, "must have num_envs=2, the number of copies .*, not None"),
+    "one copy more": ("num_envs", 3, "must have num_envs=2, the number of copies .*, not 3"),
+    "an array": ("num_envs", np.ones(2), "must have num_envs=2, the number of copies .*, not an array"),
+    "a property that fails": ("num_envs", FAILING, "failed in num_envs: ValueError: no threads"),
+    "metadata a list": ("metadata", ["NEXT_STEP"], "resets by None: only NEXT_STEP is supported"),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_a_class_without_an_attribute(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is closed, and the sentence says what to do."""
+    attribute, value, expected = ATTRIBUTES[name]
+    closed: list[str] = []
+
+    class Lacking(Two):
+        def __init__(self, num_envs: int = 2, breaks: str = "") -> None:
+            super().__init__(num_envs, breaks)
+            vars(self).pop(attribute, None)
+
+        def close(self, **options: Any) -> None:
+            closed.append(name)
+
+    if value is not MISSING:
+        setattr(Lacking, attribute, value)
+    gym.register("Test/Lacking-v0", entry_point=One, vector_entry_point=Lacking)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(UserError, match=rf"^Test/Lacking-v0 .*{expected}.*; use env.vectorization=sync$") as caught:
+            make_vector(load_task("Test/Lacking-v0", {}), 2, "native")
+    finally:
+        gym.registry.pop("Test/Lacking-v0")
+    assert (__file__ in caught.value.detail) == (name == "a property that fails")
+    assert closed == [name]
+    assert capsys.readouterr().err == ""
+
+
+class Growing(Two):
+    """Has a copy more from its third step on, and all that it returns as well."""
+
+    steps = 0
+
+    def step(self, actions: Any) -> Any:
+        self.steps += 1
+        self.num_envs += self.steps == 3
+        return super().step(actions)
+
+
+def test_a_number_of_copies_that_changes_later() -> None:
+    """In a run this is the environment's failure, and all steps before are saved."""
+    gym.register("Test/Growing-v0", entry_point=One, vector_entry_point=Growing)  # type: ignore[arg-type]
+    try:
+        envs = make_vector(load_task("Test/Growing-v0", {}), 2, "native")
+    finally:
+        gym.registry.pop("Test/Growing-v0")
+    envs.reset(seed=0)
+    for _ in range(2):
+        envs.step(np.zeros(2, dtype=np.int64))
+    with pytest.raises(BrokenEnvironmentError, match=r"observations must be .* \(2, 3\), not .*\(3, 3\)"):
+        envs.step(np.zeros(2, dtype=np.int64))
+    assert envs.num_envs == 2
+
+
+@pytest.mark.parametrize(
+    ("space", "batch", "expected"),
+    [
+        (gym.spaces.Discrete(4), np.zeros(3, np.int64), r"observations must be an array of shape \(2,\)"),
+        (
+            gym.spaces.Dict({"x": gym.spaces.Tuple([BOX, gym.spaces.MultiBinary(5)])}),
+            {"x": (np.zeros((2, 3), np.float32), np.zeros((3, 5), np.int8))},
+            r"part 1 of part 'x' of observations must be an array of shape \(2, 5\)",
+        ),
+    ],
+    ids=["Discrete", "Dict"],
+)
+def test_observations_of_every_space_have_a_row_for_each_copy(space: Any, batch: Any, expected: str) -> None:
+    class Wrong(Two):
+        def __init__(self) -> None:
+            super().__init__()
+            self.single_observation_space = space
+
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            return batch, {}
+
+    with pytest.raises(UserError, match=f"^Test/Two-v0 .*{expected}"):
+        GuardedVector(Wrong(), "Test/Two-v0", 2).reset(seed=0)
 
 
 def test_copies_of_other_spaces_than_one_alone() -> None:
