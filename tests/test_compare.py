@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.command.comparing import folder_of, paths_to_override
+from agent.command.comparing import comparison_request, folder_of, paths_to_override
 from agent.common.errors import UserError
 from agent.config.compare import CompareConfig
 from agent.config.run import TrainConfig
@@ -523,6 +523,11 @@ def test_without_out_a_new_folder_is_made(three: Path, programs: Programs) -> No
     assert len(list((three / "runs" / "comparisons").glob("*/comparison.html"))) == 1
     again = programs.run("compare", "runs=runs", "out=x", cwd=three)
     assert "6 runs" in (three / "x" / "comparison.html").read_text(), again
+
+
+def test_options_that_are_taken_out_have_their_defaults() -> None:
+    """By ~runs and ~by=[]."""
+    assert comparison_request({"metric": "eval/return_mean"}) == CompareConfig()
 
 
 def test_comparisons_that_start_in_the_same_second_get_their_own_folders(

@@ -567,6 +567,8 @@ def test_the_first_difference_is_named() -> None:
     assert first_difference(saved["env"], asked["env"], "env") == ("env.kwargs.x", None, 1)
     assert merge_resumed(saved, asked, []) == saved
     assert merge_resumed(saved, asked, ["steps=7", "env=A"]) == saved | {"steps": 7}
+    without = {name: value for name, value in asked.items() if name != "steps"}  # as ~steps leaves it
+    assert merge_resumed(saved, without, ["~steps", "~agent.lr=1"]) == saved
     for overrides in (["agent.noise.sigma0=0.4"], ["agent=other"], ["+env.kwargs.x=1"], ["++agent.noise={}"]):
         with pytest.raises(UserError, match="was requested"):
             merge_resumed(saved, asked, overrides)

@@ -17,6 +17,7 @@ from helpers import ROOT, Programs, plain_environment
 from test_dashboard import record
 
 from agent.command.composing import compose_training, training_request
+from agent.config.run import WandbConfig
 from agent.command.sweeping import MAX_GROUP_NAME, group_name, with_labels
 from agent.records.dashboard import charts_of
 
@@ -73,6 +74,17 @@ def test_a_person_and_the_variables_of_wandb_come_first(monkeypatch: pytest.Monk
     assert with_labels(options(), given, choices)["wandb"]["group"] is None
     monkeypatch.setenv("WANDB_JOB_TYPE", "theirs")
     assert with_labels(options(), given, choices)["wandb"]["job_type"] is None
+
+
+def test_a_node_that_is_taken_out_has_its_defaults(tmp_path: Path) -> None:
+    """By ~wandb, or by ~resume behind a resume=<run folder>."""
+    composed, _ = compose_training(["env=CartPole-v1", f"hydra.run.dir={tmp_path}", "~wandb"])
+    assert "wandb" not in composed
+    del composed["resume"]
+    given = ["~wandb", "seed=3"]
+    request = training_request(with_labels(composed, given, {"agent": "noisy_dqn"}), given, tmp_path)
+    assert request.config.wandb == WandbConfig(group="CartPole-v1 noisy_dqn", job_type="train")
+    assert request.checkpoint is None
 
 
 def test_a_group_is_named_by_all_that_seeds_share() -> None:

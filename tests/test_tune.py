@@ -18,7 +18,7 @@ from PIL import Image
 
 from agent.command.composing import training_options
 from agent.command.tuned import finish
-from agent.command.tuning import SPACES, read_study, train_options_to_override
+from agent.command.tuning import SPACES, read_study, train_options_to_override, tuning_request
 from agent.common.errors import UserError
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig
@@ -269,6 +269,14 @@ def test_options_of_train_become_one_of_tune() -> None:
     assert train_options_to_override(["seeds=2"]) == ["seeds=2"]
     with pytest.raises(UserError, match="train= and options"):
         train_options_to_override(["train=[a=1]", "agent.lr=1"])
+
+
+def test_options_that_are_taken_out_have_their_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by space=mine.yaml ~space: the option is missing."""
+    monkeypatch.chdir(tmp_path)
+    request = tuning_request({"train": ["env=CartPole-v1"]}, [])
+    assert (request.folder.parent, request.jobs, request.config.trials) == (Path("runs/CartPole-v1"), 1, 40)
+    assert "agent.lr" in request.config.space
 
 
 def test_bad_words_end_in_one_sentence(programs: Programs, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def comparison_request(options: dict[str, object]) -> CompareConfig:
         UserError: an option is wrong.
     """
     for name in ("runs", "by"):
-        value = options[name]
+        value = options.get(name)  # missing after ~by
         values = [] if value is None else value if isinstance(value, list) else [value]
         options[name] = [str(item) for item in values]
     return parse(CompareConfig, options)

@@ -175,7 +175,7 @@ def training_request(options: dict[str, object], overrides: list[str], folder: P
     if any(re.match(r"\+*env\.id=", override) for override in overrides):
         raise UserError("env.id cannot be set: write env=<id>, which also applies the preset of the task")
     check_nodes(options)
-    imports, resume = import_named(options), options.pop("resume")
+    imports, resume = import_named(options), options.pop("resume", None)
     unfolded, resume_folder = list(unfold(overrides)), None if resume is None else str(resume)
     if resume_folder is None:  # an error in the options is reported before one in the folder
         parse(TrainConfig, options)

@@ -29,16 +29,17 @@ def with_labels(options: dict[str, Any], overrides: Sequence[str], choices: Mapp
         overrides: the command line's overrides, with the values of this run.
         choices: the choices that Hydra made in its config groups.
     """
-    if not isinstance(options["wandb"], Mapping):
+    wandb = options.get("wandb", {})  # missing after ~wandb
+    if not isinstance(wandb, Mapping):
         return options  # the parser refuses such a value
     labels = {"group": group_name(str(options["env"]["id"]), str(choices["agent"]), overrides), "job_type": JOB_TYPE}
     overridden = {override_name(override) for override in overrides}
     added = {
         name: label
         for name, label in labels.items()
-        if f"wandb.{name}" not in overridden and options["wandb"][name] is None and not os.environ.get(VARIABLES[name])
+        if f"wandb.{name}" not in overridden and wandb.get(name) is None and not os.environ.get(VARIABLES[name])
     }
-    return {**options, "wandb": {**options["wandb"], **added}}
+    return {**options, "wandb": {**wandb, **added}}
 
 
 def group_name(env_id: str, agent: str, overrides: Sequence[str]) -> str:

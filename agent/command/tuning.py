@@ -87,7 +87,8 @@ def tuning_request(options: dict[str, object], overrides: Iterable[str]) -> Requ
         UserError, HydraException, OmegaConfBaseException: an option is wrong.
     """
     for name in ("space", "out", "resume"):
-        options[name] = None if options[name] is None else str(options[name])
+        value = options.get(name)  # missing after space=mine.yaml ~space
+        options[name] = None if value is None else str(value)
     config = parse(TuneConfig, options)
     if config.resume is not None:
         return _resumed(config, [override_name(override) for override in overrides])
@@ -169,7 +170,7 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
     options = training_options(config.train)
     written_id = str(options["env"]["id"])
     imports = import_named(options)
-    del options["resume"]
+    options.pop("resume", None)
     training = parse(TrainConfig, options)
     if training.eval.episodes == 0:
         raise UserError("a trial's score is the return of its evaluations: leave eval.episodes above 0")

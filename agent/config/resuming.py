@@ -54,7 +54,7 @@ def merge_resumed(
     """
     saved = upgraded(saved)
     merged = copy.deepcopy(saved)
-    targets = [(override, *_target(override)) for override in overrides]
+    targets = [(override, *_target(override)) for override in overrides if not _takes_out(override)]
     for _, key, path in targets:
         if key not in GROUPS and may_change(".".join(path)):
             _assign(merged, path, _select(requested, path))
@@ -69,6 +69,11 @@ def merge_resumed(
 def may_change(name: str) -> bool:
     """Whether an option, by its full name, may change where a run is resumed."""
     return any(name == free or name.startswith(f"{free}.") for free in (*MAY_CHANGE, "resume"))
+
+
+def _takes_out(override: str) -> bool:
+    """Whether an override takes out an option that may change, as ~eval does: the run keeps its own value."""
+    return override.startswith("~") and may_change(override_name(override))
 
 
 def _target(override: str) -> tuple[str, tuple[str, ...]]:
