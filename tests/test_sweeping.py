@@ -17,8 +17,8 @@ from helpers import ROOT, Programs, plain_environment
 from test_dashboard import record
 
 from agent.command.composing import compose_training, training_request
-from agent.config.run import WandbConfig
 from agent.command.sweeping import MAX_GROUP_NAME, group_name, with_labels
+from agent.config.run import WandbConfig
 from agent.records.dashboard import charts_of
 
 SWEEP = ROOT / "conf" / "wandb_sweep.yaml"

@@ -165,6 +165,10 @@ def test_a_range_is_whole_where_its_numbers_are_and_yaml_may_write_1e_4(tmp_path
     [
         ({"agent.lrr": {"low": 0.1, "high": 1}}, r"unknown option agent\.lrr; did you mean lr"),
         ({"nothing": {"low": 0.1, "high": 1}}, "unknown option nothing"),
+        ({"agent.lr\xa0": {"low": 0.1, "high": 1}}, r"^the space has 'agent\.lr\\xa0', .* did you mean agent\.lr\?$"),
+        ({"agent.lr ": {"low": 0.1, "high": 1}}, r"^the space has 'agent\.lr ', which is no option; did you mean a"),
+        ({"\ud800": {"low": 0.1, "high": 1}}, r"^the space has '\\ud800', which is no option$"),
+        ({"agent.l\x00rr": {"choices": [1]}}, r"^the space has 'agent\.l\\x00rr', which is .* did you mean agent\.lr,"),
         ({"agent.lr.x": {"low": 0.1, "high": 1}}, r"agent\.lr"),
         ({"agent.lr": {"low": 1.0, "high": 0.1}}, r"agent\.lr in the space has low=1.0 above high=0.1"),
         ({"agent.lr": {"low": -1, "high": 1}}, r"agent\.lr=-1.* must be greater than 0"),
@@ -194,6 +198,16 @@ def test_a_range_is_whole_where_its_numbers_are_and_yaml_may_write_1e_4(tmp_path
 def test_a_space_that_is_wrong_is_refused(space: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         check_domains(parse_space(space), TrainConfig())
+
+
+def test_a_long_name_is_the_environment_s_own_and_shortened_in_sentences_alone(tmp_path: Path) -> None:
+    name = f"env.kwargs.{'x' * 100}"
+    space = {name: {"low": 1, "high": 2, "first": 2}}
+    (domain,) = parse_space(space)
+    assert first_settings(space, [domain], {}) == {name: 2}
+    space[name]["first"] = 3
+    with pytest.raises(UserError, match=r"^env\.kwargs\.x{69} …\.first in the space is 3"):
+        first_settings(space, [domain], {})
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "3", "a: b: c", "x: !!python/object/apply:os.system ['true']"])

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -12,7 +12,7 @@ import yaml
 from agent.common.errors import UserError, plain
 from agent.common.files import read_plain, why
 from agent.common.kinds import PlainData
-from agent.config.parsing import nearest, parse, to_plain
+from agent.config.parsing import leaf_names, nearest, parse, to_plain
 from agent.config.run import TrainConfig
 
 #: The largest space file that is read, in bytes.
@@ -100,6 +100,11 @@ def parse_space(space: PlainData) -> tuple[Domain, ...]:
 
 
 def _domain(name: str, entry: object) -> Domain:
+    clean = "".join(character for character in name if character.isprintable() and character != " ")
+    if name != clean:  # such as a space without a break, copied from a page
+        options = leaf_names(TrainConfig)
+        near = nearest(clean, [clean] if clean in options else options)
+        raise UserError(f"the space has {plain(ascii(name), 80)}, which is no option{near}")
     shown = plain(name, 80)
     if (name.split(".")[0] in SHARED and not name.startswith("env.")) or name.startswith(TASK):
         raise UserError(f"{shown} cannot be tuned: scores of trials that differ in it cannot be compared")
@@ -110,7 +115,7 @@ def _domain(name: str, entry: object) -> Domain:
     known = CHOICES if "choices" in entry else RANGE
     if unknown := [str(key) for key in entry if key not in known]:
         raise UserError(f"{shown} in the space has no {plain(unknown[0], 80)}{nearest(unknown[0], known)}")
-    return _choices(shown, entry) if "choices" in entry else _range(shown, entry)
+    return replace(_choices(shown, entry) if "choices" in entry else _range(shown, entry), name=name)
 
 
 def _choices(name: str, entry: Mapping[str, object]) -> Domain:
@@ -191,21 +196,22 @@ def parts_of(config: TrainConfig) -> Iterator[str]:
 def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
     """Raises a UserError if an option does not exist, or a value of its domain is not allowed."""
     for domain in domains:
+        shown = plain(domain.name, 80)
         for value in domain.examples():
             options: PlainData = to_plain(training)
             *path, leaf = domain.name.split(".")
             node: object = options
             for key in path:
                 if not isinstance(node, dict):
-                    raise UserError(f"the space has {domain.name}, and {key} has no options of its own")
+                    raise UserError(f"the space has {shown}, and {plain(key, 80)} has no options of its own")
                 node = node.setdefault(key, {})
             if not isinstance(node, dict):
-                raise UserError(f"the space has {domain.name}, and {path[-1]} has no options of its own")
+                raise UserError(f"the space has {shown}, and {plain(path[-1], 80)} has no options of its own")
             node[leaf] = value
             try:
                 parse(TrainConfig, options)
             except UserError as error:
-                raise UserError(f"the space has {domain.name}={value}, which does not work: {error}") from error
+                raise UserError(f"the space has {shown}={value}, which does not work: {error}") from error
 
 
 def first_settings(space: PlainData, domains: Sequence[Domain], options: PlainData) -> PlainData:
@@ -225,7 +231,7 @@ def first_settings(space: PlainData, domains: Sequence[Domain], options: PlainDa
 
 def _first(domain: Domain, value: object) -> object:
     if not domain.choices:
-        number = _number(domain.name, "first", value)
+        number = _number(plain(domain.name, 80), "first", value)
         value = int(number) if domain.whole and number == int(number) else number
     with suppress(TypeError, ValueError, RecursionError):  # a choice that is no JSON
         if domain.holds(value):
@@ -233,7 +239,7 @@ def _first(domain: Domain, value: object) -> object:
     kind = "whole number" if domain.whole else "number"
     steps = f" in steps of {domain.step}" if domain.step else ""
     allowed = "one of its choices" if domain.choices else f"a {kind} from {domain.low} to {domain.high}{steps}"
-    raise UserError(f"{domain.name}.first in the space is {plain(value, 80)}: it must be {allowed}")
+    raise UserError(f"{plain(domain.name, 80)}.first in the space is {plain(value, 80)}: it must be {allowed}")
 
 
 def select(tree: object, name: str) -> object:
