@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from safetensors.torch import load_file
 import agent
 from agent import evaluate, load_agent, train
 from agent.command.functions import Run
-from agent.common.errors import UserError
+from agent.common.errors import UserError, check_text
 from agent.common.quoting import from_python
 from agent.common.seeding import environment_seeds
 from envs.batches import is_batch
@@ -287,6 +288,89 @@ def test_numbers_of_numpy_and_torch_and_paths_are_values(value: object, text: st
 def test_another_object_is_refused_by_the_name_of_its_option(value: object) -> None:
     with pytest.raises(UserError, match=r"agent\.lr is a \w+: it takes numbers, text"):
         list(from_python("agent", {"lr": value}))
+
+
+class Failing:
+    """A number of a library's own, and a path, that cannot be read."""
+
+    def tolist(self) -> Any:
+        raise RuntimeError("no\ndevice")
+
+
+class Keys(Mapping[str, object]):
+    """A mapping whose names cannot be read."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("no\ndevice")
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, name: str) -> object:
+        return 1
+
+
+class Word(str):
+    """A text that its class writes otherwise."""
+
+    def __str__(self) -> str:
+        return "Word"
+
+
+OWN_LIST: list[object] = []
+OWN_LIST.append(OWN_LIST)
+OWN_DICT: dict[str, object] = {}
+OWN_DICT["lr"] = OWN_DICT
+TAKES = r": it takes numbers, text, truth values, None, or lists of these$"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"seed": Failing()}, rf"^seed is a Failing, which cannot be read \(RuntimeError: no device\){TAKES}"),
+        ({"agent": Keys()}, rf"^agent is a Keys, which cannot be read \(RuntimeError: no device\){TAKES}"),
+        ({"wandb": {"tags": OWN_LIST}}, rf"^wandb\.tags is a list 32 deep in others, or in itself{TAKES}"),
+        ({"agent": OWN_DICT}, rf"^agent\.lr\.lr.* … is a dict 32 deep in others, or in itself{TAKES}"),
+        ({"wandb": {"tags": [OWN_DICT]}}, rf"^wandb\.tags is a dict 32 deep in others, or in itself{TAKES}"),
+        ({"seed": 10**5000}, r"^seed is a int, which cannot be read \(ValueError: Exceeds the limit"),
+        (
+            {"wandb": {"name": "\ud800"}},
+            r"^wandb\.name has the character \\ud800, which no file can hold: leave it out$",
+        ),
+        ({"wandb": {"tags": ["a", "b\0"]}}, r"^wandb\.tags has the character \\x00, which no file can hold"),
+        ({"hydra": {"run": {"dir": "a\0b"}}}, r"^hydra\.run\.dir has the character \\x00"),
+        ({"agent": {"l\0r": 1}}, r"^agent\.l\\x00r has the character \\x00"),
+        (
+            {"env": {"id": "CartPole-v1", "kwargs": {"x": [{"y": "\udfff"}]}}},
+            r"^env\.kwargs\.x has the character \\udfff",
+        ),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_refused_by_the_name_of_its_option(
+    options: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=expected):
+        train(**{"env": "CartPole-v1", **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_override_and_a_checkpoint_are_texts_that_a_file_can_hold() -> None:
+    with pytest.raises(
+        UserError, match=r"^wandb\.name has the character \\ud800, which no file can hold: leave it out$"
+    ):
+        train("env=CartPole-v1", "wandb.name=\ud800")
+    for name, refused in (("\0", r"\\x00"), ("hub:a/\udc00", r"\\udc00")):
+        with pytest.raises(UserError, match=f"^checkpoint has the character {refused}, which no file can hold"):
+            evaluate(name)
+    check_text("hydra.run.dir", os.fsdecode(b"runs/\xff"))  # bytes of a folder's name, which is none in UTF-8
+
+
+def test_texts_of_a_class_of_ones_own_are_texts() -> None:
+    assert list(from_python("wandb", {"name": Word("slow"), "tags": [Word("fast one")]})) == [
+        "wandb.name=slow",
+        "wandb.tags=['fast one']",
+    ]
 
 
 def test_a_mapping_gives_one_override_for_each_option() -> None:

@@ -430,6 +430,15 @@ def test_a_damaged_study_is_refused(text: str, tmp_path: Path) -> None:
         read_study(tmp_path)
 
 
+def test_a_study_with_a_name_that_is_no_option_is_refused(tmp_path: Path) -> None:
+    config = to_plain(study_config(space={"agent.lr\xa0": {"low": 1e-4, "high": 1e-2}}))
+    (tmp_path / "study.json").write_text(json.dumps(config))
+    with pytest.raises(
+        UserError, match=r"is damaged \(the space has 'agent\.lr\\xa0', which is no option; did you mean"
+    ):
+        read_study(tmp_path)
+
+
 @pytest.mark.parametrize("journal", ['{"op_code": 99}\n{"op_code": 99}\n', "nonsense\nnonsense\n", "[1]\n[2]\n"])
 def test_a_damaged_journal_is_refused(journal: str, tmp_path: Path) -> None:
     (tmp_path / "study.log").write_text(journal)

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 
 from agent.command.overrides import unfold, with_quotes
 from agent.command.synonyms import OTHER_LIBRARIES, OTHER_UNITS
-from agent.common.errors import UserError
+from agent.common.errors import UserError, check_text
 from agent.common.quoting import override_name, split_override
 
 
@@ -182,6 +182,8 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
     Raises:
         UserError: an option is refused; the message names it.
     """
+    for override in overrides:
+        check_text(override_name(override), override)
     own_options = {name.split(".")[0] for name in program.options}
     for name in ("checkpoint", "runs"):
         if [override_name(override) for override in overrides].count(name) > 1:

@@ -48,6 +48,25 @@ def _has_text(value: object) -> bool:
     return True
 
 
+def check_text(name: str, text: str) -> None:
+    """Refuses a text of an option that no file and no path can hold.
+
+    Python reads bytes of file names that are no text as surrogates; those are written as the same bytes.
+
+    Raises:
+        UserError: the text has a NUL, or half a character (another surrogate).
+    """
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        refused = text[error.start]
+    else:
+        if "\0" not in text:
+            return
+        refused = "\0"
+    raise UserError(f"{plain(name, 80)} has the character {printable(refused)}, which no file can hold: leave it out")
+
+
 class NothingLeftError(UserError):
     """A run that was to be resumed is already complete; `score` is the mean return of its last evaluation, if any."""
 

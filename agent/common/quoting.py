@@ -5,7 +5,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, one_line, plain
+
+#: The most lists and mappings in each other that are read.
+DEEPEST = 32
 
 
 def split_override(override: str) -> tuple[str, str]:
@@ -38,32 +41,42 @@ def quote_value(text: str) -> str:
     return f"'{escaped}'"
 
 
-def from_python(name: str, value: object) -> Iterator[str]:
+def from_python(name: str, value: object, depth: int = 0) -> Iterator[str]:
     """The overrides that set an option to a Python value; a mapping gives one override for each option below it.
 
     Args:
         name: the name of the option, such as agent.lr.
         value: a number, text, path, None, a list or an array of these, or a mapping of names to these.
+        depth: the number of mappings that the value lies in.
 
     Raises:
-        UserError: the value is another object.
+        UserError: the value is another object, holds itself, or a method of its own fails.
     """
     if name == "env" and not isinstance(value, str | Mapping | None):
         raise UserError(
             f"env is a {type(value).__name__}: it takes the id of a registered environment; call "
             "gymnasium.register(id, entry_point=<your class>) and pass the id"
         )
-    if isinstance(value, Mapping) and value:
-        for key, below in value.items():
-            yield from from_python(f"{name}.{key}", below)
+    try:
+        below = [(f"{name}.{key}", item) for key, item in value.items()] if isinstance(value, Mapping) else []
+        written = "" if below else _written(name, value, depth)
+    except UserError:
+        raise
+    except Exception as error:  # of a method of its own, such as `tolist`
+        raise _refused(name, value, f", which cannot be read ({one_line(error)})") from error
+    if below:
+        _check_depth(name, value, depth)
+        for key, item in below:
+            yield from from_python(key, item, depth + 1)
     elif name.startswith(("env.kwargs.", "env.eval_kwargs.")):
-        yield f"++{name}={_written(name, value)}"  # the preset may not name this argument of the environment
+        yield f"++{name}={written}"  # the preset may not name this argument of the environment
     else:
-        yield f"{'env' if name == 'env.id' else name}={_written(name, value)}"
+        yield f"{'env' if name == 'env.id' else name}={written}"
 
 
-def _written(name: str, value: object) -> str:
+def _written(name: str, value: object, depth: int) -> str:
     """The value of an option in Hydra's grammar."""
+    _check_depth(name, value, depth)
     if hasattr(value, "tolist"):  # NumPy's and torch's numbers, truth values and arrays
         value = value.tolist()
     match value:
@@ -76,13 +89,22 @@ def _written(name: str, value: object) -> str:
         case Real():
             return str(value)
         case str():
-            return quote(value)
+            return quote(str.__str__(value))  # a class of its own, such as an enumeration, may write itself otherwise
         case Mapping():
-            return "{" + ",".join(f"{quote(str(key))}:{_written(name, below)}" for key, below in value.items()) + "}"
+            items = (f"{quote(str(key))}:{_written(name, below, depth + 1)}" for key, below in value.items())
+            return "{" + ",".join(items) + "}"
         case Sequence() if not isinstance(value, bytes):
-            return "[" + ",".join(_written(name, item) for item in value) + "]"
+            return "[" + ",".join(_written(name, item, depth + 1) for item in value) + "]"
         case os.PathLike():
             return quote(os.fsdecode(value))
-    raise UserError(
-        f"{name} is a {type(value).__name__}: it takes numbers, text, truth values, None, or lists of these"
-    )
+    raise _refused(name, value)
+
+
+def _check_depth(name: str, value: object, depth: int) -> None:
+    if depth > DEEPEST:
+        raise _refused(name, value, f" {DEEPEST} deep in others, or in itself")
+
+
+def _refused(name: str, value: object, why: str = "") -> UserError:
+    takes = "it takes numbers, text, truth values, None, or lists of these"
+    return UserError(f"{plain(name, 80)} is a {type(value).__name__}{why}: {takes}")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, check_text
 from agent.config.ranges import Range
 
 T = TypeVar("T")
@@ -125,6 +125,8 @@ def _leaf(hint: Any, value: object, key: str) -> object:
         if not isinstance(value, Mapping):
             raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a mapping, such as {{name: value}}")
         return dict(value)
+    if hint is str and isinstance(value, str):
+        check_text(key, value)
     if hint is Fraction:
         return _fraction(value, key)
     if hint is int and isinstance(value, float) and value.is_integer():
