@@ -22,12 +22,17 @@ _TERMS, _TINY = 10_000, 1e-300
 
 
 def interquartile_mean(values: np.ndarray) -> float:
-    """Computes the mean of the middle half of values [n] (Agarwal et al. 2021).
+    """Computes the mean of the middle half of values [n]; see `interquartile_means`."""
+    return float(interquartile_means(values))
+
+
+def interquartile_means(values: np.ndarray) -> np.ndarray:
+    """Computes the mean of the middle half of each row of values [..., n] (Agarwal et al. 2021).
 
     As in rliable, ⌊n/4⌋ whole values are dropped at each end.
     """
-    trim = len(values) // 4
-    return float(np.sort(values)[trim : len(values) - trim].mean())
+    trim = values.shape[-1] // 4
+    return np.asarray(np.sort(values, axis=-1)[..., trim : values.shape[-1] - trim].mean(axis=-1))
 
 
 def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int = 2_000) -> Interval:

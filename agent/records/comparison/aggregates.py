@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.records.statistics import Interval, t_probability, t_quantile
+from agent.records.statistics import Interval, interquartile_means, t_probability, t_quantile
 
 Array = NDArray[np.float64]
 Scores = Sequence[Array]
@@ -42,9 +42,7 @@ def median(scores: Scores) -> Array:
 
 def iqm(scores: Scores) -> Array:
     """Computes the mean of the middle half of all runs of all tasks, without fractions of runs at the edges."""
-    runs = np.sort(np.concatenate(scores, axis=-1), axis=-1)
-    trim = runs.shape[-1] // 4
-    return np.asarray(runs[..., trim : runs.shape[-1] - trim].mean(axis=-1))
+    return interquartile_means(np.concatenate(scores, axis=-1))
 
 
 def optimality_gap(scores: Scores) -> Array:

@@ -57,15 +57,10 @@ def over_seeds(runs: Sequence[Series], by_time: bool, robust: bool) -> Curve | N
 
 def _robust(values: Array) -> tuple[Array, Array | None, Array | None]:
     """Computes the IQM [k] of values [n, k] with the limits of an expanded bootstrap that resamples whole runs."""
-    n = len(values)
     centre = aggregates.iqm([values.T])
-    if n < aggregates.MIN_RUNS:
+    if len(values) < aggregates.MIN_RUNS:
         return centre, None, None
-    generator = np.random.Generator(np.random.PCG64(0))
-    indices = generator.integers(n, size=(aggregates.RESAMPLES, n))
-    tail = aggregates.expanded_tail(n, n - 1)
-    limits = [np.quantile(aggregates.iqm([column[indices]]), [tail, 1 - tail]) for column in values.T]
-    low, high = np.array(limits).T
+    low, high = np.array([aggregates.bootstrap([column], aggregates.iqm) for column in values.T]).T
     return centre, low, high
 
 
