@@ -12,11 +12,12 @@ whose coverage is too low for few runs. Here
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.records.statistics import Interval, interquartile_means, t_probability, t_quantile
+from agent.records.statistics import Interval, interquartile_means, t_quantile
 
 Array = NDArray[np.float64]
 Scores = Sequence[Array]
@@ -24,8 +25,9 @@ Statistic = Callable[[Scores], Array]
 #: The fewest runs for which an IQM or a median has an interval.
 MIN_RUNS = 10
 RESAMPLES = 2_000
-#: The 97.5 % quantile of the standard normal distribution.
-Z = 1.959963984540054
+#: The standard normal distribution and its 97.5 % quantile.
+NORMAL = NormalDist()
+Z = NORMAL.inv_cdf(0.975)
 
 
 def mean(scores: Scores) -> Array:
@@ -110,9 +112,7 @@ def bootstrap(scores: Scores, statistic: Statistic, expanded: bool = True) -> In
 
 def expanded_tail(n: int, dof: int) -> float:
     """Computes the probability of each tail for n runs of a task, instead of 2.5 % (Hesterberg 2015, §4.4)."""
-    return t_probability(
-        -math.sqrt(n / (n - 1)) * t_quantile(0.975, dof), 1e9
-    )  # with so many degrees of freedom t is normal
+    return NORMAL.cdf(-math.sqrt(n / (n - 1)) * t_quantile(0.975, dof))
 
 
 def profile_interval(scores: Scores, levels: Array) -> tuple[Array, Array] | None:
