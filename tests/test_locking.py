@@ -12,6 +12,7 @@ import pytest
 from helpers import Programs
 
 from agent.common.errors import UserError
+from agent.common.locks import flock
 from agent.records.locking import occupied
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,3 +88,15 @@ def test_a_forked_process_that_unwinds_closes_no_file_of_its_own(tmp_path: Path)
         os._exit(0 if os.read(other, 4) == b"text" else 1)
     with occupied(tmp_path):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
+def test_one_open_file_at_a_time_has_the_lock(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    file.touch()
+    one, other = (os.open(file, os.O_RDWR) for _ in range(2))
+    assert flock(one, wait=False)
+    assert not flock(other, wait=False)
+    os.close(one)
+    assert flock(other, wait=True)
+    os.close(other)

@@ -8,9 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.common.errors import UserError
-
-if sys.platform != "win32":
-    import fcntl
+from agent.common.locks import flock
 
 RUNS = Path("runs")
 #: File descriptors of the folders that this process has locked.
@@ -60,17 +58,13 @@ def remove_if_empty(folder: Path, runs: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    if sys.platform == "win32":
+    if sys.platform == "win32":  # where a folder cannot be opened
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not flock(descriptor, wait=False):
         os.close(descriptor)
-        raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir") from error
-    except OSError:
-        pass  # a network folder without support for locks
+        raise UserError(f"another process trains in {folder}: wait for it, or choose another hydra.run.dir")
     _locks.add(descriptor)
     try:
         yield

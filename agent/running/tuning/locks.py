@@ -1,15 +1,12 @@
 """Locks of a study: one process at a time chooses a trial, and each trial belongs to one process."""
 
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.common.files import check_no_link
-
-if sys.platform != "win32":
-    import fcntl
+from agent.common.locks import flock
 
 
 class Lock:
@@ -33,14 +30,9 @@ def lock(folder: Path) -> Lock | None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError:
-            pass  # a network folder without locks
+    if not flock(descriptor, wait=False):
+        os.close(descriptor)
+        return None
     return Lock(descriptor)
 
 
@@ -49,9 +41,7 @@ def exclusive(file: Path) -> Iterator[None]:
     """Lets one process at a time into the block, by a lock on a file, which is created if it is missing."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
-        if sys.platform != "win32":
-            with suppress(OSError):  # a network folder without support for locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        flock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
