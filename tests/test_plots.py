@@ -17,6 +17,7 @@ from PIL import Image
 
 import agent.records.plots
 from agent.common.errors import UserError
+from agent.records.comparison.canvas import inline
 from agent.records.plots import plot_evaluation, plot_learning_curve
 from agent.running.results import draw
 
@@ -224,6 +225,15 @@ def test_the_user_s_settings_of_matplotlib_change_no_picture(tmp_path: Path, fil
     assert is_picture(tmp_path / "canvas.png")
     plot_learning_curve(tmp_path / "none", tmp_path / "expected.png", "x", 1.0)
     assert (tmp_path / "curve.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+@pytest.mark.parametrize("attributes", ["{w}{h}{v}", "{h}{w}{v}", "{v}{h}{w}", "{w}{v}{h}", "{h}{v}", "{v}{w}", "{v}"])
+@pytest.mark.parametrize("space", [" ", "\n "])
+def test_a_picture_inside_the_page_has_no_size_of_its_own(attributes: str, space: str) -> None:
+    """Only its own tag loses its width and height, in whatever order they come."""
+    head = attributes.format(w=f'{space}width="7pt"', h=f'{space}height="3pt"', v=' viewBox="0 0 7 3" stroke-width="2"')
+    inner = '<g width="7" height="3"/></svg>'
+    assert inline(f"<?xml?><svg{head}>{inner}") == f'<svg viewBox="0 0 7 3" stroke-width="2">{inner}'
 
 
 def test_a_picture_that_cannot_be_drawn_is_one_line(

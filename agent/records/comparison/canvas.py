@@ -138,8 +138,8 @@ def inline(svg: str) -> str:
     """Converts an SVG file for use inside a page: without header and size, and with classes instead of group ids."""
     text = svg[svg.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'^<svg ([^>]*?)(width="[^"]*") ?|^(<svg [^>]*?)height="[^"]*"', r"<svg \1\3", text, count=1)
-    text = re.sub(r'^(<svg [^>]*?)\bheight="[^"]*" ?', r"\1", text, count=1)
+    head, rest = text.split(">", 1)
+    text = re.sub(r'\s+(width|height)="[^"]*"', "", head) + ">" + rest
     text = re.sub(rf'id="{_GROUP}(\d+)"', r'class="g\1"', text)
     return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
 
