@@ -142,7 +142,7 @@ def test_a_resumed_run_keeps_its_settings_and_takes_no_other_preset() -> None:
 def test_trials_of_a_study_and_their_commands_have_the_preset_too() -> None:
     config = parse(TuneConfig, {"train": ["env=Acrobot-v1", "preset=none"], "trials": 1})
     study, _, _ = new_study(config)
-    assert "preset=none" in study.words
-    assert "preset=none" in study.beside
+    assert "preset=none" in study.overrides
+    assert "preset=none" in study.not_in_preset
     assert study.first["agent.lr"] == 1e-3
     assert study.steps == 50_000

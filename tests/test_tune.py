@@ -57,8 +57,15 @@ def training(*words: str) -> TrainConfig:
 
 def study_config(**changes: Any) -> StudyConfig:
     given: dict[str, Any] = {
-        **{"words": (), "beside": (), "fixed": {}, "env": "CartPole-v1", "seeds": (20, 21), "trials": 5},
-        **{"score": "last", "pruner": "median", "startup": 2, "steps": 1000, "every": 100},
+        **{
+            "overrides": (),
+            "not_in_preset": (),
+            "preset_values": {},
+            "env": "CartPole-v1",
+            "seeds": (20, 21),
+            "trials": 5,
+        },
+        **{"score": "last", "pruner": "median", "startup_trials": 2, "steps": 1000, "eval_every": 100},
         "space": {"agent.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "agent.n_step": {"choices": [1, 3]}},
     }
     return StudyConfig(**{**given, **changes})
@@ -423,7 +430,7 @@ def test_fresh_seeds_are_none_of_the_study() -> None:
     assert not set(fresh_seeds(range(95, 205))) & set(range(95, 205))
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"words": 3}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"overrides": 3}', "\x00"])
 def test_a_damaged_study_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text(text)
     with pytest.raises(UserError, match="damaged"):
@@ -540,7 +547,7 @@ def test_a_damaged_value_in_a_journal_is_refused(pattern: str, damage: str, tmp_
 def test_the_commands_for_a_task_of_one_s_own_import_its_module(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = Study(tmp_path, study_config(words=("env=Mine-v0",), beside=("env=Mine-v0",), env="Mine-v0"))
+    study = Study(tmp_path, study_config(overrides=("env=Mine-v0",), not_in_preset=("env=Mine-v0",), env="Mine-v0"))
     trial = study.next_trial()
     assert trial is not None
     trial.complete(1.0)

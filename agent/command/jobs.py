@@ -47,7 +47,7 @@ class Job:
         self.restarted = previous is not None and previous.folder == folder
         self.was_done = self.restarted and previous is not None and previous.state == "done"
         self.initial_note = (
-            Note(overrides, folder) if previous is None else replace(previous, words=overrides, folder=folder)
+            Note(overrides, folder) if previous is None else replace(previous, overrides=overrides, folder=folder)
         )
 
     def execute(self, run: Callable[[dict[str, str]], float | None]) -> float | None:

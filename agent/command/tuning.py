@@ -185,9 +185,11 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
     if not SEED.holds(seeds[-1]):
         raise UserError(f"seed={training.seed} and seeds={config.seeds}: the last seed must be {SEED.text}")
     study = StudyConfig(
-        words=tuple(overrides),
-        beside=tuple(override for override in unfold(overrides) if not _belongs_to_preset(override_name(override))),
-        fixed={
+        overrides=tuple(overrides),
+        not_in_preset=tuple(
+            override for override in unfold(overrides) if not _belongs_to_preset(override_name(override))
+        ),
+        preset_values={
             name: select(to_plain(training), name)
             for name in map(override_name, unfold(overrides))
             if _belongs_to_preset(name)
@@ -197,9 +199,9 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
         trials=config.trials,
         score=config.score,
         pruner=config.pruner,
-        startup=config.startup,
+        startup_trials=config.startup,
         steps=training.steps,
-        every=training.eval.every,
+        eval_every=training.eval.every,
         space=space,
         first=first_settings(space, domains, to_plain(training)),
     )

@@ -227,7 +227,7 @@ def _watcher_closed() -> Iterator[None]:
         if _watcher is not None:
             watcher, _watcher = _watcher, None
             notes = watcher.close()
-            errors.record_failed(note.words for note in notes.values() if note.state == "failed")
+            errors.record_failed(note.overrides for note in notes.values() if note.state == "failed")
             if watcher.signum:
                 print(f"stopped after {time.monotonic() - started:.0f} s", file=sys.stderr)
                 sys.exit(128 + watcher.signum)

@@ -33,33 +33,33 @@ class StudyConfig:
     """A study, as its file stores it.
 
     Attributes:
-        words: the options of train.py that all trials share, as overrides.
-        beside: those overrides that presets do not contain: they choose a file, as env and agent do, or concern how a
-            run is executed.
-        fixed: the values of the other overrides, which belong to the algorithm or the task.
+        overrides: the options of train.py that all trials share.
+        not_in_preset: those overrides that presets do not contain: they choose a file, as env and agent do, or concern
+            how a run is executed.
+        preset_values: the values of the other overrides, which belong to the algorithm or the task.
         env: the id of the task.
         seeds: the seeds with which each trial is trained.
         trials: the requested number of trials.
         score: how a seed is scored from the mean returns of its evaluations.
         pruner: the method that ends trials early.
-        startup: the number of trials before the sampler uses earlier results and the pruner ends any trial.
+        startup_trials: the number of trials before the sampler uses earlier results and the pruner ends any trial.
         steps: environment steps of a run.
-        every: environment steps between two evaluations; 0: only one at the end.
+        eval_every: environment steps between two evaluations; 0: only one at the end.
         space: the search space, with every option's range or choices, as a space file has it.
         first: the settings of the first trial, which training has without the study.
     """
 
-    words: tuple[str, ...]
-    beside: tuple[str, ...]
-    fixed: dict[str, object]
+    overrides: tuple[str, ...]
+    not_in_preset: tuple[str, ...]
+    preset_values: dict[str, object]
     env: str
     seeds: Annotated[tuple[int, ...], SEED]
     trials: Annotated[int, TRIALS]
     score: Score
     pruner: Pruner
-    startup: Annotated[int, TRIALS]
+    startup_trials: Annotated[int, TRIALS]
     steps: Annotated[int, AT_LEAST_ONE]
-    every: Annotated[int, NOT_NEGATIVE]
+    eval_every: Annotated[int, NOT_NEGATIVE]
     space: dict[str, object]
     first: dict[str, object] = field(default_factory=dict)
 
@@ -69,5 +69,5 @@ class StudyConfig:
 
     @property
     def evaluations(self) -> int:
-        """The number of evaluations of a run: one at each multiple of `every`, and one at the end."""
-        return -(-self.steps // self.every) if self.every else 1
+        """The number of evaluations of a run: one at each multiple of `eval_every`, and one at the end."""
+        return -(-self.steps // self.eval_every) if self.eval_every else 1

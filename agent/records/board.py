@@ -22,7 +22,7 @@ class Note:
     """The state and progress of a job.
 
     Attributes:
-        words: the overrides of its command line.
+        overrides: those of its command line.
         folder: the folder of its run.
         step: environment steps so far.
         steps: environment steps of the whole run; 0 before it has begun.
@@ -30,7 +30,7 @@ class Note:
         score: the score that it returned.
     """
 
-    words: str
+    overrides: str
     folder: str
     step: int = 0
     steps: int = 0

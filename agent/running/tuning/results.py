@@ -64,7 +64,7 @@ def write_preset(folder: Path, config: StudyConfig, best: Result, imports: Seque
         f"# The best trial of a study, number {best.number}: mean return {best.score:.1f} on the study's own seeds.",
         f"# {train_command(folder, config, imports)}".replace("\n", " "),
     ]
-    options = _tree({**config.fixed, **best.settings})
+    options = _tree({**config.preset_values, **best.settings})
     atomic_write_text(path, "\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
     return path
 
@@ -86,7 +86,7 @@ def train_command(
 ) -> str:
     """The command that trains with the best settings; `imports` has the option that names the user's own modules."""
     preset = f"--config-dir={folder / CONF}", f"+{GROUP}={BEST}"
-    return shlex.join(["python", "train.py", *flags, *preset, *config.beside, *imports, *overrides])
+    return shlex.join(["python", "train.py", *flags, *preset, *config.not_in_preset, *imports, *overrides])
 
 
 def fresh_seeds(seeds: Sequence[int]) -> list[int]:
@@ -101,6 +101,6 @@ def commands_of_test(folder: Path, config: StudyConfig, imports: Sequence[str]) 
     tuned, untuned = (quote_override("hydra.sweep.dir", folder / "test" / name) for name in ("tuned", "before"))
     return [
         train_command(folder, config, imports, seeds, tuned, flags=["-m"]),
-        shlex.join(["python", "train.py", "-m", *config.words, *imports, seeds, untuned]),
+        shlex.join(["python", "train.py", "-m", *config.overrides, *imports, seeds, untuned]),
         shlex.join(["python", "compare.py", str(folder / "test")]),
     ]

@@ -110,7 +110,7 @@ class Study:
         if not study.get_trials(deepcopy=False) and self.config.first:
             study.enqueue_trial({domain.name: _stored(domain, self.config.first) for domain in self._known()})
         study.sampler = optuna.samplers.TPESampler(
-            n_startup_trials=self.config.startup, seed=self._seed(len(study.get_trials(deepcopy=False)))
+            n_startup_trials=self.config.startup_trials, seed=self._seed(len(study.get_trials(deepcopy=False)))
         )
         return study
 
@@ -125,7 +125,7 @@ class Study:
     def _pruner(self) -> optuna.pruners.BasePruner:
         import optuna
 
-        evaluations, startup = self.config.evaluations, self.config.startup
+        evaluations, startup = self.config.evaluations, self.config.startup_trials
         match self.config.pruner:
             case "median":  # not in the first third of a run, when little is learned
                 return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=evaluations // 3)

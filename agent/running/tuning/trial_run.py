@@ -159,8 +159,8 @@ class TrialRun:
     def _evaluation_number(self, step: int) -> int:
         """The number of an evaluation over all seeds, counted from 1, at which a pruner compares trials."""
         config = self._config
-        last = step >= config.steps or not config.every
-        number = config.evaluations if last else min(step // config.every, config.evaluations)
+        last = step >= config.steps or not config.eval_every
+        number = config.evaluations if last else min(step // config.eval_every, config.evaluations)
         return self._seed * config.evaluations + number
 
     def _note_score(self) -> None:
@@ -202,7 +202,7 @@ def run_overrides(config: StudyConfig, number: int, settings: dict[str, object],
         "eval.video=false",
         quote_override("wandb.group", study),
         quote_override("wandb.name", f"{study}_trial{number}_seed{seed}"),
-        *config.words,
+        *config.overrides,
         *(override for name, value in settings.items() for override in from_python(name, value)),
         f"seed={seed}",
         quote_override("hydra.run.dir", os.fspath(run_folder(folder, seed))),
