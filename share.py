@@ -21,9 +21,10 @@ from agent.command.composing import sharing_request, to_options
 from agent.command.program import SHARE
 from agent.common.errors import UserError
 from agent.config.share import ShareConfig
+from agent.records.evaluations import beside
 from agent.records.newest import newest_agent
-from agent.running.export.folder import folder_for, write_folder
-from agent.running.export.hub import hub_folder, push, push_command, write_hub_folder
+from agent.running.export.folder import write_folder
+from agent.running.export.hub import push, push_command, write_hub_folder
 from agent.running.fetching import checked_repo, own_file
 from agent.running.player import load_player
 from agent.running.resources import prepare_cpu
@@ -42,7 +43,7 @@ def run(config: ShareConfig) -> None:
     if config.repo is not None:
         checked_repo(config.repo, f"repo={config.repo}")
     file = own_file(config.checkpoint or newest_agent(config.which, "sharing"), config.which)
-    folder = Path(config.out or (folder_for if config.repo is None else hub_folder)(file))
+    folder = Path(config.out or beside(file, "onnx" if config.repo is None else "hub"))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file: name a folder, which the agent is written to")
     player, absolute = load_player(file), folder.absolute()

@@ -43,11 +43,15 @@ SCORES: dict[str, tuple[float, float]] = {
 }
 
 
+def is_ale(spec: gym.envs.registration.EnvSpec) -> bool:
+    """Whether an environment is an emulator of ale-py."""
+    return str(spec.entry_point).startswith("ale_py")
+
+
 def is_played_as_in_the_papers(spec: gym.envs.registration.EnvSpec, kwargs: Mapping[str, object]) -> bool:
     """Whether an environment is ale-py's and its arguments choose no other frames."""
-    emulator = isinstance(spec.entry_point, str) and spec.entry_point.startswith("ale_py")
     chosen = {"obs_type", "frameskip"} & kwargs.keys()
-    return emulator and spec.kwargs.get("obs_type", "rgb") == "rgb" and not chosen
+    return is_ale(spec) and spec.kwargs.get("obs_type", "rgb") == "rgb" and not chosen
 
 
 #: Arguments of the emulator: `Atari` itself skips and stacks frames.
@@ -122,7 +126,7 @@ def area_weights(source: int, target: int) -> np.ndarray:
 def human_normalised(env_id: str, mean_return: float) -> float | None:
     """A mean return on the scale from random play (0) to a human (1); None for games without published scores."""
     spec = gym.registry.get(env_id)
-    if spec is None or not str(spec.entry_point).startswith("ale_py"):
+    if spec is None or not is_ale(spec):
         return None
     random, human = SCORES.get(str(spec.kwargs.get("game")), (0.0, 0.0))
     return None if random == human else (mean_return - random) / (human - random)

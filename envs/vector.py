@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from agent.common.errors import UserError, one_line
 from agent.common.foreign import is_stop
-from envs.atari import is_played_as_in_the_papers
+from envs.atari import is_ale, is_played_as_in_the_papers
 from envs.atari_vector import STRETCH_STEPS, SUPPORTED_KWARGS, AtariVector
 from envs.closing import close_quietly
 from envs.episodes import Repeatable
@@ -153,7 +153,7 @@ def _make_copy(
     It lacks Gymnasium's wrapper that checks at each step for an earlier reset, which takes 0.2 µs and never fails here.
     """
     made = wrapper = task.make(render_mode, spec)
-    emulator = made.spec is not None and str(made.spec.entry_point).startswith("ale_py")
+    emulator = made.spec is not None and is_ale(made.spec)
     while isinstance(wrapper, gym.Wrapper):
         if isinstance(wrapper.env, gym.wrappers.OrderEnforcing):
             wrapper.env = wrapper.env.env

@@ -1,4 +1,4 @@
-"""Evaluations of saved agents: the names of their files, and episodes that were cut."""
+"""Evaluations of saved agents: the files beside an agent, and episodes that were cut."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,19 @@ def cut_episodes(lengths: Sequence[int]) -> str:
     return f"{cut} of {len(lengths)} episodes of the evaluation were cut after {EPISODE_CAP:,} steps" if cut else ""
 
 
+def beside(file: Path, name: str) -> Path:
+    """Returns the path of `name` beside an agent's file; of `<stem>_<name>` if that is not called agent.safetensors."""
+    return file.with_name(name if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_{name}")
+
+
 def label(file: Path) -> str:
     """Returns an agent's name in tables: its folder, or the file itself if it is not called agent.safetensors."""
     return str(file.parent) if file.name == FILE_NAME else str(file).removesuffix(".safetensors")
 
 
 def results_path(file: Path) -> Path:
-    """Returns the path of an agent's newest results, without suffix; it contains the file's name if that is unusual."""
-    return file.with_name("evaluation" if file.name == FILE_NAME else f"{Path(label(file)).name}_evaluation")
+    """Returns the path of an agent's newest results, without suffix."""
+    return beside(file, "evaluation")
 
 
 def archived_results_path(file: Path, episodes: int, seed: int, noise: bool) -> Path:

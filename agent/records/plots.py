@@ -121,14 +121,24 @@ def new_figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     text = _shortened(printable(title))  # it may contain a path or an id, where $ starts no formula
     axes.set_title(text, loc="left", fontsize=12, fontweight="bold", pad=10, parse_math=False)
+    style(axes, 9)
+    return figure, axes
+
+
+def style(axes: Axes, label_size: int) -> None:
+    """Gives axes a light grid, two spines and small ticks.
+
+    Args:
+        axes: the axes.
+        label_size: the size of the ticks' labels, in points.
+    """
     axes.grid(color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GREY)
-    axes.tick_params(color=GREY, labelsize=9)
-    return figure, axes
+    axes.tick_params(color=GREY, labelsize=label_size)
 
 
 def write_figure(figure: Figure, axes: Axes, out: Path) -> None:
@@ -191,8 +201,7 @@ def _name_bands(axes: Axes) -> None:
 def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, first: bool) -> None:
     """Draws one horizontal strip: a dot for each episode, a box of the quartiles, and the marks to compare."""
     returns = np.asarray(result["returns"], dtype=np.float64)
-    # Multiples of the golden ratio spread the dots evenly, so that equal returns are distinct without random numbers.
-    heights = row + 0.34 * (2.0 * ((np.arange(len(returns)) * 0.618034) % 1.0) - 1.0)
+    heights = row + spread(len(returns), 0.34)
     low, median, high = np.percentile(returns, (25, 50, 75))
     # Matplotlib leaves a label that starts with "_" out of the legend, which needs each mark only once.
     dot, box, interval, mean, iqm = MARKS if first else ("_",) * len(MARKS)
@@ -202,6 +211,14 @@ def _draw_agent(axes: Axes, row: int, result: Mapping[str, Any], color: str, fir
     axes.plot(result["return_ci95"], (row, row), color="black", linewidth=2.2, label=interval, zorder=4)
     axes.plot(result["return_mean"], row, "o", color="black", markersize=7, ls="none", label=mean, zorder=5)
     axes.plot(result["return_iqm"], row, "D", mfc="white", mec="black", ls="none", label=iqm, zorder=6)
+
+
+def spread(count: int, reach: float) -> np.ndarray:
+    """Computes offsets [count] between -reach and reach, so that the dots of equal values are distinct.
+
+    They are multiples of the golden ratio, which are spread evenly without random numbers.
+    """
+    return reach * (2.0 * ((np.arange(count) * 0.618034) % 1.0) - 1.0)
 
 
 def _evaluation_title(results: Sequence[Mapping[str, object]]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Literal
 
-from agent.records.plots import GREY, PALETTE, empty_figure
+from agent.records.plots import PALETTE, empty_figure, style
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.artist import Artist
@@ -53,7 +53,7 @@ class Canvas:
         self.lines: dict[Axes, list[dict[str, object]]] = {axes: [] for axes in self.axes}
         self.figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
         for axes in self.axes:
-            style(axes)
+            style(axes, 8)
 
     def finish(self, caption: str, names: Sequence[str] = ()) -> Picture:
         """Renders the picture; `names` of groups become a legend of the PNG only, since the page has its own."""
@@ -121,17 +121,6 @@ def _without_node(setting: str) -> str:
 def plain(text: str) -> str:
     """Escapes a text so that matplotlib does not read it as mathematics."""
     return text.replace("$", r"\$")
-
-
-def style(axes: Axes) -> None:
-    """Gives axes a light grid, two spines and small ticks."""
-    axes.grid(color="#e6e8eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GREY)
-    axes.tick_params(color=GREY, labelsize=8)
 
 
 def inline(svg: str) -> str:

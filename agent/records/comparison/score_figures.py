@@ -11,7 +11,7 @@ from agent.records.comparison import aggregates
 from agent.records.comparison.canvas import Canvas, Picture, color, dash, labels, limit, marker_of, round_to
 from agent.records.comparison.comparing import Comparison, Improvement
 from agent.records.comparison.scoring import AGENTS, Summary, TaskResult
-from agent.records.plots import GREY
+from agent.records.plots import GREY, spread
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
@@ -58,8 +58,7 @@ def _shown(task: TaskResult, names: Sequence[str]) -> list[int]:
 
 
 def _strip(axes: Axes, row: int, index: int, values: np.ndarray, summary: Summary) -> None:
-    # Multiples of the golden ratio spread the dots evenly, so that equal scores are distinct without random numbers.
-    heights = row + 0.22 * (2.0 * ((np.arange(len(values)) * 0.618034) % 1.0) - 1.0)
+    heights = row + spread(len(values), 0.22)
     mark = marker_of(index)
     mark(*axes.plot(values, heights, "o", color=color(index), alpha=0.55, markersize=5, markeredgewidth=0))
     if summary.mean_interval is not None:

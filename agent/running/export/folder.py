@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.common.files import atomic_write_text
-from agent.records.saved_agent import FILE_NAME
 from agent.running.export.card import check_readme
 from agent.running.export.graph import write_onnx
 from agent.running.export.inputs import Input
@@ -34,11 +33,6 @@ One episode with onnxruntime (`pip install onnxruntime {install}`):
 {code}
 ```
 """
-
-
-def folder_for(file: Path) -> Path:
-    """The folder for the export of an agent's file: `onnx` beside it, or `<name>_onnx` for a file with another name."""
-    return file.with_name("onnx" if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_onnx")
 
 
 def write_folder(player: Player, folder: Path, noise: bool = False) -> tuple[Path, Path]:

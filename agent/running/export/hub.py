@@ -27,12 +27,6 @@ LIBRARY = "noisy-dqn"
 #: A line of every card that this project writes.
 MARK = f"library_name: {LIBRARY}"
 MAX_CURVE = 64 << 20  # bytes
-FOLDER = "hub"
-
-
-def hub_folder(file: Path) -> Path:
-    """The folder to share for an agent's file: `hub` beside it, or `<name>_hub` for a file with another name."""
-    return file.with_name(FOLDER if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_{FOLDER}")
 
 
 def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
