@@ -24,7 +24,8 @@ sys.path.insert(0, str(ROOT))
 from agent import evaluate  # noqa: E402
 from agent.common.files import atomic_write_text  # noqa: E402
 from agent.records.evaluations import archived_results_path  # noqa: E402
-from agent.records.saved_agent import FILE_NAME, read_header  # noqa: E402
+from agent.records.names import AGENT  # noqa: E402
+from agent.records.saved_agent import read_header  # noqa: E402
 from agent.running.export.card import algorithm, card  # noqa: E402
 from agent.running.player import load_player  # noqa: E402
 
@@ -88,7 +89,7 @@ def train(task: str, run: Path) -> None:
 
 def finished(run: Path) -> bool:
     """Whether the last agent of a run has all the steps that its config asks for."""
-    last = run / "last" / FILE_NAME
+    last = run / "last" / AGENT
     if not last.is_file():
         return False
     steps = yaml.safe_load((run / "config.yaml").read_text())["steps"]
@@ -99,18 +100,18 @@ def publish(task: str, run: Path) -> None:
     """Writes zoo/<task>/: the agent, its options, its returns and its card."""
     folder = ZOO / task
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / "best" / FILE_NAME, folder / FILE_NAME)
-    size = (folder / FILE_NAME).stat().st_size
+    shutil.copyfile(run / "best" / AGENT, folder / AGENT)
+    size = (folder / AGENT).stat().st_size
     if size > MAX_BYTES:
         raise SystemExit(f"the agent of {task} has {size:,} bytes, more than the {MAX_BYTES:,} of the zoo")
     config = yaml.safe_load((run / "config.yaml").read_text())
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     atomic_write_text(folder / "config.yaml", f"# {shlex.join(command(task))}\n{text}")
     name = f"zoo/{task}"
-    returns = {**evaluate(folder, episodes=EPISODES), "label": name, "agent": f"{name}/{FILE_NAME}"}
-    kept = archived_results_path(folder / FILE_NAME, EPISODES, returns["seed"], noise=False)
+    returns = {**evaluate(folder, episodes=EPISODES), "label": name, "agent": f"{name}/{AGENT}"}
+    kept = archived_results_path(folder / AGENT, EPISODES, returns["seed"], noise=False)
     atomic_write_text(Path(f"{kept}.json"), json.dumps(returns, indent=1))
-    player = load_player(folder / FILE_NAME)
+    player = load_player(folder / AGENT)
     filmed = "rgb_array" in player.task.render_modes
     text = card(player.description, returns, name, f"{kept.name}.json", filmed, shlex.join(command(task)))
     atomic_write_text(folder / "README.md", text)
@@ -123,7 +124,7 @@ def index() -> str:
         found = sorted((ZOO / task).glob(f"evaluation_{EPISODES}_episodes_*.json"))
         if found:
             returns: dict[str, Any] = json.loads(found[0].read_text())
-            said = read_header(ZOO / task / FILE_NAME).description
+            said = read_header(ZOO / task / AGENT).description
             spread = f"{returns['return_mean']:.2f} ± {returns['return_std']:.2f}"
             rows.append(
                 f"| [{task}]({task}/README.md) | {algorithm(said['agent'])} | {said['global_step']:,} | {spread} "

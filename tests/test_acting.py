@@ -14,7 +14,7 @@ from test_export import saved
 
 from agent import load_agent, train
 from agent.common.errors import UserError
-from agent.records.saved_agent import FILE_NAME
+from agent.records.names import AGENT
 from agent.running.acting import LoadedAgent
 
 ZOO = ROOT / "zoo"
@@ -132,7 +132,7 @@ def test_an_agent_of_some_parts_takes_the_whole_observation(
 ) -> None:
     """Or the parts that it keeps, as its own environment gives them."""
     player = saved(tmp_path, "Test/Rooms-v0", {"named": named}, parts=parts)
-    agent, kept, whole = load_agent(tmp_path / FILE_NAME), player.task.make(), gym.make("Test/Rooms-v0", named=named)
+    agent, kept, whole = load_agent(tmp_path / AGENT), player.task.make(), gym.make("Test/Rooms-v0", named=named)
     for seed in range(5):
         (own, _), (observation, _) = kept.reset(seed=seed), whole.reset(seed=seed)
         np.testing.assert_array_equal(agent.q_values(observation), agent.q_values(own))

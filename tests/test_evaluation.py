@@ -22,7 +22,8 @@ from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse, to_plain
 from agent.networks.build import build_network, noise_model
 from agent.networks.q_network import QNetwork
-from agent.records.saved_agent import FILE_NAME, save_agent
+from agent.records.names import AGENT
+from agent.records.saved_agent import save_agent
 from agent.records.statistics import bootstrap_interval, interquartile_mean
 from agent.running.evaluation import Evaluation, EvaluationPolicy, evaluate, play
 from agent.running.player import load_player
@@ -311,16 +312,16 @@ def description(task: Task, config: AgentConfig, **changes: Any) -> dict[str, An
 def test_a_saved_agent_plays_exactly_as_it_was(tmp_path: Path, options: dict[str, Any]) -> None:
     task = load_task("CartPole-v1", {"sutton_barto_reward": True})
     config, network = agent_of(task, **options)
-    save_agent(tmp_path / FILE_NAME, network.state_dict(), description(task, config))
-    player = load_player(tmp_path / FILE_NAME)
+    save_agent(tmp_path / AGENT, network.state_dict(), description(task, config))
+    player = load_player(tmp_path / AGENT)
     model = noise_model(config, network)
-    assert (player.noise, player.task.kwargs, player.path) == (model, task.kwargs, tmp_path / FILE_NAME)
+    assert (player.noise, player.task.kwargs, player.path) == (model, task.kwargs, tmp_path / AGENT)
     observation = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     for noise in (None, model.draw(50, generator=torch.Generator().manual_seed(1))):
         assert torch.equal(player.network(observation, noise).q_values, network(observation, noise).q_values)
     noise_or_none = model if model.size else None
     states = global_state()
-    load_player(tmp_path / FILE_NAME)
+    load_player(tmp_path / AGENT)
     assert global_state() == states
     assert evaluate(player.task, player.network, SEEDS[:5], noise_or_none) == evaluate(
         task, network, SEEDS[:5], noise_or_none
@@ -412,10 +413,10 @@ def refused(folder: Path, change: Change) -> str:
     text, tensors = description(task, config), dict(network.state_dict())
     change(text, tensors)
     content = json.dumps({"format": "noisy-dqn-agent", "version": 1, "agent": text})
-    (folder / FILE_NAME).write_bytes(safetensors.torch.save(tensors, {"noisy-dqn": content}))
+    (folder / AGENT).write_bytes(safetensors.torch.save(tensors, {"noisy-dqn": content}))
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with pytest.raises(UserError) as caught:
-        load_player(folder / FILE_NAME)
+        load_player(folder / AGENT)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB: nothing large is allocated
     assert time.monotonic() - began < 5
     return str(caught.value)
@@ -452,7 +453,7 @@ HOSTILE: list[tuple[str, Change]] = [
 @pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in HOSTILE])
 def test_a_hostile_description_is_refused_in_a_short_clean_sentence(tmp_path: Path, change: Change) -> None:
     sentence = refused(tmp_path, change)
-    assert FILE_NAME in sentence
+    assert AGENT in sentence
     assert sentence.isprintable()
     assert len(sentence) < 600 + len(str(tmp_path))
 
@@ -495,13 +496,13 @@ def test_a_saved_agent_remembers_where_the_channels_of_its_board_are(
             "agent": to_plain(config),
             "global_step": 1,
         }
-        save_agent(tmp_path / FILE_NAME, network.state_dict(), description | said)
-        player = load_player(tmp_path / FILE_NAME)
+        save_agent(tmp_path / AGENT, network.state_dict(), description | said)
+        player = load_player(tmp_path / AGENT)
         assert player.task.observe.channels == channels
         board = player.task.observe(Board(last).reset()[0][None])[0]
         assert board[0].all() == (channels == "first")
-        save_agent(tmp_path / FILE_NAME, network.state_dict(), description | {"channels": "middle"})
+        save_agent(tmp_path / AGENT, network.state_dict(), description | {"channels": "middle"})
         with pytest.raises(UserError, match="is damaged: its channels are 'middle'"):
-            load_player(tmp_path / FILE_NAME)
+            load_player(tmp_path / AGENT)
     finally:
         gym.registry.pop("Test/Board-v0")

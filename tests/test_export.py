@@ -22,7 +22,8 @@ from agent.config.parsing import parse, to_plain
 from agent.networks.build import build_network
 from agent.networks.encoder_registry import register_encoder
 from agent.networks.encoders import TrunkEncoder
-from agent.records.saved_agent import FILE_NAME, save_agent
+from agent.records.names import AGENT
+from agent.records.saved_agent import save_agent
 from agent.running.evaluation import EvaluationPolicy
 from agent.running.export.folder import write_folder
 from agent.running.export.graph import ExportedAgent, MaxPool, exportable, write_onnx
@@ -110,8 +111,8 @@ def saved(
         "agent": to_plain(config),
         "global_step": 7,
     }
-    save_agent(folder / FILE_NAME, network.state_dict(), description)
-    return load_player(folder / FILE_NAME)
+    save_agent(folder / AGENT, network.state_dict(), description)
+    return load_player(folder / AGENT)
 
 
 def observations(player: Player, count: int) -> list[tuple[Any, Any]]:
@@ -280,7 +281,7 @@ def program_of(folder: Path) -> float:
 
 def return_of(player: Player, folder: Path) -> float:
     """The return of the episode that the README plays, by the agent itself."""
-    agent, env = load_agent(folder / FILE_NAME), gym.make(player.task.id, **player.task.kwargs)
+    agent, env = load_agent(folder / AGENT), gym.make(player.task.id, **player.task.kwargs)
     observation, total, ended = env.reset(seed=0)[0], 0.0, False
     while not ended:
         observation, reward, terminated, truncated, _ = env.step(agent.act(observation))

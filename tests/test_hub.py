@@ -15,13 +15,14 @@ from hub_server import Hub, hub
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
 from agent.config.parsing import to_plain
-from agent.records.saved_agent import FILE_NAME, read_agent
+from agent.records.names import AGENT
+from agent.records.saved_agent import read_agent
 from agent.running.export.card import algorithm
 from agent.running.fetching import MAX_BYTES, checked_repo, fetch
 
 pytest.importorskip("huggingface_hub", reason="needs the extra hub")
 
-AGENT = f"checkpoint={ROOT / 'zoo' / 'FrozenLake-v1'}"
+CHECKPOINT = f"checkpoint={ROOT / 'zoo' / 'FrozenLake-v1'}"
 REPO = "someone/lake"
 
 
@@ -49,20 +50,20 @@ def person(programs: Programs, tmp_path: Path, server: Hub) -> Person:
 
 def put(server: Hub, data: bytes | None = None) -> None:
     """An agent on the Hub, beside files that could run code."""
-    agent = (ROOT / "zoo" / "FrozenLake-v1" / FILE_NAME).read_bytes() if data is None else data
-    server.files[REPO] = {FILE_NAME: agent, "model.pt": b"\x80", "agent.py": b"1/0", "config.yaml": b"!!python/none"}
+    agent = (ROOT / "zoo" / "FrozenLake-v1" / AGENT).read_bytes() if data is None else data
+    server.files[REPO] = {AGENT: agent, "model.pt": b"\x80", "agent.py": b"1/0", "config.yaml": b"!!python/none"}
 
 
 def test_an_agent_is_pushed_with_its_card_and_plays_from_there(person: Person, server: Hub) -> None:
-    shared = person.run("share", AGENT, "to=hub", f"repo={REPO}", "out=folder", "private=true")
+    shared = person.run("share", CHECKPOINT, "to=hub", f"repo={REPO}", "out=folder", "private=true")
     assert (shared.code, shared.err) == (0, "")
     assert shared.out.endswith(f"pushed to {server.address}/{REPO}\n")
     folder, pushed = person.home / "folder", server.files[REPO]
     assert server.private[REPO]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == pushed
-    assert {FILE_NAME, "evaluation.json", "config.yaml", "README.md"} < pushed.keys()
+    assert {AGENT, "evaluation.json", "config.yaml", "README.md"} < pushed.keys()
     assert any(name.startswith("replay.") for name in pushed)
-    assert pushed[FILE_NAME] == (ROOT / "zoo" / "FrozenLake-v1" / FILE_NAME).read_bytes()
+    assert pushed[AGENT] == (ROOT / "zoo" / "FrozenLake-v1" / AGENT).read_bytes()
     assert "wandb" not in yaml.safe_load(pushed["config.yaml"])
     assert str(person.home) not in "".join(pushed[name].decode() for name in ("config.yaml", "evaluation.json"))
 
@@ -74,7 +75,7 @@ def test_an_agent_is_pushed_with_its_card_and_plays_from_there(person: Person, s
 
 
 def test_the_card_lists_the_returns_as_the_hub_reads_them(person: Person) -> None:
-    options = (AGENT, "to=hub", f"repo={REPO}", "out=folder", "push=false")
+    options = (CHECKPOINT, "to=hub", f"repo={REPO}", "out=folder", "push=false")
     assert person.run("share", *options).code == 0
     _, front, body = (person.home / "folder" / "README.md").read_text().split("---\n", 2)
     said, returns = yaml.safe_load(front), json.loads((person.home / "folder" / "evaluation.json").read_text())
@@ -93,7 +94,7 @@ def test_the_card_lists_the_returns_as_the_hub_reads_them(person: Person) -> Non
 
 
 def test_the_card_of_an_older_agent_has_the_defaults_of_what_its_file_lacks() -> None:
-    agent = read_agent(ROOT / "zoo" / "FrozenLake-v1" / FILE_NAME).description["agent"]
+    agent = read_agent(ROOT / "zoo" / "FrozenLake-v1" / AGENT).description["agent"]
     older = {name: value for name, value in agent.items() if name not in ("munchausen", "double")}
     defaults = to_plain(AgentConfig())
     assert algorithm(older) == algorithm({**defaults, **older})
@@ -101,7 +102,7 @@ def test_the_card_of_an_older_agent_has_the_defaults_of_what_its_file_lacks() ->
 
 
 def test_nothing_is_sent_for_somebody_who_is_not_logged_in(person: Person, server: Hub) -> None:
-    shared = person.run("share", AGENT, "to=hub", f"repo={REPO}", "out=a folder", HF_TOKEN="")
+    shared = person.run("share", CHECKPOINT, "to=hub", f"repo={REPO}", "out=a folder", HF_TOKEN="")
     assert shared.code == 0, shared.err
     *_, last = shared.out.splitlines()
     assert last.endswith(f"hf auth login && hf upload {REPO} 'a folder' .")
@@ -114,7 +115,7 @@ def test_of_a_repository_the_agents_file_alone_is_fetched_and_not_twice(person: 
     for _ in range(2):
         assert person.run("evaluate", f"checkpoint=hub:{REPO}", "episodes=1").code == 0
     files = [(method, path) for method, path, _ in server.asked if REPO in path]
-    assert {path.rpartition("/")[2] for _, path in files} == {FILE_NAME}
+    assert {path.rpartition("/")[2] for _, path in files} == {AGENT}
     assert sum(method == "GET" for method, _ in files) == 1
 
 
@@ -148,8 +149,8 @@ def test_an_agent_that_cannot_be_fetched_is_refused_in_one_sentence(
     person: Person, server: Hub, repo: str, sentence: str
 ) -> None:
     put(server)
-    server.files |= {"someone/empty": {}, "someone/pickle": {FILE_NAME: b"\x80\x04N."}}
-    server.sizes[REPO, FILE_NAME] = MAX_BYTES + 1
+    server.files |= {"someone/empty": {}, "someone/pickle": {AGENT: b"\x80\x04N."}}
+    server.sizes[REPO, AGENT] = MAX_BYTES + 1
     played = person.run("evaluate", f"checkpoint=hub:{repo}", "episodes=1")
     assert played.code == 2
     assert played.err.startswith("error: ")
@@ -159,7 +160,7 @@ def test_an_agent_that_cannot_be_fetched_is_refused_in_one_sentence(
 
 
 def test_without_a_network_a_push_leaves_the_folder_and_says_the_command(person: Person) -> None:
-    options = (AGENT, "to=hub", f"repo={REPO}", "out=folder")
+    options = (CHECKPOINT, "to=hub", f"repo={REPO}", "out=folder")
     shared = person.run("share", *options, HF_ENDPOINT="http://127.0.0.1:9")
     assert shared.code == 2
     assert shared.err.count("\n") == 1
@@ -179,7 +180,7 @@ def test_without_a_network_a_push_leaves_the_folder_and_says_the_command(person:
 )
 def test_options_that_do_not_fit_are_refused(person: Person, options: tuple[str, ...], sentence: str) -> None:
     (person.home / "diary.txt").write_text("mine")
-    shared = person.run("share", AGENT, *options)
+    shared = person.run("share", CHECKPOINT, *options)
     assert shared.code == 2
     assert sentence in shared.err
     assert shared.err.count("\n") == 1
@@ -191,15 +192,15 @@ def test_files_of_ones_own_are_not_replaced(person: Person) -> None:
     notes = person.home / "notes" / "README.md"
     notes.parent.mkdir()
     notes.write_text("mine")
-    agent = person.home / "agent" / FILE_NAME
+    agent = person.home / "agent" / AGENT
     agent.parent.mkdir()
-    agent.write_bytes((ROOT / "zoo" / "FrozenLake-v1" / FILE_NAME).read_bytes())
+    agent.write_bytes((ROOT / "zoo" / "FrozenLake-v1" / AGENT).read_bytes())
     curve = agent.with_name("learning_curve.png")
     curve.write_bytes(b"a curve")
     for options, sentence in (
-        ((AGENT, "to=hub", f"repo={REPO}", "out=notes"), "README.md was not written by share.py"),
+        ((CHECKPOINT, "to=hub", f"repo={REPO}", "out=notes"), "README.md was not written by share.py"),
         ((f"checkpoint={agent}", "to=hub", f"repo={REPO}", "out=agent"), "is the folder of the agent itself"),
-        ((AGENT, "to=onnx", "out=notes"), "README.md was not written by share.py"),
+        ((CHECKPOINT, "to=onnx", "out=notes"), "README.md was not written by share.py"),
     ):
         shared = person.run("share", *options)
         assert shared.code == 2
@@ -208,7 +209,7 @@ def test_files_of_ones_own_are_not_replaced(person: Person) -> None:
     assert notes.read_text() == "mine"
     assert curve.read_bytes() == b"a curve"
     assert sorted(path.name for path in notes.parent.iterdir()) == ["README.md"]
-    again = ("share", AGENT, "to=hub", f"repo={REPO}", "out=shared", "push=false")
+    again = ("share", CHECKPOINT, "to=hub", f"repo={REPO}", "out=shared", "push=false")
     assert [person.run(*again).code for _ in range(2)] == [0, 0]
 
 

@@ -17,15 +17,15 @@ import torch
 from agent.common.errors import UserError
 from agent.common.tensor_file import MAX_TENSORS
 from agent.records.evaluations import archived_results_path, results_path
+from agent.records.names import AGENT
 from agent.records.saved_agent import (
-    FILE_NAME,
-    check_env,
     check_shapes,
     find_agent,
     read_agent,
     read_header,
     save_agent,
 )
+from agent.records.saved_env import check_env
 
 DESCRIPTION = {
     "env": {"id": "ALE/Pong-v5", "kwargs": {"frameskip": 4, "obs_type": "rgb", "full": False, "p": 0.25}},
@@ -70,7 +70,7 @@ def refused(path: Path, data: bytes, match: str) -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "best" / FILE_NAME
+    path = tmp_path / "best" / AGENT
     save_agent(path, tensors(), DESCRIPTION)
     saved = read_agent(path)
     assert saved.description == DESCRIPTION
@@ -78,11 +78,11 @@ def test_round_trip(tmp_path: Path) -> None:
     for name, tensor in tensors().items():
         assert saved.tensors[name].dtype == torch.float32
         assert torch.equal(saved.tensors[name], tensor)
-    assert [entry.name for entry in path.parent.iterdir()] == [FILE_NAME]
+    assert [entry.name for entry in path.parent.iterdir()] == [AGENT]
 
 
 def test_loaded_tensors_outlive_and_never_alter_the_file(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
+    path = tmp_path / AGENT
     save_agent(path, {"w": torch.ones(1000)}, DESCRIPTION)
     before, loaded = path.read_bytes(), read_agent(path).tensors["w"]
     loaded.add_(1)
@@ -92,7 +92,7 @@ def test_loaded_tensors_outlive_and_never_alter_the_file(tmp_path: Path) -> None
 
 
 def test_a_failed_save_keeps_the_agent_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / FILE_NAME
+    path = tmp_path / AGENT
     save_agent(path, {"w": torch.zeros(2)}, DESCRIPTION)
 
     def full(_descriptor: int) -> None:
@@ -102,7 +102,7 @@ def test_a_failed_save_keeps_the_agent_before(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match="No space left on device"):
         save_agent(path, {"w": torch.ones(2)}, DESCRIPTION)
     assert torch.equal(read_agent(path).tensors["w"], torch.zeros(2))
-    assert [entry.name for entry in tmp_path.iterdir()] == [FILE_NAME]
+    assert [entry.name for entry in tmp_path.iterdir()] == [AGENT]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_failed_save_keeps_the_agent_before(tmp_path: Path, monkeypatch: pytes
 )
 def test_what_would_not_load_is_not_saved(tmp_path: Path, bad, description, match: str) -> None:
     with pytest.raises(UserError, match=match):
-        save_agent(tmp_path / FILE_NAME, bad, description)
+        save_agent(tmp_path / AGENT, bad, description)
     assert not list(tmp_path.iterdir())
 
 
@@ -137,14 +137,14 @@ def test_pickles_are_not_executed(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", pickle.dumps(Payload(canary)))
     files = [pickle.dumps(Payload(canary), protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
     for index, data in enumerate([*files, zipped.getvalue()]):
-        refused(tmp_path / FILE_NAME, data, "it is a pickle" if index >= 2 else "not a safetensors file")
+        refused(tmp_path / AGENT, data, "it is a pickle" if index >= 2 else "not a safetensors file")
         assert not canary.exists()
     pickle.loads(files[2])  # the payload does work
     assert canary.exists()
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
+    path = tmp_path / AGENT
     save_agent(path, tensors(), DESCRIPTION)
     data = path.read_bytes()
     for end in [*range(0, len(data) - 1, 7), len(data) - 1]:
@@ -188,7 +188,7 @@ def lying(entries: dict[str, object], data: bytes = b"") -> bytes:
     ],
 )
 def test_lying_headers_are_refused(tmp_path: Path, data: bytes) -> None:
-    refused(tmp_path / FILE_NAME, data, "damaged|not a safetensors file")
+    refused(tmp_path / AGENT, data, "damaged|not a safetensors file")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_lying_headers_are_refused(tmp_path: Path, data: bytes) -> None:
     ],
 )
 def test_foreign_descriptions_are_refused(tmp_path: Path, metadata, match: str) -> None:
-    refused(tmp_path / FILE_NAME, safetensors.torch.save({"w": torch.zeros(2)}, metadata), match)
+    refused(tmp_path / AGENT, safetensors.torch.save({"w": torch.zeros(2)}, metadata), match)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_foreign_descriptions_are_refused(tmp_path: Path, metadata, match: str) 
     ],
 )
 def test_foreign_tensors_are_refused(tmp_path: Path, tensor: torch.Tensor, match: str) -> None:
-    refused(tmp_path / FILE_NAME, safetensors.torch.save({"w": tensor}, wrapped()), match)
+    refused(tmp_path / AGENT, safetensors.torch.save({"w": tensor}, wrapped()), match)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_foreign_tensors_are_refused(tmp_path: Path, tensor: torch.Tensor, match
 )
 def test_environments_that_could_do_more_are_refused(tmp_path: Path, env: object) -> None:
     data = safetensors.torch.save({"w": torch.zeros(2)}, wrapped({**DESCRIPTION, "env": env}))
-    refused(tmp_path / FILE_NAME, data, "environment")
+    refused(tmp_path / AGENT, data, "environment")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_check_shapes_names_the_first_difference() -> None:
 def test_find_agent(tmp_path: Path) -> None:
     run = tmp_path / "ALE" / "Pong-v5" / "run"
     run.mkdir(parents=True)
-    file = run / "best" / FILE_NAME
+    file = run / "best" / AGENT
     save_agent(file, tensors(), DESCRIPTION)
     assert find_agent(run, "best") == find_agent(run / "best", "last") == find_agent(file, "last") == file
     for path, which, match in [
@@ -358,7 +358,7 @@ def test_find_agent(tmp_path: Path) -> None:
 
 def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
     """The tensors and the description have a digest; what else there is, is read as strictly as it is written."""
-    path, pick = tmp_path / FILE_NAME, random.Random(0)
+    path, pick = tmp_path / AGENT, random.Random(0)
     save_agent(path, tensors(), DESCRIPTION)
     whole = path.read_bytes()
     tensors_begin = len(whole) - sum(tensor.nbytes for tensor in tensors().values())
@@ -377,7 +377,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_file_from_before_there_was_a_digest_is_read(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
+    path = tmp_path / AGENT
     path.write_bytes(safetensors.torch.save({"w": torch.ones(2)}, wrapped()))
     assert read_agent(path).description == DESCRIPTION
     assert read_header(path).digest is None
@@ -387,11 +387,11 @@ def test_a_file_from_before_there_was_a_digest_is_read(tmp_path: Path) -> None:
 def test_a_digest_of_another_form_or_file_is_refused(tmp_path: Path, digest: object) -> None:
     content = json.dumps(json.loads(wrapped()["noisy-dqn"]) | {"sha256": digest})
     data = safetensors.torch.save({"w": torch.ones(2)}, {"noisy-dqn": content})
-    refused(tmp_path / FILE_NAME, data, "digest|damaged")
+    refused(tmp_path / AGENT, data, "digest|damaged")
 
 
 def test_a_description_is_digested_as_it_is_read(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
+    path = tmp_path / AGENT
     save_agent(path, tensors(), DESCRIPTION | {"numbers": {10: (1, 2), 9: -0.0, "b": float("nan")}, "ü": "\ud800"})
     assert read_agent(path).description["numbers"]["10"] == [1, 2]
 
@@ -399,13 +399,13 @@ def test_a_description_is_digested_as_it_is_read(tmp_path: Path) -> None:
 def test_a_file_with_too_many_tensors_is_refused_at_once(tmp_path: Path) -> None:
     many = {f"layer{i}.weight": torch.zeros(1, 1) for i in range(MAX_TENSORS + 1)}
     began = time.monotonic()
-    refused(tmp_path / FILE_NAME, safetensors.torch.save(many, wrapped()), "4,097 tensors")
+    refused(tmp_path / AGENT, safetensors.torch.save(many, wrapped()), "4,097 tensors")
     assert time.monotonic() - began < 2
 
 
 def test_a_file_of_absurd_size_is_refused_without_being_read(tmp_path: Path) -> None:
     header = {"__metadata__": wrapped(), "w": entry([1 << 40], [0, 1 << 42])}
-    path = tmp_path / FILE_NAME
+    path = tmp_path / AGENT
     path.write_bytes(raw(header))
     os.truncate(path, path.stat().st_size + (1 << 42))  # a file with a hole, which takes no room
     with pytest.raises(UserError, match=r"bytes, more than the 4,294,967,296"):
@@ -413,7 +413,7 @@ def test_a_file_of_absurd_size_is_refused_without_being_read(tmp_path: Path) -> 
 
 
 def test_an_evaluation_of_another_kind_has_a_name_of_its_own(tmp_path: Path) -> None:
-    file = tmp_path / FILE_NAME
+    file = tmp_path / AGENT
     names = [
         archived_results_path(file, *kind).name
         for kind in ((100, 0, False), (20, 0, False), (100, 1, False), (100, 0, True))

@@ -15,7 +15,8 @@ from helpers import Programs
 from agent.common.errors import UserError
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
-from agent.records.saved_agent import check_env, read_agent
+from agent.records.saved_agent import read_agent
+from agent.records.saved_env import check_env
 from agent.replay.ring import Replay
 from agent.running.run import with_eval_kwargs
 from envs.make import Task, load_task

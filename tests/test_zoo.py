@@ -15,11 +15,12 @@ from agent.config.algorithm import AgentConfig
 from agent.config.parsing import parse
 from agent.config.run import TrainConfig
 from agent.networks.build import build_network
-from agent.records.saved_agent import FILE_NAME, read_header
+from agent.records.names import AGENT
+from agent.records.saved_agent import read_header
 from tests.test_imports import ROOT
 
 ZOO = ROOT / "zoo"
-TASKS = sorted(path.parent.name for path in ZOO.glob(f"*/{FILE_NAME}"))
+TASKS = sorted(path.parent.name for path in ZOO.glob(f"*/{AGENT}"))
 RETURNS = "evaluation_100_episodes_seed0.json"
 EPISODES = 5
 SHARE = 0.8  # of the returns that the card gives for the same episodes
@@ -42,11 +43,11 @@ def test_every_task_with_a_preset_has_an_agent_unless_it_is_too_large(load: Any)
 @pytest.mark.parametrize("task", TASKS)
 def test_an_agent_of_the_zoo_is_small_and_its_files_agree(task: str) -> None:
     folder = ZOO / task
-    assert (folder / FILE_NAME).stat().st_size <= 1_000_000
+    assert (folder / AGENT).stat().st_size <= 1_000_000
     returns = json.loads((folder / RETURNS).read_text())
     assert (len(returns["returns"]), returns["noise"], returns["seed"]) == (100, False, 0)
     assert returns["return_mean"] == pytest.approx(np.mean(returns["returns"]))
-    said = read_header(folder / FILE_NAME).description
+    said = read_header(folder / AGENT).description
     config = parse(TrainConfig, yaml.safe_load((folder / "config.yaml").read_text()))
     assert (parse(AgentConfig, said["agent"]), said["seed"]) == (config.agent, config.seed)
     assert said["env"]["id"] == task

@@ -21,7 +21,8 @@ from agent.records.comparison.finding import find_runs
 from agent.records.comparison.numbers import table_rows
 from agent.records.comparison.writing import stop_reloading, write_comparison
 from agent.records.locking import remove_if_empty
-from agent.records.run_folder import RUNS, new_folder
+from agent.records.names import RUNS
+from agent.records.run_folder import new_folder
 
 #: The most characters of a name in a printed table.
 MAX_NAME = 60

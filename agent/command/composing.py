@@ -29,7 +29,8 @@ from agent.config.parsing import parse, parsed_singly, to_plain
 from agent.config.resuming import merge_resumed
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
-from agent.records.locking import RUNS, is_own, remove_if_empty
+from agent.records.locking import is_own, remove_if_empty
+from agent.records.names import RUNS
 from agent.records.run_folder import (
     agent_name,
     folder_of_runs,
@@ -212,10 +213,8 @@ def _resumed(
     end_reason = nothing_left(config, step, state)
     if end_reason == "solved":
         reached = f"its evaluations have reached eval.stop_at={config.eval.stop_at}"
-        raise NothingLeftError(
-            f"{folder} is solved at step {step}: {reached}; go on with eval.stop_at=null or a higher one",
-            last_return(state),
-        )
+        advice = "go on with eval.stop_at=null or a higher one"
+        raise NothingLeftError(f"{folder} is solved at step {step}: {reached}; {advice}", last_return(state))
     if step >= config.steps and config.steps < saved["steps"]:
         raise UserError(f"{folder} is at step {step} already, and steps={config.steps} was requested: request more")
     if end_reason == "complete":

@@ -17,7 +17,8 @@ from agent.config.parsing import leaf_names, parse, to_plain
 from agent.config.ranges import SEED
 from agent.config.run import TrainConfig
 from agent.config.tune import StudyConfig, TuneConfig
-from agent.records.run_folder import RUNS, agent_name, new_folder, task_folder
+from agent.records.names import RUNS
+from agent.records.run_folder import agent_name, new_folder, task_folder
 from agent.running.tuning.space import (
     check_domains,
     default_space,

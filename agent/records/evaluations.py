@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.records.saved_agent import FILE_NAME
+from agent.records.names import AGENT
 
 #: Episodes are cut after as many steps as 30 minutes of Atari have, since without a time limit they may never end.
 EPISODE_CAP = 27_000
@@ -17,12 +17,12 @@ def cut_episodes(lengths: Sequence[int]) -> str:
 
 def beside(file: Path, name: str) -> Path:
     """Returns the path of `name` beside an agent's file; of `<stem>_<name>` if that is not called agent.safetensors."""
-    return file.with_name(name if file.name == FILE_NAME else f"{file.name.removesuffix('.safetensors')}_{name}")
+    return file.with_name(name if file.name == AGENT else f"{file.name.removesuffix('.safetensors')}_{name}")
 
 
 def label(file: Path) -> str:
     """Returns an agent's name in tables: its folder, or the file itself if it is not called agent.safetensors."""
-    return str(file.parent) if file.name == FILE_NAME else str(file).removesuffix(".safetensors")
+    return str(file.parent) if file.name == AGENT else str(file).removesuffix(".safetensors")
 
 
 def results_path(file: Path) -> Path:

@@ -19,6 +19,7 @@ from agent.common.files import make_folder
 from agent.records.console import Console
 from agent.records.dashboard import Sink, command
 from agent.records.metrics import read_rows
+from agent.records.names import METRICS
 from envs.video import as_gif
 
 FOLDER = "tensorboard"
@@ -81,7 +82,7 @@ class EventFiles(Sink):
     def _write_again(self, run_dir: Path, since: int) -> None:
         """Writes everything again that the run has logged since a step, including its videos."""
         last_step = -1
-        for step, row in read_rows(run_dir / "metrics.jsonl"):
+        for step, row in read_rows(run_dir / METRICS):
             last_step = max(last_step, step)
             if step >= since:
                 self._write_scalars(step, {name: value for name, value in row.items() if name != "global_step"})

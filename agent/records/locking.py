@@ -9,8 +9,8 @@ from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.locks import flock
+from agent.records.names import RUNS
 
-RUNS = Path("runs")
 #: File descriptors of the folders that this process has locked.
 _locks: set[int] = set()
 

@@ -10,15 +10,15 @@ import yaml
 from agent.common.errors import UserError
 from agent.common.files import check_readable, read_plain
 from agent.common.texts import natural_order
-from agent.records.locking import RUNS
-from agent.records.saved_agent import FILE_NAME, Which
+from agent.records.names import AGENT, CONFIG, RUNS
+from agent.records.saved_agent import Which
 
 #: Bytes; a larger config.yaml is not read. To parse so many takes up to a second, and ours have a few thousand. PyYAML
 #: has a faster parser in C, but deep nesting ends it, and the process, in a segmentation fault.
 MAX_CONFIG = 1 << 16
 _VERSION = r"-v\d+$"
 #: The paths below a run's folder that a save writes to.
-_SAVED = (f"best/{FILE_NAME}", f"last/{FILE_NAME}", "checkpoints")
+_SAVED = (f"best/{AGENT}", f"last/{AGENT}", "checkpoints")
 
 
 def newest_run(root: Path, accepts: Callable[[Path], bool]) -> Path | None:
@@ -39,7 +39,7 @@ def newest_run(root: Path, accepts: Callable[[Path], bool]) -> Path | None:
 def is_run_of(run: Path, env_id: str, seed: int) -> bool:
     """Whether a run folder's config names that seed and environment; an id without a version is any of its versions."""
     try:
-        text = read_plain(run / "config.yaml", MAX_CONFIG).decode()
+        text = read_plain(run / CONFIG, MAX_CONFIG).decode()
         if not re.search(rf"^seed: {seed}$", text, re.MULTILINE):
             return False  # most runs end here, which is faster than parsing the YAML
         config = yaml.safe_load(text)
@@ -64,7 +64,7 @@ def newest_agent(which: Which, doing: str) -> str:
         UserError: there is none, or runs/ cannot be read.
     """
     check_readable(RUNS)
-    found = newest_run(RUNS, lambda run: (run / which / FILE_NAME).is_file())
+    found = newest_run(RUNS, lambda run: (run / which / AGENT).is_file())
     if found is None:
         raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")
     print(f"checkpoint=… was not given: {doing} the newest run, {found}")

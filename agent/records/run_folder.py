@@ -15,13 +15,12 @@ import yaml
 from agent.common.errors import UserError
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, check_readable, read_plain
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
-from agent.records.locking import RUNS as RUNS
+from agent.records.names import CONFIG, CURVE, METRICS, RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
 from agent.records.schema import check_parts
 
-CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 #: The other files and folders that a run writes.
-OUTPUTS = (METRICS, "learning_curve.png", "best", "last")
+OUTPUTS = (METRICS, CURVE, "best", "last")
 
 
 def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:

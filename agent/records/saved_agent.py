@@ -24,9 +24,8 @@ from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, open_plain, why
 from agent.common.tensor_file import MAX_TENSORS
 from agent.common.texts import printable
-from agent.records.saved_env import FILE_NAME as FILE_NAME
-from agent.records.saved_env import check_env as check_env
-from agent.records.saved_env import refusal, short
+from agent.records.names import AGENT
+from agent.records.saved_env import check_env, refusal, short
 
 FORMAT = "noisy-dqn-agent"
 VERSION = 1
@@ -170,18 +169,18 @@ def find_agent(path: Path, which: Which) -> Path:
             "does not exist" if missing else f"cannot be read ({why(error) if isinstance(error, OSError) else error})"
         )
         raise UserError(
-            f"{printable(str(path))[:200]} {reason}: give a run folder, an agent folder or an {FILE_NAME}."
+            f"{printable(str(path))[:200]} {reason}: give a run folder, an agent folder or an {AGENT}."
         ) from None
     if stat.S_ISREG(kind):
         return path
     if not stat.S_ISDIR(kind):
-        raise UserError(f"{path} is neither a file nor a folder: give a run folder, an agent folder or an {FILE_NAME}.")
-    places = [path / FILE_NAME, path / which / FILE_NAME]
+        raise UserError(f"{path} is neither a file nor a folder: give a run folder, an agent folder or an {AGENT}.")
+    places = [path / AGENT, path / which / AGENT]
     for place in places:
         if place.is_file():
             return place
     other = "last" if which == "best" else "best"
-    if (path / other / FILE_NAME).is_file():
+    if (path / other / AGENT).is_file():
         raise UserError(f"{path} has no {which} agent yet, but a {other} one: use which={other}.")
     raise UserError(f"{path} holds no saved agent: neither {places[0]} nor {places[1]} exists.")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.texts import printable
+from agent.records.names import AGENT
 from envs.bounds import advice_on_bounds, max_magnitude
 from envs.wrapping import wrapping_of
 
-FILE_NAME = "agent.safetensors"
 # For an id "module:Id" Gymnasium imports the module, so an id has no colon, nor any other unusual character.
 _ENV_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _WRAPPING_IDS = ("GymV21Environment", "GymV26Environment")  # they make any other environment, whose id is an argument
@@ -79,4 +79,4 @@ def short(value: object) -> str:
 
 def refusal(path: Path, reason: str) -> UserError:
     """Words the error for a file that is refused."""
-    return UserError(f"{printable(str(path))} cannot be used: {reason}; give an {FILE_NAME} saved by this program.")
+    return UserError(f"{printable(str(path))} cannot be used: {reason}; give an {AGENT} saved by this program.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agent.records.console import Console
 from agent.records.dashboard import Sink
 from agent.records.metrics import JsonlSink
+from agent.records.names import METRICS
 from agent.records.wandb_run import start
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Tracker:
         Raises:
             UserError: metrics.jsonl cannot be written, or W&B fails although wandb.mode is online or offline.
         """
-        self._file = JsonlSink(self._run_dir / "metrics.jsonl")
+        self._file = JsonlSink(self._run_dir / METRICS)
         wandb = start(self._run_dir, self._config, self._settings, self.console, self.run_id)
         self._sinks = (wandb,)  # to be finished if another fails
         extra = [make() for make in self._extra_sinks]

@@ -10,13 +10,12 @@ from agent.common.interrupt import Interrupt, Stopped
 from agent.common.quoting import quote_override
 from agent.config.run import TrainConfig
 from agent.records.console import format_return
+from agent.records.names import AGENT, CURVE, METRICS
 from agent.records.plots import plot_learning_curve
 from agent.records.saved_agent import read_agent
 from agent.records.tracking import Tracker
 from agent.running.outcome import Outcome
 from envs.make import Task
-
-CURVE = "learning_curve.png"
 
 
 def end(
@@ -55,7 +54,7 @@ def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracke
     """Draws the learning curve and hands the agents to the tracker; a failure to draw never fails the run."""
     try:
         curve = home / CURVE
-        plot_learning_curve(home / "metrics.jsonl", curve, f"{task.id}, seed {config.seed}", task.threshold)
+        plot_learning_curve(home / METRICS, curve, f"{task.id}, seed {config.seed}", task.threshold)
     except Exception as error:
         tracker.console.line(f"no learning curve: {one_line(error)}")
     for which, path in agents_in(home).items():
@@ -64,7 +63,7 @@ def draw_and_upload(config: TrainConfig, task: Task, home: Path, tracker: Tracke
 
 def agents_in(folder: Path) -> dict[str, Path]:
     """The saved agents of a run, by the names of their folders."""
-    agents = {which: folder / which / "agent.safetensors" for which in ("best", "last")}
+    agents = {which: folder / which / AGENT for which in ("best", "last")}
     return {which: path for which, path in agents.items() if path.exists()}
 
 

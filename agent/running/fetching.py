@@ -10,8 +10,8 @@ from types import ModuleType
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, read_plain, why
-from agent.records.run_folder import RUNS
-from agent.records.saved_agent import FILE_NAME, Which, find_agent
+from agent.records.names import AGENT, RUNS
+from agent.records.saved_agent import Which, find_agent
 
 PREFIX = "hub:"
 #: The largest agent that is fetched, in bytes.
@@ -46,7 +46,7 @@ def fetch(name: str) -> Path:
     hub = library(name)
     with _one_sentence_errors(name):
         try:
-            metadata = hub.get_hf_file_metadata(hub.hf_hub_url(repo, FILE_NAME))
+            metadata = hub.get_hf_file_metadata(hub.hf_hub_url(repo, AGENT))
         except hub.errors.HfHubHTTPError:
             raise
         except Exception:  # no network
@@ -57,13 +57,13 @@ def fetch(name: str) -> Path:
             return cached
         if metadata.size is None or metadata.size > MAX_BYTES:
             raise UserError(f"{name} has {metadata.size or 0:,} bytes, and at most {MAX_BYTES:,} are fetched")
-        return Path(hub.hf_hub_download(repo, FILE_NAME, revision=metadata.commit_hash))
+        return Path(hub.hf_hub_download(repo, AGENT, revision=metadata.commit_hash))
 
 
 def _cached(hub: ModuleType, repo: str) -> Path | None:
     """The newest copy in the Hub's cache, which has a folder for each commit."""
     snapshots = Path(hub.constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots"
-    return max(snapshots.glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    return max(snapshots.glob(f"*/{AGENT}"), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def copy_from_hub(name: str) -> Path:
@@ -72,7 +72,7 @@ def copy_from_hub(name: str) -> Path:
     Raises:
         UserError: as `fetch`, or the folder cannot be written.
     """
-    file, copy = fetch(name), RUNS / "hub" / name.removeprefix(PREFIX) / FILE_NAME
+    file, copy = fetch(name), RUNS / "hub" / name.removeprefix(PREFIX) / AGENT
     try:
         data = read_plain(file, MAX_BYTES)
     except OSError as error:
@@ -139,11 +139,10 @@ def _one_sentence_errors(name: str) -> Iterator[None]:
             f"there is no {name}, or it is private: check the name, or log in with hf auth login"
         ) from error
     except errors.RemoteEntryNotFoundError as error:
-        raise UserError(f"{name} holds no {FILE_NAME}: it was not shared by share.py to=hub") from error
+        raise UserError(f"{name} holds no {AGENT}: it was not shared by share.py to=hub") from error
     except Exception as error:  # any failure of the network, the server or the disk
         raise UserError(
-            f"{name} could not be fetched ({short_reason(error)}): check the network, or download "
-            f"{FILE_NAME} from its page"
+            f"{name} could not be fetched ({short_reason(error)}): check the network, or download {AGENT} from its page"
         ) from error
 
 

@@ -17,8 +17,9 @@ from agent.config.run import EvaluateConfig
 from agent.records.comparison.finding import expand_pattern
 from agent.records.drawing import DrawingError
 from agent.records.evaluations import archived_results_path, label, results_path
+from agent.records.names import AGENT
 from agent.records.plots import plot_evaluation
-from agent.records.saved_agent import FILE_NAME, Which, find_agent
+from agent.records.saved_agent import Which, find_agent
 from agent.running.evaluation import evaluate
 from agent.running.fetching import copy_from_hub, is_remote
 from agent.running.filming import record_film, watch
@@ -54,7 +55,7 @@ def _find_agent(path: Path, which: Which) -> Path:
     try:
         return find_agent(path, which)
     except UserError as error:
-        if not any(path.glob(f"*/*/{FILE_NAME}")):
+        if not any(path.glob(f"*/*/{AGENT}")):
             raise
         plain = quote_override("checkpoint", path) == f"checkpoint={path}"
         pattern = shlex.quote(f"checkpoint={path}/*" if plain else quote_override("checkpoint", f"{path}/*"))

@@ -15,8 +15,9 @@ from agent.config.run import TrainConfig
 from agent.networks.q_network import QNetwork
 from agent.records.console import Console
 from agent.records.metrics import truncate_jsonl
+from agent.records.names import METRICS
 from agent.records.run_folder import write_config
-from agent.records.saved_agent import check_env
+from agent.records.saved_env import check_env
 from agent.records.tracking import Tracker
 from agent.running.build import build_agent, build_envs, build_replay, build_tracker
 from agent.running.distributed.collector import RayCollector
@@ -107,7 +108,7 @@ def open_files(
     """Creates the folder, drops the metrics after the checkpoint to resume from, and opens the tracker."""
     step, state = begun if begun is not None else (0, {})
     home.mkdir(parents=True, exist_ok=True)
-    truncate_jsonl(home / "metrics.jsonl", step, *evaluated_again(step, state))
+    truncate_jsonl(home / METRICS, step, *evaluated_again(step, state))
     tracker.open()
     write_config(home, to_plain(config), overrides)  # from here on the folder holds a run
 

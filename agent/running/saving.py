@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from agent.records.checkpoint import save_checkpoint
+from agent.records.names import AGENT
 from agent.records.saved_agent import save_agent
 from agent.running.failures import Folder
 from agent.running.progress import checkpoint_folder, note_evaluation
@@ -31,7 +32,7 @@ class Saver:
     def agent(self, which: str, tensors: Mapping[str, torch.Tensor], description: Mapping[str, object]) -> None:
         """Writes the best agent, or the last."""
         self._folder.check()
-        save_agent(self._folder.path / which / "agent.safetensors", tensors, description)
+        save_agent(self._folder.path / which / AGENT, tensors, description)
 
     def checkpoint(
         self,

@@ -9,7 +9,7 @@ from agent.common.errors import UserError
 from agent.common.files import check_readable
 from agent.common.texts import natural_order
 from agent.records.comparison.reading import is_run
-from agent.records.run_folder import CONFIG, METRICS
+from agent.records.names import CONFIG, METRICS
 
 #: The most runs of one page, and the greatest depth of the search for them.
 MAX_RUNS, MAX_DEPTH = 1_000, 8

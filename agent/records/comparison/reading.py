@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.common.files import read_plain
 from agent.records.comparison.configs import read_config
 from agent.records.metrics import MAX_STEP, number, read_rows
-from agent.records.run_folder import CONFIG, METRICS
+from agent.records.names import CONFIG, EVALUATION, METRICS
 
 #: Limits of what is read of one run.
 MAX_LINES, MAX_EVALUATION = 5_000_000, 1 << 24
@@ -88,7 +88,7 @@ def is_run(folder: Path) -> bool:
 
 def stamp(folder: Path) -> Stamp:
     """Returns a value that changes when the files of a run change."""
-    names = (METRICS, CONFIG, "best/evaluation.json", "last/evaluation.json", "videos")
+    names = (METRICS, CONFIG, f"best/{EVALUATION}", f"last/{EVALUATION}", "videos")
     return tuple(_stamp(folder / name) for name in names)
 
 
@@ -108,7 +108,7 @@ def read_run(folder: Path, metric: str) -> Run:
     """
     options, commands = read_config(folder / CONFIG)
     series, step = read_metrics(folder / METRICS, metric)
-    found = {which: read_evaluation(folder / which / "evaluation.json") for which in ("best", "last")}
+    found = {which: read_evaluation(folder / which / EVALUATION) for which in ("best", "last")}
     evaluations = {which: result for which, result in found.items() if result}
     return Run(folder, options, commands, series, step, evaluations, videos_of(folder))
 

@@ -12,8 +12,9 @@ from agent.common.kinds import PlainData
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
 from agent.records.evaluations import cut_episodes
+from agent.records.names import AGENT, CONFIG, CURVE, EVALUATION
 from agent.records.newest import MAX_CONFIG
-from agent.records.saved_agent import FILE_NAME, MAX_BYTES
+from agent.records.saved_agent import MAX_BYTES
 from agent.running.export.card import card, check_readme
 from agent.running.fetching import PREFIX, checked_repo, library, short_reason
 from agent.running.filming import record_film
@@ -21,7 +22,7 @@ from agent.running.player import Player
 from agent.running.results import evaluate_player
 from envs.video import write_video
 
-EVALUATION, CONFIG, CURVE, VIDEO, CARD = "evaluation.json", "config.yaml", "learning_curve.png", "replay", "README.md"
+VIDEO, CARD = "replay", "README.md"
 VIDEOS = (f"{VIDEO}.mp4", f"{VIDEO}.gif")
 LIBRARY = "noisy-dqn"
 #: A line of every card that this project writes.
@@ -46,13 +47,13 @@ def write_hub_folder(player: Player, folder: Path, repo: str) -> list[Path]:
     checked_repo(repo, f"repo={repo}")
     library("to=hub")
     _check_folder(folder, player.home)
-    evaluation = evaluate_player(player, EvaluateConfig()) | {"label": repo, "agent": FILE_NAME}
+    evaluation = evaluate_player(player, EvaluateConfig()) | {"label": repo, "agent": AGENT}
     if cut := cut_episodes(evaluation["lengths"]):
         print(cut)
-    _copy(player.home, folder / FILE_NAME, MAX_BYTES)
+    _copy(player.home, folder / AGENT, MAX_BYTES)
     atomic_write_text(folder / EVALUATION, json.dumps(evaluation, indent=1))
     atomic_write_text(folder / CONFIG, yaml.safe_dump(_config(player), sort_keys=False, allow_unicode=True))
-    written = [folder / name for name in (FILE_NAME, EVALUATION, CONFIG)]
+    written = [folder / name for name in (AGENT, EVALUATION, CONFIG)]
     for name in (CURVE, *VIDEOS):  # of an earlier agent
         (folder / name).unlink(missing_ok=True)
     if (curve := _beside(player.home, CURVE)) is not None:
@@ -74,7 +75,7 @@ def _check_folder(folder: Path, agent: Path) -> None:
     Raises:
         UserError: it holds another file.
     """
-    expected = {FILE_NAME, EVALUATION, CONFIG, CURVE, CARD, *VIDEOS}
+    expected = {AGENT, EVALUATION, CONFIG, CURVE, CARD, *VIDEOS}
     others = sorted({path.name for path in folder.iterdir()} - expected) if folder.is_dir() else []
     if others:
         raise UserError(f"{folder} holds {others[0]}, which is no part of an agent's folder: name another one by out=")

@@ -18,6 +18,7 @@ from agent.config.run import TrainConfig, upgraded
 from agent.config.tune import StudyConfig
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 from agent.records.metrics import number, read_new_rows, read_series
+from agent.records.names import METRICS
 from agent.running.progress import nothing_left, with_evaluation
 from agent.running.tuning.study import Trial
 
@@ -146,7 +147,7 @@ class TrialRun:
         """Reports new evaluations to the study, and stops the run if the trial should be pruned."""
         if self._pruned:
             return
-        rows, self._read = read_new_rows(self._run / "metrics.jsonl", self._read)
+        rows, self._read = read_new_rows(self._run / METRICS, self._read)
         values = [(step, value) for step, row in rows if (value := number(row.get(RETURN))) is not None]
         before = list(self.trial.seeds().values()) if values else []
         for step, value in values:
@@ -164,7 +165,7 @@ class TrialRun:
         return self._seed * config.evaluations + number
 
     def _note_score(self) -> None:
-        _, values = read_series(self._run / "metrics.jsonl", [RETURN])[RETURN]
+        _, values = read_series(self._run / METRICS, [RETURN])[RETURN]
         self._report()
         if len(values) == 0:
             raise UserError(f"{self._run} has no evaluation: leave eval.episodes above 0")
