@@ -65,7 +65,7 @@ class Task:
         """
         source = self.id if spec is None else spec
         wrappers = self.wrapping, self.action_mask
-        env = make_single(source, self.kwargs, render_mode, False, self.time_limit, *wrappers)
+        env = make_single(source, self.kwargs, render_mode, self.time_limit, *wrappers)
         return PlainActions(env) if self.plain_actions else env
 
     def make_guarded(self, render_mode: str | None = None) -> Guarded:
@@ -114,7 +114,7 @@ def load_task(
             environment breaks a rule of Gymnasium.
     """
     with isolated(0):
-        env = make_single(env_id, kwargs, None, False, time_limit, wrapping, action_mask)
+        env = make_single(env_id, kwargs, None, time_limit, wrapping, action_mask)
         try:
             return _task(env, env_id, kwargs, time_limit, channels, wrapping, action_mask)
         finally:

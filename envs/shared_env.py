@@ -23,19 +23,19 @@ class CallableCopies(Protocol):
 
 
 class SharedEnv(Env):
-    """Copy number `copy`, without the wrapper that counts its training episodes. The vector environment closes it.
+    """The first copy, without the wrapper that counts its training episodes. The vector environment closes it.
 
     Raises:
         UserError: from every method, if the environment fails or breaks a rule; it can be used again.
     """
 
-    def __init__(self, envs: CallableCopies, env_id: str, copy: int = 0) -> None:
-        self._envs, self._id, self._copy = envs, env_id, copy
+    def __init__(self, envs: CallableCopies, env_id: str) -> None:
+        self._envs, self._id = envs, env_id
         self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
 
     def is_between_episodes(self) -> bool:
         """Whether no training episode is under way, so that it may be reset."""
-        is_between_episodes: bool = self._envs.call_one(self._copy, "is_between_episodes")
+        is_between_episodes: bool = self._envs.call_one(0, "is_between_episodes")
         return is_between_episodes
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observation, Info]:
@@ -51,7 +51,7 @@ class SharedEnv(Env):
         return self._call("render")
 
     def _call(self, name: str, *arguments: object) -> Any:
-        succeeded, result = self._envs.call_one(self._copy, "call_aside", self._id, name, *arguments)
+        succeeded, result = self._envs.call_one(0, "call_aside", self._id, name, *arguments)
         if not succeeded:
             raise BrokenEnvironmentError(*result)
         return result

@@ -28,12 +28,11 @@ def make_single(
     env: str | gym.envs.registration.EnvSpec,
     kwargs: Mapping[str, object],
     render_mode: str | None = None,
-    checked: bool = True,
     time_limit: int | None = None,
     wrapping: Wrapping = BARE,
     action_mask: str = OFF,
 ) -> Env:
-    """One environment, without vectorisation; `checked` adds Gymnasium's checker, which takes time at every step.
+    """One environment, without vectorisation and without Gymnasium's checker, which takes time at every step.
 
     With action_mask=auto, masks that are a part of its observations are used; see `envs.masks`.
 
@@ -43,9 +42,8 @@ def make_single(
     env_id = env if isinstance(env, str) else env.id
     if not env_id:
         raise UserError("env= names no environment: write env=<id>, such as env=CartPole-v1")
-    options: dict[str, Any] = dict(kwargs)
+    options: dict[str, Any] = {**kwargs, "disable_env_checker": True}
     options |= {} if render_mode is None else {"render_mode": render_mode}
-    options |= {} if checked else {"disable_env_checker": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice about newer versions; errors are exceptions
         register(env_id)

@@ -213,7 +213,7 @@ def test_the_user_s_settings_of_matplotlib_change_no_picture(tmp_path: Path, fil
         "from pathlib import Path; from agent.records.comparison.canvas import Canvas\n"
         "from agent.records.drawing import default_settings; from agent.records.plots import plot_learning_curve\n"
         "with default_settings():\n"
-        "    canvas = Canvas('name', 'title', 1, 1, 6.0, 3.0)\n"
+        "    canvas = Canvas('name', 'title', 1, 1, 3.0)\n"
         "    canvas.axes[0].set_yscale('log')\n"
         "    Path('canvas.png').write_bytes(canvas.finish('caption', ['group']).png)\n"
         "plot_learning_curve(Path('none'), Path('curve.png'), 'x', 1.0)\n"

@@ -20,7 +20,7 @@ from agent.config.algorithm import AgentConfig
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse, to_plain
 from agent.config.parts import MAX_LAYERS, NetworkConfig
-from agent.config.ranges import Range, above, at_least, between, positive
+from agent.config.ranges import Range, above_zero, at_least, between, positive
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
 from agent.config.share import ShareConfig
 from agent.config.tune import TuneConfig
@@ -155,7 +155,7 @@ def test_a_range_says_what_it_holds() -> None:
     for bound, text, inside, outside in (
         (between(1, 1024), "between 1 and 1024", (1, 7, 1024), (0, 1025, math.nan)),
         (at_least(0, 1e9), "at least 0 and at most 1e9", (0, 1e9, Fraction(1, 3)), (-1e-9, 1.1e9, math.inf)),
-        (above(0, 1), "greater than 0 and at most 1", (1e-300, 1), (0, -0.0, 1.1)),
+        (above_zero(1), "greater than 0 and at most 1", (1e-300, 1), (0, -0.0, 1.1)),
         (positive(1e-6, 1e6), "greater than 0, from 1e-6 to 1e6", (1e-6, 1), (0, 9e-7)),
         (between(-1e9, 65_536), "between -1e9 and 65536", (-1e9, 0), (-1.1e9,)),
     ):

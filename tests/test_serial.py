@@ -54,7 +54,7 @@ TASKS = {
 @pytest.mark.parametrize("num_envs", [1, 3, 8])
 def test_everything_it_gives_is_what_gymnasium_gives(env_id: str, num_envs: int) -> None:
     task = load_task(env_id, {}, TASKS[env_id])
-    makers = [lambda: make_single(task.id, {}, checked=False, time_limit=task.time_limit)] * num_envs
+    makers = [lambda: make_single(task.id, {}, time_limit=task.time_limit)] * num_envs
     ours, theirs = Serial(makers), SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
     generator, endings = np.random.Generator(np.random.PCG64(1)), 0
     for seed in (5, 6):  # the second reset is in the middle of episodes
@@ -103,7 +103,7 @@ def test_observations_may_be_single_numbers() -> None:
 
 
 def test_an_observation_of_another_kind_is_refused() -> None:
-    envs = Serial([lambda: make_single("Test/Talkative-v0", {}, checked=False)], "Test/Talkative-v0")
+    envs = Serial([lambda: make_single("Test/Talkative-v0", {})], "Test/Talkative-v0")
     envs.single_observation_space = gym.spaces.Box(0, 9, (2, 3), np.uint8)
     envs._observations = np.zeros((1, 2, 3), dtype=np.uint8)
     envs._rows = [envs._observations[0]]

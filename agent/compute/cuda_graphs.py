@@ -83,13 +83,13 @@ class Graph(Generic[R]):
 
 
 class GraphedFunction(Generic[R]):
-    """A function of tensors that draws nothing, as a CUDA graph: each call copies its arguments to the graph's inputs.
+    """A function that acts and draws nothing, as a CUDA graph: each call copies its tensors to the graph's inputs.
 
     It records a new graph when shapes change, or when a tensor takes the place of None.
     """
 
-    def __init__(self, function: Callable[..., R], name: str) -> None:
-        self._function, self._name = function, name
+    def __init__(self, function: Callable[..., R]) -> None:
+        self._function = function
         self._kinds: tuple[object, ...] | None = None
         self._inputs: list[Tensor | None] = []
 
@@ -98,7 +98,7 @@ class GraphedFunction(Generic[R]):
         kinds = tuple(None if a is None else (a.shape, a.dtype) for a in arguments)
         if kinds != self._kinds:
             self._kinds, self._inputs = kinds, [None if a is None else a.clone() for a in arguments]
-            self._graph = Graph(lambda: self._function(*self._inputs), (), self._name)
+            self._graph = Graph(lambda: self._function(*self._inputs), (), "acting")
         else:
             for place, argument in zip(self._inputs, arguments, strict=True):
                 if place is not None and argument is not None:
@@ -111,7 +111,7 @@ class GraphedPolicy(TorchPolicy):
 
     def __init__(self, network: QNetwork) -> None:
         super().__init__(network)
-        self._graphed = GraphedFunction(super().greedy, "acting")
+        self._graphed = GraphedFunction(super().greedy)
 
     def greedy(self, observation: Tensor, noise: Tensor | None) -> Tensor:
         """See TorchPolicy."""

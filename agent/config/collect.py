@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from agent.config.ranges import AT_LEAST_ONE, POSITIVE, above, at_least
+from agent.config.ranges import AT_LEAST_ONE, POSITIVE, above_zero, at_least
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,6 @@ class CollectConfig:
     publish: Annotated[int, AT_LEAST_ONE] = 16
     address: str | None = None
     timeout: Annotated[float, POSITIVE] = 120.0
-    memory: Annotated[float | None, above(0, 1e4)] = None
+    memory: Annotated[float | None, above_zero(1e4)] = None
     sync: bool = False
     ladder: bool = False

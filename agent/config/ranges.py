@@ -31,9 +31,9 @@ def at_least(low: float, high: float) -> Range:
     return Range(f"at least {_format_number(low)} and at most {_format_number(high)}", low, high)
 
 
-def above(low: float, high: float) -> Range:
-    """Builds the range from `low` to `high`, without `low` itself."""
-    return Range(f"greater than {_format_number(low)} and at most {_format_number(high)}", low, high, above=True)
+def above_zero(high: float) -> Range:
+    """Builds the range from 0 to `high`, without 0 itself."""
+    return Range(f"greater than 0 and at most {_format_number(high)}", 0, high, above=True)
 
 
 def positive(low: float, high: float) -> Range:
@@ -48,8 +48,8 @@ def _format_number(number: float) -> str:
 
 
 UNIT = between(0, 1)
-POSITIVE_UNIT = above(0, 1)
-POSITIVE = above(0, 1e9)
+POSITIVE_UNIT = above_zero(1)
+POSITIVE = above_zero(1e9)
 NOT_NEGATIVE = at_least(0, 1e12)
 AT_LEAST_ONE = at_least(1, 1e12)
 TIME_LIMIT = Range("at least 1 and below 2³¹", 1, 2**31 - 1)
@@ -78,4 +78,4 @@ VALUE = between(-1e9, 1e9)
 #: Factors.
 SCALE = at_least(0, 1e6)
 #: Step sizes. The highest is far above any useful one, and finite in float32: a run that diverges reports it.
-STEP_SIZE = above(0, 1e30)
+STEP_SIZE = above_zero(1e30)

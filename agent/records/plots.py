@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import: only when a pictu
 GREY, BLUE, ORANGE, GREEN, RED = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#d55e00"
 PALETTE = (BLUE, ORANGE, GREEN, "#cc79a7", "#56b4e9", RED)
 ROLLING_EPISODES = 20
+WIDTH = 8.0  # of a picture, in inches
 MARKS = ("an episode", "middle half and median", "95 % interval of the mean", "mean", "interquartile mean")
 BAND = "band: ± one standard deviation"
 CURVES = (
@@ -57,7 +58,7 @@ def plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: fl
 
 def _plot_learning_curve(metrics_path: Path, out: Path, title: str, threshold: float | None) -> None:
     series = read_series(metrics_path, CURVES)
-    figure, axes = new_figure(title, 8.0, 4.6)
+    figure, axes = new_figure(title, 4.6)
     _draw_training(axes, *series["train/episode_return"])
     _draw_evaluation(axes, series, "eval_noisy", ORANGE, "evaluation with noise")
     _draw_evaluation(axes, series, "eval", BLUE, "evaluation (mean network)")
@@ -89,7 +90,7 @@ def plot_evaluation(results: Sequence[Mapping[str, object]], out: Path) -> None:
 
 
 def _plot_evaluation(results: Sequence[Mapping[str, Any]], out: Path) -> None:
-    figure, axes = new_figure(_evaluation_title(results), 8.0, 1.7 + 1.05 * max(1, len(results)))
+    figure, axes = new_figure(_evaluation_title(results), 1.7 + 1.05 * max(1, len(results)))
     for row, result in enumerate(results):
         _draw_agent(axes, row, result, PALETTE[row % len(PALETTE)], first=row == 0)
     axes.set_yticks(range(len(results)), [_label(result) for result in results], parse_math=False)
@@ -115,9 +116,9 @@ def empty_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def new_figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
-    """Creates an empty figure in the style of all plots, without pyplot, whose state is global."""
-    figure = empty_figure(width, height)
+def new_figure(title: str, height: float) -> tuple[Figure, Axes]:
+    """Creates an empty figure in the style of all plots, `height` inches high, without pyplot's global state."""
+    figure = empty_figure(WIDTH, height)
     axes = figure.add_subplot()
     text = _shortened(printable(title))  # it may contain a path or an id, where $ starts no formula
     axes.set_title(text, loc="left", fontsize=12, fontweight="bold", pad=10, parse_math=False)
@@ -126,12 +127,7 @@ def new_figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def style(axes: Axes, label_size: int) -> None:
-    """Gives axes a light grid, two spines and small ticks.
-
-    Args:
-        axes: the axes.
-        label_size: the size of the ticks' labels, in points.
-    """
+    """Gives axes a light grid, two spines, and small ticks with labels of `label_size` points."""
     axes.grid(color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -27,7 +27,7 @@ def plot_history(scores: Sequence[float | None], complete: Sequence[bool], out: 
         UserError: the plot cannot be drawn or written; an older file is intact.
     """
     with drawing_errors(out):
-        figure, axes = new_figure(title, 8.0, 4.6)
+        figure, axes = new_figure(title, 4.6)
         values = np.array([np.nan if score is None else score for score in scores])
         numbers, is_complete = np.arange(len(values)), np.array(complete, dtype=bool)
         ended = np.where(is_complete, values, -np.inf)
@@ -56,7 +56,7 @@ def plot_importances(importances: Mapping[str, float], out: Path, title: str) ->
     """
     with drawing_errors(out):
         ranked = sorted(importances.items(), key=lambda item: -item[1])[:MAX_OPTIONS]
-        figure, axes = new_figure(title, 8.0, 1.6 + 0.32 * len(ranked))
+        figure, axes = new_figure(title, 1.6 + 0.32 * len(ranked))
         names, values = [name for name, _ in ranked], [value for _, value in ranked]
         axes.barh(range(len(ranked)), values, color=BLUE, height=0.62)
         for row, value in enumerate(values):

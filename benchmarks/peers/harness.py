@@ -59,7 +59,7 @@ def make_env(workload: Workload) -> gym.Env[Any, Any]:
     """One environment for a peer, without Gymnasium's checks of each step; of Atari the same frames as ours."""
     from envs.single import make_single
 
-    env = make_single(workload.env_id, dict(workload.kwargs), checked=False)
+    env = make_single(workload.env_id, dict(workload.kwargs))
     return Channels(env) if workload.trunk == "minatar" else env
 
 

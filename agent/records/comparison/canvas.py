@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
 
 Dash = Literal["-", "--", ":", "-."]
+#: Of every picture, in inches.
+WIDTH = 11.0
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 #: The most characters of a name in legends and on axes; the page has the full names.
 MAX_LABEL = 44
@@ -43,11 +45,11 @@ class Picture:
 
 
 class Canvas:
-    """A figure with a grid of axes in the style of all plots; `finish` turns it into a Picture."""
+    """A grid of axes in the style of all plots, `height` inches high in all; `finish` turns it into a Picture."""
 
-    def __init__(self, name: str, title: str, rows: int, columns: int, width: float, height: float) -> None:
+    def __init__(self, name: str, title: str, rows: int, columns: int, height: float) -> None:
         self.name, self.title = name, title
-        self.figure = empty_figure(width, height)
+        self.figure = empty_figure(WIDTH, height)
         grid = self.figure.subplots(rows, columns, squeeze=False)
         self.axes: list[Axes] = [axes for row in grid for axes in row]
         self.lines: dict[Axes, list[dict[str, object]]] = {axes: [] for axes in self.axes}

@@ -27,16 +27,16 @@ def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     try:
         text = read_plain(path, MAX_CONFIG).decode(errors="replace")
         head = [line[2:] for line in text.splitlines()[:MAX_HEAD] if line.startswith("# ")]
-        return dict(_leaves(yaml.safe_load(text), "", path)), tuple(line[:MAX_COMMAND] for line in head)
+        return dict(_leaves(yaml.safe_load(text), path)), tuple(line[:MAX_COMMAND] for line in head)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {why(error)}; leave this run out") from error
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): leave this run out") from error
 
 
-def _leaves(tree: object, prefix: str, path: Path) -> Iterator[tuple[str, str]]:
+def _leaves(tree: object, path: Path) -> Iterator[tuple[str, str]]:
     """Yields the names and texts of a config's leaves; refuses too many, since YAML aliases can expand to billions."""
-    count, stack = 0, [(prefix, tree, 0)]
+    count, stack = 0, [("", tree, 0)]
     while stack:
         name, node, depth = stack.pop()
         count += 1

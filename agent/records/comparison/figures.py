@@ -34,7 +34,7 @@ def curves(
     number: int, result: TaskResult, groups: Sequence[Group], metric: str, robust: bool
 ) -> tuple[Picture, dict[str, dict[str, object]]]:
     """Draws a metric against steps and against training time; also returns its numbers by group and axis."""
-    canvas = Canvas(f"curves_{number}", result.name, 1, 2, 11.0, 4.4)
+    canvas = Canvas(f"curves_{number}", result.name, 1, 2, 4.4)
     numbers: dict[str, dict[str, object]] = {}
     for axes, by_time in zip(canvas.axes, (False, True), strict=True):
         for index, group in enumerate(groups):
@@ -126,7 +126,7 @@ def diagnostics(number: int, result: TaskResult, groups: Sequence[Group]) -> Pic
     if not names:
         return None
     rows = -(-len(names) // 3)
-    canvas = Canvas(f"inside_{number}", result.name, rows, 3, 11.0, 0.8 + 2.3 * rows)
+    canvas = Canvas(f"inside_{number}", result.name, rows, 3, 0.8 + 2.3 * rows)
     for axes, name in zip(canvas.axes, names, strict=False):
         for index, group in enumerate(groups):
             series = [run.series.get(name, EMPTY) for run in group.runs.get(result.name, ())]

@@ -27,7 +27,7 @@ CROWDED = 8
 def scores(number: int, task: TaskResult, names: Sequence[str]) -> Picture:
     """Draws every seed's score on one task, with each group's mean and interval, for the last and the best agents."""
     shown = _shown(task, names)
-    canvas = Canvas(f"scores_{number}", task.name, 1, 2, 11.0, 1.5 + row_height(len(shown)) * len(shown))
+    canvas = Canvas(f"scores_{number}", task.name, 1, 2, 1.5 + row_height(len(shown)) * len(shown))
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
         for row, index in enumerate(shown):
             values = task.scores[which].get(names[index], np.empty(0))
@@ -86,7 +86,7 @@ def profiles(comparison: Comparison) -> Picture | None:
     if not comparison.shared or not indices:
         return None
     is_one_task = len(comparison.shared) == 1
-    canvas = Canvas("profiles", "Performance profile", 1, 2, 11.0, 4.0)
+    canvas = Canvas("profiles", "Performance profile", 1, 2, 4.0)
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
         scores_of = comparison.raw if is_one_task else comparison.normalised
         runs = {index: scores_of(comparison.groups[index].name, which) for index in indices}
@@ -123,7 +123,7 @@ def improvements(comparison: Comparison) -> Picture | None:
     if len(names) < 2 or not comparison.shared:
         return None
     size = len(names)
-    canvas = Canvas("improvement", "Probability of improvement", 1, 2, 11.0, 1.9 + 0.55 * size)
+    canvas = Canvas("improvement", "Probability of improvement", 1, 2, 1.9 + 0.55 * size)
     texts = labels(names)
     numbered = size > 4 or max(map(len, texts)) > 18
     for axes, which in zip(canvas.axes, AGENTS, strict=True):
@@ -169,7 +169,6 @@ def over_tasks(comparison: Comparison) -> Picture | None:
         f"{len(comparison.shared)} tasks, last agent",
         1,
         4,
-        11.0,
         1.4 + row_height(len(names)) * len(names),
     )
     kinds = ("mean", "median", "iqm", "gap")
