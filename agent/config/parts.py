@@ -199,5 +199,5 @@ class NoiseConfig:
         return self.enabled and self.change.enabled
 
     def count_mean_rows(self, rows: int) -> int:
-        """How many of so many rows, the first ones, have no noise to learn from (`mean_rows`)."""
+        """The number of the first rows, of `rows` in all, that have no noise to learn from (`mean_rows`)."""
         return int(rows * self.mean_rows + 1e-9)  # 0.29 · 100 is 28.999…

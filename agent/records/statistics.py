@@ -96,7 +96,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def t_probability(t: float, dof: float) -> float:
-    """P(T ≤ t) of Student's distribution with so many degrees of freedom, which need not be whole."""
+    """P(T ≤ t) of Student's distribution with `dof` degrees of freedom, which need not be whole."""
     tail = 0.5 * incomplete_beta(dof / (dof + t * t), dof / 2, 0.5)
     return tail if t < 0.0 else 1.0 - tail
 

@@ -16,7 +16,7 @@ from envs.failure import BrokenEnvironmentError
 START_SECONDS = 60.0
 #: The run ends after this many incarnations of an actor in a row without a chunk.
 MAX_FAILURES = 3
-#: It also ends after so many in a row that each gave fewer chunks than this.
+#: It also ends after MAX_SHORT_LIVES incarnations in a row that each gave fewer than SHORT_LIFE chunks.
 MAX_SHORT_LIVES, SHORT_LIFE = 8, 64
 #: Seconds between two checks for a signal.
 POLL_SECONDS = 0.1
