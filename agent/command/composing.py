@@ -25,6 +25,7 @@ from agent.command.overrides import unfold
 from agent.command.presets import CONF, choices, register_presets
 from agent.command.program import TRAIN
 from agent.common.errors import NothingLeftError, UserError
+from agent.common.state import Checkpoint
 from agent.config.parsing import parse, parsed_singly, to_plain
 from agent.config.resuming import merge_resumed
 from agent.config.run import EvaluateConfig, TrainConfig, upgraded
@@ -54,13 +55,13 @@ class Request:
         config: the run's options; in a resumed run, the saved ones with the changes that are allowed.
         overrides: the command line's overrides, one for each option.
         imports: the options that name the user's own modules, for commands that are printed.
-        checkpoint: step and state of the checkpoint to resume; None for a new run.
+        checkpoint: the checkpoint to resume; None for a new run.
     """
 
     config: TrainConfig
     overrides: list[str]
     imports: list[str]
-    checkpoint: tuple[int, dict[str, object]] | None
+    checkpoint: Checkpoint | None
 
 
 def register_resolvers() -> None:
@@ -183,7 +184,7 @@ def training_request(options: dict[str, object], overrides: list[str], folder: P
     checkpoint = open_run(folder, resume_folder)
     if checkpoint is not None:
         if resume_folder == "auto":
-            print(f"resume=auto: going on with {folder} from step {checkpoint[0]}", file=sys.stderr)
+            print(f"resume=auto: going on with {folder} from step {checkpoint.step}", file=sys.stderr)
         return _resumed(folder, checkpoint, options, unfolded, imports)
     config = parse(TrainConfig, options)
     if resume_folder == "auto":
@@ -194,7 +195,7 @@ def training_request(options: dict[str, object], overrides: list[str], folder: P
 
 def _resumed(
     folder: Path,
-    checkpoint: tuple[int, dict[str, Any]],
+    checkpoint: Checkpoint,
     options: dict[str, object],
     overrides: list[str],
     imports: list[str],
@@ -204,7 +205,7 @@ def _resumed(
     Raises:
         UserError: an option does not fit the run, or the run is complete.
     """
-    step, saved = checkpoint[0], to_plain(parse(TrainConfig, upgraded(checkpoint[1]["config"])))
+    step, saved = checkpoint.step, to_plain(parse(TrainConfig, upgraded(checkpoint.state["config"])))
     requested = parsed_singly(TrainConfig, options)
     if full_id(str(_env_id(saved))) == full_id(str(_env_id(requested))):  # one of them may be without its version
         requested = {**requested, "env": {**requested["env"], "id": _env_id(saved)}}
@@ -220,7 +221,7 @@ def _resumed(
     if end_reason == "complete":
         advice = f"ask for more with steps=<more than {step}>, or start a new run without resume"
         raise NothingLeftError(f"{folder} is complete at step {step}: {advice}", last_return(state))
-    return Request(config, overrides, imports, (step, state))
+    return Request(config, overrides, imports, Checkpoint(step, state))
 
 
 def _env_id(options: Mapping[str, Any]) -> object:

@@ -36,6 +36,7 @@ from agent.common.files import (
     why,
     write_synced,
 )
+from agent.common.state import Checkpoint
 from agent.common.tensor_file import file_crc32, write_tensors
 from agent.common.texts import printable
 from agent.records.encoding import decode, encode
@@ -96,8 +97,8 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep:
     return final
 
 
-def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
-    """Reads a checkpoint folder; returns (step, state), with every leaf of its original type and tensors on the CPU.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint folder, with every leaf of its original type and tensors on the CPU.
 
     Raises:
         UserError: the checkpoint is missing, truncated, altered, of another program or version, or its tensors are not
@@ -118,7 +119,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         raise _damaged(path, f"{printable(why(error)):.200}") from error
     if arrays:
         raise _damaged(path, f"{_TENSORS} has {min(arrays)!r:.80}, which {_STATE} does not know")
-    return manifest["step"], state
+    return Checkpoint(manifest["step"], state)
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:

@@ -8,13 +8,18 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from agent.common.errors import UserError
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, check_readable, read_plain
-from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
+from agent.common.state import Checkpoint
+from agent.records.checkpoint import (
+    damaged_checkpoints,
+    has_checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+)
 from agent.records.names import CONFIG, CURVE, METRICS, RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
 from agent.records.schema import check_parts
@@ -82,7 +87,7 @@ def new_folder(path: Path) -> Path:
             return folder
 
 
-def open_run(folder: Path, resume: str | None) -> tuple[int, dict[str, Any]] | None:
+def open_run(folder: Path, resume: str | None) -> Checkpoint | None:
     """Loads the checkpoint to resume from; returns None for a new run.
 
     With resume=auto a run without a checkpoint starts again in its folder, so that a job can be repeated until it is
@@ -152,10 +157,10 @@ def _holds_anything(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
-def _load(checkpoint: Path) -> tuple[int, dict[str, Any]]:
+def _load(checkpoint: Path) -> Checkpoint:
     try:
         step, state = load_checkpoint(checkpoint)
-        return step, check_parts(state)
+        return Checkpoint(step, check_parts(state))
     except ValueError as error:
         raise UserError(f"{checkpoint} cannot be resumed: {error}; start a new run without resume") from error
     except UserError as error:

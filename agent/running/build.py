@@ -10,7 +10,7 @@ import torch
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
 from agent.common.seeding import torch_generator
-from agent.common.state import State
+from agent.common.state import Checkpoint
 from agent.compute.numpy.network import NumpyNetwork
 from agent.compute.plan import Plan, choose_plan
 from agent.config.parsing import to_plain
@@ -74,21 +74,21 @@ def build_acting_agent(config: TrainConfig, task: Task, parameter_seed: int) -> 
     return DQN(network, config.agent, task.actions, config.seed, "cpu", plan.policy, least_exploring=0)
 
 
-def build_tracker(config: TrainConfig, home: Path, console: Console, begun: tuple[int, State] | None) -> Tracker:
+def build_tracker(config: TrainConfig, home: Path, console: Console, checkpoint: Checkpoint | None) -> Tracker:
     """The tracker of a run, which is not open yet.
 
     Args:
         config: the config of the run.
         home: its folder.
         console: the console for its lines.
-        begun: the step and state of the checkpoint to resume from; None for a new run.
+        checkpoint: the checkpoint to resume from; None for a new run.
     """
-    step, state = begun if begun is not None else (0, {})
+    step, state = checkpoint or Checkpoint(0, {})
     sinks: list[Callable[[], Sink]] = []
     if config.tensorboard:
         continues = state.get("config", {}).get("tensorboard", False) and has_event_files(home)
         first_step = step if state.get("evaluation_due") else step + 1
-        since = None if begun is None else first_step if continues else 0
+        since = None if checkpoint is None else first_step if continues else 0
         sinks.append(partial(EventFiles, home, console, since))
     return Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"), sinks)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
 from agent.common.notices import tell_through
-from agent.common.state import State
+from agent.common.state import Checkpoint
 from agent.compute.plan import Plan
 from agent.config.parsing import to_plain
 from agent.config.run import TrainConfig
@@ -45,7 +45,7 @@ LARGE_SIGMA = 0.05
 def train(
     config: TrainConfig,
     folder: Path,
-    begun: tuple[int, State] | None = None,
+    checkpoint: Checkpoint | None = None,
     imports: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> Outcome:
@@ -54,7 +54,7 @@ def train(
     Args:
         config: the config of the run.
         folder: the folder of the run.
-        begun: the step and state of the checkpoint to resume from; None for a new run.
+        checkpoint: the checkpoint to resume from; None for a new run.
         imports: the options that name the user's modules, for the commands that are shown at the end.
         overrides: the options of the command line, for the head of config.yaml.
     """
@@ -62,7 +62,7 @@ def train(
     prepare_cpu(config.threads)
     device = resolve_device(config.device)
     run_dir = Folder(folder)  # made first, as an environment may change the current folder
-    task = task_of(config, folder, resumed=begun is not None)
+    task = task_of(config, folder, resumed=checkpoint is not None)
     stop_return(config.eval, task)  # raises before anything is built
     config = replace(config, env=replace(config.env, action_mask=task.action_mask))  # `auto` is resolved
     agent, plan = build_agent(config, task, device)
@@ -71,7 +71,7 @@ def train(
     replay = build_replay(config, task, device, plan) if rings is None else rings
     envs = None if by_actors else build_envs(config, task)
     with ExitStack() as opened:
-        console = open_console(config, 0 if begun is None else begun[0])
+        console = open_console(config, 0 if checkpoint is None else checkpoint.step)
         opened.callback(console.close)
         if envs is not None:
             opened.callback(close_quietly, envs.close, task.id)
@@ -80,16 +80,16 @@ def train(
         for note in (note_on_shapes(task.observe), None if envs is None else note_on_global_draws(task, envs)):
             if note is not None:
                 console.line(note)
-        tracker = build_tracker(config, run_dir.path, console, begun)
+        tracker = build_tracker(config, run_dir.path, console, checkpoint)
         collector: RayCollector | None = None
         if rings is not None:
             collector = start_collector(config, task, agent, rings, tracker)
             opened.callback(collector.close)
         trainer = Trainer(config, task, envs, agent, replay, tracker, run_dir, plan, collector)
-        if begun is not None:
-            load_state(trainer, *begun)  # nothing is written before: a refusal leaves the folder as it is
+        if checkpoint is not None:
+            load_state(trainer, *checkpoint)  # nothing is written before: a refusal leaves the folder as it is
         with finished_on_error(tracker):
-            open_files(config, run_dir.path, begun, overrides, tracker)
+            open_files(config, run_dir.path, checkpoint, overrides, tracker)
             with Interrupt() as interrupt:
                 outcome = trainer.run(interrupt)
                 return end(outcome, interrupt, config, task, folder, run_dir.path, tracker, imports)
@@ -103,10 +103,10 @@ def open_console(config: TrainConfig, step: int) -> Console:
 
 
 def open_files(
-    config: TrainConfig, home: Path, begun: tuple[int, State] | None, overrides: Sequence[str], tracker: Tracker
+    config: TrainConfig, home: Path, checkpoint: Checkpoint | None, overrides: Sequence[str], tracker: Tracker
 ) -> None:
     """Creates the folder, drops the metrics after the checkpoint to resume from, and opens the tracker."""
-    step, state = begun if begun is not None else (0, {})
+    step, state = checkpoint or Checkpoint(0, {})
     home.mkdir(parents=True, exist_ok=True)
     truncate_jsonl(home / METRICS, step, *evaluated_again(step, state))
     tracker.open()

@@ -185,8 +185,7 @@ class RayCollector:
             raise ValueError("it was collected without Ray")
         self.step, self._restarts = step, int(state["restarts"])
         self._incarnations = [int(number) for number in state["incarnations"]]
-        if "acting_scales" in state:  # until 0.1 it was not saved
-            self._acting_scales = [float(scale) for scale in state["acting_scales"]]
+        self._acting_scales = [float(scale) for scale in state["acting_scales"]]
         self.tracker.console.line(
             "the actors begin new episodes: the run can be resumed, but is not bit-equal to one that was never stopped"
         )
