@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, atomic_write_text, could_not_write
+from agent.common.state import Checkpoint
 from agent.records.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.records.metrics import read_new_rows, read_rows, truncate_jsonl
 
@@ -69,7 +70,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b) and str(a) == str(b)  # -0.0 is not 0.0
 
 
-def loaded(run: Path) -> tuple[int, dict[str, Any]]:
+def loaded(run: Path) -> Checkpoint:
     path = latest_checkpoint(run)
     assert path is not None
     return load_checkpoint(path)
@@ -336,15 +337,15 @@ def test_a_crash_between_any_two_operations_loses_nothing(
         assert found is not None or not before
         named = operations.calls[:-1]  # once it has its name it counts, whatever `latest` names
         if any(call.startswith("rename ") and ".tmp-" in call for call in named):
-            assert same(loaded(run), (step, state_of(step, attempt=1))), operations.calls
+            assert same(loaded(run), Checkpoint(step, state_of(step, attempt=1))), operations.calls
         elif found is not None:
             assert same(loaded(run)[1], state_of(before[-1])), operations.calls
         save_checkpoint(run, step, state_of(step, attempt=2), keep)  # life goes on, and leaves no debris
-        assert same(loaded(run), (step, state_of(step, attempt=2)))
+        assert same(loaded(run), Checkpoint(step, state_of(step, attempt=2)))
         assert len(names(run)) <= keep + 1
         assert not [name for name in names(run) if ".tmp" in name or ".old" in name]
     assert fail_at > 15
-    assert same(loaded(run), (step, state_of(step, attempt=1)))
+    assert same(loaded(run), Checkpoint(step, state_of(step, attempt=1)))
 
 
 @pytest.mark.parametrize(("before", "step", "keep"), CASES)
@@ -417,7 +418,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert names(tmp_path) == ["latest", "step_000000000001"]
-    assert same(loaded(tmp_path), (1, state_of(1)))
+    assert same(loaded(tmp_path), Checkpoint(1, state_of(1)))
 
 
 def test_a_process_with_too_many_files_is_not_a_full_disk() -> None:

@@ -16,6 +16,7 @@ import torch
 from agent.command import composing
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec
+from agent.common.state import Checkpoint
 from agent.config.algorithm import AgentConfig
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse, to_plain
@@ -307,7 +308,7 @@ def test_an_option_that_an_older_run_lacks_may_be_named_on_resume(
     """With its default, or with another value where that may change; a whole node may be missing as well."""
     older = to_plain(parse(TrainConfig, {"steps": 40}))
     del older["agent"]["noise"]["share"], older["eval"], older["env"]["channels"], older["log"]
-    monkeypatch.setattr(composing, "open_run", lambda *given: (20, {"config": older}))
+    monkeypatch.setattr(composing, "open_run", lambda *given: Checkpoint(20, {"config": older}))
     name, _, value = override.partition("=")
     typed: Any = {"true": True, "false": False, "50": 50}.get(value, value)
     given = {"env": {}, **nested(name, typed), "resume": "run", "imports": []}
@@ -316,4 +317,4 @@ def test_an_option_that_an_older_run_lacks_may_be_named_on_resume(
     assert select(request.config, name) == typed
     assert request.config.log == TrainConfig().log
     assert request.checkpoint is not None
-    assert request.checkpoint[1]["config"] == to_plain(parse(TrainConfig, older))
+    assert request.checkpoint.state["config"] == to_plain(parse(TrainConfig, older))

@@ -18,6 +18,7 @@ from test_ranges import options, select
 
 from agent.command import composing
 from agent.common.errors import UserError
+from agent.common.state import Checkpoint
 from agent.config.parsing import parse, to_plain
 from agent.config.resuming import MAY_CHANGE, may_change, merge_resumed
 from agent.config.run import TrainConfig
@@ -88,7 +89,7 @@ def other(name: str, hint: Any, value: Any) -> Any:
 def resumed(name: str, value: Any, override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """The config of the run RUN, resumed with one option."""
     saved = to_plain(parse(TrainConfig, RUN))
-    monkeypatch.setattr(composing, "open_run", lambda *given: (200, {"config": saved}))
+    monkeypatch.setattr(composing, "open_run", lambda *given: Checkpoint(200, {"config": saved}))
     asked = to_plain(TrainConfig())
     *path, leaf = name.split(".")
     node = asked
