@@ -5,7 +5,6 @@ An environment that a person's own module registers takes what its author likes:
 
 import math
 import sys
-import sysconfig
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,17 +14,13 @@ import gymnasium as gym
 from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
 
 from agent.common.errors import UserError
+from agent.common.foreign import is_own_file
 from envs.failure import described
 
 #: A larger number could make an environment endless, or fill the memory.
 MAX_NUMBER, MAX_SEED = 1_000_000, 2**63
 #: Arguments with their own bounds.
 MAX_ARGUMENTS = {"size": 1_000, "frameskip": 100, "frame_skip": 1_000, "max_num_frames_per_episode": 10**9}
-
-_HOUSE = Path(__file__).resolve().parents[1]
-#: Below these, a module is not the person's own.
-_OTHERS = (_HOUSE / "envs", _HOUSE / "agent", Path(sysconfig.get_path("stdlib")))
-_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def max_magnitude(env_id: str, name: str) -> int:
@@ -61,7 +56,7 @@ def is_own(env_id: str) -> bool:
         return False
     entry = getattr(entry, "func", entry)  # of a partial
     file = _file_of(entry.partition(":")[0] if isinstance(entry, str) else str(getattr(entry, "__module__", "")))
-    return file is not None and not _INSTALLED & set(file.parts) and not any(map(file.is_relative_to, _OTHERS))
+    return file is not None and is_own_file(str(file))
 
 
 def full_id(env_id: str) -> str:

@@ -4,6 +4,7 @@ import copy
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.imports import import_named
 from agent.common.errors import UserError
-from agent.common.foreign import OwnCodeError
+from agent.common.foreign import OwnCodeError, is_own_file
 from agent.config.algorithm import AgentConfig
 from agent.config.parts import NetworkConfig
 from agent.learning.gradient import AutogradGradient
@@ -808,6 +809,25 @@ def test_an_unusual_error_of_an_encoder_is_one_sentence_and_loses_nothing(
     (tmp_path / "mine.py").write_text(WITH_TOOLS)
     ended = programs.run("train", "resume=run", *QUIET[:2], "imports=mine", "steps=500", cwd=tmp_path)
     assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [
+        ("/home/me/game.py", True),
+        ("/home/me/my-site-packages-x/game.py", True),
+        ("/home/me/train.py", True),
+        ("/home/me/lib/site-packages/game.py", False),
+        (str(ROOT / "train.py"), False),
+        (str(ROOT / "agent" / "common" / "foreign.py"), False),
+        (str(ROOT / "tests" / ".." / "evaluate.py"), False),
+        (traceback.__file__, False),
+        ("<string>", False),
+    ],
+)
+def test_a_file_of_ones_own_is_one_question(file: str, own: bool) -> None:
+    """Errors and the arguments of environments ask it."""
+    assert is_own_file(file) == own
 
 
 @pytest.mark.parametrize("line", ["sys.exit(0)", "raise ValueError('bad value')"])

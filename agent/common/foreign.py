@@ -15,10 +15,12 @@ from agent.common.interrupt import Stopped
 MAX_FRAMES = 12
 
 _PROJECT = Path(__file__).parents[2]
-_FOLDERS = tuple(f"{_PROJECT / name}/" for name in ("agent", "envs", "hydra_plugins"))
+_FOLDERS = tuple(
+    f"{home / name}/" for home in {_PROJECT, _PROJECT.resolve()} for name in ("agent", "envs", "hydra_plugins")
+)
 _PROGRAMS = {f"{name}.py" for name in ("train", "evaluate", "compare", "share", "tune")}
-_STANDARD = sysconfig.get_path("stdlib")
-_PACKAGES = ("site-packages", "dist-packages")
+_STANDARD = (sysconfig.get_path("stdlib"), str(Path(sysconfig.get_path("stdlib")).resolve()))
+_PACKAGES = {"site-packages", "dist-packages"}
 #: Code without a file: Python's own, NumPy's, and main functions of our programs, which cloudpickle sends to jobs.
 _WITHOUT_FILE = ("<frozen", "<string>", "<__array_function__", "<dynamic-code>")
 
@@ -30,7 +32,7 @@ def foreign_frames(error: BaseException) -> list[FrameSummary]:
 
 def own_frames(error: BaseException) -> list[FrameSummary]:
     """`foreign_frames` without those of installed packages: the user's own code."""
-    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if is_own_file(frame.filename)]
 
 
 def is_exit(error: BaseException) -> bool:
@@ -39,7 +41,7 @@ def is_exit(error: BaseException) -> bool:
         return False
     frames = traceback.extract_tb(error.__traceback__)
     ours = [place for place, frame in enumerate(frames) if frame.filename.startswith(_FOLDERS)]
-    return not any(_is_own(frame.filename) for frame in frames[max(ours, default=-1) + 1 :])
+    return not any(is_own_file(frame.filename) for frame in frames[max(ours, default=-1) + 1 :])
 
 
 def _is_foreign(file: str) -> bool:
@@ -53,12 +55,13 @@ def _is_program(file: str) -> bool:
     return Path(file).name in _PROGRAMS and Path(file).resolve().parent == _PROJECT.resolve()
 
 
-def _is_own(file: str) -> bool:
+def is_own_file(file: str) -> bool:
+    """Whether code is the user's own: not of this project, Python's standard library or an installed package."""
     return _is_foreign(file) and not _is_installed(file)
 
 
 def _is_installed(file: str) -> bool:
-    return any(name in file for name in _PACKAGES)
+    return not _PACKAGES.isdisjoint(Path(file).parts)
 
 
 def file_name(frames: Sequence[FrameSummary]) -> str:
