@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -19,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.command.imports import import_named
 from agent.common.errors import UserError
-from agent.common.foreign import OwnCodeError, is_own_file
+from agent.common.foreign import OwnCodeError, is_own_file, own_code
 from agent.config.algorithm import AgentConfig
 from agent.config.parts import NetworkConfig
 from agent.learning.gradient import AutogradGradient
@@ -828,6 +829,32 @@ def test_an_unusual_error_of_an_encoder_is_one_sentence_and_loses_nothing(
 def test_a_file_of_ones_own_is_one_question(file: str, own: bool) -> None:
     """Errors and the arguments of environments ask it."""
     assert is_own_file(file) == own
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no room"),
+        torch.OutOfMemoryError("no room"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        UserError("a sentence"),
+    ],
+)
+def test_an_error_of_the_machine_is_no_error_of_an_encoder(error: Exception) -> None:
+    """Torch raises it in a file of its own, as it does an error of a backward pass."""
+    source = "def call(error, options):\n    with own_code(options):\n        raise error"
+    torch_s: dict[str, Any] = {"own_code": own_code}
+    exec(compile(source, "/lib/site-packages/torch/autograd/graph.py", "exec"), torch_s)
+    with pytest.raises(type(error)) as raised:
+        torch_s["call"](error, "agent.head=mine")
+    assert raised.value is error
+    other = RuntimeError("a gradient of a wrong shape")
+    with pytest.raises(OwnCodeError, match=r"^agent\.head=mine failed: RuntimeError: a gradient of a wrong shape$"):
+        torch_s["call"](other, "agent.head=mine")
+    with pytest.raises(RuntimeError) as raised_without:
+        torch_s["call"](other, "")
+    assert raised_without.value is other
 
 
 @pytest.mark.parametrize("line", ["sys.exit(0)", "raise ValueError('bad value')"])

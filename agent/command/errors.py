@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from agent.command.arguments import Program
 from agent.command.synonyms import OTHER_LIBRARIES
-from agent.common.errors import UserError, one_line
+from agent.common.errors import UserError, device_failed, memory_is_full, one_line
 from agent.common.files import NO_FILES, TOO_MANY_FILES
 from agent.common.foreign import file_name, is_exit, is_stop, own_frames, shown
 from agent.common.streams import restore_streams
@@ -165,10 +165,10 @@ def _hydra_sentence(error: BaseException) -> str:
 
 def _torch_sentence(error: RuntimeError, text: str) -> str | None:
     """Says what to do about full memory or a failed device; None for any other error."""
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    if memory_is_full(error):
         advice = "lower agent.network.hidden or agent.batch_size, or try another device"
         return f"the memory of the device is full ({text}); {advice}"
-    if "CUDA error" in text or "MPS" in text:
+    if device_failed(error):
         return f"the device failed ({text}); go on with resume=<run folder>, on another one with device=cpu"
     return None
 

@@ -48,6 +48,19 @@ def _has_text(value: object) -> bool:
     return True
 
 
+def memory_is_full(error: BaseException) -> bool:
+    """Whether an operation found no memory, on an accelerator or in the machine. Torch has its own errors for both."""
+    of_torch = isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    )
+    return of_torch or isinstance(error, MemoryError)
+
+
+def device_failed(error: BaseException) -> bool:
+    """Whether an accelerator failed, according to torch."""
+    return isinstance(error, RuntimeError) and any(name in str(error) for name in ("CUDA error", "MPS"))
+
+
 def check_text(name: str, text: str) -> None:
     """Refuses a text of an option that no file and no path can hold.
 

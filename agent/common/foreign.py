@@ -8,7 +8,7 @@ from pathlib import Path
 from traceback import FrameSummary
 
 from agent.common.beginning import is_ctrl_c
-from agent.common.errors import UserError, one_line, plain
+from agent.common.errors import UserError, device_failed, memory_is_full, one_line, plain
 from agent.common.interrupt import Stopped
 
 #: The largest number of frames that are shown.
@@ -112,17 +112,14 @@ def own_code(options: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not options or is_stop(error) or isinstance(error, UserError | MemoryError) or _is_of_device(error):
+        if not options or is_stop(error) or isinstance(error, UserError):
+            raise
+        if memory_is_full(error) or device_failed(error):
             raise
         innermost = traceback.extract_tb(error.__traceback__)[-1].filename
         if isinstance(error, Exception | SystemExit) and (own_frames(error) or not _is_foreign(innermost)):
             raise
         raise OwnCodeError(f"{options} failed: {one_line(error)}", shown(foreign_frames(error))) from error
-
-
-def _is_of_device(error: BaseException) -> bool:
-    """Whether the memory of a device is full, or the device failed: errors of torch, which environments do not need."""
-    return type(error).__name__ in ("OutOfMemoryError", "AcceleratorError")
 
 
 def is_stop(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from agent.config.parts import (
 )
 
 #: The heads that agent/networks/heads/registry.py builds; a user's module may register others.
-HEADS = ("expected", "categorical", "quantile", "implicit_quantile")
+BUILT_IN_HEADS = ("expected", "categorical", "quantile", "implicit_quantile")
 Loss = Literal["huber", "squared"]
 
 
@@ -111,7 +111,7 @@ def _check_head_options(agent: AgentConfig) -> None:
             raise UserError(
                 f"agent.head_options.{name!s:.80} must be a number {ranges.VALUE.text}, a truth value or a short word"
             )
-    if agent.head_options and agent.head in HEADS:
+    if agent.head_options and agent.head in BUILT_IN_HEADS:
         raise UserError(
             f"agent.head_options are for heads of your own, and agent.head={agent.head} is none: leave "
             "agent.head_options out"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from agent.common.quoting import split_override
-from agent.config.algorithm import HEADS, AgentConfig
+from agent.config.algorithm import BUILT_IN_HEADS, AgentConfig
 from agent.config.run import TrainConfig, WandbConfig
 
 #: Options of the agent that only updates read, and those that decide between the online and the target network.
@@ -74,7 +74,7 @@ def _idle_options(config: TrainConfig) -> dict[str, str]:
 def _idle_in_agent(agent: AgentConfig) -> dict[str, str]:
     """Returns the options of the agent that nothing reads, with the reasons."""
     idle = {}
-    for head in HEADS:
+    for head in BUILT_IN_HEADS:
         if agent.head != head:
             idle[f"agent.{head}"] = f"agent.head is {agent.head}"
     for node in ("munchausen", "priority", "noise"):

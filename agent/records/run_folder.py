@@ -14,12 +14,7 @@ import yaml
 from agent.common.errors import UserError
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, check_readable, read_plain
 from agent.common.state import Checkpoint
-from agent.records.checkpoint import (
-    damaged_checkpoints,
-    has_checkpoint,
-    latest_checkpoint,
-    load_checkpoint,
-)
+from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.records.names import CONFIG, CURVE, METRICS, RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
 from agent.records.schema import check_parts

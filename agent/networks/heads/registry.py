@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from agent.common.errors import UserError, plain
 from agent.common.foreign import OwnCodeError
-from agent.config.algorithm import HEADS as BUILT_IN_HEADS
+from agent.config.algorithm import BUILT_IN_HEADS
 from agent.networks import own_parts
 from agent.networks.heads import categorical, expected, implicit_quantile, quantile
 from agent.networks.heads.base import AnyHead, HeadFactory, HeadParts, gather_actions
