@@ -1,6 +1,6 @@
 """A DQN that explores by learned noise (noisy networks).
 
-What most people need is here; everything else is found in its package::
+The names that most people need are here; all others are in their packages::
 
     from agent import evaluate, load_agent, train
 
