@@ -14,7 +14,7 @@ GOOD = np.zeros(3, np.float32)
 
 
 class UnpicklableError(Exception):
-    """Holds what no other process can be sent."""
+    """Holds a function, which cannot be sent to another process."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -22,28 +22,28 @@ class UnpicklableError(Exception):
 
 
 class Silent(Exception):
-    """Has no text, since its author's method fails."""
+    """Has no text, since its author's `__str__` fails."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
 class Leaving(Exception):
-    """Its author's method ends the program."""
+    """Its author's `__str__` ends the program."""
 
     def __str__(self) -> str:
         sys.exit(0)
 
 
 class Stopping(Exception):
-    """Its author's method raises what Ctrl-C raises."""
+    """Its author's `__str__` raises KeyboardInterrupt, as Ctrl-C does."""
 
     def __str__(self) -> str:
         raise KeyboardInterrupt
 
 
 class Unread:
-    """An array of its author's own, which cannot be read."""
+    """An array class of its author's own, whose values cannot be read."""
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise RuntimeError("no array")
@@ -60,7 +60,8 @@ def ends(*_: Any) -> Any:
     sys.exit(3)
 
 
-#: What a step gives instead of (observation, reward, terminated, truncated, info), and words of the sentence.
+#: Functions that turn the right results of a step, (observation, reward, terminated, truncated, info), into wrong ones,
+#: and words of the sentence that names the mistake.
 STEPS: dict[str, tuple[Callable[..., Any], str]] = {
     "four values": (lambda o, r, e, t, i: (o, r, e, i), "step must return (observation, reward, terminated"),
     "six values": (lambda o, r, e, t, i: (o, r, e, t, i, i), "step must return (observation, reward, terminated"),
@@ -115,7 +116,7 @@ STEPS: dict[str, tuple[Callable[..., Any], str]] = {
     "not implemented": (raising(NotImplementedError()), "failed in step: NotImplementedError"),
 }
 
-#: The same of a reset, instead of (observation, info).
+#: Functions that turn the right results of a reset, (observation, info), into wrong ones, and words of the sentence.
 RESETS: dict[str, tuple[Callable[..., Any], str]] = {
     "observation alone": (lambda o, i: o, "reset must return (observation, info)"),
     "nothing": (lambda o, i: None, "reset must return (observation, info)"),
@@ -129,7 +130,7 @@ RESETS: dict[str, tuple[Callable[..., Any], str]] = {
     "raises unpicklable": (raising(UnpicklableError("a lambda")), "failed in reset: UnpicklableError: a lambda"),
 }
 
-#: What does no harm.
+#: Functions that turn the right results of a step into unusual ones that do no harm.
 HARMLESS: dict[str, Callable[..., Any]] = {
     "a list of results": lambda o, r, e, t, i: [o, r, e, t, i],
     "a list": lambda o, r, e, t, i: (o.tolist(), r, e, t, i),
@@ -151,13 +152,13 @@ HARMLESS: dict[str, Callable[..., Any]] = {
 
 
 class Breaking(gym.Env[Any, Any]):
-    """Ten steps an episode, of which each pays 1; breaks a rule from step or reset `at` on, counted over its life.
+    """Has episodes of ten steps with a reward of 1 each, and breaks a rule from its step or reset number `at` on.
 
     Args:
         step: a name of STEPS or HARMLESS.
         reset: a name of RESETS.
         close: raises | hangs.
-        at: 0: at once, where the task is loaded.
+        at: counted over all episodes; 0: the rule is broken when the task is loaded.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -197,5 +198,5 @@ class Breaking(gym.Env[Any, Any]):
 
 
 def register() -> None:
-    """Makes it known to Gymnasium."""
+    """Registers the environment with Gymnasium."""
     gym.register("Test/Breaking-v0", entry_point=Breaking)  # type: ignore[arg-type]

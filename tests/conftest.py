@@ -10,7 +10,7 @@ from helpers import Programs, plain_environment
 from agent.common import notices
 from agent.running.resources import prepare_cpu
 
-#: As it is before any test changes it.
+#: The environment variables before any test changes them.
 ENVIRONMENT = plain_environment()
 
 
@@ -21,14 +21,14 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_line_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test sees the lines that are told once, wherever an earlier one has sent them."""
+    """Makes notices that appear once per process appear in each test, and restores the place to which they are sent."""
     monkeypatch.setattr(notices, "_told", set())
     monkeypatch.setattr(notices, "_say", notices._print)
 
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    """Runs the programs as a person does. One for all modules: the process that it copies takes seconds to start."""
+    """Runs the programs as a person does. All modules share it, since its process takes seconds to start."""
     started = Programs(tmp_path_factory.mktemp("logs"), ENVIRONMENT)
     yield started
     started.close()
@@ -36,7 +36,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    """For tests with a limit of time: to collect the garbage of the whole suite can take more than a second."""
+    """Turns garbage collection off in tests with a time limit: that of the whole suite can take more than a second."""
     gc.disable()
     yield
     gc.enable()
@@ -44,7 +44,7 @@ def no_collection() -> Iterator[None]:
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Every device that matters; tests that take it are skipped on the ones that are not here."""
+    """The CPU and CUDA; a test that takes this fixture is skipped for a device that the machine lacks."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
     return torch.device(request.param)

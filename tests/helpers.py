@@ -1,8 +1,8 @@
 """Runs train.py and evaluate.py as a person does: in a new interpreter, or in a quick copy of one that waits.
 
-Half of what a short run takes is to import torch. `Programs` therefore keeps one process that has imported everything
-and forks it: the copy runs the program's file as `__main__`, with its own arguments, folder, environment, process
-group and standard streams. What W&B or an exit handler does is seen in a new interpreter only.
+Half of the time of a short run is the import of torch. `Programs` therefore keeps one process that has imported
+everything and forks it: the copy runs the program's file as `__main__`, with its own arguments, folder, environment,
+process group and standard streams. The actions of W&B and of exit handlers are seen in a new interpreter only.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ class Process:
         self.pid, self.cwd, self._log, self._wait = pid, cwd, log, wait
 
     def stream(self, name: str) -> str:
-        """What it has written to "out" or "err" so far."""
+        """The output of the program so far; `name` is "out" or "err"."""
         return self._log.with_suffix(f".{name}").read_bytes().decode()
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until the condition holds, closely enough to act at once."""
+        """Waits until the condition holds. It looks every 2 ms, so that the caller can act at once."""
         deadline = time.monotonic() + SECONDS
         while not condition():
             assert time.monotonic() < deadline, f"it hangs: {self.stream('err')}"
             time.sleep(0.002)
 
     def kill(self, number: signal.Signals, group: bool = False) -> None:
-        """Sends a signal to it, or to its whole group as a terminal does."""
+        """Sends a signal to the program, or to its whole process group as a terminal does."""
         (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self) -> Result:
-        """Waits until it ends."""
+        """Waits until the program ends."""
         return Result(self._wait(), self.stream("out"), self.stream("err"))
 
 
@@ -122,7 +122,7 @@ class Programs:
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment without what would change how the programs behave, and without a GPU: equal runs are a CPU's."""
+    """The environment without variables that change the programs, and without a GPU: only runs on a CPU are equal."""
     unwanted = ("WANDB_", "HYDRA_", "NETRC")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return {**kept, "CUDA_VISIBLE_DEVICES": ""}
@@ -138,9 +138,9 @@ def serve() -> None:
     import evaluate  # noqa: F401
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-        sys.argv = [str(ROOT / "train.py"), "--help"]  # a first time for all that Hydra loads on first use
+        sys.argv = [str(ROOT / "train.py"), "--help"]  # Hydra loads many modules on first use
         runpy.run_path(sys.argv[0], run_name="__main__")
-    gc.freeze()  # what is not looked at need not be copied
+    gc.freeze()  # the collector would write to all pages, which the system then copies
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:
@@ -184,7 +184,7 @@ def become(job: Mapping[str, Any]) -> NoReturn:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 1)  # at once: to take torch apart would take half a second
+    os._exit(code if isinstance(code, int) else 1)  # without the cleaning up of torch, which would take half a second
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub on this machine: it keeps what is pushed, and serves it."""
+"""A stand-in for the Hugging Face Hub on this machine: it keeps the files that are pushed, and serves them."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ class Hub(ThreadingHTTPServer):
 
 @contextmanager
 def hub() -> Iterator[Hub]:
-    """A server that runs while the block does."""
+    """A server that runs until the end of the `with` block."""
     with Hub() as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
     def do_HEAD(self) -> None:
         self._resolve(body=False)

@@ -1,6 +1,6 @@
-"""An environment that writes down every step that it plays, and that goes wrong where a file in its folder says so.
+"""An environment that writes every step that it plays to a file, and that fails if a file in its folder asks for it.
 
-Its observations name themselves: (process, episode, time), so that a replay can be compared with the journal.
+Its observations are (process, episode, time), so that a replay can be compared with the journal.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ Row = tuple[int, int, int, int, float, int]  # process, episode, time, action, r
 
 
 class JournalEnv(gym.Env[np.ndarray, int]):
-    """Action 1 is rewarded; episodes end after ten steps, every other one by truncation."""
+    """Rewards action 1. Episodes end after ten steps, every other one by truncation."""
 
-    episodes = 0  # of this process
+    episodes = 0  # episodes of this process
 
     def __init__(self, nap: float = 0.0) -> None:
         self._nap = nap  # seconds that each episode takes to begin
@@ -55,7 +55,7 @@ class JournalEnv(gym.Env[np.ndarray, int]):
             raise ValueError("the wheel is off")
         for name in ("kill", "hang", "raise"):
             with contextlib.suppress(FileNotFoundError):
-                (self._folder / name).unlink()  # one process alone succeeds
+                (self._folder / name).unlink()  # only one process removes the file and fails
                 if name == "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
                 if name == "raise":
@@ -68,6 +68,6 @@ def register() -> None:
 
 
 def rows(folder: Path) -> list[Row]:
-    """All that was played in any process."""
+    """All steps that any process has played."""
     lines = [line.split() for path in folder.glob("*.journal") for line in path.read_text().splitlines()]
     return [(int(a), int(b), int(c), int(d), float(e), int(f)) for a, b, c, d, e, f in lines]

@@ -26,7 +26,7 @@ def make_agent(
     device: torch.device | str = "cpu",
     plan: Plan | None = None,
 ) -> DQN:
-    """A DQN; plan None: see `plan_of`."""
+    """A DQN; without a plan it has that of `plan_of`."""
     plan = plan_of(network, device) if plan is None else plan
     return DQN(network, config, actions, seed, device, plan.policy, plan.gradient)
 

@@ -14,7 +14,7 @@ from agent.config.parts import EpsilonConfig, NoiseConfig
 from agent.config.run import EnvConfig, TrainConfig
 from agent.records.run_folder import write_config
 
-#: What the presets say, as far as a comparison cares.
+#: The options of the presets that a comparison reads.
 AGENTS = {
     "noisy_dqn": AgentConfig(),
     "dqn": AgentConfig(noise=NoiseConfig(enabled=False), epsilon=EpsilonConfig(start=1.0, end=0.05)),

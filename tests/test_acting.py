@@ -1,4 +1,4 @@
-"""Saved agents from Python: whatever is no agent or no observation is told in one sentence; parts are found."""
+"""Saved agents from Python: a wrong agent or observation raises one sentence; parts of an observation are found."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_lists_are_as_good_as_arrays(agents: dict[str, LoadedAgent]) -> None:
 
 
 class Rooms(gym.Env[Any, Any]):
-    """Observes a Dict or a Tuple, and a text that no network takes."""
+    """Observes a Dict or a Tuple with a text in it, which no network takes."""
 
     action_space = spaces.Discrete(3)
     parts = (spaces.Text(5, min_length=1), spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(4))
@@ -130,7 +130,7 @@ def rooms() -> Iterator[None]:
 def test_an_agent_of_some_parts_takes_the_whole_observation(
     rooms: None, tmp_path: Path, named: bool, parts: list[Any]
 ) -> None:
-    """Or the parts that it keeps, as its own environment gives them."""
+    """It also takes the observation of its own environment, which has only the parts that it uses."""
     player = saved(tmp_path, "Test/Rooms-v0", {"named": named}, parts=parts)
     agent, kept, whole = load_agent(tmp_path / AGENT), player.task.make(), gym.make("Test/Rooms-v0", named=named)
     for seed in range(5):

@@ -103,7 +103,7 @@ def test_the_factor_has_limits() -> None:
 
 
 def test_environments_that_only_reset_are_not_measured() -> None:
-    """Their actions are ignored. Here the last of two environments is always at an ending that the noise decides."""
+    """Here the second environment resets at every step, often at an observation of 0, where the noise decides."""
     agent, begins, resets = make(), np.zeros(2, dtype=bool), np.array([False, True])
     for step in range(100):
         agent.act(observe(2, step), begins, change=0.3, resets=~begins)
@@ -122,7 +122,7 @@ def test_environments_that_only_reset_are_not_measured() -> None:
 
 @pytest.mark.parametrize("period", [1, 2, 3, 4, 5, 8, 13, 21, 100, 201])
 def test_a_quarter_of_the_steps_is_measured_at_every_place_of_an_episode(period: int) -> None:
-    """Copies with episodes of one length run in step: with every fourth step, four of them would be measured alike."""
+    """Episodes of one length stay in step: if every fourth step was measured, it could be the same place each time."""
     scale, measured = ActingScale(np.ones(1, dtype=bool), Place("cpu")), np.zeros(period)
     for call in range(period * 800):
         scale(np.ones((1, 1), dtype=np.float32))
@@ -212,4 +212,4 @@ def test_a_run_of_before_goes_on_without_a_scale() -> None:
     noise = saved["agent"]["noise"]
     del noise["change"]
     assert not parse(TrainConfig, upgraded(saved)).agent.noise.change.enabled
-    assert "change" not in noise  # the mapping that was passed in stays as it was
+    assert "change" not in noise  # the mapping from the caller is not changed

@@ -1,4 +1,4 @@
-"""What actors are made from: their shares of the environments, their seeds and their ε; no Ray is needed."""
+"""The setup of actors: their shares of the environments, their seeds and their ε; no Ray is needed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_environments_of_the_mean_network_are_the_first_of_all() -> None:
 def test_as_many_environments_as_without_actors_act_with_the_mean_network(
     learning: str, mean_envs: int, shares: tuple[int, ...]
 ) -> None:
-    """All but one at most: the limit counts for all actors together."""
+    """The mean network acts in all environments but one at most, and this limit counts for all actors together."""
     given, task = config(), load_task("CartPole-v1", {})
     noise = replace(given.agent.noise, mean_envs=mean_envs, learning=learning)  # type: ignore[arg-type]
     given = replace(given, num_envs=sum(shares), agent=replace(given.agent, noise=noise))
@@ -71,14 +71,14 @@ def test_as_many_environments_as_without_actors_act_with_the_mean_network(
         player = build_acting_agent(setup.config_of(actor, 0), task, 0)
         drawn = player.acting_noise(np.ones(share, dtype=bool), 0)
         exploring += np.asarray(drawn).any(axis=1).tolist()
-        for _ in range(100):  # without a warning, though nobody explores in some actors
+        for _ in range(100):  # no warning, although some actors have no environment that explores
             player.act(np.zeros((share, 4), dtype=np.float32), np.zeros(share, dtype=bool), change=0.2)
     mean = min(mean_envs, sum(shares) - 1)
     assert exploring == [False] * mean + [True] * (sum(shares) - mean)
 
 
 def test_actors_act_with_the_weights_that_they_get_and_not_with_a_target_network() -> None:
-    """Their own target network keeps its first weights."""
+    """The target network of an actor keeps its first weights."""
     local = config()
     setup = Setup(
         replace(local, agent=replace(local.agent, act_with="target")), load_task("CartPole-v1", {}), None, (5,)
@@ -87,7 +87,7 @@ def test_actors_act_with_the_weights_that_they_get_and_not_with_a_target_network
 
 
 def test_the_ladder_is_that_of_ape_x() -> None:
-    """0.4 to 0.4⁸ (Horgan et al. 2018, §4), constant from the first step on."""
+    """The values of ε go from 0.4 to 0.4⁸ (Horgan et al. 2018, §4), and are constant from the first step on."""
     assert ladder(0, 1) == pytest.approx(0.4)
     assert [ladder(i, 3) for i in range(3)] == pytest.approx([0.4, 0.4**4.5, 0.4**8])
     setup = Setup(config(ladder=True), load_task("CartPole-v1", {}), None, (2, 2, 1))
@@ -96,7 +96,7 @@ def test_the_ladder_is_that_of_ape_x() -> None:
 
 
 def test_a_chunk_is_what_was_played_in_order_and_the_weights_are_those_that_were_given() -> None:
-    """Two actors with the same seeds play the same by the same weights, and something else by others."""
+    """Two actors with the same seeds play the same steps by the same weights, and other steps by other weights."""
     task = load_task("CartPole-v1", {})
     setup = Setup(config(), task, None, (2, 2, 1))
     weights = weights_of(build_acting_agent(setup.config_of(0, 0), task, 0))
@@ -126,7 +126,7 @@ def test_a_chunk_is_what_was_played_in_order_and_the_weights_are_those_that_were
 
 
 class Slow(gym.Env[np.ndarray, int]):
-    """A simulator that takes its time."""
+    """A simulator whose steps take 20 ms."""
 
     observation_space, action_space = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(2)
 
@@ -139,7 +139,7 @@ class Slow(gym.Env[np.ndarray, int]):
 
 
 def test_a_slow_actor_hands_over_what_it_has_long_before_it_is_taken_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In lockstep it plays whole chunks, whose ends may not depend on the time."""
+    """With sync=true it plays whole chunks, since their ends may not depend on the time."""
     monkeypatch.setitem(gym.registry, "Slow-v0", EnvSpec("Slow-v0", Slow))
     task = load_task("Slow-v0", {})
 
@@ -157,7 +157,7 @@ def test_a_slow_actor_hands_over_what_it_has_long_before_it_is_taken_to_hang(mon
 
 
 def fake_cluster(local: bool) -> Any:
-    """A cluster whose store gives lists as references, and whose actors are nothing."""
+    """A cluster whose references are lists, and whose actors are None."""
     actors = SimpleNamespace(remote=lambda *arguments: None)
     ray = SimpleNamespace(
         put=lambda value: [value], remote=lambda **options: lambda cls: actors, kill=lambda *_, **__: 0
@@ -232,7 +232,7 @@ def test_a_call_without_weights_plays_by_those_of_the_last_one() -> None:
 
 
 def test_an_actor_begins_with_the_scale_of_the_noise_that_it_is_given() -> None:
-    """It moves from there by 10 % at most for each of the four measurements of two chunks."""
+    """From this scale it moves by 10 % at most for each of the four measurements of two chunks."""
     task = load_task("CartPole-v1", {})
     setup = Setup(config(), task, None, (2, 2, 1))
     actor = Actor(setup, 1, 0, acting_scale=20.0)
@@ -260,9 +260,9 @@ def played(setup: Setup, weights: Any, count: int) -> list[Chunk]:
 
 
 def by_hand(chunks: list[Chunk], player: DQN) -> np.ndarray:
-    """The errors |δ| [steps, E] of double Q-learning by one network, transition by transition; NaN where none is due.
+    """The errors |δ| [steps, E] of double Q-learning by one network, transition by transition; NaN where there is none.
 
-    A window that its chunk does not complete is left out, and so are rows that only reset.
+    There is none for a window that goes beyond its chunk, and for a row that only resets.
     """
     first = chunks[0].first
     assert first is not None
@@ -310,7 +310,7 @@ def test_first_priorities_are_the_errors_of_the_actors_own_network() -> None:
     assert played(plain, weights_of(player), 1)[0].priority is None
 
 
-@pytest.mark.parametrize("size", [400, 40])  # of which a ring has two fifths: it holds all chunks, or not even two
+@pytest.mark.parametrize("size", [400, 40])  # a ring has two fifths of it: room for all chunks, or for fewer than two
 def test_the_learner_stores_them_and_the_rest_gets_the_largest(size: int) -> None:
     task, config = load_task("CartPole-v1", {}), prioritised(replay_size=size)
     setup = Setup(config, task, None, (2, 2, 1))
@@ -325,7 +325,7 @@ def test_the_learner_stores_them_and_the_rest_gets_the_largest(size: int) -> Non
         raised = (chunk.priority.astype(np.float64) + 1e-6) ** config.agent.priority.exponent
         stored = np.concatenate([stored, np.where(np.isnan(raised), largest, raised)])
         collector._store(chunk)
-        largest = max(largest, np.nanmax(raised[-(rings.rings[1].rows - 1) :]))  # rows that the ring still holds
+        largest = max(largest, np.nanmax(raised[-(rings.rings[1].rows - 1) :]))  # the rows that are still in the ring
     ring = rings.rings[1]
     leaves = np.array(ring._tree.leaves).reshape(-1, 2)
     held = min(ring.rows - 1, len(stored))
@@ -392,7 +392,7 @@ def test_an_environment_that_raises_keyboard_interrupt_fails_like_any_other() ->
 
 
 class DyingRay:
-    """As much of Ray as a pool of one actor needs, whose processes end after `lives` chunks each."""
+    """The parts of Ray that a pool of one actor needs. The actor's processes end after `lives` chunks each."""
 
     exceptions = SimpleNamespace(
         RayError=type("RayError", (Exception,), {}), RayTaskError=type("RayTaskError", (Exception,), {})
@@ -430,7 +430,7 @@ class DyingRay:
 
 
 class ReadyRay(DyingRay):
-    """Every call is done at once, and Ray hands over the last ones first."""
+    """Every call is done at once, and Ray returns the newest calls first."""
 
     def remote(self, **options: object) -> Any:
         def begin(setup: object, number: int, incarnation: int, scale: float) -> Any:
@@ -466,9 +466,9 @@ def test_all_actors_give_equally_many_chunks_if_the_learner_is_the_limit() -> No
     [
         ([0, 0, 0], 3, "3 times in a row"),
         ([2, 0, 0], 3, "3 times in a row"),
-        ([3] * 8, 8, "8 times in a row before it gave 64 chunks"),  # it makes steps, and each costs a start
+        ([3] * 8, 8, "8 times in a row before it gave 64 chunks"),  # three chunks per start are too few
         ([3] * 7 + [64] + [3] * 8, 16, "8 times in a row before it gave 64 chunks"),
-        ([100] * 20 + [0] * 2, 22, "3 times in a row"),  # a machine that is often taken away
+        ([100] * 20 + [0] * 2, 22, "3 times in a row"),  # as on a machine that is often taken away
     ],
 )
 def test_the_restarts_of_an_actor_are_bounded(lives: list[int], starts: int, times: str) -> None:
@@ -483,7 +483,7 @@ def test_the_restarts_of_an_actor_are_bounded(lives: list[int], starts: int, tim
     with pytest.raises(BrokenEnvironmentError, match=f"actor 0 failed {times}: its process ended .The actor died."):
         play()
     assert (ray.incarnation + 1, pool.restarts) == (starts, starts - 1)
-    scales = [0.5]  # each incarnation begins with the factor of the last chunk before it
+    scales = [0.5]  # each process begins with the factor of the last chunk before its start
     for incarnation, life in enumerate(lives[: starts - 1]):
         scales.append(2.0 + incarnation if life else scales[-1])
     assert ray.acting_scales == scales

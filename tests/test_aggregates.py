@@ -1,4 +1,4 @@
-"""Scores of several runs and tasks in one number: rliable's, with intervals that cover what they say."""
+"""Scores of several runs and tasks in one number: those of rliable, with intervals that have their nominal coverage."""
 
 import numpy as np
 import pytest
@@ -139,7 +139,7 @@ def test_newcombes_interval_satisfies_its_equation() -> None:
 
 
 def test_wilsons_interval_by_hand() -> None:
-    """Of none of five: 0 to z²/(n + z²)."""
+    """For none of five the interval is 0 to z²/(n + z²)."""
     low, high = aggregates.wilson(np.array([0.0, 1.0]), 5)
     assert [low[0], high[0]] == pytest.approx([0.0, 3.8415 / 8.8415], abs=1e-4)
     assert [low[1], high[1]] == pytest.approx([5 / 8.8415, 1.0], abs=1e-4)

@@ -27,7 +27,7 @@ from agent.common.foreign import own_frames
 
 @contextmanager
 def checked_as_by_python_3_14() -> Iterator[None]:
-    """Adding an argument looks for a '%' in its help, as argparse of Python 3.14 does."""
+    """Makes `add_argument` format the help of an argument, as argparse of Python 3.14 does."""
     add = argparse.ArgumentParser.add_argument
 
     def checked(parser: argparse.ArgumentParser, *names: Any, **settings: Any) -> Any:
@@ -43,7 +43,7 @@ def checked_as_by_python_3_14() -> Iterator[None]:
 def test_python_3_14_takes_the_parser() -> None:
     with checked_as_by_python_3_14():
         parser = hydra_parser()
-        with pytest.raises(TypeError):  # the check finds what it looks for, until Hydra mends it
+        with pytest.raises(TypeError):  # the check finds the defect, until Hydra mends it
             get_args_parser()
     assert {action.dest for action in parser._actions} == {action.dest for action in get_args_parser()._actions}
 
@@ -206,7 +206,7 @@ FILES = {
 
 
 def test_a_file_of_ones_own_that_the_project_s_hides_is_refused(tmp_path: Path) -> None:
-    """Hydra reads the first of two files of one name: that of conf/."""
+    """Of two files with one name Hydra reads that of conf/, which comes first."""
     sources = [
         SimpleNamespace(provider="main", path=str(CONF)),
         SimpleNamespace(provider="command-line", path=tmp_path),
@@ -214,7 +214,7 @@ def test_a_file_of_ones_own_that_the_project_s_hides_is_refused(tmp_path: Path) 
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent" / "mine.yaml").write_text("defaults: [dqn]\n")
     (tmp_path / "agent" / "dqn.yaml").write_bytes((CONF / "agent" / "dqn.yaml").read_bytes())
-    check_names(sources)  # a copy hides nothing
+    check_names(sources)  # an equal file is allowed
     (tmp_path / "agent" / "dqn.yaml").write_text("defaults: [noisy_dqn]\n")
     with pytest.raises(UserError, match=r"dqn.yaml has the name of .*conf/agent/dqn.yaml, which is read in its place"):
         check_names(sources)
@@ -222,12 +222,12 @@ def test_a_file_of_ones_own_that_the_project_s_hides_is_refused(tmp_path: Path) 
 
 @pytest.mark.parametrize("lines", ["agent: dqn", "agent: {}", "env: Acrobot-v1"])
 def test_a_file_that_replaces_a_node_by_a_word_is_refused(programs: Programs, tmp_path: Path, lines: str) -> None:
-    """Its options were lost in silence."""
+    """Without an error the options of the node would be lost silently."""
     (tmp_path / "my" / "preset" / "task").mkdir(parents=True)
     (tmp_path / "my" / "preset" / "task" / "FrozenLake8x8-v1.yaml").write_text(f"# @package _global_\n{lines}\n")
     words = ("env=FrozenLake8x8-v1", "--config-dir=my", "hydra.run.dir=run", "steps=200", "eval.episodes=0")
     result = programs.run("train", *words, "wandb.mode=disabled", cwd=tmp_path)
-    if lines == "agent: {}":  # it adds nothing
+    if lines == "agent: {}":  # this mapping changes nothing
         assert result.code == 0, result.err
     else:
         assert result.code == 2
@@ -235,7 +235,7 @@ def test_a_file_that_replaces_a_node_by_a_word_is_refused(programs: Programs, tm
 
 
 def test_configs_of_ones_own(programs: Programs, tmp_path: Path) -> None:
-    """Flags that name folders and files work between the options, and what these bring is checked as well."""
+    """Flags that name folders and files work between the options, and the options of these files are checked too."""
     for name, text in FILES.items():
         (tmp_path / "my" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "my" / name).write_text(text)
@@ -263,7 +263,7 @@ def test_configs_of_ones_own(programs: Programs, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("run*/*"))
 
 
-#: Command lines that Hydra itself refuses, with an error of Python's: none has a sentence of Hydra's.
+#: Command lines that Hydra refuses with an exception of Python, without a sentence of its own.
 REFUSED_BY_HYDRA = {
     "hydra.verbose=3": r"Hydra cannot use hydra.verbose=3 \(AssertionError\): correct it, or leave it out",
     "-m seed=0,1 hydra.sweeper.max_batch_size=0": r"Hydra cannot use hydra.sweeper.max_batch_size=0 \(.*",
@@ -303,10 +303,10 @@ def test_an_empty_config_and_options_that_are_taken_out(programs: Programs, tmp_
 
 
 def test_a_defect_of_ours_keeps_its_traceback() -> None:
-    """Whether Hydra calls us or not: only errors that are raised below Hydra's own functions are sentences."""
+    """Only an error below Hydra's own functions becomes a sentence, and not one below ours that Hydra calls."""
 
     def error(*modules: str) -> Exception:
-        """As it is raised where each module calls the next, and the last one fails."""
+        """An error with the traceback of modules of which each calls the next, and the last fails."""
         source, inner = "raise AssertionError", dict[str, Any]()
         for module in reversed(modules):
             folder = ROOT if module.startswith("agent") else Path("/usr/lib/site-packages")

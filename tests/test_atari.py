@@ -1,4 +1,4 @@
-"""Atari: frames as the papers make them, whole games in what is counted, and what training alone changes."""
+"""Atari: frames as in the papers, counts of whole games, and changes of the game that only training sees."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +96,7 @@ def game() -> Iterator[str]:
 def test_clipped_rewards_and_lost_lives_are_for_learning_alone(
     tmp_path: Path, game: str, clip_rewards: bool, life_loss: bool
 ) -> None:
-    """The replay holds what is learned from; what is logged and evaluated is the game."""
+    """The replay holds the clipped rewards and the lost lives; logged and evaluated returns are those of the game."""
     changes = {"env.clip_rewards": clip_rewards, "env.life_loss": life_loss, "agent.network.encoder": "mlp"}
     run = setup(tmp_path, **{"env.id": game, "agent.replay_ratio": 0, "steps": 120}, **changes)
     outcome = run.run()
@@ -108,7 +108,7 @@ def test_clipped_rewards_and_lost_lives_are_for_learning_alone(
     assert max(returns) > 20
     assert (float(ends.sum()) > len(returns) + 4) == life_loss
     assert outcome.evaluation is not None
-    assert min(outcome.evaluation.lengths) >= 5  # 20 frames or more of 50, through all lives but the first few
+    assert min(outcome.evaluation.lengths) >= 5  # 20 of the 50 frames or more: several lives
 
 
 def test_other_environments_are_no_stacks() -> None:

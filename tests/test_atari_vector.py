@@ -27,7 +27,7 @@ class NeverIdle:
 
 
 def alone() -> Atari:
-    """The wrapper's game, without sticky actions and idle steps."""
+    """A game in our wrapper, without sticky actions and idle steps."""
     env = Atari(gym.make(GAME, repeat_action_probability=0.0, **EMULATOR))
     env.env.reset(seed=0)
     env.unwrapped._np_random = NeverIdle()  # type: ignore[assignment]
@@ -42,7 +42,7 @@ def native(num_envs: int, time_limit: int | None = None, **kwargs: Any) -> Atari
 
 
 def test_whole_games_are_those_of_the_wrapper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rewards, lost lives and endings equal, stacks within one grey level, also those at the start of an episode."""
+    """Rewards, lost lives and endings are equal, and stacks agree within one grey level, also after a reset."""
     monkeypatch.setattr("envs.atari_vector.NOOP_MAX", 0)
     envs, games = native(2, repeat_action_probability=0.0), [alone(), alone()]
     stacks, _ = envs.reset(seed=4)
@@ -52,7 +52,7 @@ def test_whole_games_are_those_of_the_wrapper(monkeypatch: pytest.MonkeyPatch) -
     for _ in range(450):
         assert stacks.dtype == np.uint8
         for stack, other, over in zip(stacks, expected, ended, strict=True):
-            known = 3 if over else 4  # a game may end within a step: its last frame is of other screens
+            known = 3 if over else 4  # where a game ends within a step, its last frame comes from other screens
             difference = stack[:known].astype(int) - other[:known]
             assert abs(difference).max() <= 1
             assert (difference != 0).mean() < 0.01
@@ -116,7 +116,7 @@ def test_a_limit_is_a_truncation_after_as_many_steps() -> None:
     envs = native(2, time_limit=7)
     envs.reset(seed=0)
     rows = [envs.step(np.zeros(2, dtype=np.int64))[2:4] for _ in range(16)]
-    assert [t for t, (_, truncated) in enumerate(rows, 1) if truncated.all()] == [7, 15]  # 8 is the reset
+    assert [t for t, (_, truncated) in enumerate(rows, 1) if truncated.all()] == [7, 15]  # step 8 is the reset
     assert not any(terminated.any() for terminated, _ in rows)
 
 

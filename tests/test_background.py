@@ -1,4 +1,4 @@
-"""Evaluations that others play while training goes on: the same results as in turn, and none is lost."""
+"""Evaluations that other processes play during training: none is lost, and results are those of evaluations in turn."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _drift() -> Iterator[None]:
 
 
 class Later:
-    """Plays an evaluation at once by the parameters that were given, and gives it some steps, or waits, later."""
+    """Plays an evaluation at once by the given parameters, but delivers it some steps later, or when the run waits."""
 
     def __init__(self, run: Run, steps: int) -> None:
         self.run, self.steps, self.begun, self.films = run, steps, list[int](), list[bool]()
@@ -101,7 +101,7 @@ class Later:
 
 
 class Run:
-    """A run whose evaluations arrive `late` steps after they have begun; None: they are played in turn."""
+    """A run whose evaluations arrive `late` steps after their begin; None: training waits for each evaluation."""
 
     run_id = None
 
@@ -148,7 +148,7 @@ class Run:
     def update(self, step: int, **values: float) -> None: ...
 
     def rows(self) -> dict[int, dict[str, float]]:
-        """What was logged of evaluations, by step, without the clock; none twice."""
+        """The logged metrics of each evaluation by its step, without times; no step has two evaluations."""
         found: dict[int, dict[str, float]] = {}
         for step, row in read_rows(self.path / "metrics.jsonl"):
             if "eval/return_mean" in row:
@@ -167,7 +167,7 @@ def agents(path: Path) -> list[Any]:
 
 
 def test_the_same_evaluations_as_in_turn_under_their_own_steps(tmp_path: Path) -> None:
-    """With the same best agent, while training goes on."""
+    """The best agent is also the same, and training goes on meanwhile."""
     turn, beside = Run(tmp_path / "turn", None), Run(tmp_path / "beside", 7)
     arrived, recorder = list[int](), beside.trainer._recorder
 
@@ -187,7 +187,7 @@ def test_the_same_evaluations_as_in_turn_under_their_own_steps(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, float]]:
-    """The evaluation of the agent of each step."""
+    """The evaluations of a run that evaluates at every step."""
     run = Run(tmp_path_factory.mktemp("every"), None, eval={"every": 1})
     run()
     return run.rows()
@@ -208,7 +208,7 @@ def test_one_that_is_due_too_early_begins_when_the_last_has_arrived(expected: Ex
 def test_a_run_that_is_killed_loses_no_evaluation_and_logs_none_twice(
     expected: Expected, tmp_path: Path, killed_at: int, late: int
 ) -> None:
-    """Checkpoints are at 60, 120 and 180, each with an evaluation under way or just arrived."""
+    """The checkpoints are those of steps 60, 120 and 180; at each, an evaluation is under way or has just arrived."""
     killed = Run(tmp_path / "killed", late)
 
     def kill() -> None:
@@ -298,7 +298,7 @@ def test_three_failures_in_a_row_end_a_run_and_the_third_is_made_again(tmp_path:
 
 def test_the_last_one_that_fails_ends_a_run(tmp_path: Path) -> None:
     run = Run(tmp_path, 60)
-    run.later.fails = lambda number: "gone" if number > 1 else None  # those of steps 171 and 200
+    run.later.fails = lambda number: "gone" if number > 1 else None  # the evaluations of steps 171 and 200
     outcome = run()
     assert "the last evaluation failed at step 200 (gone)" in str(outcome.failure)
     assert sum("no evaluation" in line for line in run.lines) == 1, "the one before it may fail"
@@ -306,7 +306,7 @@ def test_the_last_one_that_fails_ends_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_stops_where_an_evaluation_says_that_it_is_solved(tmp_path: Path) -> None:
-    """Its agent is the best, and is filmed, though at its step nobody knew."""
+    """The agent of the evaluated step is saved as the best and filmed, although training has gone on since then."""
     run = Run(tmp_path, 60, eval={"stop_at": -100.0, "stop_patience": 2})
     filmed = list[int]()
     run.trainer.evaluator.film = lambda step, *_: filmed.append(step)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""The benchmarks count what they say they count. What they measure is no matter here."""
+"""The benchmarks count steps and updates correctly. Their measurements do not matter here."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ FOLDERS = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "peers")]
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports a benchmark as its command would, and leaves nothing of it behind."""
+    """Imports a benchmark as its command does, and removes its modules after the test."""
     for folder in FOLDERS:
         monkeypatch.syspath_prepend(folder)
     known = set(sys.modules)
@@ -74,7 +74,7 @@ def test_a_cycle_is_the_shortest_whole_number_of_steps_and_updates(load: Any) ->
 
 
 class Fake:
-    """Says that it has made so many updates for each environment step."""
+    """Reports `ratio` updates for each environment step."""
 
     def __init__(self, ratio: float) -> None:
         self.ratio, self.steps = ratio, 0
@@ -93,7 +93,7 @@ def test_a_library_that_learns_less_than_asked_is_not_measured(load: Any) -> Non
     with pytest.raises(SystemExit, match="asked for 1000 steps, an update every 10: got 1000 and 83"):
         harness.measure(lazy, workload, 1_000, lambda: lazy.steps)
     idle = Fake(1 / 10)
-    with pytest.raises(SystemExit):  # it plays half of what it was asked to
+    with pytest.raises(SystemExit):  # it plays half of the requested steps
         harness.measure(idle, workload, 1_000, lambda: idle.steps // 2)
 
 
@@ -104,7 +104,7 @@ def test_steps_are_counted_below_the_vector_classes_and_resets_are_none(
     from gymnasium.envs.classic_control import cartpole
 
     for kind in (cartpole.CartPoleEnv, cartpole.CartPoleVectorEnv):
-        monkeypatch.setattr(kind, "step", kind.step)  # undone at the end
+        monkeypatch.setattr(kind, "step", kind.step)  # monkeypatch restores it after the test
     harness, workload = load("harness"), load("workloads").WORKLOADS["c8"]
     counted = harness.count_steps(workload)
     for mode in ("sync", "vector_entry_point"):
@@ -296,7 +296,7 @@ def test_tables_of_evidence_say_no_more_than_their_seeds(load: Any) -> None:
 def test_no_table_of_two_equal_agents_names_a_winner_more_often_than_it_says(
     load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seven tasks of three seeds: by a percentile bootstrap, one in five tasks had a winner."""
+    """There are seven tasks of three seeds. With a percentile bootstrap, one task in five would have a winner."""
     results = load("results")
     random = np.random.Generator(np.random.PCG64(0))
     monkeypatch.setattr(results, "finals", lambda task, agent: random.normal(size=3))

@@ -30,12 +30,12 @@ from agent.records.metrics import read_new_rows, read_rows, truncate_jsonl
 
 @pytest.fixture(autouse=True)
 def quick_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of saves: that fsync is called, and when, is tested; what it does is the system's affair."""
+    """Replaces fsync, since there are thousands of saves. The tests check the calls of fsync, and not its effect."""
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
 
 
 def state_of(step: int, attempt: int = 0, rows: int = 500) -> dict[str, Any]:
-    """Every part depends on step and attempt: a mixture of two saves cannot be mistaken for one."""
+    """Every part depends on step and attempt, so that a mixture of two saves differs from both."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([step, attempt])))
     big = torch.from_numpy(rng.standard_normal((rows, 3)))
     return {
@@ -135,7 +135,7 @@ def test_keeps_the_newest(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / ".tmp-123").mkdir()
     save_checkpoint(tmp_path, 11, state_of(11), keep=2)
     assert names(tmp_path) == ["latest", "step_000000000010", "step_000000000011"]
-    save_checkpoint(tmp_path, 5, state_of(5), keep=2)  # resumed from an earlier step: 10 or 11 makes room, not 5
+    save_checkpoint(tmp_path, 5, state_of(5), keep=2)  # after a resume from an earlier step: 10 or 11 goes, and not 5
     assert loaded(tmp_path)[0] == 5
     assert len(names(tmp_path)) == 3
     save_checkpoint(tmp_path, 6, state_of(6), keep=2)
@@ -176,7 +176,7 @@ def refused(path: Path, match: str) -> None:
 
 
 def respelt(data: bytes, whole: bytes) -> bool:
-    """Whether other bytes say the same, as \\u03A3 says what \\u03a3 does: nothing is damaged then."""
+    """Whether other bytes have the same content, like \\u03A3 and \\u03a3: nothing is damaged then."""
     try:
         return bool(json.loads(data) == json.loads(whole))
     except ValueError:
@@ -238,13 +238,13 @@ def test_missing_and_extra_tensors_are_refused(tmp_path: Path, tensors: dict[str
 
 
 class Crash(BaseException):
-    """Not an Exception: a killed process cleans nothing up."""
+    """Stands for the death of the process. It is no Exception, since a killed process cleans nothing up."""
 
 
 class Disk:
-    """Counts the file operations of a save, and fails at the k-th before or in the middle of it.
+    """Counts the file operations of a save, and fails before the k-th or in the middle of it.
 
-    A process that was killed does nothing more, and nor does a folder that may no longer be written.
+    After a crash, and after the loss of write permission, all further operations fail as well.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, fail_at: int, error: BaseException) -> None:
@@ -277,7 +277,7 @@ class Disk:
 
 
 class Written:
-    """A file of which only half of a failing write arrives."""
+    """A file to which a failing write writes only half of its data."""
 
     def __init__(self, file: Any, disk: Disk) -> None:
         self.file, self.disk = file, disk
@@ -335,12 +335,12 @@ def test_a_crash_between_any_two_operations_loses_nothing(
                 break
         found = latest_checkpoint(run)
         assert found is not None or not before
-        named = operations.calls[:-1]  # once it has its name it counts, whatever `latest` names
+        named = operations.calls[:-1]  # a checkpoint is valid from its renaming on, whatever `latest` names
         if any(call.startswith("rename ") and ".tmp-" in call for call in named):
             assert same(loaded(run), Checkpoint(step, state_of(step, attempt=1))), operations.calls
         elif found is not None:
             assert same(loaded(run)[1], state_of(before[-1])), operations.calls
-        save_checkpoint(run, step, state_of(step, attempt=2), keep)  # life goes on, and leaves no debris
+        save_checkpoint(run, step, state_of(step, attempt=2), keep)  # the next save succeeds, and removes the leftovers
         assert same(loaded(run), Checkpoint(step, state_of(step, attempt=2)))
         assert len(names(run)) <= keep + 1
         assert not [name for name in names(run) if ".tmp" in name or ".old" in name]
@@ -366,7 +366,7 @@ def test_a_disk_that_refuses_is_reported_and_loses_nothing(
             else:
                 if len(operations.calls) < fail_at:
                     break
-                continue  # it makes no difference
+                continue  # this failure did no harm
         assert os.strerror(code) in message
         assert str(run / "checkpoints") in message
         found = latest_checkpoint(run)
@@ -403,7 +403,7 @@ def test_a_name_is_given_only_to_what_is_on_disk(tmp_path: Path) -> None:
         f"replace {latest}",
         f"fsync {folder}",
     ]
-    assert calls[10].startswith("unlink")  # only now the checkpoint before
+    assert calls[10].startswith("unlink")  # the checkpoint before it is deleted only now
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ def save_forever(run: Path, first: int, report: int) -> None:
 
 
 def kill_savers(run: Path, kills: int) -> None:
-    """Run by the test in a process of its own, which may fork: prints a line per kill."""
+    """Prints a line per kill. The test runs it in a process of its own, since it forks."""
     pick, completed = random.Random(time.time_ns()), 0
     save_checkpoint(run, 0, state_of(0), keep=1)
     for kill in range(kills):
@@ -470,7 +470,7 @@ def kill_savers(run: Path, kills: int) -> None:
         if child == 0:
             save_forever(run, completed + 1, writer)
         os.close(writer)
-        first = os.read(reader, 8) if kill % 2 else b""  # every other one completes a save, however slow the disk
+        first = os.read(reader, 8) if kill % 2 else b""  # every other process completes a save, also on a slow disk
         time.sleep(pick.uniform(0.005, 0.15))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -520,7 +520,7 @@ def test_truncate_jsonl(tmp_path: Path) -> None:
 
 
 def test_new_rows_are_those_of_the_file_each_once(tmp_path: Path) -> None:
-    """Whatever the parts in which a run writes its lines; a file that was cut is read again."""
+    """A run may write its lines in parts of any size. A file that was cut is read again from its start."""
     path, random = tmp_path / "metrics.jsonl", np.random.default_rng(1)
     assert read_new_rows(path, 0) == ([], 0)
     text = "".join(json.dumps({"global_step": step, "x": "y" * int(step % 7)}) + "\n[1]\n" for step in range(200))

@@ -1,4 +1,4 @@
-"""The two programs as a person uses them: what they write and say, and one clear sentence for whatever goes wrong."""
+"""The two programs as a person uses them: their files and output, and one clear sentence for every error."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ NOISY = "runs/CartPole-v1/noisy"
 
 
 def one_sentence(result: Result) -> str:
-    """What a program that refuses says: one line on stderr and nothing else."""
+    """The sentence of a program that refuses: its output is one line on stderr and nothing else."""
     assert result.code == 2, result
     assert result.out == ""
     assert re.fullmatch(r"error: [^\n]+\n", result.err), result.err
@@ -212,7 +212,7 @@ def test_an_account_that_is_not_there_can_be_mended(programs: Programs, tmp_path
     result = programs.run(*words, "wandb.mode=online", cwd=tmp_path, HOME=str(tmp_path))
     assert result.code == 2
     assert re.fullmatch("error: wandb.mode=online: .*wandb login.*", result.err.splitlines()[-1])
-    assert programs.run(*words, cwd=tmp_path).code == 0  # the folder is still free
+    assert programs.run(*words, cwd=tmp_path).code == 0  # the refused run has left the folder free
 
 
 def test_a_new_run_does_not_write_into_an_old_one(programs: Programs, home: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_new_run_does_not_write_into_what_is_not_its_own(programs: Programs, t
 
 
 def test_whoever_reads_what_it_prints_may_go(tmp_path: Path) -> None:
-    """As in `2>&1 | head -1`: the run goes on, and ends as always."""
+    """The reader may leave, as in `2>&1 | head -1`: the run goes on and is complete."""
     command = [sys.executable, str(ROOT / "train.py"), *SMALL, "steps=300", "eval.every=20", "hydra.run.dir=run"]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=plain_environment())
     assert run.stderr
@@ -273,7 +273,7 @@ def test_ctrl_c_while_it_imports_shows_no_traceback(program: str, tmp_path: Path
 
 @pytest.mark.parametrize("program", ["train", "evaluate", "compare", "share", "tune"])
 def test_a_deleted_current_folder_is_one_sentence(program: str, tmp_path: Path) -> None:
-    """Libraries of torch end the process there with words of their own, and with 0 or a signal."""
+    """There, libraries of torch would end the process with words of their own, and with the exit code 0 or a signal."""
     here = tmp_path / "here"
     here.mkdir()
     words = ["/bin/sh", "-c", 'rmdir "$0" && exec "$@"', str(here), sys.executable, str(ROOT / f"{program}.py")]
@@ -302,7 +302,7 @@ def test_two_processes_do_not_share_a_folder(programs: Programs, tmp_path: Path)
         )
     first.kill(signal.SIGKILL)
     first.wait()
-    # Nothing was saved: only resume=auto, which begins where there is nothing to go on from, takes the folder.
+    # Nothing was saved: only resume=auto takes the folder, since it begins a run if there is none to resume.
     assert "run without a checkpoint" in one_sentence(programs.run("train", "hydra.run.dir=run", cwd=tmp_path))
     assert "no checkpoint in it" in one_sentence(programs.run("train", "resume=run", cwd=tmp_path))
     again = programs.run("train", *SMALL, "steps=100", "resume=auto", "hydra.run.dir=run", cwd=tmp_path)
@@ -339,11 +339,11 @@ def test_what_is_not_finite_stops_training(programs: Programs, tmp_path: Path, o
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """The bytes of every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# ---- what a run writes and says
+# ---- the files and output of a run
 
 
 def test_a_run_leaves_what_it_says(programs: Programs, home: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_run_leaves_what_it_says(programs: Programs, home: Path) -> None:
     found = set(contents(folder))
     agents = {f"{which}/agent.safetensors" for which in ("best", "last")}
     steps = sorted(path.name for path in folder.glob("checkpoints/step_*"))
-    assert [int(name.removeprefix("step_")) // 100 for name in steps] == [2, 3]  # the last two
+    assert [int(name.removeprefix("step_")) // 100 for name in steps] == [2, 3]  # the newest two
     saved = {
         f"checkpoints/{step}/{name}"
         for step in steps
@@ -401,7 +401,7 @@ def test_help_shows_examples_that_work(programs: Programs, tmp_path: Path) -> No
             name, *words = shlex.split(example.removeprefix("python "))
             # --cfg job composes the config and shows it, without a run; a placeholder stands for a folder.
             if "-m" in words:
-                continue  # has a test of its own
+                continue  # another test covers sweeps
             words = [word.replace("<run>", "a") for word in words]
             shown = programs.run(name.removesuffix(".py"), *words, "--cfg", "job", cwd=tmp_path)
             assert shown.code == 0, (example, shown.err)
@@ -410,7 +410,7 @@ def test_help_shows_examples_that_work(programs: Programs, tmp_path: Path) -> No
 def test_help_names_what_can_be_chosen(programs: Programs, tmp_path: Path) -> None:
     shown = programs.run("train", "--help", cwd=tmp_path).out
     lines = [line.partition(": ")[::2] for line in shown.partition("Choices")[2].partition("\n\n")[0].splitlines()[1:]]
-    assert [name for name, _ in lines] == ["agent", "noise", "collect", "env", "preset"]  # not those of other programs
+    assert [name for name, _ in lines] == ["agent", "noise", "collect", "env", "preset"]  # no other program's
     for name, names in lines:
         files = {path.stem for path in (ROOT / "conf" / name).glob("*.yaml")}
         assert name == "env" or set(names.split(", ")) == files
@@ -443,7 +443,7 @@ def test_multirun_makes_a_folder_for_each_job(programs: Programs, tmp_path: Path
 def test_sweeps_that_start_in_the_same_second_get_their_own_folders(programs: Programs, tmp_path: Path) -> None:
     now = datetime.now()
     times = [f"{now + timedelta(seconds=i):%Y-%m-%d_%H-%M-%S}" for i in range(60)]
-    for time in times:  # another sweep has begun in whichever second this one does
+    for time in times:  # whenever this sweep begins, another one has begun in that second
         (tmp_path / "runs" / "multirun" / time).mkdir(parents=True)
         other = tmp_path / "runs" / "CartPole-v1" / f"{time}_seed0_noisy_dqn_job0"
         other.mkdir(parents=True)
@@ -468,7 +468,7 @@ def test_sweeps_of_the_same_second_may_share_a_folder_that_is_named(programs: Pr
     assert result.code == 0, result.err
     runs = [path.parent.parent.name for path in tmp_path.glob("study/CartPole-v1/*/last/agent.safetensors")]
     assert len(runs) == 2
-    assert len({name.partition("_seed")[0] for name in runs}) == 1  # of one sweep, though its jobs begin one by one
+    assert len({name.partition("_seed")[0] for name in runs}) == 1  # the time of the sweep, for all jobs
 
 
 def test_a_sweep_has_a_folder_of_its_own_where_one_is_named(programs: Programs, tmp_path: Path) -> None:
@@ -565,7 +565,7 @@ def test_what_has_no_effect_is_told(programs: Programs, tmp_path: Path) -> None:
     ]
 
 
-#: A callback of Hydra's that writes down what it hands to a sweeper for each job.
+#: A callback of Hydra's that writes the value of each job that a sweeper gets to a file.
 LISTENER = """
 from hydra.experimental.callback import Callback
 
@@ -594,7 +594,7 @@ def test_a_sweeper_gets_the_score_of_each_job(programs: Programs, tmp_path: Path
         assert float(score) == [row["eval/return_mean"] for row in rows if "eval/return_mean" in row][-1]
 
 
-#: A callback of Hydra's that ends the program, each in its way.
+#: A callback of Hydra's that ends the program by a given statement.
 LEAVING = """
 import sys
 from hydra.experimental.callback import Callback
@@ -623,7 +623,7 @@ class Leave(Callback):
 def test_a_callback_that_ends_the_program_is_one_sentence(
     programs: Programs, tmp_path: Path, statement: str, error: str
 ) -> None:
-    """Also before the first job of a sweep, which Hydra then leaves as it leaves a single run."""
+    """Before the first job of a sweep as well: Hydra then ends the sweep as it ends a single run."""
     (tmp_path / "cb.py").write_text(LEAVING.format(statement=statement))
     words = ("+hydra.callbacks.mine._target_=cb.Leave", "-m", "seed=0")[: 1 if statement == "sys.exit()" else 3]
     result = programs.run("train", *SMALL, *words, cwd=tmp_path, real=True, PYTHONPATH=str(tmp_path))
@@ -697,7 +697,7 @@ def test_several_agents_in_one_table(programs: Programs, home: Path) -> None:
 
 
 def test_patterns_stand_for_the_agents_that_they_match(programs: Programs, home: Path) -> None:
-    """Each agent is played once, and what else is matched is left out."""
+    """Each agent is played once, and other files that match are left out."""
     for pattern, expected in (
         ("runs/CartPole-v1/*", [f"{NOISY}/last"]),
         ("[plain,pl*,*/*/noisy]", ["plain/last", f"{NOISY}/last"]),
@@ -761,7 +761,7 @@ def copied(home: Path, folder: Path, name: str = "agent.safetensors", of: str = 
 def test_a_machine_that_cannot_draw_says_so_in_one_sentence(
     programs: Programs, home: Path, tmp_path: Path, option: str
 ) -> None:
-    """The video comes last: what was played is told and written before."""
+    """The video comes last: the results of the episodes are printed and written before it."""
     copied(home, tmp_path)
     words = ("checkpoint=agent.safetensors", "episodes=2", option)
     result = programs.run("evaluate", *words, cwd=tmp_path, SDL_VIDEODRIVER="nowhere")
@@ -795,7 +795,7 @@ def test_agents_in_one_folder_have_names_and_results_of_their_own(
 
 
 def test_a_disk_that_is_full_for_pictures(programs: Programs, home: Path, tmp_path: Path) -> None:
-    """The results are told and written, and the file that cannot be written is named and not half there."""
+    """The results are printed and written. The picture that cannot be written is named, and no part of it stays."""
     copied(home, tmp_path)
     words = ("checkpoint=agent.safetensors", "episodes=2")
     result = programs.run("evaluate", *words, cwd=tmp_path, file_limit=8_000)
@@ -818,7 +818,7 @@ def test_evaluating_again_keeps_what_was_played_in_another_way(programs: Program
         "evaluation_2_episodes_seed0_noise.json": (2, 0, True),
         "evaluation_3_episodes_seed0.json": (3, 0, False),
     }
-    assert evaluation(tmp_path) == kept["evaluation_3_episodes_seed0.json"]  # the last
+    assert evaluation(tmp_path) == kept["evaluation_3_episodes_seed0.json"]  # that of the last evaluation
 
 
 def test_a_terminal_with_few_characters_shows_the_results(programs: Programs, home: Path, tmp_path: Path) -> None:
@@ -831,7 +831,7 @@ def test_a_terminal_with_few_characters_shows_the_results(programs: Programs, ho
 
 
 def forge(source: Path, target: Path, **changes: Any) -> None:
-    """A saved agent whose description says something else."""
+    """Writes a saved agent with changes in its description."""
     with safe_open(source, framework="pt") as file:
         ((key, text),) = file.metadata().items()
     content = json.loads(text)
@@ -841,7 +841,7 @@ def forge(source: Path, target: Path, **changes: Any) -> None:
 
 @pytest.fixture(scope="module")
 def hostile(home: Path) -> Path:
-    """A folder of files that are not to be played."""
+    """A folder of files that evaluate.py must refuse."""
     folder, good = home / "hostile", home / NOISY / "best" / "agent.safetensors"
     folder.mkdir()
     torch.save({"weight": torch.zeros(2)}, folder / "pickle.safetensors")
@@ -916,14 +916,14 @@ def test_nothing_to_evaluate(programs: Programs, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def offline(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Process]:
-    """Runs without an account, and with a key but without a network; they wait for W&B while other tests run."""
+    """A run without an account, and one with a key but without a network; they wait for W&B while other tests run."""
     folder = tmp_path_factory.mktemp("offline")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
     options = ("train", *SMALL[1:], "steps=100", "hydra.run.dir=run")
     key = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": nobody}
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))  # as if activated
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))  # an activated venv
     started = {}
     for name, environment in (("no account", {}), ("no network", key)):
         (folder / name).mkdir()
@@ -952,7 +952,7 @@ def test_a_run_that_ends_before_it_learns_says_so(programs: Programs, tmp_path: 
 
 
 def test_a_sigma_of_another_form_is_told(programs: Programs, tmp_path: Path) -> None:
-    """A σ0 of the factorised form would be nothing but noise as σ itself."""
+    """In the independent form σ0 is σ itself, and a usual σ0 of the factorised form would drown the values in noise."""
     words = ("train", *SMALL, "agent.noise.form=independent", "steps=66")
     loud = programs.run(*words, "env=MountainCar-v0", "agent.noise.sigma0=0.25", cwd=tmp_path)
     assert "agent.noise.sigma0=0.25 is σ itself in the independent form" in loud.err

@@ -1,4 +1,4 @@
-"""`close` of an environment, at each of its places: nothing that it does loses a run, and a line tells of it."""
+"""The method `close` of an environment, wherever it is called: it cannot harm a run, and a line reports its failure."""
 
 import threading
 import time
@@ -85,12 +85,12 @@ OPTIONS = (
 def test_close_that_raises_is_one_line(
     programs: Programs, tmp_path: Path, vectorization: str, how: str, line: str
 ) -> None:
-    """Of the instance that is looked at, of training, of evaluations and of films; one line for each at most."""
+    """It raises in the instance for load_task, in training, in evaluations and in films: at most two lines say so."""
     (tmp_path / "closes.py").write_text(CLOSING)
     result = programs.run("train", *OPTIONS, f"env.vectorization={vectorization}", cwd=tmp_path, CLOSE=how)
     assert result.code == 0, result.err
     assert "Traceback" not in result.err
-    assert 1 <= result.err.count(line) <= 2  # before the run has a console, and after
+    assert 1 <= result.err.count(line) <= 2  # one before the run has a console, and one after
     assert "done: evaluation return 10.0 over 2 episodes" in result.err
     played = programs.run("evaluate", "checkpoint=run", "imports=closes", "episodes=3", cwd=tmp_path, CLOSE=how)
     assert played.code == 0, played.err
@@ -99,7 +99,7 @@ def test_close_that_raises_is_one_line(
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_close_that_hangs_is_not_waited_for(programs: Programs, tmp_path: Path, vectorization: str) -> None:
-    """Five seconds once, not for each of the instances that two evaluations make."""
+    """The run waits five seconds once, and not for each of the instances of two evaluations."""
     (tmp_path / "closes.py").write_text(CLOSING)
     began = time.monotonic()
     result = programs.run("train", *OPTIONS, f"env.vectorization={vectorization}", cwd=tmp_path, CLOSE="hangs")
@@ -120,7 +120,7 @@ def test_close_after_an_error_hides_nothing_of_it(programs: Programs, tmp_path: 
 
 
 def test_an_environment_that_takes_only_python_s_numbers_gets_them(programs: Programs, tmp_path: Path) -> None:
-    """In training, evaluation and films, and in episodes that are played again."""
+    """Actions are Python's numbers in training, evaluation and films, and in episodes that a resume plays again."""
     (tmp_path / "closes.py").write_text(CLOSING)
     for vectorization in ("sync", "async"):
         folder, options = f"hydra.run.dir={vectorization}", (*OPTIONS[:-2], f"env.vectorization={vectorization}")

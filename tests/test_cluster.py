@@ -1,4 +1,4 @@
-"""Actors on Ray: what they play is stored once, whatever dies; the updates are counted; nothing is left over."""
+"""Actors on Ray: each transition is stored once, whichever process dies; updates are counted; nothing is left over."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ OPTIONS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of the journals."""
+    """The folder of the journals, for all tests of this file."""
     folder = tmp_path_factory.mktemp("played")
     os.environ[journal.FOLDER] = str(folder)
     journal.register()
@@ -69,7 +69,7 @@ def nodes(played: Path) -> Iterator[Any]:
 
     os.environ["PYTHONPATH"] = str(ROOT)
     small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
-    quiet = {"no_monitor": True, "include_log_monitor": False}  # processes of the head that nobody needs here
+    quiet = {"no_monitor": True, "include_log_monitor": False}  # without processes of the head that no test needs
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **small, **quiet})
     for _ in range(2):
         cluster.add_node(num_cpus=2, **small)
@@ -103,7 +103,7 @@ def metric(folder: Path, name: str) -> list[float]:
 
 
 def stored(state: dict[str, Any]) -> Iterator[tuple[journal.Row, tuple[int, int, int], bool]]:
-    """Every start of the replay as a row of the journal, with the next observation and whether its return goes on."""
+    """Every start of the replay as a row of the journal, with its next observation and whether it terminated."""
     for ring in state["replay"]["rings"]:
         envs, scalars = len(ring["fresh"]), np.asarray(ring["scalars"])
         observations = np.asarray(ring["observations"]).astype(int)
@@ -114,7 +114,7 @@ def stored(state: dict[str, Any]) -> Iterator[tuple[journal.Row, tuple[int, int,
 
 
 def check(folder: Path, journal_rows: list[journal.Row], outcome: Outcome) -> None:
-    """Steps, updates and transitions are counted right; each is stored once, as it was played, within its episode."""
+    """Checks the counts of steps, updates and transitions; each transition is stored once, as it was played."""
     state = state_of(folder)
     rows = [row for row, _, _ in stored(state)]
     assert len(rows) == len(set(rows)) == outcome.step
@@ -131,13 +131,13 @@ def clear(folder: Path) -> None:
 
 @pytest.fixture
 def fresh(played: Path) -> Path:
-    """The folder of the journals, which holds none."""
+    """The folder of the journals, emptied."""
     clear(played)
     return played
 
 
 class Solved(NamedTuple):
-    """A run that is played once, its journal, and what it was given."""
+    """A run that several tests share, with its journal and its options."""
 
     folder: Path
     outcome: Outcome
@@ -147,7 +147,7 @@ class Solved(NamedTuple):
 
 @pytest.fixture(scope="module")
 def solved(nodes: Any, played: Path, tmp_path_factory: pytest.TempPathFactory) -> Solved:
-    """With an encoder that is registered in this process alone, as a function that no module holds."""
+    """The shared run. Its encoder is registered in this process alone, as a function that no module holds."""
     clear(played)
     register_encoder("of_this_test", lambda parts: MLPEncoder(parts.observation.size, parts.hidden, parts.linear))
     own = {"agent__network": {"encoder": "of_this_test"}, "env__eval_kwargs": {"nap": 0.1}}
@@ -161,7 +161,7 @@ def test_a_tiny_task_is_solved_and_everything_is_counted(solved: Solved) -> None
     assert outcome.evaluation is not None
     assert outcome.evaluation.statistics()["return_mean"] > 9.0
     check(folder, rows, outcome)
-    players = {row[0] for row in rows if row[2] == journal.LENGTH - 1}  # of whole episodes
+    players = {row[0] for row in rows if row[2] == journal.LENGTH - 1}  # the processes that played whole episodes
     assert len(players) >= 4, "actors, and one that evaluates"
     assert os.getpid() not in players
     logged = [(step, "eval/return_mean" in row) for step, row in read_rows(folder / "metrics.jsonl")]
@@ -193,7 +193,7 @@ def test_a_resumed_run_goes_on_with_new_episodes(nodes: Any, fresh: Path, solved
 
 @pytest.fixture(scope="module")
 def lockstep(nodes: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The states at the end of two equal runs in lockstep on Taxi, whose observations are the same in every process."""
+    """The last states of two equal runs in lockstep on Taxi, whose observations do not depend on the process."""
     options = {**OPTIONS["agent"], "replay_ratio": "1/8", "epsilon": {"start": 0.3, "end": 0.3}}
     options["priority"] = {"enabled": True}
     changes = {"env__id": "Taxi-v4", "collect__sync": True, "steps": 600, "collect__actors": 2, "agent": options}
@@ -211,7 +211,7 @@ def test_lockstep_gives_the_same_again(lockstep: list[dict[str, Any]]) -> None:
 
 
 def test_actors_take_allowed_actions_and_hand_their_masks_on(lockstep: list[dict[str, Any]]) -> None:
-    """Of Taxi, which tells its state: the mask that is stored is the state's own, and the action is one of its."""
+    """Taxi observes its state: the stored mask is that of the state, and the action is one that it allows."""
     states = lockstep[0]["replay"]["rings"]
     spec, taxi, found = load_task("Taxi-v4", {}, action_mask="auto").observation, gym.make("Taxi-v4").unwrapped, 0
     for ring in states:
@@ -233,7 +233,7 @@ def same(one: Any, two: Any) -> bool:
 
 
 def go_wrong(folder: Path, names: tuple[str, ...]) -> None:
-    """Has one fault after the other happen, each when some steps have been played after the last."""
+    """Causes the named faults one after the other, with 500 played steps between two of them."""
     enough = 0
     for name in names:
         enough += 500
@@ -279,7 +279,7 @@ def test_an_environment_that_always_fails_ends_the_run_in_its_own_words(
 
 
 def plays_on(node: Any, folder: Path) -> bool:
-    """Whether an actor has played on this node, whose processes its raylet starts."""
+    """Whether an actor has played on this node: the node's raylet is the parent of its processes."""
     (raylet,) = node.all_processes["raylet"]
     return any(psutil.Process(pid).ppid() == raylet.process.pid for pid in {row[0] for row in journal.rows(folder)})
 
@@ -306,7 +306,7 @@ def test_a_node_that_leaves_takes_its_actors_and_the_run_goes_on(nodes: Any, fre
 
 
 def reaper_of(pid: int) -> tuple[str, Path] | None:
-    """The mark and the folder of the Ray that a trainer has started."""
+    """The mark and the folder of the Ray that a trainer has started, from the command line of its reaper."""
     for child in psutil.Process(pid).children():
         words = child.cmdline()
         if len(words) > 3 and words[-3].endswith("reaper.py"):
@@ -315,18 +315,18 @@ def reaper_of(pid: int) -> tuple[str, Path] | None:
 
 
 def listens_on(processes: list[psutil.Process]) -> set[str]:
-    """The addresses on which processes can be reached."""
+    """The addresses on which processes listen."""
     found = [connection for process in processes for connection in process.net_connections("inet")]
     return {str(each.laddr.ip).removeprefix("::ffff:") for each in found if each.status == psutil.CONN_LISTEN}
 
 
 def shared_memory(processes: list[psutil.Process]) -> set[str]:
-    """The files of shared memory that processes have; of one whose name is taken away already it says so."""
+    """The files of shared memory that processes have mapped; the name of a deleted file says so."""
     maps = [each.path for process in processes for each in process.memory_maps() if each.path.startswith("/dev/shm/")]
     return set(maps)
 
 
-#: How the trainer ends, and its exit code then.
+#: The ways in which the trainer ends, and its exit codes.
 ENDINGS = {"done": 0, "full disk": 2, "SIGINT": 130, "SIGKILL": -9}
 
 
@@ -337,7 +337,7 @@ def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_p
     home, steps, actors = tmp_path / "run", 1_200 if ending == "done" else 10**7, 2 if ending == "SIGKILL" else 1
     options = ["collect=ray", f"collect.actors={actors}", "num_envs=4", f"steps={steps}", "log.every=200"]
     options += ["eval.video=false", "wandb.mode=disabled", "hydra.run.dir=run"]
-    if ending == "full disk":  # with an evaluation that is under way all the time
+    if ending == "full disk":  # an evaluation is under way all the time
         options += ["eval.every=300", "eval.episodes=100000", "checkpoint.every=600"]
     else:
         options += ["eval.episodes=0"]
@@ -345,7 +345,7 @@ def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_p
     kept: list[tuple[str, Path]] = []
 
     def plays() -> bool:
-        time.sleep(0.1)  # to look takes processor time from what is looked at
+        time.sleep(0.1)  # looking takes processor time from the run
         if not kept and (found := reaper_of(run.pid)):
             kept.append(found)
         if ending == "full disk":
@@ -362,7 +362,7 @@ def test_nothing_is_left_of_the_ray_that_a_run_started(programs: Programs, tmp_p
         memory = shared_memory([psutil.Process(run.pid)])
         assert memory, "Ray's store"
     if ending == "full disk":
-        resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # room for metrics, not for agents
+        resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # room for metrics, and not for agents
     elif ending != "done":
         run.kill(signal.Signals[ending], group=ending == "SIGINT")
     result = run.wait()

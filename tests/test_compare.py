@@ -46,7 +46,7 @@ def names(folder: Path, *by: str) -> dict[str, int]:
     return {group.name: group.seeds for group in group_runs(runs_of(folder), by)}
 
 
-# ---- which runs
+# ---- the choice of runs
 
 
 def test_folders_files_patterns_and_sweeps_name_runs(tmp_path: Path) -> None:
@@ -115,13 +115,13 @@ def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{name} was not written by compare.py, which would replace it"):
             write_comparison(comparison, folder)
         assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, content)]
-    for _ in range(2):  # its own files are replaced
+    for _ in range(2):  # files of an earlier comparison are replaced
         (tmp_path / "own").mkdir(exist_ok=True)
         (tmp_path / "own" / "other.txt").write_text("mine")
         assert write_comparison(comparison, tmp_path / "own").exists()
 
 
-# ---- which groups
+# ---- groups
 
 
 def test_groups_are_called_by_the_options_that_differ(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_default_agent_is_the_one_of_train_py() -> None:
     assert f"agent={defaults[0]['agent']}" == DEFAULT_AGENT
 
 
-# ---- which numbers
+# ---- numbers
 
 
 def line(steps: list[float], values: list[float]) -> Series:
@@ -510,7 +510,7 @@ def test_the_program_prints_a_table_and_writes_page_pictures_and_numbers(three: 
     scores = numbers["tasks"][0]["scores"]["last"]["groups"]["agent=dqn"]
     assert scores["mean"] == pytest.approx(np.mean(scores["per_seed"]))
     page = (three / "found" / "comparison.html").read_text()
-    assert all(f"<td>{format_return(value)}</td>" in page for value in scores["per_seed"])  # of each run in its own row
+    assert all(f"<td>{format_return(value)}</td>" in page for value in scores["per_seed"])  # each run has its own row
     assert {"steps", "seconds"} == set(numbers["tasks"][0]["curves"]["agent=dqn"])
     pictures = {path.name for path in (three / "found").glob("*.png")}
     assert pictures == {"curves_0.png", "scores_0.png", "profiles.png", "improvement.png", "inside_0.png"}
@@ -526,7 +526,7 @@ def test_without_out_a_new_folder_is_made(three: Path, programs: Programs) -> No
 
 
 def test_options_that_are_taken_out_have_their_defaults() -> None:
-    """By ~runs and ~by=[]."""
+    """The options ~runs and ~by=[] take them out."""
     assert comparison_request({"metric": "eval/return_mean"}) == CompareConfig()
 
 

@@ -1,6 +1,6 @@
-"""Compiled updates: the eager ones to float precision on the same draws, and draws that are never baked in.
+"""Compiled updates: they agree with eager ones to float precision on the same draws, and no draw is baked in.
 
-One test compiles for this machine, which takes a while; that torch can trace all parts is seen without a C++ compiler.
+One test compiles for this machine, which takes a while. The other tests trace all parts without a C++ compiler.
 """
 
 import re
@@ -65,7 +65,7 @@ def test_traced_updates_are_the_eager_ones(name: str, traced: None) -> None:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_replay_on_a_device_is_traced_as_well(name: str, traced: None) -> None:
-    """All that an update does there but its draws; a batch of another size, as diagnostics take, is not compiled."""
+    """An update's work in the replay is traced except its draws. A batch of another size, as in diagnostics, is not."""
     eager, compiled = World(AGENTS[name]), World(AGENTS[name], COMPILED)
     parts = (
         compiled.replay._gather,
@@ -104,7 +104,7 @@ def test_what_cannot_be_compiled_is_one_sentence(
     with pytest.raises(UserError, match=r"could not be compiled \(RuntimeError: the compiler\): use backend=torch"):
         World(PLAIN, Plan("compiled", strict=True), tensors=False).run(10)
     assert not capsys.readouterr().err
-    expected = World(PLAIN, tensors=False).run(10)  # and where nobody asked for it, it is not compiled
+    expected = World(PLAIN, tensors=False).run(10)  # without compiling
     close(World(PLAIN, COMPILED, tensors=False).run(10), expected, 1e-4)
     assert "could not be compiled and runs uncompiled (RuntimeError: the compiler)" in capsys.readouterr().err
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_followed_is_named(traced: None) -> None:
 
 
 class Counting(torch.nn.Module):
-    """As an encoder of the user's own may be: to the compiler it is another function at each call."""
+    """A module that is another function at each call to the compiler, as an encoder of the user's own may be."""
 
     calls = 0
 
@@ -129,7 +129,7 @@ class Counting(torch.nn.Module):
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_function_that_changes_at_each_call(strict: bool, traced: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """In a run the first updates are made by then, so that this is no error, even where compiling is asked for."""
+    """A run has made its first updates by then, so that this is no error, even with strict compiling."""
     function, expected = Compiled(Counting(), strict), Counting()
     for _ in range(20):
         assert torch.equal(function(torch.ones(2)), expected(torch.ones(2)))
@@ -148,21 +148,21 @@ def test_a_full_device_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
 def test_compiled_updates_agree_draw_anew_and_share_checkpoints_with_eager_ones() -> None:
-    """All of it in one test, since to compile is what takes long."""
+    """One test covers all of this, since compiling takes long."""
     config = PLAIN
     eager, compiled = World(config, BY_NUMPY, tensors=False), World(config, COMPILED, tensors=False)
     close(compiled.run(20), eager.run(20), 1e-3)
     assert torch.allclose(compiled.agent.parameters, eager.agent.parameters, rtol=1e-3, atol=1e-5)
     assert isinstance(eager.agent._gradient, NumpyGradient)
 
-    # The state of either goes on in the other.
+    # Either agent goes on from the state of the other.
     for source, target in ((compiled, eager), (eager, compiled)):
         target.agent.load_state(source.agent.state())
         target.replay.load_state(source.replay.state())
         restore(target.learner.generator, state_of(source.learner.generator))
         close(compiled.run(6), eager.run(6), 1e-3)
 
-    # The same parameters and batch again and again: only the noise is another.
+    # Parameters and batch stay the same, so that only the noise differs.
     agent, gradient = compiled.agent, compiled.agent._gradient
     batch = compiled.replay.sample(8, torch.Generator().manual_seed(0))
     draws = [agent.update_noise(8) for _ in range(6)]
@@ -174,11 +174,11 @@ def test_compiled_updates_agree_draw_anew_and_share_checkpoints_with_eager_ones(
 
     sizes = [size(draw) for draw in draws]
     assert len(set(sizes)) == 6
-    assert [size(draw) for draw in draws] == sizes  # and a function of it
+    assert [size(draw) for draw in draws] == sizes  # the gradient is a function of the draw
 
 
 def test_bfloat16_in_the_encoder_is_close_and_the_head_stays_exact() -> None:
-    """On the CPU, where it is only slower: the gradient's direction stays, and its numbers are of another precision."""
+    """On the CPU, where bfloat16 is only slower: the gradient keeps its direction, with numbers of less precision."""
     world = World(IMPLICIT, tensors=False)
     world.run(5)
     agent = world.agent
@@ -198,7 +198,7 @@ def test_bfloat16_in_the_encoder_is_close_and_the_head_stays_exact() -> None:
 
 
 def test_each_job_of_a_sweep_compiles_anew(monkeypatch: pytest.MonkeyPatch, traced: None) -> None:
-    """They share a process, in which torch compiles one function for eight configurations at most."""
+    """Jobs share a process, in which torch compiles one function for eight configurations at most."""
     resets: list[None] = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(None))
     for backend, count in (("torch", 0), ("compiled", 1)):

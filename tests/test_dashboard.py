@@ -1,4 +1,4 @@
-"""What a run shows at W&B: with a server that answers, hangs or fails, and by the variables of W&B's own."""
+"""Runs at W&B: with a server that answers, hangs or fails, and with the environment variables of W&B."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agent.records.dashboard import END_SECONDS, SLOW_SECONDS, UPLOAD_SECONDS, S
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: A run; its arguments are the options of the config node wandb as JSON, and an address to call on the way.
+#: The code of a run. Its arguments are the options of the config node wandb as JSON, and an address to call meanwhile.
 RUN = """
 import json, sys, time, urllib.request
 from pathlib import Path
@@ -54,7 +54,7 @@ print(tracker.dashboard, flush=True)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """As much of W&B's server as a run needs to begin; /hang and /fail change how it answers from then on."""
+    """The part of W&B's server that a run needs at its begin; after a request of /hang or /fail it hangs or fails."""
 
     protocol_version = "HTTP/1.1"
     mode = "answer"
@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, code: int, content: dict[str, Any]) -> None:
         data = json.dumps(content).encode()
-        with suppress(OSError):  # the client has gone: the server's words would be in the output of another test
+        with suppress(OSError):  # a client that has gone must not put an error into the output of another test
             self.send_response(code)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
@@ -134,7 +134,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> tuple[str, str]:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What W&B's own reader says of the only offline run in a folder of W&B's."""
+    """The summary of the only offline run in a folder, read by W&B's own reader."""
     (found,) = folder.glob("wandb/offline-run-*")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(found), "--summary"]
     read: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
@@ -142,7 +142,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def record(folder: Path) -> dict[str, Any]:
-    """The record of the run, with all that it was begun with."""
+    """The record of the run, with all its settings."""
     (found,) = folder.glob("wandb/offline-run-*")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(found)]
     lines = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout.splitlines()
@@ -154,7 +154,7 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 def test_a_server_that_fails_on_the_way_stops_nothing_and_costs_half_a_minute_at_most(tmp_path: Path) -> None:
-    """Two such servers, whose runs wait at the same time."""
+    """Two servers, one of which hangs and one of which fails; their runs wait at the same time."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run_with_an_ill_server, (tmp_path / "hang", tmp_path / "fail")))
 
@@ -164,10 +164,10 @@ def run_with_an_ill_server(folder: Path) -> None:
     with serving() as address:
         began = time.monotonic()
         out, err = run(folder, "{}", f"{address}/{folder.name}", WANDB_BASE_URL=address, WANDB_API_KEY="x" * 40)
-    assert time.monotonic() - began < 60  # with the start of Python and W&B
+    assert time.monotonic() - began < 60  # including the start of Python and W&B
     seconds = {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if line[:3] in ("log", "end")}
     assert seconds["log"] < SLOW_SECONDS
-    assert 10 < seconds["end"] < 30  # it has waited, and not for ever
+    assert 10 < seconds["end"] < 30  # it has waited, but not for ever
     assert err.splitlines()[-1].startswith("W&B did not finish (")
     assert re.search(r"to upload: \S.* sync --include-online run/wandb/run-", err)
     assert len(err.splitlines()) <= 2, err
@@ -180,7 +180,7 @@ def test_a_server_that_answers_gets_the_run(server: str, tmp_path: Path) -> None
 
 
 class StuckRun:
-    """A run of W&B's whose calls never come back."""
+    """A run of W&B's whose calls never return."""
 
     id, offline, url, dir = "abc", False, "http://x", "run/wandb/r/files"
 
@@ -198,7 +198,7 @@ class StuckRun:
 
 
 class Lines:
-    """A console that keeps what it is told."""
+    """A console that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -215,7 +215,7 @@ def test_calls_that_never_come_back_are_left_behind(tmp_path: Path, monkeypatch:
     stuck, lines = StuckRun(), Lines()
 
     class Wandb:
-        """Its artifacts never come to be."""
+        """W&B's module, in which making an artifact never returns."""
 
         @staticmethod
         def Artifact(*arguments: object, **options: object) -> None:
@@ -228,7 +228,7 @@ def test_calls_that_never_come_back_are_left_behind(tmp_path: Path, monkeypatch:
     sink: Sink = WandbSink(Wandb, stuck, tmp_path, lines)  # type: ignore[arg-type]
     began = time.monotonic()
     sink.save_agent(tmp_path / "x", ["best"], {})
-    sink.save_agent(tmp_path / "x", ["last"], {})  # not tried again
+    sink.save_agent(tmp_path / "x", ["last"], {})  # after the first failure it does not try again
     sink.log(1, {"train/loss": 1.0})
     sink.finish(0)
     assert time.monotonic() - began < 2.0
@@ -325,7 +325,7 @@ def test_auto_never_fails_a_run(tmp_path: Path, variables: dict[str, str]) -> No
     ids=lambda variables: "+".join(variables),
 )
 def test_a_home_that_cannot_be_written_shows_no_log_of_wandb(tmp_path: Path, variables: dict[str, str]) -> None:
-    """As in a container with another user; W&B's process would print its log."""
+    """A container with another user has such a home. W&B's process would print its log there."""
     (tmp_path / "a file").touch()
     (tmp_path / "temporary").mkdir()
     _, err = run(tmp_path, TMPDIR=str(tmp_path / "temporary"), **variables)
@@ -341,7 +341,7 @@ def test_empty_variables_are_not_set_and_a_mode_may_be_in_upper_case(tmp_path: P
     assert err.splitlines() == ["W&B goes on without WANDB_API_KEY, which is not text."]
     assert "W&B is offline" in out
     assert record(tmp_path / "run")["project"] == "noisy-dqn"
-    assert not (tmp_path / "logs").exists()  # the empty folder would be the current one
+    assert not (tmp_path / "logs").exists()  # an empty name would mean the current folder
 
 
 OWN = {
@@ -371,7 +371,7 @@ def test_the_variables_of_wandb_hold_where_the_command_line_says_nothing(tmp_pat
 
 @pytest.mark.parametrize("console", ["redirect", "wrap", "wrap_raw", "wrap_emu", "auto"])
 def test_a_run_whose_terminal_is_captured_is_closed(tmp_path: Path, console: str) -> None:
-    """W&B ends a redirection in the main thread only, and the run is closed in another one."""
+    """W&B ends a redirection in the main thread only, but the run is closed in another thread."""
     _, err = run(tmp_path, WANDB_CONSOLE=console)
     assert "did not finish" not in err
     assert summary(tmp_path / "run")["state"] == "finished"
@@ -379,7 +379,7 @@ def test_a_run_whose_terminal_is_captured_is_closed(tmp_path: Path, console: str
 
 @pytest.mark.parametrize("variable", ["WANDB_FORK_FROM", "WANDB_RESUME_FROM"])
 def test_a_run_may_go_on_from_another_one_of_wandb(tmp_path: Path, variable: str) -> None:
-    """W&B refuses these beside its own `resume`."""
+    """W&B refuses these variables together with its own `resume`."""
     _, err = run(tmp_path, **{variable: "other?_step=3"})
     assert "mutually exclusive" not in err
 
@@ -417,7 +417,7 @@ def test_the_settings_file_of_wandb_holds_as_well(tmp_path: Path) -> None:
 
 
 def test_a_refusal_of_several_settings_is_one_sentence() -> None:
-    """W&B names no setting then."""
+    """For a rule about several settings W&B names no setting."""
     rule = "  Value error, `a` and `b` are mutually exclusive. [type=value_error, input_value=Settings(a='x')]"
     text = f"1 validation error for Settings\n{rule}\n    For further information visit https://x"
     assert reason(ValueError(text)) == "`a` and `b` are mutually exclusive"
@@ -427,7 +427,7 @@ def test_a_refusal_of_several_settings_is_one_sentence() -> None:
 
 
 def test_the_charts_open_on_returns_loss_and_sigma() -> None:
-    """They are sorted by name, and the first nine are on the first page."""
+    """W&B sorts charts by name and shows the first nine on the first page."""
     evaluation = [f"eval/{name}" for name in ("length_mean", "return_ci95_low", "return_mean", "return_std")]
     others = ["noise/acting_scale", "noise/action_change", "noise/q_std"]
     others += ["q/max", "replay/size", "speed/env_steps_per_second", "time/train_seconds"]

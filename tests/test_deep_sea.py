@@ -31,7 +31,7 @@ def test_a_grid_without_a_way_is_refused() -> None:
 
 
 class Diver:
-    """The definition, word for word, for one diver in the deterministic sea."""
+    """The definition of the paper, word for word, for one diver in the deterministic sea."""
 
     def __init__(self, size: int, right: np.ndarray) -> None:
         self.size, self.right, self.row, self.column = size, right, 0, 0
@@ -63,7 +63,7 @@ def test_random_dives_are_those_of_the_definition(size: int) -> None:
         expected = [np.array(twin.observe()).ravel() for twin in twins]
         assert np.array_equal(observation, expected)
         good = np.array([twin.right[twin.row % size][twin.column] for twin in twins])
-        action = np.where(draw.random(5) < 0.2, 1 - good, good)  # often as far as the treasure
+        action = np.where(draw.random(5) < 0.2, 1 - good, good)  # divers often reach the treasure
         observation, reward, terminated, truncated, _ = envs.step(action)
         for e in range(5):
             if ended[e]:
@@ -108,7 +108,7 @@ def test_the_mapping_is_of_its_seed_alone_and_fair() -> None:
 
 
 def test_the_stochastic_sea_fails_to_the_right_and_has_noisy_ends() -> None:
-    """Of the best actions 1/N fail, each sample within five standard errors; noise of variance 1 at both ends alone."""
+    """1/N of the best actions fail, within five standard errors; only both ends have noise, of variance 1."""
     size, count = 4, 20_000
     envs = DeepSeaVector(count, size, stochastic=True)
     observation, _ = envs.reset(seed=2)
@@ -133,7 +133,7 @@ def test_the_stochastic_sea_fails_to_the_right_and_has_noisy_ends() -> None:
 
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_every_vectorisation_is_the_same_sea(stochastic: bool) -> None:
-    """The deterministic ones agree bit for bit; all agree in shape, seeds and endings."""
+    """Vectorisations of the deterministic sea agree bit for bit; others agree in shapes, seeds and endings."""
     task = load_task(DEEP_SEA, {"size": 5, "stochastic": stochastic, "mapping_seed": 2})
     assert (task.observation.shape, task.observation.dtype, task.actions) == ((25,), "bool", 2)
 
@@ -162,6 +162,6 @@ def test_gymnasium_knows_it() -> None:
 
 @pytest.mark.parametrize("env_id", REFERENCES)
 def test_a_task_is_solved_at_the_return_that_is_registered(env_id: str) -> None:
-    """A comparison draws it, and a run stops there."""
+    """Comparisons draw a line at this return, and runs may stop at it."""
     load_task(DEEP_SEA, {})
     assert gym.spec(env_id).reward_threshold == pytest.approx(solved_return(env_id))

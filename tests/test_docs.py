@@ -31,7 +31,7 @@ HELP = [
     for name in ("train.yaml", "evaluate/evaluate.yaml", "compare/compare.yaml", "share/share.yaml", "tune/tune.yaml")
 ]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-#: A run of a second.
+#: Options for runs that take a second.
 SHORT = {
     "train": (
         *("steps=300", "num_envs=2", "wandb.mode=disabled", "eval.video=false", "eval.episodes=2"),
@@ -50,14 +50,14 @@ def blocks(text: str, *languages: str) -> list[str]:
 
 
 def named(path: Path) -> str:
-    """The text of a document in which names of this project are looked for: all but Python, which runs."""
+    """The text of a document in which the tests look for names of this project: all but Python, which is executed."""
     return FENCED.sub(lambda block: "" if block[1] == "python" else block[0], path.read_text())
 
 
 def commands(path: Path, program: str) -> list[list[str]]:
     """The options of every `python <program> …` in shell blocks and code spans, or in the text that --help shows."""
     text = path.read_text()
-    if path.suffix == ".yaml":  # a description follows a command
+    if path.suffix == ".yaml":  # in a line of --help a description follows the command
         shown = [re.split(r" {3,}", line.strip())[0] for line in text.partition("template:")[2].splitlines()]
     else:
         shown = [line for block in blocks(text, "sh", "bash") for line in block.splitlines()]
@@ -71,7 +71,7 @@ def every_command(program: str) -> list[tuple[Path, list[str]]]:
 
 
 def anchor(heading: str) -> str:
-    """What GitHub makes of a heading."""
+    """The anchor that GitHub makes from a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -95,14 +95,14 @@ def test_the_first_shell_block_trains_and_the_second_tests() -> None:
 
 @pytest.mark.parametrize("path", [README, ROOT / "docs" / "AGENTS.md"], ids=label)
 def test_returns_are_those_of_the_page_of_results(path: Path) -> None:
-    """Where a mean is given with its interval, docs/RESULTS.md has the same."""
+    """Every mean with an interval in these documents stands in docs/RESULTS.md as well."""
     found = re.findall(r"−?\d+\.\d \[−?\d+\.\d, −?\d+\.\d\]", path.read_text().replace("\n", " "))
     results = (ROOT / "docs" / "RESULTS.md").read_text()
     assert len(found) > 3
     assert [value for value in found if value not in results] == []
 
 
-#: What runs before an example: its runs are short, whatever length it gives them.
+#: Code that runs before an example and makes all its runs short.
 SHORT_RUNS = """
 import agent
 in_full = agent.train
@@ -145,7 +145,7 @@ def test_examples_of_extensions_run_as_they_stand(programs: Programs, tmp_path: 
 
 
 def newest_run(option: str, folder: Path) -> str:
-    """An option with <run> replaced by the newest run there is."""
+    """An option in which the newest existing run replaces <run>."""
     name, _, path = option.partition("=")
     if "<run>" not in path:
         return option
@@ -229,7 +229,7 @@ def sweep(options: list[str]) -> Iterator[list[str]]:
 
 
 def filled(option: str) -> str:
-    """An option with something in the place of what a reader has to fill in."""
+    """An option whose placeholders <id>, <env> and others are filled in."""
     return re.sub(r"<\w+>", "x", re.sub(r"<(id|env)>", "CartPole-v1", option))
 
 
@@ -277,7 +277,7 @@ def launcher_options() -> set[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=label)
 def test_options_that_are_named_exist(path: Path) -> None:
-    """Every a.b.c that begins as an option does; modules of the project and files are no options."""
+    """Each a.b.c that begins with a node of the config is an option, unless it is a module or file of the project."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", return_hydra_config=True)
     for name in re.findall(r"(?<![\w/.\-])((?:agent|env|eval|checkpoint|log|wandb|hydra)(?:\.[a-z]\w*)+)", named(path)):
@@ -290,7 +290,7 @@ def test_options_that_are_named_exist(path: Path) -> None:
         for part in name.split("."):
             free = any(
                 node is n for n in (cfg.env.kwargs, cfg.env.eval_kwargs, cfg.agent.head_options)
-            )  # any name goes below these
+            )  # names below these nodes are free
             assert free or part in node, f"{path.name} names {name}"
             if free:
                 break

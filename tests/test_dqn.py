@@ -110,7 +110,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 class Twin:
-    """DQN as the papers write it. `order` says which of an update's draws is for prediction, target and selection."""
+    """DQN as the papers write it. `order` assigns the draws of an update to prediction, target and selection."""
 
     def __init__(self, agent: DQN, order: tuple[int, ...]) -> None:
         self.config, self.order, self.updates = agent.config, order, 0
@@ -203,7 +203,7 @@ class Twin:
 
 
 class Recorder:
-    """Keeps a copy of all that the streams draw."""
+    """Keeps a copy of every draw of the streams."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.drawn: list[Tensor] = []
@@ -220,7 +220,7 @@ class Recorder:
         return recorded
 
     def take(self, uses: int, size: int) -> Tensor | None:
-        """What was drawn since the last call, [uses, groups, size]."""
+        """The draws since the last call, [uses, groups, size]."""
         flat, self.drawn = self.drawn, []
         return torch.cat(flat).view(uses, -1, size) if flat else None
 
@@ -252,9 +252,9 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_updates_agree_with_the_twin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three updates: losses, gradient norms, parameters and targets; and each use has a draw of its own.
+    """After three updates losses, gradient norms, parameters and targets agree, and each use has a draw of its own.
 
-    The twin is run for every assignment of the draws to prediction, target and selection: exactly one may fit.
+    There is a twin for every assignment of the draws to prediction, target and selection, and exactly one must fit.
     """
     config = VARIANTS[name]
     agent, recorder = make(config, seed=3), Recorder(monkeypatch)
@@ -316,7 +316,7 @@ def test_clipping_shortens_the_gradient_and_keeps_its_direction() -> None:
         before = torch.cat([v.reshape(-1) for v in parameters(agent).values()])
         norm = float(agent.update(make_batch()).grad_norm)
         steps[limit] = torch.cat([v.reshape(-1) for v in parameters(agent).values()]) - before
-        assert norm > 0.1  # reported as it was before clipping
+        assert norm > 0.1  # the reported norm is that before clipping
     free, clipped = steps.values()
     assert float(free.norm()) == pytest.approx(norm, rel=1e-2)
     assert float(clipped.norm()) == pytest.approx(0.01, rel=1e-2)
@@ -333,11 +333,11 @@ def test_a_terminal_row_does_not_look_at_what_follows() -> None:
     assert float(make(SMALL).update(batch).loss) != float(make(SMALL).update(other).loss)
 
 
-# ---- independent noise per use, seen from outside
+# ---- independent noise per use, in the statistics of losses
 
 
 def symmetric(config: AgentConfig, rows: int) -> tuple[DQN, Batch, float]:
-    """Two actions whose values have the same distribution; s' = s, R = 0, discount 1; the variance of such a value."""
+    """An agent with two actions of equal distribution, a batch (s' = s, R = 0, discount 1), and a value's variance."""
     agent = make(replace(with_network(config, hidden=(8,)), loss="squared", lr=1e-30), actions=2)
     state = agent.network.state_dict()
     for part in ("weight", "bias", "sigma_weight", "sigma_bias"):
@@ -353,9 +353,9 @@ def symmetric(config: AgentConfig, rows: int) -> tuple[DQN, Batch, float]:
 
 @pytest.mark.parametrize("double", [False, True])
 def test_prediction_and_target_have_noise_of_their_own(double: bool) -> None:
-    """Same network, same state: E ½(q_target − q)² = Var q for independent draws, and 0 for a common one.
+    """With one network and one state, E ½(q_target − q)² is Var q for independent draws, and 0 for a common draw.
 
-    One action only, so that nothing is selected.
+    There is one action only, so that nothing is selected.
     """
     rows = 40_000
     agent, batch, _ = symmetric(replace(SMALL, double=double), rows)
@@ -370,7 +370,7 @@ def test_prediction_and_target_have_noise_of_their_own(double: bool) -> None:
 
 
 def test_selection_has_noise_of_its_own() -> None:
-    """Two actions that differ in noise alone, valued by the target network under another draw than chose: no bias.
+    """Two actions differ in noise alone. The target values the selected one under another draw: there is no bias.
 
     With R = c the loss is ½(c² + 2·Var q) + c·bias. If the target's own draw selected, it would take the larger of
     its two values, as the agent with one network does, by design.
@@ -403,18 +403,18 @@ def test_selection_does_not_share_the_predictions_noise() -> None:
 
 
 def test_shared_noise_moves_all_rows_together() -> None:
-    """With draws = 1 the values of equal rows are equal, so the loss of one update is that of a single row."""
+    """With draws = 1 equal rows have equal values, so that the loss of an update is that of a single row."""
     agent, batch, variance = symmetric(with_noise(SMALL, draws=1), 64)
     losses = [float(agent.update(batch).loss) for _ in range(2000)]
     assert float(np.mean(losses)) == pytest.approx(variance, rel=0.3)
-    assert float(np.std(losses)) > 0.8 * variance  # χ² of one degree of freedom and not its mean over rows
+    assert float(np.std(losses)) > 0.8 * variance  # χ² of one degree of freedom, and no mean over rows
 
 
 # ---- acting noise
 
 
 def fingerprints(config: AgentConfig, device: torch.device | str = "cpu") -> DQN:
-    """An agent with 64 actions that are chosen by noise alone: eight actions in a row name a draw."""
+    """An agent with 64 actions that noise alone chooses: eight actions in a row identify a draw."""
     agent = make(replace(config, lr=1e-30), actions=64, device=device)
     state = agent.network.state_dict()
     agent.network.load_state_dict({k: v if "sigma" in k else torch.zeros_like(v) for k, v in state.items()})
@@ -434,7 +434,7 @@ HOLDS = pytest.mark.parametrize("hold", ["step", "update", "episode"])
 @FORMS
 @HOLDS
 def test_environments_explore_by_themselves(form: str, hold: str, device: torch.device) -> None:
-    """64 environments that see the same do not act the same."""
+    """64 environments with one observation take different actions."""
     agent = fingerprints(with_noise(SMALL, form=form, hold=hold), device)
     assert len(set(acts(agent, count=64))) > 30
 
@@ -454,14 +454,14 @@ def test_held_until_the_next_update() -> None:
     for step in range(10):
         agent.update(make_batch(seed=step))
         once = {acts(agent, np.full(8, begins)) for begins in (False, False, True, False)}
-        assert len(once) == 1  # an episode's begin changes nothing
+        assert len(once) == 1  # the begin of an episode changes nothing
         seen += once
     assert len(set(seen)) == 10
 
 
 @HOLDS
 def test_the_warm_up_never_acts_on_one_frozen_draw(hold: str) -> None:
-    """Before the first update: a run that warms up by its policy explores with more than one network."""
+    """A run that warms up by its policy explores with many noisy networks before the first update."""
     agent = fingerprints(with_noise(SMALL, hold=hold))
     begins = np.ones(8, dtype=bool)
     assert len({acts(agent, begins) for _ in range(10)}) == 10
@@ -479,12 +479,12 @@ def test_held_for_the_episode_of_each_environment() -> None:
         moved = np.array(after) != np.array(before)
         assert not (moved & ~begins).any()
         changes, begun, before = changes + int(moved.sum()), begun + int(begins.sum()), after
-    assert changes > 0.9 * begun > 50  # 63 of 64 draws give another action
+    assert changes > 0.9 * begun > 50  # one draw in 64 gives the same action again
 
 
 def test_episode_noise_may_start_in_the_middle() -> None:
     agent = fingerprints(with_noise(SMALL, hold="episode"))
-    assert acts(agent) == acts(agent)  # as after a resume: no environment begins, and none was seen before
+    assert acts(agent) == acts(agent)  # as after a resume: no environment begins an episode
     assert len(set(acts(agent))) > 1
 
 
@@ -507,7 +507,7 @@ def test_a_single_environment_always_explores() -> None:
 
 
 def test_acting_and_learning_draw_from_different_streams() -> None:
-    """How often the agent acts does not change what an update sees, and the other way round."""
+    """Acting does not change the noise of the next update, and an update does not change the noise of acting."""
     often, seldom = make(SMALL), make(SMALL)
     for _ in range(5):
         acts(often)
@@ -531,7 +531,7 @@ def test_a_noisy_agent_acts_greedily_by_its_noisy_values(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("acts_with", ["online", "target"])
 def test_either_network_acts_with_the_weights_that_it_has(acts_with: Any, device: torch.device) -> None:
-    """The actions under a draw are those of one network alone; those of the other are different."""
+    """Under a draw the actions are those of the named network, and the other network has other ones."""
     config = replace(with_noise(SMALL, hold="episode"), lr=0.1, target_every=4, act_with=acts_with)
     agent, observation = make(config, device=device), observe(200)
     begins, ages = np.zeros(200, dtype=bool), set()
@@ -564,7 +564,7 @@ def test_a_plain_agent_is_greedy_and_has_no_noise() -> None:
 
 
 def test_zero_sigma_is_the_plain_agent() -> None:
-    """The same code path: a noisy agent whose σ is 0 acts and learns (its μ) as the plain one, up to rounding."""
+    """Up to rounding, a noisy agent with σ = 0 acts as the plain one, and its μ learns as the plain parameters do."""
     noisy, plain = (
         make(with_noise(replace(SMALL, max_grad_norm=1e6), sigma0=0.0)),
         make(replace(PLAIN, max_grad_norm=1e6)),
@@ -665,7 +665,7 @@ def test_an_update_changes_what_the_module_says_and_no_name() -> None:
 
 
 def test_every_parameter_learns() -> None:
-    """Under Huber's loss and a full batch no μ or σ is left out, of weights or biases."""
+    """Under Huber's loss and a full batch all μ and σ of weights and biases change."""
     agent = make(with_network(SMALL, dueling=True, layer_norm=True))
     before = parameters(agent)
     for step in range(5):
@@ -698,7 +698,7 @@ def test_is_finite_sees_one_bad_number() -> None:
 
 
 def live(agent: DQN, steps: int, start: int = 0, epsilon: float = 0.1) -> list[tuple[int, ...]]:
-    """Acts and learns; returns all actions. Episodes begin at odd places, updates come every second step."""
+    """Acts and learns, and returns all actions. Episodes begin at various steps; every second step has an update."""
     result = []
     for step in range(start, start + steps):
         begins = np.array([(step + i) % 5 == 0 for i in range(8)])
@@ -737,13 +737,13 @@ def test_other_seeds_other_runs() -> None:
     assert not any(same(a, b) for a, b in combinations(firsts, 2))
     agent = fingerprints(SMALL)
     other = make_agent(copy.deepcopy(agent.network), agent.config, agent.actions, 17)
-    assert acts(agent) != acts(other)  # the same parameters, another seed of the agent
+    assert acts(agent) != acts(other)  # the parameters are equal, and the seeds of the agents differ
 
 
 @RUNS
 @pytest.mark.parametrize("steps", [0, 3, 8])
 def test_a_loaded_agent_goes_on_bit_for_bit(config: AgentConfig, steps: int, device: torch.device) -> None:
-    """Into an agent of another seed that has already lived: everything is taken over, held noise included."""
+    """An agent of another seed that has already learned takes over the whole state, including noise that is held."""
     agent, other = make(config, 1, device=device), make(config, 2, device=device)
     live(agent, steps)
     live(other, 5)
@@ -755,7 +755,7 @@ def test_a_loaded_agent_goes_on_bit_for_bit(config: AgentConfig, steps: int, dev
 
 
 def test_a_state_goes_from_the_cpu_to_any_device(device: torch.device) -> None:
-    """As a checkpoint does: all tensors come from the CPU."""
+    """A checkpoint has all its tensors on the CPU."""
     agent, other = make(SMALL, 1), make(SMALL, 1, device=device)
     live(agent, 6)
     other.load_state(copy.deepcopy(agent.state()))
@@ -765,7 +765,7 @@ def test_a_state_goes_from_the_cpu_to_any_device(device: torch.device) -> None:
 
 
 class Centred(nn.Module):
-    """An encoder of one's own that keeps something beside its parameters: a running mean, which it takes away."""
+    """An encoder of the user's own with a buffer beside its parameters: it subtracts a running mean."""
 
     features = INPUTS
     mean: Tensor
@@ -780,7 +780,7 @@ class Centred(nn.Module):
 
 
 class Frozen(nn.Module):
-    """One that has a layer that stays as it is, and one that it does not use."""
+    """An encoder with a layer that does not learn, and with a layer that it does not use."""
 
     features = 5
 
@@ -803,11 +803,11 @@ def own_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_an_encoder_keeps_is_saved_and_reaches_the_target() -> None:
     config = replace(with_network(SMALL, encoder="centred"), target_every=4)
     agent, other = make(config, 1), make(config, 2)
-    live(agent, 6)  # three updates
+    live(agent, 6)  # three updates, before the target network is updated
     other.load_state(copy.deepcopy(agent.state()))
     means = [net.get_buffer("encoder.trunk.mean") for net in (agent.network, agent.target)]
     assert not torch.equal(*means)
-    assert live(agent, 2, start=6) == live(other, 2, start=6)  # the fourth
+    assert live(agent, 2, start=6) == live(other, 2, start=6)  # the fourth update copies the network to the target
     assert torch.equal(*means)
     assert float(means[0].norm()) > 0.0
     live(agent, 9, start=8)
@@ -877,7 +877,7 @@ def test_diagnostics_say_what_they_are_named() -> None:
 
 
 def test_diagnostics_draw_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Independent noise takes as many numbers as there are weights, and an image has millions."""
+    """Independent noise takes one number for each weight, and networks for images have millions of weights."""
     agent, batch = make(with_noise(SMALL, form="independent")), make_batch(200)
     monkeypatch.setattr("agent.learning.diagnostics.MOST_NOISE", 7 * agent.noise.size + 1)
     seen = agent.diagnostics(batch, torch.Generator().manual_seed(3))
@@ -887,7 +887,7 @@ def test_diagnostics_draw_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> 
         noisy = agent.network(batch.observation[:7], noise).q_values
     assert float(seen["q/mean"]) == pytest.approx(float(mean.mean()), abs=1e-6)
     assert float(seen["noise/q_std"]) == pytest.approx(float((noisy - mean[:7]).std()), abs=1e-6)
-    monkeypatch.setattr("agent.learning.diagnostics.MOST_NOISE", 1)  # one row at least
+    monkeypatch.setattr("agent.learning.diagnostics.MOST_NOISE", 1)  # at least one row
     assert "noise/q_std" in agent.diagnostics(batch, torch.Generator())
 
 
@@ -897,7 +897,7 @@ def test_metrics_are_detached_numbers_of_their_own() -> None:
     assert first.priority is None
     values = [float(value) for value in first[:2]]
     second = agent.update(make_batch(seed=1))
-    assert [float(value) for value in first[:2]] == values  # not overwritten
+    assert [float(value) for value in first[:2]] == values  # the second update has not overwritten them
     assert not any(torch.as_tensor(value).requires_grad for value in (*first[:2], *second[:2]))
     assert all(np.shape(value) == () for value in first[:2])
 
@@ -965,7 +965,7 @@ def walks_to_the_end(config: AgentConfig, seed: int, copies: int = 32) -> bool:
 
 
 def test_learns_by_noise_alone_and_not_without_it() -> None:
-    """No ε, no random warm-up: what differs between the runs is the noise. 20 of 20 seeds walk with it, 1 without."""
+    """Without ε and random warm-up, the runs differ in noise alone. All 20 seeds reach the end with it, 1 without."""
     config = replace(
         with_network(SMALL, hidden=(32, 32)), batch_size=32, learning_starts=32, lr=2e-3, adam_eps=1e-8, target_every=25
     )
@@ -976,7 +976,7 @@ def test_learns_by_noise_alone_and_not_without_it() -> None:
 
 
 def test_some_rows_teach_the_mean_network() -> None:
-    """With all rows taught by the mean, an update is the plain network's on a target with noise; σ gets no gradient."""
+    """If the mean network learns from all rows, as a plain network with a noisy target does, σ gets no gradient."""
     taught, noisy = (make(with_noise(SMALL, mean_rows=share)) for share in (1.0, 0.0))
     before = {name: value.clone() for name, value in taught.network.state_dict().items()}
     for agent in (taught, noisy):
@@ -988,7 +988,7 @@ def test_some_rows_teach_the_mean_network() -> None:
 
 
 def test_targets_are_clipped_to_what_can_be_reached() -> None:
-    """A target beyond the range gives the loss of the range's end."""
+    """A target beyond the range has the loss of a target at the end of the range."""
     clipped, free = (make(replace(SMALL, target_range=bounds)) for bounds in ((-0.5, 0.5), None))
     batch = make_batch()
     far = batch._replace(reward=torch.full_like(batch.reward, 9.0), discount=torch.zeros_like(batch.discount))
@@ -1032,7 +1032,7 @@ def member(head: str, target: str = "max", **noise: Any) -> AgentConfig:
 def test_every_combination_learns(
     device: torch.device, head: str, target: str, noise: str, dueling: bool, weighted: bool
 ) -> None:
-    """One update: finite, every parameter moved, and priorities where there are weights."""
+    """After one update all numbers are finite and all parameters have changed; with weights there are priorities."""
     agent = make(with_network(member(head, target, **NOISES[noise]), dueling=dueling), device=device)
     before = parameters(agent)
     weight = torch.linspace(0.1, 1.0, ROWS, device=device) if weighted else None
@@ -1059,7 +1059,7 @@ def test_every_combination_learns(
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("count", [2, ROWS])
 def test_grouped_draws_are_the_rows_draws(head: str, target: str, count: int) -> None:
-    """A batch under k draws has the loss and priorities of its groups, each under its own draw."""
+    """A batch under k draws has the losses and priorities of its groups, each of which has its own draw."""
     agent = make(member(head, target, form="independent"))
     gradient = AutogradGradient(agent.network, agent.target, agent.parameters, agent.config)
     batch, g = make_batch(), torch.Generator().manual_seed(5)

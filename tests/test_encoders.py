@@ -1,4 +1,4 @@
-"""Encoders: sizes of the papers, the choice by the observation, noise, exactness, and encoders of one's own."""
+"""Encoders: sizes of the papers, the choice by the observation, noise, exactness, and encoders of the user's own."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -49,7 +49,7 @@ def observations(spec: ObservationSpec, count: int, seed: int = 0) -> Tensor:
     return drawn.to(getattr(torch, spec.dtype))
 
 
-# ---- which one
+# ---- the choice of the encoder
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_images_are_asked_for(encoder: str) -> None:
         build(4, encoder=encoder)
 
 
-# ---- what they compute
+# ---- features
 
 
 @pytest.mark.parametrize("spec", [ATARI, MINATAR, TINY], ids=str)
@@ -183,7 +183,7 @@ def test_every_linear_layer_is_noisy_and_no_convolution(encoder: str) -> None:
 @pytest.mark.parametrize("spec", [MINATAR, TINY, BITS], ids=str)
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_groups_of_rows_share_a_draw(spec: ObservationSpec, groups: int) -> None:
-    """[k, B/k, *shape] under k draws is, group by group, [B/k, *shape] under one draw."""
+    """A batch [k, B/k, *shape] under k draws gives each group the values of [B/k, *shape] under one draw."""
     config = config_of(hidden=[8, 24])
     network = build_network(config, spec, 3, generator())
     noise = noise_model(config, network).draw(groups, generator=generator())
@@ -229,7 +229,7 @@ def test_truth_values_keep_the_fast_path_and_its_values() -> None:
 @pytest.mark.parametrize("spec", [MINATAR, TINY, BITS, ATARI], ids=str)
 @pytest.mark.parametrize("encoder", ["auto", "mlp", "impala"])
 def test_an_agent_learns_from_stored_observations(spec: ObservationSpec, encoder: str) -> None:
-    """All parameters that the loss depends on move, and it is fitted."""
+    """Most parameters change, and the loss decreases."""
     if encoder == "impala" and not spec.is_image:
         return
     config = parse(AgentConfig, {"network": {"hidden": [24], "encoder": encoder}, "batch_size": 6, "gamma": 0.0})
@@ -243,7 +243,7 @@ def test_an_agent_learns_from_stored_observations(spec: ObservationSpec, encoder
     assert actions.shape == (6,)
 
 
-# ---- one's own
+# ---- encoders of the user's own
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Environments: what is refused and how, and that both kinds of vectorisation mean the same by an ending."""
+"""Environments: refusals, and the equal meaning of an ending in all kinds of vectorisation."""
 
 import contextlib
 import re
@@ -24,7 +24,7 @@ Register = Callable[..., None]
 
 @pytest.fixture
 def register() -> Iterator[Register]:
-    """gym.register for the length of a test."""
+    """gym.register, undone after the test."""
     names: list[str] = []
 
     def add(env_id: str, entry_point: Any, **options: Any) -> None:
@@ -37,7 +37,7 @@ def register() -> Iterator[Register]:
 
 
 class Plain(gym.Env[np.ndarray, np.int64]):
-    """Actions 2, 3, 4; double observations (action, time); no time limit, no rendering, no threshold."""
+    """Has actions 2, 3, 4, observes (action, time) in double precision, and has no limit, rendering or threshold."""
 
     def __init__(self, spaces: tuple[Any, Any] | None = None, fails: Exception | None = None) -> None:
         if fails is not None:
@@ -80,7 +80,7 @@ def test_load_task_says_what_an_agent_needs(register: Register) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_narrow_observations_are_stretched_to_one_and_others_left_alone() -> None:
-    """Left alone: wide, one-sided, unbounded and constant components, and 10³⁸ or more meaning unbounded."""
+    """Wide, one-sided, unbounded and constant components stay as they are; 10³⁸ or more counts as unbounded."""
     low = np.array([-0.07, -1.2, 100, -1, 0, 0, -np.inf, 3, -1.7e308])
     high = np.array([0.07, 0.6, 100.5, 1, 255, np.inf, np.inf, 3, 1.7e308])
     observe = observer_of("Test/Plain-v0", gym.spaces.Box(low, high, dtype=np.float64))
@@ -139,7 +139,7 @@ def test_what_the_constructor_says_reaches_the_person(register: Register) -> Non
 
 
 def check_usable(env_id: str, kwargs: dict[str, Any], num_envs: int) -> None:
-    """What load_task lets through can be vectorised too, or is refused in a sentence; never a traceback."""
+    """Vectorises a task that load_task accepts; a refusal must be a UserError."""
     with contextlib.suppress(UserError):
         make_vector(load_task(env_id, kwargs), num_envs).close()
 
@@ -148,7 +148,7 @@ def check_usable(env_id: str, kwargs: dict[str, Any], num_envs: int) -> None:
 @pytest.mark.parametrize(
     ("env_id", "kwargs"),
     [
-        ("CartPole", {}),  # Gymnasium takes it as the newest version
+        ("CartPole", {}),  # for Gymnasium this is the newest version
         ("gymnasium.envs.classic_control:CartPole-v1", {}),
         ("CartPole-v1", {"disable_env_checker": True}),  # an option of gymnasium.make, unknown to the vector class
         ("CartPole-v1", {"max_episode_steps": 20}),
@@ -212,10 +212,10 @@ def random_actions() -> Policy:
 def check_rows(
     envs: VectorEnv[Any, Any, Any], policy: Policy, rows: int, limit: int, sutton_barto: bool = False
 ) -> list[tuple[int, bool, bool]]:
-    """Checks every row against the equations of motion of a single CartPole; (length, flags) of all endings."""
+    """Checks every row against the equations of motion of CartPole. Returns (length, flags) of all endings."""
     model: Any = gym.make("CartPole-v1").unwrapped
     model.reset(seed=0)
-    observation = envs.reset(seed=5)[0].copy()  # the environments may write the next ones to the same place
+    observation = envs.reset(seed=5)[0].copy()  # the environments may write the next observations to the same place
     age, resetting = np.zeros(envs.num_envs, dtype=int), np.zeros(envs.num_envs, dtype=bool)
     endings = []
     for _ in range(rows):
@@ -230,7 +230,7 @@ def check_rows(
                 continue
             model.state, model.steps_beyond_terminated = tuple(observation[e].astype(float)), None
             expected, _, falls, _, _ = model.step(int(action[e]))
-            assert np.allclose(following[e], expected, atol=1e-5)  # the true final observation, too
+            assert np.allclose(following[e], expected, atol=1e-5)  # this includes the true final observation
             age[e] += 1
             assert reward[e] == (-float(falls) if sutton_barto else 1.0)
             assert (terminated[e], truncated[e]) == (falls, age[e] == limit)
@@ -270,7 +270,7 @@ def test_kwargs_reach_every_copy(vectorization: Any) -> None:
 
 @pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 def test_a_reset_from_outside_takes_the_place_of_an_autoreset(vectorization: Any) -> None:
-    """As at a checkpoint right after an ending: the next row is a step, not a reset."""
+    """After a reset from outside, as at a checkpoint right after an ending, the next row is a step and no reset."""
     envs = make_vector(load_task("CartPole-v1", {}), 2, vectorization)
     envs.reset(seed=1)
     ended = np.zeros(2, dtype=bool)
@@ -280,7 +280,7 @@ def test_a_reset_from_outside_takes_the_place_of_an_autoreset(vectorization: Any
     first = envs.reset(seed=2)[0].copy()
     following, reward, *_ = envs.step(np.ones(2, dtype=np.int64))
     assert reward.tolist() == [1.0, 1.0]
-    assert (following[:, 1] - first[:, 1] > 0.15).all()  # the push is felt: 10 N for 20 ms on 1.1 kg
+    assert (following[:, 1] - first[:, 1] > 0.15).all()  # the effect of the push: 10 N for 20 ms on 1.1 kg
     envs.close()
 
 
@@ -327,7 +327,7 @@ def test_make_single_renders_on_request() -> None:
     env.close()
 
 
-# ---- what a file may ask for
+# ---- arguments in saved files
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_make_single_renders_on_request() -> None:
     ],
 )
 def test_a_saved_file_asks_for_no_more_than_a_machine_has(env_id: str, kwargs: dict[str, Any], refused: str) -> None:
-    """Before anything is built: where the package is missing, that is not said."""
+    """The refusal comes before anything is built, so that it does not depend on installed packages."""
     began = time.monotonic()
     with pytest.raises(UserError, match=re.escape(refused)):
         load_saved_task(env_id, kwargs)
@@ -365,7 +365,7 @@ def test_deep_sea_of_any_size_up_to_its_bound() -> None:
 
 
 class Picky(Plain):
-    """Takes actions of some types alone."""
+    """Takes only actions of one type."""
 
     def __init__(self, takes: type, dtype: Any = np.int64) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Environments that come back into the middle of their episodes, and what happens to those that cannot."""
+"""Environments that a resume brings back into the middle of their episodes, and environments for which it cannot."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ from envs.vector import make_vector
 
 
 class Trail:
-    """Plays random actions in copies of a task, and notes all that they show and pay."""
+    """Plays random actions in copies of a task, and records their observations, rewards and endings."""
 
     def __init__(self, task: Task, num_envs: int, vectorization: Any, seed: int = 0) -> None:
         self.task, self.num_envs, self.vectorization = task, num_envs, vectorization
@@ -41,7 +41,7 @@ class Trail:
         self.envs = make_vector(task, num_envs, vectorization)
 
     def play(self, *all_envs: VectorEnv[Any, Any, Any], steps: int) -> list[list[Any]]:
-        """For each of some vector environments, what the same `steps` actions gave."""
+        """The results of the same `steps` actions in each of the given vector environments."""
         given: list[list[Any]] = [[] for _ in all_envs]
         for _ in range(steps):
             actions = self.task.first_action + self.rng.integers(self.task.actions, size=self.num_envs)
@@ -51,7 +51,7 @@ class Trail:
         return given
 
     def check(self, steps: int, more: int = 200) -> dict[str, Any]:
-        """After `steps` new environments come back to where these are, in all copies, and go on as these do."""
+        """After `steps`, new environments come back into the episodes of these, in all copies, and go on like these."""
         resuming.begin(self.envs, 5)
         self.games = sum(int((ending | limit).sum()) for *_, ending, limit in self.play(self.envs, steps=steps)[0])
         saved = resuming.saved(self.envs)
@@ -84,7 +84,7 @@ TASKS: dict[str, int | None] = {
 @pytest.mark.parametrize("num_envs", [1, 3, 8])
 def test_copies_come_back_into_the_middle_of_their_episodes(env_id: str, num_envs: int) -> None:
     task = load_task(env_id, {}, TASKS[env_id])
-    for seed, steps in enumerate((0, 1, 49, 50, 51, 307)):  # at 50 a limit has just ended an episode; its reset is next
+    for seed, steps in enumerate((0, 1, 49, 50, 51, 307)):  # at 50 a limit has ended an episode; a reset is next
         Trail(task, num_envs, "sync", seed).check(steps)
 
 
@@ -97,7 +97,7 @@ def test_processes_come_back_as_well(env_id: str) -> None:
 
 @pytest.mark.parametrize(("env_id", "kwargs"), [("CartPole-v1", {}), ("DeepSea-v0", {"stochastic": True, "size": 5})])
 def test_vector_classes_of_numpy_come_back_as_well(env_id: str, kwargs: dict[str, Any]) -> None:
-    for seed, steps in enumerate((0, 1, 5, 123)):  # after 5 steps each diver is at the bottom
+    for seed, steps in enumerate((0, 1, 5, 123)):  # after 5 steps each diver is at the bottom of the sea
         saved = Trail(load_task(env_id, kwargs), 8, "native", seed).check(steps)
         assert set(saved) == {"attributes", "generator"}
 
@@ -118,7 +118,7 @@ def test_a_vector_class_of_numpy_knows_how_old_its_episodes_are() -> None:
 def test_games_of_minatar_come_back(game: str) -> None:
     pytest.importorskip("minatar")
     task = load_task(f"MinAtar/{game}-v1", {})
-    for seed in range(8):  # what a game kept over its resets would show once in ten first steps
+    for seed in range(8):  # a value that a game kept over resets would show in one of ten first steps
         Trail(task, 8, "sync", seed).check(37 * seed, more=60)
 
 
@@ -141,14 +141,14 @@ def test_an_episode_of_minatar_is_the_one_of_its_seed_in_a_new_game(game: str) -
 def test_games_of_atari_come_back(vectorization: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ale_py")
     for module in (envs.vector, envs.atari_vector):
-        monkeypatch.setattr(module, "STRETCH_STEPS", 200)  # several games to a seed, and several seeds
+        monkeypatch.setattr(module, "STRETCH_STEPS", 200)  # several games have one seed, and there are several seeds
     task = load_task("ALE/Breakout-v5", {"repeat_action_probability": 0.25})
     games, seeds = 0, 0
     for seed, steps in enumerate((0, 170, 240, 330, 390)):
         trail = Trail(task, 3, vectorization, seed)
         seeds += int(trail.check(steps, more=120)["numbers"].sum())
         games += trail.games
-    assert 0 < seeds < games  # that ended, of one seed and altogether
+    assert 0 < seeds < games  # more games than seeds have ended
 
 
 def test_one_process_and_many_play_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_each_episode_of_each_copy_has_a_seed_of_its_own() -> None:
     assert [twin(i) for i in reversed(range(len(one)))] == one[::-1]
 
 
-# ---- what is kept
+# ---- the log of actions
 
 
 def test_the_log_of_actions_holds_what_is_asked_for() -> None:
@@ -205,7 +205,7 @@ def test_the_log_of_actions_holds_what_is_asked_for() -> None:
                     kept = log.last(copy, int(t + 1 - begun[copy]))
                     assert kept.dtype == np.dtype(code)
                     assert kept.tolist() == [int(row[copy]) for row in rows[begun[copy] :]]
-        assert len(log._rows) <= 8192  # twice what the longest took, not all that there was
+        assert len(log._rows) <= 8192  # twice the longest episode, and not all steps
 
 
 def test_a_checksum_sees_every_part_of_an_observation() -> None:
@@ -225,7 +225,7 @@ def test_a_checksum_sees_every_part_of_an_observation() -> None:
 
 
 def stopped_and_resumed(folder: Path, at: int, stop: Callable[[Setup], bool], **changes: Any) -> tuple[Setup, Setup]:
-    """A run that is never stopped, and one that is saved from step `at` on, when `stop` says so, and resumed."""
+    """A run that is never stopped, and one that is saved and resumed where `stop` says so, from step `at` on."""
     whole, first, second = (setup(folder / name, **changes) for name in ("whole", "first", "second"))
     whole.run()
     first.trainer.begin()
@@ -267,7 +267,7 @@ def test_a_run_goes_on_where_it_stopped(
     ("env_id", "num_envs"), [("Acrobot-v1", 3), ("MinAtar/Breakout-v1", 2), ("ALE/Pong-v5", 1), ("ALE/Pong-v5", 3)]
 )
 def test_runs_of_other_tasks_go_on_where_they_stopped(tmp_path: Path, env_id: str, num_envs: int) -> None:
-    """One with a time limit of its own, images, and stacks of frames one by one and side by side."""
+    """The tasks have a time limit, images, and stacks of frames in one process and in the vector class."""
     if "/" in env_id:
         pytest.importorskip("minatar" if env_id[0] == "M" else "ale_py")
     changes: Any = {"env.id": env_id, "agent.learning_starts": 40, "agent.n_step": 3, "steps": 90}
@@ -291,7 +291,7 @@ def test_how_often_a_run_is_saved_changes_nothing(tmp_path: Path, vectorization:
 
 
 class Long(gym.Env[np.ndarray, np.int64]):
-    """150 steps an episode, paid at its end."""
+    """Has episodes of 150 steps, with a reward at the end."""
 
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -329,16 +329,16 @@ def test_a_long_way_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def everything(replay: Replay) -> Batch:
-    """All transitions that may be sampled, as tensors."""
+    """All transitions that can be sampled, as tensors."""
     starts = replay.starts[(replay.first + torch.arange(len(replay))) % len(replay.starts)]
     return Batch(*map(torch.as_tensor, replay.gather(starts)))
 
 
 class Elsewhere(gym.Env[np.ndarray, np.int64]):
-    """Shows (copy, what it draws, time); copies of an odd number draw from `source`, and others from their seed."""
+    """Observes (copy mod 2, episode, time, a draw). Odd copies draw from `source`, and even ones from their seed."""
 
     source: Callable[[], float]
-    made = itertools.count(1)  # load_task makes one
+    made = itertools.count(1)  # the first instance is that of load_task
     observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
     action_space = gym.spaces.Discrete(3)
 
@@ -380,7 +380,7 @@ def test_a_copy_that_does_not_come_back_is_cut_alone(tmp_path: Path, elsewhere: 
     changes: Any = {"env.id": "Test/Elsewhere-v0", "agent.n_step": 4, "agent.gamma": 0.5, "agent.replay_ratio": 0}
     runs = []
     for name in ("first", "second"):
-        Elsewhere.made = itertools.count(1)  # copies 2, 3, 4, …: 0 and 2 draw from their seeds
+        Elsewhere.made = itertools.count(1)  # numbers 2, 3, 4, …: copies 0 and 2 draw from their seeds
         runs.append(setup(tmp_path / name, num_envs=4, **changes))
     first, second = (run.trainer for run in runs)
     first.begin()
@@ -397,19 +397,19 @@ def test_a_copy_that_does_not_come_back_is_cut_alone(tmp_path: Path, elsewhere: 
         first.iterate()
         second.iterate()
     lengths = [first.step - 55 * 4, second.step - 55 * 4]
-    assert lengths[0] - lengths[1] == 2  # two reset rows
+    assert lengths[0] - lengths[1] == 2  # two rows only reset
     batch = everything(second.replay)
-    assert torch.equal(batch.observation[:, :2], batch.next_observation[:, :2])  # of one copy and one episode
-    assert batch.discount.min() == 0.5**4  # no ending is one that nobody comes back from
+    assert torch.equal(batch.observation[:, :2], batch.next_observation[:, :2])  # both are of one copy and one episode
+    assert batch.discount.min() == 0.5**4  # no ending is a termination
     steps = batch.next_observation[:, 2] - batch.observation[:, 2]
     assert torch.equal(batch.discount, 0.5**steps)
     assert torch.equal(batch.reward, 2 - 2 * 0.5**steps)
     kept = batch.observation[:, 0] == 0
     assert sorted(batch.observation[kept, 2].tolist()) == sorted(
-        [*range(40), *range(34)] * 2  # 75 vector steps, one of which resets: nothing of these copies was cut
+        [*range(40), *range(34)] * 2  # 75 vector steps, one of which resets: no episode of these copies was cut
     )
     odd = [length for _, length in runs[1].tracker.series("train/episode_length")]
-    assert odd == []  # the ones that were cut, after 14 steps, are not reported
+    assert odd == []  # the two episodes that were cut after 14 steps are not reported
     for _ in range(30):
         second.iterate()
     for name, value in (("train/episode_length", 40), ("train/episode_return", 40.0)):
@@ -419,7 +419,7 @@ def test_a_copy_that_does_not_come_back_is_cut_alone(tmp_path: Path, elsewhere: 
 
 
 class Fickle(Elsewhere):
-    """What it shows is of its seed; what is named here is not, or is changed later."""
+    """Observes draws of its seed. `named` names a part that is random (reward), changes (limit) or fails (refusal)."""
 
     named, limit, drawn = "reward", 40, random.SystemRandom()
 
@@ -452,17 +452,17 @@ def test_rewards_endings_and_refusals_that_differ_are_noticed(
     assert restored.tolist() == [False, False]
     monkeypatch.setattr(Fickle, "named", "")
     observation, reward, terminated, truncated = trail.play(again, steps=1)[0][0]
-    assert observation[:, 2].tolist() == [0, 0]  # the next step only resets
+    assert observation[:, 2].tolist() == [0, 0]  # the step has only reset
     assert not np.any([reward, terminated, truncated])
     saved = resuming.saved(again)
     assert saved is not None
-    assert saved["numbers"].tolist() == [1, 1]  # with the seed of the next episode
+    assert saved["numbers"].tolist() == [1, 1]  # this is the seed of the next episode
     trail.envs.close()
     again.close()
 
 
 class Common(Elsewhere):
-    """Draws from the generators that belong to nobody."""
+    """Draws from the global generators of NumPy and Python."""
 
     def _shown(self) -> np.ndarray:
         drawn = np.random.random(), random.random()  # noqa: NPY002
@@ -471,7 +471,7 @@ class Common(Elsewhere):
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_what_is_drawn_from_common_generators_comes_back_in_a_process_of_its_own(vectorization: Any) -> None:
-    """Where copies share a process, they share these generators as well."""
+    """Copies in one process share these generators, and do not come back."""
     gym.register("Test/Common-v0", entry_point=Common)
     trail = Trail(load_task("Test/Common-v0", {}), 3, vectorization)
     if vectorization == "async":
@@ -486,7 +486,7 @@ def test_what_is_drawn_from_common_generators_comes_back_in_a_process_of_its_own
 
 
 class Unknown(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """A vector class of which nobody knows how to bring it back."""
+    """A vector class that a resume cannot bring back."""
 
     metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
@@ -528,7 +528,7 @@ def test_a_vector_class_that_cannot_come_back_begins_anew(tmp_path: Path) -> Non
     assert "3 of 3 copies (its vector class cannot bring them back" in line
     for _ in range(9):
         second.iterate()
-    assert second.step == 54  # no row of a step was lost
+    assert second.step == 54  # no step was lost
     batch = everything(second.replay)
     assert torch.equal(batch.observation[:, :2], batch.next_observation[:, :2])
     assert len(batch.observation) == 54
@@ -537,7 +537,7 @@ def test_a_vector_class_that_cannot_come_back_begins_anew(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("vectorization", ["sync", "native"])
 def test_a_run_of_the_version_before_goes_on_with_new_episodes(tmp_path: Path, vectorization: str) -> None:
-    """Its replay was cut, and waits with the first observations of episodes that nobody knows any more."""
+    """The replay of such a run was cut, and ends with the first observations of episodes that cannot be continued."""
     changes: Any = {"env.vectorization": vectorization, "agent.n_step": 3}
     first, second = (setup(tmp_path / name, num_envs=3, **changes) for name in ("first", "second"))
     old, new = first.trainer, second.trainer

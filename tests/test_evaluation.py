@@ -41,7 +41,7 @@ def agent_of(task: Task, **options: Any) -> tuple[AgentConfig, QNetwork]:
 
 
 def without_means(network: QNetwork) -> QNetwork:
-    """μ = 0 in all layers: on the mean all actions are worth the same, and noise decides alone."""
+    """Sets μ = 0 in all layers: in the mean network all actions have the same value, and noise alone decides."""
     with torch.no_grad():
         for layer in network.noisy_layers().values():
             layer.weight.zero_()
@@ -50,17 +50,17 @@ def without_means(network: QNetwork) -> QNetwork:
 
 
 def balancer(task: Task) -> tuple[AgentConfig, QNetwork]:
-    """On the mean it pushes CartPole to where the pole leans, which goes well for 24 to 56 steps; σ is the initial."""
+    """An agent whose mean network pushes to where the pole leans, which lasts for 24 to 56 steps; σ is initial."""
     config, network = agent_of(task)
     first, middle, last = (layer.weight for layer in without_means(network).noisy_layers().values())
     with torch.no_grad():
-        first[0, 2], first[1, 2] = 1.0, -1.0  # the two signs of the pole's angle, each through its ReLU
+        first[0, 2], first[1, 2] = 1.0, -1.0  # the positive and the negative part of the pole's angle, by one ReLU each
         middle[0, 0] = middle[1, 1] = last[1, 0] = last[0, 1] = 1.0
     return config, network
 
 
 class SeedLength(gym.Env[np.ndarray, np.int64]):
-    """An episode of 1 or 40 steps, as its seed says, with a reward of 1 a step; notes the seeds and actions it gets."""
+    """Has episodes of 1 or 40 steps, by their seed, with a reward of 1 a step, and records its seeds and actions."""
 
     played: list[int | None] = []  # noqa: RUF012
     actions: set[int] = set()  # noqa: RUF012
@@ -98,7 +98,7 @@ def seed_length() -> Iterator[None]:
     gym.registry.pop("Test/SeedLength-v0")
 
 
-# ---- the same, however it is run
+# ---- the same results, however they are computed
 
 
 @pytest.mark.parametrize("noisy", [False, True])
@@ -125,18 +125,18 @@ def test_the_first_episodes_do_not_depend_on_how_many_are_asked(noisy: bool) -> 
 
 
 def test_noise_changes_what_is_played_and_is_redrawn_at_every_step() -> None:
-    """With μ = 0 the action is pure noise: a draw held over an episode would play one action of two for ever."""
+    """With μ = 0 noise chooses the action. A draw that was held for an episode would often repeat one action."""
     task = load_task("CartPole-v1", {})
     config, network = agent_of(task)
     without_means(network)
     mean = evaluate(task, network, SEEDS)
     noisy = evaluate(task, network, SEEDS, noise_model(config, network))
-    assert max(mean.returns) <= 11  # always the first action
-    assert np.mean(noisy.returns) > 15  # random actions: 22 on average
+    assert max(mean.returns) <= 11  # these episodes repeat the first action
+    assert np.mean(noisy.returns) > 15  # random actions reach 22 on average
 
 
 def test_every_episode_has_noise_of_its_own() -> None:
-    """At one observation with μ = 0 the actions are coins; 40 of them agree in two episodes once in 10¹²."""
+    """With μ = 0 the actions at one observation are like coins. Two episodes have 40 equal ones once in 10¹²."""
     config, network = agent_of(load_task("CartPole-v1", {}))
     policy = EvaluationPolicy(without_means(network), noise_model(config, network), SEEDS[:6])
     coins = np.stack([policy(np.ones((6, 4), dtype=np.float32), range(6)) for _ in range(40)])
@@ -144,7 +144,7 @@ def test_every_episode_has_noise_of_its_own() -> None:
 
 
 def test_the_policy_is_of_a_copy_in_evaluation_mode() -> None:
-    """An encoder of one's own may drop features at random while it learns."""
+    """An encoder of the user's own may use dropout while it learns."""
     network = agent_of(load_task("CartPole-v1", {}))[1]
     network.encoder.norms[0] = torch.nn.Dropout(0.9)
     policy = EvaluationPolicy(network, None, SEEDS[:1])
@@ -167,7 +167,7 @@ def test_exactly_the_asked_seeds_are_played_without_favour_for_short_episodes(nu
 
 
 def test_every_episode_gets_its_own_observations_and_only_running_ones_are_asked() -> None:
-    """The policy sees (episode, observation) pairs in step: the n-th call of an episode shows its n-th observation."""
+    """In the n-th call that has an episode, the policy gets the n-th observation of this episode."""
     task = load_task("CartPole-v1", {})
     seen: dict[int, list[Any]] = {}
 
@@ -225,7 +225,7 @@ def test_a_global_generator_changes_no_result() -> None:
 
 
 def test_statistics_by_hand() -> None:
-    """IQM of 1 2 3 4 5 6: one of six goes at each end."""
+    """The IQM of 1 2 3 4 5 6 leaves one of the six out at each end."""
     seen = Evaluation((6.0, 1.0, 3.0, 2.0, 5.0, 4.0), (1, 2, 3, 4, 5, 9)).statistics()
     interval = seen.pop("return_ci95")
     assert seen == pytest.approx(
@@ -256,7 +256,7 @@ def test_bootstrap_interval_is_deterministic_and_shrinks_to_a_point() -> None:
 
 
 def test_bootstrap_interval_covers_the_mean_about_19_times_in_20() -> None:
-    """400 samples of 40; percentile intervals are a little short: 93 % expected, ± 3.7 standard errors allowed."""
+    """There are 400 samples of 40. Percentile intervals are short: 93 % are expected, ± 3.7 standard errors."""
     rng = np.random.Generator(np.random.PCG64(1))
     hits = 0
     for _ in range(400):
@@ -273,7 +273,7 @@ def test_bootstrap_interval_is_that_of_all_resamples_at_once(n: int) -> None:
 
 
 def test_bootstrap_interval_of_many_episodes_takes_little_memory() -> None:
-    """All resamples of 50 000 at once, an index and a value each, take 400 MB for 500 of them."""
+    """With an index and a value for each of 50 000 episodes, 500 resamples at once take 400 MB."""
     values = np.random.Generator(np.random.PCG64(0)).standard_normal(50_000)
     tracemalloc.start()
     try:
@@ -407,7 +407,7 @@ LIES: list[tuple[Change, str]] = [
 
 
 def refused(folder: Path, change: Change) -> str:
-    """The sentence with which a saved agent is refused whose description and tensors were changed."""
+    """The sentence that refuses a saved agent after a change of its description and tensors."""
     task = load_task("CartPole-v1", {})
     config, network = agent_of(task)
     text, tensors = description(task, config), dict(network.state_dict())
@@ -462,7 +462,7 @@ def test_a_hostile_description_is_refused_in_a_short_clean_sentence(tmp_path: Pa
 
 
 class Board(gym.Env[np.ndarray, np.int64]):
-    """A cube of which the first layer is set."""
+    """Observes a cube in which the first layer is set."""
 
     action_space = gym.spaces.Discrete(2)
 
@@ -484,7 +484,7 @@ class Board(gym.Env[np.ndarray, np.int64]):
 def test_a_saved_agent_remembers_where_the_channels_of_its_board_are(
     tmp_path: Path, said: dict[str, str], last: int, channels: Any
 ) -> None:
-    """One of the first version says nothing, and had a rule of its own."""
+    """A file of the first version does not say where its channels are, and that version had another rule."""
     gym.register("Test/Board-v0", entry_point=Board)  # type: ignore[arg-type]
     try:
         task = load_task("Test/Board-v0", {"last": last}, channels=channels)

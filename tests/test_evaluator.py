@@ -1,4 +1,4 @@
-"""Evaluations beside training: what is saved before them, what follows from them, and what they may not change."""
+"""Evaluations during training: the checkpoint before them, their consequences, and training that they do not change."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ SMALL: dict[str, Any] = {
 
 
 class Counted(gym.Env[np.ndarray, np.int64]):
-    """Episodes of 3 to 7 steps, as their seed says; counts the instances, and keeps the kinds of its actions."""
+    """Has episodes of 3 to 7 steps, by their seed, counts its instances, and keeps the types of its actions."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
@@ -91,7 +91,7 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Recorder:
-    """A tracker and its console that keep what they are told."""
+    """A tracker and its console that keep metrics, lines and videos."""
 
     run_id = None
 
@@ -113,7 +113,7 @@ class Recorder:
     def update(self, step: int, **values: float) -> None: ...
 
     def evaluations(self) -> list[tuple[int, dict[str, float]]]:
-        """What was logged of evaluations, without the clock."""
+        """The logged metrics of evaluations, without times."""
         return [
             (step, {name: value for name, value in row.items() if not name.startswith("time/")})
             for step, row in self.rows
@@ -133,7 +133,7 @@ def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 class Run:
-    """A run in a folder, as train.py builds it; where there is a checkpoint, it goes on from there."""
+    """A run in a folder, as train.py builds it. It goes on from the checkpoint of the folder, if there is one."""
 
     def __init__(self, path: Path, changes: dict[str, Any] | None = None) -> None:
         self.config = parse(TrainConfig, merged(SMALL, changes or {}))
@@ -166,7 +166,7 @@ def same(one: Any, two: Any) -> bool:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], BaseException | None]) -> list[int]:
-    """Has evaluations raise what `fails` gives for their numbers, from 0; the list grows with each of them."""
+    """Makes evaluations raise the error that `fails` returns for their number. The list gets the number of each."""
     played, real = list[int](), agent.running.evaluator.evaluate
 
     def evaluate(*arguments: Any) -> Evaluation:
@@ -183,7 +183,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], BaseExceptio
 QUIET = {"eval.noisy": False}
 
 
-# ---- saved first
+# ---- the checkpoint before an evaluation
 
 
 def test_the_checkpoint_that_is_due_is_there_before_its_evaluation(
@@ -206,7 +206,7 @@ def test_the_checkpoint_that_is_due_is_there_before_its_evaluation(
 def test_a_run_that_is_killed_around_an_evaluation_ends_as_if_it_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, where: str
 ) -> None:
-    """The same metrics of evaluations, the same best agent, the same checkpoint, and no evaluation twice in the log."""
+    """Evaluations, best agent and state are those of a run without a kill, and no evaluation is logged twice."""
     whole = Run(tmp_path / "whole", QUIET)
     whole()
     killed = Run(tmp_path / "killed", QUIET)
@@ -235,7 +235,7 @@ def test_a_run_that_is_killed_around_an_evaluation_ends_as_if_it_was_not(
     assert len(played) == (3 if where == "after it is noted" else 4) - killed_at
     assert again == (where != "after it is noted")
     if where == "before it is noted":
-        rows = rows[:-1]  # which truncate_jsonl takes out of the file
+        rows = rows[:-1]  # truncate_jsonl takes this row out of the file
     assert rows + resumed.tracker.evaluations() == whole.tracker.evaluations()
     assert same(learned(whole.trainer), learned(resumed.trainer))
     for which in ("best", "last"):
@@ -273,7 +273,7 @@ def test_what_is_left_to_do(tmp_path: Path) -> None:
     step, state = load_checkpoint(latest_checkpoint(tmp_path) or tmp_path)
     noted = with_evaluation(tmp_path, step, state)
     assert nothing_left(run.config, step, noted) == "complete"
-    assert nothing_left(run.config, step, state) is None  # its evaluation was not played
+    assert nothing_left(run.config, step, state) is None  # by this state its evaluation was not played
     for changes, found in (({"eval.episodes": 0}, "complete"), ({"steps": 300}, None)):
         assert nothing_left(parse(TrainConfig, merged(SMALL, changes)), step, state) == found
 
@@ -282,7 +282,7 @@ def test_what_is_left_to_do(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two in a row may fail, again and again; what is learned is the same."""
+    """Two evaluations in a row may fail, and the run learns the same."""
     whole = Run(tmp_path / "whole", QUIET)
     whole()
     errors = {0: RuntimeError("no more\ncontexts"), 1: SystemExit(3)}
@@ -311,7 +311,7 @@ def test_three_failures_in_a_row_end_a_run_with_everything_saved(
     monkeypatch.undo()
     resumed = Run(tmp_path, {**QUIET, "steps": 240})
     assert resumed().failure is None
-    assert resumed.tracker.evaluations()[0][0] == step  # which is played first
+    assert resumed.tracker.evaluations()[0][0] == step  # the missing evaluation is played first
 
 
 def test_the_last_evaluation_that_fails_ends_a_run_with_everything_saved(
@@ -345,12 +345,12 @@ def test_no_episodes_are_no_evaluation_at_the_end_either(tmp_path: Path, monkeyp
     run = Run(tmp_path, {"eval.episodes": 0, "eval.video": True})
     outcome = run()
     assert (played, outcome.evaluation, outcome.evaluation_due, outcome.failure) == ([], None, False, None)
-    assert Counted.made == 2  # one to look at it, one to train
+    assert Counted.made == 2  # one for load_task, and one for training
     assert not (tmp_path / "best").exists()
     assert read_agent(tmp_path / "last" / "agent.safetensors").description["evaluation"] is None
 
 
-# ---- how many environments there are
+# ---- the number of environments
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_no_episodes_are_no_evaluation_at_the_end_either(tmp_path: Path, monkeyp
     [
         ({"num_envs": 1}, 2),
         ({"num_envs": 3}, 6),
-        ({"num_envs": 5}, 8),  # 3 episodes
+        ({"num_envs": 5}, 8),  # an evaluation has 3 episodes
         ({"num_envs": 2, "eval.num_envs": 1}, 3),
         ({"num_envs": 1, "eval.num_envs": 2}, 3),
         ({"num_envs": 1, "eval.num_envs": 9}, 4),
@@ -392,7 +392,7 @@ def test_an_environment_that_cannot_be_there_twice_is_trained_and_said_so(
     outcome = Run(tmp_path, {"num_envs": 1, "eval.every": 0})()
     assert "Address already in use" in str(outcome.failure)
     assert (tmp_path / "last" / "agent.safetensors").exists()
-    assert Run(tmp_path, {"num_envs": 1, "eval.share": True})().failure is None  # the same run
+    assert Run(tmp_path, {"num_envs": 1, "eval.share": True})().failure is None  # the same run can go on
     assert read_agent(tmp_path / "best" / "agent.safetensors").description["global_step"] == 200
 
 
@@ -402,7 +402,7 @@ def test_an_environment_that_cannot_be_there_twice_is_trained_and_said_so(
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_a_shared_environment_trains_as_without_evaluation(tmp_path: Path, vectorization: str, num_envs: int) -> None:
-    """It is played between two of its episodes, which begin with their own seeds."""
+    """The evaluation is played between two episodes of training, which begin with their own seeds."""
     changes = {"num_envs": num_envs, "env.vectorization": vectorization, "steps": 300}
     quiet = Run(tmp_path / "quiet", {**changes, "eval.episodes": 0})
     quiet()
@@ -443,7 +443,7 @@ def test_a_shared_environment_is_gone_on_with_bit_for_bit(
 def test_a_shared_environment_that_fails_in_an_evaluation_goes_on_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vectorization: str
 ) -> None:
-    """Its process, too: an error there would end it."""
+    """With async the environment is in a process, which an error would end."""
     changes = {"num_envs": 1, "env.vectorization": vectorization, **QUIET}
     quiet = Run(tmp_path / "quiet", {**changes, "eval.episodes": 0})
     quiet()
@@ -468,7 +468,7 @@ def test_a_vector_class_has_no_copy_to_share(tmp_path: Path) -> None:
     changes = {"env.id": "CartPole-v1", "num_envs": 8, "eval.share": True}
     with pytest.raises(UserError, match=r"eval.share=true plays in a single copy, .*env.vectorization=sync or async"):
         Run(tmp_path, {**changes, "env.vectorization": "native"})
-    Run(tmp_path, changes).envs.close()  # auto: the class is left aside
+    Run(tmp_path, changes).envs.close()  # auto does not use the vector class
 
 
 # ---- actions
@@ -476,7 +476,7 @@ def test_a_vector_class_has_no_copy_to_share(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_an_environment_gets_what_its_action_space_samples(tmp_path: Path, vectorization: str) -> None:
-    """In training, evaluation and film; the values are the space's own, which begin at −1."""
+    """In training, evaluation and film, actions have the type that the space samples."""
     Run(tmp_path, {"env.vectorization": vectorization, "eval.video": True})()
     assert Counted.kinds == {type(Counted.action_space.sample())} == {np.int16}
 
@@ -541,11 +541,11 @@ def test_a_return_at_which_to_stop_needs_evaluations(changes: dict[str, Any]) ->
         parse(TrainConfig, merged(SMALL, {"eval.stop_at": 5, **changes}))
 
 
-# ---- what goes wrong in training
+# ---- failures in training
 
 
 def breaks(step: int, error: BaseException) -> Callable[[Counted], None]:
-    """Raises at the n-th step of all copies together, evaluations aside."""
+    """Raises at step number `step` of training, counted over all copies of a process."""
     count = iter(range(10**9))
 
     def fail(env: Counted) -> None:
@@ -560,9 +560,9 @@ def breaks(step: int, error: BaseException) -> Callable[[Counted], None]:
 def test_an_environment_that_fails_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vectorization: str, error: BaseException
 ) -> None:
-    """All steps before it are saved, with the episodes under way as truncations; the run goes on from there."""
+    """All steps before the failure are saved, with truncations for the episodes under way, and the run can go on."""
     changes = {"env.vectorization": vectorization, "eval.episodes": 0, "checkpoint.every": 50, "num_envs": 3}
-    calls = 85 if vectorization == "sync" else 40  # async: each copy counts for itself
+    calls = 85 if vectorization == "sync" else 40  # with async each copy counts its own steps
     monkeypatch.setattr(Counted, "fails", staticmethod(breaks(calls, error)))
     outcome = Run(tmp_path, changes)()
     said = "sys.exit(0)" if isinstance(error, SystemExit) else "RuntimeError: the server is gone"
@@ -596,7 +596,7 @@ def test_a_defect_of_ours_is_no_environment_s(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_taken_away_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one sentence, and nothing is written to a new folder of its name."""
+    """The run ends with one sentence, and does not make a new folder of that name."""
     folder, run = tmp_path / "run", Run(tmp_path / "run", {"eval.episodes": 0})
 
     def move(env: Counted) -> None:
@@ -622,7 +622,7 @@ def test_an_environment_that_changes_the_folder_does_not_split_the_run(
 
 
 def test_statistics_of_very_many_episodes_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take seconds then, and a stop does not wait for them when it saves."""
+    """Such statistics take seconds, and a stop must not wait for them while it saves."""
     computed, real = list[float](), Evaluation.statistics
 
     def statistics(self: Evaluation, env_id: str = "") -> dict[str, Any]:
@@ -635,7 +635,7 @@ def test_statistics_of_very_many_episodes_are_computed_once(tmp_path: Path, monk
 
 
 def test_lines_of_an_evaluation_that_is_played_again_go(tmp_path: Path) -> None:
-    """Those of the very step at which a run goes on, and of evaluations only."""
+    """Lines of evaluations at the step of the resume are removed, and all other lines up to this step stay."""
     path = tmp_path / "metrics.jsonl"
     rows = [{"global_step": step, name: 1.0} for step in (50, 100, 150) for name in ("train/loss", "eval/return_mean")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -649,7 +649,7 @@ def test_lines_of_an_evaluation_that_is_played_again_go(tmp_path: Path) -> None:
 def test_a_stop_in_a_shared_environment_leaves_its_own_episodes_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vectorization: str
 ) -> None:
-    """Even where it comes between a question to the process and its answer, which is then in the way."""
+    """The stop may come between a question to the process and its answer, which is then still in the pipe."""
     changes = {**QUIET, "num_envs": 2, "eval.share": True, "eval.every": 60, "env.vectorization": vectorization}
     whole = Run(tmp_path / "whole", changes)
     whole()

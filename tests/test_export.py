@@ -97,7 +97,7 @@ def saved(
     parts: Any = (),
     **options: Any,
 ) -> Player:
-    """An agent whose parameters are drawn by one seed, σ large enough to be seen."""
+    """An agent whose parameters are drawn by one seed, with σ large enough to change values visibly."""
     options = {"network": {"hidden": [24, 16], **options.pop("network", {})}, **options}
     config, wrapping = parse(AgentConfig, options), wrapping_of(parts, wrappers)
     task = load_task(env_id, kwargs or {}, wrapping=wrapping, action_mask=mask)
@@ -116,7 +116,7 @@ def saved(
 
 
 def observations(player: Player, count: int) -> list[tuple[Any, Any]]:
-    """What the environment observes first in `count` episodes, with its infos."""
+    """The first observations and infos of `count` episodes."""
     env, whole = player.task.make(), bool(player.task.observation.mask)
     found = [env.reset(seed=seed) for seed in range(count)]
     env.close()
@@ -132,7 +132,7 @@ def leaf(source: str, observation: Any, info: Any) -> Any:
 
 
 def check(player: Player, folder: Path, count: int = 6, noise: bool = False) -> list[str]:
-    """The file gives the agent's own values and actions, one by one and as a batch; returns the names of its inputs."""
+    """Checks that the file gives the agent's values and actions, singly and as a batch; returns its input names."""
     inputs = write_onnx(player, folder / "agent.onnx", noise)
     session = onnxruntime.InferenceSession(str(folder / "agent.onnx"))
     seen = observations(player, count)
@@ -229,7 +229,7 @@ def test_stacks_of_frames_are_taken_in_their_order(tmp_path: Path, kind: str) ->
     session = write_onnx(player, tmp_path / "agent.onnx")
     env, rows = player.task.make(), []
     rows.append(env.reset(seed=0)[0])
-    rows += [env.step(5)[0] for _ in range(4)]  # frames that differ
+    rows += [env.step(5)[0] for _ in range(4)]  # the frames differ
     env.close()
     batch = {i.name: np.stack([np.asarray(leaf(i.source, row, {}), i.dtype) for row in rows]) for i in session}
     values = onnxruntime.InferenceSession(str(tmp_path / "agent.onnx")).run(["q_values"], batch)[0]
@@ -272,7 +272,7 @@ def program_of(folder: Path) -> float:
     """Runs the program of the README, in a process that finds neither this project nor torch."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     lines = [line for line in code.splitlines() if line and not line.startswith(("import", "from"))]
-    assert len([line for line in lines if not line.startswith("        ")]) <= 12  # and a line for each input
+    assert len([line for line in lines if not line.startswith("        ")]) <= 12  # besides a line for each input
     blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'agent', 'envs', 'onnx', 'onnxscript']))\n"
     ended = subprocess.run([sys.executable, "-c", blocked + code], cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -295,7 +295,7 @@ def test_the_readme_s_program_plays_with_masks(tmp_path: Path) -> None:
     text = (tmp_path / "shared" / "README.md").read_text()
     assert 'info["action_mask"]' in text
     assert "| `action_mask` | int8 | [batch, 6] |" in text
-    assert program_of(tmp_path / "shared") >= -200  # no action is illegal, each of which costs 10
+    assert program_of(tmp_path / "shared") >= -200  # an illegal action would cost 10
 
 
 PACKAGE = """
@@ -351,7 +351,7 @@ def test_an_encoder_that_onnx_cannot_express_is_refused_in_a_sentence(tmp_path: 
 
 
 def test_ctrl_c_during_the_export_is_no_error_of_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter raises an error of its own for any other; Ctrl-C may be deep in the chain of its causes."""
+    """The exporter replaces any error by its own, so that Ctrl-C may be deep in the chain of causes."""
 
     def fails(*_: Any, **__: Any) -> None:
         try:

@@ -37,7 +37,7 @@ SPACES: dict[str, spaces.Space[Any]] = {
 
 
 class Scene(gym.Env[Any, Any]):
-    """Observes samples of a space, of which `legal` is a mask; a fifth of the episodes ends at every step."""
+    """Observes samples of a space, of which `legal` is a mask. At every step an episode ends with probability 1/5."""
 
     action_space = spaces.Discrete(3, start=2)
 
@@ -167,9 +167,9 @@ def test_the_program_observes_what_the_agent_does(name: str, monkeypatch: pytest
         del registry["OfMine-v0"]
     for module in code.imports:
         exec(f"import {module}", scope)
-    rng, steps = np.random.default_rng(0), 0  # of all episodes
+    rng, steps = np.random.default_rng(0), 0  # the steps of all episodes
     for seed in range(3, 9):
-        if seed == 3 or name == "board":  # MinAtar remembers an action of the episode before
+        if seed == 3 or name == "board":  # MinAtar remembers an action of the previous episode
             exec("\n\n".join([*code.definitions, *code.lines]), scope)
             theirs = scope["env"]
         (observation, info), (expected, _) = theirs.reset(seed=seed), ours.reset(seed=seed)
@@ -202,7 +202,7 @@ def leaves_in(observation: Any) -> Iterator[np.ndarray]:
 
 
 def played(folder: Path, seed: int) -> float:
-    """The program's return of the episode of a seed, where it finds neither this project nor torch nor OpenCV."""
+    """The program's return for the seed of an episode, in a process without this project, torch and OpenCV."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert code.count("seed=0") == 1
     blocked = "['torch', 'agent', 'envs', 'onnx', 'onnxscript', 'cv2', 'hydra', 'omegaconf', 'wandb']"

@@ -1,4 +1,4 @@
-"""Modules of one's own: named by the person at the command line, never by a run, a checkpoint or a saved agent."""
+"""Modules of the user's own: the command line names them, and never a run, a checkpoint or a saved agent."""
 
 import copy
 import re
@@ -65,7 +65,7 @@ gym.register("Game-v0", entry_point=Game)
 
 
 def shown_encoder() -> str:
-    """The module that docs/EXTENDING.md shows."""
+    """The example of an encoder in docs/EXTENDING.md."""
     found = re.search(r"```python\n(# my_encoder\.py\n.*?)```", (ROOT / "docs/EXTENDING.md").read_text(), re.DOTALL)
     assert found
     return found[1]
@@ -77,7 +77,7 @@ def sentence(result: Result) -> str:
 
 
 def test_an_encoder_and_an_environment_of_ones_own(programs: Programs, tmp_path: Path) -> None:
-    """The documents' encoder, on an environment in another file; its agent needs both named, and names neither."""
+    """The documented encoder plays an environment of another file. A saved agent names neither: the user names both."""
     (tmp_path / "my_encoder.py").write_text(shown_encoder())
     (tmp_path / "my_game.py").write_text(GAME)
     named = ("env=my_game:Game-v0", "imports=my_encoder", "agent.network.encoder=tiny")
@@ -128,7 +128,7 @@ MARKET = GAME.replace("gym.Env):", CONSTRUCTOR).replace("Game-v0", "Market-v0")
 
 
 def test_numbers_of_ones_own_environment_may_be_large(programs: Programs, tmp_path: Path) -> None:
-    """A file's number may not, where the environment is of a package; or where nobody names the module."""
+    """A large number in a saved file is refused for an environment of a package, and if nobody names the module."""
     (tmp_path / "market.py").write_text(MARKET)
     named = ("imports=market", "+env.kwargs.price=2e6", "+env.kwargs.start=20261129")
     result = programs.run("train", *QUIET, "env=Market-v0", *named, "hydra.run.dir=run", "num_envs=2", cwd=tmp_path)
@@ -199,7 +199,7 @@ gym.register("Lives-v0", entry_point=Lives, max_episode_steps=7)
 """
 
 
-# Of two, one is reset while the other tells: by NumPy's own kind of truth value that comes as an array of objects.
+# With two copies, one is reset while the other reports a loss. NumPy's truth values then come as an array of objects.
 @pytest.mark.parametrize("tells", [True, False])
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_lives_that_nobody_tells_of_are_said_once(
@@ -272,7 +272,7 @@ MODULE = "import sys; sys.was_imported = __file__"
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one's own that the program was started in, without a trace of what it imports."""
+    """The user's own current folder; modules that are imported from it are forgotten after the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "was_imported", None, raising=False)
@@ -359,13 +359,13 @@ def test_a_path_that_cannot_be_imported_is_one_sentence(mine: Path, path: str, e
     (mine / "empty").mkdir()
     for name, text in (("text.txt", ""), ("broken.py", "1 / 0"), ("needs.py", "import nowhere_at_all")):
         (mine / name).write_text(text)
-    for _ in range(2):  # what failed is not taken for imported
+    for _ in range(2):  # a module that failed does not count as imported
         with pytest.raises(UserError, match=expected):
             import_named({"imports": path})
 
 
 def test_an_environment_in_a_file_is_trained_and_played(programs: Programs, tmp_path: Path) -> None:
-    """Its file has the name of a module of this program, and the commands that are shown name it again."""
+    """The file has the name of a module of this project, and the commands in the output name the file."""
     (tmp_path / "agent.py").write_text(GAME)
     result = programs.run("train", *QUIET, "env=./agent.py:Game-v0", "num_envs=2", cwd=tmp_path)
     assert result.code == 0, result.err
@@ -421,7 +421,7 @@ gym.register("Wandering-v0", entry_point=Wandering, max_episode_steps=9)
 def test_an_environment_that_changes_the_folder_leaves_the_run_in_its_own(
     programs: Programs, tmp_path: Path, when: str
 ) -> None:
-    """Its module changes it, too. What is shown is seen from the folder that the program was started in."""
+    """The environment's module changes the folder, too. Paths in the output are relative to the folder of the start."""
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
@@ -511,7 +511,7 @@ class MineHead(Head):
 register_head("mine", lambda parts: MineHead(parts.sizes))
 """
 
-#: What is replaced, by what, and how the sentence begins.
+#: (code of the encoder, its replacement, begin of the sentence).
 BAD_ENCODERS = [
     ("x.flatten(1)", "x.flatten(1)[:, :3]", r"from 2 observations it makes features of shape \[2, 3\]"),
     ("x.flatten(1)", "x.flatten(1).long()", r"from 2 observations it makes features of shape \[2, 4\] \(torch.int64"),
@@ -539,7 +539,7 @@ BAD_ENCODERS = [
         r"its attribute features is 4.0 \(float\) and must be a whole",
     ),
 ]
-#: What is replaced in a head or an encoder, by what, and how the sentence begins: a saved agent could not hold it.
+#: (replacement in a head or an encoder that no saved agent could hold, begin of the sentence).
 NEVER_SAVED = [
     ("self.register_buffer('w', torch.full((2,), -torch.inf))", "encoder.trunk.w holds values that are not finite"),
     (
@@ -582,13 +582,13 @@ BAD_HEADS = [
 
 @pytest.fixture
 def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a module registers is gone after the test."""
+    """Encoders and heads that a module registers are removed after the test."""
     for registry in (ENCODERS, HEADS):
         monkeypatch.setattr(registry, "_factories", dict(registry._factories))
 
 
 def build(source: str, **options: object) -> None:
-    """Runs a module of the user's own, and builds the network that uses what it registers."""
+    """Runs a module of the user's own, and builds a network with the encoder or head that it registers."""
     exec(compile(source, "mine.py", "exec"), {})
     build_network(AgentConfig(**options), 4, 2, torch.Generator())  # type: ignore[arg-type]
 
@@ -603,7 +603,7 @@ def test_an_encoder_of_ones_own_that_fails_is_one_sentence(replaced: str, by: st
         build(WITH_TOOLS.replace(replaced, by), network=config)
 
 
-#: The module with two more: a function whose backward pass is wrong, and an encoder without a trunk.
+#: The module with two more classes: a function whose backward pass is wrong, and an encoder without a trunk.
 WITH_TOOLS = (
     ENCODER.replace("import TrunkEncoder", "import Encoder, TrunkEncoder")
     .replace(
@@ -649,7 +649,7 @@ def test_an_encoder_without_a_trunk_and_with_a_list_of_no_noise_is_built() -> No
 
 @pytest.mark.usefixtures("_registries")
 def test_numbers_of_numpy_are_whole_numbers() -> None:
-    """A checkpoint holds how many numbers of noise were drawn, which NumPy's would make one of its own."""
+    """A checkpoint holds the number of drawn values, which a size of NumPy's type would turn into that type."""
     module = ENCODER.replace("features = 4", "import numpy; features = numpy.prod((4,))")
     exec(compile(module, "mine.py", "exec"), {})
     config = AgentConfig(network=NetworkConfig(encoder="mine"))
@@ -660,7 +660,7 @@ def test_numbers_of_numpy_are_whole_numbers() -> None:
 @pytest.mark.usefixtures("_registries")
 @pytest.mark.parametrize(("replaced", "by", "expected"), BAD_HEADS)
 def test_a_head_of_ones_own_that_fails_is_one_sentence(replaced: str, by: str, expected: str) -> None:
-    """Some of these would have trained without an error."""
+    """Some of these heads would train without an error."""
     assert replaced in HEAD
     build(HEAD, head="mine")
     with pytest.raises(UserError, match=f"^agent.head=mine:? {expected}"):
@@ -682,7 +682,7 @@ def test_tensors_that_no_saved_agent_holds_are_refused_before_training(tensor: s
 
 
 def test_an_encoder_with_batch_normalisation_is_saved_evaluated_and_resumed(programs: Programs, tmp_path: Path) -> None:
-    """It counts its batches in whole numbers, and saved agents hold floats."""
+    """Batch normalisation counts its batches in an integer, while saved agents hold floats."""
     normalised = ENCODER.replace("self.calls = 0", "self.calls = 0; self.norm = nn.BatchNorm1d(4)")
     (tmp_path / "mine.py").write_text(normalised.replace("return x.flatten(1)", "return self.norm(x.flatten(1))"))
     named = ("imports=mine", "agent.network.encoder=mine", "env=CartPole-v1")
@@ -696,14 +696,14 @@ def test_an_encoder_with_batch_normalisation_is_saved_evaluated_and_resumed(prog
 
 @pytest.mark.usefixtures("_registries")
 def test_an_encoder_is_tried_on_a_copy() -> None:
-    """The encoder that learns has made no call, and is in training mode."""
+    """The encoder that learns has not been called, and is in training mode."""
     exec(compile(ENCODER, "mine.py", "exec"), {})
     network = build_network(AgentConfig(network=NetworkConfig(encoder="mine")), 4, 2, torch.Generator())
     assert network.encoder.trunk.calls == 0  # type: ignore[union-attr]
     assert network.training
 
 
-#: The module that gives a wrong result after some calls, the option that names it, the result, and how that is told.
+#: (module, option that names it, wrong result after some calls, words of the sentence).
 LATE_RESULTS = [
     (ENCODER, "network.encoder", "None", "must make a tensor of features, and not None"),
     (ENCODER, "network.encoder", "x[:, :3]", r"from 3 observations it makes features of shape \[3, 3\]"),
@@ -716,7 +716,7 @@ LATE_RESULTS = [
 
 
 def late(module: str, result: str, after: int) -> str:
-    """The source of a module of one's own that gives another result after some calls with three rows."""
+    """The source of a module whose result changes after some calls with three rows."""
     before, name = ("return x.flatten(1)", "x") if module is ENCODER else ("return Mine(outputs)", "outputs")
     assert before in module
     changed = f"global calls; calls += len({name}) == 3\n        if calls > {after}: return {result}\n        {before}"
@@ -726,11 +726,11 @@ def late(module: str, result: str, after: int) -> str:
 @pytest.mark.usefixtures("_registries")
 @pytest.mark.parametrize(("module", "option", "result", "told"), LATE_RESULTS)
 def test_a_result_that_does_not_fit_later_is_one_sentence(module: str, option: str, result: str, told: str) -> None:
-    """The error that it would cause in code of this project is not a defect of this project."""
+    """Without the check the result would cause an error in this project's code, which is not at fault."""
     exec(compile(late(module, result, 1), "mine.py", "exec"), {})
     chosen = {"network": NetworkConfig(encoder="mine")} if module is ENCODER else {"head": "mine"}
     network = build_network(AgentConfig(**chosen), 4, 2, torch.Generator())  # type: ignore[arg-type]
-    copied = copy.deepcopy(network)  # as the target network is
+    copied = copy.deepcopy(network)  # the target network is a copy, too
     observation = torch.zeros(3, 4)
     network(observation, None)
     for one in (network, copied):
@@ -738,7 +738,7 @@ def test_a_result_that_does_not_fit_later_is_one_sentence(module: str, option: s
             one(observation, None)
 
 
-#: Losses and priorities of a head that do not fit its rows, and how they are told. The first would be broadcast.
+#: (method of a head, result that does not fit the rows, words of the sentence). The first result would be broadcast.
 LATE_LOSSES = [
     ("loss", "(target - gather_actions(prediction.q_values, action)).square()[:, None]", r"has the shape \[64, 1\]"),
     ("loss", "None", "is None"),
@@ -750,7 +750,7 @@ LATE_LOSSES = [
 @pytest.mark.usefixtures("_registries")
 @pytest.mark.parametrize(("method", "result", "told"), LATE_LOSSES)
 def test_a_loss_that_does_not_fit_later_is_one_sentence(method: str, result: str, told: str) -> None:
-    """The head is tried with two rows, and then gives another result for the 64 rows of a batch."""
+    """The first check of a head has two rows. Its result for the 64 rows of a batch is wrong."""
     signature = f"def {method}(self, prediction, action, target{', loss' * (method == 'priority')}):\n"
     assert signature in HEAD
     changed = HEAD.replace(signature, f"{signature}        if len(action) == 64: return {result}\n")
@@ -780,7 +780,7 @@ def test_a_result_that_does_not_fit_later_loses_nothing(
     assert ended.code == 0, ended.err
 
 
-#: Errors that no line of the user's file, or no usual exception, shows: the line that is in forward, and the sentence.
+#: Errors without a line in the user's file, or of no usual class: (line in `forward`, words of the sentence).
 UNUSUAL = {
     "an exception of no usual kind": ("raise Halt('no device')", "Halt: no device"),
     "a KeyboardInterrupt of its own": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
@@ -827,7 +827,7 @@ def test_an_unusual_error_of_an_encoder_is_one_sentence_and_loses_nothing(
     ],
 )
 def test_a_file_of_ones_own_is_one_question(file: str, own: bool) -> None:
-    """Errors and the arguments of environments ask it."""
+    """The sentences of errors and the check of environments' arguments use this function."""
     assert is_own_file(file) == own
 
 
@@ -842,7 +842,7 @@ def test_a_file_of_ones_own_is_one_question(file: str, own: bool) -> None:
     ],
 )
 def test_an_error_of_the_machine_is_no_error_of_an_encoder(error: Exception) -> None:
-    """Torch raises it in a file of its own, as it does an error of a backward pass."""
+    """Torch raises such an error in a file of its own, like the errors of a backward pass."""
     source = "def call(error, options):\n    with own_code(options):\n        raise error"
     torch_s: dict[str, Any] = {"own_code": own_code}
     exec(compile(source, "/lib/site-packages/torch/autograd/graph.py", "exec"), torch_s)
@@ -859,7 +859,7 @@ def test_an_error_of_the_machine_is_no_error_of_an_encoder(error: Exception) -> 
 
 @pytest.mark.parametrize("line", ["sys.exit(0)", "raise ValueError('bad value')"])
 def test_an_encoder_of_an_installed_package_is_named(programs: Programs, tmp_path: Path, line: str) -> None:
-    """Its file does not show whose it is."""
+    """Its file does not show that it is the user's encoder."""
     package = tmp_path / "site-packages"
     package.mkdir()
     bug = f"import sys\n        if self.calls > 40 and len(x) == 3: {line}\n        return x"
@@ -878,7 +878,7 @@ def test_an_encoder_of_an_installed_package_is_named(programs: Programs, tmp_pat
 
 
 def test_an_encoder_that_needs_numbers_is_loaded(programs: Programs, tmp_path: Path) -> None:
-    """A saved agent's network is first made without numbers, on torch's device meta, but not that of such a module."""
+    """The network of a saved agent is first built on torch's device meta, but such a module needs numbers."""
     looks = "assert bool(torch.isfinite(x).all())\n        return x"
     module = ENCODER.replace("return x", looks).replace("self.calls = 0", "self.calls = torch.ones(3).tolist()[0]")
     (tmp_path / "mine.py").write_text(module)
@@ -890,11 +890,11 @@ def test_an_encoder_that_needs_numbers_is_loaded(programs: Programs, tmp_path: P
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_an_encoder_that_ends_the_program_later_is_one_sentence(programs: Programs, tmp_path: Path, code: int) -> None:
-    """Otherwise a program that has done nothing would end with its code, such as 0."""
+    """Without the check the program would end with the encoder's exit code, such as 0, without results."""
     (tmp_path / "mine.py").write_text(ENCODER)
     named = ("imports=mine", "agent.network.encoder=mine", "env=CartPole-v1", "hydra.run.dir=run")
     assert programs.run("train", *QUIET, *named, cwd=tmp_path).code == 0
-    ending = f"if len(x) != 2: import sys; sys.exit({code})\n        return x"  # it is tried with two observations
+    ending = f"if len(x) != 2: import sys; sys.exit({code})\n        return x"  # the first check has two observations
     (tmp_path / "mine.py").write_text(ENCODER.replace("return x", ending))
     ended = programs.run("evaluate", "checkpoint=run", "imports=mine", "episodes=3", cwd=tmp_path)
     assert ended.code == 2, ended.err
@@ -906,7 +906,7 @@ def test_an_encoder_that_ends_the_program_later_is_one_sentence(programs: Progra
 def test_an_encoder_that_fails_later_is_named_with_its_line_and_all_is_saved(
     programs: Programs, tmp_path: Path, where: str
 ) -> None:
-    """It is not blamed on the environment; once it is mended, the run goes on."""
+    """The environment is not blamed, and after a repair of the encoder the run goes on."""
     rows = {"act": 3, "update": 64, "evaluate": 2}[where]
     bug = f"if self.calls > 9 and len(x) == {rows}: raise ValueError('a bug of mine')\n        return x"
     (tmp_path / "mine.py").write_text(ENCODER.replace("return x", bug))

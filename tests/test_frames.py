@@ -1,4 +1,4 @@
-"""Stacks of frames, each stored once: what is sampled is what the environment showed, and what a plain replay gives."""
+"""Stacks of frames, each stored once: samples are the observations of the environment, and those of a plain replay."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from agent.replay.ring import Replay
 
 
 class Shown:
-    """Environments that show stacks of frames which count up, built as an environment does: by pushing frames."""
+    """Environments that observe stacks of random frames: each step pushes a new frame."""
 
     def __init__(self, num_envs: int, stack: int, channels: int, seed: int) -> None:
         self.rng = np.random.Generator(np.random.PCG64(seed))
@@ -40,7 +40,7 @@ class Shown:
 def test_what_is_sampled_is_what_was_shown(
     stack: int, channels: int, num_envs: int, capacity: int, n_step: int, device: torch.device
 ) -> None:
-    """Random endings, lost lives and cuts, over many turns of the ring."""
+    """There are random endings, lost lives and cuts, over many turns of the ring."""
     shape = (stack * channels, 2, 3)
     spec = ObservationSpec(shape, "uint8", 255.0, stack)
     world = Shown(num_envs, stack, channels, seed=capacity + stack)
@@ -108,7 +108,7 @@ def test_stacks_survive_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_lost_life_ends_the_return_and_not_the_game() -> None:
-    """Three steps, a life lost at the second: no start is missing, and no return reaches beyond the life."""
+    """A life is lost at the second of three steps: each step is a start, and no return goes beyond the life."""
     replay, no, lost = Replay(10, 1, 1, n_step=3, gamma=0.5), np.zeros(1, dtype=bool), np.ones(1, dtype=bool)
     replay.begin(np.zeros((1, 1), dtype=np.float32))
     for t, life_lost in enumerate((no, lost, no), 1):

@@ -54,7 +54,7 @@ class Wanderer(gym.Env[np.ndarray, np.int64]):
 
 
 class Global(gym.Env[np.ndarray, np.int64]):
-    """Observes what it drew when it was made, and what it draws now; five steps."""
+    """Observes a draw of its constructor and draws of the present step; an episode has five steps."""
 
     observation_space = gym.spaces.Box(0, 1, (3,), np.float64)
     action_space = gym.spaces.Discrete(2)
@@ -89,7 +89,7 @@ def _registered() -> Iterator[None]:
 
 
 def played(vectorization: Any, seed: int) -> np.ndarray:
-    """What three copies show in twelve steps, [13, 3, 3]."""
+    """The observations of three copies in twelve steps, [13, 3, 3]."""
     envs = make_vector(load_task("Test/Global-v0", {}), 3, vectorization, seed)
     shown = [np.array(begin(envs, seed))]
     shown += [np.array(envs.step(np.zeros(3, dtype=np.int64))[0]) for _ in range(12)]
@@ -100,18 +100,18 @@ def played(vectorization: Any, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_run_repeats_by_its_seed_and_its_copies_differ(vectorization: str) -> None:
     first = played(vectorization, 4)
-    np.random.rand(7)  # what was drawn before does not matter
+    np.random.rand(7)  # earlier draws do not matter
     random.random()
     assert np.array_equal(first, played(vectorization, 4))
     other = played(vectorization, 5)
     for one in (first, other):
-        assert len(np.unique(one[:, :, 1:])) == one[:, :, 1:].size  # no number comes twice, in no copy
+        assert len(np.unique(one[:, :, 1:])) == one[:, :, 1:].size  # no number occurs twice in the copies
         assert len(np.unique(one[:, :, 0])) == 3
     assert not np.intersect1d(first, other).size
 
 
 class Vector(VectorEnv):  # type: ignore[type-arg]
-    """The same, as a vector class of its author's, which draws as it is made, too."""
+    """A vector class of the same environment, which also draws in its constructor."""
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
@@ -186,7 +186,7 @@ def test_a_reset_with_a_seed_repeats_in_processes_of_their_own() -> None:
 
 @pytest.mark.parametrize(("vectorization", "comes_back"), [("sync", False), ("async", True)])
 def test_in_processes_of_their_own_episodes_come_back_after_a_resume(vectorization: Any, comes_back: bool) -> None:
-    """Where copies share the generators, they do not, and a person is told before."""
+    """Copies that share the generators do not come back, and a note says so before."""
     task = load_task("Test/Global-v0", {})
     envs = make_vector(task, 2, vectorization, 1)
     assert (note_on_global_draws(task, envs) is None) == comes_back

@@ -1,7 +1,7 @@
-"""CUDA graphs: what a recording has to be able to replay, on any machine, and graphs themselves where there is CUDA.
+"""CUDA graphs: on any machine the properties that a recording needs, and graphs themselves where there is CUDA.
 
 On the CPU a `Recording` stands in for a graph. It keeps the operations and the tensors that a function used, and runs
-the same operations on the same tensors again, without Python: what the host said meanwhile is baked in, as in a graph.
+the same operations on the same tensors again, without Python: numbers of the host are baked in, as in a graph.
 """
 
 import re
@@ -45,7 +45,7 @@ PLAIN = AgentConfig(
     batch_size=ROWS,
     learning_starts=ROWS,
     lr=1e-2,
-    adam_eps=1e-2,  # what is rounded in another way stays small
+    adam_eps=1e-2,  # other rounding has small effects
     lr_end=1e-4,
     lr_updates=10,
     target_every=4,
@@ -70,7 +70,7 @@ AGENTS = {
 
 
 class World:
-    """An agent, its replay and what environments that never rest tell it; the same for the same seed."""
+    """An agent, its replay and random transitions of its environments, which are equal in all worlds."""
 
     def __init__(
         self, config: AgentConfig, plan: Plan = TORCH, device: torch.device | str = "cpu", tensors: bool = True
@@ -79,7 +79,7 @@ class World:
         self.agent, self.plan = make_agent(network, config, ACTIONS, 0, device, plan), plan
         sizes = 60, ENVS, IMAGES
         options: dict[str, Any] = {"n_step": config.n_step, "gamma": 0.9, "device": device, "tensors": tensors}
-        options["compiled"] = plan.compile(ROWS, torch.device("cuda" if tensors else "cpu"))  # as on a device
+        options["compiled"] = plan.compile(ROWS, torch.device("cuda" if tensors else "cpu"))  # compiled as on a device
         if config.priority.enabled:
             self.replay: Replay = PrioritisedReplay(*sizes, exponent=config.priority.exponent, **options)
         else:
@@ -100,7 +100,7 @@ class World:
         self.resetting = ended
 
     def run(self, steps: int) -> list[list[float]]:
-        """Plays and learns; what the updates saw."""
+        """Plays and learns, and returns the metrics of the updates."""
         seen = []
         for _ in range(steps):
             self.play()
@@ -114,7 +114,7 @@ class World:
 class Recording(TorchDispatchMode):
     """The interface of agent.compute.cuda_graphs.Graph: recorded at the first call, replayed at every other."""
 
-    #: What waits for the device, or depends on what is there.
+    #: Operations that wait for the device, or whose shapes depend on values.
     ASKS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2")
 
     def __init__(self, function: Callable[[], Any], generators: Sequence[torch.Generator], name: str) -> None:
@@ -146,14 +146,14 @@ class Recording(TorchDispatchMode):
     def again(function: Any, args: Any, kwargs: Any, result: Any) -> None:
         given = {x.untyped_storage().data_ptr() for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         for place, value in zip(tree_leaves(result), tree_leaves(function(*args, **kwargs)), strict=True):
-            # What is no view of an argument, nor an argument that was written to, was computed to a place of its own.
+            # A result that is neither an argument nor a view of one has memory of its own.
             if isinstance(place, Tensor) and place.untyped_storage().data_ptr() not in given:
                 place.detach().copy_(value)
 
 
 @contextmanager
 def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]:
-    """Recordings instead of graphs, and on the CPU what CUDA has: draws by torch, a step size that is a tensor."""
+    """Replaces graphs by recordings, and yields the plan for them."""
     monkeypatch.setattr("agent.compute.cuda_graphs.Graph", Recording)
     yield Plan(graphs=True)
 
@@ -169,7 +169,7 @@ def as_on_cuda(world: World) -> World:
 
 
 def test_batches_of_much_data_are_gathered_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of one batch at a time are those of all at once."""
+    """Batches that are gathered one at a time are those that are gathered all at once."""
     config = replace(AGENTS["uniform"], replay_ratio=Fraction(5, 3))
     whole, pieces = World(config, tensors=False), World(config, tensors=False)
     gathered: list[int] = []
@@ -189,7 +189,7 @@ def test_batches_of_much_data_are_gathered_piece_by_piece(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_recorded_update_is_the_update(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over a ring that turns, a step size that falls, β that rises: every number comes from where it changes."""
+    """The ring turns, the step size falls and β rises, so that every number must be read where it changes."""
     eager = as_on_cuda(World(AGENTS[name]))
     expected = eager.run(60)
     assert len(expected) > 60
@@ -211,7 +211,7 @@ def test_every_replay_of_an_update_draws_anew(monkeypatch: pytest.MonkeyPatch) -
             world.play()
         world.learner._ring = OneBatch(world.replay)  # type: ignore[attr-defined]
         losses = [float(world.learner._graph()[0]) for _ in range(8)]
-    assert len(set(losses)) == 8  # the same rows and parameters: only the noise is another
+    assert len(set(losses)) == 8  # rows and parameters are the same, and only the noise differs
 
 
 class OneBatch:
@@ -239,7 +239,7 @@ def test_recorded_acting_is_acting(noise: bool, monkeypatch: pytest.MonkeyPatch)
             action = eager.agent.act(observation, begins)
             assert (recorded.agent.act(observation, begins) == action).all()
             chosen.append(tuple(action))
-        one = eager.observe()[:1]  # another number of environments is recorded anew
+        one = eager.observe()[:1]  # another number of environments needs another recording
         assert recorded.agent.act(one, begins[:1]) == eager.agent.act(one, begins[:1])
     assert len(set(chosen)) > 3
 
@@ -262,9 +262,9 @@ def test_a_recording_finds_what_a_graph_cannot_hold() -> None:
 
 @pytest.mark.parametrize("name", [name for name, config in AGENTS.items() if config.priority.enabled])
 def test_a_device_learns_what_the_host_learns(name: str) -> None:
-    """Priorities by NumPy and by torch: the same rows, weights, updates and priorities."""
+    """Rows, weights, updates and priorities are the same with priorities by NumPy and by torch."""
     host, device = World(AGENTS[name], tensors=False), World(AGENTS[name])
-    host.learner.generator = torch_generator(0, "replay")  # torch's, as the device's
+    host.learner.generator = torch_generator(0, "replay")  # torch's generator, as on the device
     for a, b in zip(host.run(60), device.run(60), strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
     assert torch.allclose(host.agent.parameters, device.agent.parameters, rtol=1e-3, atol=1e-5)
@@ -298,7 +298,7 @@ GRAPHS = Plan(graphs=True)
 
 @needs_cuda
 def test_a_graph_draws_on_where_its_generator_stands(cuda: torch.device) -> None:
-    """Through warm-up, recording and replays, and from a state that was saved in between: as without a graph."""
+    """Warm-up, recording and replays draw as without a graph, also after the state of the generator is restored."""
     ours, twin = (torch.Generator(cuda).manual_seed(3) for _ in range(2))
     graph = Graph(lambda: torch.randn(100, generator=ours, device=cuda), [ours], "a draw")
     for _ in range(WARM_UP + 5):
@@ -313,7 +313,7 @@ def test_a_graph_draws_on_where_its_generator_stands(cuda: torch.device) -> None
 
 @needs_cuda
 def test_what_asks_the_device_is_refused_in_one_sentence(cuda: torch.device) -> None:
-    """In a process of its own: after a recording that failed, torch 2.11 records no more."""
+    """The test has a process of its own: after a failed recording torch 2.11 records no more."""
     code = f"""
 import torch
 from agent.compute.cuda_graphs import Graph
@@ -327,7 +327,7 @@ for _ in range({WARM_UP + 1}):
 
 
 def test_the_graph_that_fails_names_the_first_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ends the recording fails too, and would hide it."""
+    """The end of the recording fails as well, and must not hide the first error."""
 
     class Broken:
         def __enter__(self) -> None: ...
@@ -378,7 +378,7 @@ def test_a_run_with_graphs_goes_on_from_its_state(cuda: torch.device) -> None:
     one = World(AGENTS["priorities"], GRAPHS, cuda)
     one.run(30)
     other = World(AGENTS["priorities"], GRAPHS, cuda)
-    other.run(8)  # it has recorded already
+    other.run(8)  # it has already recorded
     other.agent.load_state(one.agent.state())
     other.replay.load_state(one.replay.state())
     other.learner.generator.set_state(one.learner.generator.get_state())
@@ -436,7 +436,7 @@ def test_tf32_rounds_what_updates_multiply_and_nothing_else(cuda: torch.device) 
 
 @needs_cuda
 def test_a_wide_trunk_on_cuda_is_the_one_on_the_cpu(cuda: torch.device) -> None:
-    """With its channels laid out in another way, and back in order before the linear layers."""
+    """On CUDA its channels have another memory layout, which is undone before the linear layers."""
     trunk = Impala((2, 9, 9), pool=2, spectral_norm=True, generator=torch_generator(0, "initialisation"))
     x = torch.rand(3, 2, 9, 9)
     assert torch.allclose(trunk(x), trunk.to(cuda)(x.to(cuda)).cpu(), rtol=1e-2, atol=1e-3)

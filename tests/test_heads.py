@@ -123,7 +123,7 @@ def test_the_mean_survives_the_projection_inside_the_support() -> None:
 
 
 def test_categorical_target_by_hand() -> None:
-    """Atoms −1, 0, 1; all mass on 1; R = ½, discounts ½ and 0: it lands on 1, and half way between 0 and 1."""
+    """Atoms −1, 0, 1; all mass on 1; R = ½, discounts ½ and 0: the mass moves to 1, and half way between 0 and 1."""
     head = CategoricalHead(Sizes(2, 3, ACTIONS, Linear), 3, -1.0, 1.0)
     outcome, reward = torch.tensor([[0.0, 0.0, 1.0]] * 2), torch.tensor([0.5, 0.5])
     target = head.target(outcome, reward, torch.tensor([0.5, 0.0]))
@@ -140,9 +140,9 @@ def test_categorical_values_and_loss_by_hand() -> None:
     torch.testing.assert_close(values.outcomes, torch.tensor([[[0.25, 0.75], [0.5, 0.5]]]))
     action = torch.tensor([0])
     loss = head.loss(values, action, torch.tensor([[0.25, 0.75]]))
-    assert float(loss) == pytest.approx(0.0, abs=1e-7)  # nothing left to learn
+    assert float(loss) == pytest.approx(0.0, abs=1e-7)  # prediction and target are equal
     loss = head.loss(values, action, torch.tensor([[0.0, 1.0]]))
-    assert float(loss) == pytest.approx(-math.log(0.75))  # 0·ln 0 is 0
+    assert float(loss) == pytest.approx(-math.log(0.75))  # 0·ln 0 counts as 0
 
 
 def test_the_gradient_of_a_categorical_loss_never_dies() -> None:
@@ -238,7 +238,7 @@ def test_implicit_quantiles_are_the_papers_formula() -> None:
 @forms
 @pytest.mark.parametrize("rows", [None, 1, 6])
 def test_fixed_levels_are_those_levels_for_every_row(form: str, rows: int | None) -> None:
-    """Acting is a function of the observation alone: no draw, whatever else is in the batch."""
+    """Acting is a function of the observation alone, without draws and without influence of other rows."""
     config = config_of("implicit_quantile", dueling=True, form=form)
     network, x = build(config), normal(6, INPUTS)
     noise = None if rows is None else draw(config, network, rows)
@@ -333,13 +333,13 @@ def test_grouped_batches_are_the_rows_of_their_group(name: str, dueling: bool, f
 
 @heads
 def test_dueling_streams_are_combined_for_every_number(name: str) -> None:
-    """Adding to all advantages alike changes nothing; adding to the value adds to every action's output."""
+    """A number that is added to all advantages changes nothing; one that is added to the value changes all outputs."""
     network = build(config_of(name, True))
     head, features = network.head, normal(6, 6)
     before = head.outputs(features, [None] * 4)
     assert head.value is not None
     value = head.value(features, [None] * 2).reshape(before[:, 0].shape)
-    torch.testing.assert_close(before.mean(dim=1), value)  # so the mean over the actions is the value
+    torch.testing.assert_close(before.mean(dim=1), value)  # the mean over the actions is the value
     with torch.no_grad():
         head.advantage.output.bias += 3.0
         torch.testing.assert_close(head.outputs(features, [None] * 4), before)
@@ -359,7 +359,7 @@ def test_dueling_streams_are_combined_for_every_number(name: str) -> None:
 @forms
 @pytest.mark.parametrize("rows", [1, 6])
 def test_gradients_are_finite_differences(name: str, dueling: bool, form: str, rows: int) -> None:
-    """Through every layer's μ and σ, in double precision; the loss is far from its kinks at these numbers."""
+    """The gradients of every layer's μ and σ are checked in double precision; these losses are far from their kinks."""
     config = config_of(name, dueling, form)
     network = build(config).double()
     noise, x = draw(config, network, rows).double(), normal(6, INPUTS).double()
@@ -406,7 +406,7 @@ def test_a_plain_network_has_every_head_too() -> None:
         assert network(normal(6, INPUTS), None).q_values.shape == (6, ACTIONS)
 
 
-# ---- heads of one's own
+# ---- heads of the user's own
 
 
 class Scaled(ExpectedHead):
@@ -438,7 +438,7 @@ def test_a_head_of_ones_own_is_built_with_its_options_and_learns(scaled: None) -
     mine, theirs = (network(x, None).q_values for network in networks)
     torch.testing.assert_close(mine, 3.0 * theirs)
     agent = make_agent(networks[0], config, 2, seed=0)
-    assert isinstance(agent._gradient, AutogradGradient)  # NumPy knows nothing of it
+    assert isinstance(agent._gradient, AutogradGradient)  # NumPy does not compute this head
     before = agent.parameters.clone()
     rows = torch.Generator().manual_seed(2)
     ones, actions = torch.ones(64), torch.randint(2, (64,), generator=rows)

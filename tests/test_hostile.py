@@ -1,4 +1,4 @@
-"""Files from strangers: not plain ones, too large, of wrong types, or altered. Each ends in one sentence, and soon."""
+"""Files from strangers: special, too large, of wrong types, or altered. Each raises one sentence within seconds."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ SECONDS = 5.0
 
 @contextmanager
 def soon() -> Iterator[None]:
-    """What hangs is ended: a pipe that nobody writes to gets a writer after a while."""
+    """Checks that the block ends within SECONDS. A block that waits for a pipe ends as well, by the pipe's timer."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < SECONDS
 
 
 def sentence(action: Callable[[], object]) -> str:
-    """The one sentence that an action ends in."""
+    """The sentence of the error that an action raises."""
     with soon(), pytest.raises(UserError) as caught:
         action()
     text = str(caught.value)
@@ -62,7 +62,7 @@ def pipe(path: Path) -> None:
 
 
 def release(path: Path) -> None:
-    """Lets go whoever still waits for the pipe, so that a failing test ends."""
+    """Opens the pipe, so that a process that still waits for it goes on and a failing test ends."""
     with suppress(OSError):
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
 
@@ -81,7 +81,7 @@ ODD: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture(params=ODD)
 def make_odd(request: pytest.FixtureRequest) -> Callable[[Path], None]:
-    """Puts something that is not a plain file in the place of one."""
+    """Makes something that is no plain file at the path of a file."""
     return ODD[request.param]
 
 
@@ -120,7 +120,7 @@ def test_odd_metrics_give_a_curve_without_returns(tmp_path: Path, make_odd: Call
 def test_odd_metrics_are_neither_cut_nor_written_to(tmp_path: Path, make_odd: Callable[[Path], None]) -> None:
     path = tmp_path / "metrics.jsonl"
     make_odd(path)
-    with soon(), suppress(UserError):  # a terabyte of nothing, or nothing, may be cut back to nothing
+    with soon(), suppress(UserError):  # an empty file, also one with a hole of a terabyte, may be cut to no lines
         truncate_jsonl(path, 5)
     if path.is_symlink() or not path.is_file():
         assert "metrics.jsonl" in sentence(lambda: JsonlSink(path))
@@ -139,7 +139,7 @@ def test_a_config_that_is_nested_too_deep_is_of_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("item", ["1:1", "[1],", "1,"])
 def test_a_config_is_read_soon_whatever_it_holds(tmp_path: Path, item: str) -> None:
-    """A number to the base 60 takes quadratic time, and 1 MiB of any kind ten seconds."""
+    """Reading a number in base 60 takes quadratic time, and reading 1 MiB of any YAML takes ten seconds."""
     for size in (MAX_CONFIG - 100, 1 << 20):
         text = item * (size // len(item))
         (tmp_path / "config.yaml").write_text(f"seed: 0\nx: {text if item == '1:1' else f'[{text}]'}\n")
@@ -161,7 +161,7 @@ def test_files_are_read_up_to_their_bound(tmp_path: Path) -> None:
 
 
 def resealed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes a checkpoint's manifest as a stranger would, who makes its checksum right again."""
+    """Changes the manifest of a checkpoint and its checksum, as a stranger would."""
     manifest = json.loads((path / "state.json").read_text())
     change(manifest)
     content = [manifest.get("step"), manifest.get("state"), manifest.get("number")]
@@ -184,10 +184,10 @@ def test_a_manifest_of_another_form_is_refused(tmp_path: Path, name: str, value:
 
     resealed(path, change)
     if name == "state" and isinstance(value, dict) and value:
-        return  # a state without tensors: told by the tensor file, which has one
+        return  # a state without tensors is valid, though the file has one
     sentence(lambda: load_checkpoint(path))
     with soon():
-        if latest_checkpoint(tmp_path) is not None:  # its tensors are found wrong when they are read
+        if latest_checkpoint(tmp_path) is not None:  # wrong tensors are found when they are read
             assert name in ("crc32", "state", "step", "number")
 
 
@@ -205,7 +205,7 @@ def test_references_of_another_form_are_refused(tmp_path: Path, node: Any) -> No
     resealed(path, lambda manifest: manifest["state"].update(odd=node))
     with suppress(UserError), soon():
         _, state = load_checkpoint(path)
-        assert "odd" in state  # plain data, which the next check looks at
+        assert "odd" in state  # plain data, which a later check examines
 
 
 def test_a_nest_too_deep_is_refused(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_state_of_ours_has_the_right_parts() -> None:
     assert check_parts(before_2026 | {"evaluation": (0,), "wandb_run_id": None})
 
 
-OPEN = {"sampling_generator"}  # compared with that of the new run
+OPEN = {"sampling_generator"}  # this part is compared with that of the new run
 
 
 @pytest.mark.parametrize("name", sorted(a_state().keys() - OPEN))
@@ -334,14 +334,14 @@ def test_a_picture_that_cannot_be_drawn_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "x.png").exists()
 
 
-# ---- many
+# ---- many random changes
 
 
 PIECES = (b"null", b"1e999", b"-1", b"[]", b'"', b"{", b"\xff", b"9" * 30)
 
 
 def mutated(data: bytes, pick: random.Random) -> bytes:
-    """A file with some of it changed, cut, doubled, or made of another part of it."""
+    """The bytes of a file with random changes: flipped bits, pieces deleted, doubled or replaced, or a cut."""
     changed = bytearray(data)
     for _ in range(pick.choice([1, 1, 3, 20])):
         place, length = pick.randrange(len(changed) or 1), pick.choice([1, 1, 4, 64])
@@ -423,7 +423,7 @@ def test_manifests_with_any_value_replaced_end_in_sentences(tmp_path: Path) -> N
 def test_what_cannot_be_read_is_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, ask: Callable[[], object]
 ) -> None:
-    """Root may read everything, so that only the answer of the system is replaced."""
+    """Root may read everything, so that the test replaces the answer of the system."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "a" / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "metrics.jsonl"):

@@ -1,4 +1,4 @@
-"""Agents on the Hugging Face Hub, whose place a server on this machine takes: pushed with a card, fetched as data."""
+"""Agents on the Hugging Face Hub, here a server on this machine: they are pushed with a card, and fetched as data."""
 
 import importlib.util
 import json
@@ -33,7 +33,7 @@ def server() -> Iterator[Hub]:
 
 
 class Person:
-    """Somebody with a folder, an account or none, and programs that know no other Hub than the server."""
+    """A user with a home folder and perhaps an account, whose programs use the server as their Hub."""
 
     def __init__(self, programs: Programs, home: Path, address: str) -> None:
         self._programs, self.home = programs, home
@@ -49,7 +49,7 @@ def person(programs: Programs, tmp_path: Path, server: Hub) -> Person:
 
 
 def put(server: Hub, data: bytes | None = None) -> None:
-    """An agent on the Hub, beside files that could run code."""
+    """Puts an agent on the Hub, beside files that could run code."""
     agent = (ROOT / "zoo" / "FrozenLake-v1" / AGENT).read_bytes() if data is None else data
     server.files[REPO] = {AGENT: agent, "model.pt": b"\x80", "agent.py": b"1/0", "config.yaml": b"!!python/none"}
 
@@ -188,7 +188,7 @@ def test_options_that_do_not_fit_are_refused(person: Person, options: tuple[str,
 
 
 def test_files_of_ones_own_are_not_replaced(person: Person) -> None:
-    """Neither a README, nor what lies beside the agent that is shared."""
+    """This holds for a README in the folder, and for files beside the shared agent."""
     notes = person.home / "notes" / "README.md"
     notes.parent.mkdir()
     notes.write_text("mine")

@@ -1,4 +1,4 @@
-"""Who may import whom, and what nobody may use. Read off the source, so that no path through the code is missed."""
+"""The allowed imports, and functions that are forbidden. The tests read the source, so that they see all code paths."""
 
 import ast
 import re
@@ -24,15 +24,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 PROGRAMS = {"train", "evaluate", "compare", "share", "tune"}
-#: Of the package that concerns the command line, who knows Hydra, and who handles its trees of options.
+#: The modules of agent.command that import Hydra, and those that handle its trees of options.
 COMMAND_HYDRA = {
     f"agent.command.{name}"
     for name in ("arguments", "composing", "errors", "jobs", "launching", "overrides", "presets", "watching")
 }
 COMMAND_TREES = {f"agent.command.{name}" for name in ("composing", "errors", "launching", "watching")}
-#: Where Hydra looks for launchers.
+#: The module in which Hydra looks for the launcher.
 PLUGINS = {"hydra_plugins.noisy_dqn_ray"}
-#: Of the comparison of runs, who draws.
+#: The modules of the comparison of runs that draw.
 DRAWING = ("canvas", "figures", "score_figures")
 #: Exactly these files import each package, anywhere in them. Any file of `envs` may import Gymnasium besides.
 RESERVED: dict[str, set[str]] = {
@@ -60,11 +60,11 @@ FORBIDDEN_CALLS = {
 }  # fmt: skip
 #: Environments may draw from the global states. One file seeds them and hands them back; it draws nothing from them.
 GLOBAL_STATES = {"envs.global_random": {"random", "np.random.seed", "np.random.get_state", "np.random.set_state"}}
-#: What the person at the command line names may be imported; only what they compose can reach it (see below).
+#: Modules that the user names on the command line may be imported; only the command line can reach this (see below).
 COMMAND_LINE_ONLY = {"agent.command.imports": {"importlib.import_module"}}
-#: Of np.random: classes that hold a state of their own.
+#: The classes of np.random that hold a state of their own.
 OWN_STATE = {"Generator", "SeedSequence", "PCG64", "SFC64", "Philox", "BitGenerator"}
-#: torch's draws; each must name its generator.
+#: The functions of torch that draw; each call must name its generator.
 DRAWS = {
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "multinomial",
     "bernoulli", "poisson", "uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_",
@@ -114,7 +114,7 @@ def third_party(name: str) -> set[str]:
 
 
 def reach(name: str, seen: set[str] | None = None) -> set[str]:
-    """A file and all that it imports, and they."""
+    """A file and all files that it imports directly or indirectly."""
     seen = set() if seen is None else seen
     if name not in seen:
         seen.add(name)
@@ -124,7 +124,7 @@ def reach(name: str, seen: set[str] | None = None) -> set[str]:
 
 
 def dotted(node: ast.AST) -> str:
-    """`a.b.c` of an attribute chain, '' of anything else."""
+    """`a.b.c` for a chain of attributes, and '' for other nodes."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
@@ -137,7 +137,7 @@ def test_the_files_are_seen() -> None:
 
 
 def package_of(name: str) -> str:
-    """The package of LAYERS that a file is in; a program is one by itself."""
+    """The package of LAYERS that contains a file; a program is a package of its own."""
     return name if name in LAYER_OF else ".".join(name.split(".")[: 1 if name.startswith(("envs", "hydra_")) else 2])
 
 
@@ -152,7 +152,7 @@ def test_a_file_imports_from_layers_below_and_from_its_own_package(name: str) ->
 
 
 def test_a_file_has_at_most_250_lines() -> None:
-    """As CONTRIBUTING.md says."""
+    """CONTRIBUTING.md has this rule."""
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
     assert {name: length for name, length in lengths.items() if length > 250} == {}
 
@@ -162,9 +162,9 @@ def test_every_folder_of_the_house_is_a_package_which_a_wheel_then_holds() -> No
     assert all((folder / "__init__.py").exists() for folder in folders)
 
 
-#: A question after the kind of an array, or after how a run is computed.
+#: Code that asks for the kind of an array, or for the way in which a run is computed.
 SWITCHES = re.compile(r"isinstance\([^()]*,[^()]*\b(Tensor|ndarray)\b|on_numpy|\.fits\(|\.graphs\b|numpy_policy")
-#: Where such a question belongs, or is of something else: saved files, seeds, and the plan's own construction.
+#: Modules that may ask: arrays, saved files, seeds, and the construction of the plan.
 MAY_SWITCH = {
     *("agent.common.arrays", "agent.common.tensor_file", "agent.common.seeding", "agent.records.encoding"),
     *("agent.records.schema", "agent.running.build"),
@@ -240,7 +240,7 @@ def test_a_program_composes_and_calls(name: str) -> None:
 
 
 def global_randomness(tree: ast.AST) -> list[str]:
-    """Uses of a random state that belongs to nobody, with their lines."""
+    """Uses of global random states, with their lines."""
     return [
         f"{fault}, line {node.lineno}"
         for node in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""Noise by an index of few dimensions: its layer, its prior, draws that are shared, and what is kept of them."""
+"""Noise by an index of few dimensions: the layer, the prior, shared draws, and the state of draws."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_the_index_is_one_for_all_layers_and_only_outputs_are_noisy(dueling: boo
     assert list(network.noisy_layers()) == streams
     assert (network.noise_size, noise_model(config, network).factorised) == (D, False)
     x, index = values(ROWS, INPUTS, dtype=torch.float32), values(ROWS, D, dtype=torch.float32)
-    moved = {  # by each stream's layer alone; centring is linear, so that the parts add up
+    moved = {  # only one stream's layer is noisy; centring is linear, so that the parts add up
         name: build_network(config, INPUTS, ACTIONS, generator()) for name in streams
     }
     for name, other in moved.items():
@@ -217,7 +217,7 @@ def test_several_indices_for_each_row_under_every_head(head: str) -> None:
 
 
 def draws_of(agent: DQN, batch: Batch) -> Tensor:
-    """The noise that an update hands to its gradient."""
+    """The noise that an update passes to its gradient."""
     seen: list[Tensor] = []
     gradient = agent._gradient
 
@@ -247,7 +247,7 @@ def test_a_shared_draw_is_shared_and_others_are_not(double: bool, draws: int, re
 @pytest.mark.parametrize(("draws", "repeat"), [(0, 1), (1, 1), (0, 4), (1, 4), (2, 4)])
 @pytest.mark.parametrize("double", [False, True])
 def test_the_gradient_is_that_of_the_formula_row_by_row(draws: int, repeat: int, double: bool) -> None:
-    """½·error² of every row under each of its indices, prediction, selection and target by the same one."""
+    """The loss is ½·error² of every row under each of its indices; prediction, selection and target share the index."""
     config = config_of({"draws": draws, "repeat": repeat}, double=double, loss="squared", max_grad_norm=1e9)
     agent, batch = make(config), batch_of()
     with torch.no_grad():
@@ -324,7 +324,7 @@ def test_state_brings_the_prior_back() -> None:
     assert torch.equal(agent.parameters, other.parameters)
 
 
-# ---- what makes no sense
+# ---- options that make no sense
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ BIAS = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 
 
 def make(p: int, q: int, *, factorised: bool = True, bias: bool = True, seed: int = 0) -> NoisyLinear:
-    """A layer in double precision whose σ are all different, some negative."""
+    """A layer in double precision whose σ are all different, and some of them negative."""
     generator = torch.Generator().manual_seed(seed)
     layer = NoisyLinear(p, q, bias, factorised=factorised, generator=generator, dtype=torch.float64)
     with torch.no_grad():
@@ -63,7 +63,7 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-# ---- the same layer, whatever the shape of noise and input
+# ---- the same layer for all shapes of noise and input
 
 
 @FORMS
@@ -110,7 +110,7 @@ def test_noise_may_be_a_slice_of_a_larger_draw(factorised: bool) -> None:
     layer = make(4, 3, factorised=factorised)
     a, b = layer.noise_sizes
     flat = values(6, a + b + 7)
-    noise = LayerNoise(flat[:, 2 : 2 + a], flat[:, 2 + a : 2 + a + b])  # not contiguous
+    noise = LayerNoise(flat[:, 2 : 2 + a], flat[:, 2 + a : 2 + a + b])  # views that are not contiguous
     x = values(6, 2, 4)
     close(layer(x, noise), reference(layer, x, noise))
     shared = LayerNoise(noise.input[:1], noise.output[:1])
@@ -206,7 +206,7 @@ def test_train_and_eval_change_nothing(factorised: bool) -> None:
 
 
 def test_rank_one_when_factorised_and_full_rank_when_not() -> None:
-    """The matrix that a draw adds, read off the layer's own output: y(eⱼ) − y(0) = column j."""
+    """The layer's output gives the matrix that a draw adds: y(eⱼ) − y(0) = column j."""
     for factorised, rank in [(True, 1), (False, 5)]:
         layer = make(7, 5, factorised=factorised)
         with torch.no_grad():
@@ -220,7 +220,7 @@ def test_rank_one_when_factorised_and_full_rank_when_not() -> None:
 
 @FORMS
 def test_rows_have_noise_of_their_own(factorised: bool) -> None:
-    """The same input in 20 000 rows: outputs of different rows are uncorrelated; under one draw they are equal."""
+    """With one input in 20 000 rows, outputs of different rows are uncorrelated, and under one draw they are equal."""
     layer = make(3, 4, factorised=factorised)
     x = values(3).expand(20_000, 3)
     y = layer(x, draw(layer, 20_000)).detach()
@@ -251,7 +251,7 @@ def test_variance_of_the_output_is_the_closed_form() -> None:
 
 
 def within(parameter: Tensor, bound: float) -> bool:
-    """Uniform on ±bound: the range is filled, and mean and variance are the uniform distribution's."""
+    """Whether a parameter is uniform on ±bound: it fills the range, and has the mean and variance of a uniform one."""
     x, n = parameter.detach().reshape(-1).double(), parameter.numel()
     filled = bound * (1 - 20 / n) < float(x.abs().max()) <= bound * (1 + 1e-6)
     centred = abs(float(x.mean())) < 5 * bound / sqrt(3 * n)
@@ -259,7 +259,7 @@ def within(parameter: Tensor, bound: float) -> bool:
 
 
 def only(parameter: Tensor) -> float:
-    """The one number that a parameter is full of."""
+    """The number that all entries of a parameter have."""
     low, high = parameter.detach().aminmax()
     assert float(low) == float(high)
     return float(low)
@@ -300,7 +300,7 @@ def test_refuses_impossible_sizes(p: int, q: int) -> None:
 
 def test_mean_sigma_is_the_papers_curve() -> None:
     layer = NoisyLinear(16, 3)
-    assert float(layer.mean_sigma()) == pytest.approx(0.5)  # σ0 at the start, whatever the size
+    assert float(layer.mean_sigma()) == pytest.approx(0.5)  # σ0 at the start, for each size
     with torch.no_grad():
         layer.sigma_weight.copy_(torch.tensor([[-1.0] * 16, [2.0] * 16, [3.0] * 16]))
     assert float(layer.mean_sigma()) == pytest.approx(2.0 * 4.0)
@@ -347,7 +347,7 @@ def test_gradients_in_closed_form(factorised: bool, rows: int) -> None:
     close(layer.sigma_bias.grad, torch.stack([c[n] * noise.output[used[n]] for n in range(6)]).sum(0))
 
 
-# ---- by itself
+# ---- a layer alone
 
 
 @FORMS
@@ -398,7 +398,7 @@ def test_noise_sizes_are_what_forward_reads(rows: int) -> None:
         noise = draw(layer, rows)
         assert sum(part.numel() for part in noise) == rows * sum(layer.noise_sizes)
         x, y = values(4, 3), layer(values(4, 3), noise).detach()
-        for part in range(2):  # every number of the noise matters
+        for part in range(2):  # every number of the noise changes the output
             for index in range(prod(noise[part].shape)):
                 changed = [noise.input.clone(), noise.output.clone()]
                 changed[part].view(-1)[index] += 1.0

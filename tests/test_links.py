@@ -1,4 +1,4 @@
-"""A stranger's run may hold links in the place of every file and folder that a program writes: nothing follows one."""
+"""A stranger's run may have links in the place of the files and folders that a program writes: no link is followed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def film(path: Path) -> None:
     write_video(FRAMES, path.with_suffix(""), 10)
 
 
-#: Every file that a program writes, as a path in the run, and what writes it.
+#: Every file that a program writes, as a path in the run, and a function that writes it.
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "config.yaml": lambda path: write_config(path.parent, {"seed": 0}, ["env=CartPole-v1"]),
     "metrics.jsonl": metrics,
@@ -80,7 +80,7 @@ def kind_of_film(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Every file below a folder with its content; None of folders and links."""
+    """Every path below a folder with the content of the file; None for folders and links."""
     found = {}
     for path in sorted(folder.rglob("*")):
         plain = path.is_file() and not path.is_symlink()
@@ -104,7 +104,7 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Pa
         path.symlink_to(mine / target)
     before = contents(mine)
     written = False
-    with suppress(UserError):  # refused is as good
+    with suppress(UserError):  # a refusal is right as well
         WRITERS[name](path)
         written = True
     assert contents(mine) == before
@@ -231,7 +231,7 @@ def test_names_of_temporary_files_cannot_be_foreseen(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_there_is_never_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where somebody guessed the name of a temporary file."""
+    """This holds even if somebody has guessed the name of a temporary file."""
     mine = tmp_path / "mine"
     mine.write_text("mine")
     monkeypatch.setattr(os, "urandom", lambda count: b"\0" * count)

@@ -1,4 +1,4 @@
-"""A run's folder is locked by the process that trains in it, and by nobody else."""
+"""Only the process that trains in the folder of a run locks it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.records.locking import occupied
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Holds the folder `run`, starts a process in one of two ways, which prints its number, and waits to be killed.
+#: A program that locks the folder `run`, starts a process that prints its id, in one of two ways, and waits for a kill.
 OUTLIVED = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
@@ -41,7 +41,7 @@ with occupied(Path("run")):
 
 
 def test_an_empty_folder_of_the_users_stays(programs: Programs, tmp_path: Path) -> None:
-    """One that the program made goes, if nothing was trained in it."""
+    """A folder that the program has made is deleted if nothing was trained in it."""
     (tmp_path / "mine").mkdir()
     for option in ("resume=mine", "hydra.run.dir=mine", "resume=new", "hydra.run.dir=new"):
         result = programs.run("train", option, "env=Nowhere-v1", cwd=tmp_path, real=True)
@@ -63,7 +63,7 @@ def test_a_process_that_outlives_the_trainer_does_not_keep_its_run_locked(tmp_pa
         trainer.kill()
         trainer.wait(30)
     try:
-        os.kill(pid, 0)  # it lives on
+        os.kill(pid, 0)  # the process still runs
         with occupied(run):
             pass
     finally:
@@ -72,7 +72,7 @@ def test_a_process_that_outlives_the_trainer_does_not_keep_its_run_locked(tmp_pa
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_forked_process_that_unwinds_closes_no_file_of_its_own(tmp_path: Path) -> None:
-    """The number of the lock's descriptor may be that of another file by then."""
+    """Another file may then have the number of the lock's descriptor."""
     (tmp_path / "config.yaml").write_text("text")
     pid, other = -1, -1
     try:

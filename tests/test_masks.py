@@ -1,4 +1,4 @@
-"""Masks of actions: where they hold, from the environment's infos to saved agents."""
+"""Masks of actions: all their effects, from the environment's infos to saved agents."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +41,7 @@ SPEC = masked_spec(ObservationSpec((INPUTS,)), ACTIONS)
 
 
 class Trap(gym.Env[np.ndarray, np.int64]):
-    """Pays 100 for action 2, which is never allowed: who takes it is told so; and 1 for another one by the place."""
+    """Pays 1 for the best action of a step. A forbidden action raises an error; action 2 is always forbidden."""
 
     observation_space, action_space = spaces.Box(-1, 1, (INPUTS,), np.float32), spaces.Discrete(ACTIONS)
 
@@ -80,13 +80,13 @@ class Trap(gym.Env[np.ndarray, np.int64]):
 
 
 class Picture(Trap):
-    """The same of images."""
+    """A Trap that observes images."""
 
     observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)
 
 
 class Told(Trap):
-    """The same of a Dict, of which a mask is one part; `kind` says what the others are."""
+    """A Trap that observes a Dict with a mask as one part; `kind` chooses the other parts."""
 
     KINDS: ClassVar[dict[str, dict[str, spaces.Space[Any]]]] = {
         "vector": {"at": spaces.Box(-1, 1, (INPUTS,), np.float32)},
@@ -120,7 +120,7 @@ def config_of(**options: Any) -> AgentConfig:
     return parse(AgentConfig, {"network": {"hidden": [8, 8]}, **options})
 
 
-#: Observations without their masks: of one part and of several, of every dtype, and in stacks of frames.
+#: Observations without masks: with one part and with several, of every dtype, and in stacks of frames.
 KINDS: dict[str, ObservationSpec] = {
     "vector": ObservationSpec((INPUTS,)),
     "bits": ObservationSpec((5,), "bool"),
@@ -131,12 +131,12 @@ KINDS: dict[str, ObservationSpec] = {
     "parts": packed([ObservationSpec((3,)), ObservationSpec((1, 6, 7), "uint8", 255.0)]),
     "stacked parts": packed([ObservationSpec((3,)), ObservationSpec((1, 6, 7), "uint8", 255.0)], 3),
 }
-#: Those whose networks NumPy computes.
+#: The observations for which NumPy computes the network.
 BY_NUMPY = [kind for kind in KINDS if not KINDS[kind].parts]
 
 
 def one_kind(rng: np.random.Generator, spec: ObservationSpec, rows: int) -> np.ndarray:
-    """Observations [rows, *shape] of a form."""
+    """Random observations [rows, *shape]."""
     if spec.parts:
         out = np.zeros((rows, spec.stack, spec.stored_shape[0]), np.uint8)
         start = 0
@@ -150,20 +150,20 @@ def one_kind(rng: np.random.Generator, spec: ObservationSpec, rows: int) -> np.n
 
 
 def masks(rng: np.random.Generator, rows: int, actions: int = ACTIONS) -> np.ndarray:
-    """Masks [rows, actions], each of which allows something."""
+    """Masks [rows, actions], each of which allows at least one action."""
     allowed = rng.random((rows, actions)) < 0.5
     allowed[np.arange(rows), rng.integers(actions, size=rows)] = True
     return allowed
 
 
 def observations(rng: np.random.Generator, rows: int, kind: str = "vector") -> tuple[np.ndarray, np.ndarray, Any]:
-    """Rows of bytes, their masks, and the observations without them."""
+    """Rows of bytes with masks, these masks, and the observations without masks."""
     free, allowed = one_kind(rng, KINDS[kind], rows), masks(rng, rows)
     return Masking(masked_spec(KINDS[kind], ACTIONS)).pack(free, allowed), allowed, torch.from_numpy(free)
 
 
 def twins(config: AgentConfig, kind: str, seed: int) -> tuple[QNetwork, QNetwork]:
-    """A network with masks, and one without them that has the same parameters."""
+    """A network with masks, and a network without masks that has the same parameters."""
     both = [
         build_network(config, spec, ACTIONS, torch.Generator().manual_seed(seed)).requires_grad_(False)
         for spec in (masked_spec(KINDS[kind], ACTIONS), KINDS[kind])
@@ -183,7 +183,7 @@ HEADS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("actions", [2, 4, 8, 9, 18])
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_are_stored_as_bits(kind: str, actions: int) -> None:
-    """One bit for an action, behind the observation; what comes out is what went in, from bytes and from floats."""
+    """The mask has one bit per action, behind the observation. Unpacking returns both, from bytes and from floats."""
     rng, spec = np.random.default_rng(actions), masked_spec(KINDS[kind], actions)
     free, allowed, masking = one_kind(rng, KINDS[kind], 6), masks(rng, 6, actions), Masking(spec)
     rows = masking.pack(free, allowed)
@@ -211,7 +211,7 @@ def test_masks_are_stored_as_bits(kind: str, actions: int) -> None:
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("double", [False, True])
 def test_a_target_takes_the_best_allowed_action(head: str, double: bool, kind: str) -> None:
-    """Its twin chooses row by row, among the allowed actions of networks without masks with the same parameters."""
+    """The twin chooses row by row among the allowed actions, by networks without masks but with the same parameters."""
     config, rng = config_of(**HEADS[head], double=double), np.random.default_rng(1)
     nets, free = zip(*(twins(config, kind, i) for i in range(2)), strict=True)
     x, (following, allowed, inner) = observations(rng, 32, kind)[0], observations(rng, 32, kind)
@@ -252,7 +252,7 @@ def test_munchausen_s_policy_is_over_allowed_actions(head: str, kind: str) -> No
         log_now = log_softmax(q[mask])[np.flatnonzero(np.flatnonzero(mask) == action[i])[0]]
         bonus = soft.alpha * np.clip(soft.temperature * log_now, soft.clip, 0.0)
         log_next = log_softmax(q_next[mask_next])
-        mixed.append(np.tensordot(np.exp(log_next), outcomes[i][mask_next], 1))  # a number, K quantiles or K masses
+        mixed.append(np.tensordot(np.exp(log_next), outcomes[i][mask_next], 1))  # 1, or K quantiles or masses
         entropy = -soft.temperature * (np.exp(log_next) * log_next).sum()
         rewards.append(reward[i] + bonus + discount[i] * entropy)
     outcome, total = (torch.from_numpy(np.asarray(values, np.float32)) for values in (mixed, rewards))
@@ -273,7 +273,7 @@ def test_munchausen_s_policy_is_over_allowed_actions(head: str, kind: str) -> No
     ],
 )
 def test_numpy_learns_with_masks_as_autograd_does(kind: str, options: dict[str, Any]) -> None:
-    """One gradient on the same batch under the same noise; without the masks it is another."""
+    """The gradient on one batch under one noise is the same, and it is another without the masks."""
     config, rng, found = config_of(**options, batch_size=16), np.random.default_rng(3), []
     (now, may, _), (following, _, _) = observations(rng, 16, kind), observations(rng, 16, kind)
     everything = Masking(masked_spec(KINDS[kind], ACTIONS))
@@ -299,7 +299,7 @@ INDEX = {"form": "index", "learning": "joint", "index": 4, "prior": 1.0}
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("noise", [{"enabled": True}, INDEX, {"enabled": False}])
 def test_only_allowed_actions_are_taken(noise: dict[str, Any], kind: str) -> None:
-    """Greedy, noisy, by ε and in the warm-up; where NumPy acts, it takes the same as torch."""
+    """This holds for greedy, noisy, random and warm-up actions; NumPy, where it acts, takes the actions of torch."""
     config, rng = config_of(noise=noise, double=True), np.random.default_rng(0)
     nets = [twins(config, kind, 0)[0].requires_grad_(True) for _ in range(2)]
     by_numpy = NumpyNetwork.fits(nets[0])
@@ -314,7 +314,7 @@ def test_only_allowed_actions_are_taken(noise: dict[str, Any], kind: str) -> Non
             for agent in agents:
                 actions.append(agent.random_actions(64, x) if epsilon is None else agent.act(x, begins, epsilon))
                 assert allowed[np.arange(64), actions[-1]].all()
-            assert (actions[0] == actions[-1]).mean() > 0.98  # equal but for the rounding of close values
+            assert (actions[0] == actions[-1]).mean() > 0.98  # rounding decides between close values
             taken += np.bincount(actions[0], minlength=ACTIONS)
     assert (taken > 0).all()
     agent = agents[0]
@@ -362,7 +362,7 @@ def test_masks_come_with_their_observations(vectorization: Any) -> None:
     for _ in range(30):
         allowed = Masking(SPEC).allowed(x)
         assert allowed.any(axis=1).all()
-        action = allowed.argmax(axis=1)  # one that is not allowed would end it
+        action = allowed.argmax(axis=1)  # a forbidden action would raise an error
         x = task.observe(envs.step(action)[0])
     envs.close()
 
@@ -393,7 +393,7 @@ def test_a_part_that_is_no_mask_is_refused(fault: str) -> None:
 
 
 def test_auto_finds_what_there_is() -> None:
-    """Once, when the task is described: nothing of a task without masks changes, not even how often it is reset."""
+    """The search is made once, when a task is loaded. Without masks it changes nothing, nor the count of resets."""
     found = {
         env_id: load_task(env_id, kwargs, action_mask="auto")
         for env_id, kwargs in (
@@ -458,7 +458,7 @@ def test_a_mask_among_the_observations_is_left_out_of_them(kind: str, parts: Any
     ],
 )
 def test_a_replay_gives_the_mask_of_each_state(env_id: str, wrappers: Any, n_step: int, kwargs: Any) -> None:
-    """Through autoresets, truncations and n steps: a twin remembers what the environments have said."""
+    """A twin keeps the observations and masks of the environments, over autoresets, truncations and n steps."""
     task = load_task(env_id, {"key": "action_mask", **kwargs}, wrapping=wrapping_of((), wrappers), action_mask="auto")
     assert task.observation.stack == (3 if wrappers else 1)
     masking, envs = Masking(task.observation), make_vector(task, 2)
@@ -479,7 +479,7 @@ def test_a_replay_gives_the_mask_of_each_state(env_id: str, wrappers: Any, n_ste
     for t in range(40):
         for e in range(2):
             if resets[t][e]:
-                continue  # the row only resets
+                continue  # this row only resets
             k = next((i + 1 for i in range(n_step) if t + i < 40 and (ends[t + i][0] | ends[t + i][1])[e]), n_step)
             k = min(k, 40 - t)
             batch = replay.gather(np.array([t * 2 + e]))
@@ -506,9 +506,9 @@ def test_a_replay_gives_the_mask_of_each_state(env_id: str, wrappers: Any, n_ste
 def test_the_best_looking_action_is_never_taken(
     tmp_path: Path, env: dict[str, Any], wrappers: Any, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In no mode, though the network values action 2 most: taken, it would end the run. The run has all modes."""
+    """The network gives action 2 the highest value, and taking it would end the run. The run acts in all modes."""
     if backend == "numpy" and env["id"] == "Test/Told-v0":
-        backend = "auto"  # a Dict with images is torch's, with masks or without
+        backend = "auto"  # torch computes a Dict with images, with masks or without
     original = build_agent
 
     def tempted(*arguments: Any) -> Any:
@@ -571,7 +571,7 @@ def test_a_loaded_agent_takes_the_mask_from_its_observation(tmp_path: Path) -> N
 
 
 def test_a_run_from_before_has_no_masks() -> None:
-    """What an earlier release recorded says nothing of masks: they are off, not found."""
+    """The config of an earlier release does not mention masks: they are off, and are not looked for."""
     assert upgraded({"env": {"id": "Taxi-v4"}})["env"] == {"id": "Taxi-v4", "action_mask": "off"}
     assert upgraded({"env": {"action_mask": "info.legal"}})["env"] == {"action_mask": "info.legal"}
     assert parse(TrainConfig, {}).env.action_mask == "auto"
@@ -586,7 +586,7 @@ def test_a_run_from_before_has_no_masks() -> None:
     ],
 )
 def test_a_run_in_two_parts_is_that_in_one(tmp_path: Path, env_id: str, kwargs: Any, wrappers: Any) -> None:
-    """Bit for bit; an action that is not allowed would end it."""
+    """The runs agree bit for bit; a forbidden action would end a run."""
     options: dict[str, Any] = {
         "agent": {"network": {"hidden": [16]}, "learning_starts": 64, "batch_size": 32, "n_step": 3},
         "env": {"id": env_id, "kwargs": kwargs, "wrappers": wrappers},
@@ -626,5 +626,5 @@ def test_an_agent_is_given_its_masks(tmp_path: Path) -> None:
     assert one.act(x[0], mask=[False, False, False, True]) == 3
     taxi = load_task("Taxi-v4", {}, action_mask="info.action_mask")
     assert taxi.observation == masked_spec(ObservationSpec((500,), "bool"), 6)
-    assert taxi.observation.stored_bytes == 504  # 500 states, and six bits
+    assert taxi.observation.stored_bytes == 504  # 500 states and six bits, in multiples of four bytes
     assert len(evaluate(run.folder, which="last", episodes=5)["returns"]) == 5

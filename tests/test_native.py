@@ -1,4 +1,4 @@
-"""Vector classes of other packages: what breaks a rule ends in one sentence, as it does for single environments."""
+"""Vector classes of other packages: a broken rule raises one sentence, as for single environments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
 
 
 class One(gym.Env[Any, Any]):
-    """As a single environment it keeps all rules."""
+    """A single environment that keeps all rules."""
 
     observation_space, action_space = BOX, TWO
 
@@ -39,7 +39,7 @@ def raise_it(*_: Any) -> Any:
     raise ValueError("no threads")
 
 
-#: What a step gives instead of observations, rewards, two endings and infos of two copies, and words of the sentence.
+#: Functions that turn the right results of a step of two copies into wrong ones, and words of the sentence.
 BREAKS: dict[str, tuple[Callable[..., Any], str]] = {
     "four values": (lambda o, r, e, t, i: (o, r, e, i), "step must return"),
     "one observation": (lambda o, r, e, t, i: (o[0], r, e, t, i), "observations must be an array of shape (2, 3)"),
@@ -64,7 +64,7 @@ OTHER_BOXES = {
 
 
 class Two(VectorEnv[Any, Any, Any]):
-    """Copies of it, which break a rule in each step."""
+    """A vector class of `One`, which breaks a rule in each step."""
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
@@ -129,7 +129,7 @@ def test_a_reset_that_breaks_a_rule() -> None:
         two("reset").reset(seed=0)
 
 
-#: What a vector class has instead of an attribute, and words of the sentence; MISSING where it has none.
+#: (attribute of a vector class, its wrong value, or MISSING if it has none, words of the sentence).
 MISSING = object()
 FAILING = property(raise_it, lambda *_: None)
 ATTRIBUTES: dict[str, tuple[str, object, str]] = {
@@ -148,7 +148,7 @@ ATTRIBUTES: dict[str, tuple[str, object, str]] = {
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_a_class_without_an_attribute(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is closed, and the sentence says what to do."""
+    """The class is closed, and the sentence says what to do."""
     attribute, value, expected = ATTRIBUTES[name]
     closed: list[str] = []
 
@@ -174,7 +174,7 @@ def test_a_class_without_an_attribute(name: str, capsys: pytest.CaptureFixture[s
 
 
 class Growing(Two):
-    """Has a copy more from its third step on, and all that it returns as well."""
+    """Has one copy more from its third step on, in num_envs and in its results."""
 
     steps = 0
 
@@ -185,7 +185,7 @@ class Growing(Two):
 
 
 def test_a_number_of_copies_that_changes_later() -> None:
-    """In a run this is the environment's failure, and all steps before are saved."""
+    """A run treats this as a failure of the environment, and saves all steps before it."""
     gym.register("Test/Growing-v0", entry_point=One, vector_entry_point=Growing)  # type: ignore[arg-type]
     try:
         envs = make_vector(load_task("Test/Growing-v0", {}), 2, "native")

@@ -133,7 +133,7 @@ def test_dueling_is_value_plus_centred_advantage(rows: int | None) -> None:
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("form", ["factorised", "independent"])
 def test_grouped_batches_are_the_rows_of_their_group(dueling: bool, form: Form) -> None:
-    """[k, B/k, inputs] under k draws is, group by group, [B/k, inputs] under one draw."""
+    """A batch [k, B/k, inputs] under k draws gives each group the values of [B/k, inputs] under one draw."""
     of = config(dueling=dueling, form=form)
     network, x = build(of), observations(4, 5)
     noise = draw(network, of, 4)
@@ -151,7 +151,7 @@ def test_the_plain_network_is_the_noisy_one_without_noise(dueling: bool) -> None
 
 
 def test_every_layer_has_noise_of_its_own() -> None:
-    """The layers take all numbers of the draw, and none of them twice."""
+    """The layers take all numbers of the draw, and no number twice."""
     of = config(dueling=True)
     network, x = build(of), observations(6)
     noise = draw(network, of, 1)
@@ -161,11 +161,11 @@ def test_every_layer_has_noise_of_its_own() -> None:
     network(x, noise)
     taken = torch.cat([part.reshape(-1) for pair in seen.values() for part in pair])
     assert sorted(seen) == sorted(network.noisy_layers())
-    assert torch.equal(taken.sort().values, noise.reshape(-1).sort().values)  # all of it, and nothing twice
+    assert torch.equal(taken.sort().values, noise.reshape(-1).sort().values)  # each number once
 
 
 def test_streams_and_layers_are_uncorrelated() -> None:
-    """Outputs of the value and the advantage stream under their own noise alone, over many draws."""
+    """The outputs of the value and the advantage stream, each under its own noise, are compared over many draws."""
     of = config((4, 4), dueling=True)
     network = build(of)
     n = 40_000
@@ -180,7 +180,7 @@ def test_streams_and_layers_are_uncorrelated() -> None:
         }
     both = torch.corrcoef(torch.cat([outputs["advantage"], outputs["value"]], dim=1).double().T)
     assert float(both[:4, 4].abs().max()) < 5 / n**0.5
-    assert float(both[:4, :4].fill_diagonal_(0).abs().max()) > 0.01  # while one layer's outputs share f(ε_in)
+    assert float(both[:4, :4].fill_diagonal_(0).abs().max()) > 0.01  # the outputs of one layer share f(ε_in)
 
 
 def test_the_same_network_whatever_train_and_eval_say() -> None:
@@ -220,7 +220,7 @@ def test_head_target_and_loss_by_hand() -> None:
     assert head("huber").loss(prediction, action, target).tolist() == [0.125, 2.5, 0.0]
     assert head("squared").loss(prediction, action, target).tolist() == [0.125, 4.5, 0.0]
     priority = head("squared").priority(prediction, action, target, torch.zeros(3))
-    assert priority.tolist() == [0.5, 3.0, 0.0]  # |δ|, whatever the loss
+    assert priority.tolist() == [0.5, 3.0, 0.0]  # |δ| for each loss
 
 
 # ---- initial parameters, saving, the flat vector
@@ -250,7 +250,7 @@ def test_layer_norm_stands_before_every_relu_and_nowhere_else() -> None:
     shared = {k: v for k, v in with_norm.state_dict().items() if k not in added}
     assert all(torch.equal(v, without.state_dict()[k]) for k, v in shared.items())  # it takes no random numbers
     grown = observations(5) * 1e4
-    assert float(with_norm(grown, None).q_values.detach().abs().max()) < 10  # bounded, however far the observation
+    assert float(with_norm(grown, None).q_values.detach().abs().max()) < 10  # bounded for distant observations
     assert float(without(grown, None).q_values.detach().abs().max()) > 100
 
 

@@ -12,7 +12,7 @@ BEST, LAST, CHECKPOINTS = "best/agent.safetensors", "last/agent.safetensors", "c
 
 
 def saved(run: Path, name: str, seconds: float) -> None:
-    """Something that a run saved at that time."""
+    """Makes a file of a run, with the given time of writing."""
     path = run / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -29,7 +29,7 @@ def test_it_is_the_one_saved_last_at_any_depth(tmp_path: Path) -> None:
         ("CartPole-v1/a", BEST, 3_000),
         ("CartPole-v1/y", BEST, 3_400),  # its checkpoints are older
         ("CartPole-v1/y", CHECKPOINTS, 100),
-        ("CartPole-v1/z", CHECKPOINTS, 3_500),  # its best agent is older, and it was saved later
+        ("CartPole-v1/z", CHECKPOINTS, 3_500),  # its best agent is older, but its newest checkpoint is the last of all
     ):
         saved(tmp_path / run, name, seconds)
     assert newest_run(tmp_path, lambda run: True) == tmp_path / "CartPole-v1/z"
@@ -58,7 +58,7 @@ CONFIG = "# python train.py\nenv:\n  id: ALE/Pong-v5\nagent:\n  lr: 0.1\nseed: 3
         (CONFIG, True),
         (CONFIG.replace("seed: 3", "seed: 33"), False),
         (CONFIG.replace("ALE/Pong-v5", "Pong-v5"), False),
-        (CONFIG.replace("Pong-v5", "Pong"), True),  # a version may be left out: it is then the newest
+        (CONFIG.replace("Pong-v5", "Pong"), True),  # an id without a version means the newest version
         (CONFIG.replace("Pong-v5", "Pong-v4"), False),
         (CONFIG.replace("Pong-v5", "Pong-v55"), False),
         (CONFIG.replace("env:", "eval:"), False),

@@ -82,7 +82,7 @@ def test_quantile_inverts_the_distribution_function(distribution: Distribution) 
 
 
 def test_tails_are_not_cut() -> None:
-    # A normal truncated at ±2 has standard deviation 0.88; here one value in 22 lies beyond, one in 15 787 beyond 4.
+    # Of normal draws one in 22 is beyond ±2, and one in 15 787 beyond ±4; with truncation at ±2 their std is 0.88.
     for kind in ("table", "generator"):
         values = drawn(stream_of(kind, NoiseModel(1000, False)), 1000).abs()
         assert float((values > 2).float().mean()) == pytest.approx(0.0455, rel=0.03)
@@ -93,7 +93,7 @@ def test_tails_are_not_cut() -> None:
 def test_even_the_extreme_uniform_draws_give_finite_noise(
     distribution: Distribution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ends = torch.tensor([0.0, 1.0 - 2.0**-24])  # the ends of what torch.rand gives
+    ends = torch.tensor([0.0, 1.0 - 2.0**-24])  # the ends of the range of torch.rand
     monkeypatch.setattr(torch, "rand", lambda *_, **__: ends.clone())
     monkeypatch.setattr(torch, "randn", lambda *_, **__: ends.clone())
     assert torch.isfinite(sample((2,), distribution)).all()
@@ -110,7 +110,7 @@ def test_an_unknown_distribution_is_named_with_the_choices() -> None:
 def test_f_is_the_signed_root() -> None:
     x = torch.tensor([-4.0, -0.25, 0.0, 0.25, 9.0])
     assert signed_sqrt(x).tolist() == [-2.0, -0.5, 0.0, 0.5, 3.0]
-    assert x.tolist() == [-4.0, -0.25, 0.0, 0.25, 9.0]  # the argument is left alone
+    assert x.tolist() == [-4.0, -0.25, 0.0, 0.25, 9.0]  # the argument is not changed
 
 
 @pytest.mark.parametrize("kind", ["table", "generator"])
@@ -162,7 +162,7 @@ def test_split_refuses_a_draw_of_another_size() -> None:
 
 @pytest.mark.parametrize("kind", ["table", "generator"])
 def test_layers_sides_and_rows_are_uncorrelated(kind: str) -> None:
-    """No two numbers of a draw are correlated: layers, the two sides of a layer, rows and uses."""
+    """No two numbers of a draw are correlated, over layers, the two sides of a layer, rows and uses."""
     flat = drawn(stream_of(kind, NoiseModel(10, True)), 3, N // 4, 2)
     columns = flat.movedim(1, 0).reshape(N // 4, -1).T  # 3 uses · 2 rows · 10 numbers
     off_diagonal = torch.corrcoef(columns.double()) - torch.eye(60, dtype=torch.float64)
@@ -209,7 +209,7 @@ def test_a_stream_is_determined_by_its_seed(device: torch.device) -> None:
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 5])
 def test_a_stream_goes_on_where_its_state_stood(taken: int, device: torch.device) -> None:
-    model = NoiseModel(5)  # an odd size: draws do not fill whole random words
+    model = NoiseModel(5)  # with an odd size, draws do not fill whole random words
     stream = noise_stream(model, np.random.SeedSequence(1), device)
     for _ in range(taken):
         stream.draw(3)
@@ -237,7 +237,7 @@ def test_a_draw_is_not_overwritten_by_the_next() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 700])
 def test_small_draws_are_slices_of_blocks(count: int) -> None:
-    """Blocks are drawn ahead; a stream that is restored in the middle of one goes on as if nothing had happened."""
+    """Blocks are drawn in advance. A stream that is restored in the middle of a block draws the same numbers."""
     model = NoiseModel(50)
     one, other, third = (TableNoise(model, np.random.SeedSequence(seed)) for seed in (1, 1, 2))
     seen = [drawn(one, 2, count) for _ in range(2 * TableNoise.BLOCK // (100 * count) + 9)]

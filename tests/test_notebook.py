@@ -84,5 +84,5 @@ def test_the_interrupt_button_saves_the_run(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)  # as the server of a notebook sends it to the kernel
+    os.kill(process.pid, signal.SIGINT)  # the server of a notebook sends this signal to the kernel
     ended(process)

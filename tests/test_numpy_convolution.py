@@ -111,7 +111,7 @@ def test_the_loss_of_a_batch_is_autograds(spec: ObservationSpec, head: str, swit
 @images
 @pytest.mark.parametrize("count", [1, ROWS // 2])
 def test_separate_learning_is_autograds(spec: ObservationSpec, count: int) -> None:
-    """The mean network's convolution learns; the noisy predictions leave its gradient as it is."""
+    """The convolution learns from the mean network, and the noisy predictions do not change its gradient."""
     config = config_of({"hidden": [8]}, max_grad_norm=1e3, noise={"learning": "separate"})
     (online, flat), (target, _) = build(config, spec, 0), build(config, spec, 50)
     generator = torch.Generator().manual_seed(1)
@@ -128,7 +128,7 @@ def test_separate_learning_is_autograds(spec: ObservationSpec, count: int) -> No
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_patches_are_torchs(stride: int) -> None:
-    """For a window that is moved by more than one, too."""
+    """This holds for strides above one, too."""
     layer, image = Convolution(2, 3, 3, stride), torch.arange(2 * 9 * 8).view(2, 9, 8)
     patches = torch.nn.functional.unfold(image[None].float(), 3, stride=stride)[0]
     index = patch_index((2, 9, 8), layer)

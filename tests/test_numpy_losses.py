@@ -1,4 +1,4 @@
-"""The losses by NumPy: against torch's functions, by hand, and at the edges. Gradients: tests/test_numpy_network.py."""
+"""The losses by NumPy: against torch, by hand, and at the edges. test_numpy_network.py checks gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.networks.heads import categorical
 
 @pytest.mark.parametrize("count", [2, 3, 51])
 def test_masses_move_as_by_torch(count: int) -> None:
-    """Random masses at places inside, outside and exactly on the atoms; the total stays 1."""
+    """Masses move to places inside, outside and exactly on the atoms, and their total stays 1."""
     random = np.random.default_rng(0)
     atoms = torch.linspace(-3.0, 5.0, count)
     for _ in range(50):
@@ -28,7 +28,7 @@ def test_masses_move_as_by_torch(count: int) -> None:
 
 
 def test_what_is_no_number_stays_in_its_row() -> None:
-    """A reward that is none is found by the check of the loss, which the run has to reach."""
+    """The check of the loss finds a reward that is NaN, and the projection must not fail before it."""
     masses, places = np.full((3, 4), 0.25, np.float32), np.tile(np.arange(4, dtype=np.float32), (3, 1))
     wanted = project(masses, places, places[0])
     places[1] = np.nan, np.inf, -np.inf, 1.0
@@ -38,7 +38,7 @@ def test_what_is_no_number_stays_in_its_row() -> None:
 
 
 def test_a_mass_between_two_atoms_is_shared() -> None:
-    """By hand: 0.8 at 1.25 of the atoms 0, 1, 2 is 0.6 at 1 and 0.2 at 2; 0.2 beyond the last is at the last."""
+    """With atoms 0, 1, 2, the mass 0.8 at 1.25 becomes 0.6 at 1 and 0.2 at 2, and 0.2 beyond atom 2 moves to it."""
     masses, places = np.array([[0.8, 0.2, 0.0]], np.float32), np.array([[1.25, 9.0, 0.5]], np.float32)
     moved = project(masses, places, np.array([0.0, 1.0, 2.0], np.float32))
     np.testing.assert_allclose(moved, [[0.0, 0.6, 0.4]], atol=1e-6)

@@ -31,7 +31,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "dueling, normalised": {"hidden": [8, 6], "layer_norm": True, "dueling": True},
     "a large matrix": {"hidden": [256, 256], "layer_norm": False},  # large enough to be multiplied from the left
 }
-#: The heads that are known, with few numbers of each.
+#: The heads that NumPy computes, with few atoms and quantiles.
 HEADS: dict[str, dict[str, Any]] = {
     "expected": {},
     "categorical": {"categorical": {"atoms": 6, "v_min": -3.0, "v_max": 4.0}},
@@ -49,7 +49,7 @@ def config_of(network: dict[str, Any], **agent: Any) -> AgentConfig:
 
 
 def build(config: AgentConfig, seed: int = 0) -> tuple[QNetwork, Tensor]:
-    """A network whose parameters, biases and normalisation included, are all different, and its flat vector."""
+    """A network whose parameters are all different, including biases and normalisation, and its flat vector."""
     network = build_network(config, INPUTS, ACTIONS, torch.Generator().manual_seed(seed))
     flat = flatten_parameters(network)
     with torch.no_grad():
@@ -64,12 +64,12 @@ def noise_of(network: QNetwork, count: int | None, seed: int = 5) -> Tensor | No
 
 
 def rows_of(noise: Tensor | None) -> Tensor | None:
-    """The noise as torch's network takes it: one draw, or one for each row."""
+    """The noise in the form of torch's network: one draw, or one for each row."""
     return noise if noise is None or len(noise) == 1 else noise.repeat_interleave(ROWS // len(noise), dim=0)
 
 
 def outputs_of(network: QNetwork, observation: Tensor, noise: Tensor | None) -> Tensor:
-    """The head's combined streams by torch."""
+    """The combined streams of the head, computed by torch."""
     seen: list[Tensor] = []
     kept = network.head.values
     network.head.values = lambda outputs: seen.append(outputs) or kept(outputs)  # type: ignore[method-assign]
@@ -101,7 +101,7 @@ def test_values_and_gradients_are_autograds(network: dict[str, Any], count: int 
     expected = torch.autograd.grad(outputs, list(module.parameters()), pull_on, allow_unused=True)
 
     assert flat.grad is not None
-    flat.grad.fill_(torch.nan)  # every number of it has to be written
+    flat.grad.fill_(torch.nan)  # every number must be overwritten
     assert NumpyNetwork.fits(module)
     values, pullback = NumpyNetwork(module).vjp(batch.observation.numpy(), None if noise is None else noise.numpy())
     np.testing.assert_allclose(values, outputs.detach().numpy(), rtol=1e-4, atol=1e-5)
@@ -179,7 +179,7 @@ def test_the_loss_of_every_head_is_autograds(
 def test_separate_learning_is_autograds(
     head: str, target: str, network: str, weighted: bool, count: int | None, clip: float
 ) -> None:
-    """σ learns from the last two thirds of the rows; every number of the gradient is written."""
+    """σ learns from the last two thirds of the rows, and every number of the gradient is written."""
     switches = {"double": target == "double", "munchausen": {"enabled": target == "munchausen"}}
     noise_options = {"learning": "separate", "mean_rows": 1 / 3}
     config = config_of(NETWORKS[network], head=head, noise=noise_options, **switches, **HEADS[head])
@@ -201,7 +201,7 @@ def test_separate_learning_is_autograds(
 
 @heads
 def test_weights_scale_the_loss_of_their_rows(head: str) -> None:
-    """Weights of 1 change nothing; a row of weight 0 is as if it were not there."""
+    """Weights of 1 change nothing, and a row of weight 0 has no effect."""
     config = replace(config_of({"hidden": [8, 6]}, head=head, double=False, **HEADS[head]), max_grad_norm=1e9)
     (online, flat), (frozen, _) = build(config, 0), build(config, 50)
     learn, batch = NumpyGradient(online, frozen, flat, config), batch_of()
@@ -270,7 +270,7 @@ def test_what_it_does_not_know_is_left_to_torch() -> None:
 
 @pytest.mark.parametrize("norm", [torch.nn.RMSNorm(8), torch.nn.LayerNorm(8, bias=False), torch.nn.Tanh()], ids=str)
 def test_a_norm_that_it_does_not_know_is_left_to_torch(norm: torch.nn.Module) -> None:
-    """An encoder of one's own may be an MLPEncoder with other parts."""
+    """An encoder of the user's own may be an MLPEncoder with other parts."""
     module, _ = build(config_of({"hidden": [8, 6]}))
     module.encoder.norms[0] = norm
     assert not NumpyNetwork.fits(module)

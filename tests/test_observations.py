@@ -1,4 +1,4 @@
-"""Observations of every kind against Gymnasium's own flattening, images in every layout, and what the replay keeps."""
+"""Observations of every kind against Gymnasium's flattening, images in every layout, and storage in the replay."""
 
 import json
 import math
@@ -47,7 +47,7 @@ BINARY = ("truth values", "discrete", "binary", "multi", "shifted", "binary tupl
 
 
 class Sampler(gym.Env[Any, np.int64]):
-    """Observes samples of a space, ends at random, has no limit, and remembers what it observed."""
+    """Observes samples of a space, ends at random, has no limit, and keeps its observations."""
 
     action_space = spaces.Discrete(2)
 
@@ -83,7 +83,7 @@ def test_vectors_are_gymnasiums_own_flattening(name: str) -> None:
 
 @pytest.mark.parametrize("name", FLAT)
 def test_a_vector_environment_is_observed_as_its_copies_are(name: str) -> None:
-    """What comes batched from Gymnasium equals what is stacked from single environments, and survives the next step."""
+    """Gymnasium's batches equal stacks of single observations, and the next step does not change them."""
     copies = [Sampler(deepcopy(FLAT[name]), seed) for seed in range(3)]
     envs = SyncVectorEnv(
         [lambda env=env: env for env in copies],  # type: ignore[misc]
@@ -99,7 +99,7 @@ def test_a_vector_environment_is_observed_as_its_copies_are(name: str) -> None:
 
 
 def test_every_kind_of_space_is_flattened_or_refused() -> None:
-    """What is not fixed in length is named; text, which is, is taken."""
+    """A space without a fixed length is refused by its name. Text has a fixed length and is flattened."""
     observe = observer_of("Test-v0", spaces.Tuple((spaces.Text(5), spaces.Discrete(2))))
     assert observe.spec == ObservationSpec((7,))
     seen = observe(observe.stack([("ab", 0), ("", 1)]))
@@ -129,7 +129,7 @@ LAYOUTS = [
     ((4, 12, 10), (4, 12, 10)),  # channels first
     ((10, 10, 7), (7, 10, 10)),
     ((7, 10, 10), (7, 10, 10)),
-    ((9, 7), (1, 9, 7)),  # none
+    ((9, 7), (1, 9, 7)),  # one channel
     ((9, 7, 1), (1, 9, 7)),
     ((1, 9, 7), (1, 9, 7)),
     ((2, 9, 2), None),  # too narrow for any window
@@ -159,10 +159,10 @@ def test_images_in_every_layout(shape: tuple[int, ...], expected: tuple[int, ...
             assert image[c, y, x] == pytest.approx(value)
     before = seen.copy()
     batch[:] = 0
-    assert np.array_equal(seen, before)  # environments overwrite their own
+    assert np.array_equal(seen, before)  # environments overwrite their arrays
 
 
-#: Sides, and which of them hold the channels: None where nobody can tell.
+#: (shape, the side of the channels, None if the shape does not tell it).
 CHANNELS = [
     ((4, 84, 84), "first"),
     ((84, 84, 4), "last"),
@@ -180,7 +180,7 @@ CHANNELS = [
     ((240, 320, 1), "last"),
     ((240, 320, 12), "last"),
     ((12, 210, 160), "first"),
-    ((2, 9, 8), "first"),  # nearly as high as wide; the other image would have a height of 2
+    ((2, 9, 8), "first"),  # as channels first, the image is nearly square; otherwise its height would be 2
     ((9, 8, 2), "last"),
     ((6, 7, 2), "last"),
     ((2, 210, 100), "first"),
@@ -192,7 +192,7 @@ CHANNELS = [
     ((3, 10, 4), None),
     ((8, 20, 111), None),
     ((9, 12, 9), None),
-    ((2, 6, 10), None),  # a board of 2 × 6 with 10 planes, or two planes
+    ((2, 6, 10), None),  # a board of 2 × 6 with 10 planes, or one of 6 × 10 with 2
     ((2, 3, 13), None),
     ((13, 3, 2), None),
     ((1, 9, 3), None),
@@ -208,7 +208,7 @@ def test_the_channels_of_an_image_are_found_or_asked_for(shape: tuple[int, ...],
     for asked in ("first", "last"):
         observe = observer_of("Test-v0", space, channels=asked)
         height_and_width = shape[1:] if asked == "first" else shape[:2]
-        if min(height_and_width) < 3:  # nothing to convolve
+        if min(height_and_width) < 3:  # a side is too small to convolve
             assert observe.spec == ObservationSpec((math.prod(shape),))
             continue
         assert observe.spec.shape[1:] == height_and_width
@@ -230,13 +230,13 @@ def test_channels_are_not_asked_for_where_there_is_no_image() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 7, 3), (3, 7, 2), (2, 4, 3), (2, 9, 2), (8, 2, 2), (1, 1, 50)])
 def test_a_board_that_is_too_small_to_convolve_is_a_vector(shape: tuple[int, ...]) -> None:
-    """(2, 7, 3) is a board of two rows, and no image of two channels."""
+    """The shape (2, 7, 3) is a board of two rows, and no image of two channels."""
     observe = observer_of("Test-v0", spaces.Box(0, 1, shape))
     assert (observe.spec, observe.channels) == (ObservationSpec((math.prod(shape),)), None)
 
 
 def test_a_saved_agent_observes_a_vector_where_it_did() -> None:
-    """Of a board whose channels a person named, which leaves an image that is too small."""
+    """A board whose named channels leave an image that is too small is still observed as a vector."""
     space = spaces.Box(0, 1, (2, 6, 10))
     task = observer_for("Test-v0", space, channels="last")
     assert task.channels is None
@@ -297,7 +297,7 @@ LARGEST = float(np.finfo(np.float32).max)
     ],
 )
 def test_bounds_that_are_hardly_meant_change_no_values(space: spaces.Space[Any]) -> None:
-    """Divided by such a range, all values would be alike."""
+    """Divided by such a range, all values would be nearly equal."""
     observe = observer_for("Test-v0", space)
     box = space["window"] if isinstance(space, spaces.Dict) else space
     window = np.arange(box.shape[0] * int(np.prod(box.shape[1:])), dtype=box.dtype).reshape(box.shape)
@@ -345,7 +345,7 @@ def test_descriptions_are_plain_and_differ_where_observations_do() -> None:
 
 
 def test_a_description_of_a_very_long_vector_is_short() -> None:
-    """And still tells one from another."""
+    """The description still differs for other bounds."""
     high = np.ones((64, 64, 3, 3), np.float32)
     first = observer_of("Test-v0", spaces.Box(0, high, dtype=np.float32)).description()
     high[0, 0, 0, 0] = 0.5

@@ -1,4 +1,4 @@
-"""From mappings to dataclasses: every mistake has one clear sentence, and conf/ says what the dataclasses say."""
+"""From mappings to dataclasses: every mistake has one clear sentence, and conf/ has the defaults of the dataclasses."""
 
 import functools
 import hashlib
@@ -87,7 +87,7 @@ def test_every_kind_of_value() -> None:
 def test_whole_numbers_may_be_written_with_an_exponent() -> None:
     count = parse(Outer, {"count": 1e6}).count
     assert (count, type(count)) == (1_000_000, int)
-    for large in (1e20, 10**20, 2.0**63):  # what a file of it could not be read back
+    for large in (1e20, 10**20, 2.0**63):  # a file with such a number could not be read back
         with pytest.raises(UserError, match="count is far too large"):
             parse(Outer, {"count": large})
 
@@ -97,7 +97,7 @@ def test_whole_numbers_may_be_written_with_an_exponent() -> None:
     [
         (1, Fraction(1)),
         ("1/4", Fraction(1, 4)),
-        (0.1, Fraction(1, 10)),  # not the nearest double
+        (0.1, Fraction(1, 10)),  # exact, and not the nearest double
         ("0.3", Fraction(3, 10)),
         (2.5, Fraction(5, 2)),
         (0, Fraction(0)),
@@ -189,7 +189,7 @@ def test_mistakes_name_key_value_and_range(given: Mapping[str, Any], parts: list
 
 
 def test_a_number_of_absurd_size_costs_nothing() -> None:
-    """A stranger's saved agent may hold one: it is refused, or read as 0, at once (in a process, to be sure)."""
+    """Such a number in a stranger's saved agent is refused, or read as 0, at once. A process has a timeout."""
     program = (
         "import sys\nfrom dataclasses import dataclass\nfrom fractions import Fraction\n"
         "from agent.common.errors import UserError\nfrom agent.config.parsing import parse\n"
@@ -254,7 +254,7 @@ def test_agents_that_make_no_sense_are_refused(given: Mapping[str, Any], parts: 
 
 def test_what_makes_sense_is_not_refused() -> None:
     parse(AgentConfig, {"noise": {"draws": 16}, "network": {"hidden": [8]}, "learning_starts": 64})
-    parse(AgentConfig, {"replay_ratio": 0, "learning_starts": 0})  # collects and never learns
+    parse(AgentConfig, {"replay_ratio": 0, "learning_starts": 0})  # this agent collects and never learns
     parse(AgentConfig, {"noise": {"enabled": False}, "epsilon": {"start": 1, "end": 0.05, "steps": 1e4}})
     for head in ("expected", "categorical", "quantile", "implicit_quantile"):
         parse(AgentConfig, {"head": head, "double": False, "munchausen": {"enabled": True}})
@@ -284,7 +284,7 @@ def composed(name: str, *overrides: str, folder: Path = CONF) -> DictConfig:
 
 
 def train_mapping(*overrides: str) -> dict[str, Any]:
-    """What train.py parses, but for `env.id`, which only a running Hydra knows."""
+    """The mapping that train.py parses, with CartPole-v1 as `env.id`, since only a running Hydra sets it."""
     mapping: dict[str, Any] = json.loads(_train_json(overrides))
     return mapping
 
@@ -306,9 +306,9 @@ def keys(mapping: Any, prefix: str = "") -> set[str]:
 
 
 def test_train_yaml_and_its_dataclasses_say_the_same() -> None:
-    mapping = train_mapping("env=NoPreset-v0")  # the presets of known tasks change some of it
+    mapping = train_mapping("env=NoPreset-v0")  # presets of known tasks would change options
     assert parse(TrainConfig, mapping) == TrainConfig()
-    assert keys(mapping) == keys(to_plain(TrainConfig()))  # every option is there to be seen and overridden
+    assert keys(mapping) == keys(to_plain(TrainConfig()))  # every option can be seen and overridden
 
 
 def test_evaluate_yaml_and_its_dataclass_say_the_same() -> None:
@@ -349,7 +349,7 @@ def test_a_learning_rate_that_ends_long_before_the_run_is_told(overrides: str, a
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "noise").glob("*.yaml")))
 def test_a_variant_of_the_noise_wins_over_agent_and_task_and_changes_nothing_else(name: str) -> None:
-    """On Acrobot, whose preset says draws, hold and more of the noise itself."""
+    """The task is Acrobot, whose preset sets draws, hold and other options of the noise."""
     before, after = (train_mapping("env=Acrobot-v1", *words)["agent"] for words in ((), (f"noise={name}",)))
     parse(TrainConfig, train_mapping("env=Acrobot-v1", f"noise={name}"))
     said = yaml.safe_load((CONF / "noise" / f"{name}.yaml").read_text()) or {}
@@ -362,7 +362,7 @@ def test_a_variant_of_the_noise_wins_over_agent_and_task_and_changes_nothing_els
 
 
 def test_every_variant_of_the_noise_is_another_one() -> None:
-    """So that a comparison compares; each explores in some way."""
+    """A comparison of variants therefore has different groups, and each variant explores."""
     seen = []
     for path in (CONF / "noise").glob("*.yaml"):
         for agent in ("noisy_dqn", "rainbow"):
@@ -373,13 +373,13 @@ def test_every_variant_of_the_noise_is_another_one() -> None:
     names = [path.stem for path in (CONF / "noise").glob("*.yaml")]
     assert {"preset", "paper", "shared", "per_row", "per_episode", "independent", "none"} <= set(names)
     same = [(a, b) for a in range(len(seen)) for b in range(a) if seen[a] == seen[b]]
-    assert len(same) <= 4  # the presets' own draws are one of the variants
+    assert len(same) <= 4  # one of the variants equals the preset's own noise
 
 
 ENV = CONF / "preset" / "task"
-SIZED = ("CartPole", "Acrobot", "MountainCar", "LunarLander", "MinAtar")  # they scale agents of Atari's size down
+SIZED = ("CartPole", "Acrobot", "MountainCar", "LunarLander", "MinAtar")  # tasks with smaller sizes than Atari
 ENV_PRESETS = sorted(str(path.relative_to(ENV).with_suffix("")) for path in ENV.rglob("*.yaml"))
-EPSILON = ("dqn", "munchausen_dqn", "c51", "qr_dqn", "iqn")  # they explore by ε alone
+EPSILON = ("dqn", "munchausen_dqn", "c51", "qr_dqn", "iqn")  # agents that explore by ε alone
 GAMES = ("ALE/Pong-v5", "ALE/Seaquest-v5", "PongNoFrameskip-v4")
 
 
@@ -391,7 +391,7 @@ def test_every_env_preset_goes_with_every_agent(name: str) -> None:
         assert config.agent.noise.enabled == (path.stem not in EPSILON)
         mapping["env"]["kwargs"] = {}
         assert keys(mapping) == keys(to_plain(TrainConfig()))
-        assert config.agent.learning_starts < config.steps / 5  # it learns
+        assert config.agent.learning_starts < config.steps / 5  # learning begins early enough
         if name.startswith(SIZED):
             assert config.agent.replay_size <= 100_000
             assert config.agent.epsilon.steps <= config.steps / 4
@@ -400,7 +400,7 @@ def test_every_env_preset_goes_with_every_agent(name: str) -> None:
 
 
 def leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every option that is no node of others, by its full name."""
+    """Every option, without the nodes above it, by its full name."""
     found: dict[str, Any] = {}
     for key, value in plain.items():
         node = isinstance(value, dict) and key != "kwargs"
@@ -409,7 +409,7 @@ def leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def not_default(*overrides: str) -> dict[str, Any]:
-    """The options that the presets give another value than the dataclasses."""
+    """The options to which the presets give other values than the dataclasses."""
     default = leaves(to_plain(TrainConfig()))
     options = leaves(to_plain(parse(TrainConfig, train_mapping(*overrides))))
     return {name: options[name] for name in sorted(options) if options[name] != default[name]}
@@ -419,7 +419,7 @@ def digest(options: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]
 
 
-#: For each task and agent the digest of `not_default`: whoever changes a preset on purpose writes the new ones down.
+#: The digest of `not_default` for each task and agent. An intended change of a preset needs new digests here.
 COMPOSED: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "composed.json").read_text())
 
 
@@ -431,7 +431,7 @@ def test_every_agent_on_every_task_is_composed_as_ever(env: str) -> None:
 
 
 def test_presets_are_their_papers_components() -> None:
-    """Which parts each name stands for; n, learning rate, batch and support as in the papers' tables."""
+    """The components of each name; n, learning rate, batch and support are those of the papers' tables."""
 
     def parts(name: str) -> tuple[Any, ...]:
         a = parse(TrainConfig, train_mapping("env=ALE/Pong-v5", f"agent={name}")).agent
@@ -464,13 +464,13 @@ def test_every_atari_game_is_played_as_in_the_papers(game: str, agent: str) -> N
     learns = (config.steps - config.agent.learning_starts) * config.agent.replay_ratio
     assert config.agent.learning_starts >= 1_600
     assert learns > 20_000
-    # ε falls while the agent learns: over a fair part of the run, and after the random steps.
+    # ε falls while the agent learns: over a large part of the run, and after the random steps.
     if agent in EPSILON:
         assert config.agent.epsilon.steps >= 5 * config.agent.learning_starts
 
 
 def test_agents_of_papers_have_their_papers_sizes_on_atari_alone() -> None:
-    """What conf/sizes says of C51 holds there; elsewhere the sizes of the noisy DQN do."""
+    """On Atari C51 has the sizes of conf/sizes, and elsewhere those of the noisy DQN."""
     said = yaml.safe_load((CONF / "sizes" / "atari_c51.yaml").read_text())
     atari, small = (train_mapping(f"env={env}", "agent=c51")["agent"] for env in ("ALE/Pong-v5", "NoPreset-v0"))
     noisy = train_mapping("env=NoPreset-v0")["agent"]
@@ -508,7 +508,7 @@ def test_an_id_has_its_preset_however_hydra_is_told(word: str, monkeypatch: pyte
     stored: list[Any] = []
     monkeypatch.setattr(ConfigStore, "store", lambda self, name, *node: stored.append(name))
     register_presets([f"env={word.format('ALE/Pong-v5')}", f"env={word.format('CartPole')}"])
-    assert stored == ["Pong-v5", "CartPole", "CartPole"]  # of CartPole the task and the settings
+    assert stored == ["Pong-v5", "CartPole", "CartPole"]  # CartPole has a file of the task and one of settings
 
 
 GAMES = {"Pong": 0.25, "Pong-v4": 0.0, "PongDeterministic-v0": 0.25, "PongNoFrameskip-v4": 0.0, "ALE/Pong": 0.25}
@@ -606,7 +606,7 @@ def test_what_is_no_game_and_has_no_preset_gets_none(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0"])
 def test_env_presets_leave_the_noisy_agent_its_parts(env: str) -> None:
-    """What an env preset says is of sizes and rates: the algorithm is the agent's."""
+    """The preset of a task changes sizes and rates, and not the algorithm."""
     agent, default = parse(TrainConfig, train_mapping(f"env={env}")).agent, AgentConfig()
     names = ("learning_starts", "double", "loss", "head", "munchausen")
     assert [getattr(agent, name) for name in names] == [getattr(default, name) for name in names]
@@ -647,7 +647,7 @@ def test_defaults_are_the_papers_where_the_paper_has_one() -> None:
 
 
 def test_the_sizes_of_small_tasks_stand_once() -> None:
-    """conf/sizes/small.yaml has them, and presets of tasks include that file."""
+    """These sizes are in conf/sizes/small.yaml, which the presets of tasks include."""
     shared = yaml.safe_load((CONF / "sizes" / "small.yaml").read_text())
     assert {"network", "quantile", "implicit_quantile", "epsilon", "priority", "lr", "batch_size"} <= set(shared)
     for path in CONF.glob("preset/task/**/*.yaml"):

@@ -1,4 +1,4 @@
-"""Environments of other packages: what is said where one is missing, and that they play where it is there."""
+"""Environments of other packages: the sentence for a missing package, and runs with an installed one."""
 
 import sys
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_minatar(game: str, version: int) -> None:
             row += [task.observe(observation), reward, terminated, truncated]
         envs.close()
         rows.append(row)
-    assert all(np.array_equal(one, two) for one, two in zip(*rows, strict=True))  # the seed decides all
+    assert all(np.array_equal(one, two) for one, two in zip(*rows, strict=True))  # the seed determines all rows
     assert any(truncated.any() for truncated in rows[0][4::4]) or any(ended.any() for ended in rows[0][3::4])
 
 

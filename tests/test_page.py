@@ -1,4 +1,4 @@
-"""The page of compare.py in a real browser: it opens from disk, loads nothing, and its script does what it is for.
+"""The page of compare.py in a real browser: it opens from disk and loads nothing, and its script works.
 
 Headless Chromium is driven by chromedriver's plain HTTP; where one of them is not installed these tests are skipped.
 """
@@ -23,7 +23,7 @@ from tests.test_compare import HOSTILE
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
-#: A browser of its own, which asks nobody for anything.
+#: Options of a new browser that makes no requests of its own.
 ARGUMENTS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1280,1000"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
@@ -96,7 +96,7 @@ def written(folder: Path, out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three groups of five seeds and one of one."""
+    """The page of three groups with five seeds and a group with one seed."""
     folder = tmp_path_factory.mktemp("compared")
     for agent, final in (("dqn", 420.0), ("noisy_dqn", 480.0), ("rainbow", 470.0)):
         for seed in range(5):
@@ -105,7 +105,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(folder / "runs", folder / "out")
 
 
-#: The number of drawn things of a group that can be seen.
+#: The number of visible elements of a group in the pictures.
 VISIBLE = """
 return [...document.querySelectorAll(".picture .g" + arguments[0])].filter(e => e.getClientRects().length).length;
 """
@@ -157,7 +157,7 @@ def test_numbers_follow_the_mouse(browser: Browser, page: Path) -> None:
     assert browser.run("return getComputedStyle(document.querySelector('.picture .numbers')).display") == "none"
 
 
-#: Pairs of texts of a picture that cover each other by more than two pixels in both directions.
+#: Pairs of texts of a picture that overlap by more than two pixels in width and four in height.
 OVERLAPS = """
 const found = [];
 for (const picture of document.querySelectorAll(".picture")) {
@@ -170,7 +170,7 @@ for (const picture of document.querySelectorAll(".picture")) {
 }
 return found;
 """
-#: Widths of the settings' first column, and how far each switch's text begins right of its box.
+#: The width of the settings' first column, and the distance between the box and the text of each switch.
 WIDTHS = """
 return [document.querySelector(".settings td").getBoundingClientRect().width,
   ...[...document.querySelectorAll("#groups label span")].map(span =>

@@ -1,4 +1,4 @@
-"""Images beside other things: each part in its own dtype, a convolution for each image, everything else as before."""
+"""Images with other parts: each part keeps its dtype, each image has a convolution, and other parts are flattened."""
 
 import json
 import re
@@ -80,7 +80,7 @@ def encoder_of(spec: ObservationSpec, **network: Any) -> PartsEncoder:
 
 
 def parts_by_hand(sample: Any, space: Any = SPACE) -> dict[str, np.ndarray]:
-    """The parts as observers of single spaces make them."""
+    """The parts, made by observers of single spaces."""
     images = {name: observer_of("x", space[name])(np.array([sample[name]]))[0] for name in ("far", "mask", "near")}
     rest = spaces.Dict(health=space["health"], weapon=space["weapon"])
     return images | {"rest": spaces.flatten(rest, {name: sample[name] for name in ("health", "weapon")})}
@@ -146,7 +146,7 @@ def test_values_depend_on_every_part_and_every_part_learns(name: str) -> None:
 
 
 def test_one_row_many_rows_and_double_precision_agree() -> None:
-    """A row by itself is read where it lies, which floats of four bytes must not mind."""
+    """A single row is read without a copy, wherever its floats of four bytes lie in memory."""
     observe = observer_for("x", SPACE)
     SPACE.seed(5)
     config = parse(AgentConfig, SMALL)
@@ -244,7 +244,7 @@ QUICK = (
 
 
 def test_training_resuming_and_evaluating(programs: Programs, tmp_path: Path) -> None:
-    """A run in two parts is the run in one, bit for bit, and its agent plays."""
+    """A run in two parts is bit for bit that in one part, and its agent plays."""
     folders = []
     for name in ("once", "twice"):
         home = tmp_path / name
@@ -296,7 +296,7 @@ def test_a_saved_agent_of_parts_is_rebuilt_and_a_hostile_one_refused(tmp_path: P
 
 
 def test_a_replay_that_does_not_fit_says_what_makes_it_fit_and_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each option that the sentence names does give the size that it says."""
+    """Each option in the sentence gives the size beside it."""
     space = spaces.Dict(screen=spaces.Box(0, 255, (240, 320, 3), np.uint8), health=spaces.Box(0, 200, (1,), np.float32))
     task = load_task("Test/Parts-v0", {"space": space})
     monkeypatch.setattr("agent.running.resources.available_bytes", lambda device: 2 * 2**30)

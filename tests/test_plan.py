@@ -1,4 +1,4 @@
-"""How a run is computed: what is chosen when, what is refused, and that every choice is said in a line."""
+"""The plan of a run's computation: choices, refusals, and the line that reports each choice."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def config(steps: int = 50_000, agent: dict[str, Any] | None = None, **options: 
 
 @pytest.fixture(autouse=True)
 def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine with a compiler, Python's headers and triton, whatever this one has."""
+    """Simulates a machine with a compiler, Python's headers and triton."""
     (tmp_path / "Python.h").touch()
     monkeypatch.setattr("agent.compute.plan.sysconfig.get_path", lambda _: str(tmp_path))
     monkeypatch.setattr("agent.compute.plan.shutil.which", lambda name: f"/usr/bin/{name}")
@@ -60,7 +60,7 @@ def test_auto_leaves_large_networks_alone() -> None:
     assert large.backend != "compiled"
     assert "more than 1,000,000 parameters" in large.line
 
-    assert choose_plan(long_enough(0), False, CUDA, COMPILE_UP_TO + 1).backend == "compiled"  # there they are faster
+    assert choose_plan(long_enough(0), False, CUDA, COMPILE_UP_TO + 1).backend == "compiled"  # faster on CUDA
 
 
 def test_auto_leaves_many_truth_values_to_autograd() -> None:
@@ -109,7 +109,7 @@ def test_each_backend_by_its_name() -> None:
     with pytest.raises(UserError, match=r"backend=numpy computes linear layers.*use backend=auto"):
         choose_plan(config(backend="numpy"), False, CPU)
     assert choose_plan(config(backend="numpy"), True, CPU).backend == "numpy"
-    assert config(overlap=False) == config(overlap="off")  # as YAML reads the word
+    assert config(overlap=False) == config(overlap="off")  # YAML reads the word off as false
     assert config(overlap=True).overlap == "on"
 
 
@@ -193,7 +193,7 @@ def test_a_run_may_be_resumed_with_other_choices() -> None:
 
 @pytest.mark.parametrize(("was", "backend"), [("auto", "auto"), ("off", "torch"), ("on", "compiled")])
 def test_a_run_of_an_earlier_release_resumes(was: str, backend: str) -> None:
-    """Its config has `compile`."""
+    """The config of such a run has `compile` in the place of `backend`."""
     saved = to_plain(config())
     del saved["backend"]
     merged = merge_resumed({**saved, "compile": was}, to_plain(config()), [])

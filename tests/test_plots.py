@@ -1,4 +1,4 @@
-"""Pictures: drawn from what is there, whatever is missing, without global state."""
+"""Pictures: they are drawn from the existing data, however incomplete, without global state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agent.running.results import draw
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
-    """The axes of every picture, as they are when it is written."""
+    """The axes of every picture that is written."""
     seen: list[Axes] = []
     save = Figure.savefig
 
@@ -149,7 +149,7 @@ def test_an_evaluation_shows_every_return_and_the_marks(tmp_path: Path, drawn: l
     low, high = axes.get_xlim()
     assert low < 1.0
     assert high > 10.0
-    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first agent on top
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first agent is on top
     assert is_picture(tmp_path / "evaluation.png")
 
 
@@ -230,7 +230,7 @@ def test_the_user_s_settings_of_matplotlib_change_no_picture(tmp_path: Path, fil
 @pytest.mark.parametrize("attributes", ["{w}{h}{v}", "{h}{w}{v}", "{v}{h}{w}", "{w}{v}{h}", "{h}{v}", "{v}{w}", "{v}"])
 @pytest.mark.parametrize("space", [" ", "\n "])
 def test_a_picture_inside_the_page_has_no_size_of_its_own(attributes: str, space: str) -> None:
-    """Only its own tag loses its width and height, in whatever order they come."""
+    """Only the outer tag loses its width and height, in any order of its attributes."""
     head = attributes.format(w=f'{space}width="7pt"', h=f'{space}height="3pt"', v=' viewBox="0 0 7 3" stroke-width="2"')
     inner = '<g width="7" height="3"/></svg>'
     assert inline(f"<?xml?><svg{head}>{inner}") == f'<svg viewBox="0 0 7 3" stroke-width="2">{inner}'

@@ -1,4 +1,4 @@
-"""The option preset: with none a task keeps its own arguments and limits, and everything else has its default."""
+"""The option preset: with preset=none a task keeps its own arguments and limits, and other options their defaults."""
 
 import json
 import shlex
@@ -20,7 +20,7 @@ from agent.config.resuming import merge_resumed
 from agent.config.tune import TuneConfig
 
 SETTINGS, TASKS = CONF / "preset" / "task", CONF / "env"
-#: Discount of CartPole by preset.
+#: The discount of CartPole with each preset.
 GAMMAS = {"task": 0.995, "none": 0.99}
 IDS = sorted(path.relative_to(SETTINGS).with_suffix("").as_posix() for path in SETTINGS.rglob("*.yaml"))
 SMALL = (
@@ -53,7 +53,7 @@ def test_the_default_is_the_preset_of_the_task() -> None:
 
 
 def test_what_is_no_setting_for_a_single_task_stays() -> None:
-    """The arguments that a task has in conf/env, the command line, and the sizes of Atari."""
+    """The arguments of a task in conf/env, options of the command line, and the sizes for Atari stay."""
     assert training_options(["env=CliffWalking-v1", "preset=none"])["env"]["time_limit"] == 200
     assert training_options(["env=MinAtar/Freeway-v1", "preset=none"])["env"]["time_limit"] == 2500
     sea = training_options(["env=DeepSea-v0", "preset=none", "env.kwargs.size=20", "noise=per_row"])

@@ -19,7 +19,7 @@ ALPHA = 0.6
 
 
 class PrioritisedWorld(World):
-    """A World whose replay has priorities, with a twin of them: p^α by the observation of the start."""
+    """A World whose replay has priorities, and a dict as their twin: p^α by the observation of the start."""
 
     def __init__(self, *sizes: Any, exponent: float = ALPHA, **options: Any) -> None:
         self.exponent, self.largest = exponent, 1.0
@@ -36,11 +36,11 @@ class PrioritisedWorld(World):
         return self.replay
 
     def keys(self) -> list[tuple[float, ...]]:
-        """The observation of every row, starts or not."""
+        """The observation of every row, whether it is a start or not."""
         return [tuple(row) for row in self.replay._frames.observations.tolist()]
 
     def learn(self, size: int) -> None:
-        """A batch, and new priorities for it."""
+        """Draws a batch and gives it new priorities."""
         sampled = self.memory.sample_to_learn(size, 0.5, torch.Generator(self.device).manual_seed(self.serial))
         given = self.rng.exponential(3.0, size=size)
         self.memory.update_priorities(sampled.rows, torch.from_numpy(given).to(self.device))
@@ -53,7 +53,7 @@ class PrioritisedWorld(World):
     def check_priorities(self) -> None:
         starts = [tuple(row) for row in self.replay._frames.observations[all_starts(self.replay)].tolist()]
         for start in starts:
-            self.priorities.setdefault(start, self.largest)  # new ones get the largest that was seen before them
+            self.priorities.setdefault(start, self.largest)  # new starts get the largest priority so far
         leaves = self.memory._tree.leaves.tolist()
         seen = {key: leaf for key, leaf in zip(self.keys(), leaves, strict=True) if leaf > 0}
         assert seen == pytest.approx({start: self.priorities[start] for start in starts}, rel=1e-12)
@@ -63,7 +63,7 @@ class PrioritisedWorld(World):
 
 @pytest.mark.parametrize("tensors", [False, True], ids=["by NumPy", "by torch"])
 def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bool) -> None:
-    """Adds, endings, cuts, wraps, saves and loads, batches and new priorities, all priorities compared after each."""
+    """There are adds, endings, cuts, wraps, saves, loads, batches and new priorities; after each, all are compared."""
     pick = np.random.Generator(np.random.PCG64(2))
     for case in range(40):
         num_envs = 1 + case % 5
@@ -85,7 +85,7 @@ def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bo
 
 
 def filled(device: torch.device | str = "cpu", exponent: float = ALPHA) -> PrioritisedWorld:
-    """A full ring that has wrapped, with endings and a cut in it, whose rows have priorities of their own."""
+    """A full ring that has wrapped, with endings and a cut in it, and with different priorities."""
     world = PrioritisedWorld(36, 3, 3, exponent=exponent, device=device)
     for t in range(40):
         world.step(terminated=(t + np.arange(3)) % 5 == 4, truncated=(t + np.arange(3)) % 7 == 6)
@@ -102,7 +102,7 @@ def frequencies(world: PrioritisedWorld, draws: int = 200_000) -> tuple[np.ndarr
     rows = world.memory.sample_to_learn(draws, 0.4, torch.Generator(world.device).manual_seed(0)).rows
     leaves = torch.as_tensor(world.memory._tree.leaves).cpu().numpy()
     counts = np.bincount(torch.as_tensor(rows).cpu().numpy(), minlength=len(leaves))
-    assert not counts[leaves == 0].any()  # the waiting row, reset rows, overwritten rows
+    assert not counts[leaves == 0].any()  # such are the newest row, reset rows and overwritten rows
     return counts[leaves > 0], leaves[leaves > 0]
 
 
@@ -142,7 +142,7 @@ def test_weights_at_beta_1_undo_the_priorities() -> None:
     weight, reward = sampled.weight.astype(np.float64), sampled.batch.reward.astype(np.float64)
     everything = world.replay.gather(all_starts(world.replay)).reward.astype(np.float64)
     assert float((weight * reward).sum() / weight.sum()) == pytest.approx(float(everything.mean()), abs=0.05)
-    assert abs(float(reward.mean() - everything.mean())) > 0.1  # which they change
+    assert abs(float(reward.mean() - everything.mean())) > 0.1  # the priorities do change the plain mean
 
 
 def test_what_is_drawn_are_true_transitions(device: torch.device) -> None:
@@ -153,7 +153,7 @@ def test_what_is_drawn_are_true_transitions(device: torch.device) -> None:
 
 
 def test_hand_computed_priorities() -> None:
-    """α = ½: errors 4 and 9 become 2 and 3; the next start gets 3; the larger of two for one row stays."""
+    """With α = ½ errors 4 and 9 become 2 and 3; the next start gets 3; of two errors for one row the larger counts."""
     world = PrioritisedWorld(10, 1, 1, exponent=0.5)
     for _ in range(3):
         world.step()
@@ -164,7 +164,7 @@ def test_hand_computed_priorities() -> None:
     np.testing.assert_allclose(leaves[:5], [2.0, 3.0, 1.0, 3.0, 0.0], rtol=1e-6)
     world.memory.update_priorities(np.array([1]), np.array([0.0]))
     world.step()
-    np.testing.assert_allclose(leaves[:6], [2.0, LEAST**0.5, 1.0, 3.0, 3.0, 0.0], rtol=1e-6)  # still the largest seen
+    np.testing.assert_allclose(leaves[:6], [2.0, LEAST**0.5, 1.0, 3.0, 3.0, 0.0], rtol=1e-6)  # 3 is still the largest
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0])
@@ -208,7 +208,7 @@ def test_an_empty_replay_refuses_to_sample() -> None:
 
 
 def test_a_device_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tree for a device, on the CPU: no call of it turns a tensor into a number."""
+    """The tree for a device, here on the CPU, never turns a tensor into a number."""
     tree = DeviceSumTree(5000, torch.device("cpu"))
 
     def refuse(*_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The project as a library: what `agent` itself offers, and the two programs as functions."""
+"""The project as a library: the names in `agent`, and the two programs as functions."""
 
 import json
 import multiprocessing
@@ -51,7 +51,7 @@ WORDS = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that a thread trained, with a start of its actions that is not 0."""
+    """A run that was trained in a thread."""
     folder, found = tmp_path_factory.mktemp("run") / "noisy", []
     thread = threading.Thread(target=lambda: found.append(train(f"hydra.run.dir={folder}", env="CartPole-v1", **SMALL)))
     thread.start()
@@ -163,14 +163,14 @@ def test_an_agent_with_noise_draws_for_every_action(run: Run) -> None:
 
 
 def test_nothing_global_is_changed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not Hydra's state, not torch's or NumPy's, not the folder; a second run begins as the first did."""
+    """A run changes neither the state of Hydra, torch and NumPy nor the folder, and a second run begins like it."""
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(2)
     np.random.seed(123)  # noqa: NPY002 (not as an earlier run has left it)
     random.seed(123)
     python_state = random.getstate()
     numpy_state, torch_state = np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
-    known = set(ConfigStore.instance().repo.get("env", {}))  # other tests may have registered presets here
+    known = set(ConfigStore.instance().repo.get("env", {}))  # other tests may have registered presets
     try:
         for _ in range(2):
             found = train(env="CartPole", **{**SMALL, "steps": 70})
@@ -189,14 +189,14 @@ def test_nothing_global_is_changed(run: Run, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_run_that_is_refused_late_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by W&B without an account, when the environments run already."""
+    """W&B without an account refuses a run when the processes of its environments have started."""
 
     def refuse(*_: object) -> None:
         raise UserError("no account")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("agent.records.tracking.start", refuse)
-    before = multiprocessing.active_children()  # of other tests
+    before = multiprocessing.active_children()  # processes of other tests
     with pytest.raises(UserError, match="no account"):
         train("env.vectorization=async", env="Acrobot-v1", **{**SMALL, "num_envs": 3})
     assert [child for child in multiprocessing.active_children() if child not in before] == []
@@ -291,14 +291,14 @@ def test_another_object_is_refused_by_the_name_of_its_option(value: object) -> N
 
 
 class Failing:
-    """A number of a library's own, and a path, that cannot be read."""
+    """A value with `tolist`, like a number of another library, that cannot be read."""
 
     def tolist(self) -> Any:
         raise RuntimeError("no\ndevice")
 
 
 class Keys(Mapping[str, object]):
-    """A mapping whose names cannot be read."""
+    """A mapping whose keys cannot be read."""
 
     def __iter__(self) -> Iterator[str]:
         raise RuntimeError("no\ndevice")
@@ -311,7 +311,7 @@ class Keys(Mapping[str, object]):
 
 
 class Word(str):
-    """A text that its class writes otherwise."""
+    """A string whose `__str__` returns another text."""
 
     def __str__(self) -> str:
         return "Word"
@@ -363,7 +363,7 @@ def test_an_override_and_a_checkpoint_are_texts_that_a_file_can_hold() -> None:
     for name, refused in (("\0", r"\\x00"), ("hub:a/\udc00", r"\\udc00")):
         with pytest.raises(UserError, match=f"^checkpoint has the character {refused}, which no file can hold"):
             evaluate(name)
-    check_text("hydra.run.dir", os.fsdecode(b"runs/\xff"))  # bytes of a folder's name, which is none in UTF-8
+    check_text("hydra.run.dir", os.fsdecode(b"runs/\xff"))  # a folder's name whose bytes are no UTF-8
 
 
 def test_texts_of_a_class_of_ones_own_are_texts() -> None:

@@ -1,4 +1,4 @@
-"""Every numeric option has a finite range: no config, a stranger's neither, asks for more than a machine can give."""
+"""Every numeric option has a finite range, so that no config, not even a stranger's, asks for too much of a machine."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ NUMBERS = (int, float, Fraction)
 
 
 def plain_types(hint: Any) -> set[Any]:
-    """The types that a hint is made of, without None, words and the tuple that they may be in."""
+    """The types in a hint, without None, literals and the tuple around them."""
     if get_origin(hint) is Annotated:
         return plain_types(get_args(hint)[0])
     if get_origin(hint) in (types.UnionType, typing.Union, tuple):
@@ -42,7 +42,7 @@ def plain_types(hint: Any) -> set[Any]:
 
 
 def options(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option below a dataclass that is no node of others: its full name and its hint."""
+    """The full name and the type hint of every option of a dataclass, without the nodes above it."""
     for name, hint in get_type_hints(cls, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
             yield from options(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
@@ -70,7 +70,7 @@ HOSTILE: tuple[Any, ...] = (
 
 
 def nested(name: str, value: Any) -> dict[str, Any]:
-    """{"a": {"b": value}} of a.b."""
+    """{"a": {"b": value}} for the name a.b."""
     for key in reversed(name.split(".")):
         value = {key: value}
     assert isinstance(value, dict)
@@ -86,7 +86,7 @@ def numbers(value: Any) -> Iterator[Any]:
 
 
 def outcome(cls: type[Any], mapping: dict[str, Any]) -> tuple[Any, str]:
-    """The config, or the sentence that refuses it."""
+    """(config, "") for a right mapping, and (None, sentence) for a wrong one."""
     try:
         return parse(cls, mapping), ""
     except UserError as error:
@@ -125,7 +125,7 @@ def test_whatever_is_given_for_a_number_is_refused_in_a_sentence_or_in_its_range
         config, sentence = outcome(cls, nested(name, value))
         assert len(sentence) < 500
         assert sentence.isprintable()
-        if any(not bound.low <= number <= bound.high for number in numbers(value)):  # NaN as well
+        if any(not bound.low <= number <= bound.high for number in numbers(value)):  # also for NaN
             assert config is None
         if config is not None:
             assert all(bound.low <= number <= bound.high for number in numbers(select(config, name)))
@@ -135,7 +135,7 @@ def test_whatever_is_given_for_a_number_is_refused_in_a_sentence_or_in_its_range
 
 @pytest.mark.parametrize(("cls", "name", "hint"), NUMERIC)
 def test_what_is_out_of_a_range_is_told_the_range(cls: type[Any], name: str, hint: Any) -> None:
-    """Far outside, and beside each end; the ends themselves are inside, where no other option is against them."""
+    """Numbers far outside and just beyond each end are refused. The ends are allowed, except by other options."""
     (bound,) = ranges(hint)
     whole = int in plain_types(hint)
     step = 1 if whole else max(1e-9, abs(bound.high) * 1e-9)
@@ -234,7 +234,7 @@ NOISE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("form", NOISE)
 @pytest.mark.parametrize("dueling", [False, True])
 def test_a_network_is_counted_before_it_is_made(form: str, dueling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the parameter; what is no linear layer's (normalisation, none here) is bounded elsewhere."""
+    """The count is exact. It covers linear layers; other checks bound normalisation, which this network lacks."""
     network = {"hidden": [5, 7], "dueling": dueling, "layer_norm": False}
     config = parse(AgentConfig, {"network": network, "noise": NOISE[form]})
     size = sum(tensor.numel() for tensor in build_network(config, 3, 2).state_dict().values())
@@ -258,7 +258,7 @@ def test_convolutions_count_as_well(encoder: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_network_too_large_for_its_task_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """65 536 units on an image of 84×84, 65 536 × 1024 atoms: neither is allocated."""
+    """Neither 65 536 units on an image of 84×84 nor 65 536 × 1024 atoms are allocated."""
     empty = torch.empty
 
     def checked(*sizes: Any, **options: Any) -> torch.Tensor:
@@ -278,7 +278,7 @@ def test_a_network_too_large_for_its_task_costs_nothing(monkeypatch: pytest.Monk
 
 
 def test_a_config_of_an_older_release_has_the_defaults_of_options_that_it_lacks() -> None:
-    """Each option in turn is missing in what a checkpoint saved; the others are kept."""
+    """Each option in turn is missing in the saved config; the other options are kept."""
     saved = to_plain(parse(TrainConfig, {"steps": 123, "agent": {"lr": 0.5}, "eval": {"every": 7}}))
     default = TrainConfig()
     for name, _ in options(TrainConfig):
@@ -290,7 +290,7 @@ def test_a_config_of_an_older_release_has_the_defaults_of_options_that_it_lacks(
             node = node[key]
         del node[leaf]
         resumed = parse(TrainConfig, composing.merge_resumed(tree, to_plain(default), []))
-        # Until 0.1 there were no masks, and learning was joint.
+        # Version 0.1 had no masks, and learning was joint.
         earlier = {"env.action_mask": "off", "agent.noise.learning": "joint"}
         expected = earlier[name] if name in earlier else select(default, name)
         assert select(resumed, name) == expected
@@ -305,7 +305,7 @@ def test_a_config_of_an_older_release_has_the_defaults_of_options_that_it_lacks(
 def test_an_option_that_an_older_run_lacks_may_be_named_on_resume(
     override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its default, or with another value where that may change; a whole node may be missing as well."""
+    """The option may have its default, or another value if it may change. A whole node may be missing as well."""
     older = to_plain(parse(TrainConfig, {"steps": 40}))
     del older["agent"]["noise"]["share"], older["eval"], older["env"]["channels"], older["log"]
     monkeypatch.setattr(composing, "open_run", lambda *given: Checkpoint(20, {"config": older}))

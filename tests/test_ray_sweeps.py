@@ -1,4 +1,4 @@
-"""Sweeps whose jobs are Ray tasks: each is the run that it is alone, whatever dies, and nothing is left over."""
+"""Sweeps whose jobs are Ray tasks: each job equals a run alone, whichever process dies, and nothing is left over."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_jobs_on_ray_are_the_runs_of_a_serial_sweep(programs: Programs, tmp_path
 
 
 def test_the_actors_of_jobs_play_though_the_jobs_hold_all_cpus(programs: Programs, tmp_path: Path) -> None:
-    """In lockstep, where a job waits for all of its actors: on two cores three actors would never have a CPU each."""
+    """In lockstep a job waits for all of its actors, and on two cores three actors would never get a CPU each."""
     collect = "collect=ray", "collect.actors=1,3", "collect.sync=true", "num_envs=3", "env=CartPole-v1"
     halves = f"hydra.launcher.num_cpus={(os.cpu_count() or 1) / 2}"
     sweep = programs.run("train", "-m", *SMALL, "steps=400", *collect, RAY, halves, "seed=0", cwd=tmp_path)
@@ -105,7 +105,7 @@ def gone_within(seconds: float, mark: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster whose head plays nothing, since no job fits there."""
+    """A cluster whose head runs no job, since it has one CPU only."""
     import_ray()
     from ray.cluster_utils import Cluster
 
@@ -120,7 +120,7 @@ def cluster() -> Iterator[Any]:
 
 
 def node_with_room(cluster: Any) -> Any:
-    """A node of two CPUs: one that an earlier test has left, or a new one."""
+    """A node with two CPUs: that of an earlier test, or a new one."""
     return next(iter(cluster.worker_nodes), None) or cluster.add_node(num_cpus=2, **STORE)
 
 
@@ -138,7 +138,7 @@ def start(programs: Programs, cluster: Any, folder: Path, *more: str) -> Process
 
 def test_a_job_whose_node_left_goes_on_exactly_on_another(programs: Programs, cluster: Any, tmp_path: Path) -> None:
     node = node_with_room(cluster)
-    longer = "steps=15000"  # a fast job would end before its node is gone
+    longer = "steps=15000"  # a shorter job could end before its node is gone
     sweep = start(programs, cluster, tmp_path, longer)
     cluster.remove_node(node, allow_graceful=False)
     node_with_room(cluster)
@@ -206,7 +206,7 @@ def test_jobs_that_no_machine_has_room_for_are_refused_here_and_wait_on_a_cluste
 def test_a_job_whose_machine_has_left_is_not_waited_for_when_the_sweep_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its note says for ever that it runs."""
+    """The note of such a job says for ever that it runs."""
     monkeypatch.setattr(launching, "POLL", 0.01)
     monkeypatch.setattr(launching, "STOP_SECONDS", 0.3)
     board = Board(tmp_path)

@@ -39,7 +39,7 @@ class Episode:
 
 
 class Twin:
-    """What a replay means: the steps of the last `kept` ticks of every environment, in lists of episodes."""
+    """The definition of a replay: the steps of the last `kept` ticks of every environment, in lists of episodes."""
 
     def __init__(self, capacity: int, num_envs: int, n_step: int) -> None:
         self.kept, self.n_step, self.tick = -(-capacity // num_envs), n_step, 0
@@ -70,7 +70,7 @@ class Twin:
             for episode in episodes:
                 episode.steps = [step for step in episode.steps if step.tick >= self.tick - self.kept]
                 rows += [self._transition(episode, i) for i in range(len(episode.steps))]
-            del episodes[:-50]  # far older than any capacity here
+            del episodes[:-50]  # these are older than all capacities of the tests
         return sorted(rows)
 
     def _transition(self, episode: Episode, i: int) -> Row:
@@ -113,7 +113,7 @@ class World:
         return np.array([[e, self.serial] for e in range(self.num_envs)], dtype=np.float32)
 
     def step(self, terminated: Any = False, truncated: Any = False) -> None:
-        """One vector step; an environment that resets ends nothing, and what it says of action and reward is junk."""
+        """One vector step. An environment that resets ends no episode, and its action and reward have no meaning."""
         alive = ~self.resetting
         terminated, truncated = (np.broadcast_to(x, self.num_envs) & alive for x in (terminated, truncated))
         action = np.where(alive, self.rng.integers(7, size=self.num_envs), 99)
@@ -124,7 +124,7 @@ class World:
         self.resetting = terminated | truncated
 
     def cut(self, copies: Any = True) -> None:
-        """Ends the episodes of some environments [E], or of all, from outside: their next step only resets."""
+        """Ends the episodes of some environments [E], or of all, from outside. Their next step only resets."""
         copies = np.broadcast_to(copies, self.num_envs)
         for memory in (self.replay, self.twin):
             memory.cut(copies)
@@ -136,7 +136,7 @@ class World:
         self.replay.load_state(saved)
 
     def check(self) -> None:
-        """The set of starts, and the transition from each, are the twin's."""
+        """Checks that the starts and their transitions are those of the twin."""
         expected = self.twin.transitions()
         assert len(self.replay) == len(expected)
         assert sorted(rows_of(self.replay.gather(all_starts(self.replay)))) == expected
@@ -156,7 +156,7 @@ def rows_of(batch: Batch) -> list[Row]:
 
 
 def test_hand_computed_transitions() -> None:
-    """Four steps with rewards 1, 2, 3, 4 under n = 3 and γ = 0.9, terminated; then two of the next episode."""
+    """An episode of four steps with rewards 1, 2, 3, 4 terminates, and the next has two; n = 3 and γ = 0.9."""
     replay = Replay(20, 1, 1, n_step=3, gamma=0.9)
     replay.begin(np.array([[0.0]]))
     no, yes = np.array([False]), np.array([True])
@@ -176,14 +176,14 @@ def test_hand_computed_transitions() -> None:
 @pytest.mark.parametrize("terminated_at", [None, 0, 1, 3, 4])
 @pytest.mark.parametrize("truncated_at", [None, 0, 1, 3, 4])
 def test_grid_of_endings(num_envs: int, n_step: int, terminated_at: int | None, truncated_at: int | None) -> None:
-    """An episode of up to 5 steps, from every position of the ring, and the next one; environments are staggered."""
+    """Episodes of up to 5 steps begin at every position of the ring, staggered over the environments."""
     rows = 8
     for wrap in range(rows + 1):
         world = World(rows * num_envs, num_envs, n_step, seed=wrap)
         for t in range(wrap):
-            world.step(truncated=t == wrap - 1)  # so that the episode begins after a reset row, wherever it lies
+            world.step(truncated=t == wrap - 1)  # the episode begins after a reset row
         for t in range(9):
-            age = np.arange(t, t - num_envs, -1) - bool(wrap)  # of each environment's episode
+            age = np.arange(t, t - num_envs, -1) - bool(wrap)  # age of the episode of each environment
             world.step(terminated=age == terminated_at, truncated=age == truncated_at)
             if t in (4, 6, 8):
                 world.check()
@@ -217,7 +217,7 @@ def test_cut_is_a_truncation_after_the_newest_step_of_that_environment_alone() -
     for _ in range(3):
         world.step()
     world.cut([False, True])
-    for _ in range(4):  # the first of which only resets environment 1
+    for _ in range(4):  # the first step only resets environment 1
         world.step()
     world.check()
     batch = world.replay.gather(all_starts(world.replay))
@@ -233,7 +233,7 @@ def test_cut_is_a_truncation_after_the_newest_step_of_that_environment_alone() -
 @pytest.mark.parametrize("cuts", [1, 2, 3])
 @pytest.mark.parametrize("ending", ["none", "terminated", "truncated", "reset row"])
 def test_cuts_at_every_position_of_the_ring(num_envs: int, cuts: int, ending: str) -> None:
-    """In mid-episode, right after an ending (its reset row is yet to come), after a reset row; several in a row."""
+    """Cuts come in mid-episode, after an ending (before its reset row), after a reset row, and several in a row."""
     rows = 6
     for position in range(2 * rows):
         world = World(rows * num_envs, num_envs, n_step=3, seed=position)
@@ -265,7 +265,7 @@ def test_cut_before_the_first_step() -> None:
 
 @pytest.mark.parametrize(("capacity", "num_envs"), [(1, 1), (1, 3), (3, 3), (7, 3), (8, 3), (10, 4), (2, 5)])
 def test_capacity_is_rounded_up_to_whole_vector_steps(capacity: int, num_envs: int) -> None:
-    """Exactly ⌈capacity / E⌉ vector steps are held, the newest among them, while an episode outlives the ring."""
+    """The ring holds exactly the newest ⌈capacity / E⌉ vector steps of an episode that is longer than the ring."""
     world = World(capacity, num_envs, n_step=2)
     held = -(-capacity // num_envs)
     for t in range(1, 4 * held):
@@ -287,7 +287,7 @@ def test_n_beyond_capacity_and_episodes_gives_the_windows_that_there_are(n_step:
 
 @pytest.mark.parametrize("tensors", [False, True], ids=["by NumPy", "by torch"])
 def test_random_operations_agree_with_the_twin(device: torch.device, tensors: bool) -> None:
-    """Thousands of adds, endings, cuts, saves and loads, with the whole replay compared after each."""
+    """There are thousands of adds, endings, cuts, saves and loads, and after each the whole replay is compared."""
     pick = np.random.Generator(np.random.PCG64(2))
     for case in range(60):
         num_envs = 1 + case % 5
@@ -327,12 +327,12 @@ def chi_square(counts: np.ndarray) -> float:
 
 @pytest.mark.parametrize("tensors", [False, True], ids=["by NumPy", "by torch"])
 def test_sampling_is_uniform_over_all_starts(device: torch.device, tensors: bool) -> None:
-    """χ² within 4 standard deviations (one false alarm in 10⁴ seeds; the seed is fixed), and no start left out."""
+    """χ² is within 4 standard deviations (one false alarm in 10⁴ seeds; the seed is fixed); all starts are drawn."""
     world = filled(device=device, tensors=tensors)
     draws = rows_of(world.replay.sample(200_000, torch.Generator(device).manual_seed(0)))
     expected = world.twin.transitions()
     index = {row: i for i, row in enumerate(expected)}
-    counts = np.bincount([index[row] for row in draws], minlength=len(expected))  # KeyError: not a transition
+    counts = np.bincount([index[row] for row in draws], minlength=len(expected))  # a KeyError means a wrong transition
     assert counts.min() > 0
     assert abs(chi_square(counts)) < 4
 
@@ -378,7 +378,7 @@ def test_batches_are_arrays_on_a_cpu_and_become_tensors_without_a_copy(count: in
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 5, 7, 49, 64, 100])
 def test_the_largest_number_below_1_draws_the_newest_start(capacity: int) -> None:
-    """A draw is a number in [0, 1) times the count, brought down: never beyond the last start, at whatever count."""
+    """A draw is ⌊u · count⌋ with u in [0, 1), and must not exceed the last start for any count."""
 
     class Always(np.random.Generator):
         value = 0.0
@@ -412,7 +412,7 @@ def test_an_empty_replay_refuses_to_sample() -> None:
     world.step()
     assert len(world.replay.sample(5).action) == 5
     world.cut()
-    world.step()  # which only resets, and takes the only row that is held
+    world.step()  # this step only resets, and takes the only row of the ring
     with pytest.raises(ValueError, match="no transition"):
         world.replay.sample_many(2, 4)
 
@@ -426,7 +426,7 @@ def test_grouped_batches_are_views_in_order() -> None:
         assert part.data_ptr() == whole.data_ptr()
 
 
-# ---- what is stored
+# ---- stored numbers
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -512,6 +512,6 @@ def test_state_of_another_size_is_refused(other: tuple[int, int, int]) -> None:
 
 
 def test_state_of_as_many_rows_for_other_environments_is_refused() -> None:
-    """3 rows of 2 environments and 2 rows of 3 are as many numbers."""
+    """3 rows of 2 environments and 2 rows of 3 have the same number of entries."""
     with pytest.raises(ValueError):
         Replay(4, 2, 1).load_state(Replay(3, 3, 1).state())

@@ -1,4 +1,4 @@
-"""The process is set up as it says. What it says of devices and memory is tested where runs are refused: test_cli."""
+"""The settings of the process. The sentences about devices and memory are tested in test_cli."""
 
 import resource
 import subprocess
@@ -20,7 +20,7 @@ from agent.running.resources import (
     threads_for_numpy,
 )
 
-#: Page faults of a round of large arrays, after two others, in a process that was set up or was not.
+#: Prints the page faults of the third round of large arrays, in a process with or without our settings.
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -59,7 +59,7 @@ def test_no_limit_of_open_files_is_enough(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_tiny_numbers_are_taken_for_zero() -> None:
-    """What Adam's averages of a gradient that stays 0 fade to costs no more than 0 does."""
+    """Adam's averages fade to such numbers if a gradient stays 0, and these then cost no more than 0."""
     prepare_cpu(1)
     fading = np.full(4, 2e-38, np.float32)
     assert not (fading * np.float32(0.1)).any()
@@ -69,7 +69,7 @@ def test_tiny_numbers_are_taken_for_zero() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that is told")
 def test_freed_memory_is_kept_for_the_next_arrays() -> None:
-    """Sixteen arrays of 3 MiB have 12 288 pages; without the setting they are fetched anew in every round."""
+    """Sixteen arrays of 3 MiB have 12 288 pages. Without the setting every round fetches them again."""
     faults = {
         how: int(
             subprocess.run(
@@ -88,7 +88,7 @@ def test_freed_memory_is_kept_for_the_next_arrays() -> None:
 
 
 def test_only_one_of_torch_and_numpy_has_several_threads() -> None:
-    """The threads of both wait in loops, on the cores that the other's need."""
+    """Threads of both libraries wait in loops, on cores that the other library needs."""
 
     def numpys() -> set[int]:
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
@@ -104,7 +104,7 @@ def test_only_one_of_torch_and_numpy_has_several_threads() -> None:
 
 
 def test_an_earlier_run_of_the_process_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its replay may be in a cycle of references."""
+    """The replay of an earlier run may be in a cycle of references, which only the garbage collector frees."""
     free = [10, 1000]
     monkeypatch.setattr("agent.running.resources.available_bytes", lambda device: free.pop(0))
     check_replay_memory(500, torch.device("cpu"), lambda left: "")

@@ -1,4 +1,4 @@
-"""A state from a checkpoint is compared whole with the run that takes it over."""
+"""The whole state of a checkpoint is compared with the run that takes it over."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_run_goes_on_on_another_device(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its noise starts anew there, from the seed of the run; everything else goes on."""
+    """The noise starts anew there, from the seed of the run, and everything else goes on."""
     monkeypatch.chdir(tmp_path)
     with on_a_device() if from_device else nullcontext():
         train(*SMALL, *options, "steps=100", "hydra.run.dir=run", "backend=torch")

@@ -1,4 +1,4 @@
-"""A run that is stopped, killed or that fails goes on as if nothing had happened."""
+"""A run that is stopped or killed, or that fails, goes on as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ QUIET = (
     "agent.batch_size=64",
     "agent.network.hidden=[16]",
 )
-# Nothing falls on the same step as anything else.
+# No two of these events have the same step.
 OFTEN = ("eval.every=350", "eval.episodes=2", "log.every=300", "checkpoint.every=250", "agent.replay_size=600")
 CLOCK = ("time/", "speed/")
 PLAIN = ("agent=dqn", "agent.epsilon.steps=1500")
@@ -58,7 +58,7 @@ AGENTS = {
         "agent.learning_starts=65",
     ),
     "noisy, rate that falls, native environments": ("num_envs=4", "agent.lr_end=0", "agent.lr_updates=900"),
-    # Runs of different lengths, of which backend=auto compiles the longest: equal to float precision only.
+    # backend=auto would compile the longest of these runs, which would then agree to float precision only.
     "index": ("num_envs=4", "agent=index_dqn", "backend=torch"),
     "plain": ("num_envs=1", *PLAIN),
     "C51, priorities": ("num_envs=4", "agent.head=categorical", "agent.priority.enabled=true"),
@@ -84,7 +84,7 @@ AGENTS = {
 }
 
 
-# ---- what has to be equal
+# ---- equal runs
 
 
 def same(a: Any, b: Any, path: str = "state") -> None:
@@ -105,7 +105,7 @@ def same(a: Any, b: Any, path: str = "state") -> None:
 
 
 def loaded(run: Path) -> tuple[int, dict[str, Any]]:
-    """The newest checkpoint, without what the clock and W&B put there."""
+    """The newest checkpoint, without times and the id of W&B."""
     checkpoint = latest_checkpoint(run)
     assert checkpoint is not None
     step, state = load_checkpoint(checkpoint)
@@ -115,13 +115,13 @@ def loaded(run: Path) -> tuple[int, dict[str, Any]]:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without what the clock put there."""
+    """The lines of metrics.jsonl, without times and speeds."""
     rows = [json.loads(line, parse_constant=pytest.fail) for line in (run / "metrics.jsonl").open()]
     return [{name: value for name, value in row.items() if not name.startswith(CLOCK)} for row in rows]
 
 
 def same_runs(first: Path, second: Path) -> None:
-    """Everything that two runs have saved is equal: the last checkpoint, all metrics, the best and the last agent."""
+    """Checks that two runs have saved equal checkpoints, metrics, best agents and last agents."""
     same(loaded(first), loaded(second))
     assert metrics(first) == metrics(second)
     for which in ("best", "last"):
@@ -165,7 +165,7 @@ def test_a_killed_run_goes_on_bit_for_bit(programs: Programs, tmp_path: Path, op
 
 
 def test_a_resumed_run_may_be_saved_more_often(programs: Programs, tmp_path: Path) -> None:
-    """Only the saving differs; losses are logged where something is saved, too."""
+    """More saves change only the metrics: a save logs losses as well."""
     words = (*QUIET, "num_envs=3", "env.vectorization=sync", "log.every=100000", "eval.every=350")
     legs = {"whole": ((1500, 0),), "parts": ((600, 500), (1100, 130), (1500, 0))}
     for run, parts in legs.items():
@@ -186,9 +186,9 @@ def test_kills_at_random_instants_lose_nothing(programs: Programs, tmp_path: Pat
     words = ("train", *QUIET, "eval.every=70", "eval.episodes=1", "log.every=30", "checkpoint.every=40")
     words = (*words, "num_envs=2", "agent.replay_size=300")
     run, pick, kills, saved = tmp_path / "killed", random.Random(), 0, 0
-    for leg in range(14):  # of a run that no machine is fast enough to complete meanwhile
+    for leg in range(14):  # no machine is fast enough to complete the run meanwhile
         process = programs.start(*words, "resume=auto", "hydra.run.dir=killed", "steps=10000000", cwd=tmp_path)
-        if leg % 2:  # it gets on; the others are killed at any time, the first steps and what is before them included
+        if leg % 2:  # these get on; the others are killed at any time, also before the first step
             process.until(lambda saved=saved: reached(run) > saved)
         time.sleep(pick.uniform(0.0, 0.06 if leg % 2 else 0.8))
         process.kill(signal.SIGKILL)
@@ -230,7 +230,7 @@ def test_a_second_signal_stops_at_once(programs: Programs, tmp_path: Path) -> No
     slow = ("eval.every=300", "eval.episodes=20000", "checkpoint.every=100", "log.every=100")
     process = programs.start("train", *QUIET, *slow, "hydra.run.dir=run", cwd=tmp_path)
     process.until(lambda: reached(tmp_path / "run") >= 200 and logged(tmp_path / "run") >= 300)
-    process.kill(signal.SIGTERM)  # in the middle of an evaluation that lasts minutes
+    process.kill(signal.SIGTERM)  # during an evaluation that lasts minutes
     process.until(lambda: "a second signal stops at once" in process.stream("err"))
     began = time.monotonic()
     process.kill(signal.SIGINT)
@@ -240,7 +240,7 @@ def test_a_second_signal_stops_at_once(programs: Programs, tmp_path: Path) -> No
 
 
 class LooksLater(Interrupt):
-    """The signal comes before the n-th look at it."""
+    """Pretends that a signal has come after `looks` looks at it."""
 
     exit_code = 143  # type: ignore[assignment]
 
@@ -289,7 +289,7 @@ def test_what_is_loaded_is_what_was_saved(trainer: Callable[[], Trainer], tmp_pa
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint is not None
     step, state = load_checkpoint(checkpoint)
-    fresh.load_state(step, with_evaluation(tmp_path, step, state))  # which was played after it was saved
+    fresh.load_state(step, with_evaluation(tmp_path, step, state))  # the evaluation came after the save
     assert fresh.step == trained.step >= 150
     assert fresh.evaluator.best_return > 0
     same(fresh.state(), trained.state())
@@ -303,7 +303,7 @@ def test_ctrl_c_and_resume_continue_the_same_wandb_run(programs: Programs, tmp_p
     options = (*QUIET[1:], *OFTEN, "num_envs=2", "steps=1000000", "wandb.mode=offline", "hydra.run.dir=run")
     process = programs.start("train", *options, cwd=tmp_path, real=True, **environment)
     process.until(lambda: reached(tmp_path / "run") >= 250)
-    process.kill(signal.SIGINT, group=True)  # as a terminal does: W&B's own process gets it, too
+    process.kill(signal.SIGINT, group=True)  # as from a terminal: W&B's process gets it, too
     result = process.wait()
     assert result.code == 130, result.err
     assert "saved; go on with: python train.py resume=run" in result.err
@@ -324,7 +324,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(programs: Programs, tmp_pat
     assert programs.run(*words, "steps=500", "hydra.run.dir=run", cwd=tmp_path).code == 0
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     tensors = latest_checkpoint(tmp_path / "run").joinpath("tensors.safetensors")  # type: ignore[union-attr]
-    limit = int(0.95 * tensors.stat().st_size)  # episodes under way make the sizes differ a little
+    limit = int(0.95 * tensors.stat().st_size)  # the sizes differ a little by the episodes under way
     result = programs.run("train", "resume=run", "steps=1000", cwd=tmp_path, file_limit=limit)
     assert result.code == 2
     (sentence,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
@@ -338,12 +338,12 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(programs: Programs, tmp_pat
     same_runs(tmp_path / "run", tmp_path / "copy")
 
 
-# ---- which run, and with which options
+# ---- the choice of the run, and its options
 
 
 @pytest.fixture(scope="module")
 def done(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs of three seeds; nobody changes it."""
+    """A folder with runs of three seeds, which no test changes."""
     folder = tmp_path_factory.mktemp("done")
     seeds = programs.run("train", "-m", *QUIET, *OFTEN, "num_envs=2", "steps=500", "seed=0,1,2", cwd=folder)
     assert seeds.code == 0
@@ -352,7 +352,7 @@ def done(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(done: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of the folder with three runs."""
     return shutil.copytree(done, tmp_path / "home")
 
 
@@ -374,7 +374,7 @@ def test_auto_finds_the_newest_run_of_its_seed_or_begins_one(programs: Programs,
     newest = task / "2999-01-01_00-00-00_seed1"
     shutil.copytree(old, newest)
     shutil.copytree(newest, task / "2999-01-02_00-00-00_seed1")
-    shutil.rmtree(task / "2999-01-02_00-00-00_seed1" / "checkpoints")  # nothing to go on from
+    shutil.rmtree(task / "2999-01-02_00-00-00_seed1" / "checkpoints")  # a run without checkpoints cannot be resumed
     other = shutil.copytree(newest, task / "2999-01-03_00-00-00_seed11")
     (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("seed: 1", "seed: 11"))
     before = reached(old)
@@ -439,7 +439,7 @@ def test_what_a_resumed_run_may_change(programs: Programs, home: Path) -> None:
 
 @pytest.mark.parametrize("first", ["false", "true"])
 def test_a_run_that_goes_on_with_another_vector_class_says_so(first: str, programs: Programs, tmp_path: Path) -> None:
-    """With eval.share CartPole's copies play one after the other, and its own vector class otherwise."""
+    """With eval.share the copies of CartPole play one after the other; otherwise its vector class plays them."""
     words = ("env=CartPole-v1", *QUIET, "num_envs=8", "eval.episodes=1", "eval.every=0", f"eval.share={first}")
     begun = programs.run("train", *words, "steps=200", "hydra.run.dir=run", cwd=tmp_path)
     assert begun.code == 0, begun
@@ -457,7 +457,7 @@ def test_agents_whose_checkpoints_are_gone_are_kept(programs: Programs, home: Pa
     words = (*QUIET, "resume=auto", f"hydra.run.dir={run.relative_to(home)}", "steps=100")
     assert "agents of a run without its checkpoints" in refused(programs.run("train", *words, cwd=home))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    shutil.rmtree(run / "last")  # stopped before its first checkpoint: the job is done again
+    shutil.rmtree(run / "last")  # a job that was stopped before its first checkpoint begins again
     assert programs.run("train", *words, cwd=home).code == 0
     assert reached(run) >= 100
 
@@ -496,7 +496,7 @@ def test_an_environment_that_has_changed_is_named(programs: Programs, tmp_path: 
     words = (*QUIET, "env=changes:Game-v0", "num_envs=2", "eval.episodes=1")
     assert programs.run("train", *words, "steps=200", "hydra.run.dir=run", cwd=tmp_path).code == 0
     with (tmp_path / "run/metrics.jsonl").open("a") as file:
-        file.write('{"global_step": 250}\n')  # of the steps after the checkpoint: only a run that goes on drops it
+        file.write('{"global_step": 250}\n')  # a later step than the checkpoint: only a run that goes on drops it
     before = content(tmp_path / "run")
     for changed in ({"INPUTS": "4"}, {"ACTIONS": "3"}):
         result = programs.run("train", *words, "resume=run", "steps=300", "agent.lr=0.5", cwd=tmp_path, **changed)
@@ -507,7 +507,7 @@ def test_an_environment_that_has_changed_is_named(programs: Programs, tmp_path: 
 
 
 def test_a_strangers_run_imports_nothing(programs: Programs, home: Path) -> None:
-    """Its checkpoint names a module, as `env=module:Id` does on the command line."""
+    """The checkpoint of the run names a module, as `env=module:Id` does on the command line."""
     (home / "harm.py").write_text("open('harmed', 'w').close()\n")
     run = run_of(home, 0)
     step, state = loaded(run)
@@ -538,7 +538,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_named(programs: P
 
 
 def test_a_checkpoint_that_is_cut_short_is_named(programs: Programs, home: Path) -> None:
-    """Newer ones than the one that is gone on from, or all of them."""
+    """Either only the newest checkpoint is damaged, or all of them are."""
     run = run_of(home, 2)
     steps = sorted((run / "checkpoints").glob("step_*"))
     assert len(steps) == 2
@@ -567,7 +567,7 @@ def test_the_first_difference_is_named() -> None:
     assert first_difference(saved["env"], asked["env"], "env") == ("env.kwargs.x", None, 1)
     assert merge_resumed(saved, asked, []) == saved
     assert merge_resumed(saved, asked, ["steps=7", "env=A"]) == saved | {"steps": 7}
-    without = {name: value for name, value in asked.items() if name != "steps"}  # as ~steps leaves it
+    without = {name: value for name, value in asked.items() if name != "steps"}  # the option ~steps has this effect
     assert merge_resumed(saved, without, ["~steps", "~agent.lr=1"]) == saved
     for overrides in (["agent.noise.sigma0=0.4"], ["agent=other"], ["+env.kwargs.x=1"], ["++agent.noise={}"]):
         with pytest.raises(UserError, match="was requested"):
@@ -588,11 +588,11 @@ def test_a_folder_below_one_that_cannot_be_is_not_sought_for_ever(tmp_path: Path
 
 @pytest.mark.parametrize("place", ["a", "CartPole-v1/a", "multirun/sweep/a"])
 def test_a_run_does_not_begin_in_the_folder_of_other_runs(tmp_path: Path, place: str) -> None:
-    """compare.py would take that folder for one run, and would not see the others."""
+    """compare.py would take that folder for one run, and would not find the runs in it."""
     run = tmp_path / "runs" / place
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
-    run_folder.open_run(tmp_path / "runs", None)  # a config.yaml of something else
+    run_folder.open_run(tmp_path / "runs", None)  # a config.yaml alone may belong to something else
     (run / "metrics.jsonl").touch()
     with pytest.raises(UserError, match=f"runs holds other runs, such as .*{place}, and would hide them"):
         run_folder.open_run(tmp_path / "runs", None)
@@ -608,7 +608,7 @@ def test_a_run_does_not_begin_in_another_run(tmp_path: Path, inner: str) -> None
 
 def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = datetime(2026, 1, 2, 3, 4, 5)
-    monkeypatch.setattr(run_folder, "datetime", SimpleNamespace(now=lambda: now))  # all in one second
+    monkeypatch.setattr(run_folder, "datetime", SimpleNamespace(now=lambda: now))  # all folders are made in one second
     monkeypatch.chdir(tmp_path)
     names = [run_folder.run_folder(None, "CartPole-v1", 3) for _ in range(5)]
     assert len(set(names)) == 5

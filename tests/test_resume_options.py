@@ -1,4 +1,4 @@
-"""Every option, changed where a run is resumed: it acts, or it is refused by its name."""
+"""Every option that a resume changes has an effect, or is refused by its name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agent.config.run import TrainConfig
 from agent.records.saved_agent import read_agent
 
 ROOT = Path(__file__).resolve().parent.parent
-#: A run in which every option that may change has something to act on.
+#: A run in which every option that may change has an effect.
 RUN: dict[str, Any] = {
     "agent": {
         "noise": {"enabled": False},
@@ -65,7 +65,7 @@ OTHER = {
 
 
 def other(name: str, hint: Any, value: Any) -> Any:
-    """A value of an option that is right by itself, and not the one that it has."""
+    """Another valid value of an option."""
     if name in OTHER:
         return OTHER[name]
     while get_origin(hint) is typing.Annotated:
@@ -136,10 +136,10 @@ def test_what_may_change_is_documented_and_exists() -> None:
 def test_an_option_is_compared_with_the_run_and_not_with_the_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ε that ends at 0.05 is wrong beside the default agent, whose ε starts at 0, and right for the run."""
+    """An ε that ends at 0.05 is right for the run, and wrong for the default agent, whose ε starts at 0."""
     config = resumed("agent.epsilon.end", 0.05, "agent.epsilon.end=0.05", tmp_path, monkeypatch)
     assert (config.agent.epsilon.start, config.agent.epsilon.end) == (1.0, 0.05)
-    with pytest.raises(UserError, match=r"agent\.epsilon\.start=0\.05: ε may only fall"):  # 0.1 is the run's own end
+    with pytest.raises(UserError, match=r"agent\.epsilon\.start=0\.05: ε may only fall"):  # the run's ε ends at 0.1
         resumed("agent.epsilon.start", 0.05, "agent.epsilon.start=0.05", tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"agent\.lr is -1"):
         resumed("agent.lr", -1, "agent.lr=-1", tmp_path, monkeypatch)
@@ -158,11 +158,11 @@ def test_a_preset_changes_nothing_but_goes_with_what_is_named_beside_it() -> Non
         merge_resumed(saved, {"agent": {"lr": 0.1, "gamma": 0.5}}, ["agent=x"])
 
 
-# ---- it acts
+# ---- options with an effect
 
 
 def words(node: dict[str, Any], prefix: str = "") -> list[str]:
-    """The overrides of a config."""
+    """A config as overrides."""
     found = []
     for name, value in node.items():
         below = isinstance(value, dict)
@@ -171,7 +171,7 @@ def words(node: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 class Resumed:
-    """A run that was resumed with other options, and what it printed."""
+    """A run that was resumed with other options, and its output."""
 
     def __init__(self, run: Path, result: Result) -> None:
         self.run, self.text = run, result.out + result.err
@@ -186,13 +186,13 @@ class Resumed:
         return float([row[name] for row in self.rows if name in row][-1])
 
     def learned(self, like: Resumed) -> bool:
-        """Whether it ended with other parameters."""
+        """Whether the run ended with other parameters than `like`."""
         return any(not torch.equal(value, like.tensors[name]) for name, value in self.tensors.items())
 
 
 @pytest.fixture(scope="module")
 def go_on(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Resumed]:
-    """Resumes a copy of one run, to step 900."""
+    """Resumes a copy of one run with some options, to step 900."""
     home = tmp_path_factory.mktemp("home")
     assert programs.run("train", *words(RUN), "hydra.run.dir=run", cwd=home).code == 0
 
@@ -215,7 +215,7 @@ def go_on(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
 @pytest.fixture(scope="module")
 def plain(go_on: Callable[..., Resumed]) -> Resumed:
-    """The run, resumed without any other option."""
+    """The run, resumed without other options."""
     return go_on()
 
 
@@ -282,13 +282,13 @@ def test_a_changed_option_of_the_run_acts(override: str, go_on: Callable[..., Re
 
 
 def test_the_options_of_actors_change_and_the_actors_go_on(programs: Programs, tmp_path: Path) -> None:
-    """A chunk of 64 steps of 2 environments overshoots by far more than one of 2 steps."""
+    """With chunks of 64 steps of 2 environments a run overshoots its steps by far more than with chunks of 2."""
     pytest.importorskip("ray")
     ray = ("collect=ray", "collect.actors=1", "collect.sync=true", "collect.chunk=64", "seed=1")
     result = programs.run("train", *words(RUN), *ray, "hydra.run.dir=run", cwd=tmp_path)
     assert result.code == 0, result.err
     first = int((tmp_path / "run" / "checkpoints" / "latest").read_text().removeprefix("step_"))
-    assert first > 430  # whole chunks of 128 rows, some of which are resets
+    assert first > 430  # there are whole chunks of 128 rows, some of which are resets
     changed = ("collect.chunk=2", "collect.publish=3", "collect.timeout=100", "collect.memory=0.2")
     result = programs.run("train", "resume=run", *changed, f"steps={first + 50}", cwd=tmp_path)
     assert result.code == 0, result.err

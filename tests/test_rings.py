@@ -1,4 +1,4 @@
-"""Several rings drawn from as one: every start with the same chance or by its priority, each stream by itself."""
+"""Draws from several rings as from one: each start has the same chance or its priority, and streams stay separate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEPS = (4, 9, 2)
 
 
 def filled(kind: type[Any], collection: type[Any], **options: Any) -> Any:
-    """Rings of SHARES environments, of which each got STEPS vector steps; an observation is (ring, env, time)."""
+    """Rings of SHARES environments after STEPS vector steps each; an observation is (ring, env, time)."""
     rings = collection([kind(share * 20, share, 3, gamma=0.9, **options) for share in SHARES])
     for number, (share, steps) in enumerate(zip(SHARES, STEPS, strict=True)):
         rings.begin(number, observations(number, share, 0))
@@ -58,7 +58,7 @@ STACKED = ObservationSpec((3, 2, 2), "uint8", 255.0, 3)
 @pytest.mark.parametrize("spec", [ObservationSpec((3,)), STACKED, packed([ObservationSpec((2,)), STACKED], 3)])
 @pytest.mark.parametrize("priorities", [False, True])
 def test_a_ring_of_which_a_batch_has_no_row_gives_none(spec: ObservationSpec, priorities: bool) -> None:
-    """That of an actor that has not delivered yet, or that the draw passes over."""
+    """Such a ring is that of an actor that has not delivered yet, or one that a draw does not hit."""
     kind, collection = (PrioritisedReplay, PrioritisedRings) if priorities else (Replay, Rings)
     options: Any = {"exponent": 0.5} if priorities else {}
     rings = collection([kind(40, 2, spec, n_step=2, **options) for _ in range(3)])
@@ -81,7 +81,7 @@ def test_priorities_count_over_all_rings() -> None:
     rings = filled(PrioritisedReplay, PrioritisedRings, exponent=1.0)
     generator = rings.place.generator(0, "replay")
     (sample,) = rings.samples(1, 2_000, 1.0, generator)
-    wanted = 1.0 + sample.batch.observation[:, 0] * 3.0  # by ring: 1, 4, 7
+    wanted = 1.0 + sample.batch.observation[:, 0] * 3.0  # 1, 4 and 7 for the three rings
     rings.update_priorities(sample.rows, wanted)
     (sample,) = rings.samples(1, 40_000, 1.0, generator)
     ring = sample.batch.observation[:, 0]

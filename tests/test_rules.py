@@ -36,13 +36,13 @@ def _registered() -> Iterator[None]:
     gym.registry.pop(ENV)
 
 
-#: Python makes one of Ctrl-C, which a test is not to press.
+#: This name is left out of GRID, since Python raises this error for Ctrl-C, too; a test below covers it.
 STOPS = "raises KeyboardInterrupt"
 GRID = [name for name in STEPS if name != STOPS]
 
 
 def check(error: UserError, words: str, raises: bool) -> None:
-    """One line that names the environment and holds the words, and the author's lines where its code raised."""
+    """Checks that one line names the environment and has the words, and that the author's lines follow if it raised."""
     sentence = str(error)
     assert sentence.startswith((f"{ENV} breaks a rule of Gymnasium: ", f"{ENV} failed in "))
     assert words in sentence
@@ -57,7 +57,7 @@ def check(error: UserError, words: str, raises: bool) -> None:
 
 
 def play(task: Task, vectorization: Any) -> None:
-    """Thirty vector steps, as a run takes them."""
+    """Makes thirty vector steps like a run."""
     copies: Any = make_vector(task, 2, vectorization)
     try:
         copies.begin_episodes(0)
@@ -128,7 +128,7 @@ def test_an_evaluation_ends_in_the_same_sentence(name: str) -> None:
 
 
 class Made(gym.Env[Any, Any]):
-    """Has the attributes that it is given, and no others."""
+    """Has the given attributes, and no others."""
 
     def __init__(self, attributes: dict[str, Any], fails: BaseException | None = None) -> None:
         if fails is not None:
@@ -138,21 +138,21 @@ class Made(gym.Env[Any, Any]):
 
 
 class Unset(gym.spaces.Discrete):
-    """Its author has forgotten how many there are."""
+    """A space of actions whose author has not set their number."""
 
     def __init__(self) -> None:
         gym.Space.__init__(self, (), np.int64)
 
 
 class Untold(gym.spaces.Box):
-    """Has no text, since its author's method fails."""
+    """Has no text, since its author's `__repr__` fails."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no text")
 
 
 class Moves(gym.spaces.Discrete):
-    """Discrete actions with names, whose author's method that makes a text of them fails."""
+    """A Discrete space whose author's `__repr__` fails."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no text")
@@ -186,7 +186,7 @@ ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
 
 
 class NamedMoves(gym.spaces.Discrete):
-    """A space that derives from Gymnasium's, with names for its actions."""
+    """A class that derives from Discrete, with names for its actions."""
 
     def __init__(self) -> None:
         super().__init__(2)
@@ -194,7 +194,7 @@ class NamedMoves(gym.spaces.Discrete):
 
 
 class Cube(gym.spaces.Box):
-    """The same of a Box."""
+    """A class that derives from Box."""
 
     def __init__(self) -> None:
         super().__init__(-1, 1, (3,), np.float32)
@@ -318,7 +318,7 @@ TAKEN: list[tuple[gym.Space[Any], Any]] = [
 
 
 class Shown(gym.Env[Any, Any]):
-    """Observes what it is told to, from its second step on; before that what its space samples."""
+    """Observes samples of its space, and from its second step on the observation `shown`."""
 
     action_space = TWO
 
@@ -335,7 +335,7 @@ class Shown(gym.Env[Any, Any]):
 
 
 def show(space: gym.Space[Any], shown: Any, vectorization: Any) -> np.ndarray:
-    """Plays two steps; what the agent sees after the second."""
+    """Plays two steps, and returns the observation of the agent after the second."""
     gym.register("Test/Shown-v0", entry_point=Shown)  # type: ignore[arg-type]
     try:
         task = load_task("Test/Shown-v0", {"space": space, "shown": shown})
@@ -371,7 +371,7 @@ def test_an_observation_of_another_kind_that_does_no_harm_is_taken(number: int, 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_keyboard_interrupt_that_no_keyboard_sent_is_the_environments_own(vectorization: str) -> None:
-    """In training a signal has a handler of ours, which raises none."""
+    """In training our handler of SIGINT does not raise KeyboardInterrupt."""
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         with pytest.raises(UserError, match=f"{ENV} failed in step: KeyboardInterrupt"):

@@ -66,7 +66,7 @@ def refused(path: Path, data: bytes, match: str) -> None:
         read_agent(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 250 + len(str(path))
-    assert str(caught.value).isprintable()  # no terminal sequences from the file
+    assert str(caught.value).isprintable()  # the file may contain terminal sequences
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_would_not_load_is_not_saved(tmp_path: Path, bad, description, matc
 
 
 class Payload:
-    """What a hostile pickle looks like: unpickling it creates the file `canary`."""
+    """The object of a hostile pickle: unpickling creates the folder `canary`."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -139,7 +139,7 @@ def test_pickles_are_not_executed(tmp_path: Path) -> None:
     for index, data in enumerate([*files, zipped.getvalue()]):
         refused(tmp_path / AGENT, data, "it is a pickle" if index >= 2 else "not a safetensors file")
         assert not canary.exists()
-    pickle.loads(files[2])  # the payload does work
+    pickle.loads(files[2])  # an unpickled payload works
     assert canary.exists()
 
 
@@ -157,7 +157,7 @@ def entry(shape: object, offsets: object, dtype: str = "F32") -> dict[str, objec
 
 
 def lying(entries: dict[str, object], data: bytes = b"") -> bytes:
-    """With a valid description, so that nothing but the lie can be refused."""
+    """A file with a valid description, so that only its wrong entries can be refused."""
     return raw({"__metadata__": wrapped(), **entries}, data)
 
 
@@ -357,7 +357,7 @@ def test_find_agent(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
-    """The tensors and the description have a digest; what else there is, is read as strictly as it is written."""
+    """The tensors and the description have a digest, and all other bytes must be exactly as they were written."""
     path, pick = tmp_path / AGENT, random.Random(0)
     save_agent(path, tensors(), DESCRIPTION)
     whole = path.read_bytes()
@@ -407,7 +407,7 @@ def test_a_file_of_absurd_size_is_refused_without_being_read(tmp_path: Path) -> 
     header = {"__metadata__": wrapped(), "w": entry([1 << 40], [0, 1 << 42])}
     path = tmp_path / AGENT
     path.write_bytes(raw(header))
-    os.truncate(path, path.stat().st_size + (1 << 42))  # a file with a hole, which takes no room
+    os.truncate(path, path.stat().st_size + (1 << 42))  # a sparse file, which takes no space
     with pytest.raises(UserError, match=r"bytes, more than the 4,294,967,296"):
         read_agent(path)
 

@@ -1,4 +1,4 @@
-"""One seed, many independent streams: what does not depend on what."""
+"""The independence of the random streams of one seed."""
 
 import copy
 import random
@@ -30,7 +30,7 @@ def test_every_stream_seed_and_key_is_another() -> None:
 
 
 def test_streams_keep_their_numbers() -> None:
-    """A stream that is inserted or moved would change every old run; new ones go to the end."""
+    """New streams go to the end of the list, since an inserted or moved stream would change every old run."""
     order = "initialisation acting update replay exploration environments evaluation diagnostics test"
     assert STREAMS[:9] == tuple(order.split())
     assert words(7, "replay") == tuple(np.random.SeedSequence(7, spawn_key=(3,)).generate_state(4).tolist())
@@ -47,7 +47,7 @@ def test_generators_are_functions_of_seed_and_stream() -> None:
 
 
 def test_streams_do_not_correlate() -> None:
-    """Of 10 000 numbers from each: the largest of all correlations lies below 5 / √10 000."""
+    """With 10 000 numbers of each stream, the largest of all correlations is below 5 / √10 000."""
     torch_draws = [
         torch.randn(10_000, generator=torch_generator(seed, stream)).numpy() for seed in (0, 1) for stream in STREAMS
     ]
@@ -64,10 +64,10 @@ def test_environment_seeds_do_not_depend_on_how_many_are_asked() -> None:
 
 
 def test_environment_seeds_are_plain_distinct_and_accepted_everywhere() -> None:
-    """Below 2³¹: older environments and C code take an int32; spread over the whole range."""
+    """Seeds are below 2³¹, since older environments and C code take an int32, and cover the whole range."""
     seeds = environment_seeds(0, "evaluation", 2000)
     assert all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
-    assert len(set(seeds)) == 2000  # by chance, two are equal once in a thousand
+    assert len(set(seeds)) == 2000  # random seeds have an equal pair once in a thousand
     assert np.mean(seeds) == pytest.approx(2**30, rel=0.06)  # 4.6 standard errors
 
 

@@ -61,12 +61,12 @@ def parameters(agent: DQN, sigma: bool) -> dict[str, Tensor]:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("clip", [10.0, 0.05])
 def test_the_mean_network_learns_as_without_noise(plan: Plan, head: str, weighted: bool, clip: float) -> None:
-    """After ten updates μ has the same bits as the parameters of an agent without noise, whatever σ learned."""
+    """After ten updates μ has the same bits as the parameters of an agent without noise, independently of σ."""
     if plan is NUMPY and head == "implicit_quantile":
         pytest.skip("NumPy does not compute implicit quantiles")
     noisy = make(config_of(head, max_grad_norm=clip), plan)
     plain = make(config_of(head, max_grad_norm=clip, noise={"enabled": False}), plan)
-    rounding = 0 if clip == 10.0 else 1e-5  # the norm that clips is summed in another order
+    rounding = 0 if clip == 10.0 else 1e-5  # the sum of the clipping norm has another order
     before, weight = parameters(noisy, sigma=True), torch.linspace(0.1, 1.0, ROWS) if weighted else None
     for step in range(10):
         one, other = (agent.update(batch_of(step), weight) for agent in (noisy, plain))
@@ -84,7 +84,7 @@ def test_the_mean_network_learns_as_without_noise(plan: Plan, head: str, weighte
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("options", [{}, {"draws": 1}, {"draws": 2, "form": "independent"}])
 def test_one_compiled_function_gives_the_same_gradient(head: str, options: dict[str, Any]) -> None:
-    """Its pure function, run as it is: the compiler is tested elsewhere."""
+    """The pure function runs without the compiler, which has tests elsewhere."""
     config = config_of(head, noise=options)
     agent = make(config)
     noise, levels, weight = agent.update_noise(ROWS), agent._levels(ROWS), torch.linspace(0.1, 1.0, ROWS)

@@ -1,4 +1,4 @@
-"""Serial against the SyncVectorEnv that it stands for, step by step; of infos it keeps lost lives alone."""
+"""Serial against the SyncVectorEnv that it replaces, step by step. Of infos it keeps lost lives only."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -17,7 +17,7 @@ from envs.vector import make_vector
 
 
 class Talkative(gym.Env[np.ndarray, np.int64]):
-    """Observes in float64 what it declares as float32, and says something else at every step."""
+    """Observes float64 in a space of float32, and has other infos at every step."""
 
     observation_space = gym.spaces.Box(-9, 9, (2, 3), np.float32)
     action_space = gym.spaces.Discrete(3, start=-1)
@@ -39,7 +39,7 @@ def talkative() -> Iterator[None]:
     gym.registry.pop("Test/Talkative-v0")
 
 
-#: A vector, one with a time limit, a number with masks in its infos, a tuple, and one of our own that says much.
+#: Time limits of tasks: vectors, a number with masks in its infos, a tuple, truth values, and one with many infos.
 TASKS = {
     "CartPole-v1": None,
     "Acrobot-v1": 9,
@@ -57,7 +57,7 @@ def test_everything_it_gives_is_what_gymnasium_gives(env_id: str, num_envs: int)
     makers = [lambda: make_single(task.id, {}, time_limit=task.time_limit)] * num_envs
     ours, theirs = Serial(makers), SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
     generator, endings = np.random.Generator(np.random.PCG64(1)), 0
-    for seed in (5, 6):  # the second reset is in the middle of episodes
+    for seed in (5, 6):  # the second reset comes in the middle of episodes
         np.testing.assert_equal(deepcopy(ours.reset(seed=seed)[0]), theirs.reset(seed=seed)[0])
         for _ in range(100):
             action = task.first_action + generator.integers(task.actions, size=num_envs)
@@ -66,11 +66,11 @@ def test_everything_it_gives_is_what_gymnasium_gives(env_id: str, num_envs: int)
             np.testing.assert_equal(mine[4], {name: wanted[4][name] for name in ("life_lost",) if name in wanted[4]})
             assert [x.dtype for x in mine[1:4]] == [x.dtype for x in wanted[1:4]]
             endings += int((mine[2] | mine[3]).sum())
-    assert endings > 3 or env_id == "Taxi-v4"  # which has none within 100 steps
+    assert endings > 3 or env_id == "Taxi-v4"  # Taxi has no ending within 100 steps
 
 
 def test_what_it_gave_is_not_changed_by_the_next_step() -> None:
-    """All but the observations, which are copied by those who keep them."""
+    """This holds for all results but the observations, which their users copy."""
     envs = make_vector(load_task("Test/Talkative-v0", {}), 4)
     assert isinstance(envs, Serial)
     envs.reset(seed=0)
@@ -82,7 +82,7 @@ def test_what_it_gave_is_not_changed_by_the_next_step() -> None:
 
 
 class Single(Talkative):
-    """Observes one number, not a vector of one."""
+    """Observes a number, and no vector of one number."""
 
     observation_space = gym.spaces.Box(-9, 9, (), np.float32)
 

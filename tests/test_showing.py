@@ -1,4 +1,4 @@
-"""Episodes to look at: every frame, in bounded memory; one sentence where a task cannot be drawn."""
+"""Episodes that are shown or filmed: every frame, in bounded memory, and one sentence if a task cannot be drawn."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def raising(error: Exception) -> Callable[[], Any]:
 
 
 class StopDrawing(BaseException):
-    """An author's own error, which is no Exception."""
+    """An error of an author's own that is no Exception."""
 
 
 class Undrawn:
-    """An author's own picture, which cannot be read."""
+    """A picture of an author's own class that cannot be read."""
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise StopDrawing("no surface")
 
 
-#: What an environment's render may do.
+#: Results and errors of an environment's render.
 DRAWINGS: dict[str, Callable[[], Any]] = {
     "picture": lambda: np.zeros((40, 50, 3), np.uint8),
     "brightness": lambda: np.full((10, 10, 3), 0.5),
@@ -61,7 +61,7 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
 
 
 class Canvas(gym.Env[np.ndarray, np.int64]):
-    """Ten steps; draws as it is told, by itself where it is shown to people."""
+    """Has episodes of ten steps, and draws by the named function; with render_mode=human it draws at each step."""
 
     metadata = {"render_modes": ["rgb_array", "human"]}  # noqa: RUF012
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -103,7 +103,7 @@ def network_of(task: Task) -> QNetwork:
 
 
 def test_every_frame_of_a_recording() -> None:
-    """One frame for the reset and one a step; and it is the episode that evaluate plays."""
+    """There is one frame for the reset and one per step, and the episodes are those of evaluate."""
     task = load_task("CartPole-v1", {})
     network = network_of(task)
     frames, result = record_film(task, network, SEEDS)
@@ -117,7 +117,7 @@ def test_every_frame_of_a_recording() -> None:
 def test_a_film_that_is_full_takes_no_more_frames(
     canvas: Callable[[str], Task], drawing: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as fit, as large as they are kept; the episodes are played to their ends."""
+    """The film keeps as many frames as fit in their stored size, and the episodes are played to their ends."""
     drawn = []
     monkeypatch.setattr(Canvas, "close", lambda env: drawn.append(env.drawn))
     task = canvas(drawing)
@@ -152,7 +152,7 @@ def test_what_draws_no_pictures_is_not_filmed(canvas: Callable[[str], Task], dra
 
 @pytest.mark.parametrize(("drawing", "reason"), [("no package", "pygame is not installed"), ("no screen", "x11")])
 def test_where_there_is_no_screen_there_is_no_window(canvas: Callable[[str], Task], drawing: str, reason: str) -> None:
-    shown = canvas("nothing")  # a window gives no frames
+    shown = canvas("nothing")  # rendering into a window returns no frames
     assert watch(shown, network_of(shown), SEEDS) == evaluate(shown, network_of(shown), SEEDS)
     task = canvas(drawing)
     with pytest.raises(UserError, match=f"Test/Canvas-v0 cannot be shown .*{reason}.*leave render=human out"):
@@ -163,7 +163,7 @@ def test_where_there_is_no_screen_there_is_no_window(canvas: Callable[[str], Tas
 def test_a_window_that_nobody_sees_is_none(
     canvas: Callable[[str], Task], monkeypatch: pytest.MonkeyPatch, driver: str, visible: bool
 ) -> None:
-    """Without a screen pygame draws into memory, and says nothing."""
+    """Without a screen pygame silently draws into memory."""
     task = canvas("nothing")
     display = SimpleNamespace(get_init=lambda: True, get_driver=lambda: driver)
     monkeypatch.setitem(sys.modules, "pygame", SimpleNamespace(display=display))  # type: ignore[arg-type]

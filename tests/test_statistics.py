@@ -1,4 +1,4 @@
-"""Intervals cover what they say, and single numbers are those of the field's own programs."""
+"""Intervals have their nominal coverage, and numbers are those of standard programs."""
 
 import math
 
@@ -18,7 +18,7 @@ from agent.records.statistics import (
 scipy_stats = pytest.importorskip("scipy.stats")
 scipy_special = pytest.importorskip("scipy.special")
 
-#: Of a share of 0.95 in so many simulations the standard error is 0.0049.
+#: With so many simulations a fraction of 0.95 has a standard error of 0.0049.
 SIMULATIONS = 2_000
 
 
@@ -51,7 +51,7 @@ def test_interquartile_mean_is_the_fields(n: int) -> None:
 
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_an_interval_of_few_seeds_covers_the_mean_19_times_in_20(n: int) -> None:
-    """Within two points of 95 %, where a percentile bootstrap has 75, 83 and 89."""
+    """The coverage is within two points of 95 %. A percentile bootstrap has 75, 83 and 89."""
     random = np.random.Generator(np.random.PCG64(n))
     inside = sum(_covers(mean_interval(random.normal(200.0, 50.0, n)), 200.0) for _ in range(SIMULATIONS))
     assert inside / SIMULATIONS == pytest.approx(0.95, abs=0.02)
@@ -104,7 +104,7 @@ def test_runs_that_all_end_alike_differ_or_not() -> None:
 
 
 def test_holms_correction_by_hand() -> None:
-    """0.01·4, then 0.02·3, then 0.03·2 which must not fall below, then 0.5."""
+    """The values are 0.01·4, 0.02·3, the same again since 0.03·2 must not be smaller, and 0.5."""
     assert holm([0.5, 0.01, 0.03, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []

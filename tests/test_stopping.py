@@ -1,6 +1,6 @@
-"""A signal is heard in whatever runs: what is learned is saved within seconds, the rest dropped, and the run goes on.
+"""A signal stops any work of a run: the state is saved within seconds, other work is dropped, and the run can go on.
 
-The work that a stop has to drop lies in a module that a run imports: it waits for ever, in one of several ways.
+The work that a stop has to drop is in a module that the run imports: it waits for ever, in one of several ways.
 """
 
 import re
@@ -17,7 +17,7 @@ from agent.common.interrupt import GRACE, Interrupt, Stopped, droppable
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 
 SECONDS = 5.0
-MARGIN = 4.0  # of a machine that does several things
+MARGIN = 4.0  # for a machine that does other work as well
 
 WORK = '''
 import ctypes, os, sys, time
@@ -134,7 +134,7 @@ OPTIONS = (
     *("agent.replay_size=500", "eval.episodes=2", "eval.noisy=false", "log.progress=false", "wandb.mode=disabled"),
     *("checkpoint.every=0", "hydra.run.dir=run", "backend=compiled", "steps=300"),
 )
-#: What runs, the step from which it does, and the options for that.
+#: The work during the stop, the step at which it begins, and options for it.
 PLACES = {
     "long evaluation": (120, "eval.every=120"),
     "evaluation": (120, "eval.every=120"),
@@ -175,7 +175,7 @@ CASES = [
 def test_whatever_runs_a_stop_saves_and_ends(
     programs: Programs, tmp_path: Path, place: str, how: str, number: signal.Signals
 ) -> None:
-    """And the run goes on: it ends as one that was never stopped."""
+    """The run can then go on, and ends like one that was never stopped."""
     code, err, seconds = stop(start(programs, tmp_path, place, how), number)
     assert code == 128 + number, err
     assert seconds < SECONDS + MARGIN
@@ -220,7 +220,7 @@ def test_the_last_evaluation_that_was_stopped_is_played_when_the_run_goes_on(
 def test_an_environment_that_hangs_in_training_is_not_waited_for(
     programs: Programs, tmp_path: Path, how: str, vectorization: str
 ) -> None:
-    """All steps before are saved; of the episodes under way nothing more is known, and they become truncations."""
+    """All steps before are saved. The rest of the episodes under way is unknown, so that they become truncations."""
     (tmp_path / "slow.py").write_text(WORK)
     options = (*OPTIONS, f"env.vectorization={vectorization}")
     process = programs.start("train", *options, cwd=tmp_path, PLACE="training", HOW=how)
@@ -245,11 +245,11 @@ def test_a_second_signal_stops_at_once(programs: Programs, tmp_path: Path, how: 
     assert seconds < 2.0
 
 
-# ---- the mechanism by itself
+# ---- the mechanism alone
 
 
 def test_no_thread_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be the last to know the run, and take it apart while Python ends: that aborts the process."""
+    """A thread would hold the last reference to the run and free it while Python ends, which aborts the process."""
     monkeypatch.setattr(beginning, "is_program", True)
     before = threading.enumerate()
     for _ in range(3):
@@ -294,7 +294,7 @@ def _work_and_stop(context: Interrupt) -> None:
 
 
 def test_what_is_not_dropped_is_not_disturbed() -> None:
-    with droppable():  # of no run
+    with droppable():  # there is no run
         pass
     with Interrupt() as context:
         with droppable():
@@ -318,12 +318,12 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
         thread = threading.Thread(target=train)
         thread.start()
         thread.join()
-        signal.raise_signal(signal.SIGTERM)  # no Stopped: nothing is dropped in this thread
+        signal.raise_signal(signal.SIGTERM)  # it does not raise Stopped, since this thread has nothing to drop
     assert failures == []
 
 
 def test_a_process_that_an_environment_forks_can_be_terminated(tmp_path: Path) -> None:
-    """It is not the run: SIGTERM ends it as any other, and it says nothing of saving."""
+    """SIGTERM ends such a process like any other, without a line about saving, since it is not the run."""
     import multiprocessing
 
     with Interrupt() as context:

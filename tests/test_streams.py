@@ -1,4 +1,4 @@
-"""How programs begin and what their streams may be: closed, full, read by somebody who goes away, of few characters."""
+"""The start of programs, and their streams: closed, full, left by their reader, or of few characters."""
 
 import json
 import signal
@@ -53,12 +53,12 @@ def start(
 
 @pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&- <&-", ">/dev/full 2>/dev/full"])
 def test_training_needs_no_streams(tmp_path: Path, streams: str) -> None:
-    """It ends with the same code, and what others print lands in none of its files."""
+    """The exit code is the usual one, and no file of the run gets the output of other code."""
     (tmp_path / "noisy.py").write_text(NOISY)
     result = start(tmp_path, "train", *SMALL, "env=noisy:Noisy-v0", streams=streams)
-    assert result.returncode == (2 if "/dev/full" in streams else 0)  # what the environment printed is lost
+    assert result.returncode == (2 if "/dev/full" in streams else 0)  # the environment's output fails on a full device
     assert result.stderr == ""
-    # An environment that cannot print fails at its first step, which is tried before anything is trained.
+    # An environment that cannot print fails at its first step, which load_task tries before training.
     assert (tmp_path / "run" / "last" / "agent.safetensors").exists() is (result.returncode == 0)
     if result.returncode:
         return
@@ -157,7 +157,7 @@ def test_plain_text_that_the_grammar_refuses_is_put_into_quotes(override: str, e
 
 
 def imported(*arguments: str) -> list[str]:
-    """The modules that Python imports, in order, after its own start."""
+    """The modules that Python imports after its own start, in order."""
     command = [sys.executable, "-X", "importtime", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=90)
     names = [line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import")]
@@ -165,7 +165,7 @@ def imported(*arguments: str) -> list[str]:
 
 
 def test_all_programs_begin_alike_and_first_let_ctrl_c_end_them_in_silence() -> None:
-    """Before any import from a file: `_signal` is built into the interpreter."""
+    """Ctrl-C is silent before the first import from a file, since `_signal` is built into the interpreter."""
     starts = set()
     for program in ("train", "evaluate", "compare", "share", "tune"):
         start, begin, _ = (ROOT / f"{program}.py").read_text(encoding="utf-8").partition("    begin()")
@@ -186,7 +186,7 @@ def test_all_programs_begin_alike_and_first_let_ctrl_c_end_them_in_silence() -> 
 
 
 def test_nothing_heavy_is_imported_before_ctrl_c_is_handled() -> None:
-    """What comes before is the interpreter's own start, and what `signal` and a function's types need."""
+    """Earlier imports are those of the interpreter's start, of `signal` and of `types`."""
     needed = {"agent", "agent.common", *imported("-c", "import signal, types")}
     for program in ("train", "evaluate", "compare"):
         names = imported(str(ROOT / f"{program}.py"), "--version")

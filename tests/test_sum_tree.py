@@ -15,7 +15,7 @@ sizes = pytest.mark.parametrize("size", SIZES)
 
 
 class OnCpu:
-    """A torch tree on the CPU with the NumPy tree's interface: the code for a device, checked where there is none."""
+    """A torch tree on the CPU with the interface of the NumPy tree, to test the code for a device without one."""
 
     def __init__(self, size: int) -> None:
         self.tree = DeviceSumTree(size, torch.device("cpu"))
@@ -61,7 +61,7 @@ def test_levels_are_whole_families(size: int) -> None:
 @trees
 @sizes
 def test_find_is_the_running_sum(kind: Any, size: int) -> None:
-    """Small whole numbers add up exactly, so every share is found where the list says; many leaves are 0."""
+    """Small whole numbers add up exactly, so that every share belongs to a known leaf. Many leaves are 0."""
     tree, weights = kind(size), rng().integers(0, 4, size).astype(float)
     weights[size // 2] = 3.0
     tree.fill(0, weights)
@@ -87,7 +87,7 @@ def test_random_changes_leave_the_tree_of_its_leaves(kind: Any, size: int) -> No
             values = g.random(20) ** 4
             tree.put(index, values)
             for i in set(index.tolist()):
-                leaves[i] = values[index == i].max()  # the greatest of several
+                leaves[i] = values[index == i].max()  # of several values for one leaf the greatest counts
     assert np.array_equal(tree.leaves, leaves)
     before = [level.copy() for level in tree._levels]
     tree.rebuild()
@@ -97,7 +97,7 @@ def test_random_changes_leave_the_tree_of_its_leaves(kind: Any, size: int) -> No
 
 @trees
 def test_a_leaf_of_zero_is_never_found(kind: Any) -> None:
-    """Priorities of very different size, where rounding shows, and shares at the very ends of every leaf."""
+    """Priorities differ so much that rounding shows, and shares are at the very ends of every leaf."""
     for seed in range(20):
         g = rng(seed)
         weights = 10.0 ** g.uniform(-12, 6, 3000) * (g.random(3000) < 0.3)
@@ -121,7 +121,7 @@ def test_one_leaf_alone_is_always_found(kind: Any) -> None:
 
 @pytest.mark.parametrize("size", [10, 5000, 100_000])
 def test_the_running_sum_adds_one_node_after_the_other(size: int) -> None:
-    """Sums of blocks, whose rounding differs, might fall where a node is 0, and that node might then be found."""
+    """Sums of blocks are rounded differently: they could decrease at a node of 0, which could then be found."""
     tree = SumTree(size)
     tree.fill(0, rng().random(size) ** 8 * (rng(1).random(size) < 0.5))
     tree.find(np.zeros(1))
@@ -134,4 +134,4 @@ def test_numpy_and_torch_find_the_same() -> None:
     one, other = SumTree(5000), OnCpu(5000)
     one.fill(0, weights)
     other.fill(0, weights)
-    assert (one.find(share) == other.find(share)).mean() > 0.999  # a share at an edge may be rounded either way
+    assert (one.find(share) == other.find(share)).mean() > 0.999  # at an edge rounding decides

@@ -1,4 +1,4 @@
-"""Environments that change what belongs to the whole process: the run goes on as if they had not."""
+"""Environments that change the state of the whole process: the run goes on as if they had not."""
 
 import os
 import signal
@@ -102,14 +102,14 @@ def train(programs: Programs, place: Path, name: str, *options: str, real: bool 
 
 
 def same(place: Path, one: str, other: str) -> bool:
-    """Whether two runs have the same last agent, bit for bit."""
+    """Whether the last agents of two runs are equal, bit for bit."""
     first, second = (load_file(place / name / "last/agent.safetensors") for name in (one, other))
     return first.keys() == second.keys() and all(first[key].tobytes() == second[key].tobytes() for key in first)
 
 
 @pytest.fixture(scope="module", params=["numpy", "torch"])
 def backend(request: pytest.FixtureRequest, programs: Programs, place: Path) -> str:
-    """A backend, with a run of it in which nobody meddles."""
+    """The name of a backend, after a run with it in an environment that changes nothing."""
     result = train(programs, place, f"plain-{request.param}", f"backend={request.param}")
     assert result.code == 0, result.err
     return request.param
@@ -119,20 +119,20 @@ def backend(request: pytest.FixtureRequest, programs: Programs, place: Path) -> 
 def test_what_torch_does_by_default_is_a_module_s_own_affair(
     programs: Programs, place: Path, backend: str, when: str
 ) -> None:
-    """Double precision, another device and no gradients: training computes the same, bit for bit."""
+    """With double precision, another device and no gradients as defaults, training computes the same, bit for bit."""
     result = train(programs, place, f"torch-{backend}-{when}", f"backend={backend}", MEDDLE="torch", WHEN=when)
     assert result.code == 0, result.err
     assert same(place, f"plain-{backend}", f"torch-{backend}-{when}")
 
 
-# Where two processes of a copy go on, both answer the trainer: nobody can tell which of them is meant.
+# "forks and goes on" has no async: both processes of a copy would answer the trainer, which cannot tell them apart.
 @pytest.mark.parametrize(
     ("how", "vectorization"), [("forks", "sync"), ("forks", "async"), ("forks and goes on", "sync")]
 )
 def test_a_process_that_an_environment_forks_is_not_the_run(
     programs: Programs, place: Path, how: str, vectorization: str
 ) -> None:
-    """It comes back from the environment, with an error or without: it ends there, and the run does not notice."""
+    """Such a process ends when it comes back from the environment, with or without an error. The run is the same."""
     name = f"{how}-{vectorization}"
     result = train(programs, place, name, f"env.vectorization={vectorization}", MEDDLE=how, WHEN="step")
     assert result.code == 0, result.err
@@ -163,7 +163,7 @@ def test_what_an_environment_leaves_running_does_not_keep_the_program(
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; what has ended and nobody has asked for is gone."""
+    """Whether a process runs; a zombie counts as ended. A process that runs is killed."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -206,7 +206,7 @@ def test_an_environment_that_closes_all_files_shows_no_traceback(
 def test_a_program_that_an_environment_ends_at_once_is_not_complete(
     programs: Programs, place: Path, code: str, expected: int
 ) -> None:
-    """Nothing can be saved then, but a line is shown, and the exit code is not that of a complete run."""
+    """Nothing can be saved, but a line is shown, and the exit code differs from that of a complete run."""
     result = train(programs, place, f"ended-{code}", MEDDLE="ends the program", WHEN="step", CODE=code)
     assert result.code == expected
     assert f"error: the environment, or another library, ended the program at once, by os._exit({code})" in result.err

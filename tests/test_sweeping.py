@@ -1,4 +1,4 @@
-"""Sweeps at W&B: runs that differ in their seeds alone are one group, whoever starts them."""
+"""Sweeps at W&B: runs that differ in their seeds alone are one group, whichever program starts them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_person_and_the_variables_of_wandb_come_first(monkeypatch: pytest.Monk
 
 
 def test_a_node_that_is_taken_out_has_its_defaults(tmp_path: Path) -> None:
-    """By ~wandb, or by ~resume behind a resume=<run folder>."""
+    """The option ~wandb takes a node out, or ~resume after resume=<run folder>."""
     composed, _ = compose_training(["env=CartPole-v1", f"hydra.run.dir={tmp_path}", "~wandb"])
     assert "wandb" not in composed
     del composed["resume"]
@@ -96,12 +96,12 @@ def test_a_group_is_named_by_all_that_seeds_share() -> None:
     long = [f"env.kwargs.option_{number}=1" for number in range(50)]
     names = [group_name("A-v1", "dqn", [*long, f"steps={steps}"]) for steps in (1, 2)]
     assert len(names[0]) == MAX_GROUP_NAME
-    assert names[0] != names[1]  # though all that is shown of them is equal
+    assert names[0] != names[1]  # although their visible parts are equal
 
 
 # ---- W&B's own sweeps
 
-#: W&B's agent, from the answer of its server to the end of the run that it starts.
+#: Runs W&B's agent from the answer of its server to the end of the run that it starts.
 AGENT = """
 import json, os, sys, yaml
 from wandb.wandb_agent import Agent
@@ -114,7 +114,7 @@ sys.exit(agent._run_processes["run1"].wait())
 
 
 def chosen(which: int) -> dict[str, Any]:
-    """A value of each parameter of the sweep: the first or the last."""
+    """The first or the last value of each parameter of the sweep."""
     parameters = yaml.safe_load(SWEEP.read_text())["parameters"]
     return {
         name: about["values"][which] if "values" in about else float(about["max" if which else "min"])
@@ -153,7 +153,7 @@ def test_wandbs_agent_starts_a_run_of_the_sweep(which: int, tmp_path: Path) -> N
 
 
 def combinations() -> Iterator[list[str]]:
-    """Each value of each parameter, beside the first of all others."""
+    """Each value of each parameter, with the first values of all other parameters."""
     for name, about in yaml.safe_load(SWEEP.read_text())["parameters"].items():
         for value in about.get("values", [about.get("min"), about.get("max")]):
             yield [f"{key}={chosen_value}" for key, chosen_value in {**chosen(0), name: value}.items()]

@@ -1,4 +1,4 @@
-"""Sweeps whose jobs run at the same time: what they print, how they end, and that each is the run that it is alone."""
+"""Sweeps whose jobs run at the same time: their output and endings, and the equality of each job with a run alone."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ needs_joblib = pytest.mark.skipif("hydra-joblib-launcher" not in INSTALLED, reas
 needs_submitit = pytest.mark.skipif("hydra-submitit-launcher" not in INSTALLED, reason="pip install -e '.[slurm]'")
 SHORT = ("num_envs=2", "eval.every=0", "eval.video=false", "wandb.mode=disabled", "agent.network.hidden=[8]")
 SMALL = (*SHORT, "steps=300", "eval.episodes=1", "agent.learning_starts=128")
-#: Far more steps than a test waits for.
+#: A run with far more steps than a test can complete.
 LONG = (*SHORT, "steps=4000000", "eval.episodes=0", "checkpoint.every=0")
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 
 def agents(folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """The parameters of each run's last agent, by the end of its folder's name."""
+    """The parameters of the last agent of each run, by the end of the folder's name."""
     found = folder.glob("runs/*/*/last/agent.safetensors")
     return {path.parent.parent.name.partition("_seed")[2]: load_file(path) for path in found}
 
@@ -55,7 +55,7 @@ def steps_of(sweep: Path) -> list[int]:
 
 
 def test_a_job_with_nothing_left_returns_the_score_of_its_run(tmp_path: Path) -> None:
-    """It was stopped after its last step, and its queue starts it again."""
+    """The job was stopped after its last step, and its queue starts it again."""
     board = Board(tmp_path)
     board.clear()
     board.write(0, Note("seed=0", "run", state="queued"))
@@ -132,7 +132,7 @@ def test_a_signal_saves_and_ends_all_jobs(programs: Programs, tmp_path: Path, gr
     began = time.monotonic()
     result = process.wait()
     assert result.code == (130 if group else 143), result.err
-    assert time.monotonic() - began < 30.0  # three, on a machine that does nothing else
+    assert time.monotonic() - began < 30.0  # three seconds on an idle machine
     assert result.err.count("and saved; go on with: python train.py resume=") == 2
     assert "failed" not in result.err
     assert "Traceback" not in result.err
@@ -158,7 +158,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
-#: An environment that writes down how many threads torch has where it plays.
+#: An environment that prints the number of torch's threads in its process.
 COUNTING = """
 import gymnasium as gym, torch
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -191,13 +191,13 @@ def task_of(process: Process) -> psutil.Process:
     return task
 
 
-#: A run that is saved again and again.
+#: A run that is saved often.
 SAVED = (*SHORT, "steps=6000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=500", "seed=5")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
-    """The parameters of the run, by its own launcher."""
+    """The parameters of the run SAVED after a sweep by the basic launcher."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert programs.run("train", "-m", *SAVED, cwd=folder).code == 0
     return agents(folder)
@@ -210,7 +210,7 @@ def queue(programs: Programs, folder: Path, *options: str) -> Process:
     return queued
 
 
-#: The queue's signal counts as the end of a job's time where that is below ten minutes, and as preemption else.
+#: For jobs of less than ten minutes the signal of the queue means the end of their time, and otherwise preemption.
 OUT_OF_TIME = ("hydra.launcher.timeout_min=9",)
 
 
@@ -232,7 +232,7 @@ def test_a_job_that_its_queue_stops_goes_on_exactly(
 def test_a_job_that_slurm_starts_again_goes_on_exactly(
     programs: Programs, tmp_path: Path, undisturbed: dict[str, dict[str, np.ndarray]]
 ) -> None:
-    """Slurm runs the same command in the same environment once more, where a node failed or by `scontrol requeue`.
+    """After a failure of a node and after `scontrol requeue`, Slurm repeats the same command in the same environment.
 
     One job is killed, and one is cancelled; their sweeps wait a while for results, at the same time.
     """

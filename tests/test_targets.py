@@ -28,7 +28,7 @@ def test_leading_dimensions_are_kept() -> None:
 
 
 def test_bellman_target_by_hand() -> None:
-    """R + discount·v: one step, three steps of γ = 0.9, an ending (discount 0), a time limit (discount γ)."""
+    """The target is R + discount·v, for one step, three steps of γ = 0.9, an ending (discount 0), a time limit (γ)."""
     reward = torch.tensor([1.0, 2.71, -1.0, -1.0])
     discount = torch.tensor([0.9, 0.729, 0.0, 0.9])
     value = torch.tensor([10.0, 10.0, 10.0, -5.0])
@@ -52,7 +52,7 @@ def test_losses_by_hand(error: float, huber: float, squared: float) -> None:
 
 @pytest.mark.parametrize(("error", "loss"), [(1.0, 0.5), (-4.0, 8.0), (6.0, 16.0), (-10.0, 32.0)])
 def test_hubers_threshold_by_hand(error: float, loss: float) -> None:
-    """½·error² within ±4, and 4·(|error| − 2) beyond."""
+    """The loss is ½·error² within ±4, and 4·(|error| − 2) beyond."""
     target = torch.tensor([7.0])
     assert float(td_loss(target + error, target, "huber", 4.0)) == pytest.approx(loss)
 

@@ -1,4 +1,4 @@
-"""Event files, read back by TensorBoard's own reader: they say what metrics.jsonl says, however a run was stopped."""
+"""Event files, read by TensorBoard's own reader: they agree with metrics.jsonl, however a run was stopped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RUN = (
 
 
 def said(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Steps and values of each metric in metrics.jsonl, as float32; null, which stands for NaN, left out."""
+    """Steps and float32 values of each metric in metrics.jsonl, without null, which stands for NaN."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -60,7 +60,7 @@ def shown(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def films(run: Path) -> list[int]:
-    """The steps of the videos, each of which is a GIF that moves."""
+    """The steps of the videos, each of which must be a GIF of several frames."""
     events = read(run).Images("eval/video")
     for event in events:
         with Image.open(BytesIO(event.encoded_image_string)) as image:
@@ -130,7 +130,7 @@ def console() -> tuple[Console, StringIO]:
 
 
 def test_an_evaluation_that_is_played_again_is_there_once(tmp_path: Path) -> None:
-    """A kill between the evaluation's line and the note beside the checkpoint: the same step is evaluated again."""
+    """After a kill between the evaluation's line and the note beside the checkpoint, the step is evaluated again."""
     file, rows = tmp_path / "metrics.jsonl", [(10, {"a": 1.0}), (20, {"a": 2.0}), (20, {"eval/x": 3.0})]
     first, lines = EventFiles(tmp_path, console()[0]), JsonlSink(file)
     for step, row in rows:
@@ -150,7 +150,7 @@ def test_what_is_no_number_is_left_out_and_a_half_record_hurts_nobody(tmp_path: 
     files.finish(0)
     files.finish(0)
     (path,) = (tmp_path / "tensorboard").iterdir()
-    path.write_bytes(path.read_bytes()[:-7])  # as where the machine stopped
+    path.write_bytes(path.read_bytes()[:-7])  # as after a stop of the machine
     EventFiles(tmp_path, console()[0], since=2).log(2, {"a": 5.0})
     assert shown(tmp_path) == {"a": [(1, 1.0), (2, 5.0)], "d": [(1, 2.0)]}
 
@@ -178,7 +178,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
 def test_any_video_becomes_a_gif_of_the_same_length(tmp_path: Path) -> None:
     frames = [np.zeros((40, 60, 3), np.uint8) for _ in range(20)]
     for number, frame in enumerate(frames):
-        frame[:, 3 * number : 3 * number + 3] = 255  # a bar that moves
+        frame[:, 3 * number : 3 * number + 3] = 255  # a moving bar
     path = write_video(frames, tmp_path / "film", fps=20)
     data, height, width = as_gif(path)
     assert (height, width) == (40, 60)

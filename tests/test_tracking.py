@@ -1,4 +1,4 @@
-"""What a run reports: the metrics file, Weights & Biases read back by its own reader, the console."""
+"""The reports of a run: the metrics file, the data of Weights & Biases, read by its own reader, and the console."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_script(home: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Runs code in a fresh process, as W&B keeps state per process, in its own process group, without stdin."""
+    """Runs code in a new process, since W&B keeps state per process, with a process group of its own and no stdin."""
 
     def start(code: str, **environment: str) -> subprocess.Popen[str]:
         env = {name: value for name, value in os.environ.items() if name not in NO_ACCOUNT}
@@ -100,7 +100,7 @@ def test_metrics_file_is_valid_json_whatever_the_numbers(tmp_path: Path) -> None
     sink = JsonlSink(tmp_path / "m.jsonl")
     sink.log(3, {"a": 1.5, "b": float("nan"), "c": float("inf"), "d": 2})
     rows = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "m.jsonl").open()]
-    assert rows == [{"global_step": 3, "a": 1.5, "b": None, "c": None, "d": 2}]  # and it is there before close
+    assert rows == [{"global_step": 3, "a": 1.5, "b": None, "c": None, "d": 2}]  # the line is written before close
 
 
 def test_a_half_line_of_a_killed_run_does_not_swallow_the_next(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ t.finish(); t.finish()
 print(t.run_id, t.dashboard)
 """
     out, err = finish(run_script(code))
-    assert len([line for line in err.splitlines() if line]) == 1, err  # the console's line of the evaluation
+    assert len([line for line in err.splitlines() if line]) == 1, err  # the line of the evaluation
     (folder,) = offline_runs(tmp_path)
     found = json.loads(read_back(folder))
     assert found["run_id"] == out.split()[0]
@@ -182,9 +182,9 @@ print(t.run_id, t.dashboard)
     text = json.dumps(records)
     for private in (socket.gethostname(), str(tmp_path.parent), str(ROOT)):
         assert f'"{private}' not in text
-    assert "environment" not in {record["type"] for record in records}  # machine, user, command line
-    assert {path.name for path in (folder / "files").iterdir()} == {"media"}  # no package list
-    # What is uploaded later is there, though training replaced its own, and nothing was left in the home folder.
+    assert "environment" not in {record["type"] for record in records}  # machine, user and command line
+    assert {path.name for path in (folder / "files").iterdir()} == {"media"}  # there is no list of packages
+    # The copy for a later upload exists, though training replaced its own file, and the home folder is unchanged.
     assert [p.read_bytes() for p in (tmp_path / "run" / "wandb" / "agents").rglob("*.safetensors")] == [b"123"]
 
 
@@ -226,7 +226,7 @@ assert time.monotonic() - start < 10
 t.log(1, {"a": 1.0}); t.finish()
 print(t.dashboard)
 """
-    with socket.socket() as hole:  # accepts and never answers
+    with socket.socket() as hole:  # a server that accepts and never answers
         hole.bind(("127.0.0.1", 0))
         hole.listen(100)
         address = f"http://127.0.0.1:{hole.getsockname()[1]}"
@@ -259,7 +259,7 @@ def test_auto_respects_wandb_mode_and_does_not_go_online(
 def test_a_name_that_wandb_refuses_is_told_before_training(
     options: str, said: str, mode: str, run_script: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """An offline run would fail only when it is uploaded; in mode auto it goes on without W&B."""
+    """An offline run with such a name would fail only at its upload. In mode auto the run goes on without W&B."""
     code = f"""
 from agent.common.errors import UserError
 try:
@@ -291,7 +291,7 @@ except UserError as error:
 
 
 def test_ctrl_c_reaches_the_run_and_not_wandb(run_script: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    # A shell starts its background jobs with SIGINT ignored, and so would be whatever the tests start from there.
+    # A shell starts background jobs with SIGINT ignored, which processes of the tests would inherit.
     code = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -342,7 +342,7 @@ def test_every_setting_is_an_option_of_wandb() -> None:
     import wandb
 
     assert set(vars(WandbConfig())) <= set(inspect.signature(wandb.init).parameters)
-    assert set(RUN_SETTINGS) <= set(wandb.Settings.model_fields)  # of this version; others may lack some
+    assert set(RUN_SETTINGS) <= set(wandb.Settings.model_fields)  # other versions of W&B may lack some
 
 
 def test_tracker_shows_returns_on_the_console(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_tracker_shows_returns_on_the_console(tmp_path: Path) -> None:
     console = Console(1000, stream=stream)
     tracker = Tracker(tmp_path, {}, WandbConfig(mode="disabled"), console)
     tracker.open()
-    for value in (0.0, *[10.0] * 20):  # the mean is of the last 20
+    for value in (0.0, *[10.0] * 20):  # the console shows the mean of the last 20
         tracker.log(100, {"train/episode_return": value, "other": 1.0})
     tracker.log(500, {"eval/return_mean": 33.0})
     tracker.finish()
@@ -380,14 +380,14 @@ def test_a_terminal_gets_a_bar_that_lines_do_not_break() -> None:
     for step in range(0, 1000, 5):
         console.update(step, episode_return=7.0)
         time.sleep(0.002)
-    seconds = time.monotonic() - began  # 0.4, or more on a busy machine
+    seconds = time.monotonic() - began  # 0.4 seconds, or more on a busy machine
     console.line("hello")
     console.close()
     console.line("after")
     drawn = stream.getvalue()
-    assert 2 < drawn.count("steps") < 12 + 20 * seconds  # 10 a second, and tqdm's own; not all 200
+    assert 2 < drawn.count("steps") < 12 + 20 * seconds  # 10 per second and some of tqdm's own, of 200
     assert "return 7.0" in drawn
-    assert "\rhello\n" in drawn  # the bar was wiped first
+    assert "\rhello\n" in drawn  # the bar was cleared before the line
     assert drawn.endswith("after\n")
 
 
@@ -396,7 +396,7 @@ def test_the_last_line_never_exceeds_the_total(terminal: bool) -> None:
     stream = Terminal() if terminal else io.StringIO()
     console = Console(300, stream=stream)
     console.update(296)
-    console.update(305, eval_return=1.0)  # eight copies step at once
+    console.update(305, eval_return=1.0)  # eight copies step together
     console.close()
     shown_steps = re.findall(r"(\d+)/300 steps", stream.getvalue())
     assert shown_steps[-1] == "300"
@@ -405,7 +405,7 @@ def test_the_last_line_never_exceeds_the_total(terminal: bool) -> None:
 
 
 def test_the_console_shows_who_waits_for_whom_and_how_old_the_weights_are(tmp_path: Path) -> None:
-    """As they were last logged; without actors it says nothing of it."""
+    """The console shows the last logged values, and nothing about them without actors."""
     stream = io.StringIO()
     console = Console(1000, stream=stream)
     tracker = Tracker(tmp_path, {}, WandbConfig(mode="disabled"), console)
@@ -413,7 +413,7 @@ def test_the_console_shows_who_waits_for_whom_and_how_old_the_weights_are(tmp_pa
     tracker.log(100, {"eval/return_mean": 1.0})
     tracker.log(200, {"collect/learner_wait": 0.5, "collect/actor_wait": 0.25, "collect/staleness": 24.0})
     tracker.log(300, {"collect/learner_wait": 0.125, "collect/steps_per_second": 5.0})
-    tracker.log(250, {"eval/return_mean": 2.0})  # which arrives late
+    tracker.log(250, {"eval/return_mean": 2.0})  # an evaluation that arrives late
     first, last = (line for line in stream.getvalue().splitlines() if "steps" in line)
     assert "wait" not in first
     assert "300/1,000 steps" in last
@@ -438,7 +438,7 @@ def test_small_returns_are_not_rounded_away(value: float, text: str) -> None:
 
 
 class Gone(Terminal):
-    """Its reader has gone away after a while, as `tee` does at Ctrl-C."""
+    """A terminal whose reader leaves after three writes, as `tee` does at Ctrl-C."""
 
     left = 3
 

@@ -1,4 +1,4 @@
-"""The loop: what is counted, when it learns, what reaches the replay, and that looking at a run does not change it."""
+"""The loop: its counts, the schedule of updates, the content of the replay, and evaluations that change nothing."""
 
 import copy
 import random
@@ -53,7 +53,7 @@ JOURNAL = {"env.id": "Test/Journal-v0"}
 
 
 class Recorder:
-    """A tracker and its console that keep what they are told; `check` is called at every regular log."""
+    """A tracker and its console that keep metrics, lines and videos; `check` is called at every regular log."""
 
     run_id = None
 
@@ -92,8 +92,8 @@ class Setup(NamedTuple):
         return outcome
 
     def learned(self) -> dict[str, Any]:
-        """All that learning consists of: parameters, optimiser, replay and random streams."""
-        trainer = self.trainer  # not its whole state: that asks the environments, which are closed
+        """The state of learning: parameters, optimiser, replay and random streams."""
+        trainer = self.trainer  # the whole state would ask the environments, which are closed
         generator = state_of(trainer._learner.generator)
         return {"agent": trainer.agent.state(), "replay": trainer.replay.state(), "sampling_generator": generator}
 
@@ -108,7 +108,7 @@ def setup(folder: Path, **changes: Any) -> Setup:
         node[last] = value
     config, tracker = parse(TrainConfig, tree), Recorder()
     task, options = load_task(config.env.id, config.env.kwargs, config.env.time_limit), config.agent
-    Journal.steps.clear()  # of the step by which the task is looked at
+    Journal.steps.clear()  # load_task has made a step
     network = build_network(options, task.observation, task.actions, torch_generator(config.seed, "initialisation"))
     plan = choose_plan(config, NumpyNetwork.fits(network), torch.device("cpu"))
     dqn = DQN(network, options, task.actions, config.seed, "cpu", plan.policy, plan.gradient)
@@ -133,7 +133,7 @@ class Step(NamedTuple):
 
 
 class Journal(gym.Env[np.ndarray, np.int64]):
-    """Observes (environment, episode, time), ends after 1 … `longest` steps in every way, and notes all steps."""
+    """Observes (environment, episode, time), ends after 1 … `longest` steps in every way, and records all steps."""
 
     steps: list[Step] = []  # noqa: RUF012
     made = 0
@@ -175,7 +175,7 @@ def _journal() -> Iterator[None]:
     gym.registry.pop("Test/Journal-v0")
 
 
-# ---- what is counted
+# ---- counts
 
 
 def test_every_fires_once_for_each_multiple_that_is_reached_or_passed() -> None:
@@ -189,7 +189,7 @@ def test_every_fires_once_for_each_multiple_that_is_reached_or_passed() -> None:
 @pytest.mark.parametrize("num_envs", [1, 5])
 @pytest.mark.parametrize("longest", [1, 6])
 def test_steps_are_real_transitions(tmp_path: Path, num_envs: int, longest: int) -> None:
-    """Reset rows are every second row where all episodes have one step."""
+    """Reset rows do not count; with episodes of one step they are every second row."""
     changes: Any = {
         **JOURNAL,
         "env.kwargs": {"longest": longest},
@@ -208,7 +208,7 @@ def test_steps_are_real_transitions(tmp_path: Path, num_envs: int, longest: int)
 
 
 def test_episodes_are_reported_as_they_were(tmp_path: Path) -> None:
-    """Whatever is saved meanwhile."""
+    """Saving does not change the reports."""
     changes: Any = {"checkpoint.every": 40, **JOURNAL}
     run = setup(tmp_path, num_envs=3, **changes)
     seen: list[Step] = []
@@ -227,13 +227,13 @@ def test_episodes_are_reported_as_they_were(tmp_path: Path) -> None:
     assert at == sorted(at)
 
 
-# ---- what reaches the replay
+# ---- the content of the replay
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_the_replay_holds_what_happened(tmp_path: Path, num_envs: int, n_step: int) -> None:
-    """Environment to batch: every transition follows from the environment's own notes."""
+    """From the environment to the batch, every transition follows from the environment's own records."""
     changes: Any = {"agent.n_step": n_step, "agent.gamma": 0.5, "checkpoint.every": 70, **JOURNAL}
     run = setup(tmp_path, num_envs=num_envs, **changes)
     notes: list[Step] = []
@@ -251,18 +251,18 @@ def test_the_replay_holds_what_happened(tmp_path: Path, num_envs: int, n_step: i
             expected.add((steps[i].observation, steps[i].action - 2, value, discount, window[-1].following))
     replay = run.trainer.replay
     assert len(replay) == len(expected) == step
-    batch = replay.sample(40 * step, torch.Generator().manual_seed(0))  # one is left out once in 10¹⁵
+    batch = replay.sample(40 * step, torch.Generator().manual_seed(0))  # a transition is missing once in 10¹⁵
     columns = [field.tolist() for field in batch]
     assert {(tuple(s), a, r, d, tuple(t)) for s, a, r, d, t in zip(*columns, strict=True)} == expected
 
 
-# ---- when it acts and learns
+# ---- the schedule of acting and learning
 
 
 @pytest.mark.parametrize("num_envs", [1, 5])
 @pytest.mark.parametrize("ratio", ["1/10", "1/3", 0.25, 0.1, 1, 2, 0])
 def test_replay_ratio_is_exact_over_time(tmp_path: Path, num_envs: int, ratio: Any) -> None:
-    """After every vector step ⌊ratio · (steps since learning started)⌋ updates are done, and none before."""
+    """After every vector step the number of updates is ⌊ratio · (steps since learning started)⌋, and 0 before."""
     changes: Any = {"agent.replay_ratio": ratio, "log.every": 1, "steps": 120, **JOURNAL}
     run = setup(tmp_path, num_envs=num_envs, **changes)
     run.run()
@@ -291,7 +291,7 @@ def test_warm_up_ends_where_learning_starts(tmp_path: Path, warmup: str) -> None
         observation: np.ndarray, begins: np.ndarray, epsilon: float, change: float | None, resets: np.ndarray
     ) -> np.ndarray:
         calls.append(("policy", trainer.step))
-        assert np.array_equal(begins, observation[:, 2] == 0)  # time 0: an episode's first observation
+        assert np.array_equal(begins, observation[:, 2] == 0)  # time 0 is that of an episode's first observation
         assert observation.dtype == np.float32
         return act(observation, begins, epsilon, change, resets)
 
@@ -313,18 +313,18 @@ def test_warm_up_ends_where_learning_starts(tmp_path: Path, warmup: str) -> None
 
 
 def test_random_warm_up_is_uniform(tmp_path: Path) -> None:
-    """2000 actions among 3: each within 4 standard errors of a third."""
+    """Of 2000 actions each of the three has a third, within 4 standard errors."""
     changes: Any = {"agent.learning_starts": 2000, "steps": 2000, **JOURNAL}
     setup(tmp_path, num_envs=8, **changes).run()
     counts = Counter(step.action for step in Journal.steps[:2000])
     assert all(abs(counts[action] - 2000 / 3) < 4 * (2000 * 2 / 9) ** 0.5 for action in (2, 3, 4))
 
 
-# ---- the same run
+# ---- equal runs
 
 
 def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
-    """Bit for bit, whatever the global generators hold; another seed is another run."""
+    """The runs agree bit for bit, with any state of the global generators. Another seed gives another run."""
     runs = []
     for i, seed in enumerate((1, 1, 2)):
         np.random.seed(i)  # noqa: NPY002
@@ -349,7 +349,7 @@ HEADS = ["expected", "categorical", "quantile", "implicit_quantile"]
 
 @pytest.mark.parametrize("head", HEADS)
 def test_priorities_are_written_back_and_logged(tmp_path: Path, head: str) -> None:
-    """After every update the rows of its batch have the priorities that it gave; β follows the environment steps."""
+    """After every update the rows of its batch have the new priorities, and β follows the environment steps."""
     beta = {"agent.priority.beta": 0.5, "agent.priority.beta_steps": 200}
     one = setup(tmp_path, agent__head=head, agent__priority__enabled=True, **beta)
     replay = one.trainer.replay
@@ -360,7 +360,7 @@ def test_priorities_are_written_back_and_logged(tmp_path: Path, head: str) -> No
     def update_priorities(rows: Any, priority: Any) -> None:
         kept(rows, priority)
         leaves, given = replay._tree.leaves[rows], (np.asarray(priority, dtype=float).clip(0) + 1e-6) ** 0.5
-        assert (leaves >= given * (1 - 1e-9)).all()  # the greatest of several
+        assert (leaves >= given * (1 - 1e-9)).all()  # a row that was drawn twice has the greater priority
         assert np.isclose(leaves, given, rtol=1e-9).sum() >= len(set(rows.tolist()))
         written.append(float(given.mean()))
 
@@ -423,7 +423,7 @@ def test_a_machine_that_cannot_render_finishes_its_run(tmp_path: Path, monkeypat
 
 
 def test_a_run_that_is_killed_while_it_films_has_saved_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A video takes much memory: the checkpoint of its step is there before."""
+    """A video takes much memory, so that the checkpoint of its step is written before."""
 
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -455,7 +455,7 @@ def test_episodes_that_the_evaluation_cuts_are_told_once(tmp_path: Path, monkeyp
 
 
 def test_the_best_agent_is_kept_and_the_last_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of equals the later; every evaluation plays the same seeds."""
+    """Of equally good agents the later one is kept, and every evaluation plays the same seeds."""
     values, seeds = iter([1.0, 5.0, 3.0, 5.0, 4.0]), []
     parameters: dict[int, Any] = {}
 
@@ -501,7 +501,7 @@ def overlapped(folder: Path, **changes: Any) -> Setup:
 
 
 class Watched:
-    """Writes down in which order an environment is stepped and the agent learns."""
+    """Records the order of steps, updates and additions to the replay."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.events: list[str] = []
@@ -549,7 +549,7 @@ def test_overlapping_updates_keep_to_the_ratio_at_every_step(ratio: str, tmp_pat
         assert one.agent.updates == expected
         two.iterate()
     assert two.agent.updates == max(0, int((two.step - 20) * Fraction(ratio)))
-    assert not torch.equal(one.agent.parameters, two.agent.parameters)  # the newest step comes one round later
+    assert not torch.equal(one.agent.parameters, two.agent.parameters)  # one learns the newest step a round later
 
 
 def test_overlapping_runs_are_the_same_again_in_processes_and_in_one(tmp_path: Path) -> None:

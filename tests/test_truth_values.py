@@ -1,4 +1,4 @@
-"""Truth values that are looked up against the product of the same numbers as floats."""
+"""Products with truth values by looking up columns, against products of the same numbers as floats."""
 
 from functools import partial
 
@@ -32,7 +32,7 @@ def parameters(dtype: torch.dtype = torch.float32, p: int = P) -> tuple[Tensor, 
 
 
 def one_hot(*rows: int, p: int = P, seed: int = 2) -> Tensor:
-    """Truth values [*rows, p], one of each row true; few columns, so that many rows share theirs."""
+    """Truth values [*rows, p] with one true value per row, in few columns, so that many rows share a column."""
     column = torch.randint(9, rows, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.one_hot(column, p).bool()
 
@@ -44,7 +44,7 @@ def gradients(y: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 @pytest.fixture
 def no_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A product with all columns is an error."""
+    """Makes a product with all columns raise an error."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("all columns are multiplied")
@@ -153,7 +153,7 @@ def test_a_head_of_ones_own_gets_floats(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_compiled_update_is_that_of_the_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced alone: the compiler's last step would take a minute."""
+    """The update is only traced, since the compiler's last step would take a minute."""
     monkeypatch.setattr("agent.compute.compiled.torch.compile", partial(torch.compile, backend="aot_eager"))
     algorithm, generator = config(), torch.Generator().manual_seed(10)
     network = build_network(algorithm, ObservationSpec((P,), "bool"), 4, generator)

@@ -72,7 +72,7 @@ def study_config(**changes: Any) -> StudyConfig:
 
 
 class PrunedTrial:
-    """A trial that a pruner ends at the first report."""
+    """A trial that a pruner ends at its first report."""
 
     number, settings = 0, {"agent.lr": 1e-3}
     ended = ""
@@ -97,7 +97,7 @@ class PrunedTrial:
 def test_a_trial_that_is_pruned_by_a_run_of_an_earlier_process_trains_no_more(
     seeds: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first run was complete when its study was killed; its score is noted, and the pruner sees it."""
+    """The trial's first run was complete when its study was killed. Its score is recorded, and the pruner sees it."""
     run = write_run(tmp_path / "seed20", 20)
     assert (run / "metrics.jsonl").exists()
     monkeypatch.setattr(TrialRun, "_is_complete", lambda self: True)
@@ -117,7 +117,7 @@ class FailedTrial(PrunedTrial):
 
 
 class EndedProcess:
-    """A run that has ended."""
+    """The process of a run that has ended."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -293,7 +293,7 @@ def test_options_of_train_become_one_of_tune() -> None:
 
 
 def test_options_that_are_taken_out_have_their_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by space=mine.yaml ~space: the option is missing."""
+    """The words space=mine.yaml ~space have this effect: the option is missing."""
     monkeypatch.chdir(tmp_path)
     request = tuning_request({"train": ["env=CartPole-v1"]}, [])
     assert (request.folder.parent, request.jobs, request.config.trials) == (Path("runs/CartPole-v1"), 1, 40)
@@ -336,7 +336,7 @@ def test_a_study_suggests_the_first_settings_first_and_goes_on_with_others(tmp_p
     assert trial.settings == first
     trial.complete(1.0)
     seen = [trial.settings["agent.lr"]]
-    for _ in range(2):  # a sampler that began again with the same seed would repeat itself
+    for _ in range(2):  # a sampler that began again with its seed would repeat its settings
         again = Study(tmp_path, study_config(first=first))
         following = again.next_trial()
         assert following is not None
@@ -353,7 +353,7 @@ def test_trials_are_as_many_as_were_asked_for_and_belong_to_one_process(tmp_path
     assert theirs is not None
     assert {mine.number, theirs.number} == {0, 1}
     assert one.next_trial() is None
-    theirs.lock.close()  # as a process that was killed
+    theirs.lock.close()  # the lock of a killed process is free, too
     adopted = one.next_trial()
     assert adopted is not None
     assert (adopted.number, adopted.settings) == (theirs.number, theirs.settings)
@@ -380,7 +380,7 @@ def test_the_median_pruner_ends_a_trial_that_is_worse_after_a_third_of_a_seed(tm
 
 @pytest.mark.parametrize("pruner", ["hyperband", "none"])
 def test_hyperband_ends_most_of_the_trials_that_get_worse_and_none_ends_no_trial(pruner: str, tmp_path: Path) -> None:
-    """Each trial is worse than all before it; Hyperband lets a part of them go on, by its brackets."""
+    """Each trial is worse than all trials before it. Hyperband lets a part of them go on, by its brackets."""
     study = Study(tmp_path, study_config(trials=20, pruner=pruner))
     pruned = 0
     for number in range(20):
@@ -454,7 +454,7 @@ def test_a_damaged_journal_is_refused(journal: str, tmp_path: Path) -> None:
 
 
 def test_a_lock_on_the_journal_ends_with_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optuna's own lock is a link, which a killed process leaves behind and for which others wait."""
+    """Optuna's own lock is a link. A killed process leaves it behind, and other processes then wait for it."""
     (tmp_path / "study.log.lock").symlink_to("study/study.log")
     monkeypatch.setattr(os, "symlink", lambda *names: pytest.fail(f"a lock that outlives its process: {names}"))
     study = Study(tmp_path, study_config())
@@ -476,7 +476,7 @@ def test_a_lock_on_the_journal_ends_with_its_process(tmp_path: Path, monkeypatch
 
 
 def test_a_half_written_last_line_is_cut_off(tmp_path: Path) -> None:
-    """A full disk or a kill leaves one, before a study is opened or while others have it open."""
+    """A full disk or a kill leaves such a line, before a study is opened or while other processes have it open."""
     one, journal = Study(tmp_path, study_config()), tmp_path / "study.log"
     first = one.next_trial()
     assert first is not None
@@ -668,7 +668,7 @@ def test_a_study_is_shown_and_goes_on_with_more_trials(programs: Programs, home:
 
 
 def started(programs: Programs, cwd: Path, *words: str) -> Process:
-    """A study of one run that takes some seconds and has a checkpoint."""
+    """Starts a study of one run of some seconds, and waits for its first checkpoint."""
     options = ("env=CartPole-v1", "trials=1", "seeds=1", "out=study", *SMALL, "checkpoint.every=100", "eval.every=0")
     process = programs.start("tune", *options, "steps=6000", "agent.replay_ratio=1", *words, cwd=cwd)
     process.until(lambda: (cwd / "study" / "trial_0000" / "seed0" / "checkpoints" / "latest").exists())
@@ -696,7 +696,7 @@ def test_a_trial_of_a_killed_process_is_left_to_its_run_and_then_taken_over(prog
     folder = tmp_path / "study" / "trial_0000"
     meanwhile = programs.run("tune", "resume=study", cwd=tmp_path)
     assert meanwhile.code == 0
-    assert "running" in meanwhile.out  # the run goes on, and nobody trains in its folder beside it
+    assert "running" in meanwhile.out  # the run goes on, and no other process trains in its folder
     log = folder / "seed0.log"
     process.until(lambda: "evaluate: " in log.read_text())
     process.until(lambda: (held := lock(folder)) is not None and held.close() is None)
@@ -704,7 +704,7 @@ def test_a_trial_of_a_killed_process_is_left_to_its_run_and_then_taken_over(prog
     again = programs.run("tune", "resume=study", cwd=tmp_path)
     assert again.code == 0, again
     assert trials_of(tmp_path / "study")[0]["state"] == "complete"
-    assert log.read_text() == before  # its result is taken; it is not trained again
+    assert log.read_text() == before  # the study takes the run's result without training it again
 
 
 def test_two_jobs_train_at_the_same_time(programs: Programs, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Processes: the same games as in one process, and what happens when one dies, fails, or a person presses Ctrl-C."""
+"""Processes: the same games as in one process, and the effects of a death, a failure and Ctrl-C."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ from envs.vector import Processes, begin_step, make_vector
 
 
 class Fragile(gym.Env[np.ndarray, np.int64]):
-    """Action 1 kills its process, 2 raises, 3 never comes back."""
+    """Action 1 kills the process, action 2 raises an error, and action 3 never returns."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gym.spaces.Discrete(4)
@@ -49,7 +49,7 @@ class Fragile(gym.Env[np.ndarray, np.int64]):
 
 
 class Reused(gym.Env[np.ndarray, np.int64]):
-    """Hands out one array and one dict for ever, and writes into them in `step` and `reset`."""
+    """Always returns the same array and dict, into which `step` and `reset` write."""
 
     observation_space = gym.spaces.Box(-9, 9, (2,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -163,7 +163,7 @@ def sampler(request: pytest.FixtureRequest) -> Iterator[Task]:
 
 @pytest.mark.parametrize("sampler", ["discrete", "multi", "dict", "binary tuple", "unbounded matrix"], indirect=True)
 def test_every_kind_of_observation_passes_between_processes(sampler: Task) -> None:
-    """A worker's environment is seeded as its copy in one process is."""
+    """The environment of a worker has the seed of the same copy in one process."""
     seen: dict[str, list[np.ndarray]] = {}
     for vectorization in ("sync", "async"):
         envs = make_vector(sampler, 2, vectorization)  # type: ignore[arg-type]
@@ -175,7 +175,7 @@ def test_every_kind_of_observation_passes_between_processes(sampler: Task) -> No
         seen[vectorization] = rows
     assert all(row.shape == (2, *sampler.observation.shape) for row in seen["async"][1::3])
     for one, two in zip(seen["sync"][2:], seen["async"][2:], strict=True):
-        assert one.ndim == 2 or np.array_equal(one, two)  # rewards and endings; samples are of a space that is shared
+        assert one.ndim == 2 or np.array_equal(one, two)  # in one process samples share a generator
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
@@ -184,12 +184,12 @@ def test_a_time_limit_of_ones_own(vectorization: Any) -> None:
     envs = make_vector(task, 2, vectorization)
     envs.reset(seed=0)
     endings = [envs.step(np.ones(2, dtype=np.int64))[3].tolist() for _ in range(16)]
-    assert [t for t, ended in enumerate(endings, 1) if all(ended)] == [7, 15]  # 8 is the reset
+    assert [t for t, ended in enumerate(endings, 1) if all(ended)] == [7, 15]  # step 8 is the reset
     envs.close()
 
 
 def test_a_time_limit_may_be_longer_than_the_environment_s_own() -> None:
-    envs = make_vector(load_task("MountainCar-v0", {}, time_limit=250), 2)  # its own is 200
+    envs = make_vector(load_task("MountainCar-v0", {}, time_limit=250), 2)  # the environment's own limit is 200
     envs.reset(seed=0)
     endings = [envs.step(np.ones(2, dtype=np.int64))[3].tolist() for _ in range(260)]
     assert [t for t, ended in enumerate(endings, 1) if any(ended)] == [250]
@@ -245,7 +245,7 @@ def test_a_trainer_that_is_killed_takes_its_processes_with_it(programs: Programs
     while not gone(workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert gone(workers)
-    assert "Traceback" not in run.stream("err")  # nor do they complain
+    assert "Traceback" not in run.stream("err")  # the workers end silently
 
 
 def test_a_worker_that_is_killed_ends_the_run_in_one_sentence(programs: Programs, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_an_error_before_training_ends_the_processes_too(programs: Programs, tmp
 
 # ---- processes end with their trainer
 
-#: Starts a worker that hangs for ever, ignores what can be ignored, and says its number; is to be killed.
+#: A program that starts a worker, prints its process id and waits for a kill. The worker hangs and ignores all signals.
 DEAF = """
 import ctypes, multiprocessing, os, signal, sys, time
 from types import SimpleNamespace
@@ -294,7 +294,7 @@ if __name__ == "__main__":
     print(process.pid, flush=True)
     process.join()
 """
-#: The same of a vector environment.
+#: The same with a vector environment whose worker hangs.
 STUCK = """
 import signal, time
 import gymnasium as gym, numpy as np
@@ -324,7 +324,7 @@ envs.step_wait()
 def test_a_worker_that_hangs_and_hears_no_signal_ends_with_its_trainer(
     tmp_path: Path, script: str, platform: str
 ) -> None:
-    """Elsewhere than on Linux a thread watches."""
+    """On other systems than Linux a thread watches the trainer."""
     (tmp_path / "deaf.py").write_text(script)
     command, environment = (
         [sys.executable, str(tmp_path / "deaf.py"), platform],
@@ -359,7 +359,7 @@ def test_too_few_open_files_are_told(fragile: Task) -> None:
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_an_environment_may_write_into_what_it_has_shown(vectorization: Any, num_envs: int) -> None:
-    """The row of an ending holds the last observation, not the first of the next episode, and no row changes later."""
+    """The row of an ending has the last observation and not the first of the next episode, and no row changes later."""
     gym.register("Test/Reused-v0", entry_point=Reused)
     task = load_task("Test/Reused-v0", {})
     envs = make_vector(task, num_envs, vectorization)

@@ -14,7 +14,7 @@ from envs.video import Frame, as_frame, frames_per_second, write_video
 
 
 def moving_square(count: int, height: int, width: int) -> list[Frame]:
-    """A red square that goes right on a light ground, so that no two frames are equal."""
+    """A red square that moves to the right on a light ground, so that no two frames are equal."""
     frames = []
     for i in range(count):
         frame = np.full((height, width, 3), 230, np.uint8)
@@ -112,7 +112,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(
 
 
 def test_brightness_becomes_bytes_and_a_tiny_picture_is_enlarged() -> None:
-    """As MinAtar's: ten by ten numbers from 0 to 1."""
+    """MinAtar's pictures are ten by ten numbers from 0 to 1."""
     picture = np.zeros((10, 10, 3))
     picture[2, 3] = (1.0, 0.5, 0.0)
     frame = as_frame(picture)
@@ -141,6 +141,6 @@ def test_the_speed_of_a_film_may_be_named_in_any_way(named: object, fps: int, tm
 
 @pytest.mark.parametrize("shape", [(2, 70_000, 3), (60_000, 60_000, 3)])
 def test_a_frame_that_no_codec_takes_is_refused_before_it_is_copied(shape: tuple[int, ...]) -> None:
-    """The second one would take 10.8 GB; as it is given here it takes a byte."""
+    """A copy of the second frame would take 10.8 GB; this view of it takes one byte."""
     with pytest.raises(UserError, match=r"at most 8,192 pixels a side, not \[\d+, \d+, 3\]"):
         as_frame(np.broadcast_to(np.uint8(3), shape))

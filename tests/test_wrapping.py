@@ -1,4 +1,4 @@
-"""What is put around an environment: it belongs to the task, wherever that is played."""
+"""Wrappers and chosen parts of an environment: they belong to the task, wherever it is played."""
 
 import inspect
 import json
@@ -67,7 +67,7 @@ QUICK = (
 
 
 class Scene(gym.Env[Any, Any]):
-    """Observes samples of a space; step t gives the reward t, and an episode has nine steps."""
+    """Observes samples of a space. Step t has the reward t, and an episode has nine steps."""
 
     action_space = spaces.Discrete(2)
 
@@ -286,7 +286,7 @@ def test_a_wrapper_on_one_part() -> None:
     ids=["colour", "grey", "floats"],
 )
 def test_a_stack_of_frames_is_stored_once_and_sampled_as_it_was(space: Any) -> None:
-    """Sampled observations are those that the wrapper gave, over episodes' ends and round the ring."""
+    """Sampled observations are those of the wrapper, over the ends of episodes and around the ring."""
     task = wrapped([STACK, {"ClipReward": {"max_reward": 1}}], space)
     spec, frame = task.observation, load_task("Test/Scene-v0", {"space": space}).observation
     assert spec.shape == (3 * frame.shape[0], *frame.shape[1:])
@@ -460,7 +460,7 @@ def test_conditions_that_make_another_task_are_refused() -> None:
     ],
 )
 def test_wrappers_that_use_up_the_machine_together_are_refused(wrappers: Any, sentence: str) -> None:
-    """A saved file may name them; as many as are useful may be named."""
+    """A saved file may name wrappers, and the limits allow every useful number of them."""
     with pytest.raises(UserError, match=sentence):
         wrapping_of((), wrappers)
     with pytest.raises(UserError, match="257 parts: 256 is the most"):

@@ -1,4 +1,4 @@
-"""The agents of zoo/: each is small, loads as it lies there, and plays as its card says."""
+"""The agents of zoo/: each is small, can be loaded from its folder, and has the returns of its card."""
 
 import json
 import re
@@ -23,7 +23,7 @@ ZOO = ROOT / "zoo"
 TASKS = sorted(path.parent.name for path in ZOO.glob(f"*/{AGENT}"))
 RETURNS = "evaluation_100_episodes_seed0.json"
 EPISODES = 5
-SHARE = 0.8  # of the returns that the card gives for the same episodes
+SHARE = 0.8  # the agent needs this fraction of the card's returns for the same episodes
 
 
 def test_the_zoo_holds_the_agents_of_its_command_and_no_others(load: Any) -> None:
@@ -36,7 +36,7 @@ def test_every_task_with_a_preset_has_an_agent_unless_it_is_too_large(load: Any)
     missing = {preset for preset in presets - set(TASKS) if not preset.startswith("MinAtar/")}
     assert missing == set()
     config = parse(AgentConfig, {"network": {"hidden": [128]}})
-    network = build_network(config, ObservationSpec((4, 10, 10), "bool"), 3)  # MinAtar's Breakout, the smallest
+    network = build_network(config, ObservationSpec((4, 10, 10), "bool"), 3)  # Breakout, the smallest game of MinAtar
     assert sum(4 * parameter.numel() for parameter in network.parameters()) > load("zoo").MAX_BYTES
 
 
