@@ -26,7 +26,7 @@ ALLOCATOR = {f"MALLOC_{name}_": str(2**32) for name in ("MMAP_THRESHOLD", "TRIM_
     "MALLOC_TOP_PAD_": str(2**28)
 }
 
-#: Runs a piece so many times as a line of its input asks for, and prints the microseconds of one time.
+#: For each line of its input it runs a piece the given number of times, and prints the microseconds of one call.
 SERVER = """
 import argparse, json, os, sys, time
 if hasattr(os, "sched_setaffinity"):
@@ -65,7 +65,7 @@ class Checkout:
         self.rows: list[str] = json.loads(self._output.readline())
 
     def microseconds(self, row: str, times: int) -> float:
-        """The time of one call, in a turn of so many."""
+        """The microseconds of one call, in a turn of `times` calls."""
         print(json.dumps([row, times]), file=self._input, flush=True)
         return float(self._output.readline())
 

@@ -73,7 +73,7 @@ AGENTS: dict[str, list[str]] = {
     "noise per step": [*NOISY, "agent.noise.hold=step"],
     "ε-greedy": ["agent=dqn", *COMMON, "agent.epsilon.end=0.02", "agent.epsilon.steps={decay}"],
 }
-#: The names on the page: that of the preset, and what differs from it.
+#: The names on the page: the preset, and the differences from it.
 NAMES = {
     "index": "index_dqn",
     "index uniform": "index_dqn, uniform replay",
@@ -86,7 +86,7 @@ DECAY_EPISODES = 1_000  # ε decreases over these
 
 
 class Finished(BaseException):
-    """The run is over: it is solved, or has all its episodes. An Exception would be blamed on the tracker."""
+    """The run is over: it is solved, or has all its episodes. An Exception would count as the tracker's error."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ from agent.records.statistics import mean_interval, t_quantile
 Bounds = tuple[float | None, float | None]
 Curves = Sequence[Sequence[Sequence[float]]]
 
-#: What stands under a picture's title.
+#: The line under the title of a picture.
 BANDS = "lines: mean over seeds; bands: 95 % (Student's t); dots: last agents, 100 episodes, with 95 %"
 COLOURS = {
     "noisy_dqn": ORANGE,
@@ -30,13 +30,13 @@ COLOURS = {
     "index_dqn": "#56b4e9",
     "SB3 DQN": "#444a52",
 }
-#: Of what is no agent, such as families of noise, and of agents that have no colour yet.
+#: Colours of labels that are no agents, such as families of noise, and of agents without a colour of their own.
 OTHERS = (BLUE, ORANGE, GREEN, "#cc79a7", "#56b4e9", RED)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 
 def looks(labels: Sequence[str]) -> dict[str, tuple[str, Any]]:
-    """Colour and dashes of each label: an agent's colour, solid where it is what `agent=` runs."""
+    """Colour and dashes of each label: an agent has a solid line, and its variants have dashes in the same colour."""
     found: dict[str, tuple[str, Any]] = {}
     others = [label for label in labels if label.partition(",")[0] not in COLOURS]
     for label in labels:
@@ -51,7 +51,7 @@ def looks(labels: Sequence[str]) -> dict[str, tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class Picture:
-    """What a picture of learning curves says besides its curves.
+    """The title, points and bounds of a picture of learning curves.
 
     Attributes:
         title: the task and its steps.
@@ -74,7 +74,7 @@ def learning_curves(
     """Draws the mean greedy return over seeds against environment steps, and the last agents' returns beside it.
 
     Args:
-        picture: what it says.
+        picture: its title, points and bounds.
         curves: of each label the runs, of each run its points (step, return, seconds).
         finals: of each label its last agents' returns.
         path: the SVG or PNG.
@@ -100,7 +100,7 @@ ONE = "one run, which has no interval; dot: last agent, 100 episodes"
 
 
 def _draw(axes: Axes, steps: np.ndarray, values: np.ndarray, bounds: Bounds, look: tuple[str, Any], label: str) -> None:
-    """One agent's line, and its band where there are several seeds."""
+    """Draws the line of one agent, and its band if it has several seeds."""
     colour, dash = look
     centre = values.mean(axis=0)
     axes.plot(steps, centre, color=colour, linestyle=dash, linewidth=1.8, label=label)
@@ -111,7 +111,7 @@ def _draw(axes: Axes, steps: np.ndarray, values: np.ndarray, bounds: Bounds, loo
 
 
 def _draw_final(axes: Axes, x: float, values: np.ndarray, bounds: Bounds, colour: str) -> None:
-    """A dot for the mean of the last agents, with its interval."""
+    """Draws a dot for the mean of the last agents, and the interval of the mean."""
     axes.plot(x, values.mean(), "o", color=colour, markersize=4.5, clip_on=False)
     if (interval := mean_interval(values)) is not None:
         axes.plot((x, x), np.clip(interval, *limits(bounds)), color=colour, linewidth=1.4)
@@ -124,7 +124,7 @@ def limits(bounds: Bounds) -> tuple[float, float]:
 
 
 def _frame(axes: Axes, picture: Picture) -> None:
-    """Axes, grid, the line of what is solved, and the legend."""
+    """Draws the axes, the grid, the line of the return that counts as solved, and the legend."""
     low, high = picture.bounds
     if picture.whole and low is not None and high is not None:
         axes.set_ylim(low - 0.02 * (high - low), high + 0.02 * (high - low))
@@ -151,5 +151,5 @@ def clean(axes: Axes) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Writes a picture; the same numbers give the same file."""
     with matplotlib.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
-        metadata = {"Date": None} if path.suffix == ".svg" else None  # else it differs each time
+        metadata = {"Date": None} if path.suffix == ".svg" else None  # a date would make each file another one
         figure.savefig(path, dpi=200, metadata=metadata)

@@ -30,7 +30,7 @@ SHORT = (
 )
 #: An evaluation plays whole episodes, and some games last for half an hour.
 EPISODE_CAP = 300
-#: Of Atari's 104 games, whose networks are large; they are neither evaluated nor saved.
+#: Options of the 104 games of Atari, whose networks are large. Their agents are neither evaluated nor saved.
 SHORTER = {
     "agent": {"learning_starts": 16, "batch_size": 8, "replay_size": 200, "replay_ratio": "1/2"},
     "steps": 32,

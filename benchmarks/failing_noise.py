@@ -1,4 +1,4 @@
-"""What happens in runs whose noise fails, beside runs that learn: docs/figures/failing_noise.svg.
+"""Metrics of runs whose noise fails, beside those of runs that learn: docs/figures/failing_noise.svg.
 
     python benchmarks/failing_noise.py           # make the runs that are missing, draw the figure
     python benchmarks/failing_noise.py --report  # draw the figure from the existing runs

@@ -87,7 +87,7 @@ def preset(name: str, *options: str) -> TrainConfig:
 
 
 class Memory:
-    """The most that torch held on the device since this was made, in MiB."""
+    """The peak memory of torch on the device since the construction of this object, in MiB."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -110,7 +110,7 @@ def finish(device: torch.device) -> None:
 
 def filled(config: TrainConfig, device: torch.device, rows: int, plan: Plan) -> Replay:
     """A replay of `rows` vector steps, with an ending now and then."""
-    capacity = config.agent.replay_size if device.type == "cuda" else rows * ENVS  # sums of priorities are of all of it
+    capacity = config.agent.replay_size if device.type == "cuda" else rows * ENVS  # the sum tree spans all of it
     agent, sizes = config.agent, (capacity, ENVS, FRAMES)
     options: dict[str, Any] = {"n_step": agent.n_step, "gamma": agent.gamma, "device": device}
     options["compiled"] = plan.compile(agent.batch_size, device)
@@ -135,7 +135,7 @@ def learning(config: TrainConfig, plan: Plan, device: torch.device, replay: Repl
 
 
 def seconds_of(learner: Learner, agent: DQN, count: int) -> float:
-    """How long `count` updates take, until the device has done them."""
+    """The seconds until the device has computed `count` updates."""
     began = time.perf_counter()
     config, updates = agent.config, agent.updates + count
     ratio = config.replay_ratio
@@ -194,7 +194,7 @@ def trainer_of(config: TrainConfig, device: torch.device, tracker: Silent) -> An
     agent, plan = build_agent(config, task, device)
     replay = build_replay(config, task, device, plan)
     trainer = Trainer(config, task, envs, agent, replay, tracker, Path("/dev/null"), plan)  # type: ignore[arg-type]
-    trainer._monitor.report = lambda metrics: None  # nothing is logged, which would drop what is reported
+    trainer._monitor.report = lambda metrics: None  # without logs the reported metrics would pile up
     trainer.begin()
     return trainer
 
@@ -276,7 +276,7 @@ class Watch:
 
 
 def host(trainer: Any, device: torch.device, seconds: float) -> Iterator[str]:
-    """Where the time of a training step goes on the host."""
+    """Yields the parts of a training step's time on the host, as lines of a table."""
     parts = {
         "acting, which waits for the updates before it": Watch(trainer.agent, "act"),
         "waiting for the environments": Watch(trainer.collector.envs, "step_wait"),
@@ -309,10 +309,10 @@ def profile(
 
 
 def pong(device: torch.device, goal: float, vectorization: str) -> Iterator[str]:
-    """How long Rainbow takes until the mean of the last 20 games is at least `goal`.
+    """Yields the lines of a table: the time that Rainbow needs until the mean of the last 20 games is at least `goal`.
 
-    It is the preset with larger batches, and a learning rate and a target network to match them: the number of
-    transitions counts, not that of updates.
+    The preset has larger batches here, with a learning rate and an interval of the target network that match them:
+    the number of learned transitions counts, and not that of updates.
     """
     returns: list[float] = []
     faster = "agent.batch_size=128", "agent.lr=2e-4", "agent.target_every=500"
@@ -374,7 +374,7 @@ def together(rows: Sequence[Row]) -> Iterator[tuple[int, int, str]]:
             theirs.close()
             children.append((i, j, ours))
     for _, _, pipe in children:
-        with suppress(EOFError):  # it died
+        with suppress(EOFError):  # its process died
             pipe.recv()
     print("all are prepared", file=sys.stderr, flush=True)
     for i, j, pipe in children:

@@ -1,4 +1,4 @@
-"""Whether runs that are killed at random instants, and resumed, end as those do that are never stopped.
+"""A comparison of runs that are killed at random instants and resumed with runs that are never stopped.
 
     python benchmarks/kills.py              # 30 runs, some twenty minutes
     python benchmarks/kills.py --runs 3 --seed 5
@@ -60,7 +60,7 @@ def start(folder: Path, options: list[str]) -> subprocess.Popen[bytes]:
 
 
 def killed(pick: random.Random, folder: Path, options: list[str]) -> tuple[int, int]:
-    """Trains with kills until there are enough steps; how often it was stopped, and how often it began."""
+    """Trains with kills until there are enough steps. Returns the number of signals, and that of processes."""
     stops = legs = 0
     while True:
         legs += 1
@@ -69,7 +69,7 @@ def killed(pick: random.Random, folder: Path, options: list[str]) -> tuple[int, 
         mark, deadline = newest(folder) + pick.choice((0, 1, 2, 4)) * 60, time.monotonic() + 120
         while process.poll() is None and newest(folder) < mark and time.monotonic() < deadline:
             time.sleep(0.002)
-        if legs <= 12:  # from then on it is left alone
+        if legs <= 12:  # the later processes get no signal
             time.sleep(pick.uniform(0.0, 0.1) if mark else pick.uniform(0.0, 3.0))
             if process.poll() is None:
                 os.kill(process.pid, number)
@@ -105,7 +105,7 @@ def difference(one: Any, two: Any, path: str = "") -> str | None:
 
 
 def learned(folder: Path) -> dict[str, Any]:
-    """The last checkpoint, as far as it belongs to what is learned, and the episodes that were logged."""
+    """The parts of the last checkpoint that belong to learning, and the logged episodes."""
     checkpoint = latest_checkpoint(folder)
     assert checkpoint is not None
     step, state = load_checkpoint(checkpoint)

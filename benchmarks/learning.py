@@ -43,7 +43,7 @@ class Study:
     seeds: str
     variants: dict[str, list[str]] = field(default_factory=dict)  # label → overrides of train.py; sb3 → its zoo
     eval_every: int = 2_500
-    names: dict[str, str] = field(default_factory=dict)  # label → what tables and pictures call it, where it differs
+    names: dict[str, str] = field(default_factory=dict)  # label → its name in tables and pictures, if it differs
 
     def name(self, label: str) -> str:
         """The name of a variant in tables and pictures."""
@@ -110,7 +110,7 @@ def table(study: Study, results: list[dict[str, Any]]) -> str:
     for label in study.variants:
         mine = [result for result in results if result["label"] == label]
         finals = np.array([result["final"] for result in mine])
-        # A run that never reached it counts as later than all others, so that the median is not too small.
+        # A run that never reached the threshold counts as later than all others, so that the median is not too small.
         steps = np.median([result["hit_steps"] or np.inf for result in mine])
         seconds = np.median([result["hit_seconds"] or np.inf for result in mine])
         total = np.median([result["curve"][-1][2] for result in mine])

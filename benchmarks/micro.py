@@ -99,7 +99,7 @@ def replay(arguments: argparse.Namespace) -> Works:
 
 
 def products() -> Callable[[], object]:
-    """The matrix products of an update without noise: two passes forwards, one backwards. No program does without."""
+    """The matrix products of an update without noise, which every program needs: two passes forwards, one backwards."""
     random, batch, widths = np.random.default_rng(0), 128, [4, *parts.BASIC["network"]["hidden"], 2]
 
     def floats(*shape: int) -> np.ndarray:

@@ -29,9 +29,10 @@ TURN = 2e-3
 
 
 def products(widths: Sequence[int], forwards: int, per_layer: int, sigma_rows: int = 0) -> Callable[[], object]:
-    """The matrix products of an update, with so many passes forwards and so many weight matrices (μ, σ) in a layer.
+    """The matrix products of an update, with `forwards` passes forwards and `per_layer` weights (μ, σ) in a layer.
 
-    σ learns separately from further rows, if there are any: they pass both matrices, and give the gradient of one.
+    σ learns separately from `sigma_rows` further rows, if there are any: they pass both matrices, and give the gradient
+    of one.
     """
     random = np.random.default_rng(0)
 

@@ -22,7 +22,7 @@ from agent.replay.ring import Replay  # noqa: E402
 from agent.running.build import build_agent, build_replay  # noqa: E402
 from envs.make import Task, load_task  # noqa: E402
 
-#: What the tables are about, unless they say otherwise: the peers' workloads, with noise and nothing else on top.
+#: The settings of the tables, unless a table says otherwise: the peers' workloads, with noise and nothing else on top.
 BASIC: dict[str, Any] = {
     "network": {"hidden": [120, 84], "layer_norm": False},
     "noise": {"mean_envs": 0},

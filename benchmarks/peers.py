@@ -8,7 +8,7 @@ It makes an environment of its own (benchmarks/.venv-peers) with the libraries o
 versions of constraints.txt; `--no-venv` takes the Python that runs it. Every contender is a process that waits while
 another is measured, A B C A B C …; imports, construction, compilation and warm-up come before the clock. Ratios are
 taken within a round. Each runner checks that it made the environment steps and the updates that were asked for. The
-workloads are in peers/workloads.py, what was done to have each library at its best in peers/run_<library>.py.
+workloads are in peers/workloads.py, and the settings for the best speed of a library in peers/run_<library>.py.
 
 Results: docs/performance/peers.json and .md, docs/figures/peers.png.
 """
@@ -55,7 +55,7 @@ class Contender:
 
 
 def contenders(workload: str, libraries: list[str], variants: list[str], compiled: bool) -> list[Contender]:
-    """Who plays a workload; TorchRL with and without torch.compile where little is computed per step."""
+    """The contenders of a workload; TorchRL plays with and without torch.compile if there are no convolutions."""
     found = []
     for library in libraries:
         for variant in WORKLOADS[workload].variants:
@@ -67,7 +67,7 @@ def contenders(workload: str, libraries: list[str], variants: list[str], compile
 
 
 def python_of_peers() -> str:
-    """The Python of benchmarks/.venv-peers, which is made, or brought up to date, first."""
+    """Makes or updates the environment benchmarks/.venv-peers, and returns its Python."""
     wanted = [ROOT / "constraints.txt", RUNNERS / "requirements.txt", ROOT / "pyproject.toml"]
     stamp, digest = VENV / "stamp", hashlib.sha256(b"".join(path.read_bytes() for path in wanted)).hexdigest()
     python = VENV / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -103,7 +103,7 @@ class Process:
             self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any] | None:
-        """The next measurement; None, and the reason in `failure`, where there will be none."""
+        """The next measurement. It is None if the runner has ended; `failure` then has the reason."""
         while line := self._process.stdout.readline():
             if line.startswith("{"):
                 block = json.loads(line)
@@ -116,7 +116,7 @@ class Process:
         return None
 
     def measure(self, seconds: float) -> None:
-        """One block of about so many seconds."""
+        """Measures one block of about `seconds`."""
         if self.failure is None:
             self.order(max(10, int(self.rate * seconds)))
             if (block := self.answer()) is not None:
@@ -135,11 +135,11 @@ def compete(chosen: list[Contender], python: str, workload: str, threads: int, o
     try:
         for process in processes:
             process.order(10)
-        for process in processes:  # all are ready, and nobody computes beside the one that is measured
+        for process in processes:  # afterwards all are ready, and no other process computes during a measurement
             process.answer()
         for process in processes:
             process.measure(options.seconds / 2)
-            process.blocks.clear()  # it was to know its speed
+            process.blocks.clear()  # this block only measured the speed
         for _ in range(options.repeats):
             for process in processes:
                 process.measure(options.seconds)
@@ -171,7 +171,7 @@ def speeds(entry: dict[str, Any], clock: str) -> np.ndarray:
 
 
 def order(entry: dict[str, Any]) -> tuple[int, int]:
-    """The plain ones first, and Stable-Baselines3 first of them: the reference."""
+    """The key of the order: plain variants come first, and Stable-Baselines3, the reference, is the first of them."""
     libraries = ["sb3", *(library for library in LIBRARIES if library != "sb3")]
     return list(VARIANTS).index(entry["variant"]), libraries.index(entry["library"])
 
@@ -193,7 +193,7 @@ def groups(results: list[dict[str, Any]], clock: str) -> list[tuple[str, list[tu
 
 
 def write_table(results: list[dict[str, Any]], clock: str) -> str:
-    """A table per workload, and who could not play."""
+    """A table per workload, and the contenders that could not play."""
     parts = []
     for title, rows in groups(results, clock):
         reference = rows[0][0]["label"]
@@ -286,13 +286,13 @@ def main() -> None:
         for threads in map(int, arguments.threads or WORKLOADS[workload].threads):
             chosen = contenders(workload, libraries, arguments.variants, not arguments.quick)
             results += compete(chosen, python, workload, threads, arguments)
-            # What there is, in case the rest is not waited for.
+            # The results so far, in case nobody waits for the rest.
             publish(with_kept(results, kept), about, arguments.clock, figure, command)
     print((reporting.RESULTS / "peers.md").read_text())
 
 
 def with_kept(results: list[dict[str, Any]], kept: dict[str, Any]) -> list[dict[str, Any]]:
-    """Results, and an earlier table's of other workloads or threads: all of a table are measured in the same rounds."""
+    """Adds the earlier results of other workloads or threads. All results of one table come from the same rounds."""
 
     def key(entry: dict[str, Any]) -> tuple[str, int]:
         return entry["workload"], entry["threads"]

@@ -1,4 +1,4 @@
-"""What the benchmarks' results have in common: the machine they come from, and how numbers become tables."""
+"""The common parts of the benchmarks' results: the description of the machine, the timing, and the tables."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ RESULTS, FIGURES = ROOT / "docs" / "performance", ROOT / "docs" / "figures"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, system, and how busy it was when asked: load above the benchmark's own spoils times."""
+    """Processor, cores, memory, system and present load: the load of other programs makes measured times wrong."""
     import psutil
 
     name = platform.processor() or platform.machine()
@@ -43,7 +43,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def command() -> str:
-    """How this program was called."""
+    """The command that started this program."""
     return " ".join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]])
 
 
@@ -82,7 +82,7 @@ def add_clock(parser: argparse.ArgumentParser) -> None:
 
 
 def use_clock(arguments: argparse.Namespace) -> None:
-    """Lets `alternate` measure by the clock that was asked for."""
+    """Sets the clock of `alternate`: processor time with --cpu-time, and otherwise elapsed time."""
     global _clock
     _clock = time.process_time if arguments.cpu_time else time.perf_counter
 
@@ -91,7 +91,7 @@ _clock: Callable[[], float] = time.perf_counter
 
 
 def alternate(works: dict[str, Callable[[], object]], blocks: int = 9, seconds: float = 0.03) -> dict[str, list[float]]:
-    """Microseconds of one call of each work, block by block: the works in turns, each for about so long a block."""
+    """Microseconds of one call of each work in each block. The works take turns, and a block takes about `seconds`."""
     calls = {}
     for name, work in works.items():
         work()

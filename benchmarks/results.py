@@ -136,7 +136,7 @@ def section(task: Task) -> list[str]:
 
 
 def ablation(tasks: Sequence[Task]) -> list[str]:
-    """What learned noise adds over ε-greedy, task by task; the p-values are corrected for their number."""
+    """The difference between learned noise and ε-greedy on each task; the p-values are corrected for their number."""
     rows: list[tuple[Task, np.ndarray, np.ndarray, Difference]] = []
     for task in tasks:
         epsilon, noise = finals(task, "dqn"), finals(task, "noisy_dqn")
@@ -294,7 +294,7 @@ SMALL_PONG = (
 
 #: Agents on a task whose preset is turned off: the same settings for all tasks.
 NO_PRESET = {"dqn": ["preset=none", "agent=dqn"], "noisy_dqn": ["preset=none"]}
-TESTED = range(300, 310)  # seeds that chose nothing
+TESTED = range(300, 310)  # seeds; no setting was chosen by runs with them
 LANDED = range(200, 205)  # seeds; runs with seed 100 had an influence on the settings
 TASKS = (
     Task(

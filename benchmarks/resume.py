@@ -30,7 +30,7 @@ COMMON = (
     "device=cpu",
 )
 PONG = ("agent.replay_size=50000", "agent.learning_starts=19000")
-#: (what, options, steps, steps between two of its checkpoints, what its preset has in their place)
+#: (name, options, steps, steps between two of its checkpoints, the same number in its preset)
 TASKS = (
     ("CartPole-v1, 8 environments in NumPy", ("env=CartPole-v1",), 20_000, 5_000, 10_000),
     ("CartPole-v1, one by one", ("env=CartPole-v1", "env.vectorization=sync"), 20_000, 5_000, 10_000),

@@ -9,7 +9,7 @@ Bounds = tuple[float | None, float | None]
 
 
 def number(value: float, sign: str = "", digits: int = 1) -> str:
-    """A number with so many decimals and a true minus sign."""
+    """A number with the given decimals and a true minus sign."""
     return f"{value:{sign}.{digits}f}".replace("-", "−")
 
 

@@ -1,11 +1,11 @@
-"""What an update and a step cost as things grow, and what each trick bought, one at a time.
+"""The costs of an update and of a step by batch, width, environments and replay, and the gain of each trick alone.
 
     python benchmarks/scaling.py            # about two minutes
     python benchmarks/scaling.py --quick
 
-One thread, CartPole-v1, MLP 120-84, batch 128, where a table does not say otherwise. A trick is measured by putting
-what a straightforward program does in the place of the part, everything else left as it is; both run in turns, and
-ratios are taken within a round. Results: docs/performance/scaling.json and .md.
+One thread, CartPole-v1, MLP 120-84, batch 128, where a table does not say otherwise. To measure a trick, plain code
+replaces the part with the trick, and everything else stays as it is. Both run in turns, and ratios are taken within a
+round. Results: docs/performance/scaling.json and .md.
 """
 
 import argparse
@@ -34,7 +34,7 @@ Works = dict[str, Callable[[], object]]
 Pair = tuple[Callable[[], object], Callable[[], object]]
 
 
-# ---- growth: the works of a table, by how large something is
+# ---- growth: the works of a table, by size
 
 
 def batches() -> Works:
@@ -114,7 +114,7 @@ def hand_written_loss() -> Pair:
 
 
 def no_denormals() -> Pair:
-    """Adam's step where half of its averages have faded below 1e-38, and by rounding never reach 0."""
+    """Adam's step, half of whose averages have faded below 1e-38; rounding keeps them from reaching 0."""
 
     def faded(flush: bool) -> Callable[[], object]:
         torch.set_flush_denormal(False)
@@ -134,7 +134,7 @@ def no_denormals() -> Pair:
 
 
 def table_of_quantiles() -> Pair:
-    """256 draws for the network of the workloads: an update's with a draw per row."""
+    """256 draws for the network of the workloads: an update with a draw per row needs so many."""
     model = NoiseModel(4 + 120 + 120 + 84 + 84 + 2)
     stream, generator = noise_stream(model, seed_sequence(0, "update"), "cpu"), torch_generator(0, "update")
     return lambda: stream.draw(2, 128), lambda: model.draw(2, 128, generator=generator)
@@ -178,7 +178,7 @@ def no_gradient(work: Callable[[], object]) -> Callable[[], object]:
 
 
 def no_torch_between() -> Pair:
-    """A step of one environment and an update, the batch drawn and handed on by NumPy, or as tensors by torch."""
+    """A step of one environment and an update. NumPy draws the batch and passes it on, or torch does, as tensors."""
 
     def training(by_numpy: bool) -> Callable[[], object]:
         made = build({"noise": SHARED, "replay_size": 10_000}, 1)
@@ -201,7 +201,7 @@ def no_torch_between() -> Pair:
 
 
 def batches_at_once() -> Pair:
-    """Eight batches of 128, three-step windows, from one gather or one by one."""
+    """Eight batches of 128 with three-step windows, gathered at once or one by one."""
     replay, generator = Replay(10**5, 8, 4, n_step=3), numpy_generator(0, "replay")
     fill(replay, load_task("CartPole-v1", {}), 10**5)
     return (
@@ -211,7 +211,7 @@ def batches_at_once() -> Pair:
 
 
 def matrix_on_the_left() -> Pair:
-    """32 rows through layers of 1024 to 128, as MinAtar's, that one after the other leave the processor's cache."""
+    """32 rows through eight layers of 1024 to 128, as in MinAtar's network. Together they exceed the cache."""
     random = np.random.default_rng(0)
     x = random.random((32, 1024), np.float32)
     weights = [random.random((128, 1024), np.float32) for _ in range(8)]

@@ -27,7 +27,7 @@ import reporting
 import sleeping
 from scaling_page import page
 
-sys.path.insert(0, str(reporting.ROOT))  # where actors find the project, and in the folder of this file `sleeping`
+sys.path.insert(0, str(reporting.ROOT))  # actors find the project there, and `sleeping` in the folder of this file
 
 from stand_ins import StandIns, processor_seconds
 
@@ -84,7 +84,7 @@ class Silent:
 
 @dataclass
 class Made:
-    """A run that is not begun."""
+    """A run that has not begun."""
 
     trainer: Trainer
     collector: Any
@@ -101,7 +101,7 @@ class Made:
         return (trainer.step - step) / elapsed, (trainer.agent.updates - updates) / elapsed
 
     def warm(self) -> None:
-        """Collects until every actor plays, and it learns."""
+        """Collects until every actor plays and the learner learns."""
         while self.trainer.step < 1_500:
             self.trainer.iterate()
 
@@ -124,7 +124,7 @@ def made(config: TrainConfig, cluster: Any, folder: Path) -> Made:
 
 
 def fastest(turns: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
-    """Each row as it was in its fastest turn: other work on the machine only makes it slower."""
+    """Each row from its fastest turn, since other work on the machine only makes a turn slower."""
     return [max(rows, key=lambda row: row["steps"]) for rows in zip(*turns, strict=True)]
 
 
@@ -142,7 +142,7 @@ def actors(ray: Cluster, folder: Path, times: Times, sleeps: tuple[float, ...], 
             while any(slot.sequence < 2 for slot in run.collector.pool.slots):
                 run.trainer.iterate()
             run.warm()
-            run.collector.metrics()  # those from now on count
+            run.collector.metrics()  # the metrics until now do not count
             processes = ray.ray.get([slot.handle.process.remote() for slot in run.collector.pool.slots])
             psutil.cpu_percent()
             before, step = processor_seconds(processes), run.trainer.step
@@ -182,7 +182,7 @@ def limits(ray: Cluster, folder: Path, times: Times, counts: tuple[int, ...]) ->
 
 
 def learner(ray: Cluster, folder: Path, times: Times) -> dict[str, Any]:
-    """What the learner takes in, and what it learns, when nobody keeps it waiting; bytes of a transition."""
+    """The speeds of a learner that never waits, in stored steps and in updates; the bytes of a transition."""
     result = {}
     for name in TASKS:
         config = config_of(f"env={name}", "collect=ray", "collect.actors=1")
@@ -217,7 +217,7 @@ def updates_alone(run: Made, stand_ins: StandIns, seconds: float) -> float:
     run.warm()
     count, began, step = 0, time.perf_counter(), run.trainer.step
     while (elapsed := time.perf_counter() - began) < seconds:
-        step += int(1 / run.config.agent.replay_ratio) or 1  # one more is due
+        step += int(1 / run.config.agent.replay_ratio) or 1  # one more update is due
         count += sum(1 for _ in run.trainer._learner(step))
     return count / elapsed
 

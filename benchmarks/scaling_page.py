@@ -81,7 +81,7 @@ def linear_of(row: Mapping[str, Any], part: float) -> float:
 
 
 def cores_for(linear: float, limit: Mapping[str, float]) -> float:
-    """The cores that playing and learning alone need at a speed: no part of what Ray costs is an excuse."""
+    """The cores that playing and learning alone need at a speed. The costs of Ray are no excuse and are left out."""
     return linear * (limit["playing"] + limit["learning"])
 
 

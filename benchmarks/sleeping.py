@@ -1,4 +1,4 @@
-"""An environment that takes its time: each step sleeps, as one does that waits for a simulator or a game."""
+"""An environment whose steps sleep, like one that waits for a simulator or a game."""
 
 import time
 from typing import Any
@@ -37,5 +37,5 @@ class Sleeping(gym.Env[np.ndarray, np.int64]):
 
 
 def register() -> None:
-    """Makes it known to this process; actors find this file, since they search where this process does."""
+    """Registers the environment in this process. Actors find this file, since they search the same folders."""
     gym.register(ID, "sleeping:Sleeping")

@@ -13,11 +13,11 @@ from agent.running.distributed.chunk import Chunk, Setup, split_evenly
 from agent.running.distributed.weights import weights_of
 from envs.make import load_task
 
-CHUNKS = 32  # that are played in advance
+CHUNKS = 32  # number of chunks that are played in advance
 
 
 class StandIns:
-    """Actors that have always played already: chunks of one real actor, which lie in Ray's store.
+    """Actors that never keep the learner waiting: they hand over chunks of one real actor, which lie in Ray's store.
 
     Attributes:
         chunks_of_one: the chunks.
@@ -34,7 +34,7 @@ class StandIns:
         seconds: list[float] = []
         for _ in range(CHUNKS):
             began = time.process_time()
-            chunk = played(player.play(config.agent.learning_starts, 0, weights))  # before it, the network does not act
+            chunk = played(player.play(config.agent.learning_starts, 0, weights))  # before, the network does not act
             seconds.append((time.process_time() - began) / max(sum(chunk.steps), 1))
             self.chunks_of_one.append(chunk)
         self.seconds_of_step = min(seconds)
@@ -43,7 +43,7 @@ class StandIns:
         self._actors, self.count, self.restarts = len(shares), 0, 0
 
     def results(self, stop: Callable[[], bool]) -> Iterator[Chunk]:
-        """The next chunk, of all actors in turns; the first of each has the observations with which it began."""
+        """Yields chunks of all actors in turns. An actor's first chunk has the observations with which it began."""
         while True:
             round_number, actor = divmod(self.count, self._actors)
             self.count += 1
@@ -54,7 +54,7 @@ class StandIns:
 
 
 def played(chunk: Any) -> Chunk:
-    """A chunk, where an actor did not fail."""
+    """The chunk; an actor that failed has returned something else."""
     assert isinstance(chunk, Chunk), chunk
     return chunk
 

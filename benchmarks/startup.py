@@ -15,7 +15,7 @@ OVERRIDES = ["env=CartPole-v1", "steps=10000", "eval.video=false", "log.progress
 
 
 def child(began: float) -> None:
-    """train.py as it is, with a clock on the first step; `began` is when the parent started this process."""
+    """Runs train.py with a clock on the first step; `began` is the time at which the parent started this process."""
     sys.path.insert(0, str(ROOT))
     from agent.running.trainer import Trainer
 

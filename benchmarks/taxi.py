@@ -54,7 +54,7 @@ def between(values: Sequence[float], digits: int) -> str:
 
 
 def table(results: Sequence[dict[str, Any]], steps: int) -> str:
-    """A Markdown table: one line per variant. A run that is never solved counts with all its steps, and is told."""
+    """A Markdown table: one line per variant. An unsolved run counts with all its steps, and is marked as "never"."""
     half = steps // 2
     head = ["Taxi-v4", f"steps to {THRESHOLD:g}, per seed", "mean [95 %]", f"return at {half:,}", f"at {steps:,}", "s"]
     rows = []

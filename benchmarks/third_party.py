@@ -1,12 +1,12 @@
 """Out of the box: tasks of other packages without a preset, this project's agents and Stable-Baselines3's DQN.
 
     python benchmarks/third_party.py            # make the runs that are missing, write their tables in docs/TASKS.md
-    python benchmarks/third_party.py --report   # write the tables of the runs that there are
+    python benchmarks/third_party.py --report   # write the tables of the existing runs
 
 Every agent has its defaults: noisy_dqn and dqn those of train.py, SB3's DQN those of its constructor. The last agent
-of a run plays 50 greedy episodes, whose seeds are the same for everybody. Each run is a process, one after the other,
-all agents and tasks with one seed before those with the next; its result is kept as a small file below
-docs/results/third_party, so that what was interrupted goes on where it stopped. It needs the packages of
+of a run plays 50 greedy episodes, whose seeds are the same for all agents. The runs are processes, one after the other:
+all agents and tasks with one seed come before those with the next. The result of a run is kept as a small file below
+docs/results/third_party, so that an interrupted study goes on where it stopped. It needs the packages of
 benchmarks/third_party.txt.
 """
 
@@ -34,9 +34,9 @@ from agent.records.statistics import Difference, holm, interquartile_mean, welch
 
 KEPT, PAGE = ROOT / "docs" / "results" / "third_party", ROOT / "docs" / "TASKS.md"
 STEPS, EPISODES, SEEDS, EVALUATION_SEED = 100_000, 50, range(400, 405), 1_000_000
-#: What train.py is given for each agent; SB3's DQN has no options.
+#: The options of train.py for each agent; SB3's DQN has none.
 AGENTS: Mapping[str, Sequence[str]] = {"noisy_dqn": [], "dqn": ["agent=dqn"], "SB3 DQN": []}
-#: The two that are compared, the first less the second.
+#: The pairs that are compared, by the first less the second.
 PAIRS = (("noisy_dqn", "SB3 DQN"), ("dqn", "SB3 DQN"), ("noisy_dqn", "dqn"))
 
 
@@ -50,7 +50,7 @@ class Task:
         module: which registers it.
         kwargs: of its constructor.
         limit: steps after which its episodes are cut; None: its own.
-        part: of a Dict, the one that is observed; None: all that there is.
+        part: of a Dict, the one that is observed; None: the whole observation.
         bounds: no return is below the first or above the second; None: it is not known.
         digits: of its returns in tables.
         seeds: those of the runs.
@@ -74,7 +74,7 @@ class Task:
         return [f"env={self.env}", f"imports={self.module}", *kwargs, *limit, *part]
 
     def make(self) -> Any:
-        """The same, made by Gymnasium alone."""
+        """The environment of the task, made by Gymnasium alone."""
         import gymnasium as gym
 
         importlib.import_module(self.module)
@@ -85,11 +85,11 @@ class Task:
         return gym.wrappers.TransformObservation(env, lambda all_: all_[part], env.observation_space[part])
 
     def path(self, agent: str, seed: int) -> Path:
-        """Where a run's result is kept."""
+        """The file of a run's result."""
         return KEPT / self.name / f"{agent.replace(' ', '_')}_{seed}.json"
 
     def finals(self, agent: str) -> np.ndarray:
-        """The returns of the last agents, [seeds that there are]."""
+        """The returns of the last agents [seeds], for the seeds whose runs are made."""
         paths = [self.path(agent, seed) for seed in self.seeds]
         return np.array([json.loads(path.read_text())["final"] for path in paths if path.exists()])
 
@@ -113,7 +113,7 @@ TASKS = (
 
 
 def run_ours(task: Task, agent: str, seed: int, steps: int, folder: Path) -> Callable[[Any], Any]:
-    """Trains by train.py; returns the last agent."""
+    """Trains with train.py, and returns the last agent."""
     options = [*task.options(), *AGENTS[agent], f"seed={seed}", f"steps={steps}", f"hydra.run.dir={folder}"]
     quiet = ["wandb.mode=disabled", "log.progress=false", "eval.episodes=0", "checkpoint.every=0", "device=cpu"]
     subprocess.run([sys.executable, "train.py", *options, *quiet], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -124,7 +124,7 @@ def run_ours(task: Task, agent: str, seed: int, steps: int, folder: Path) -> Cal
 
 
 def run_sb3(task: Task, seed: int, steps: int) -> Callable[[Any], Any]:
-    """Trains SB3's DQN as it comes; returns the last agent."""
+    """Trains SB3's DQN with its defaults, and returns the last agent."""
     import torch
     from stable_baselines3 import DQN
 
@@ -149,7 +149,7 @@ def play(env: Any, act: Callable[[Any], Any], episodes: int = EPISODES) -> list[
 
 
 def run(task: Task, agent: str, seed: int, steps: int = STEPS) -> dict[str, Any]:
-    """Trains an agent and plays it: the result that is kept."""
+    """Trains an agent, plays it, and returns the result for the file."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         ours = agent != "SB3 DQN"
@@ -198,7 +198,7 @@ def returns_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]:
 
 
 def differences_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]:
-    """Agents beside each other: Welch's intervals, and p-values with Holm's correction for all that are compared."""
+    """Differences between agents with Welch's intervals, and p-values with Holm's correction for all comparisons."""
     rows: list[tuple[Task, str, str, Difference]] = []
     for task in TASKS:
         for first, second in PAIRS:
@@ -215,12 +215,12 @@ def differences_table(finals: Mapping[tuple[str, str], np.ndarray]) -> list[str]
 
 
 def all_finals() -> dict[tuple[str, str], np.ndarray]:
-    """(task, agent) → the returns of the runs that there are."""
+    """(task, agent) → the returns of the existing runs."""
     return {(task.name, agent): task.finals(agent) for task in TASKS for agent in AGENTS}
 
 
 def section(finals: Mapping[tuple[str, str], np.ndarray]) -> str:
-    """What stands between the marks of docs/TASKS.md."""
+    """The text between the marks of docs/TASKS.md."""
     made, wanted = sum(map(len, finals.values())), len(AGENTS) * sum(len(task.seeds) for task in TASKS)
     count = f"All {wanted} runs." if made == wanted else f"{made} of {wanted} runs; the others have not been made yet."
     differences = differences_table(finals)
@@ -257,7 +257,7 @@ def main() -> None:
         name, agent, seed = arguments.run
         task = next(task for task in TASKS if task.name == name)
         result = json.dumps(run(task, agent, int(seed), arguments.steps))
-        if arguments.steps != STEPS:  # a trial, which is not kept
+        if arguments.steps != STEPS:  # a trial, whose result is not kept
             print(result)
             return
         path = task.path(agent, int(seed))

@@ -33,7 +33,7 @@ ZOO = ROOT / "zoo"
 RUNS = ROOT / "benchmarks" / "results" / "zoo"
 MAX_BYTES = 1_000_000  # of an agent
 EPISODES = 100
-#: What the command line of an agent's training holds beside the task, each with its seed.
+#: The options of the command that trains the agent of a task, besides the task: the seed, and others if it needs them.
 AGENTS: dict[str, tuple[str, ...]] = {
     "CartPole-v1": ("seed=0",),
     "Acrobot-v1": ("seed=0",),
@@ -84,7 +84,7 @@ def train(task: str, run: Path) -> None:
     training = [sys.executable, *command(task)[1:], *QUIET, f"hydra.run.dir={run}"]
     resumed = [f"resume={run}"] if (run / "checkpoints").exists() else []
     if code := subprocess.run([*training, *resumed], cwd=ROOT, check=False).returncode:
-        raise SystemExit(code)  # train.py has said why
+        raise SystemExit(code)  # train.py has printed the reason
 
 
 def finished(run: Path) -> bool:

@@ -123,7 +123,7 @@ def ratio(of: Tensor, to: Tensor) -> float:
 
 
 class Row(NamedTuple):
-    """A line of the table: what is differentiated, the exact gradient, and the estimates [n]."""
+    """A line of the table: the name of the gradient, its exact value, and the estimates [n]."""
 
     label: str
     exact: float

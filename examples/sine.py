@@ -76,7 +76,7 @@ def squared_error(z: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained network and what it learned.
+    """A trained network, its learning curve and its errors.
 
     Attributes:
         network: in evaluation mode.

@@ -1,10 +1,10 @@
-"""What all runners share: arguments, environments, counting, the clock and the line of JSON that each prints.
+"""The parts that all runners share: arguments, environments, counting, the clock and the line of JSON that each prints.
 
     python benchmarks/peers/run_<library>.py --workload a --variant noisy --threads 1 --steps 20000
 
 Imports, construction, the random steps before learning and `--warmup` more steps come before the clock. With `--serve`
-a runner stays, and measures as many steps as each line of its standard input says: libraries that wait side by side can
-then be measured in turns.
+a runner stays, and measures as many steps as each line of its standard input says, so that libraries that wait side by
+side can be measured in turns.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PACKAGES = ("torch", "gymnasium", "numpy")
 
 
 class Runner(Protocol):
-    """An agent that learns while it plays; when it has been made it has played the random steps before learning."""
+    """An agent that learns while it plays. Its constructor plays the random steps before learning."""
 
     def advance(self, steps: int) -> None:
         """Plays at least `steps` environment steps, in whole cycles, with the updates that belong to them."""
@@ -39,12 +39,12 @@ class Runner(Protocol):
 
 
 def optimiser_steps(optimiser: Any) -> int:
-    """How many steps one of torch's optimisers has made, by its own state."""
+    """The number of steps in the state of one of torch's optimisers."""
     return max((int(state["step"]) for state in optimiser.state.values()), default=0)
 
 
 class Channels(gym.ObservationWrapper):
-    """MinAtar's truth values [height, width, channels] as bytes, channels first: what the peers' networks take."""
+    """Turns MinAtar's truth values [height, width, channels] into bytes, channels first, for the peers' networks."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -56,7 +56,7 @@ class Channels(gym.ObservationWrapper):
 
 
 def make_env(workload: Workload) -> gym.Env[Any, Any]:
-    """One environment for a peer, without Gymnasium's checks of each step; of Atari the same frames as ours."""
+    """One environment for a peer, without Gymnasium's checks of each step. The frames of Atari are the same as ours."""
     from envs.single import make_single
 
     env = make_single(workload.env_id, dict(workload.kwargs))
@@ -64,7 +64,7 @@ def make_env(workload: Workload) -> gym.Env[Any, Any]:
 
 
 def count_steps(workload: Workload) -> Callable[[], int]:
-    """Counts every transition that an environment makes from now on, below whatever wraps it; resets are none."""
+    """Counts the transitions of all environments from now on, below their wrappers. Resets do not count."""
     made = 0
 
     def count(owner: Any) -> None:
@@ -119,7 +119,7 @@ def measure(runner: Runner, workload: Workload, steps: int, counted: Callable[[]
         "steps": played,
         "updates": learned,
         "seconds": seconds,
-        "cpu_seconds": computed,  # of all threads: steadier than the clock where others use the machine
+        "cpu_seconds": computed,  # time of all threads; it is steadier than the clock on a machine that others use
         "steps_per_second": played / seconds,
         "peak_mib": peak,
     }
@@ -154,7 +154,7 @@ def run(library: str, package: str, build: Callable[[Workload, str], Runner]) ->
 
 
 def version(name: str) -> str:
-    """The installed version; this project may be run from its folder alone."""
+    """The installed version; "not installed" for this project if it runs from its folder alone."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,7 @@
 """This project's agent, as a line of JSON: python benchmarks/peers/run_ours.py --workload a --variant noisy.
 
-The trainer's own loop: acting, environment, replay and updates. Nothing is evaluated, logged or saved, as with all.
+It runs the trainer's own loop: acting, environment, replay and updates. As for all libraries, nothing is evaluated,
+logged or saved.
 """
 
 import os
@@ -10,7 +11,7 @@ from typing import Any
 import harness
 from workloads import NOISY_ROWS, PLAIN, RAINBOW, SEPARATE, Workload
 
-# What the peers' DQNs do; everything that ours does on top is off. `rainbow` is conf/agent/rainbow.yaml's.
+# The algorithm of the peers' DQNs: all further parts of ours are off. `rainbow` is the one of conf/agent/rainbow.yaml.
 BASIC: dict[str, Any] = {"double": False, "n_step": 1}
 FULL: dict[str, Any] = {"double": True, "n_step": 3, "head": "categorical", "priority": {"enabled": True}}
 

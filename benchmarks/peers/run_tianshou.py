@@ -59,12 +59,12 @@ class Tianshou:
         vector_steps, self.gradient_steps = workload.cycle
         self.round, self.batch = vector_steps * workload.num_envs, workload.batch
         envs = DummyVectorEnv([lambda: make_env(workload)] * workload.num_envs)
-        one = make_env(workload)  # its vector class answers for the innermost environment, without the wrappers
+        one = make_env(workload)  # the vector class has the spaces of the innermost environment, below the wrappers
         self.algorithm = algorithm(workload, variant, one.observation_space, one.action_space)
         one.close()
         sizes = {"total_size": workload.replay, "buffer_num": workload.num_envs}
         if workload.trunk == "nature":
-            sizes["ignore_obs_next"] = True  # of stacks of frames it keeps one copy
+            sizes["ignore_obs_next"] = True  # the buffer then keeps one copy of each stack
         if variant == RAINBOW:
             self.buffer = PrioritizedVectorReplayBuffer(**sizes, alpha=0.5, beta=0.4)
         else:
@@ -74,7 +74,7 @@ class Tianshou:
         )
         self.collector.reset()
         self.algorithm.train()
-        # Whole rounds, as the runner counts them, and no update before these.
+        # The random steps are whole rounds, as the runner counts them, and no update comes before their end.
         self.collector.collect(n_step=-(-workload.starts // self.round) * self.round, random=True)
 
     def advance(self, steps: int) -> None:

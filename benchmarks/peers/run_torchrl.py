@@ -80,7 +80,8 @@ def make_actor(workload: Workload, variant: str, env) -> QValueActor:
     shape, actions = tuple(env.observation_spec["observation"].shape), env.action_spec.space.n
     shape = shape if workload.num_envs == 1 else shape[1:]
     spec = Composite(action=env.action_spec if workload.num_envs == 1 else env.action_spec[0])
-    # By the training mode: its losses set the exploration type that would silence the noise, and σ would never learn.
+    # The training mode switches the noise: the losses set an exploration type that would silence it, and σ would then
+    # not learn.
     noisy = functools.partial(NoisyLinear, use_exploration_type=False)
     network = QNetwork(workload, shape, actions, nn.Linear if variant == PLAIN else noisy)
     return QValueActor(network, in_keys=["observation"], spec=spec)

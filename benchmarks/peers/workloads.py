@@ -1,4 +1,4 @@
-"""The work that every library is given: what is played, by what network, and how often it learns."""
+"""The work that every library gets: the task, the network, and the number of steps per update."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -97,8 +97,8 @@ WORKLOADS = {
     ),
 }
 
-#: What each library has: its name for people, and its agents. TorchRL has no Rainbow here: its prioritised replay needs
-#: its C++ extension, which does not load with torch 2.13.
+#: The name of each library in tables, and its agents. TorchRL has no Rainbow here: its prioritised replay needs its C++
+#: extension, which does not load with torch 2.13.
 LIBRARIES = {
     "ours": ("ours", tuple(VARIANTS)),
     "sb3": ("Stable-Baselines3", (PLAIN,)),
