@@ -17,11 +17,10 @@ class Shown:
 
     def __init__(self, num_envs: int, stack: int, channels: int, seed: int) -> None:
         self.rng = np.random.Generator(np.random.PCG64(seed))
-        self.num_envs, self.stack, self.channels, self.serial = num_envs, stack, channels, 0
+        self.num_envs, self.stack, self.channels = num_envs, stack, channels
         self.stacks: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
 
     def frame(self, e: int) -> np.ndarray:
-        self.serial += 1
         return self.rng.integers(256, size=(self.channels, 2, 3), dtype=np.uint8)
 
     def reset(self, e: int) -> None:
