@@ -29,6 +29,8 @@ _PLACES = {
     "train": "agent.command.functions",
 }
 
+__all__ = [*_PLACES]  # noqa: PLE0604: only then does `from agent import *` give the documented names
+
 
 def __getattr__(name: str) -> object:
     if name not in _PLACES:

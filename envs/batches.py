@@ -16,6 +16,9 @@ def arrays_of(space: Space, observation: Observation, name: str = "the observati
     Raises:
         ValueError: it has other parts than the space, or holds something else than such numbers.
     """
+    is_pair = isinstance(observation, tuple) and len(observation) == 2 and not isinstance(space, spaces.Tuple)
+    if is_pair and isinstance(observation[1], Mapping):
+        raise ValueError(f"{name} is a pair with a dict, as `reset` returns: pass its first item, the observation")
     if isinstance(space, spaces.Dict):
         if not isinstance(observation, Mapping) or any(key not in observation for key in space.spaces):
             raise ValueError(f"{name} must be a dict of {', '.join(map(str, space.spaces))}")

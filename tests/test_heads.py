@@ -450,6 +450,10 @@ def test_a_head_of_ones_own_is_kept_apart(scaled: None, monkeypatch: pytest.Monk
     for name in ("expected", "categorical", "no name", ""):
         with pytest.raises(ValueError):
             registry.register_head(name, lambda parts: Scaled(parts.sizes))
+    with pytest.raises(ValueError, match="None cannot name a head"):
+        registry.register_head(None, Scaled)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'mine': a NoneType makes no head; register a function"):
+        registry.register_head("mine", None)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"agent\.head_options=\{'size': 2\} do not go with agent\.head=scaled.*size"):
         build_network(of_my_own(size=2), 4, 2)
     with pytest.raises(

@@ -63,8 +63,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_importing_it_costs_nothing() -> None:
     code = "import agent, sys; print(dir(agent)); assert not {'torch', 'numpy', 'hydra'} & set(sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    everything: dict[str, Any] = {}
+    exec("from agent import *", everything)
     for name in ("NoisyLinear", "load_agent", "register_encoder", "register_head", "train", "evaluate"):
         assert repr(name) in shown.stdout
+        assert everything[name] is getattr(agent, name)
         assert callable(getattr(agent, name))
     with pytest.raises(AttributeError, match="module 'agent' has no attribute 'nothing'"):
         agent.nothing  # noqa: B018
@@ -223,6 +226,55 @@ def test_what_a_person_can_mend_is_one_error(
         evaluate("nowhere")
     with pytest.raises(UserError, match="episodes is 0: it must be at least 1"):
         evaluate("nowhere", episodes=0)
+
+
+def test_several_values_are_a_call_each() -> None:
+    with pytest.raises(UserError, match=r"seed=1,2 reads as several values: call train once for each"):
+        train("seed=1,2")
+
+
+@pytest.mark.parametrize("noise", ["false", "no", 0, 1.0, None])
+def test_noise_is_a_truth_value(run: Run, noise: Any) -> None:
+    for function in (load_agent, evaluate):
+        with pytest.raises(UserError, match=r"noise is .*: it must be (True or False|true or false)"):
+            function(run.folder, noise=noise)
+
+
+def test_numbers_of_numpy_are_numbers_of_an_evaluation(run: Run) -> None:
+    given = evaluate(run.folder, episodes=np.int64(2), seed=np.uint8(3), noise=np.True_)  # type: ignore[arg-type]
+    assert given == evaluate(run.folder, episodes=2, seed=3, noise=True)
+
+
+def test_the_last_agent_is_not_asked_of_the_best(run: Run, tmp_path: Path) -> None:
+    """A path of the best agent does not go with which=last; the default goes with each path."""
+    for place in (run.folder / "best", run.folder / "best" / "agent.safetensors"):
+        for function in (load_agent, evaluate):
+            with pytest.raises(
+                UserError, match=r"is the best agent of its run, and which=last asks .* name .*noisy, or"
+            ):
+                function(place, which="last")
+    assert load_agent(run.folder / "last").path == run.agent("last").path == run.folder / "last" / "agent.safetensors"
+    (tmp_path / "best").symlink_to(run.folder)  # a run of this name
+    assert load_agent(tmp_path / "best", which="last").path.parent.name == "last"
+    with pytest.raises(UserError, match="which is 'first'"):
+        run.agent("first")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="has no best agent yet, but a last one: use which=last"):
+        Run(without_best(run, tmp_path), 1, None).agent()
+
+
+def without_best(run: Run, folder: Path) -> Path:
+    """A copy of the run in which nothing was evaluated."""
+    (folder / "run").mkdir()
+    (folder / "run" / "last").symlink_to(run.folder / "last")
+    return folder / "run"
+
+
+def test_the_pair_of_a_reset_is_named(run: Run) -> None:
+    found, pair = load_agent(run.folder), gym.make("CartPole-v1").reset(seed=0)
+    for method in (found.act, found.q_values):
+        with pytest.raises(ValueError, match="is a pair with a dict, as `reset` returns: pass its first item"):
+            method(pair)
+    assert found.act(pair[0]) in (0, 1)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, ["agent.lr=1e-3"]])

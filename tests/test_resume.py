@@ -604,6 +604,8 @@ def test_a_run_does_not_begin_in_another_run(tmp_path: Path, inner: str) -> None
     (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(UserError, match=r"lies in the run .*run: choose another hydra.run.dir"):
         run_folder.open_run(tmp_path / "run" / inner, None)
+    with pytest.raises(UserError, match=r"lies in the run .*run: write resume=.*run$"):
+        run_folder.open_run(tmp_path / "run" / inner, str(tmp_path / "run" / inner))
 
 
 def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
@@ -14,8 +16,8 @@ from agent.common.quoting import from_python
 from agent.config.checks import advice
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig
+from agent.config.which import Which
 from agent.records.locking import occupied
-from agent.records.saved_agent import Which
 from agent.running import run as running
 from agent.running.acting import LoadedAgent, load_agent
 from agent.running.evaluation import Evaluation
@@ -42,7 +44,7 @@ class Run:
 
     def agent(self, which: Which = "best") -> LoadedAgent:
         """Loads the run's best or last agent, ready to act."""
-        return load_agent(self.folder / which)
+        return load_agent(self.folder, which)
 
 
 def train(*overrides: str, **options: object) -> Run:
@@ -61,7 +63,7 @@ def train(*overrides: str, **options: object) -> Run:
     if wrong := [override for override in overrides if not isinstance(override, str)]:
         raise UserError(f"train takes texts such as 'agent.lr=1e-3', and options by name, not {wrong[0]!r:.80}")
     arguments = [*overrides, *(argument for name, value in options.items() for argument in from_python(name, value))]
-    with as_user_errors(TRAIN):
+    with as_user_errors(replace(TRAIN, several="call train once for each")):
         composed, folder = compose_training(arguments)
         with occupied(folder), cpu_restored(), globals_restored():
             request = training_request(composed, arguments, folder)
@@ -109,7 +111,8 @@ def evaluate(
     """
     if not isinstance(checkpoint, str | os.PathLike):
         raise UserError(f"evaluate takes a folder, a file or hub:user/name as a text or a Path, not {checkpoint!r:.80}")
-    options = {"which": which, "episodes": episodes, "seed": seed, "noise": noise, "num_envs": num_envs}
+    given = {"which": which, "episodes": episodes, "seed": seed, "noise": noise, "num_envs": num_envs}
+    options = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
     config = parse(EvaluateConfig, {"checkpoint": [os.fspath(checkpoint)], **options, "device": device})
     with cpu_restored():
         prepare_cpu(1)

@@ -8,6 +8,7 @@ from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
 from agent.config.collect import CollectConfig
 from agent.config.ranges import AT_LEAST_ONE, COPIES, EPISODES, NOT_NEGATIVE, SEED, THREADS, TIME_LIMIT, VALUE, at_least
+from agent.config.which import Which
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class EvaluateConfig:
     """The root of conf/evaluate/evaluate.yaml. `checkpoint` has any number of paths; none means the newest run."""
 
     checkpoint: tuple[str, ...] = ()
-    which: Literal["best", "last"] = "best"
+    which: Which = "best"
     episodes: Annotated[int, EPISODES] = 100
     num_envs: Annotated[int, COPIES] = 20
     seed: Annotated[int, SEED] = 0

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.common.errors import UserError
+from agent.config.which import Which
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,7 @@ class ShareConfig:
     """The root of conf/share/share.yaml. `checkpoint` None: the newest run; `out` None: a folder beside the agent."""
 
     checkpoint: str | None = None
-    which: Literal["best", "last"] = "best"
+    which: Which = "best"
     to: Literal["onnx", "hub"] = "onnx"
     noise: bool = False
     out: str | None = None

@@ -29,11 +29,14 @@ class Registry(Generic[F]):
 
         Raises:
             ValueError: if the name is not a plain word or is the name of a built-in part.
+            TypeError: if the factory cannot be called.
         """
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
             raise ValueError(f"{name!r} cannot name {self.kind}: the name must be a word of letters, digits, _ and -")
         if name in self.built_in:
             raise ValueError(f"{name!r} is the name of a built-in {self._noun}")
+        if not callable(factory):
+            raise TypeError(f"{name!r}: a {type(factory).__name__} makes no {self._noun}; register a function")
         self._factories[name] = factory
 
     def find(self, name: str) -> F:

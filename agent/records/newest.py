@@ -10,8 +10,8 @@ import yaml
 from agent.common.errors import UserError
 from agent.common.files import check_readable, read_plain
 from agent.common.texts import natural_order
+from agent.config.which import Which
 from agent.records.names import AGENT, CONFIG, RUNS
-from agent.records.saved_agent import Which
 
 #: Bytes; a larger config.yaml is not read. To parse so many takes up to a second, and ours have a few thousand. PyYAML
 #: has a faster parser in C, but deep nesting ends it, and the process, in a segmentation fault.

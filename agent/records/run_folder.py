@@ -101,7 +101,8 @@ def open_run(folder: Path, resume: str | None) -> Checkpoint | None:
         check_inner_folder(folder / name)
     for inner in (folder, *folder.absolute().parents):
         if inner.name in RUN_FOLDERS and (inner.parent / CONFIG).exists():
-            raise UserError(f"{folder} lies in the run {inner.parent}: choose another hydra.run.dir")
+            advice = f"write resume={inner.parent}" if named_folder else "choose another hydra.run.dir"
+            raise UserError(f"{folder} lies in the run {inner.parent}: {advice}")
     check_readable(folder / "checkpoints")
     latest = latest_checkpoint(folder)
     damaged = damaged_checkpoints(folder)

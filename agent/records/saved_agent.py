@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -24,12 +24,12 @@ from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, open_plain, why
 from agent.common.tensor_file import MAX_TENSORS
 from agent.common.texts import printable
+from agent.config.which import Which
 from agent.records.names import AGENT
 from agent.records.saved_env import check_env, refusal, short
 
 FORMAT = "noisy-dqn-agent"
 VERSION = 1
-Which = Literal["best", "last"]
 
 _METADATA_KEY = "noisy-dqn"
 MAX_BYTES = 4 << 30  # of the file

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from agent.common.errors import UserError, plain
+from agent.config.which import Which
 from agent.learning.targets import greedy
-from agent.records.saved_agent import Which
 from agent.running.evaluation import EvaluationPolicy
 from agent.running.fetching import agent_file
 from agent.running.player import Player, load_player
@@ -151,10 +151,12 @@ def load_agent(
 
     Raises:
         UserError: there is no such agent, its file is damaged or foreign, or its task is not installed here; or
-            `which`, `device` or `seed` cannot be used.
+            an argument cannot be used.
     """
     if which not in get_args(Which):
         raise UserError(f"which is {which!r:.80}: it must be one of {', '.join(get_args(Which))}")
+    if not isinstance(noise, bool | np.bool_):
+        raise UserError(f"noise is {noise!r:.80}: it must be True or False")
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
         raise UserError(f"seed is {seed!r:.80}: it must be a whole number from 0 to 2^63 - 1")
     if not isinstance(path, str | Path):
@@ -163,4 +165,4 @@ def load_agent(
         torch.empty(0, device=device)
     except Exception as error:
         raise UserError(f"device={plain(device, 40)} cannot be used: {plain(error, 160)}") from error
-    return LoadedAgent(load_player(agent_file(path, which), device), noise, int(seed))
+    return LoadedAgent(load_player(agent_file(path, which), device), bool(noise), int(seed))

@@ -10,8 +10,9 @@ from types import ModuleType
 
 from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, read_plain, why
+from agent.config.which import Which
 from agent.records.names import AGENT, RUNS
-from agent.records.saved_agent import Which, find_agent
+from agent.records.saved_agent import find_agent
 
 PREFIX = "hub:"
 #: The largest agent that is fetched, in bytes.
@@ -30,7 +31,22 @@ def agent_file(path: str | Path, which: Which) -> Path:
     Raises:
         UserError: there is no such agent.
     """
-    return fetch(str(path)) if is_remote(path) else find_agent(Path(path), which)
+    return fetch(str(path)) if is_remote(path) else local_agent(Path(path), which)
+
+
+def local_agent(path: Path, which: Which) -> Path:
+    """The file of an agent of this machine.
+
+    Raises:
+        UserError: there is no such agent, or the path names the best agent and `which` is not the default.
+    """
+    file = find_agent(path, which)
+    if which == "last" and file.parent.name == "best":
+        raise UserError(
+            f"{path} is the best agent of its run, and which=last asks for the last one: name {file.parent.parent}, or "
+            "leave which out"
+        )
+    return file
 
 
 def fetch(name: str) -> Path:
@@ -87,7 +103,7 @@ def own_file(path: str, which: Which) -> Path:
     Raises:
         UserError: there is no such agent.
     """
-    return copy_from_hub(path) if is_remote(path) else find_agent(Path(path), which)
+    return copy_from_hub(path) if is_remote(path) else local_agent(Path(path), which)
 
 
 def checked_repo(repo: str, option: str) -> str:

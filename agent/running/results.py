@@ -14,14 +14,14 @@ from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
+from agent.config.which import Which
 from agent.records.comparison.finding import expand_pattern
 from agent.records.drawing import DrawingError
 from agent.records.evaluations import archived_results_path, label, results_path
 from agent.records.names import AGENT
 from agent.records.plots import plot_evaluation
-from agent.records.saved_agent import Which, find_agent
 from agent.running.evaluation import evaluate
-from agent.running.fetching import copy_from_hub, is_remote
+from agent.running.fetching import copy_from_hub, is_remote, local_agent
 from agent.running.filming import record_film, watch
 from agent.running.player import Player
 from envs.video import write_video
@@ -53,7 +53,7 @@ def _files_of(path: str, which: Which) -> list[Path]:
 
 def _find_agent(path: Path, which: Which) -> Path:
     try:
-        return find_agent(path, which)
+        return local_agent(path, which)
     except UserError as error:
         if not any(path.glob(f"*/*/{AGENT}")):
             raise
@@ -65,12 +65,12 @@ def _find_agent(path: Path, which: Which) -> Path:
 def _matching(path: str, which: Which) -> list[Path]:
     """The agents that a pattern matches. Other files, and matches inside a matched run, are left out."""
     if not glob.has_magic(path):
-        return [find_agent(Path(path), which)]
+        return [local_agent(Path(path), which)]
     found: dict[Path, Path] = {}
     for candidate in expand_pattern(path):  # a folder comes before its contents
         if (candidate.is_dir() or candidate.suffix == ".safetensors") and not found.keys() & set(candidate.parents):
             with suppress(UserError):
-                found[candidate] = find_agent(candidate, which)
+                found[candidate] = local_agent(candidate, which)
     if not found:
         other_kind = "last" if which == "best" else "best"
         raise UserError(

@@ -159,7 +159,8 @@ def task_of(config: TrainConfig, folder: Path, resumed: bool) -> Task:
         except UserError as error:  # here, not only when the first agent is saved
             raise UserError(
                 f"{option}={kwargs} cannot be saved with an agent: its values must be plain numbers, truth values "
-                "or short words, and arguments of the environment itself, not of gymnasium.make"
+                "or short words, no lists or mappings, and arguments of the environment itself, not of gymnasium.make; "
+                "a module of your own, which imports= names, can register an environment that has the others"
             ) from error
     return with_eval_kwargs(task, env.eval_kwargs, env.channels) if env.eval_kwargs else task
 
