@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
+import yaml
 from helpers import Programs, Result
 from test_ranges import options, select
 
@@ -22,6 +23,7 @@ from agent.common.state import Checkpoint
 from agent.config.parsing import parse, to_plain
 from agent.config.resuming import MAY_CHANGE, may_change, merge_resumed
 from agent.config.run import TrainConfig
+from agent.records.run_folder import note_on_edits
 from agent.records.saved_agent import read_agent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -208,6 +210,7 @@ def go_on(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Calla
         )
         assert result.code == 0, result.err
         assert "does nothing" not in result.err
+        assert "the options of its checkpoint" not in result.out + result.err
         return Resumed(place / "run", result)
 
     return go
@@ -217,6 +220,26 @@ def go_on(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Calla
 def plain(go_on: Callable[..., Resumed]) -> Resumed:
     """The run, resumed without other options."""
     return go_on()
+
+
+def test_an_option_that_was_edited_in_the_file_is_named(programs: Programs, plain: Resumed, tmp_path: Path) -> None:
+    """A resumed run does not read config.yaml. Without the line a person would believe the edited options."""
+    run = Path(shutil.copytree(plain.run, tmp_path / "run"))
+    text = (run / "config.yaml").read_text()
+    saved = parse(TrainConfig, yaml.safe_load(text))
+    for line, name in [("  batch_size: 32", "agent.batch_size"), ("num_envs: 2", "num_envs"), ("steps: 900", "steps")]:
+        edited = re.sub(f"^{line}$", f"{line.partition(':')[0]}: 0.5", text, flags=re.MULTILINE)
+        assert edited != text
+        (run / "config.yaml").write_text(edited)
+        note = note_on_edits(run, to_plain(saved))
+        assert note is not None
+        assert f"has {name}=0.5, and the checkpoint {line.split()[1]}: a resumed run has" in note
+    result = programs.run("train", "resume=run", "steps=950", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "has steps=0.5, and the checkpoint 900" in result.out + result.err
+    for same in ("[", "5", "", text):
+        (run / "config.yaml").write_text(same)
+        assert note_on_edits(run, to_plain(saved)) is None
 
 
 LEARNED: dict[str, str | None] = {

@@ -14,9 +14,11 @@ import yaml
 from agent.common.errors import UserError
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, check_readable, read_plain
 from agent.common.state import Checkpoint
+from agent.config.resuming import first_difference
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.records.names import CONFIG, CURVE, METRICS, RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
+from agent.records.saved_env import short
 from agent.records.schema import check_parts
 
 #: The other files and folders that a run writes.
@@ -164,6 +166,29 @@ def _load(checkpoint: Path) -> Checkpoint:
         if not earlier:
             raise
         raise UserError(f"{error} To go on from {earlier[-1]} instead, delete {checkpoint}.") from error
+
+
+def note_on_edits(folder: Path, saved: object) -> str | None:
+    """Names an option that config.yaml has otherwise than the checkpoint, because a resumed run does not read the file.
+
+    Args:
+        folder: the folder of the run.
+        saved: the options in the checkpoint.
+
+    Returns:
+        One sentence; None if they are equal.
+    """
+    path = folder / CONFIG
+    try:
+        written = yaml.safe_load(read_plain(path, MAX_CONFIG))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):  # the resumed run writes a new one
+        return None
+    difference = first_difference(saved, written, "") if isinstance(written, Mapping) else None
+    if difference is None:
+        return None
+    name, kept, edited = difference[0].removeprefix("."), *map(short, difference[1:])
+    origin = "a resumed run has the options of its checkpoint and of the command line"
+    return f"{path} has {name}={edited}, and the checkpoint {kept}: {origin}"
 
 
 def write_config(folder: Path, config: Mapping[str, object], overrides: Sequence[str] = ()) -> None:

@@ -16,7 +16,7 @@ from agent.networks.q_network import QNetwork
 from agent.records.console import Console
 from agent.records.metrics import truncate_jsonl
 from agent.records.names import METRICS
-from agent.records.run_folder import write_config
+from agent.records.run_folder import note_on_edits, write_config
 from agent.records.saved_env import check_env
 from agent.records.tracking import Tracker
 from agent.running.build import build_agent, build_envs, build_replay, build_tracker
@@ -77,9 +77,11 @@ def train(
             opened.callback(close_quietly, envs.close, task.id)
         console.line(f"{task.id} · {device} · {folder}")
         introduce(config, agent.network, plan, console)
-        for note in (note_on_shapes(task.observe), None if envs is None else note_on_global_draws(task, envs)):
-            if note is not None:
-                console.line(note)
+        notes = [note_on_shapes(task.observe), None if envs is None else note_on_global_draws(task, envs)]
+        if checkpoint is not None:
+            notes.append(note_on_edits(folder, checkpoint.state["config"]))
+        for note in filter(None, notes):
+            console.line(note)
         tracker = build_tracker(config, run_dir.path, console, checkpoint)
         collector: RayCollector | None = None
         if rings is not None:
