@@ -26,7 +26,7 @@ from agent.records.names import AGENT
 from agent.records.saved_agent import save_agent
 from agent.running.evaluation import EvaluationPolicy
 from agent.running.export.folder import write_folder
-from agent.running.export.graph import ExportedAgent, MaxPool, exportable, write_onnx
+from agent.running.export.graph import ExportedAgent, MaxPool, Norm, exportable, write_onnx
 from agent.running.player import Player, load_player
 from envs.make import load_task
 from envs.wrapping import wrapping_of
@@ -38,6 +38,11 @@ SPACES: dict[str, spaces.Space[Any]] = {
     "vector": spaces.Box(np.float32([-1, 0.5]), np.float32([9, 0.7])),
     "doubles": spaces.Box(-np.inf, np.inf, (2, 2), np.float64),
     "bytes": spaces.Box(0, 255, (7,), np.uint8),
+    "huge": spaces.Box(-(2**63), 2**63 - 1, (3,), np.int64),  # its squares are beyond float32
+    "scalar": spaces.Box(-2, 2, (), np.float32),
+    "scalars": spaces.Dict(
+        a=spaces.Box(-2, 2, (), np.float32), b=spaces.Discrete(3), c=spaces.Box(-9, 9, (), np.int32)
+    ),
     "state": spaces.Discrete(5, start=2),
     "states": spaces.MultiDiscrete([2, 3], start=[0, 4]),
     "bits": spaces.MultiBinary(4),
@@ -52,6 +57,14 @@ SPACES: dict[str, spaces.Space[Any]] = {
         health=spaces.Box(-np.inf, np.inf, (3,), np.float32),
         near=spaces.Box(-1, 1, (7, 8), np.float32),
         weapon=spaces.Discrete(4),
+    ),
+    "dotted": spaces.Dict(
+        {
+            "a": spaces.Dict(b=spaces.Box(-2, 2, (1,), np.float32)),
+            "a.b": spaces.Box(-2, 2, (2,), np.float32),
+            "a.b_2": spaces.Box(-2, 2, (3,), np.float32),
+            "a/b": spaces.Box(-2, 2, (1,), np.float32),
+        }
     ),
 }
 
@@ -206,6 +219,8 @@ def test_every_kind_of_observation_is_taken_as_the_environment_gives_it(tmp_path
     several = {
         "mixed": ["observation.at.0", "observation.at.1", "observation.b"],
         "parts": [f"observation.{name}" for name in ("far", "health", "near", "weapon")],
+        "scalars": [f"observation.{name}" for name in "abc"],
+        "dotted": [f"observation.{name}" for name in ("a.b", "a.b_3", "a.b_2", "a/b")],  # a name for each
     }
     assert names == several.get(kind, ["observation"])
 
@@ -219,6 +234,13 @@ def test_masks_are_an_input_and_hold(tmp_path: Path) -> None:
     for kind in ("vector", "mixed", "state"):
         player = saved(tmp_path, "Test/Export-v0", {"kind": kind}, mask="info.legal")
         assert check(player, tmp_path, count=20)[-1] == "action_mask"
+
+
+def test_rows_of_one_number_are_normalised_as_the_agent_does(tmp_path: Path) -> None:
+    """Their variance is 0; the export divides rows by their largest number before it squares them."""
+    for x in (torch.zeros(1, 4), torch.full((1, 4), 1e25), torch.tensor([[1.0, 2.0, 3.0, 900.0]]), torch.eye(4) * 1e-4):
+        expected = torch.nn.functional.layer_norm(x.double(), (4,)).float()
+        torch.testing.assert_close(Norm(torch.nn.LayerNorm(4))(x), expected)
 
 
 @pytest.mark.parametrize("kind", ["image", "parts"])
@@ -366,6 +388,20 @@ def test_ctrl_c_during_the_export_is_no_error_of_the_agent(tmp_path: Path, monke
     cause = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         write_onnx(player, tmp_path / "agent.onnx")
+
+
+def test_a_full_disk_is_no_fault_of_the_agent(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is made in memory, so that no temporary folder is needed."""
+    player = saved(tmp_path / "best", "CartPole-v1")
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", "/dev/null")
+        write_onnx(player, tmp_path / "agent.onnx")
+    ended = programs.run("share", "checkpoint=best", "out=other", cwd=tmp_path, file_limit=4096)
+    assert ended.code == 2
+    assert re.fullmatch(r"error: could not write .*agent\.onnx \(File too large\): free some space.*\n", ended.err)
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_an_encoder_that_fixes_the_size_of_a_batch_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import copy
 import importlib.util
 import logging
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,8 +68,29 @@ class MaxPool(nn.Module):
         return x
 
 
+class Norm(nn.Module):
+    """Layer normalisation of rows of any size: the squares of numbers above 10¹⁹ overflow in single precision.
+
+    An agent itself is played in double precision, where they do not.
+    """
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm, self.dims = norm, tuple(range(-len(norm.normalized_shape), 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x [..., *normalized_shape] to the same shape: the largest |x| divides x and ε, if it is above 1."""
+        size = x.abs().amax(self.dims, keepdim=True).clamp(min=1.0)
+        x = x / size
+        x = x - x.mean(self.dims, keepdim=True)
+        eps = (self.norm.eps**0.5 / size).square().clamp(min=1e-30)  # above zero, for rows of equal numbers
+        x = x * (x.square().mean(self.dims, keepdim=True) + eps).rsqrt()
+        x = x if self.norm.weight is None else x * self.norm.weight
+        return x if self.norm.bias is None else x + self.norm.bias
+
+
 def exportable(network: QNetwork) -> QNetwork:
-    """A copy on the CPU that computes the same with operations that ONNX has."""
+    """A copy on the CPU that computes the same with operations that ONNX has, and without overflow."""
     copied = copy.deepcopy(network).cpu().eval()
     normed = [module for module in copied.modules() if isinstance(module, Convolution) and module.spectral_norm]
     with torch.no_grad():
@@ -81,6 +101,8 @@ def exportable(network: QNetwork) -> QNetwork:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.AdaptiveMaxPool2d):
                 setattr(module, name, MaxPool(int(child.output_size)))  # type: ignore[arg-type]
+            elif type(child) is nn.LayerNorm and not isinstance(module, Norm):
+                setattr(module, name, Norm(child))
     return copied
 
 
@@ -124,7 +146,7 @@ def _dtype(item: Input, player: Player) -> torch.dtype:
 def _file(module: nn.Module, examples: list[Tensor], names: list[str], player: Player) -> bytes:
     batch = torch.export.Dim("batch")
     try:
-        with _quiet(), torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        with _quiet(), torch.inference_mode(False), torch.no_grad():
             program: Any = torch.onnx.export(
                 module.eval(),
                 tuple(examples),
@@ -137,9 +159,8 @@ def _file(module: nn.Module, examples: list[Tensor], names: list[str], player: P
             )
             if any(isinstance(item.shape[0], int) for item in program.model.graph.inputs):
                 raise UserError("its encoder or head makes a plain number of the size of a batch, by len() for example")
-            file = Path(folder) / "agent.onnx"
-            program.save(file, external_data=False)
-            return file.read_bytes()
+            content: bytes = program.model_proto.SerializeToString()  # its `save` needs a file, on a disk with space
+            return content
     except Exception as error:  # a user's encoder or head may hold anything that torch can compute
         if _is_interrupted(error):
             raise KeyboardInterrupt from error

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def inputs_of(task: Task) -> list[Input]:
     """
     space, source = task.observe.space, source_of(task.action_mask)
     kept = None if task.wrapping.wraps else kept_parts(task)
-    inputs = list(_observed(task.observe.unmasked.space, kept))
+    inputs = _told_apart(list(_observed(task.observe.unmasked.space, kept)))
     if source is not None:
         assert isinstance(space, spaces.Tuple)
         place, key = source
@@ -106,6 +107,20 @@ def _named(space: Space, name: str, source: str) -> Iterator[Input]:
         yield Input(name, source, space)
 
 
+def _told_apart(inputs: Sequence[Input]) -> list[Input]:
+    """The inputs, of which each later one with the name of another gets a number: a key may hold the dot of a path."""
+    taken, seen = {item.name for item in inputs}, set[str]()
+    told_apart = []
+    for item in inputs:
+        name = item.name
+        if name in seen:
+            name = next(free for number in count(2) if (free := f"{item.name}_{number}") not in taken)
+        taken.add(name)
+        seen.add(name)
+        told_apart.append(replace(item, name=name))
+    return told_apart
+
+
 def literal(value: object) -> str:
     """A value in Python, with double quotes where it holds none."""
     text = repr(value)
@@ -146,7 +161,7 @@ def _flat(space: object, x: Tensor) -> Tensor:
     """A leaf [B, *shape] as [B, n], flattened as Gymnasium does it: integers in a finite set become one-hot."""
     if isinstance(space, spaces.Discrete):
         return _one_hot(x, int(space.n), int(space.start))
-    x = x.flatten(1)
+    x = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)  # [B] is of a space of shape ()
     if not isinstance(space, spaces.MultiDiscrete):
         return x
     pairs = zip(space.nvec.reshape(-1).tolist(), space.start.reshape(-1).tolist(), strict=True)
