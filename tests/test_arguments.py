@@ -285,6 +285,45 @@ REFUSED_BY_HYDRA = {
 }
 
 
+#: Values in ${…} that Hydra or OmegaConf refuses: the sentence names the override, and none of their own words.
+REFUSED_REFERENCES = {
+    "seed=${oc.env:NOPE}": r"seed=.* cannot be used: set the variable NOPE, or write \$\{oc.env:NOPE,<default>\}",
+    "wandb.name=${oc.env:NOPE} seed=${oc.env:SEED,3}": r"wandb.name=\$\{oc.env:NOPE\} cannot be used: set the .*",
+    "hydra/launcher=${oc.env:NOPE}": r"\$\{oc.env:NOPE\} cannot be used: set the variable NOPE, or .*",
+    "seed=${seed}": r"seed=\$\{seed\} cannot be used: its \$\{…\} leads back to itself; write a value in its place",
+    "seed=${agent.lrr}": r"seed=.*: \$\{agent.lrr\} names an option that the config does not have; did you .*",
+    "seed=${oc.nope:3}": r"seed=.*: there is no function oc.nope; write \$\{<option>\} or \$\{oc.env:<variable>\}",
+    "agent.lr=${oc.decode:1e-3}": r"agent.lr=.*: oc.decode reads a text, and 0.001 is none; write 0.001 by itself",
+    "seed=${oc.dict.keys:nope}": r"seed=.*: its \$\{…\} has no value \(Key not found: 'nope'\); correct it, or .*",
+    "env=${oc.env:ID,CartPole-v1}": r"env=.*: env takes a plain name, such as env=\$NAME, which the shell replaces",
+    "-m seed=interval(0,3)": r"a sweep takes single values, and an interval has none: write range\(0,3\) or .*",
+    "--config-dir=. --config-name=unset": r"the config cannot be used: set the variable NOPE, or write .*",
+    "--config-dir=. --config-name=of_env": r"env takes one name, .*: write env=<name>, without \$\{…\}; see --help",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED_REFERENCES)
+def test_a_reference_without_a_value_is_one_sentence(programs: Programs, tmp_path: Path, words: str) -> None:
+    (tmp_path / "unset.yaml").write_text("defaults: [train, _self_]\nseed: ${oc.env:NOPE}\n")
+    (tmp_path / "of_env.yaml").write_text('defaults: [train, override /env: "${oc.env:ID}", _self_]\n')
+    result = programs.run("train", *words.split(), cwd=tmp_path)
+    assert result.code == 2, result
+    assert re.fullmatch(f"error: {REFUSED_REFERENCES[words]}\n", result.err), result.err
+    assert not re.search("full_key|object_type|hydra.run.dir|interpolation", result.err)
+
+
+def test_a_config_of_ones_own_without_self_is_one_with_it(programs: Programs, tmp_path: Path) -> None:
+    """Hydra's warning is silenced: it adds _self_ at the end, where it belongs."""
+    shown = []
+    for name, defaults in {"with": "train, _self_", "without": "train"}.items():
+        (tmp_path / f"{name}.yaml").write_text(f"defaults: [{defaults}]\nsteps: 90\n")
+        result = programs.run("train", "--config-dir=.", f"--config-name={name}", "--cfg=job", cwd=tmp_path)
+        assert (result.code, result.err) == (0, ""), result
+        shown.append(result.out)
+    assert shown[0] == shown[1]
+    assert "steps: 90" in shown[0]
+
+
 @pytest.mark.parametrize("words", REFUSED_BY_HYDRA)
 def test_what_hydra_refuses_is_one_sentence(programs: Programs, tmp_path: Path, words: str) -> None:
     for name, content in {"bad": b"a: [1\n", "loop": b"defaults: [loop]\n", "bytes": b"\xff\xfe", "empty": b""}.items():

@@ -27,9 +27,9 @@ PROGRAMS = {"train", "evaluate", "compare", "share", "tune"}
 #: The modules of agent.command that import Hydra, and those that handle its trees of options.
 COMMAND_HYDRA = {
     f"agent.command.{name}"
-    for name in ("arguments", "composing", "errors", "jobs", "launching", "overrides", "presets", "watching")
+    for name in ("arguments", "composing", "config_errors", "jobs", "launching", "overrides", "presets", "watching")
 }
-COMMAND_TREES = {f"agent.command.{name}" for name in ("composing", "errors", "launching", "watching")}
+COMMAND_TREES = {f"agent.command.{name}" for name in ("composing", "config_errors", "launching", "watching")}
 #: The module in which Hydra looks for the launcher.
 PLUGINS = {"hydra_plugins.noisy_dqn_ray"}
 #: The modules of the comparison of runs that draw.

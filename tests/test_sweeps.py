@@ -19,7 +19,8 @@ from helpers import Process, Programs
 from hydra.errors import MissingConfigException
 from safetensors.numpy import load_file
 
-from agent.command.errors import LAUNCHERS, sentence_of
+from agent.command.config_errors import LAUNCHERS
+from agent.command.errors import sentence_of
 from agent.command.jobs import Job
 from agent.command.program import TRAIN
 from agent.command.watching import Watcher, number_of_jobs

@@ -1,26 +1,18 @@
 """How the programs end: one clear sentence and a non-zero exit code for every error that a user can correct."""
 
-import difflib
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
-
 from agent.command.arguments import Program
-from agent.command.synonyms import OTHER_LIBRARIES
+from agent.command.config_errors import CONFIG_ERRORS, config_sentence
 from agent.common.errors import UserError, device_failed, memory_is_full, one_line
 from agent.common.files import NO_FILES, TOO_MANY_FILES
 from agent.common.foreign import file_name, is_exit, is_stop, own_frames, shown
 from agent.common.streams import restore_streams
 
-#: Launchers of sweeps, and the extras that install them.
-LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
-#: Errors of a config that cannot be composed.
-CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 #: Packages that compose a config, and those of this project.
 _HYDRA, _OURS = ("hydra", "omegaconf", "yaml"), ("agent", "envs", "hydra_plugins", "__main__")
 #: Exit codes: of a program that ended with an error that a user can correct, and of one that Ctrl-C ended.
@@ -102,7 +94,7 @@ def as_user_errors(program: Program) -> Iterator[None]:
 def sentence_of(error: BaseException, program: Program) -> str | None:
     """Says what happened and what to do about it; None for a defect."""
     if isinstance(error, CONFIG_ERRORS):
-        return _config_sentence(error, program)
+        return config_sentence(error, program)
     return _sentence(error) or _own_sentence(error) or (_hydra_sentence(error) if _of_hydra(error) else None)
 
 
@@ -171,65 +163,3 @@ def _torch_sentence(error: RuntimeError, text: str) -> str | None:
     if device_failed(error):
         return f"the device failed ({text}); go on with resume=<run folder>, on another one with device=cpu"
     return None
-
-
-def _config_sentence(error: BaseException, program: Program) -> str:
-    """Words Hydra's error as one sentence, with the nearest option where a name is unknown."""
-    message = str(error)
-    if found := re.search(r"Could not override '([^']+)'", message):
-        nested = re.search(r"full_key: (\S+)", str(error.__cause__))  # the name of one in braces: env.kwargs={size: 3}
-        name = nested[1] if nested and nested[1].startswith(f"{found[1]}.") else found[1]
-        if re.match(r"(env\.(eval_)?kwargs|agent\.head_options)\.", name):
-            return f"no preset has {name}: write +{name}=… to add it"
-        if name in program.options:
-            return _missing(name, program)
-        return f"unknown option {name}{_nearest(name, program.options)}"
-    if found := re.match(r"Key '(\w+)' is not in struct", message):
-        return _missing(found[1], program)
-    if found := re.search(
-        r"Could not find '(.+?)'\s+Available options in '(.+?)':(.*?)Config search", message, re.DOTALL
-    ):
-        if extra := LAUNCHERS.get(found[1].removeprefix("hydra/launcher/")):
-            return f"{found[1].replace('launcher/', 'launcher=')} needs the extra {extra}: pip install -e '.[{extra}]'"
-        plugin = ", or the name of an installed plugin" if found[2].startswith("hydra/") else ""
-        name = f"{found[2]}={found[1].removeprefix(found[2])[1:]}"
-        return f"there is no {name}: it must be one of {', '.join(found[3].split())}{plugin}"
-    if found := re.match(r"Error resolving interpolation '(.+?)', possible interpolation keys: (.*)", message):
-        name = next(name for name in re.findall(r"\$\{(\w+)\}", found[1]) if name not in found[2].split(", "))
-        return f"{name} takes one name, and cannot be left out: write {name}=<name>; see --help"
-    if found := re.search("Cannot find primary config '(.+?)'", message):
-        return f"there is no config {found[1]}: --config-name takes the name of a file in conf/ or --config-dir"
-    if re.match("(Additional|Primary) config directory", message):
-        return f"{message.partition(chr(10))[0].rstrip('.')}: --config-dir and --config-path take a folder"
-    if found := re.match("Ambiguous value for argument '(.*?)'\n", message):
-        advice = program.several or "add -m for a run with each"
-        name, _, value = found[1].partition("=")
-        return f"{found[1]} reads as several values: {advice}, or write it as one text, '{name}=\"{value}\"'"
-    if found := re.search(
-        r"Cannot merge DictConfig with ListConfig\s+full_key: (\S+)\s+object_type=(\w+)", str(error.__cause__)
-    ):
-        kind = "a list, such as [a,b]" if found[2] == "list" else "options of its own, such as {name:value}"
-        return f"{message.removeprefix('Error merging override ')} cannot be used: {found[1]} takes {kind}"
-    if "dereferencing interpolation '${run_folder:" in message:
-        return "resume takes one run folder, such as resume=runs/CartPole-v1/<run>, or resume=auto"
-    if found := re.match(r"Error merging override (hydra\.(?:run|sweep)\.dir)=", message):
-        return f"{found[1]} takes a folder, such as {found[1]}=runs/mine"
-    if isinstance(error, OverrideParseException):
-        example = "a text with spaces, commas, brackets, quotes, = or # is in quotes, such as 'wandb.tags=[\"a = b\"]'"
-        return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"
-    text = message.partition("See https://")[0].strip()
-    return f"{text}; options are written name=value, such as {program.example}, see --help"
-
-
-def _missing(name: str, program: Program) -> str:
-    own = program.name.removesuffix(".py")
-    return f"the config has no {name}: a config of your own begins with defaults: [{own}, _self_]"
-
-
-def _nearest(name: str, options: Sequence[str]) -> str:
-    """Suggests the options that end in `name`, that other libraries call so, or that are spelt alike."""
-    name = name.replace("-", "_")
-    equivalent = OTHER_LIBRARIES.get(name.removeprefix("agent."))
-    close = [option for option in options if option.endswith(f".{name}") or option == equivalent]
-    close = close or difflib.get_close_matches(name, options, n=3, cutoff=0.6)
-    return f"; did you mean {', '.join(close)}?" if close else "; see --help"

@@ -1,6 +1,7 @@
 """The programs: the options of their command lines, and how they begin and end."""
 
 import os
+import warnings
 from collections.abc import Callable
 
 from agent.command import errors
@@ -84,6 +85,7 @@ def run(main: Callable[[], object], program: Program) -> None:
     try:
         with loud_exit(errors.FAILED), errors.sentences(program):
             quit_by_exception()
+            warnings.filterwarnings("ignore", r".*Defaults list is missing `_self_`")  # Hydra then adds it at the end
             try:
                 main()
             except SystemExit as end:  # raised by Hydra after --help
