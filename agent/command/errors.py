@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 from agent.command.arguments import Program
 from agent.command.config_errors import CONFIG_ERRORS, config_sentence
+from agent.common.disk import FULL_DISK, NO_FILES, TOO_MANY_FILES, advice
 from agent.common.errors import UserError, device_failed, memory_is_full, one_line
-from agent.common.files import NO_FILES, TOO_MANY_FILES
+from agent.common.files import why
 from agent.common.foreign import file_name, is_exit, is_stop, own_frames, shown
 from agent.common.streams import restore_streams
 
@@ -115,11 +116,17 @@ def _sentence(error: BaseException) -> str | None:
         case UserError():
             return str(error)
         case FileExistsError() if error.filename:
-            return f"cannot use {error.filename}: it is not a folder"
+            return f"cannot use {error.filename}: it is not a folder; move it away, or name another one"
         case OSError() if error.errno in NO_FILES:
             return f"no more files can be opened: {TOO_MANY_FILES}"
+        case OSError() if error.filename:
+            return f"cannot use {error.filename} ({why(error)}): {advice(error)}"
+        case OSError() if error.errno in FULL_DISK:
+            return f"a file cannot be written ({why(error)}): {advice(error)}"
+        case FileNotFoundError() if "temporary directory" in text:  # raised by Python where each is full or read-only
+            return "no temporary folder can be written: free some space, or name a folder with TMPDIR=<folder>"
         case OSError():
-            return f"cannot use {error.filename}: {error.strerror}" if error.filename else text
+            return text
         case ValueError() if "Config group override" in text:  # raised by Hydra for env= and agent=1
             return "options that choose a file, such as env=CartPole-v1 or agent=dqn, take its name; see --help"
         case ValueError() if text.startswith("invalid literal for int()") and _of_omegaconf(error):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from agent.common.disk import advice
 from agent.common.errors import UserError
 
 TEMPORARY = ".tmp-"
@@ -40,13 +41,6 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode(errors="surrogateescape"))
 
 
-#: Error numbers of a process, or a machine, that may open no more files, and the advice.
-NO_FILES = (errno.EMFILE, errno.ENFILE)
-TOO_MANY_FILES = (
-    "the environment may leave files open; raise the limit with ulimit -n <number>, and go on with resume=<run folder>"
-)
-
-
 def make_folder(folder: Path) -> None:
     """Makes a folder and its parents, but does not make a deleted folder of a run again; raises OSError."""
     folder.mkdir(parents=not _is_inner(folder), exist_ok=True)
@@ -54,9 +48,8 @@ def make_folder(folder: Path) -> None:
 
 def could_not_write(path: Path, error: OSError) -> UserError:
     """The UserError for a file that cannot be written."""
-    reason = why(error).partition("\n")[0]
-    advice = TOO_MANY_FILES if error.errno in NO_FILES else "free some space or check the folder's permissions."
-    return UserError(f"could not write {path} ({reason}): {advice}")
+    reason = "it is a link" if error.errno == errno.ELOOP else why(error).partition("\n")[0]
+    return UserError(f"could not write {path} ({reason}): {advice(error)}")
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -105,8 +98,7 @@ def open_log(path: Path) -> BinaryIO:
             file.close()
             raise OSError(errno.EINVAL, "it is not a plain file, or it has another name as well")
     except OSError as error:
-        reason = "it is a link" if error.errno == errno.ELOOP else why(error)
-        raise UserError(f"could not write {path} ({reason}): move it away, or check the folder.") from error
+        raise could_not_write(path, error) from error
     return file
 
 

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
+from agent.common.disk import advice
 from agent.common.errors import UserError
 
 #: The errors of a stream whose reader has gone, as `head -1` does.
@@ -91,4 +92,4 @@ def check_output() -> None:
     sys.stdout.flush()
     error = getattr(sys.stdout, "error", None)
     if error is not None and error.errno not in _GONE:
-        raise UserError(f"the output could not be written ({error.strerror}): free some disk space")
+        raise UserError(f"the output could not be written ({error.strerror}): {advice(error)}")

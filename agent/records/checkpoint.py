@@ -25,6 +25,7 @@ import psutil
 import torch
 from safetensors import safe_open
 
+from agent.common.disk import advice
 from agent.common.errors import UserError
 from agent.common.files import (
     TEMPORARY,
@@ -90,10 +91,10 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = latest_checkpoint(run_dir)
-        advice = f"{earlier.name} is intact, resume from it" if earlier else "there is no earlier checkpoint"
+        left = f"{earlier.name} is intact, resume from it" if earlier else "there is no earlier checkpoint"
         reason = f"could not save the checkpoint of step {step} in {folder} ({why(error)})"
-        hint = "free some space or repair the folder" if run_dir.exists() else f"{run_dir} has been deleted"
-        raise UserError(f"{reason}: {hint}; {advice}.") from error
+        hint = advice(error) if run_dir.exists() else f"{run_dir} has been deleted"
+        raise UserError(f"{reason}: {hint}; {left}.") from error
     return final
 
 

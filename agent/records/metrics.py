@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.common.disk import advice
 from agent.common.errors import UserError
 from agent.common.files import could_not_write, new_file, open_log, open_plain, why
 
@@ -92,7 +93,7 @@ def truncate_jsonl(path: Path, step: int, rewritten: str | None = None, since: i
                 ):
                     file.write(line.rstrip(b"\r\n") + b"\n")
     except OSError as error:
-        raise UserError(f"cannot cut {path} back to step {step} ({why(error)}): move it away, or mend it.") from error
+        raise UserError(f"cannot cut {path} back to step {step} ({why(error)}): {advice(error)}") from error
 
 
 def read_series(path: Path, names: Sequence[str]) -> dict[str, Series]:

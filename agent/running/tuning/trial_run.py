@@ -1,6 +1,5 @@
 """One trial: train.py runs its seeds one after the other, each in its own process."""
 
-import errno
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.common import disk
 from agent.common.errors import UserError, plain
 from agent.common.files import open_log, read_plain
 from agent.common.quoting import from_python, quote_override
@@ -26,7 +26,7 @@ RETURN = "eval/return_mean"
 #: The largest output of a run that is read, in bytes.
 MAX_LOG_BYTES = 64 << 20
 #: How the system words a full disk.
-FULL_DISK = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+FULL_DISK = tuple(map(os.strerror, disk.FULL_DISK))
 
 
 class TrialRun:
