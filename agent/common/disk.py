@@ -29,5 +29,5 @@ _ADVICE = {number: text for numbers, text in _GROUPS.items() for number in numbe
 
 
 def advice(error: OSError) -> str:
-    """What the user can do about a file or a folder that cannot be used."""
+    """Advice for a person whose file or folder cannot be used."""
     return _ADVICE.get(error.errno or 0, "check the file, its folder and the disk")
