@@ -18,7 +18,9 @@ from omegaconf import DictConfig
 
 from agent.command import errors, program
 from agent.command.comparing import (
+    compared,
     comparison_request,
+    end_by_exception,
     folder_of,
     follow,
     last_page,
@@ -44,15 +46,16 @@ def run(config: CompareConfig) -> None:
     """Prints the table, writes the page and prints its path; with follow=true, then follows the runs."""
     reader = Reader(config.metric)
     find_runs(config.runs)  # an error ends this before a folder is made
+    end_by_exception()
     with folder_of(config) as folder, last_page(folder) if config.follow else nullcontext():
         try:
-            comparison = write(config, reader, folder)
-            show_comparison(comparison)
-            print("\n".join([*reader.faults, f"wrote {folder / 'comparison.html'}"]), flush=True)
+            comparison = compared(config, reader)
+            show_comparison(comparison, reader.faults)  # first: the page may not be written, as on a full disk
+            print(f"wrote {write(config, comparison, folder)}", flush=True)
         except NothingYetError as error:
             if not config.follow:
                 raise
-            print(error, flush=True)
+            print("\n".join([str(error), *reader.faults]), flush=True)
         if config.follow:
             follow(config, reader, folder)
 

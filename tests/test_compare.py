@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.command.comparing import comparison_request, folder_of, paths_to_override
+from agent.command.comparing import comparison_request, folder_of, paths_to_override, show_comparison
 from agent.common.errors import UserError
 from agent.config.compare import CompareConfig
 from agent.config.run import TrainConfig
+from agent.records.comparison.canvas import shortened
 from agent.records.comparison.comparing import NothingYetError, Reader, compare
 from agent.records.comparison.configs import read_config
 from agent.records.comparison.curves import over_seeds
 from agent.records.comparison.finding import find_runs
-from agent.records.comparison.grouping import DEFAULT_AGENT, group_runs, safe_command
+from agent.records.comparison.grouping import DEFAULT_AGENT, MAX_OPTIONS, group_runs, safe_command
 from agent.records.comparison.reading import Run, Series, read_metrics, read_run
 from agent.records.comparison.scoring import task_result
 from agent.records.comparison.writing import write_comparison
@@ -156,6 +157,55 @@ def test_by_names_the_options_that_make_groups(tmp_path: Path) -> None:
     assert sorted(names(tmp_path, "seed").values()) == [1, 1, 1]
     with pytest.raises(UserError, match=r"by=agent\.learning_rate: no run has such an option"):
         names(tmp_path, "agent.learning_rate")
+
+
+def test_a_node_tells_apart_runs_that_differ_below_it(tmp_path: Path) -> None:
+    """Names have MAX_OPTIONS options at most, which may be the same in runs that differ in others."""
+    write_run(tmp_path / "a", 0, "dqn")
+    same = {f"a{number}": number for number in range(MAX_OPTIONS)}
+    for name, seed, last in (("b", 0, 1), ("c", 1, 2), ("d", 2, 2)):
+        options = {f"agent.{option}": value for option, value in {**same, "z": last}.items()}
+        write_run(tmp_path / name, seed, "rainbow", options=options)
+    assert names(tmp_path, "agent") == {"agent.z=–": 1, "agent.z=1": 1, "agent.z=2": 2}
+    assert names(tmp_path, "agent.head", "agent.z") == {
+        "agent.head=expected agent.z=–": 1,
+        "agent.head=categorical agent.z=1": 1,
+        "agent.head=categorical agent.z=2": 2,
+    }
+
+
+@pytest.mark.parametrize("by", [(), ("agent",)])
+def test_groups_that_only_many_options_distinguish_have_all_of_them_in_their_names(
+    by: tuple[str, ...], tmp_path: Path
+) -> None:
+    options = [f"agent.x{number}" for number in range(MAX_OPTIONS + 3)]
+    for number, chosen in enumerate(options):
+        write_run(tmp_path / str(number), number, options={option: int(option == chosen) for option in options})
+    found = names(tmp_path, *by)
+    assert len(found) == len(options)
+    assert set(found.values()) == {1}
+    shown = shortened([*found], 60)
+    assert len(set(shown)) == len(options)
+    assert all(len(name) < 70 for name in shown)
+
+
+def test_options_of_a_head_of_ones_own_make_groups(tmp_path: Path) -> None:
+    write_run(tmp_path / "without", 0)
+    write_run(tmp_path / "with", 1, options={"agent.head_options.atoms": 7})
+    assert sorted(names(tmp_path).values()) == [1, 1]
+    assert names(tmp_path, "agent.head_options") == {
+        "agent.head_options.atoms=–": 1,
+        "agent.head_options.atoms=7": 1,
+    }
+
+
+def test_a_node_in_which_runs_are_equal_makes_one_group(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / str(seed), seed, env="DeepSea-v0", options={"env.kwargs.size": 10})
+    for by, name in (("env", "all runs"), ("agent", "all runs"), ("env.id", "env.id=DeepSea-v0")):
+        (group,) = group_runs(runs_of(tmp_path), [by])
+        assert (group.name, [*group.runs]) == (name, ["DeepSea-v0 (size=10)"])
+        assert [task.name for task in compare(runs_of(tmp_path), EVALUATED, [by]).tasks] == ["DeepSea-v0 (size=10)"]
 
 
 def test_configs_that_command_lines_do_not_tell_apart_are_told_apart_by_their_options(tmp_path: Path) -> None:
@@ -419,7 +469,7 @@ def test_metrics_that_are_torn_foreign_or_endless_are_left_out(tmp_path: Path) -
         "",
     ]
     path.write_text("\n".join([*bad, *map(json.dumps, good), *bad]), errors="replace")
-    series, step = read_metrics(path, EVALUATED)
+    series, _, step = read_metrics(path, EVALUATED)
     assert series[EVALUATED].values.tolist() == [1.5, 2.5]
     assert step == 500
 
@@ -428,7 +478,7 @@ def test_names_without_number_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     row = {"global_step": 1, EVALUATED: 1.0, **{f"sigma/{i}": 0.5 for i in range(500)}, "sigma/<b>": 1.0}
     path.write_text(json.dumps(row))
-    series, _ = read_metrics(path, EVALUATED)
+    series, *_ = read_metrics(path, EVALUATED)
     assert len(series) <= 80
     assert "sigma/<b>" not in series
 
@@ -517,6 +567,23 @@ def test_the_program_prints_a_table_and_writes_page_pictures_and_numbers(three: 
     assert all((three / "found" / name).read_bytes()[1:4] == b"PNG" for name in pictures)
 
 
+def test_the_table_is_printed_though_the_page_cannot_be_written(three: Path, programs: Programs) -> None:
+    (three / "mine").write_text("a file in the place of a folder")
+    result = programs.run("compare", "runs", "out=mine/page", cwd=three)
+    assert "could not write mine/page" in one_sentence(result)
+    assert "agent=noisy_dqn  3      20,002" in result.out
+
+
+def test_printed_names_are_short_and_distinct(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = three / "long"
+    for seed in range(2):
+        write_run(folder / str(seed), seed, words=[f"agent.a{'x' * 60}={seed}"], options={"agent.lr": 0.1 + seed})
+    show_comparison(compare(runs_of(folder), EVALUATED), ["a fault"])
+    out = capsys.readouterr().out
+    assert out.splitlines()[2].startswith("1: a") and out.splitlines()[3].startswith("2: a")  # noqa: PT018
+    assert out.endswith("\na fault\n")
+
+
 def test_without_out_a_new_folder_is_made(three: Path, programs: Programs) -> None:
     result = programs.run("compare", "runs/*", cwd=three)
     assert result.code == 0, result.err
@@ -560,6 +627,54 @@ def test_what_cannot_be_compared_is_one_sentence(three: Path, programs: Programs
         (["runs", "runs=runs"], "do not go together"),
     ):
         assert sentence in one_sentence(programs.run("compare", *options, cwd=three)), options
+
+
+@pytest.mark.parametrize("follow", ["false", "true"])
+def test_runs_that_cannot_be_read_are_told_where_none_is_left(follow: str, tmp_path: Path, programs: Programs) -> None:
+    for name in ("a", "b"):
+        (write_run(tmp_path / "runs" / name) / "config.yaml").write_text("a: [")
+    result = programs.run("compare", "runs", f"follow={follow}", cwd=tmp_path)
+    first, second = result.err.splitlines()
+    assert (result.code, first) == (2, "error: runs/a/config.yaml cannot be read (ParserError): leave this run out")
+    assert second.startswith("runs/b/config.yaml cannot be read")
+    assert not (tmp_path / "runs" / "comparisons").exists()
+
+
+def test_a_run_that_cannot_be_read_is_told_beside_one_without_a_score(tmp_path: Path, programs: Programs) -> None:
+    write_run(tmp_path / "runs" / "a", done=0.05)
+    (write_run(tmp_path / "runs" / "b") / "config.yaml").write_text("a: [")
+    result = programs.run("compare", "runs", cwd=tmp_path)
+    assert result.err.startswith("error: none of the 1 runs has eval/return_mean yet: wait for an evaluation, or name")
+    assert "b/config.yaml cannot be read" in result.err
+    process = programs.start("compare", "runs", "out=x", "follow=true", "every=0.2", cwd=tmp_path)
+    process.until(lambda: "following" in process.stream("out"))
+    assert "b/config.yaml cannot be read" in process.stream("out")
+    (write_run(tmp_path / "runs" / "c") / "config.yaml").write_text("a: [")
+    process.until(lambda: "c/config.yaml cannot be read" in process.stream("out"))
+    process.kill(signal.SIGINT)
+    assert process.wait().out.count("b/config.yaml cannot be read") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_empty_folder(number: signal.Signals, tmp_path: Path, programs: Programs) -> None:
+    write_run(tmp_path / "runs" / "a", done=0.05)
+    process = programs.start("compare", "runs", "follow=true", cwd=tmp_path)
+    process.until(lambda: "following" in process.stream("out"))
+    assert len([*(tmp_path / "runs" / "comparisons").iterdir()]) == 1
+    process.kill(number)
+    assert process.wait().code == 128 + number
+    assert not (tmp_path / "runs" / "comparisons").exists()
+
+
+def test_a_signal_before_the_page_is_written_leaves_no_empty_folder(tmp_path: Path, programs: Programs) -> None:
+    write_run(tmp_path / "runs" / "a", done=0.05)
+    for number in range(200):  # they take seconds to read
+        write_run(tmp_path / "runs" / f"long{number}", number, steps=200_000)
+    process = programs.start("compare", "runs", cwd=tmp_path)
+    process.until((tmp_path / "runs" / "comparisons").exists)
+    process.kill(signal.SIGTERM)
+    assert process.wait().code == 128 + signal.SIGTERM
+    assert not (tmp_path / "runs" / "comparisons").exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -616,3 +731,29 @@ def test_runs_without_a_score_are_told(tmp_path: Path) -> None:
     assert "agent=dqn: 1 of 1 runs have not reached their last step." in notes
     with pytest.raises(NothingYetError):
         compare([read_run(tmp_path / "b", EVALUATED)], EVALUATED)
+
+
+def test_a_value_that_is_not_finite_is_not_one_that_is_missing(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a") / "metrics.jsonl"
+    rows = [{**json.loads(row), EVALUATED: None} for row in path.read_text().splitlines()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(NothingYetError, match=r"^none of the 1 runs has a finite value of eval/return_mean, only NaN"):
+        compare(runs_of(tmp_path), EVALUATED)
+    write_run(tmp_path / "b", 1)
+    write_run(tmp_path / "c", 1, done=0.05)
+    notes = compare(runs_of(tmp_path), EVALUATED).notes
+    assert "1 of 3 runs have no finite value of eval/return_mean and are left out." in notes
+    assert "1 of 3 runs have no eval/return_mean yet and are left out." in notes
+
+
+@pytest.mark.parametrize(
+    ("metric", "advice"),
+    [
+        ("eval/return_maen", "name a metric that they have; did you mean eval/return_mean, eval/return_std"),
+        ("nope", "name a metric that they have, such as eval/return_mean, eval/return_std, noise/action_change$"),
+    ],
+)
+def test_a_metric_that_no_run_has_is_told_with_those_that_they_have(metric: str, advice: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    with pytest.raises(NothingYetError, match=rf"^none of the 1 runs has {metric} yet: {advice}"):
+        compare(runs_of(tmp_path, metric), metric)

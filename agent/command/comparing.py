@@ -16,6 +16,7 @@ from agent.common.errors import UserError
 from agent.common.quoting import override_name
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse
+from agent.records.comparison.canvas import shortened
 from agent.records.comparison.comparing import Comparison, NothingYetError, Reader, compare
 from agent.records.comparison.finding import find_runs
 from agent.records.comparison.numbers import table_rows
@@ -79,24 +80,42 @@ def folder_of(config: CompareConfig) -> Iterator[Path]:
     yield folder
 
 
-def write(config: CompareConfig, reader: Reader, folder: Path) -> Comparison:
-    """Compares the runs in their current state and writes the page.
+def compared(config: CompareConfig, reader: Reader) -> Comparison:
+    """Compares the runs in their current state.
 
     Raises:
-        UserError: there is nothing to compare, or the page cannot be written.
+        NothingYetError: no run has a score yet; its detail names the runs that cannot be read.
+        UserError: there is nothing to compare.
     """
-    comparison = compare(reader(find_runs(config.runs)), config.metric, config.by, config.baseline)
-    write_comparison(comparison, folder, config.every if config.follow else 0.0)
-    return comparison
+    runs = reader(find_runs(config.runs))
+    if reader.faults and not runs:
+        raise UserError(reader.faults[0], "\n".join(reader.faults[1:]))
+    try:
+        return compare(runs, config.metric, config.by, config.baseline)
+    except NothingYetError as error:
+        raise NothingYetError(str(error), "\n".join(reader.faults)) from error
 
 
-@contextmanager
-def last_page(folder: Path) -> Iterator[None]:
-    """Makes the page stop reloading at the end, also where Ctrl-C, SIGTERM or SIGHUP ends the program."""
+def write(config: CompareConfig, comparison: Comparison, folder: Path) -> Path:
+    """Writes the page, and returns its path.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
+    return write_comparison(comparison, folder, config.every if config.follow else 0.0)
+
+
+def end_by_exception() -> None:
+    """Lets SIGTERM and SIGHUP end the program by an exception, as Ctrl-C does: it then leaves no empty folder."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored, as by nohup
             signal.signal(number, _end)
+
+
+@contextmanager
+def last_page(folder: Path) -> Iterator[None]:
+    """Makes the page stop reloading at the end, also where an exception ends the program."""
     try:
         yield
     finally:
@@ -110,16 +129,24 @@ def _end(signum: int, frame: FrameType | None) -> NoReturn:
 def follow(config: CompareConfig, reader: Reader, folder: Path) -> NoReturn:
     """Writes the page again whenever a run has written something, until a signal ends this."""
     print(f"following {len(find_runs(config.runs))} runs; Ctrl-C ends it", flush=True)
+    told = set(reader.faults)
     while True:
         time.sleep(config.every)
         if reader.changed(find_runs(config.runs)):
             with suppress(NothingYetError):
-                write(config, reader, folder)
+                write(config, compared(config, reader), folder)
+            for fault in reader.faults:
+                if fault not in told:
+                    print(fault, flush=True)
+            told.update(reader.faults)
 
 
-def show_comparison(comparison: Comparison) -> None:
-    """Prints the tables, and the notes on how far to trust them."""
-    for title, rows in table_rows(comparison):
-        print(f"{title}\n{aligned([[cell[:MAX_NAME] for cell in row] for row in rows])}\n")
-    for note in comparison.notes:
-        print(note)
+def show_comparison(comparison: Comparison, faults: Sequence[str]) -> None:
+    """Prints the tables, the notes on how far to trust them, and a sentence for each run that cannot be read."""
+    for title, (header, *rows) in table_rows(comparison):
+        names = shortened([row[0] for row in rows], MAX_NAME)
+        named = [(name, *row[1:]) for name, row in zip(names, rows, strict=True)]
+        print(f"{title}\n{aligned([[cell[:MAX_NAME] for cell in row] for row in (header, *named)])}\n")
+    for line in (*comparison.notes, *faults):
+        print(line)
+    sys.stdout.flush()

@@ -107,11 +107,16 @@ def dash(index: int) -> Dash:
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """Shortens names of groups for a plot and keeps them distinct: long ones lose the nodes of their options."""
-    short_names = [name if len(name) <= MAX_LABEL else " ".join(map(_without_node, name.split(" "))) for name in names]
-    short_names = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…" for name in short_names]
+    """Shortens names of groups for a plot."""
+    return [plain(name) for name in shortened(names, MAX_LABEL)]
+
+
+def shortened(names: Sequence[str], longest: int) -> list[str]:
+    """Shortens names of groups and keeps them distinct: long ones lose the nodes of their options, then their ends."""
+    short_names = [name if len(name) <= longest else " ".join(map(_without_node, name.split(" "))) for name in names]
+    short_names = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in short_names]
     counts = Counter(short_names)
-    return [plain(f"{i + 1}: {name}" if counts[name] > 1 else name) for i, name in enumerate(short_names)]
+    return [f"{i + 1}: {name}" if counts[name] > 1 else name for i, name in enumerate(short_names)]
 
 
 def _without_node(setting: str) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.common.errors import UserError
+from agent.config.parsing import nearest
 from agent.records.comparison import aggregates
-from agent.records.comparison.grouping import Group, group_runs, task_of
-from agent.records.comparison.reading import EMPTY, Run, Stamp, read_run, stamp
+from agent.records.comparison.grouping import Group, differing, group_runs, task_of
+from agent.records.comparison.reading import EMPTY, STEP, Run, Stamp, read_run, stamp
 from agent.records.comparison.scoring import (
     AGENTS,
     BaselineDifference,
@@ -117,17 +118,16 @@ def compare(runs: Sequence[Run], metric: str, by: Sequence[str] = (), baseline: 
         baseline: the group to compare the others with, by its name or a part of it.
 
     Raises:
-        NothingYetError: no run has the metric yet.
+        NothingYetError: no run has a finite value of the metric yet.
         UserError: `by` or `baseline` names nothing.
     """
     with_metric = [run for run in runs if len(run.series.get(metric, EMPTY))]
     if not with_metric:
-        raise NothingYetError(
-            f"none of the {len(runs)} runs has {metric} yet: wait for an evaluation, or name another metric="
-        )
+        raise _nothing_yet(runs, metric)
     groups = group_runs(with_metric, by)
     baseline_group = None if baseline is None else _baseline(groups, baseline)
-    tasks = [task_result(name, groups, metric) for name in dict.fromkeys(task_of(run, by) for run in with_metric)]
+    options = differing(with_metric, by)
+    tasks = [task_result(name, groups, metric) for name in dict.fromkeys(task_of(run, options) for run in with_metric)]
     shared = [task for task in tasks if all(len(task.scores["last"].get(group.name, ())) for group in groups)]
     comparison = Comparison(metric, groups, tasks, shared, {}, {})
     overall = {which: _overall(comparison, which) for which in AGENTS} if len(shared) > 1 else {}
@@ -135,6 +135,21 @@ def compare(runs: Sequence[Run], metric: str, by: Sequence[str] = (), baseline: 
     differences = {} if baseline_group is None else baseline_differences(tasks, baseline_group)
     notes = _notes(runs, with_metric, comparison)
     return Comparison(metric, groups, tasks, shared, overall, improvement, differences, baseline_group, notes)
+
+
+def _nothing_yet(runs: Sequence[Run], metric: str) -> NothingYetError:
+    """Says why no run has a finite value of the metric, and what to do."""
+    logged = sorted({name for run in runs for name in run.logged} - {STEP})
+    if metric in logged:
+        return NothingYetError(
+            f"none of the {len(runs)} runs has a finite value of {metric}, only NaN or infinities: name another metric="
+        )
+    may_come = metric.startswith("eval") and not any(name.startswith("eval") for name in logged)
+    advice = "wait for an evaluation, or name another metric="
+    if logged and not may_come:
+        examples = nearest(metric, logged) or f", such as {', '.join(logged[:3])}"
+        advice = f"name a metric that they have{examples}"
+    return NothingYetError(f"none of the {len(runs)} runs has {metric} yet: {advice}")
 
 
 def _baseline(groups: Sequence[Group], requested: str) -> str:
@@ -174,8 +189,11 @@ def _improvement(comparison: Comparison, which: str) -> dict[tuple[str, str], Im
 
 def _notes(runs: Sequence[Run], with_metric: Sequence[Run], comparison: Comparison) -> list[str]:
     notes = []
-    if without_metric := len(runs) - len(with_metric):
+    not_finite = sum(comparison.metric in run.logged for run in runs) - len(with_metric)
+    if without_metric := len(runs) - len(with_metric) - not_finite:
         notes.append(f"{without_metric} of {len(runs)} runs have no {comparison.metric} yet and are left out.")
+    if not_finite:
+        notes.append(f"{not_finite} of {len(runs)} runs have no finite value of {comparison.metric} and are left out.")
     for group in comparison.groups:
         members = [run for runs_of_task in group.runs.values() for run in runs_of_task]
         if unfinished := sum(run.steps is not None and run.step < run.steps for run in members):

@@ -26,7 +26,11 @@ TASK_OPTIONS = (
 ENV, KWARGS = "env.", "env.kwargs."
 #: The agent of a command line without one, from conf/train.yaml.
 DEFAULT_AGENT = "agent=noisy_dqn"
-#: The most options in one name.
+#: Nodes whose options the user names, so that a run without such an option has another setting.
+FREE_NODES = ("agent.head_options", "env.kwargs", "env.eval_kwargs")
+#: The value of an option that a run has not.
+MISSING = "–"
+#: The most options in one name, unless groups are the same in these.
 MAX_OPTIONS = 6
 
 Key = tuple[tuple[str, str], ...]
@@ -51,7 +55,7 @@ def below(name: str, roots: Iterable[str]) -> bool:
 
 
 def task_of(run: Run, by: Sequence[str] = ()) -> str:
-    """Returns the name of a run's task: the id and its arguments, without the options in `by`."""
+    """Returns the name of a run's task: the id and its arguments, without the options `by`, which define groups."""
     options = {name: value for name, value in run.options.items() if not below(name, by)}
     kwargs = [f"{name.removeprefix(KWARGS)}={value}" for name, value in options.items() if name.startswith(KWARGS)]
     kwargs += [
@@ -76,23 +80,17 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Group]:
     Raises:
         UserError: no run has an option that `by` names.
     """
-    tasks: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        tasks[task_of(run, by)].append(run)
     for name in by:
         if not any(below(option, (name,)) for run in runs for option in run.options):
             raise UserError(f"by={name}: no run has such an option; name one as config.yaml has it, such as agent.lr")
-    chosen = differing(runs, by) or list(by)
+    options = differing(runs, by)
+    tasks: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        tasks[task_of(run, options)].append(run)
+    chosen = options or [name for name in by if any(name in run.options for run in runs)]
+    parts = {task: _parts(members, chosen if by else differing(members)) for task, members in tasks.items()}
+    names = _names_by(parts, chosen, by) if by else _names(parts)
     groups: dict[str, dict[str, tuple[Run, ...]]] = defaultdict(dict)
-    if by:
-        parts = {task: _parts(members, chosen) for task, members in tasks.items()}
-        names = {
-            task: [_option_name(key, [option for option, _ in key]) for key in task_parts]
-            for task, task_parts in parts.items()
-        }
-    else:
-        parts = {task: _parts(members, differing(members)) for task, members in tasks.items()}
-        names = _names(parts)
     for task, task_parts in parts.items():
         for name, members in zip(names[task], task_parts.values(), strict=True):
             groups[name][task] = groups[name].get(task, ()) + members
@@ -104,9 +102,14 @@ def differing(runs: Sequence[Run], by: Sequence[str] = ()) -> list[str]:
     values: dict[str, set[str]] = {}
     for name in dict.fromkeys(option for run in runs for option in run.options):
         if below(name, by) if by else not below(name, IGNORED) and not _is_task_option(name):
-            # A run without the option comes from another release, where its value is unknown.
-            values[name] = {run.options[name] for run in runs if name in run.options}
+            # A run without an option of ours comes from another release, where its value is unknown.
+            having = runs if _is_free(name) else [run for run in runs if name in run.options]
+            values[name] = {run.options.get(name, MISSING) for run in having}
     return [name for name, distinct in values.items() if len(distinct) > 1]
+
+
+def _is_free(name: str) -> bool:
+    return name not in FREE_NODES and below(name, FREE_NODES)
 
 
 def _is_task_option(name: str) -> bool:
@@ -117,11 +120,21 @@ def _parts(runs: Sequence[Run], options: Sequence[str]) -> dict[Key, tuple[Run, 
     """Groups runs by their values of some options."""
     parts: dict[Key, list[Run]] = defaultdict(list)
     for run in runs:
-        parts[tuple((name, run.options.get(name, "–")) for name in options)].append(run)
+        parts[tuple((name, run.options.get(name, MISSING)) for name in options)].append(run)
     return {key: tuple(members) for key, members in parts.items()}
 
 
 # ---- names
+
+
+def _names_by(
+    parts: Mapping[str, Mapping[Key, tuple[Run, ...]]], chosen: Sequence[str], by: Sequence[str]
+) -> dict[str, list[str]]:
+    """Names the parts of every task by the options that `by` names, and by others below it that distinguish them."""
+    keys = list(dict.fromkeys(key for task_parts in parts.values() for key in task_parts))
+    shown = _separating(keys, chosen, [name for name in chosen if name in by])
+    names = dict(zip(keys, _option_names(keys, shown), strict=True))
+    return {task: [names[key] for key in task_parts] for task, task_parts in parts.items()}
 
 
 def _names(parts: Mapping[str, Mapping[Key, tuple[Run, ...]]]) -> dict[str, list[str]]:
@@ -133,16 +146,12 @@ def _names(parts: Mapping[str, Mapping[Key, tuple[Run, ...]]]) -> dict[str, list
     for task, task_parts in parts.items():
         keys = list(task_parts)
         options = [name for name, _ in keys[0]]
-        separating = _separating(keys, options)
+        option_names = _option_names(keys, _separating(keys, options))
         rows = [None if row is None else _distinct_settings(row, common, len(all_settings)) for row in settings[task]]
         counts = Counter(rows)
         names[task] = [
-            _option_name(key, separating)
-            if row is None
-            else row
-            if counts[row] == 1
-            else f"{row} {_option_name(key, separating)}"
-            for key, row in zip(keys, rows, strict=True)
+            option_name if row is None else row if counts[row] == 1 else f"{row} {option_name}"
+            for option_name, row in zip(option_names, rows, strict=True)
         ]
     return names
 
@@ -177,10 +186,10 @@ def _distinct_settings(settings: tuple[str, ...], common: set[str], parts: int) 
     return " ".join(distinct or settings[:1])
 
 
-def _separating(keys: Sequence[Key], options: Sequence[str]) -> list[str]:
-    """Selects greedily a few options that distinguish all keys; short names are preferred."""
+def _separating(keys: Sequence[Key], options: Sequence[str], first: Sequence[str] = ()) -> list[str]:
+    """Selects greedily a few options that distinguish all keys, after those in `first`; short names are preferred."""
     table = [dict(key) for key in keys]
-    chosen: list[str] = []
+    chosen = list(first)
 
     def count_distinct(names: Sequence[str]) -> int:
         return len({tuple(row[name] for name in names) for row in table})
@@ -190,10 +199,20 @@ def _separating(keys: Sequence[Key], options: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _option_name(key: Key, options: Sequence[str]) -> str:
+def _option_names(keys: Sequence[Key], options: Sequence[str]) -> list[str]:
+    """Names keys by their values of options: by a few of these, or by all where a few do not distinguish them."""
+    names = [_option_name(key, options, MAX_OPTIONS) for key in keys]
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else _option_name(key, options, len(key))
+        for key, name in zip(keys, names, strict=True)
+    ]
+
+
+def _option_name(key: Key, options: Sequence[str], most: int) -> str:
     settings = [f"{name}={value}" for name, value in key if name in options]
-    more = [f"and {len(settings) - MAX_OPTIONS} more"] if len(settings) > MAX_OPTIONS else []
-    return " ".join([*settings[:MAX_OPTIONS], *more]) or "all runs"
+    more = [f"and {len(settings) - most} more"] if len(settings) > most else []
+    return " ".join([*settings[:most], *more]) or "all runs"
 
 
 def safe_command(command: str) -> str | None:

@@ -20,7 +20,7 @@ from agent.records.names import CONFIG, EVALUATION, METRICS
 
 #: Limits of what is read of one run.
 MAX_LINES, MAX_EVALUATION = 5_000_000, 1 << 24
-MAX_NAMES, MAX_POINTS, MAX_VIDEOS = 80, 1_000, 6
+MAX_NAMES, MAX_POINTS, MAX_VIDEOS, MAX_LOGGED = 80, 1_000, 6, 1_000
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./\[\]-]{0,99}")
 #: The metrics that are shown in addition to the compared one.
@@ -56,6 +56,7 @@ class Run:
         options: the options of its config as texts, by full name.
         commands: the command lines that made it, from the header of config.yaml.
         series: its series by the metric's name.
+        logged: the names of all its metrics, also of those that never have a finite value.
         step: the last step with a logged value.
         evaluations: the results of evaluate.py for its `best` and `last` agents, if there are any.
         videos: its video files, newest first.
@@ -65,6 +66,7 @@ class Run:
     options: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     series: Mapping[str, Series] = field(default_factory=dict)
+    logged: frozenset[str] = frozenset()
     step: int = 0
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     videos: tuple[Path, ...] = ()
@@ -107,28 +109,32 @@ def read_run(folder: Path, metric: str) -> Run:
         UserError: train.py cannot have written its config.
     """
     options, commands = read_config(folder / CONFIG)
-    series, step = read_metrics(folder / METRICS, metric)
+    series, logged, step = read_metrics(folder / METRICS, metric)
     found = {which: read_evaluation(folder / which / EVALUATION) for which in ("best", "last")}
     evaluations = {which: result for which, result in found.items() if result}
-    return Run(folder, options, commands, series, step, evaluations, videos_of(folder))
+    return Run(folder, options, commands, series, logged, step, evaluations, videos_of(folder))
 
 
-def read_metrics(path: Path, metric: str) -> tuple[dict[str, Series], int]:
-    """Reads the series of a run that are shown, and its last step."""
+def read_metrics(path: Path, metric: str) -> tuple[dict[str, Series], frozenset[str], int]:
+    """Reads the series of a run that are shown, the names of all its metrics, and its last step."""
     points: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     clock: dict[float, float] = {}
+    logged: set[str] = set()
     last = 0
     for step, row in islice(read_rows(path), MAX_LINES):
         last = max(last, step)
         if (seconds := number(row.get(SECONDS))) is not None:
             clock[step] = seconds
+        if len(logged) < MAX_LOGGED:
+            logged.update(row)
         for name, value in row.items():
             if name == metric or name in DIAGNOSTICS or (name.startswith(SIGMA) and _NAME.fullmatch(name)):
                 finite = number(value)
                 if finite is not None and (name in points or len(points) < MAX_NAMES):
                     points[name].append((float(step), finite, math.nan if seconds is None else seconds))
     times = np.array(sorted(clock.items()), dtype=np.float64).reshape(-1, 2)
-    return {name: _series(table, times) for name, table in points.items()}, last
+    names = frozenset(name for name in logged if name == metric or _NAME.fullmatch(name))
+    return {name: _series(table, times) for name, table in points.items()}, names, last
 
 
 def _series(points: list[tuple[float, float, float]], clock: Array) -> Series:
