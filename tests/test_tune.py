@@ -28,7 +28,8 @@ from agent.running.tuning.locks import lock
 from agent.running.tuning.pool import check_failures
 from agent.running.tuning.result import Result
 from agent.running.tuning.results import best_of, fresh_seeds
-from agent.running.tuning.space import check_domains, default_space, first_settings, parse_space, read_space
+from agent.running.tuning.space import check_domains, first_settings, parse_space
+from agent.running.tuning.space_file import default_space, read_space
 from agent.running.tuning.study import Study
 from agent.running.tuning.trial_run import TrialRun, last_message
 from tests.helpers import Process, Programs
@@ -167,6 +168,56 @@ def test_a_range_is_whole_where_its_numbers_are_and_yaml_may_write_1e_4(tmp_path
     assert not mixed.whole
 
 
+def test_choices_may_be_numbers_that_yaml_reads_as_texts(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(
+        "agent.lr: {choices: [1e-3, 5e-4], first: 5e-4}\n"
+        "agent.target_every: {choices: [1e3, 500, 2.0]}\n"
+        "agent.lr_end: {choices: [null, 1e-5]}\n"
+        "agent.network.hidden: {choices: [[1e2, 64], [32]]}\n"
+        "agent.replay_ratio: {choices: [1/4, 1e-1]}\n"
+        "env.kwargs.name: {choices: [1e-3, word]}\n"
+    )
+    space = read_space(file)
+    domains = parse_space(space)
+    assert {domain.name: domain.examples() for domain in domains} == {
+        "agent.lr": [0.001, 0.0005],
+        "agent.target_every": [1000, 500, 2.0],
+        "agent.lr_end": [None, 1e-5],
+        "agent.network.hidden": [[100, 64], [32]],
+        "agent.replay_ratio": ["1/4", "1e-1"],  # an exact fraction
+        "env.kwargs.name": ["1e-3", "word"],  # the environment's own
+    }
+    check_domains(domains, TrainConfig())
+    assert first_settings(space, domains, to_plain(TrainConfig()))["agent.lr"] == 0.0005
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("agent.lr: {low: 1e-4, high: 1e-2}\nagent.n_step: {choices: [1, 3]}\nagent.lr: {choices: [1e-3]}", "agent.lr"),
+        ("agent.lr: {low: 1e-4, high: 1e-2, 'low': 1e-3}", "low"),
+    ],
+)
+def test_a_space_file_that_has_a_name_twice_is_refused(text: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"^space=.*space\.yaml has {name} twice: leave one of them out$"):
+        read_space(tmp_path / "space.yaml")
+
+
+def test_a_study_of_an_older_release_with_a_choice_twice_goes_on(tmp_path: Path) -> None:
+    config = study_config(space={"agent.n_step": {"choices": [1, 3, 1]}})
+    (tmp_path / "study.json").write_text(json.dumps(to_plain(config)))
+    study = Study(tmp_path, read_study(tmp_path))
+    for _ in range(3):
+        trial = study.next_trial()
+        assert trial is not None
+        assert trial.settings["agent.n_step"] in (1, 3)
+        trial.complete(1.0)
+    distributions = study._study.get_trials()[0].distributions["agent.n_step"]
+    assert distributions.choices == ("1", "3")
+
+
 @pytest.mark.parametrize(
     ("space", "sentence"),
     [
@@ -200,6 +251,10 @@ def test_a_range_is_whole_where_its_numbers_are_and_yaml_may_write_1e_4(tmp_path
         ({"env.kwargs.x": {"low": -1e308, "high": 1e308}}, r"env\.kwargs\.x in the space has .* smaller range"),
         ({"agent.n_step": {"low": 1.0, "high": 5.0}}, r"agent\.n_step=2\.5.* must be a whole number"),
         ({"agent.n_step": {"low": 1.0, "high": 3.0, "step": 0.5}}, r"agent\.n_step=1\.5.* must be a whole number"),
+        ({"agent.lr": {"choices": [0.001, 0.001]}}, r"^agent\.lr\.choices in the space has 0\.001 twice: leave one"),
+        ({"agent.lr": {"choices": [0.001, "1e-3"]}}, r"^agent\.lr\.choices in the space has 0\.001 twice"),
+        ({"agent.n_step": {"choices": [1, 1.0]}}, r"^agent\.n_step\.choices in the space has 1\.0 twice"),
+        ({"agent.network.hidden": {"choices": [[8], [8.0]]}}, r"has \[8\.0\] twice: leave one of them out"),
     ],
 )
 def test_a_space_that_is_wrong_is_refused(space: dict[str, Any], sentence: str) -> None:

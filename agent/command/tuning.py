@@ -19,14 +19,8 @@ from agent.config.run import TrainConfig
 from agent.config.tune import StudyConfig, TuneConfig
 from agent.records.names import RUNS
 from agent.records.run_folder import agent_name, new_folder, task_folder
-from agent.running.tuning.space import (
-    check_domains,
-    default_space,
-    first_settings,
-    parse_space,
-    read_space,
-    select,
-)
+from agent.running.tuning.space import check_domains, first_settings, parse_space, select
+from agent.running.tuning.space_file import default_space, read_space
 
 #: The file of a study, and its greatest size in bytes.
 FILE, MAX_BYTES = "study.json", 1 << 24

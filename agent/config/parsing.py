@@ -4,6 +4,7 @@ It is written by hand because a version with pydantic 2.14 was longer: its error
 sentences. Its import takes 0.15 s more.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -160,6 +161,32 @@ def _fraction(value: object, key: str) -> Fraction:
 
 def _example(cls: object, key: str) -> str:
     return f"{key}.{next(iter(get_type_hints(cls)))}=…"
+
+
+def with_numbers(cls: type[object], name: str, value: object) -> object:
+    """Turns texts into numbers where an option takes numbers. YAML reads 1e-3, without a point, as a text.
+
+    Args:
+        cls: the dataclass with the options.
+        name: the full name of the option; with another name the value is returned as it is.
+        value: a value, or a list of values.
+    """
+    hint: Any = cls
+    for key in name.split("."):
+        hint = get_type_hints(hint).get(key) if dataclasses.is_dataclass(hint) else None
+    return _with_numbers(hint, value)
+
+
+def _with_numbers(hint: Any, value: object) -> object:
+    hints = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if isinstance(value, list):
+        inner = next((get_args(option)[0] for option in hints if get_origin(option) is tuple), None)
+        return [_with_numbers(inner, item) for item in value]
+    if isinstance(value, str) and not {int, float}.isdisjoint(hints):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            return int(number) if int in hints and number.is_integer() else number
+    return value
 
 
 def leaf_names(cls: type[object], prefix: str = "") -> list[str]:

@@ -2,21 +2,15 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-import yaml
 
 from agent.common.errors import UserError, plain
-from agent.common.files import read_plain, why
 from agent.common.kinds import PlainData
-from agent.config.parsing import leaf_names, nearest, parse, to_plain
+from agent.config.parsing import leaf_names, nearest, parse, to_plain, with_numbers
 from agent.config.run import TrainConfig
 
-#: The largest space file that is read, in bytes.
-MAX_BYTES = 1 << 20
 #: Options that all trials must share, so that their scores are comparable.
 SHARED = ("steps", "seed", "eval", "checkpoint", "log", "wandb", "resume", "imports", "env", "hydra")
 #: Options of the environment that choose the task of training, or that of the evaluations.
@@ -35,7 +29,7 @@ class Domain:
 
     Attributes:
         name: the name of the option, such as agent.lr.
-        choices: the choices as JSON; empty for a range of numbers.
+        choices: the choices as JSON, in which studies of older releases may repeat one; empty for a range of numbers.
         low: the least number of a range.
         high: the greatest number of a range.
         log: whether the search is on a logarithmic scale.
@@ -73,23 +67,6 @@ class Domain:
         return int(value) if self.whole else float(value)
 
 
-def read_space(path: Path) -> PlainData:
-    """Reads a space file, which holds a mapping.
-
-    Raises:
-        UserError: if it cannot be read, or holds no mapping.
-    """
-    try:
-        space = yaml.safe_load(read_plain(path, MAX_BYTES))
-    except OSError as error:
-        raise UserError(f"space={path} cannot be read ({why(error)}): name a YAML file") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"space={path} is no YAML: {plain(error)}") from error
-    if not isinstance(space, dict) or not space:
-        raise UserError(f"space={path} holds no options: write lines such as agent.lr: {{low: 1e-4, high: 1e-2}}")
-    return space
-
-
 def parse_space(space: PlainData) -> tuple[Domain, ...]:
     """The domains of a space.
 
@@ -123,7 +100,7 @@ def _choices(name: str, entry: Mapping[str, object]) -> Domain:
     if not isinstance(choices, list) or not choices:
         raise UserError(f"{name}.choices in the space must be a list, such as [1, 2, 4]")
     try:
-        encoded = tuple(dict.fromkeys(json.dumps(choice, allow_nan=False) for choice in choices))
+        encoded = tuple(json.dumps(with_numbers(TrainConfig, name, choice), allow_nan=False) for choice in choices)
     except (TypeError, ValueError, RecursionError):
         raise UserError(f"{name}.choices in the space must be numbers, words, truth values or lists of them") from None
     return Domain(name, encoded)
@@ -167,36 +144,12 @@ def _number(name: str, key: str, value: object) -> int | float:
     return value
 
 
-def default_space(folder: Path, config: TrainConfig) -> PlainData:
-    """The default space for an agent: the space of all agents, and the file of each of its parts."""
-    space: PlainData = {}
-    for part in parts_of(config):
-        space |= read_space(folder / f"{part}.yaml")
-    return space
-
-
-def parts_of(config: TrainConfig) -> Iterator[str]:
-    """The names of the space files for an agent."""
-    agent = config.agent
-    yield "every"
-    if agent.target_range is None and agent.head != "categorical":  # its limits belong to one discount
-        yield "discount"
-    if agent.noise.enabled:
-        yield agent.noise.form
-    if agent.epsilon.start > 0:
-        yield "epsilon"
-    if agent.munchausen.enabled:
-        yield "munchausen"
-    if agent.priority.enabled:
-        yield "priority"
-    if agent.head in ("quantile", "implicit_quantile"):
-        yield agent.head
-
-
 def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
-    """Raises a UserError if an option does not exist, or a value of its domain is not allowed."""
+    """Raises a UserError if an option does not exist, or a value of its domain is repeated or not allowed."""
     for domain in domains:
         shown = plain(domain.name, 80)
+        if (repeated := _repeated(domain.choices)) is not None:
+            raise UserError(f"{shown}.choices in the space has {plain(repeated, 80)} twice: leave one of them out")
         for value in domain.examples():
             options: PlainData = to_plain(training)
             *path, leaf = domain.name.split(".")
@@ -212,6 +165,28 @@ def check_domains(domains: Sequence[Domain], training: TrainConfig) -> None:
                 parse(TrainConfig, options)
             except UserError as error:
                 raise UserError(f"the space has {shown}={value}, which does not work: {error}") from error
+
+
+def _repeated(choices: Sequence[str]) -> str | None:
+    """The first choice that equals an earlier one, such as 1.0 after 1; None if there is none."""
+    seen: set[str] = set()
+    for choice in choices:
+        if (key := json.dumps(_whole(json.loads(choice)), sort_keys=True)) in seen:
+            return choice
+        seen.add(key)
+    return None
+
+
+def _whole(value: object) -> object:
+    """Turns floats without a fraction into whole numbers, also in lists and mappings."""
+    match value:
+        case float():
+            return int(value) if value.is_integer() else value
+        case list():
+            return [_whole(item) for item in value]
+        case dict():
+            return {key: _whole(item) for key, item in value.items()}
+    return value
 
 
 def first_settings(space: PlainData, domains: Sequence[Domain], options: PlainData) -> PlainData:
@@ -234,6 +209,7 @@ def _first(domain: Domain, value: object) -> object:
         number = _number(plain(domain.name, 80), "first", value)
         value = int(number) if domain.whole and number == int(number) else number
     with suppress(TypeError, ValueError, RecursionError):  # a choice that is no JSON
+        value = with_numbers(TrainConfig, domain.name, value)
         if domain.holds(value):
             return value
     kind = "whole number" if domain.whole else "number"

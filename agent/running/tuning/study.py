@@ -214,7 +214,7 @@ def _scores(attributes: Mapping[str, Any]) -> dict[str, float]:
 
 def _suggest(trial: optuna.Trial, domain: Domain) -> object:
     if domain.choices:
-        return json.loads(trial.suggest_categorical(domain.name, domain.choices))
+        return json.loads(trial.suggest_categorical(domain.name, tuple(dict.fromkeys(domain.choices))))
     if domain.whole:
         step = int(domain.step or 1)
         return trial.suggest_int(domain.name, int(domain.low), int(domain.high), step=step, log=domain.log)
