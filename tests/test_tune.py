@@ -27,7 +27,7 @@ from agent.records.study_plots import plot_history, plot_importances
 from agent.running.tuning.locks import lock
 from agent.running.tuning.pool import check_failures
 from agent.running.tuning.result import Result
-from agent.running.tuning.results import best_of, fresh_seeds
+from agent.running.tuning.results import OUTPUTS, best_of, fresh_seeds
 from agent.running.tuning.space import check_domains, first_settings, parse_space
 from agent.running.tuning.space_file import default_space, read_space
 from agent.running.tuning.study import Study
@@ -374,6 +374,37 @@ def test_bad_words_end_in_one_sentence(programs: Programs, tmp_path: Path) -> No
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_study_begins_in_no_run_and_replaces_nothing(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "runs" / "mine")
+    (run / "best").mkdir()
+    for name in ("study.log", "history.png", "trials.csv"):
+        (tmp_path / name[:4]).mkdir()
+        (tmp_path / name[:4] / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for out, sentence in (
+        ("runs/mine", "runs/mine holds a run: choose another out"),
+        ("runs/mine/best", f"runs/mine/best lies in the run {run}: choose another out"),
+        ("runs/mine/a/b", f"runs/mine/a/b lies in the run {run}: choose another out"),
+        ("runs/mine/a/../b", f"lies in the run {run}: choose another out"),
+        ("runs", "runs holds other runs, such as runs/mine: name a folder of its own with out"),
+        ("stud", "stud holds study.log, which a new study would replace: choose another out"),
+        ("hist", "hist holds history.png, which a new study would replace: choose another out"),
+        ("tria", "tria holds trials.csv, which a new study would replace: choose another out"),
+    ):
+        with pytest.raises(UserError, match=re.escape(sentence)):
+            tuning_request({"train": ["env=CartPole-v1"], "out": out}, [])
+    assert sorted(tmp_path.rglob("*")) == before
+    ended = programs.run("tune", "env=CartPole-v1", "out=runs/mine/study", cwd=tmp_path)
+    assert one_sentence(ended) == f"error: runs/mine/study lies in the run {run}: choose another out"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()  # as for train.py, files that nothing replaces may be there
+    for out in ("mine", "runs/mine/../other"):
+        assert tuning_request({"train": ["env=CartPole-v1"], "out": out}, []).folder == Path(out)
+
+
 def test_a_missing_optuna_is_named(programs: Programs, tmp_path: Path) -> None:
     (tmp_path / "optuna.py").write_text("raise ImportError('none')")
     ended = programs.run("tune", "env=CartPole-v1", cwd=tmp_path, real=True, PYTHONPATH=str(tmp_path))
@@ -671,6 +702,11 @@ def test_the_table_the_csv_and_the_warning(home: Path) -> None:
     assert [float(row["score"]) for row in rows] == [trial["score"] for trial in trials_of(home / "study")]
     assert "is no test score" in out
     assert "seed=100,101,102,103,104" in out
+
+
+def test_the_files_of_a_study_are_those_that_no_other_study_replaces(home: Path) -> None:
+    written = {path.name for path in (home / "study").iterdir() if not any(map(path.match, OUTPUTS))}
+    assert written == {"study.json", "lock"}
 
 
 def test_pictures_are_written(home: Path) -> None:

@@ -18,7 +18,8 @@ from agent.config.ranges import SEED
 from agent.config.run import TrainConfig
 from agent.config.tune import StudyConfig, TuneConfig
 from agent.records.names import RUNS
-from agent.records.run_folder import agent_name, new_folder, task_folder
+from agent.records.run_folder import agent_name, check_folder_of_study, new_folder, task_folder
+from agent.running.tuning.results import OUTPUTS
 from agent.running.tuning.space import check_domains, first_settings, parse_space, select
 from agent.running.tuning.space_file import default_space, read_space
 
@@ -97,11 +98,16 @@ def tuning_request(options: dict[str, object], overrides: Iterable[str]) -> Requ
 
 
 def _make(folder: Path, out: str | None) -> Path:
-    """Makes the folder of a new study."""
+    """Makes the folder of a new study.
+
+    Raises:
+        UserError: `out` holds a study, a run, or files that a study would replace.
+    """
     if out is None:
         return new_folder(folder)
     if (Path(out) / FILE).exists():
         raise UserError(f"out={out} holds a study already: go on with resume={out}, or name another folder")
+    check_folder_of_study(Path(out), OUTPUTS)
     Path(out).mkdir(parents=True, exist_ok=True)
     return Path(out)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import yaml
@@ -140,6 +140,29 @@ def open_run(folder: Path, resume: str | None) -> Checkpoint | None:
             "without resume, in another folder"
         )
     return None
+
+
+def check_folder_of_study(folder: Path, outputs: Sequence[str]) -> None:
+    """Refuses a folder for a new study in which compare.py would not find its trials, or which holds other files of it.
+
+    Args:
+        folder: the folder, which may be missing.
+        outputs: names and patterns of the files and folders that a study writes.
+
+    Raises:
+        UserError: the folder is a run or lies in one, or holds runs or such a file.
+    """
+    path = Path(os.path.normpath(folder.absolute()))
+    for inner, outer in pairwise((path, *path.parents)):
+        if (outer / CONFIG).exists() and (inner.name in RUN_FOLDERS or (outer / METRICS).exists()):
+            raise UserError(f"{folder} lies in the run {outer}: choose another out")
+    if (folder / CONFIG).exists() or (folder / METRICS).exists():
+        raise UserError(f"{folder} holds a run: choose another out")
+    if (inner_run := next(_runs_below(folder), None)) is not None:
+        raise UserError(f"{folder} holds other runs, such as {inner_run}: name a folder of its own with out")
+    existing = (path for name in outputs for path in sorted(folder.glob(name)) if _holds_anything(path))
+    if (path_of_other := next(existing, None)) is not None:
+        raise UserError(f"{folder} holds {path_of_other.name}, which a new study would replace: choose another out")
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:

@@ -14,9 +14,12 @@ from agent.common.files import atomic_write_text
 from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.config.tune import StudyConfig
+from agent.running.tuning.journal import JOURNAL
 from agent.running.tuning.result import Result
 
 CONF, GROUP, BEST = "preset", "tuned", "best"
+#: The files and folders that a study writes, beside its own file and its lock.
+OUTPUTS = (JOURNAL, "trial_*", "trials.csv", "trials.json", "history.png", "importances.png", CONF)
 #: Number of seeds in the suggested test.
 FRESH_SEEDS = 5
 
