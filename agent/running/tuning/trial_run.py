@@ -1,5 +1,6 @@
 """One trial: train.py runs its seeds one after the other, each in its own process."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -25,8 +26,12 @@ from agent.running.tuning.study import Trial
 RETURN = "eval/return_mean"
 #: The largest output of a run that is read, in bytes.
 MAX_LOG_BYTES = 64 << 20
-#: How the system words a full disk.
-FULL_DISK = tuple(map(os.strerror, disk.FULL_DISK))
+#: How the system words that a disk takes nothing more, and the advice.
+DISK_REFUSES = {
+    **dict.fromkeys(map(os.strerror, disk.FULL_DISK), "free some space"),
+    os.strerror(errno.EFBIG): "allow larger files (ulimit -f unlimited)",
+    os.strerror(errno.EROFS): "make the disk writable",
+}
 
 
 class TrialRun:
@@ -59,7 +64,7 @@ class TrialRun:
         """Continues the trial; returns a sentence once it has ended, and None while it goes on.
 
         Raises:
-            UserError: the machine ended the run, by a full disk or a signal; the trial continues when the study does.
+            UserError: the machine ended the run, by its disk or a signal; the trial continues when the study does.
         """
         if self._process is None:
             return self._end_early() if self._pruned else self._start_next()
@@ -184,8 +189,8 @@ class TrialRun:
         name, go_on = ending_signal(code), f"then go on with {quote_override('resume', self._folder.parent)}"
         if name:
             raise UserError(f"{name} ended trial {self.trial.number}: if memory was short, free some, {go_on}")
-        if any(reason in message for reason in FULL_DISK):
-            raise UserError(f"trial {self.trial.number} cannot go on ({message}): free some space, {go_on}")
+        if advice := next((advice for reason, advice in DISK_REFUSES.items() if reason in message), None):
+            raise UserError(f"trial {self.trial.number} cannot go on ({message}): {advice}, {go_on}")
         self.trial.fail(message)
         return f"failed: {message}"
 
