@@ -173,6 +173,9 @@ def become(job: Mapping[str, Any]) -> NoReturn:
         os.dup2(os.open(path, mode), number)
     if job["file_limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], job["file_limit"]))
+    for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:  # inherited from nohup, or from a shell's background job
+            signal.signal(number, handler)
     sys.argv = job["argv"]
     code: object = 1
     try:
