@@ -110,6 +110,7 @@ BAD_TRAINING = {
     "an unknown option in braces": ("wandb={mod:x}", r"unknown option wandb\.mod; did you mean wandb\.mode"),
     "a name below a list": ("wandb.tags.x=3", r"no item called 'x': write the whole list, such as"),
     "a name of another library's": ("learning_rate=1e-3", r"unknown option learning_rate; did you mean agent\.lr\?"),
+    "a number for a list of words": ("wandb.tags=[1]", r"""on a command line write '\["1"\]', in both kinds of"""),
     "a word for a list of words": ("wandb.tags=a", r"wandb\.tags is 'a': it must be a list, such as \[a,b\]"),
     "no run to resume": ("resume=", "resume= names no run"),
     "the folder of the program": ("hydra.run.dir=", r"hydra\.run\.dir is the folder that this was started in"),
@@ -949,6 +950,8 @@ def test_a_run_that_ends_before_it_learns_says_so(programs: Programs, tmp_path: 
     assert late.code == 0
     assert "it will not learn: agent.learning_starts=64" in late.err
     assert "it will not learn" not in programs.run("train", *SMALL, "steps=66", cwd=tmp_path).err
+    rare = programs.run("train", *SMALL, "steps=66", "agent.replay_ratio=1/50", cwd=tmp_path)
+    assert "it will not learn: agent.replay_ratio=1/50 makes no update within steps=66" in rare.err
 
 
 def test_a_sigma_of_another_form_is_told(programs: Programs, tmp_path: Path) -> None:

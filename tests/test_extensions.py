@@ -29,6 +29,7 @@ from agent.networks.build import build_network
 from agent.networks.encoder_registry import ENCODERS
 from agent.networks.heads.registry import HEADS
 from agent.networks.q_network import flatten_parameters
+from agent.records.saved_agent import read_agent
 from agent.replay.batch import Batch
 from envs.bounds import is_own
 
@@ -523,6 +524,17 @@ BAD_ENCODERS = [
     ("TrunkEncoder(Mine(), parts)", "None", "failed: AttributeError"),
     ("lambda parts", "lambda", "failed: TypeError: .*takes 0 positional arguments"),
     ("self.calls = 0", "exit()", "failed: it ended the program, by sys.exit"),
+    (
+        "self.calls = 0",
+        "self.n = nn.Embedding(3, 1, sparse=True); type(self).forward = lambda self, x: self.n(x.long()).flatten(1)",
+        "the gradient of trunk.n.weight is sparse: use sparse=False",
+    ),
+    (
+        "self.calls = 0",
+        "self.calls, self.n = 0, torch.jit.script(nn.Linear(4, 4))",
+        "a copy of trunk.n.weight cannot learn, as after",
+    ),
+    ("return x.flatten(1)", "return x.flatten(1) if self.training else 1 / 0", "failed: ZeroDivisionError"),
     ("x.flatten(1)", "x.float().flatten(1)", "must play in double precision as well: leave casts such as"),
     ("TrunkEncoder(Mine(), parts)", "Raw(casts=True)", "must play in double precision as well: leave casts such as"),
     ("TrunkEncoder(Mine(), parts)", "Raw(in_place=True)", "writes to its input"),
@@ -922,3 +934,49 @@ def test_an_encoder_that_fails_later_is_named_with_its_line_and_all_is_saved(
     (tmp_path / "mine.py").write_text(ENCODER)
     result = programs.run("train", "resume=run", *options[:2], *named[:1], "steps=400", cwd=tmp_path)
     assert result.code == 0, result.err
+
+
+# ---- random numbers of an encoder of the user's own
+
+DRAWING = """
+import torch
+from torch import nn
+
+from agent import register_encoder
+from agent.networks.encoders import TrunkEncoder
+
+
+class Drawing(nn.Module):
+    features = 8
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.dropout = nn.Linear(4, 8), nn.Dropout(0.5)
+
+    def forward(self, x):
+        x = self.dropout(self.layer(x))
+        return x + 0.1 * torch.randn_like(x)
+
+
+register_encoder("drawing", lambda parts: TrunkEncoder(Drawing(), parts))
+"""
+
+
+def test_draws_of_an_encoder_of_ones_own_are_those_of_the_seed(programs: Programs, tmp_path: Path) -> None:
+    """Its parameters and its dropout come from torch's global generator. Evaluations leave that as it is."""
+    (tmp_path / "drawing.py").write_text(DRAWING)
+
+    def learned(folder: str, *options: str) -> dict[str, torch.Tensor]:
+        own = ("imports=./drawing.py", "agent.network.encoder=drawing")
+        words = own if options[0].startswith("resume") else (*QUIET, *own, "env=CartPole-v1", f"hydra.run.dir={folder}")
+        learning = ("agent.learning_starts=64", "agent.batch_size=16", "agent.network.hidden=[8]", "eval.noisy=false")
+        result = programs.run("train", *words, *options, *(() if words is own else learning), cwd=tmp_path)
+        assert result.code == 0, result.err
+        return read_agent(tmp_path / folder / "last" / "agent.safetensors").tensors
+
+    whole = learned("whole", "steps=400", "seed=3", "eval.every=0")
+    other = learned("other", "steps=400", "seed=4", "eval.every=0")
+    learned("parts", "steps=250", "seed=3", "eval.every=100", "checkpoint.every=50")
+    resumed = learned("parts", "resume=parts", "steps=400")
+    assert any(not torch.equal(whole[name], other[name]) for name in whole)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

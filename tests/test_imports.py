@@ -59,7 +59,10 @@ FORBIDDEN_CALLS = {
     "yaml.load", "yaml.unsafe_load", "yaml.full_load", "hydra.utils.instantiate", "hydra.utils.get_class",
 }  # fmt: skip
 #: Environments may draw from the global states. One file seeds them and hands them back; it draws nothing from them.
-GLOBAL_STATES = {"envs.global_random": {"random", "np.random.seed", "np.random.get_state", "np.random.set_state"}}
+GLOBAL_STATES = {
+    "envs.global_random": {"random", "np.random.seed", "np.random.get_state", "np.random.set_state"},
+    "agent.common.global_torch": {"torch.default_generator"},
+}
 #: Modules that the user names on the command line may be imported; only the command line can reach this (see below).
 COMMAND_LINE_ONLY = {"agent.command.imports": {"importlib.import_module"}}
 #: The classes of np.random that hold a state of their own.

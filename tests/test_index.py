@@ -332,6 +332,16 @@ def test_state_brings_the_prior_back() -> None:
     [
         ({"form": "factorised", "prior": 0.5}, {}, ["agent.noise.prior=0.5", "form=index"]),
         ({"enabled": False, "prior": 0.5, "share": False}, {}, ["agent.noise.prior=0.5", "enabled=true"]),
+        (
+            {"enabled": False, "prior": 0.3, "repeat": 16, "share": True},
+            {},
+            ["agent.noise.prior=0.3", "or write agent.noise.prior=0 agent.noise.repeat=1 agent.noise.share=false"],
+        ),
+        (
+            {"enabled": False, "prior": 0.0, "repeat": 1, "share": True},
+            {},
+            ["agent.noise.share=true has no draw", "or write agent.noise.share=false"],
+        ),
         ({"form": "factorised", "prior": 0.0, "repeat": 4}, {}, ["agent.noise.repeat=4", "form=index"]),
         ({"enabled": False, "prior": 0.0, "share": True}, {}, ["agent.noise.share", "enabled=true"]),
         ({}, {"head": "categorical"}, ["agent.noise.prior", "agent.head=categorical"]),

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from agent.command.composing import Request, compose_training, training_request
 from agent.command.errors import as_user_errors
 from agent.command.program import TRAIN
 from agent.common.errors import UserError
+from agent.common.global_torch import global_torch_restored
 from agent.common.quoting import from_python
 from agent.config.checks import advice
 from agent.config.parsing import parse
@@ -65,7 +67,7 @@ def train(*overrides: str, **options: object) -> Run:
     arguments = [*overrides, *(argument for name, value in options.items() for argument in from_python(name, value))]
     with as_user_errors(replace(TRAIN, several="call train once for each")):
         composed, folder = compose_training(arguments)
-        with occupied(folder), cpu_restored(), globals_restored():
+        with occupied(folder), cpu_restored(), globals_restored(), global_torch_restored(torch.device("cpu")):
             request = training_request(composed, arguments, folder)
             return _train(request, folder, arguments)
 

@@ -17,6 +17,7 @@ STREAMS: Final = (
     "test",  # seeds of the episodes of evaluate.py, which differ from those that chose the best agent
     "quantiles",  # the levels of implicit quantiles in updates
     "actors",  # seeds of the actors: each incarnation splits its seed into the streams above
+    "global",  # torch's global generator, from which encoders, heads and environments of a user's own may draw
 )
 
 

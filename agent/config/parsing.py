@@ -107,8 +107,8 @@ def _value(hint: object, value: object, key: str) -> object:
     return result
 
 
-def _leaf(hint: Any, value: object, key: str) -> object:
-    """Converts `value` to one of the types that are no dataclass."""
+def _leaf(hint: Any, value: object, key: str, listed: bool = False) -> object:
+    """Converts `value`, an item of a list or a value of its own, to one of the types that are no dataclass."""
     if hint is object:
         return value
     if get_origin(hint) is Literal:
@@ -121,7 +121,7 @@ def _leaf(hint: Any, value: object, key: str) -> object:
         if not isinstance(value, Sequence) or isinstance(value, str):
             example = "256,256" if get_args(hint)[0] is int else "a,b"
             raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a list, such as [{example}]")
-        return tuple(_leaf(get_args(hint)[0], item, key) for item in value)
+        return tuple(_leaf(get_args(hint)[0], item, key, listed=True) for item in value)
     if get_origin(hint) is dict or hint is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a mapping, such as {{name: value}}")
@@ -140,7 +140,8 @@ def _leaf(hint: Any, value: object, key: str) -> object:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
         advice = ""
         if hint is str and isinstance(value, int | float):  # what looks like a number is one, unless it is quoted
-            advice = f": on a command line write '\"{value}\"', in both kinds of quotes"
+            quoted = f'["{value}"]' if listed else f'"{value}"'
+            advice = f": on a command line write '{quoted}', in both kinds of quotes"
         raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be {names[hint]}{advice}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value}: it must be a finite number")

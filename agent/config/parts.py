@@ -165,16 +165,16 @@ class NoiseConfig:
 
     def __post_init__(self) -> None:
         indexed = self.enabled and self.form == "index"
-        for name, is_set in (("prior", self.prior > 0.0), ("repeat", self.repeat > 1)):
-            if is_set and not indexed:
-                raise UserError(
-                    f"agent.noise.{name}={getattr(self, name)} needs an index: set agent.noise.enabled=true and "
-                    "agent.noise.form=index, or leave it out"
-                )
+        unused = {name: off for name, off in (("prior", 0), ("repeat", 1)) if not indexed and getattr(self, name) > off}
         if self.share and not self.enabled:
-            raise UserError(
-                "agent.noise.share=true has no draw to share: set agent.noise.enabled=true, or leave it out"
-            )
+            unused["share"] = False
+        if unused:  # a preset may have set them: to leave them out would not help
+            name, needs = next(iter(unused)), "needs an index: set agent.noise.enabled=true and agent.noise.form=index"
+            if name == "share":
+                needs = "has no draw to share: set agent.noise.enabled=true"
+            without = " ".join(f"agent.noise.{each}={off}".lower() for each, off in unused.items())
+            given = f"agent.noise.{name}={getattr(self, name)}".lower()
+            raise UserError(f"{given} {needs}, or write {without}")
         if self.learning == "separate" and self.enabled and (indexed or self.share):
             option = "form=index" if indexed else "share=true"
             raise UserError(

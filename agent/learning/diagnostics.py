@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from agent.common.global_torch import global_torch_restored
 from agent.learning import targets
 from agent.networks.q_network import FORBIDDEN, QNetwork, persistent_buffers
 from agent.noise.distributions import NoiseModel
@@ -25,7 +26,7 @@ def diagnostics(
     buffers = persistent_buffers(network)
     # The encoder of a user may change its buffers in a forward pass; they are restored at the end.
     before = {name: value.clone() for name, value in buffers.items()}
-    with torch.inference_mode():
+    with torch.inference_mode(), global_torch_restored(observation.device):
         q_values = network(observation, None).q_values
         allowed = q_values > FORBIDDEN if network.masking is not None else None
         result = {"q/mean": _select(q_values, allowed).mean(), "q/max": q_values.max()}

@@ -97,8 +97,11 @@ def _try(option: str, encoder: Encoder, spec: ObservationSpec) -> None:
     own_parts.check_call(option, before, learns, zeros)
     if features.dtype != torch.float32:
         raise OwnCodeError(f"{option}: it makes features of {features.dtype}, and they must be float32")
-    own_parts.check_gradient(features, learns)
-    plays = copy.deepcopy(encoder).double().eval()
+    own_parts.check_gradient(option, features, learns)
+    plays = copy.deepcopy(encoder).eval()
+    with torch.no_grad():
+        plays(zeros.clone(), noise)
+    plays.double()
     advice = f"{option} must play in double precision as well: leave casts such as x.float() out"
     try:
         with torch.no_grad():

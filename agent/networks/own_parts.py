@@ -85,11 +85,23 @@ def check_call(option: str, before: dict[str, Tensor], module: nn.Module, inputs
             raise OwnCodeError(f"{option} replaces {name} when it is called: write into it, with copy_")
 
 
-def check_gradient(outputs: Tensor, module: nn.Module) -> None:
-    """Goes back from outputs to the parameters of a module once; an error of this way is that of the module."""
-    leaves = [each for each in module.parameters() if each.requires_grad and not _is_lazy(each)]
+def check_gradient(option: str, outputs: Tensor, module: nn.Module) -> None:
+    """Goes back once from outputs to the parameters of a module, which is a copy of the user's.
+
+    Raises:
+        OwnCodeError: if a parameter of the copy cannot learn, or its gradient is sparse.
+    """
+    leaves = {name: each for name, each in module.named_parameters() if each.requires_grad and not _is_lazy(each)}
+    for name, parameter in leaves.items():
+        if not parameter.is_leaf:
+            raise OwnCodeError(
+                f"{option}: a copy of {name} cannot learn, as after torch.jit.script: use the plain module"
+            )
     if outputs.requires_grad and leaves:
-        torch.autograd.grad(outputs.sum(), leaves, allow_unused=True)
+        gradients = torch.autograd.grad(outputs.sum(), [*leaves.values()], allow_unused=True)
+        for name, gradient in zip(leaves, gradients, strict=True):
+            if gradient is not None and gradient.layout != torch.strided:
+                raise OwnCodeError(f"{option}: the gradient of {name} is sparse: use sparse=False")
 
 
 def check_tensors(network: nn.Module) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from agent.common.errors import UserError
+from agent.common.global_torch import seed_global_torch
 from agent.common.observation import ObservationSpec
 from agent.common.seeding import torch_generator
 from agent.common.state import Checkpoint
@@ -40,6 +41,7 @@ from envs.vector import make_vector
 
 def build_agent(config: TrainConfig, task: Task, device: torch.device) -> tuple[DQN, Plan]:
     """The agent with its initial parameters, and the plan of how it is computed."""
+    seed_global_torch(config.seed, device)
     generator = torch_generator(config.seed, "initialisation")
     network = build_network(config.agent, task.observation, task.actions, generator)
     fits_numpy = device.type == "cpu" and NumpyNetwork.fits(network)
@@ -68,6 +70,7 @@ def build_acting_agent(config: TrainConfig, task: Task, parameter_seed: int) -> 
         task: its task.
         parameter_seed: the seed of the initial parameters, and of parts that are never learned, such as fixed priors.
     """
+    seed_global_torch(parameter_seed, torch.device("cpu"))
     generator = torch_generator(parameter_seed, "initialisation")
     network = build_network(config.agent, task.observation, task.actions, generator)
     plan = Plan(numpy_policy=config.backend != "torch" and NumpyNetwork.fits(network))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from agent.common.errors import UserError
+from agent.common.global_torch import global_torch_restored
 from agent.common.interrupt import Stopped
 from agent.common.kinds import PlainData
 from agent.learning.targets import greedy
@@ -236,7 +237,8 @@ def evaluate(
     Raises:
         Stopped: `stop` returned True.
     """
-    with isolated(seeds[0]), ExitStack() as stack:  # training's random streams and global state stay as they are
+    device = next(network.parameters()).device
+    with isolated(seeds[0]), global_torch_restored(device, seeds[0]), ExitStack() as stack:  # training draws as before
         envs: list[Env] = [] if env is None else [env]
         for _ in range(min(num_envs, len(seeds)) if env is None else 0):
             envs.append(task.make_guarded())

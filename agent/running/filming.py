@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.common.errors import UserError, one_line
 from agent.common.foreign import is_stop
+from agent.common.global_torch import global_torch_restored
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
@@ -61,7 +62,8 @@ def record_film(
                 film.add(env.render())
 
     context = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
-    with isolated(seeds[0]), context as filmed_env:
+    device = next(network.parameters()).device
+    with isolated(seeds[0]), global_torch_restored(device, seeds[0]), context as filmed_env:
         result = play([filmed_env], EvaluationPolicy(network, noise, seeds), seeds, task, on_step, stop)
     return film.frames, result
 

@@ -196,5 +196,9 @@ def warn(config: TrainConfig, console: Console) -> None:
             f"agent.noise.sigma0={noise.sigma0:g} is σ itself in the independent form, where the paper has 0.017: "
             "agent.noise.sigma0=null takes that"
         )
-    if config.agent.learning_starts >= config.steps:
-        console.line(f"it will not learn: agent.learning_starts={config.agent.learning_starts} is not below steps")
+    starts, ratio = config.agent.learning_starts, config.agent.replay_ratio
+    if starts >= config.steps:
+        console.line(f"it will not learn: agent.learning_starts={starts} is not below steps")
+    elif 0 < ratio * (config.steps + config.num_envs - starts) < 1:  # the last vector step may pass `steps`
+        line = f"agent.replay_ratio={to_plain(ratio)} makes no update within steps={config.steps}"
+        console.line(f"it will not learn: {line}")

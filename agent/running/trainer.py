@@ -9,6 +9,7 @@ from typing import NoReturn
 import numpy as np
 
 from agent.common.errors import UserError
+from agent.common.global_torch import global_generator
 from agent.common.interrupt import Interrupt, Stopped
 from agent.common.schedule import Every
 from agent.common.seeding import restore, state_of
@@ -220,6 +221,7 @@ class Trainer:
             "replay": self.replay.state(),
             "collector": self.collector.state(episodes),
             "sampling_generator": state_of(self._learner.generator),
+            "torch_generator": state_of(global_generator(self.agent.device)),
             "monitor": self._monitor.state(),
             **self.evaluator.state(),
             **self._evaluations.state(),
@@ -238,3 +240,4 @@ class Trainer:
         self._evaluations.load_state(state)
         self._seconds = state["seconds"]
         self._monitor.load_state(state["monitor"], step, self._seconds)
+        restore(global_generator(self.agent.device), state.get("torch_generator"))  # last: an environment may draw

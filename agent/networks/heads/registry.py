@@ -75,7 +75,7 @@ def _try(name: str, head: AnyHead, parts: HeadParts) -> None:
         _check(name, "priority", head.priority(values, rows.long(), target, loss), (2,))
         if not loss.requires_grad:
             raise OwnCodeError(f"{option}: its loss has no gradient, so that nothing would be learned")
-        own_parts.check_gradient(loss, head)
+        own_parts.check_gradient(option, loss, head)
 
 
 def _check_values(name: str, actions: int, head: nn.Module, arguments: tuple[Any, ...], values: object) -> None:
