@@ -18,6 +18,7 @@ from gymnasium.vector.utils import write_to_shared_memory
 from agent.common.errors import UserError
 from agent.common.interrupt import take_charge
 from agent.common.notices import tell_through
+from agent.common.signals import to_handle
 from envs.guarded import Guarded, guarded
 from envs.kinds import Env, Space
 from envs.rules import check_equal, life_lost
@@ -52,7 +53,7 @@ def work(copy: Copy, pipe: Connection, inherited: Sequence[Connection], trainer:
         inherited: the trainer's ends of the pipes, which a fork copied.
         trainer: the trainer's process id.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # the trainer gets them too, and ends this process
+    for number in to_handle():  # the trainer gets them too, and ends this process
         signal.signal(number, signal.SIG_IGN)
     take_charge()
     end_with(trainer)

@@ -3,17 +3,24 @@
 The work that a stop has to drop is in a module that the run imports: it waits for ever, in one of several ways.
 """
 
+import fcntl
+import os
 import re
 import signal
+import subprocess
+import sys
+import termios
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Process, Programs
+from helpers import ROOT, Process, Programs, plain_environment
 
 from agent.common import beginning, interrupt
 from agent.common.interrupt import GRACE, Interrupt, Stopped, droppable
+from agent.common.signals import WARNINGS
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint
 
 SECONDS = 5.0
@@ -333,3 +340,92 @@ def test_a_process_that_an_environment_forks_can_be_terminated(tmp_path: Path) -
         child.join(5.0)
         assert child.exitcode == -signal.SIGTERM
         assert not context
+
+
+# ---- closed terminals, and warnings of batch systems
+
+SECONDS_TO_START = 60.0
+WARNED = [(signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGXCPU, 152)]
+ENDLESS = (*OPTIONS[1:-2], "backend=numpy", "steps=100000000", "eval.every=0", "log.every=100", "num_envs=2")
+
+
+def logs(run: Path) -> bool:
+    """Whether a run has begun to train."""
+    return (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size > 0
+
+
+@pytest.fixture
+def defaults() -> Iterator[None]:
+    """The handlers of warnings as in a program that nobody has prepared."""
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in WARNINGS}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "code"), WARNED)
+def test_a_warning_saves_and_says_how_to_go_on(
+    programs: Programs, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """All processes get it, as from a terminal that is closed or from Slurm."""
+    process = programs.start("train", *ENDLESS, "env.vectorization=async", cwd=tmp_path)
+    process.until(lambda: logs(tmp_path / "run"))
+    process.kill(number, group=True)
+    result = process.wait()
+    assert result.code == code, result.err
+    assert "Traceback" not in result.err
+    steps = re.findall(r"stopped at step (\d+) and saved; go on with: python train.py resume=run", result.err)
+    assert steps, result.err
+    step, _ = load_checkpoint(latest_checkpoint(tmp_path / "run") or tmp_path)
+    assert step == int(steps[0])
+
+
+def test_a_warning_that_comes_again_does_not_end_the_run_before_it_is_saved(defaults: None) -> None:
+    """A shell and the system both tell of a closed terminal, and a limit of CPU time tells of itself each second."""
+    with Interrupt() as context:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGXCPU)
+        assert context.exit_code == 129
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None], ids=["nohup", "of one's own"])
+def test_a_warning_that_others_handle_is_theirs(defaults: None, handler: signal.Handlers) -> None:
+    signal.signal(signal.SIGHUP, handler)
+    with Interrupt() as context:
+        signal.raise_signal(signal.SIGHUP)
+        assert not context
+        signal.signal(signal.SIGUSR1, handler)  # as an environment may
+        signal.raise_signal(signal.SIGUSR1)
+        assert not context
+    assert [signal.getsignal(number) for number in WARNINGS] == [handler, handler, signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("controlling", [True, False], ids=["with SIGHUP", "without"])
+def test_a_terminal_that_is_closed_costs_nothing(tmp_path: Path, controlling: bool) -> None:
+    """Nothing can be printed any more. A run whose terminal is its own gets SIGHUP, and saves; others go on."""
+    ours, theirs = os.openpty()
+    steps = "steps=100000000" if controlling else "steps=6000"
+
+    def take_terminal() -> None:
+        for number in (*WARNINGS, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        if controlling:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *ENDLESS, steps, "log.progress=true"],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        cwd=tmp_path,
+        env=plain_environment(),
+        start_new_session=True,
+        preexec_fn=take_terminal,
+    )
+    os.close(theirs)
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not logs(tmp_path / "run") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.close(ours)
+    assert process.wait(SECONDS_TO_START) == (129 if controlling else 0)
+    step, _ = load_checkpoint(latest_checkpoint(tmp_path / "run") or tmp_path)
+    assert step > 0 if controlling else step == 6000

@@ -141,6 +141,20 @@ def test_a_signal_saves_and_ends_all_jobs(programs: Programs, tmp_path: Path, gr
 
 
 @needs_joblib
+def test_a_closed_terminal_saves_and_ends_all_jobs(programs: Programs, tmp_path: Path) -> None:
+    """The shell and the system both send SIGHUP; the second one does not end the sweep before its jobs."""
+    process = started(programs, tmp_path)
+    process.kill(signal.SIGHUP)
+    process.until(lambda: "all jobs save and stop" in process.stream("err"))
+    process.kill(signal.SIGHUP)
+    result = process.wait()
+    assert result.code == 129, result.err
+    assert result.err.count("and saved; go on with: python train.py resume=") == 2
+    assert "Traceback" not in result.err
+    assert_saved(tmp_path)
+
+
+@needs_joblib
 def test_jobs_whose_sweep_was_killed_save_and_stop(programs: Programs, tmp_path: Path) -> None:
     process = started(programs, tmp_path)
     process.kill(signal.SIGKILL)

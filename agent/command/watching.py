@@ -27,6 +27,7 @@ from agent.command.jobs import QUEUES, RAY, Handler, board_of, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError, one_line
 from agent.common.files import without_link
+from agent.common.signals import ASKED, tell, to_handle
 from agent.records.board import Board, Note
 from agent.records.jobs_console import JobsConsole
 
@@ -68,9 +69,7 @@ class Watcher:
         self._ended = threading.Event()
         self._previous_handlers: dict[int, Handler] = {}
         if stops:
-            self._previous_handlers = {
-                number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-            }
+            self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in to_handle()}
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -86,20 +85,22 @@ class Watcher:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
-            os._exit(128 + signum)  # the jobs notice that this process has ended, save and stop
-        patience, second = PATIENCE, b"stops waiting for them"
+            if signum in ASKED:
+                os._exit(128 + signum)  # the jobs notice that this process has ended, save and stop
+            return
+        patience, second = PATIENCE, "stops waiting for them"
         if not self._outlive:
-            patience, second = PATIENCE_ON_RAY, b"ends them without"
+            patience, second = PATIENCE_ON_RAY, "ends them without"
         self._deadline, self.signum = time.monotonic() + patience, signum
         self.board.stop()
-        os.write(2, b"\nall jobs save and stop; a second signal " + second + b"\n")
+        tell(f"\nall jobs save and stop; a second signal {second}")
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL):
             self._show()
             if self.signum and time.monotonic() > self._deadline:
-                end = b"save and stop by themselves" if self._outlive else b"go on from their last checkpoints"
-                os.write(2, b"some jobs have not stopped yet; they " + end + b"\n")
+                end = "save and stop by themselves" if self._outlive else "go on from their last checkpoints"
+                tell(f"some jobs have not stopped yet; they {end}")
                 os._exit(128 + self.signum)
 
     def _show(self, last: bool = False) -> dict[int, Note]:

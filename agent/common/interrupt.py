@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first signal requests saving and stopping, and the second one stops the process at once.
+"""Ctrl-C, SIGTERM and warnings: the first one requests saving and stopping; a second Ctrl-C or SIGTERM stops at once.
 
 Two kinds of work respond to the first signal. Training checks for it between two steps. Work that a stop may drop (an
 evaluation, a video, a plot, compiling, the end of W&B) runs inside `droppable`: the signal raises `Stopped` in the
@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Self
 
 from agent.common import beginning
+from agent.common.signals import ASKED, WARNINGS, tell, to_handle
 
 #: Seconds that dropped work has to end after a signal. After them the run is saved without waiting for it.
 GRACE = 2.0
@@ -60,14 +61,12 @@ def take_charge() -> None:
 def end_if_stray(detail: str = "") -> None:
     """Ends a process that an environment has forked and that has come back from there: the run is its parent's."""
     if _stray:
-        with suppress(OSError):
-            sentence = f"a process that an environment has forked came back from it{detail}\n"
-            os.write(2, sentence.encode(errors="replace"))
+        tell(f"a process that an environment has forked came back from it{detail}")
         os._exit(1)
 
 
 class Interrupt:
-    """A context in which the first SIGINT or SIGTERM sets `signum`, and raises `Stopped` in `droppable` work.
+    """A context in which the first of `SIGNALS` sets `signum`, and raises `Stopped` in `droppable` work.
 
     Only the main thread receives signals. A program ends within `PATIENCE` of the signal, or shortly after saving.
     Other processes, such as a notebook, are never ended.
@@ -77,7 +76,7 @@ class Interrupt:
             main thread is in droppable work. It saves the run if it can, and returns whether it did.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (*ASKED, *WARNINGS)
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -95,7 +94,7 @@ class Interrupt:
         if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
             if beginning.is_program:
                 self._begin_to_watch()
-            self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+            self._previous = {number: signal.signal(number, self._on_signal) for number in to_handle()}
             _active = self
         return self
 
@@ -104,7 +103,8 @@ class Interrupt:
         end_if_stray()
         _in_charge = False
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            if self.handles(number):
+                signal.signal(number, handler)  # type: ignore[arg-type]
         if self._previous:
             _active = None
         self.rescue = _nothing  # the thread must not hold the last reference to the run, and free it while Python ends
@@ -149,12 +149,17 @@ class Interrupt:
         """Notes that everything is saved, so that all further work may be dropped."""
         self._saved_at = time.monotonic()
 
+    def handles(self, number: int) -> bool:
+        """Whether it handles a signal; an environment may have taken a warning for itself."""
+        return number in ASKED or (number in WARNINGS and signal.getsignal(number) == self._on_signal)
+
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
-            os._exit(128 + signum)
+            if signum in ASKED:
+                os._exit(128 + signum)
+            return
         self.signum = signum
-        with suppress(OSError):  # not print(), which the signal may have interrupted
-            os.write(2, b"\nsaving and stopping; a second signal stops at once\n")
+        tell("\nsaving and stopping; a second signal stops at once")
         if self._depth:
             raise Stopped
 
@@ -169,7 +174,7 @@ class Interrupt:
         self._thread.start()
 
     def _watch(self, pipe: int) -> None:
-        while (number := _next_signal(pipe)) not in self.SIGNALS:  # other signals have their own handlers
+        while not self.handles(number := _next_signal(pipe)):  # other signals have their own handlers
             if number == 0:
                 with suppress(OSError):
                     os.close(pipe)
@@ -179,11 +184,10 @@ class Interrupt:
             os.set_blocking(pipe, False)
         while not self._is_over(came):
             with suppress(BlockingIOError):
-                if (second := _signal_from(pipe)) in self.SIGNALS:
+                if (second := _signal_from(pipe)) in ASKED:
                     os._exit(128 + second)
             time.sleep(_POLL)
-        with suppress(OSError):
-            os.write(2, b"everything is saved; the remaining work is dropped\n")
+        tell("everything is saved; the remaining work is dropped")
         os._exit(128 + number)
 
     def _is_over(self, came: float) -> bool:
@@ -194,7 +198,7 @@ class Interrupt:
                 if self.rescue(self._depth > 0):
                     return True
             except BaseException as error:  # such as a full disk
-                os.write(2, f"error: {error}\n".encode(errors="replace"))
+                tell(f"error: {error}")
                 os._exit(2)
         return self._saved_at is not None and now > max(came + PATIENCE, self._saved_at + REST)
 
@@ -220,23 +224,24 @@ def _nothing(dropped: bool) -> bool:
 def _block() -> None:
     """Blocks signals during a fork: before the new process has set its handlers, a signal would be lost there."""
     if _active is not None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, Interrupt.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, filter(_active.handles, Interrupt.SIGNALS))
 
 
 def _unblock() -> None:
     if _active is not None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, Interrupt.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, filter(_active.handles, Interrupt.SIGNALS))
 
 
 def _leave_to_parent() -> None:
-    """Resets the handlers in a process that an environment forks: SIGTERM ends it, and it ignores Ctrl-C."""
+    """Resets the handlers in a process that an environment forks: it ignores Ctrl-C, and the others end it."""
     global _active, _stray
     _stray = _in_charge
     if _active is not None:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _unblock()
+        handled = list(filter(_active.handles, Interrupt.SIGNALS))
+        for number in handled:
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
         _active = None
 
 

@@ -14,6 +14,7 @@ from agent.common import disk
 from agent.common.errors import UserError, plain
 from agent.common.files import open_log, read_plain
 from agent.common.quoting import from_python, quote_override
+from agent.common.signals import WARNINGS
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig, upgraded
 from agent.config.tune import StudyConfig
@@ -234,7 +235,7 @@ def ending_signal(code: int) -> str:
         code: minus the number of the signal, or 128 + the number where the process saved itself first.
     """
     number = -code if code < 0 else code - 128
-    ends = [*stop_signals(), *([signal.SIGKILL] if sys.platform != "win32" else [])]
+    ends = [*stop_signals(), *WARNINGS, *([signal.SIGKILL] if sys.platform != "win32" else [])]
     return next((end.name for end in ends if end == number), "")
 
 
