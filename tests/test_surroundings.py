@@ -10,7 +10,7 @@ from helpers import Programs, Result
 from safetensors.numpy import load_file
 
 MEDDLING = '''
-import multiprocessing, os, sys, threading, time
+import multiprocessing, os, signal, sys, threading, time
 import gymnasium as gym
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ def torch_for_itself():
     torch.set_grad_enabled(False)
 
 
+def leaves_a_timer():
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+
+
 def nothing():
     pass
 
@@ -47,6 +52,7 @@ MEDDLE = {
     "forks and goes on": forks_and_goes_on,
     "leaves a thread": lambda: threading.Thread(target=time.sleep, args=(600,), name="music").start(),
     "leaves a process": leaves_a_process,
+    "leaves a timer": leaves_a_timer,
     "torch": torch_for_itself,
     "closes stdout": lambda: sys.stdout.close(),
     "closes the file of stdout": lambda: sys.__stdout__.close(),
@@ -160,6 +166,13 @@ def test_what_an_environment_leaves_running_does_not_keep_the_program(
         pid = int(result.out.split("left ")[1].split()[0])
         time.sleep(0.2)
         assert not alive(pid)
+
+
+def test_a_timer_that_an_environment_leaves_does_not_kill_a_finished_run(programs: Programs, place: Path) -> None:
+    """Python puts handlers back while it ends, and the signal of a timer then ends the process with 142."""
+    result = train(programs, place, "timer", "num_envs=1", real=True, MEDDLE="leaves a timer", WHEN="step")
+    assert result.code == 0, result.err
+    assert result.err.count("done: ") == 1
 
 
 def alive(pid: int) -> bool:

@@ -8,7 +8,7 @@ from agent.command import errors
 from agent.command.arguments import Program, install_parser
 from agent.common.beginning import quit_at_once, quit_by_exception
 from agent.common.foreign import is_exit
-from agent.common.leaving import leave_others_behind, loud_exit
+from agent.common.leaving import leave_others_behind, loud_exit, stop_timers
 from agent.common.streams import check_output, tolerate_streams
 from agent.config.compare import CompareConfig
 from agent.config.parsing import leaf_names
@@ -99,4 +99,5 @@ def run(main: Callable[[], object], program: Program) -> None:
         raise
     finally:
         quit_at_once()  # everything has been saved
+        stop_timers()
         leave_others_behind(code if isinstance(code, int) else 1)

@@ -1,6 +1,7 @@
 """The end of a program: threads and processes of other code cannot delay it for ever."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -47,6 +48,13 @@ def leave_others_behind(code: int) -> None:
     """
     if _others():
         threading.Thread(target=_watch, args=(code,), daemon=True).start()
+
+
+def stop_timers() -> None:
+    """Stops the interval timers that other code has left: Python puts its handlers back as it ends, and they kill."""
+    for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
+        if hasattr(signal, name):  # Windows has none
+            signal.setitimer(getattr(signal, name), 0.0)
 
 
 def _watch(code: int) -> None:
