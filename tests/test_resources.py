@@ -11,14 +11,19 @@ import torch
 from threadpoolctl import threadpool_info
 
 from agent.common.errors import UserError
+from agent.config.parsing import parse
+from agent.config.run import TrainConfig
+from agent.records.console import Console
 from agent.running.resources import (
     FILES,
     FILES_OF_A_PROCESS,
     check_open_files,
     check_replay_memory,
+    cores,
     prepare_cpu,
     threads_for_numpy,
 )
+from agent.running.run import warn
 
 #: Prints the page faults of the third round of large arrays, in a process with or without our settings.
 FAULTS = """
@@ -111,3 +116,12 @@ def test_an_earlier_run_of_the_process_makes_room(monkeypatch: pytest.MonkeyPatc
     free = [10, 20]
     with pytest.raises(UserError, match=r"lower agent\.replay_size"):
         check_replay_memory(500, torch.device("cpu"), lambda left: "")
+
+
+def test_more_threads_than_cores_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(100, enabled=False)
+    warn(parse(TrainConfig, {"env": {"id": "CartPole-v1"}, "threads": cores()}), console)
+    assert "threads" not in capsys.readouterr().err
+    warn(parse(TrainConfig, {"env": {"id": "CartPole-v1"}, "threads": cores() + 1}), console)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"threads={cores() + 1} is more than the {cores()} cores that this process may use")

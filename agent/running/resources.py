@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -70,6 +71,11 @@ def prepare_cpu(count: int) -> None:
     threadpool_limits(1, user_api="blas")
     torch.set_flush_denormal(True)
     _keep_freed_memory()
+
+
+def cores() -> int:
+    """The cores that this process may use, of which a batch system or `taskset` may leave only some."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def threads_for_numpy(count: int) -> None:

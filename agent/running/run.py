@@ -27,7 +27,7 @@ from agent.running.evaluator import stop_return
 from agent.running.failures import Folder
 from agent.running.outcome import Outcome
 from agent.running.progress import evaluated_again
-from agent.running.resources import check_open_files, prepare_cpu, resolve_device
+from agent.running.resources import check_open_files, cores, prepare_cpu, resolve_device
 from agent.running.restoring import load_state
 from agent.running.trainer import Trainer
 from envs.bounds import check_bounds
@@ -195,6 +195,11 @@ def warn(config: TrainConfig, console: Console) -> None:
         console.line(
             f"agent.noise.sigma0={noise.sigma0:g} is σ itself in the independent form, where the paper has 0.017: "
             "agent.noise.sigma0=null takes that"
+        )
+    if config.threads > (count := cores()):
+        console.line(
+            f"threads={config.threads} is more than the {count} cores that this process may use, and slows it down: "
+            f"use threads={count} or fewer"
         )
     starts, ratio = config.agent.learning_starts, config.agent.replay_ratio
     if starts >= config.steps:
