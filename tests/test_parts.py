@@ -25,7 +25,10 @@ from agent.networks.trunks import Convolutions
 from agent.records.saved_agent import read_agent, save_agent
 from agent.replay.memory import required_bytes
 from agent.replay.ring import Replay
+from agent.replay.rings import Rings
 from agent.running.build import build_replay
+from agent.running.failures import Folder, not_finite
+from agent.running.monitor import NotFiniteError
 from agent.running.player import load_player
 from envs.make import load_task
 from envs.observations import observer_of
@@ -215,6 +218,33 @@ def test_numbers_that_are_not_finite_are_found_among_bytes() -> None:
     no = np.zeros(1, bool)
     replay.add(np.zeros(1), np.zeros(1), no, no, observe(observe.stack([sample])))
     assert replay.not_finite() == "observations"
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+@pytest.mark.parametrize("rings", [False, True])
+def test_huge_numbers_of_an_environment_are_named(tmp_path: Path, tensors: bool, rings: bool) -> None:
+    no, error, folder = np.zeros(1, bool), NotFiniteError("q/mean is nan"), Folder(tmp_path)
+    replays = [Replay(8, 1, 3, tensors=tensors) for _ in range(2)]
+    replay = Rings(replays) if rings else replays[1]
+    assert "a lower agent.lr" in str(not_finite(error, 600, "X-v0", replay, folder))
+    replays[1].begin(np.full((1, 3), -2e30, np.float32))
+    replays[1].add(np.zeros(1), np.full(1, 1e38), no, no, np.zeros((1, 3), np.float32))
+    sentence = str(not_finite(error, 600, "X-v0", replay, folder))
+    assert "rewards that X-v0 gave reach 1e38: scale them, or set env.clip_rewards=true" in sentence
+    assert "observations that X-v0 gave reach 2e30: scale them with a wrapper (env.wrappers)" in sentence
+    assert "agent.lr" not in sentence
+
+
+def test_bytes_are_never_huge_and_the_floats_among_them_may_be() -> None:
+    images = Replay(8, 1, ObservationSpec((1, 4, 4), "uint8"))
+    assert images.largest() == {"rewards": 0.0, "observations": 0.0}
+    observe = observer_for("x", SPACE)
+    replay = Replay(8, 1, observe.spec)
+    SPACE.seed(7)
+    sample = SPACE.sample()
+    sample["health"] = np.array([0, -1e20, 0], np.float32)
+    replay.begin(observe(observe.stack([sample])))
+    assert replay.largest()["observations"] >= 0.99e20
 
 
 def test_what_has_no_images_is_one_vector_as_before() -> None:

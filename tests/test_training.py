@@ -493,6 +493,17 @@ def test_what_is_not_finite_stops_the_run_and_is_not_saved(tmp_path: Path, seen_
     assert all(bool(torch.isfinite(p).all()) for p in player.network.parameters())
 
 
+def test_huge_rewards_end_a_run_in_a_sentence_about_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = setup(tmp_path)
+    add = run.trainer.replay.add
+    monkeypatch.setattr(run.trainer.replay, "add", lambda action, reward, *rest: add(action, reward * 1e38, *rest))
+    with pytest.raises(
+        UserError, match=r"because .*; rewards that CartPole-v1 gave reach 1e38: scale them, or"
+    ) as told:
+        run.run()
+    assert "agent.lr" not in str(told.value)
+
+
 # ---- learning while the environments step
 
 

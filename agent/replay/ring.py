@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from agent.common.arrays import Array, Place, all_finite, restore_array, take_round, write
+from agent.common.arrays import Array, Place, all_finite, largest, restore_array, take_round, write
 from agent.common.observation import ObservationSpec, as_spec
 from agent.common.seeding import Generator
 from agent.common.state import State
@@ -168,8 +168,15 @@ class Replay:
 
     def not_finite(self) -> str:
         """Names the stored values that are not finite: "rewards", "observations", both, or "" for neither."""
-        stored = {"rewards": self.scalars[:, REWARD], "observations": self._frames.numbers()}
-        return " and ".join(name for name, values in stored.items() if not all_finite(values))
+        return " and ".join(name for name, values in self._given().items() if not all_finite(values))
+
+    def largest(self) -> dict[str, float]:
+        """The largest absolute value of the stored rewards and observations, which are finite."""
+        return {name: largest(values) for name, values in self._given().items()}
+
+    def _given(self) -> dict[str, Array]:
+        """The numbers that come from the environment."""
+        return {"rewards": self.scalars[:, REWARD], "observations": self._frames.numbers()}
 
     def _push_starts(self) -> None:
         """Appends the starts of the waiting row to the queue: all environments except those that reset."""

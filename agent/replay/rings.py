@@ -73,6 +73,11 @@ class Rings(Generic[R]):
         """Names the stored values that are not finite; see `Replay.not_finite`."""
         return next(filter(None, (ring.not_finite() for ring in self.rings)), "")
 
+    def largest(self) -> dict[str, float]:
+        """The largest absolute values in all rings; see `Replay.largest`."""
+        rings = [ring.largest() for ring in self.rings]
+        return {name: max(ring[name] for ring in rings) for name in rings[0]}
+
     def _split(self, values: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The ring [B] into which each value [B] below the sum of `parts` [rings] falls, and its position [B] in it."""
         ends = np.add.accumulate(parts)

@@ -6,10 +6,19 @@ from pathlib import Path
 from agent.common.errors import UserError, one_line
 from agent.common.foreign import OwnCodeError, file_name, foreign_frames, own_frames, shown
 from agent.records.checkpoint import latest_checkpoint
+from agent.replay.rings import AnyReplay
 from envs import failure
 from envs.failure import BrokenEnvironmentError
 
 _ENVS = f"{Path(failure.__file__).parent}/"
+
+
+#: The squares of larger rewards and observations come to the end of float32: no learning rate helps against them.
+HUGE = 1e18
+_SCALE = {
+    "rewards": "scale them, or set env.clip_rewards=true",
+    "observations": "scale them with a wrapper (env.wrappers)",
+}
 
 
 class ForeignCodeError(UserError):
@@ -52,20 +61,26 @@ def foreign_failure(error: BaseException, name: str, step: int, saved: str) -> F
     return ForeignCodeError(f"{sentence}: fix it; {saved}", lines)
 
 
-def not_finite(error: Exception, step: int, name: str, source: str | None, folder: "Folder") -> UserError:
+def not_finite(error: Exception, step: int, name: str, replay: AnyReplay, folder: "Folder") -> UserError:
     """The error for numbers that are not finite.
 
     Args:
         error: names the numbers.
         step: the step of the run.
         name: the name of the environment.
-        source: the environment's values that are not finite, if any.
+        replay: holds the rewards and observations that the environment gave.
         folder: the folder of the run.
     """
     latest = latest_checkpoint(folder.path)
     where = f"the last good checkpoint is {folder.shown(latest)}" if latest else "there is no checkpoint yet"
-    if source:
+    if source := replay.not_finite():
         reason = f"{source} that {name} gave are NaN, infinite or beyond float32: fix the environment; {where}"
+    elif huge := [
+        f"{what} that {name} gave reach {f'{size:.0e}'.replace('+', '')}: {_SCALE[what]}"
+        for what, size in replay.largest().items()
+        if size > HUGE
+    ]:
+        reason = f"{error}; {'; '.join(huge)}; {where}"
     else:
         reason = f"{error}; {where}; a lower agent.lr or agent.max_grad_norm often helps"
     return UserError(f"training stopped at step {step} because {reason}")

@@ -101,7 +101,7 @@ class Trainer:
             failure = error
             self.save()
         except NotFiniteError as error:
-            raise not_finite(error, self.step, self.task.id, self.replay.not_finite(), self.folder) from error
+            raise not_finite(error, self.step, self.task.id, self.replay, self.folder) from error
         interrupt.saved()
         due = self.evaluator.due or self._evaluations.busy
         evaluation = self.evaluator.result, self._seconds, self.evaluator.solved, due
