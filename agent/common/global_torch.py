@@ -21,17 +21,23 @@ def global_generator(device: torch.device) -> torch.Generator:
     return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
+def _generators(device: torch.device) -> list[torch.Generator]:
+    """The generators of the CPU and of the device, each once."""
+    others = [global_generator(device)] if device.type == "cuda" else []
+    return [torch.default_generator, *others]
+
+
 def seed_global_torch(seed: int, device: torch.device) -> None:
     """Seeds the generators of the CPU, on which the network is built, and of the device, on which it learns."""
     number = int(seed_sequence(seed, "global").generate_state(1, np.uint64)[0])
-    for generator in (torch.default_generator, global_generator(device)):
+    for generator in _generators(device):
         generator.manual_seed(number)
 
 
 @contextmanager
 def global_torch_restored(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Restores both generators after a block, which begins with generators seeded by `seed`, if that is given."""
-    generators = (torch.default_generator, global_generator(device))
+    """Restores these generators after a block, which begins with generators seeded by `seed`, if that is given."""
+    generators = _generators(device)
     states = [generator.get_state() for generator in generators]
     if seed is not None:
         seed_global_torch(seed, device)

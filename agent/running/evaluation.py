@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from agent.common.errors import UserError
-from agent.common.global_torch import global_torch_restored
 from agent.common.interrupt import Stopped
 from agent.common.kinds import PlainData
 from agent.learning.targets import greedy
@@ -21,8 +20,8 @@ from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
 from agent.records.evaluations import EPISODE_CAP
 from agent.records.statistics import bootstrap_interval, interquartile_mean
+from agent.running.apart import apart
 from envs.atari import human_normalised
-from envs.global_random import isolated
 from envs.kinds import Env, Observation
 from envs.make import Task
 
@@ -237,8 +236,7 @@ def evaluate(
     Raises:
         Stopped: `stop` returned True.
     """
-    device = next(network.parameters()).device
-    with isolated(seeds[0]), global_torch_restored(device, seeds[0]), ExitStack() as stack:  # training draws as before
+    with apart(network, seeds[0]), ExitStack() as stack:
         envs: list[Env] = [] if env is None else [env]
         for _ in range(min(num_envs, len(seeds)) if env is None else 0):
             envs.append(task.make_guarded())

@@ -11,12 +11,11 @@ import numpy as np
 
 from agent.common.errors import UserError, one_line
 from agent.common.foreign import is_stop
-from agent.common.global_torch import global_torch_restored
 from agent.networks.q_network import QNetwork
 from agent.noise.distributions import NoiseModel
+from agent.running.apart import apart
 from agent.running.evaluation import Evaluation, EvaluationPolicy, never, play
 from agent.running.failures import Folder
-from envs.global_random import isolated
 from envs.kinds import Action, Env, Info, Observation, Wrapper
 from envs.make import Task
 from envs.video import Film
@@ -62,8 +61,7 @@ def record_film(
                 film.add(env.render())
 
     context = nullcontext(env) if env is not None else closing(task.make_guarded("rgb_array"))
-    device = next(network.parameters()).device
-    with isolated(seeds[0]), global_torch_restored(device, seeds[0]), context as filmed_env:
+    with apart(network, seeds[0]), context as filmed_env:
         result = play([filmed_env], EvaluationPolicy(network, noise, seeds), seeds, task, on_step, stop)
     return film.frames, result
 
@@ -79,7 +77,7 @@ def watch(task: Task, network: QNetwork, seeds: Sequence[int], noise: NoiseModel
     Raises:
         UserError: if the task cannot be shown, or there is no screen.
     """
-    with isolated(seeds[0]), closing(task.make_guarded("human")) as env:
+    with apart(network, seeds[0]), closing(task.make_guarded("human")) as env:
         return play([_Window(env, task.id)], EvaluationPolicy(network, noise, seeds), seeds, task)
 
 
