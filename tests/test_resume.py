@@ -36,6 +36,7 @@ from agent.running.resources import bytes_left_in_group
 from agent.running.trainer import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
+from runs import write_run
 
 QUIET = (
     "wandb.mode=disabled",
@@ -606,6 +607,25 @@ def test_a_run_does_not_begin_in_another_run(tmp_path: Path, inner: str) -> None
         run_folder.open_run(tmp_path / "run" / inner, None)
     with pytest.raises(UserError, match=r"lies in the run .*run: write resume=.*run$"):
         run_folder.open_run(tmp_path / "run" / inner, str(tmp_path / "run" / inner))
+
+
+def test_no_run_begins_below_another_but_one_that_is_there_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """compare.py takes a run's folder for one run, and does not look into it."""
+    outer = write_run(tmp_path / "run")
+    inner = outer / "more" / "mine"
+    with pytest.raises(UserError, match=r"more/mine lies in the run .*run: choose another hydra.run.dir"):
+        run_folder.open_run(inner, None)
+    with pytest.raises(UserError, match=r"more/mine lies in the run .*run: choose another hydra.run.dir"):
+        run_folder.open_run(inner, "auto")
+    with pytest.raises(UserError, match=r"more/mine lies in the run .*run: write resume=.*run$"):
+        run_folder.open_run(inner, str(inner))
+    run_folder.open_run(outer / ".." / "other", None)
+    (inner / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(run_folder, "latest_checkpoint", lambda folder: folder / "checkpoints" / "step_1")
+    monkeypatch.setattr(run_folder, "_load", lambda path: path)
+    assert run_folder.open_run(inner, str(inner)) == inner / "checkpoints" / "step_1"
 
 
 def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

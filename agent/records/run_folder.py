@@ -101,13 +101,12 @@ def open_run(folder: Path, resume: str | None) -> Checkpoint | None:
         raise UserError("resume= names no run: write resume=<run folder>, or leave it out")
     for name in RUN_FOLDERS:
         check_inner_folder(folder / name)
-    for inner in (folder, *folder.absolute().parents):
-        if inner.name in RUN_FOLDERS and (inner.parent / CONFIG).exists():
-            advice = f"write resume={inner.parent}" if named_folder else "choose another hydra.run.dir"
-            raise UserError(f"{folder} lies in the run {inner.parent}: {advice}")
     check_readable(folder / "checkpoints")
     latest = latest_checkpoint(folder)
     damaged = damaged_checkpoints(folder)
+    if latest is None and not damaged and (outer := _run_around(folder)) is not None:
+        advice = f"write resume={outer}" if named_folder else "choose another hydra.run.dir"
+        raise UserError(f"{folder} lies in the run {outer}: {advice}")
     if resume and latest is not None:
         if damaged:
             print(f"{damaged[0]} is not a whole checkpoint: going on from {latest.name}", file=sys.stderr)
@@ -152,10 +151,8 @@ def check_folder_of_study(folder: Path, outputs: Sequence[str]) -> None:
     Raises:
         UserError: the folder is a run or lies in one, or holds runs or such a file.
     """
-    path = Path(os.path.normpath(folder.absolute()))
-    for inner, outer in pairwise((path, *path.parents)):
-        if (outer / CONFIG).exists() and (inner.name in RUN_FOLDERS or (outer / METRICS).exists()):
-            raise UserError(f"{folder} lies in the run {outer}: choose another out")
+    if (outer := _run_around(folder)) is not None:
+        raise UserError(f"{folder} lies in the run {outer}: choose another out")
     if (folder / CONFIG).exists() or (folder / METRICS).exists():
         raise UserError(f"{folder} holds a run: choose another out")
     if (inner_run := next(_runs_below(folder), None)) is not None:
@@ -163,6 +160,15 @@ def check_folder_of_study(folder: Path, outputs: Sequence[str]) -> None:
     existing = (path for name in outputs for path in sorted(folder.glob(name)) if _holds_anything(path))
     if (path_of_other := next(existing, None)) is not None:
         raise UserError(f"{folder} holds {path_of_other.name}, which a new study would replace: choose another out")
+
+
+def _run_around(folder: Path) -> Path | None:
+    """The run that a folder lies in, where compare.py would not find it; None if it lies in no run."""
+    path = Path(os.path.normpath(folder.absolute()))
+    for inner, outer in pairwise((path, *path.parents)):
+        if (outer / CONFIG).exists() and (inner.name in RUN_FOLDERS or (outer / METRICS).exists()):
+            return outer
+    return None
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
