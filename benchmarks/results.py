@@ -397,6 +397,7 @@ TASKS = (
         Task(f"MinAtar-{game}", f"MinAtar/{game}-v1", 1_000_000, CONTROL, range(100, 103), 50_000)
         for game in ("Breakout", "Asterix", "Freeway", "SpaceInvaders", "Seaquest")
     ),
+    Task("MinAtar-Seaquest-5M", "MinAtar/Seaquest-v1", 5_000_000, {"noisy_dqn": []}, range(100, 103), 250_000),
     Task(
         "Pong",
         "ALE/Pong-v5",
