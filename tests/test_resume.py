@@ -626,6 +626,8 @@ def test_no_run_begins_below_another_but_one_that_is_there_goes_on(
     monkeypatch.setattr(run_folder, "latest_checkpoint", lambda folder: folder / "checkpoints" / "step_1")
     monkeypatch.setattr(run_folder, "_load", lambda path: path)
     assert run_folder.open_run(inner, str(inner)) == inner / "checkpoints" / "step_1"
+    with pytest.raises(UserError, match=r"best/mine lies in the run .*run: write resume=.*run$"):
+        run_folder.open_run(outer / "best" / "mine", str(outer / "best" / "mine"))
 
 
 def test_new_folders_never_collide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -104,9 +104,10 @@ def open_run(folder: Path, resume: str | None) -> Checkpoint | None:
     check_readable(folder / "checkpoints")
     latest = latest_checkpoint(folder)
     damaged = damaged_checkpoints(folder)
-    if latest is None and not damaged and (outer := _run_around(folder)) is not None:
-        advice = f"write resume={outer}" if named_folder else "choose another hydra.run.dir"
-        raise UserError(f"{folder} lies in the run {outer}: {advice}")
+    place, begun = _place_in_a_run(folder), latest is not None or bool(damaged)
+    if place is not None and (place.name in RUN_FOLDERS or not begun):  # that run replaces what lies in its own folders
+        advice = f"write resume={place.parent}" if named_folder else "choose another hydra.run.dir"
+        raise UserError(f"{folder} lies in the run {place.parent}: {advice}")
     if resume and latest is not None:
         if damaged:
             print(f"{damaged[0]} is not a whole checkpoint: going on from {latest.name}", file=sys.stderr)
@@ -151,8 +152,8 @@ def check_folder_of_study(folder: Path, outputs: Sequence[str]) -> None:
     Raises:
         UserError: the folder is a run or lies in one, or holds runs or such a file.
     """
-    if (outer := _run_around(folder)) is not None:
-        raise UserError(f"{folder} lies in the run {outer}: choose another out")
+    if (place := _place_in_a_run(folder)) is not None:
+        raise UserError(f"{folder} lies in the run {place.parent}: choose another out")
     if (folder / CONFIG).exists() or (folder / METRICS).exists():
         raise UserError(f"{folder} holds a run: choose another out")
     if (inner_run := next(_runs_below(folder), None)) is not None:
@@ -162,12 +163,12 @@ def check_folder_of_study(folder: Path, outputs: Sequence[str]) -> None:
         raise UserError(f"{folder} holds {path_of_other.name}, which a new study would replace: choose another out")
 
 
-def _run_around(folder: Path) -> Path | None:
-    """The run that a folder lies in, where compare.py would not find it; None if it lies in no run."""
+def _place_in_a_run(folder: Path) -> Path | None:
+    """The path directly below a run in which a folder lies, where compare.py would not find it; None: in no run."""
     path = Path(os.path.normpath(folder.absolute()))
     for inner, outer in pairwise((path, *path.parents)):
         if (outer / CONFIG).exists() and (inner.name in RUN_FOLDERS or (outer / METRICS).exists()):
-            return outer
+            return inner
     return None
 
 
