@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from making import make_agent, update_noise
 from torch import Tensor
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from agent.common.observation import ObservationSpec
 from agent.compute.numpy.gradient import NumpyGradient
 from agent.compute.numpy.network import NumpyNetwork
 from agent.config.algorithm import AgentConfig
@@ -18,7 +21,12 @@ from agent.config.parsing import parse
 from agent.learning.gradient import AutogradGradient
 from agent.learning.loss import UpdateNoise
 from agent.networks.build import build_network
+from agent.networks.encoder_registry import register_encoder
+from agent.networks.encoders import EncoderParts, MLPEncoder
 from agent.networks.q_network import QNetwork, flatten_parameters
+from agent.networks.trunks import Convolution
+from agent.noise.distributions import LayerNoise
+from agent.noise.layers import Linear, NoisyLinear
 from agent.replay.ring import Batch
 
 INPUTS, ACTIONS, ROWS = 5, 3, 12
@@ -274,6 +282,94 @@ def test_a_norm_that_it_does_not_know_is_left_to_torch(norm: torch.nn.Module) ->
     module, _ = build(config_of({"hidden": [8, 6]}))
     module.encoder.norms[0] = norm
     assert not NumpyNetwork.fits(module)
+
+
+class Halved(Linear):
+    """A layer of the user's own."""
+
+    def forward(self, x: Tensor, noise: LayerNoise | None = None) -> Tensor:
+        return 0.5 * super().forward(x, noise)
+
+
+def doubled(*arguments: Any) -> Tensor:
+    """A forward hook: doubles the result."""
+    result: Tensor = arguments[2]
+    return 2.0 * result
+
+
+def tie(first: torch.nn.Module, second: torch.nn.Module) -> None:
+    second.weight = first.weight
+
+
+def use_twice(layers: torch.nn.ModuleList) -> None:
+    layers[1] = layers[0]
+
+
+#: Changes of a network of two equal layers and a dueling head that NumPy would not see.
+CHANGES: dict[str, Callable[[Any, Any], object]] = {
+    "a layer of one's own": lambda encoder, head: encoder.layers.__setitem__(0, Halved(INPUTS, 5)),
+    "a layer of one's own, above": lambda encoder, head: setattr(head.value, "output", Halved(5, 1)),
+    "a norm that is a layer": lambda encoder, head: encoder.norms.__setitem__(0, Linear(5, 5)),
+    "no bias": lambda encoder, head: encoder.layers.__setitem__(0, NoisyLinear(INPUTS, 5, bias=False)),
+    "a bias that is no parameter": lambda encoder, head: (
+        delattr(head.advantage.output, "bias") or head.advantage.output.register_buffer("bias", torch.ones(ACTIONS))
+    ),
+    "weight normalisation": lambda encoder, head: weight_norm(encoder.layers[0]),
+    "a parametrised norm": lambda encoder, head: spectral_norm(head.value.hidden),
+    "a layer twice": lambda encoder, head: use_twice(encoder.layers),
+    "a weight twice": lambda encoder, head: tie(encoder.layers[0], encoder.layers[1]),
+    "a stream twice": lambda encoder, head: setattr(head, "value", head.advantage),
+    "a norm of the head": lambda encoder, head: setattr(head.advantage, "norm", torch.nn.RMSNorm(5)),
+    "a spare parameter": lambda encoder, head: setattr(encoder, "temperature", torch.nn.Parameter(torch.ones(()))),
+    "independent noise": lambda encoder, head: setattr(head.value, "output", NoisyLinear(5, 1, factorised=False)),
+    "a hook": lambda encoder, head: encoder.layers[0].register_forward_hook(doubled),
+    "a hook of the encoder": lambda encoder, head: encoder.register_forward_hook(doubled),
+    "a hook before": lambda encoder, head: head.value.register_forward_pre_hook(lambda module, arguments: None),
+    "another forward": lambda encoder, head: setattr(encoder.layers[1], "forward", Halved(5, 5).forward),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_what_it_does_not_compute_is_left_to_torch(change: Callable[[Any, Any], object]) -> None:
+    """An encoder or a head of the user's own may be one of ours with other parts."""
+    module, _ = build(config_of({"hidden": [5, 5, 5], "dueling": True, "layer_norm": False}))
+    assert NumpyNetwork.fits(module)
+    change(module.encoder, module.head)
+    assert not NumpyNetwork.fits(module)
+
+
+CONVOLUTIONS: dict[str, Callable[[Any], object]] = {
+    "one of one's own": lambda trunk: trunk.layers.__setitem__(0, type("Own", (Convolution,), {})(4, 16, 3)),
+    "no bias": lambda trunk: setattr(trunk.layers[0], "bias", None),
+    "pooling": lambda trunk: trunk.layers.append(torch.nn.MaxPool2d(1)),
+    "a hook": lambda trunk: trunk.register_forward_hook(doubled),
+}
+
+
+@pytest.mark.parametrize("change", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
+def test_a_convolution_that_it_does_not_compute_is_left_to_torch(change: Callable[[Any], object]) -> None:
+    spec = ObservationSpec((4, 10, 10), "uint8", True)
+    module = build_network(config_of({"hidden": [8]}), spec, ACTIONS, torch.Generator().manual_seed(0))
+    flatten_parameters(module)
+    assert NumpyNetwork.fits(module)
+    change(module.encoder.trunk)
+    assert not NumpyNetwork.fits(module)
+
+
+@pytest.mark.parametrize("hook", [False, True])
+def test_an_encoder_of_ones_own_that_is_one_of_ours_is_computed(hook: bool) -> None:
+    """The hook that checks its features does not keep NumPy away; a hook of the user's own does."""
+
+    def build_encoder(parts: EncoderParts) -> MLPEncoder:
+        encoder = MLPEncoder(parts.observation.size, [2 * width for width in parts.hidden], parts.linear)
+        if hook:
+            encoder.register_forward_hook(doubled)
+        return encoder
+
+    name = f"of_these_layers_{hook}"
+    register_encoder(name, build_encoder)
+    module, _ = build(config_of({"hidden": [8, 6], "encoder": name}))
+    assert NumpyNetwork.fits(module) != hook
 
 
 @pytest.mark.parametrize("frozen", ["encoder.layers.0.weight", "encoder.norms.0", "head"])

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import nn
 
-from agent.compute.numpy.normalisation import Pullback, views
+from agent.compute.numpy.normalisation import Pullback, own_parameters, views
 from agent.networks.encoders import TrunkEncoder
 from agent.networks.trunks import Convolution, Convolutions
 
@@ -36,9 +36,11 @@ class PatchConvolution:
         """Whether an encoder begins with one plain convolution of small images."""
         if type(encoder) is not TrunkEncoder or type(encoder.trunk) is not Convolutions:
             return False
-        layers = [layer for layer in encoder.trunk.layers if isinstance(layer, Convolution)]
-        plain = not any(layer.padding or layer.spectral_norm for layer in layers)
-        return plain and len(layers) == 1 and encoder.trunk.features <= POSITIONS * layers[0].outputs
+        layers = list(encoder.trunk.layers)
+        if len(layers) != 1 or type(layers[0]) is not Convolution or own_parameters(layers[0]) != {"weight", "bias"}:
+            return False
+        layer = layers[0]
+        return not (layer.padding or layer.spectral_norm) and encoder.trunk.features <= POSITIONS * layer.outputs
 
     def patches(self, images: np.ndarray) -> np.ndarray:
         """Images [B, C, H, W], as they are stored, as patches [B, K, P] of floats."""

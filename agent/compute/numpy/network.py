@@ -14,14 +14,14 @@ from torch import nn
 from agent.common.arrays import Array, as_array
 from agent.compute.numpy.convolution import PatchConvolution
 from agent.compute.numpy.layers import Layer, Noise, chain, run
-from agent.compute.numpy.normalisation import Pullback
-from agent.networks.encoders import Encoder, MLPEncoder, TrunkEncoder
+from agent.compute.numpy.normalisation import Pullback, own_parameters
+from agent.networks.encoders import MLPEncoder, TrunkEncoder
 from agent.networks.heads.base import Stream
 from agent.networks.heads.categorical import CategoricalHead
 from agent.networks.heads.expected import ExpectedHead
 from agent.networks.heads.quantile import QuantileHead
 from agent.networks.q_network import FORBIDDEN, QNetwork
-from agent.noise.layers import NoisyLinear
+from agent.noise.layers import Linear, NoisyLinear
 
 
 def _mean_atom(head: CategoricalHead) -> Callable[[np.ndarray], np.ndarray]:
@@ -70,12 +70,13 @@ class NumpyNetwork:
     @staticmethod
     def fits(network: QNetwork) -> bool:
         """Whether `network` is on the CPU, NumPy can compute all its parts, and no parameter is frozen."""
-        encoder, layers = network.encoder, [module for module in network.modules() if isinstance(module, NoisyLinear)]
+        encoder, head = network.encoder, network.head
         known = type(encoder) is MLPEncoder or PatchConvolution.fits(encoder)
+        if not known or type(head) not in Q_VALUES or network.index:
+            return False
         on_cpu = next(network.parameters()).device.type == "cpu"
-        plain = not network.index and all(layer.factorised for layer in layers)
         learns = all(parameter.requires_grad for parameter in network.parameters())
-        return known and _norms_fit(encoder) and plain and learns and type(network.head) in Q_VALUES and on_cpu
+        return on_cpu and learns and _layers_fit(network) and _is_plain(network)
 
     def __call__(self, observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         """q_values [B, A] of observations [B, *shape] under noise [N, size], where N divides B; None: the mean network.
@@ -161,12 +162,41 @@ def _masked(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return np.where(allowed, values, np.float32(FORBIDDEN))
 
 
-def _norms_fit(encoder: Encoder) -> bool:
-    """Whether each linear layer of the encoder is followed by layer normalisation with weight and bias, or by none."""
+#: The layers that NumPy computes, and the parameters that each must have. A subclass may compute something else.
+LINEAR: dict[type[nn.Module], set[str]] = {
+    Linear: {"weight", "bias"},
+    NoisyLinear: {"weight", "bias", "sigma_weight", "sigma_bias"},
+}
+NORMS: dict[type[nn.Module], set[str]] = {nn.LayerNorm: {"weight", "bias"}, nn.Identity: set()}
+
+
+def _layers_fit(network: QNetwork) -> bool:
+    """Whether NumPy knows all layers, each of which occurs once, and no other module has parameters."""
+    encoder, streams = network.encoder, [network.head.advantage, *filter(None, [network.head.value])]
     mlp = encoder.mlp if isinstance(encoder, TrunkEncoder) else encoder
-    assert isinstance(mlp, MLPEncoder)
-    norms = [norm for norm in mlp.norms if type(norm) is not nn.Identity]
-    return all(type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None for norm in norms)
+    if type(mlp) is not MLPEncoder or any(type(stream) is not Stream for stream in streams):
+        return False
+    layers = [*mlp.layers, *(layer for stream in streams for layer in (stream.hidden, stream.output))]
+    norms = [*mlp.norms, *(stream.norm for stream in streams)]
+    convolutions = list(encoder.trunk.modules()) if isinstance(encoder, TrunkEncoder) else []
+    own = [own_parameters(module) for module in (*layers, *norms, *convolutions)]
+    return (
+        all(LINEAR.get(type(layer)) == own_parameters(layer) for layer in layers)
+        and all(NORMS.get(type(norm)) == own_parameters(norm) for norm in norms)
+        and all(layer.factorised for layer in layers if isinstance(layer, NoisyLinear))
+        and sum(map(len, own)) == len(list(network.parameters()))
+    )
+
+
+def _is_plain(network: QNetwork) -> bool:
+    """Whether no module has a hook or a `forward` of the user's own, which NumPy would not call."""
+    encoder, head = network.encoder, network.head
+    # A part of the user's own has one hook of this project, which checks shapes.
+    checked = {encoder, head, getattr(encoder, "trunk", None)} if network.own else set()
+    return not any(
+        len(module._forward_hooks) > (module in checked) or module._forward_pre_hooks or "forward" in vars(module)
+        for module in network.modules()
+    )
 
 
 def _stream(stream: Stream, lowest: bool, encoded: bool) -> list[Layer]:

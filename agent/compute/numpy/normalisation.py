@@ -62,3 +62,8 @@ def views(parameter: Tensor | None) -> tuple[Any, Any]:
     """A parameter and its gradient (None where it has none), as arrays that share their memory."""
     assert parameter is not None
     return parameter.detach().numpy(), None if parameter.grad is None else parameter.grad.numpy()
+
+
+def own_parameters(module: nn.Module) -> set[str]:
+    """The names of the parameters that a module itself has."""
+    return {name for name, _ in module.named_parameters(recurse=False)}
