@@ -22,6 +22,8 @@ from envs.kinds import Info
 
 #: Arguments of an Atari id that the class supports; it does not support others, such as mode and difficulty.
 SUPPORTED_KWARGS = frozenset({"repeat_action_probability", "full_action_space", "max_num_frames_per_episode"})
+#: A number of frames, the largest that the class takes, that no game reaches.
+UNLIMITED = 2**31 - 1
 #: Steps that a copy plays with one seed, rounded up to whole games. A new seed makes the emulator load its game again,
 #: which takes 65 ms, as long as 200 steps. To replay this many steps takes 2 s.
 STRETCH_STEPS = 10_000
@@ -54,8 +56,9 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
         options: dict[str, Any] = {"game": spec.kwargs["game"]}
         options |= {name: value for name, value in {**spec.kwargs, **kwargs}.items() if name in SUPPORTED_KWARGS}
-        if time_limit is not None:
-            options["max_num_frames_per_episode"] = min(options["max_num_frames_per_episode"], SKIP * time_limit)
+        limits = [options.get("max_num_frames_per_episode"), None if time_limit is None else SKIP * time_limit]
+        # With a limit below 1 the class ends each game at once; for the emulator alone it is no limit.
+        options["max_num_frames_per_episode"] = min([limit for limit in limits if limit and limit > 0] + [UNLIMITED])
         self._games = AtariVectorEnv(
             num_envs=num_envs,
             autoreset_mode=AutoresetMode.NEXT_STEP,

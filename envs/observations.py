@@ -36,7 +36,8 @@ MAX_LENGTH = 10_000_000
 class Observer:
     """Turns environments' observations into the arrays that the agent stores.
 
-    Vectors are float32 with narrow components rescaled to [−1, 1], or bool if every component is 0 or 1. Images have
+    Vectors are float32 with narrow components rescaled to [−1, 1], or bool if all of their parts are Discrete,
+    MultiDiscrete, MultiBinary or Boxes of bool. Images have
     their channels first; uint8 and bool keep their dtype, others become float32 in [0, 1].
     """
 
@@ -91,6 +92,10 @@ class Observer:
 
     def _image(self, batch: object) -> np.ndarray:
         values: np.ndarray = np.asarray(batch)
+        if self.spec.dtype == "uint8" and values.dtype != np.uint8:  # wider integers, which must not wrap round
+            low, high = values.min(), values.max()
+            if low < 0 or high > 255:
+                raise RuleError(f"an image must lie in {plain(self.space, 80)}", f"an image of {low} to {high}")
         return values.transpose(self.axes).reshape(len(values), *self.spec.shape) if self.axes else values[:, None]
 
     def _vector(self, batch: Observation) -> np.ndarray:

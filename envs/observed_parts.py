@@ -78,31 +78,37 @@ def observer_for(
     return _observer(env_id, space, leaves, images, rest, channels, frames)
 
 
-def image_parts(observe: Observer) -> tuple[str, ...]:
-    """The names of the parts of a Dict or Tuple that are images of bytes."""
+def images_of_bytes(observe: Observer) -> dict[str | None, ObservationSpec]:
+    """The forms of images of bytes: of the parts of a Dict or Tuple by name, or under None of the one image."""
     if not isinstance(observe, PartsObserver):
-        return ()
+        return {None: observe.spec} if _is_of_bytes(observe) else {}
     pairs = zip(observe.observers, observe.leaves, strict=True)
-    images = {leaves[0] for observer, leaves in pairs if observer.spec.is_image and observer.spec.dtype == "uint8"}
-    names, leaf = [], 0
+    images = {leaves[0]: observer.spec for observer, leaves in pairs if _is_of_bytes(observer)}
+    found: dict[str | None, ObservationSpec] = {}
+    leaf = 0
     for name, part in named_parts(observe.space).items():
-        names += [name] if isinstance(part, spaces.Box) and leaf in images else []
+        if isinstance(part, spaces.Box) and leaf in images:
+            found[name] = images[leaf]
         leaf += sum(1 for _ in leaves_of(part))
-    return tuple(names)
+    return found
 
 
-def without_part(observe: Observer) -> tuple[tuple[str, ...], ObservationSpec] | None:
-    """The names of the parts without the one that takes the most memory, and their form; None if impossible."""
+def _is_of_bytes(observe: Observer) -> bool:
+    return observe.spec.is_image and observe.spec.dtype == "uint8"
+
+
+def without_part(observe: Observer) -> tuple[str, ...]:
+    """The names of the parts without the one that takes the most memory; () if none can be left out."""
     available = named_parts(observe.space)
     if not isinstance(observe, PartsObserver) or len(available) < 2 or observe.frames > 1:
-        return None
+        return ()
     kept = [tuple(name for name in available if name != removed) for removed in available]
     forms = []
     for names in kept:
         parts = [available[name] for name in names]
         forms.append(observer_for(observe.env_id, parts[0] if len(parts) == 1 else spaces.Tuple(parts)).spec)
     smallest = min(range(len(forms)), key=lambda i: forms[i].stored_bytes)
-    return kept[smallest], forms[smallest]
+    return kept[smallest]
 
 
 def _observer(

@@ -4,15 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
 
 from agent.common.errors import UserError, one_line, plain
 from agent.common.foreign import is_stop
-from envs.atari import area_weights
 from envs.failure import RuleError, described
 from envs.kinds import Action, Env, Info, Observation, ObservationWrapper, Space, Wrapper
 from envs.rules import checked_observation
+from envs.wrappers import Copies, MaxAndSkip, RepeatAction, Resize
 from envs.wrapping import Wrap, Wrapping
 
 #: The key under which `WithoutMask` puts a mask into an info.
@@ -40,46 +39,22 @@ def wrap(env: Env, wrapping: Wrapping, env_id: str, mask: str | None = None) -> 
     return env
 
 
+#: Own wrappers in place of Gymnasium's.
+REPLACED: dict[str, Callable[..., Env]] = {
+    "MaxAndSkipObservation": MaxAndSkip,
+    "RepeatAction": RepeatAction,
+    "ResizeObservation": Resize,
+}
+#: Wrappers that keep the observations of earlier steps.
+KEEPING = ("DelayObservation", "FrameStackObservation")
+
+
 def _wrapped(env: Env, wrapper: Wrap) -> Env:
-    make: Callable[..., ObservationWrapper] = getattr(gym.wrappers, wrapper.name)
-    if wrapper.name == "ResizeObservation":
-        make = Resize
+    make: Callable[..., Any] = REPLACED.get(wrapper.name) or getattr(gym.wrappers, wrapper.name)
     if wrapper.part is not None:
         return OnPart(env, wrapper.part, lambda stub: make(stub, **dict(wrapper.arguments)))
-    made: Env = make(env, **dict(wrapper.arguments))
+    made: Env = make(Copies(env) if wrapper.name in KEEPING else env, **dict(wrapper.arguments))
     return made
-
-
-class Resize(ObservationWrapper):
-    """Images [H, W] or [H, W, channels] of another size: pixels are averaged over areas, as in Atari's frames.
-
-    It replaces Gymnasium's ResizeObservation, which needs OpenCV and also averages over areas to shrink an image.
-
-    Args:
-        env: an environment that observes images of uint8.
-        shape: height and width.
-
-    Raises:
-        UserError: if it observes no such images.
-    """
-
-    def __init__(self, env: Env, shape: tuple[int, int]) -> None:
-        super().__init__(env)
-        space = env.observation_space
-        if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3) or space.dtype != np.uint8:
-            raise UserError(f"it takes images of uint8, and observations are {plain(space, 80)}")
-        self._rows, self._columns = area_weights(space.shape[0], shape[0]), area_weights(space.shape[1], shape[1])
-        low, high = int(space.low.min()), int(space.high.max())
-        self.observation_space = spaces.Box(low, high, (*shape, *space.shape[2:]), np.uint8)
-        self._shape = space.shape
-
-    def observation(self, observation: object) -> np.ndarray:
-        """[H, W] or [H, W, channels] → [*shape] or [*shape, channels]."""
-        if getattr(observation, "shape", None) != self._shape:
-            raise RuleError(f"an observation must have shape {self._shape}", described(observation))
-        rows = np.tensordot(self._rows, np.asarray(observation, np.float32), 1)  # [height, W] or [height, W, channels]
-        resized: np.ndarray = np.rint(np.einsum("hw...,vw->hv...", rows, self._columns, optimize=True)).astype(np.uint8)
-        return resized
 
 
 class OnPart(ObservationWrapper):
@@ -90,25 +65,23 @@ class OnPart(ObservationWrapper):
         part: the name or number of the part.
         make: wraps an environment that observes this part alone.
 
+    Attributes:
+        function: the wrapper that `make` made.
+
     Raises:
         UserError: if there is no such part.
     """
 
-    def __init__(
-        self,
-        env: Env,
-        part: str,
-        make: Callable[[Env], ObservationWrapper],
-    ) -> None:
+    def __init__(self, env: Env, part: str, make: Callable[[Env], ObservationWrapper]) -> None:
         super().__init__(env)
         available = named_parts(env.observation_space)
         if part not in available:
             raise UserError(f"there is no part {part!r}; the parts are {', '.join(available) or 'none'}")
         single: Env = gym.Env()
         single.observation_space, single.action_space = available[part], env.action_space
-        self._function = make(single)
+        self.function = make(single)
         space = env.observation_space
-        changed = {**available, part: self._function.observation_space}
+        changed = {**available, part: self.function.observation_space}
         self._is_dict = isinstance(space, spaces.Dict)
         self._key: str | int = part if self._is_dict else int(part)
         self.observation_space = spaces.Dict(changed) if self._is_dict else spaces.Tuple(changed.values())
@@ -117,7 +90,7 @@ class OnPart(ObservationWrapper):
         """The same parts, with one of them changed."""
         space: Space = self.env.observation_space
         observation = checked_observation(space, observation)
-        part = self._function.observation(observation[self._key])
+        part = self.function.observation(observation[self._key])
         if self._is_dict:
             return {**observation, self._key: part}
         return tuple(part if key == self._key else value for key, value in enumerate(observation))

@@ -120,6 +120,17 @@ def test_a_limit_is_a_truncation_after_as_many_steps() -> None:
     assert not any(terminated.any() for terminated, _ in rows)
 
 
+@pytest.mark.parametrize("frames", [0, -1, None])
+@pytest.mark.parametrize("time_limit", [None, 7, 10**9])
+def test_no_limit_of_frames_is_none(frames: int | None, time_limit: int | None) -> None:
+    """As in the emulator alone."""
+    envs = native(2, time_limit, max_num_frames_per_episode=frames)
+    envs.reset(seed=0)
+    ends = [t for t in range(1, 20) if envs.step(np.zeros(2, dtype=np.int64))[3].any()]
+    assert ends == ([7, 15] if time_limit == 7 else [])
+    envs.close()
+
+
 def test_idle_steps_are_up_to_thirty() -> None:
     envs = native(4)
     envs.reset(seed=0)

@@ -32,6 +32,9 @@ SPACES: dict[str, spaces.Space[Any]] = {
         zone=spaces.Discrete(4),
     ),
     "short": spaces.Dict(at=spaces.Box(-1, 1, (3,), np.float32), legal=spaces.MultiBinary(3)),
+    "first": spaces.Box(0, 255, (3, 33, 44), np.uint8),
+    "two": spaces.Dict(first=spaces.Box(0, 255, (3, 33, 44), np.uint8), last=SCREEN),
+    "vector": spaces.Box(-1, 1, (3,), np.float32),
     "tuple": spaces.Tuple((spaces.Discrete(3), SCREEN, spaces.Box(-1, 1, (2,), np.float32))),
 }
 
@@ -42,13 +45,16 @@ class Scene(gym.Env[Any, Any]):
     action_space = spaces.Discrete(3, start=2)
 
     def __init__(self, kind: str = "screen", **others: object) -> None:
-        self.observation_space, self.others = SPACES[kind], others
+        self.observation_space, self.others, self.shown = SPACES[kind], others, np.zeros(3, np.float32)
 
     def _observe(self) -> Any:
         self.observation_space.seed(int(self.np_random.integers(2**31)))
         observation = self.observation_space.sample()
         if isinstance(observation, dict):
-            observation["legal"][self.np_random.integers(3)] = 1
+            observation.get("legal", np.zeros(3))[self.np_random.integers(3)] = 1
+        if self.others.get("again"):  # the same array again and again
+            self.shown[:] = observation
+            return self.shown
         return observation
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -137,6 +143,22 @@ TASKS: dict[str, tuple[str, Any, Any, Any, str]] = {
         {"repeat_action_probability": 0.0},
         (),
         [{"StickyAction": {"repeat_action_probability": 0.3}}],
+        "off",
+    ),
+    "channels_first": ("Test/Program-v0", {"kind": "first"}, (), [RESIZE], "off"),
+    "part_first": (
+        "Test/Program-v0",
+        {"kind": "two"},
+        (),
+        [{"ResizeObservation": {"shape": [8, 9], "part": name}} for name in ("first", "last")],
+        "off",
+    ),
+    "one_array": ("Test/Program-v0", {"kind": "vector", "again": True}, (), [STACK], "off"),
+    "one_array_late": (
+        "Test/Program-v0",
+        {"kind": "vector", "again": True},
+        (),
+        [{"DelayObservation": {"delay": 2}}],
         "off",
     ),
     "raw_game": ("ALE/Pong-v5", {"frameskip": 4}, (), [RESIZE, GREY, STACK], "off"),

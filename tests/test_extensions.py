@@ -555,6 +555,15 @@ BAD_ENCODERS = [
 NEVER_SAVED = [
     ("self.register_buffer('w', torch.full((2,), -torch.inf))", "encoder.trunk.w holds values that are not finite"),
     (
+        "self.register_buffer('w', torch.tensor([3, 2**24 + 1]))",
+        "encoder.trunk.w holds whole numbers above 16,777,216",
+    ),
+    (
+        "self.register_buffer('w', torch.tensor([2**31 - 1], dtype=torch.int32))",
+        "encoder.trunk.w holds whole numbers above 16,777,216",
+    ),
+    ("self.register_buffer('w', torch.tensor([2**63 - 1]))", "encoder.trunk.w holds whole numbers above 16,777,216"),
+    (
         "self.w = nn.ParameterList([nn.Parameter(torch.zeros(1))] * 5000)",
         r"network has 5,\d* tensors, and 4,096 are the",
     ),

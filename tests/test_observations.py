@@ -162,6 +162,28 @@ def test_images_in_every_layout(shape: tuple[int, ...], expected: tuple[int, ...
     assert np.array_equal(seen, before)  # environments overwrite their arrays
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint16, np.uint64])
+@pytest.mark.parametrize("value", [-1, 256, 300])
+def test_numbers_of_an_image_never_wrap_round(dtype: Any, value: int) -> None:
+    """A wider integer outside of a byte is refused, also in a part and in a stack."""
+    if not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        pytest.skip("no number of this dtype")
+    space = spaces.Box(0, 100, (4, 5), dtype)
+    observers = (
+        (observer_for("Test-v0", space), lambda image: image),
+        (observer_for("Test-v0", spaces.Box(0, 100, (2, 4, 5), dtype), frames=2), lambda image: np.stack([image] * 2)),
+        (observer_for("Test-v0", spaces.Dict(image=space)), lambda image: {"image": image}),
+    )
+    image = np.full((4, 5), 7, dtype)
+    for observe, made in observers:
+        assert observe.stack([made(image)]) is not None
+        assert observe(observe.stack([made(image)])).max() == 7
+    image[2, 3] = value
+    for observe, made in observers:
+        with pytest.raises(UserError, match=rf"an image must lie in Box\(0, 100.*not an image of .*{value}"):
+            observe(observe.stack([made(image)]))
+
+
 #: (shape, the side of the channels, None if the shape does not tell it).
 CHANNELS = [
     ((4, 84, 84), "first"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from helpers import Programs
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent.common.errors import UserError
 from agent.common.observation import ObservationSpec, packed
@@ -30,6 +31,7 @@ from agent.running.build import build_replay
 from agent.running.failures import Folder, not_finite
 from agent.running.monitor import NotFiniteError
 from agent.running.player import load_player
+from agent.running.remedies import remedies
 from envs.make import load_task
 from envs.observations import observer_of
 from envs.observed_parts import observer_for
@@ -349,3 +351,59 @@ def test_a_replay_that_does_not_fit_says_what_makes_it_fit_and_how_much(monkeypa
         smaller = load_task("Test/Parts-v0", {"space": space}, wrapping=wrapping_of(parts, wrappers))
         assert f"{required_bytes(capacity, 1, smaller.observation) / 2**30:.2f}" == said[changed]
     assert required_bytes(9_300, 1, task.observation) <= 2 * 2**30 < required_bytes(9_400, 1, task.observation)
+
+
+BYTES = {
+    name: spaces.Box(0, 255, shape, np.uint8)
+    for name, shape in {
+        "colours": (100, 120, 3),
+        "first": (3, 100, 120),
+        "four": (100, 120, 4),
+        "grey": (100, 120),
+        "small": (60, 120, 3),
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("space", "wrappers", "expected"),
+    [
+        (BYTES["colours"], [], ["[{ResizeObservation:{shape:[84,84]}}]", "[GrayscaleObservation]"]),
+        (BYTES["first"], [], ["[{ResizeObservation:{shape:[84,84]}}]"]),
+        (BYTES["four"], [], ["[{ResizeObservation:{shape:[84,84]}}]"]),
+        (BYTES["small"], [], ["[GrayscaleObservation]"]),
+        (
+            BYTES["colours"],
+            [{"FrameStackObservation": {"stack_size": 2}}],
+            [
+                "[{ResizeObservation:{shape:[84,84]}},{FrameStackObservation:{stack_size:2}}]",
+                "[GrayscaleObservation,{FrameStackObservation:{stack_size:2}}]",
+            ],
+        ),
+        (BYTES["colours"], ["FlattenObservation"], []),
+        (
+            spaces.Dict(far=BYTES["grey"], near=BYTES["small"]),
+            [],
+            ["[{ResizeObservation:{shape:[84,84],part:far}}]", "[{GrayscaleObservation:{part:near}}]"],
+        ),
+        (
+            spaces.Tuple((BYTES["first"], BYTES["small"])),
+            [{"FrameStackObservation": {"stack_size": 2}}],
+            ["[{ResizeObservation:{shape:[84,84],part:'0'}},{FrameStackObservation:{stack_size:2}}]"],
+        ),
+    ],
+)
+def test_each_option_that_makes_a_replay_smaller_works(space: Any, wrappers: Any, expected: list[str]) -> None:
+    """It keeps the task's own wrappers, and it is no option that they or the images do not allow."""
+    task = load_task("Test/Parts-v0", {"space": space}, wrapping=wrapping_of((), wrappers))
+
+    def bytes_of(capacity: int, form: ObservationSpec) -> int:
+        return capacity * form.stored_bytes
+
+    said = dict(re.findall(r"env\.wrappers=(\S+) \((\d+\.\d\d) GiB", remedies(task, 10**6, bytes_of, 2**40)))
+    assert list(said) == expected
+    for option, size in said.items():
+        wrapping = wrapping_of((), OverridesParser.create().parse_override(f"x={option}").value())
+        smaller = load_task("Test/Parts-v0", {"space": space}, wrapping=wrapping)
+        assert smaller.observation.stored_bytes < task.observation.stored_bytes
+        assert f"{bytes_of(10**6, smaller.observation) / 2**30:.2f}" == size

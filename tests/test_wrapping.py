@@ -1,5 +1,6 @@
 """Wrappers and chosen parts of an environment: they belong to the task, wherever it is played."""
 
+import copy
 import inspect
 import json
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
+from gymnasium.utils.env_checker import data_equivalence
 from helpers import Programs
 
 from agent.common.errors import UserError
@@ -20,6 +23,9 @@ from agent.records.saved_env import check_env
 from agent.replay.ring import Replay
 from agent.running.run import with_eval_kwargs
 from envs.make import Task, load_task
+from envs.observed_parts import images_of_bytes
+from envs.parts import wrap
+from envs.rules import life_lost
 from envs.vector import make_vector
 from envs.wrapping import ALLOWED, BARE, wrapping_of
 
@@ -268,6 +274,130 @@ def test_sizes_are_averages_over_areas() -> None:
     assert np.abs(seen - means).max() <= 0.5 + 1e-3
     grey = wrapped([{"ResizeObservation": {"shape": [6, 7]}}], spaces.Box(0, 255, (12, 14), np.uint8))
     assert grey.observation.shape == (1, 6, 7)
+
+
+@pytest.mark.parametrize("part", [None, "image"])
+def test_sizes_of_images_with_their_channels_first(part: str | None) -> None:
+    """Height and width are changed, and the channels are those of the same image with its channels last."""
+    first, last = spaces.Box(0, 255, (3, 40, 50), np.uint8), spaces.Box(0, 255, (40, 50, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    resize = {"ResizeObservation": {"shape": [6, 7]} if part is None else {"shape": [6, 7], "part": part}}
+    seen = []
+    for space, shown in ((first, image.transpose(2, 0, 1)), (last, image)):
+        whole = space if part is None else spaces.Dict(image=space)
+        task = wrapped([resize], whole)
+        assert [image.shape for image in images_of_bytes(task.observe).values()] == [(3, 6, 7)]
+        layer: Any = task.make()
+        changed = layer.observation(shown if part is None else {"image": shown})
+        assert changed in layer.observation_space
+        batch = task.observe.stack([changed])
+        seen.append(task.observe(batch))
+    assert np.array_equal(*seen)
+
+
+def test_sizes_of_an_image_whose_channels_are_anywhere_are_refused() -> None:
+    with pytest.raises(UserError, match=r"shape \(20, 20, 20\) does not tell which dimension holds the channels"):
+        wrapped([{"ResizeObservation": {"shape": [6, 7]}}], spaces.Box(0, 255, (20, 20, 20), np.uint8))
+
+
+class Reused(gym.Env[Any, Any]):
+    """Counts its steps in an array that it may return again and again, inside of other values or alone."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, kind: str, again: bool) -> None:
+        box = spaces.Box(0, 99, (2,), np.float32)
+        self.kind, self.again, self.shown = kind, again, np.zeros(2, np.float32)
+        self.observation_space: Any = {
+            "dict": spaces.Dict(count=box, other=spaces.Discrete(3)),
+            "tuple": spaces.Tuple((box, spaces.Discrete(3))),
+        }.get(kind, box)
+
+    def _observe(self) -> Any:
+        if not self.again:
+            self.shown = self.shown.copy()
+        array = torch.from_numpy(self.shown) if self.kind == "tensor" else self.shown
+        whole = {"dict": {"count": array, "other": 1}, "tuple": [array, np.int64(1)]}
+        return whole.get(self.kind, array)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.shown[:] = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.shown += 1
+        return self._observe(), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("kind", ["array", "dict", "tuple", "tensor"])
+@pytest.mark.parametrize("wrapper", [STACK, {"DelayObservation": {"delay": 2}}, {"MaxAndSkipObservation": {"skip": 2}}])
+def test_an_environment_may_write_into_what_a_wrapper_keeps(wrapper: Any, kind: str) -> None:
+    """As if it returned new arrays."""
+    copied = (lambda tensor: np.asarray(tensor).copy()) if kind == "tensor" else copy.deepcopy
+    if "MaxAndSkipObservation" in wrapper and kind in ("dict", "tuple"):
+        pytest.skip("it takes arrays")
+    seen = []
+    for again in (False, True):
+        env = wrap(Reused(kind, again), wrapping_of((), [wrapper]), "Test/Reused-v0")
+        seen.append([])
+        for _ in range(2):
+            seen[-1].append(copied(env.reset(seed=0)[0]))
+            seen[-1] += [copied(env.step(0)[0]) for _ in range(5)]
+    assert data_equivalence(*seen)
+    assert not data_equivalence(seen[0][4], seen[0][5])
+
+
+class Lives(gym.Env[Any, Any]):
+    """Counts its steps, reports lost lives in its own way, and is truncated after five steps."""
+
+    observation_space, action_space = spaces.Box(-99, 99, (2,), np.float32), spaces.Discrete(2)
+
+    def __init__(self, infos: Any) -> None:
+        self.infos, self.time = infos, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.time = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Any]:
+        self.time += 1
+        shown = np.array([self.time, -self.time], np.float32)
+        return shown, 1.0, False, self.time == 5, self.infos.get(self.time, {"time": self.time})
+
+
+@pytest.mark.parametrize("wrapper", [{"RepeatAction": {"num_repeats": 3}}, {"MaxAndSkipObservation": {"skip": 3}}])
+@pytest.mark.parametrize(
+    ("infos", "lost"),
+    [
+        ({}, [None, None]),
+        ({1: {"life_lost": True}}, [True, None]),
+        ({2: {"life_lost": np.True_}, 4: {"life_lost": 1}, 5: {"life_lost": False}}, [True, True]),
+        ({1: {"life_lost": True}, 3: None}, [True, None]),  # an info of any kind
+        ({3: {"life_lost": False}}, [False, None]),
+    ],
+)
+def test_repeated_actions_report_each_lost_life(wrapper: Any, infos: Any, lost: Any) -> None:
+    env = wrap(Lives(infos), wrapping_of((), [wrapper]), "Test/Lives-v0")
+    env.reset()
+    ends = [env.step(0) for _ in range(2)]
+    assert [life_lost(info) for *_, info in ends] == lost
+    assert [(reward, terminated, truncated) for _, reward, terminated, truncated, _ in ends] == [
+        (3.0, False, False),
+        (2.0, False, True),
+    ]
+    if not infos:
+        assert [info for *_, info in ends] == [{"time": 3}, {"time": 5}]
+
+
+@pytest.mark.parametrize(("skip", "last"), [(2, [5, -5]), (3, [5, -4]), (4, [5, -5]), (6, [5, -4])])
+def test_an_episode_that_ends_early_shows_the_maximum_of_its_last_two_observations(skip: int, last: Any) -> None:
+    """Of a single one where the last step has only one."""
+    env = wrap(Lives({}), wrapping_of((), [{"MaxAndSkipObservation": {"skip": skip}}]), "Test/Lives-v0")
+    env.reset()
+    truncated = False
+    while not truncated:
+        observation, _, _, truncated, _ = env.step(0)
+    assert observation.tolist() == last
 
 
 def test_a_wrapper_on_one_part() -> None:

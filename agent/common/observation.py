@@ -11,8 +11,9 @@ import numpy as np
 class ObservationSpec:
     """Shape and storage of one observation. `envs.observations` converts the observations of Gymnasium to this form.
 
-    A vector is [n], in float32, or in bool if all its components are 0 or 1. An image is [channels, height, width]. It
-    keeps the dtype uint8 or bool, which takes a quarter of the memory, and is not copied until a network reads it.
+    A vector is [n], in float32, or in bool if its space says that all its components are 0 or 1 (Discrete,
+    MultiDiscrete, MultiBinary, or a Box of bool). An image is [channels, height, width]. It keeps the dtype uint8 or
+    bool, which takes a quarter of the memory, and is not copied until a network reads it.
 
     An observation of several parts is a row of bytes [stack·m], uint8: m bytes hold the `parts` one after the other,
     each in its own dtype, float32 first, and zeros up to a multiple of 4 (see `packed`). An observation with a mask of

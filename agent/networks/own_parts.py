@@ -14,6 +14,9 @@ from agent.common.foreign import OwnCodeError, is_stop, own_failure
 from agent.common.tensor_file import MAX_TENSORS
 from agent.noise.distributions import NoiseSizes
 
+#: float32 holds every whole number up to this one.
+EXACT = 2**24
+
 
 @contextmanager
 def failures(option: str) -> Iterator[None]:
@@ -137,6 +140,11 @@ def check_saved(network: nn.Module) -> None:
             raise OwnCodeError(
                 f"the network's {name} holds values that are not finite, which no saved agent holds: use large "
                 "numbers, or register the buffer with persistent=False"
+            )
+        if not value.is_floating_point() and ((value.long() > EXACT) | (value.long() < -EXACT)).any():
+            raise OwnCodeError(
+                f"the network's {name} holds whole numbers above {EXACT:,}, which a saved agent rounds to float32: "
+                "keep them below, or register the buffer with persistent=False"
             )
     for name, _ in network.named_parameters(remove_duplicate=False):
         if name not in state:

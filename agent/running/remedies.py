@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from agent.common.observation import ObservationSpec, packed
-from envs.make import Task
-from envs.observed_parts import image_parts, without_part
+from agent.common.errors import UserError
+from agent.common.observation import ObservationSpec
+from agent.common.quoting import from_python
+from envs.make import Task, load_task
+from envs.observed_parts import images_of_bytes, without_part
+from envs.wrapping import Wrap, Wrapping
 
 #: Height and width of resized images, as in Atari.
 SIDE = 84
@@ -44,36 +47,32 @@ def fitting(capacity: int, bytes_of: Callable[[int], int], free: int) -> int:
 
 
 def _smaller(task: Task) -> Iterator[tuple[str, ObservationSpec]]:
-    """Options that make observations smaller, each with the resulting form."""
-    spec = task.observation
-    images = [part for part in spec.parts or (spec,) if part.is_image and part.dtype == "uint8"]
-    if any(min(image.shape[1:]) > SIDE for image in images):
-        yield _wrappers(task, "ResizeObservation", f"shape:[{SIDE},{SIDE}]"), _with_images(spec, _resized)
-    if any(image.shape[0] // image.stack in (3, 4) and image.stack == 1 for image in images):
-        yield _wrappers(task, "GrayscaleObservation", ""), _with_images(spec, _grey)
-    if (fewer := without_part(task.observe.unmasked)) is not None:
-        names, smaller = fewer
-        yield f"env.observation=[{','.join(names)}]", smaller
+    """Options that make observations smaller, each with the form that they have with it: each is tried."""
+    arguments = task.id, task.kwargs, task.time_limit, task.observe.channels or "auto"
+    for option, wrapping in _wrappings(task):
+        try:
+            smaller = load_task(*arguments, wrapping, task.action_mask).observation
+        except UserError:  # such as for three channels that are no colours
+            continue
+        if smaller.stored_bytes < task.observation.stored_bytes:
+            yield option, smaller
 
 
-def _wrappers(task: Task, name: str, argument: str) -> str:
-    """The option that applies a wrapper to the images."""
-    parts = [f"part:{part}" for part in image_parts(task.observe.unmasked)] or [""]
-    entries = [",".join(filter(None, (argument, part))) for part in parts]
-    return f"env.wrappers=[{','.join(f'{{{name}:{{{arguments}}}}}' if arguments else name for arguments in entries)}]"
+def _wrappings(task: Task) -> Iterator[tuple[str, Wrapping]]:
+    """Options that may make observations smaller, each with the wrappers that it stands for."""
+    wrapping, images = task.wrapping, images_of_bytes(task.observe.unmasked)
+    large = [name for name, image in images.items() if min(image.shape[1:]) > SIDE]
+    coloured = [name for name, image in images.items() if image.shape[0] == 3 * image.stack]
+    resizing: tuple[tuple[str, object], ...] = (("shape", (SIDE, SIDE)),)
+    for wrapper, names in ((Wrap("ResizeObservation", resizing), large), (Wrap("GrayscaleObservation"), coloured)):
+        if names:
+            added = [replace(wrapper, part=name) for name in names]
+            changed = replace(wrapping, wraps=(*added, *wrapping.wraps))
+            yield _option("env.wrappers", [wrap.plain() for wrap in changed.wraps]), changed
+    if fewer := without_part(task.observe.unmasked):
+        yield _option("env.observation", list(fewer)), replace(wrapping, parts=fewer)
 
 
-def _with_images(spec: ObservationSpec, change: Callable[[ObservationSpec], ObservationSpec]) -> ObservationSpec:
-    """The form with a change of its images of bytes."""
-    if spec.parts:
-        return packed([_with_images(part, change) for part in spec.parts], spec.stack, spec.mask)
-    return change(spec) if spec.is_image and spec.dtype == "uint8" else spec
-
-
-def _resized(image: ObservationSpec) -> ObservationSpec:
-    smaller = min(image.shape[1:]) > SIDE
-    return replace(image, shape=(image.shape[0], SIDE, SIDE)) if smaller else image
-
-
-def _grey(image: ObservationSpec) -> ObservationSpec:
-    return replace(image, shape=(1, *image.shape[1:])) if image.stack == 1 and image.shape[0] in (3, 4) else image
+def _option(name: str, value: object) -> str:
+    (option,) = from_python(name, value)
+    return option

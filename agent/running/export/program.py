@@ -2,7 +2,8 @@
 
 import inspect
 import keyword
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,8 +17,12 @@ from envs import deep_sea
 from envs.atari import EMULATOR, NOOP_MAX, SIDE, SKIP, STACK, is_played_as_in_the_papers
 from envs.make import Task
 from envs.masks import mask_part
+from envs.parts import KEEPING, OnPart
+from envs.wrappers import Resize
 from envs.wrapping import Wrap
 
+#: The wrapper that this project replaces.
+RESIZING = "ResizeObservation"
 #: The calls that register the environments of packages whose import does not.
 REGISTERING = {"ale_py": "gym.register_envs(ale_py)", "minatar": "minatar.gym.register_envs()"}
 #: The packages that pip has to install, by the module of an environment.
@@ -100,9 +105,25 @@ def environment_code(task: Task) -> EnvironmentCode:
             code.lines.append(f"env = gym.wrappers.TransformObservation(env, {part})")
         else:
             code.lines.append(f"env = gym.wrappers.FilterObservation(env, {literal(kept)})")
+    resizes = iter(_resizes(task) if any(wrap.name == RESIZING for wrap in task.wrapping.wraps) else ())
     for wrap in task.wrapping.wraps:
-        code.lines.append(f"env = {_wrapped(wrap, code)}")
+        if wrap.name in KEEPING:
+            code.imports.append("copy")  # the environment may return one array again and again
+            code.lines.append("env = gym.wrappers.TransformObservation(env, copy.deepcopy, None)")
+        code.lines.append(f"env = {_wrapped(wrap, code, resizes)}")
     return code
+
+
+def _resizes(task: Task) -> list[Resize]:
+    """The wrappers of a task that resize images, in their order."""
+    layer: Any = task.make()
+    found: list[Resize] = []
+    with closing(layer):
+        while isinstance(layer, gym.Wrapper):
+            function = layer.function if isinstance(layer, OnPart) else layer
+            found += [function] if isinstance(function, Resize) else []
+            layer = layer.env
+    return found[::-1]
 
 
 def _unwrapped(task: Task, code: EnvironmentCode) -> None:
@@ -150,16 +171,17 @@ def _limit(task: Task, code: EnvironmentCode) -> None:
         code.lines.append(f"env = gym.wrappers.TimeLimit(env, {task.time_limit})")
 
 
-def _wrapped(wrap: Wrap, code: EnvironmentCode, env: str = "env") -> str:
-    """The expression for `env` with a wrapper around it."""
+def _wrapped(wrap: Wrap, code: EnvironmentCode, resizes: Iterator[Resize], env: str = "env") -> str:
+    """The expression for `env` with a wrapper around it; `resizes` yields our own for the next that resizes."""
     if wrap.part is not None:
         code.define(ON_PART)
-        inner = _wrapped(replace(wrap, part=None), code, "part")
+        inner = _wrapped(replace(wrap, part=None), code, resizes, "part")
         return f"on_part({env}, {literal(wrap.part)}, lambda part: {inner})"
     options = dict(wrap.arguments)
-    if wrap.name == "ResizeObservation":  # Gymnasium's needs OpenCV
+    if wrap.name == RESIZING:  # Gymnasium's needs OpenCV
         code.define(RESIZE)
-        return f"resize({env}, {literal(options['shape'])})"
+        first = ", first=1" if next(resizes).first else ""
+        return f"resize({env}, {literal(options['shape'])}{first})"
     return f"gym.wrappers.{wrap.name}({env}{arguments(options)})"
 
 

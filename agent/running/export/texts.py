@@ -26,7 +26,7 @@ masks = {{}}
 def keep_mask(observation):
     masks["now"] = observation[{key}]
     return observation"""
-#: As `envs.parts.Resize` and `envs.atari.Atari` do. OpenCV, which Gymnasium takes, rounds a few pixels differently.
+#: As `envs.wrappers.Resize` and `envs.atari.Atari` do. OpenCV, which Gymnasium takes, rounds a few pixels differently.
 RESIZE = """\
 def area(source, target):  # weights [target, source] that average over equal parts
     edges, pixels = np.arange(target + 1) * (source / target), np.arange(source)
@@ -34,15 +34,17 @@ def area(source, target):  # weights [target, source] that average over equal pa
     return (overlap.clip(0) * (target / source)).astype(np.float32)
 
 
-def resize(env, shape):  # images of another size, as averages over areas
+def resize(env, shape, first=0):  # images of another size, as averages over areas; `first`: channels before the height
     old = env.observation_space
-    rows, columns = area(old.shape[0], shape[0]), area(old.shape[1], shape[1])
+    rows, columns = area(old.shape[first], shape[0]), area(old.shape[first + 1], shape[1])
 
     def resized(image):
-        image = np.tensordot(rows, image.astype(np.float32), 1)
-        return np.rint(np.einsum("hw...,vw->hv...", image, columns, optimize=True)).astype(np.uint8)
+        image = np.moveaxis(image, 0, -first).astype(np.float32)
+        image = np.einsum("hw...,vw->hv...", np.tensordot(rows, image, 1), columns, optimize=True)
+        return np.moveaxis(np.rint(image).astype(np.uint8), -first, 0)
 
-    space = gym.spaces.Box(old.low.min(), old.high.max(), (*shape, *old.shape[2:]), np.uint8)
+    new = (*old.shape[:first], *shape, *old.shape[first + 2 :])
+    space = gym.spaces.Box(old.low.min(), old.high.max(), new, np.uint8)
     return gym.wrappers.TransformObservation(env, resized, space)"""
 #: As `envs.parts.OnPart`.
 ON_PART = """\
