@@ -25,7 +25,7 @@ class LayerNoise(NamedTuple):
     """The noise of one layer with p inputs and q outputs, for N draws.
 
     Factorised: input is f(ε) [N, p] and output is f(ε) [N, q]. Independent: input is ε [N, q·p], one number per
-    weight, and output is ε [N, q], one per bias. Index: both are ξ [N, d] or [N, M, d], of which the layers read the input.
+    weight, and output is ε [N, q], one per bias. Index: both are ξ [N, d] or [N, M, d]; layers read only the input.
     """
 
     input: Tensor
