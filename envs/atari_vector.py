@@ -67,7 +67,7 @@ class AtariVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             stack_num=STACK,
             frameskip=SKIP,
             noop_max=NOOP_MAX + 1,  # the class draws below this number
-            reward_clipping=False,  # rewards and lives are changed for learning alone, by training
+            reward_clipping=False,  # training itself clips rewards and ends lives, and only for learning
             episodic_life=False,
             use_fire_reset=False,  # nor does Atari
             **options,

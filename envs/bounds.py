@@ -60,7 +60,7 @@ def is_own(env_id: str) -> bool:
 
 
 def full_id(env_id: str) -> str:
-    """Returns the id with its newest version, if it is registered with versions alone and is written without one."""
+    """Returns the id with its newest version, if it was written without one and exists only with versions."""
     newest = _newest(env_id)
     return newest if env_id not in gym.registry and newest in gym.registry and newest.startswith(env_id) else env_id
 

@@ -20,7 +20,7 @@ class Compiled(Generic[P, R]):
     Args:
         function: takes tensors; with `size`, the first one has as many rows as the batch.
         strict: whether a function that cannot be compiled is an error. Otherwise it runs uncompiled, and a line says
-            so. A function that has changed later, and can be compiled no more, always goes on in this way.
+            so. If a compiled function changes later and cannot be compiled again, it always goes on uncompiled.
         size: the batch size for which the function is compiled; batches of other sizes use the uncompiled function.
             None: all batches use the compiled function.
 

@@ -86,7 +86,7 @@ class NumpyNetwork:
         return self.q_values(self.outputs(self.read(observation), noise), self.allowed(observation))
 
     def q_values(self, outputs: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
-        """q_values [B, A] for outputs of the streams, of which the masks [B, A], if any, allow some alone."""
+        """q_values [B, A] for outputs of the streams; FORBIDDEN where the masks [B, A] do not allow the action."""
         values = self._q_values(outputs)
         return values if allowed is None else _masked(values, allowed)
 
