@@ -37,8 +37,8 @@ class Observer:
     """Turns environments' observations into the arrays that the agent stores.
 
     Vectors are float32 with narrow components rescaled to [−1, 1], or bool if all of their parts are Discrete,
-    MultiDiscrete, MultiBinary or Boxes of bool. Images have
-    their channels first; uint8 and bool keep their dtype, others become float32 in [0, 1].
+    MultiDiscrete, MultiBinary or Boxes of bool. Images have their channels first; uint8 and bool keep their dtype,
+    others become float32 in [0, 1].
     """
 
     space: Space

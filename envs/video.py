@@ -48,12 +48,12 @@ class Film:
         return self._bytes >= MAX_BYTES
 
     def add(self, image: object) -> None:
-        """Adds `as_frame` of a rendered image.
+        """Adds a copy of `as_frame` of a rendered image, as an environment may draw the next one into the same array.
 
         Raises:
             UserError: it is not an image, or has another size than the earlier ones.
         """
-        frame = as_frame(image)
+        frame = as_frame(image).copy()
         if self.frames and frame.shape != self.frames[0].shape:
             sizes = " and ".join(str(picture.shape[:2]) for picture in (self.frames[0], frame))
             raise UserError(f"the frames of a film must have one size, not {sizes}")

@@ -144,3 +144,12 @@ def test_a_frame_that_no_codec_takes_is_refused_before_it_is_copied(shape: tuple
     """A copy of the second frame would take 10.8 GB; this view of it takes one byte."""
     with pytest.raises(UserError, match=r"at most 8,192 pixels a side, not \[\d+, \d+, 3\]"):
         as_frame(np.broadcast_to(np.uint8(3), shape))
+
+
+@pytest.mark.parametrize("side", [8, 40])
+def test_an_environment_may_draw_every_frame_into_one_array(side: int) -> None:
+    picture, film = np.zeros((side, side, 3), np.uint8), envs.video.Film()
+    for brightness in (10, 20, 30):
+        picture[:] = brightness
+        film.add(picture)
+    assert [frame.max() for frame in film.frames] == [10, 20, 30]
