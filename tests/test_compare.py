@@ -1,6 +1,7 @@
 """compare.py: which runs, in which groups, with which numbers; and folders of strangers."""
 
 import json
+import os
 import re
 import signal
 from pathlib import Path
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.command.comparing import comparison_request, folder_of, paths_to_override, show_comparison
+from agent.command import comparing
+from agent.command.comparing import (
+    ENDING,
+    comparison_request,
+    end_by_exception,
+    folder_of,
+    paths_to_override,
+    show_comparison,
+)
 from agent.common.errors import UserError
 from agent.config.compare import CompareConfig
 from agent.config.run import TrainConfig
@@ -675,6 +684,30 @@ def test_a_signal_before_the_page_is_written_leaves_no_empty_folder(tmp_path: Pa
     process.kill(signal.SIGTERM)
     assert process.wait().code == 128 + signal.SIGTERM
     assert not (tmp_path / "runs" / "comparisons").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_just_after_the_new_folder_is_made_leaves_none(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {each: signal.getsignal(each) for each in ENDING}
+
+    def interrupted(path: Path) -> Path:
+        path.mkdir(parents=True)
+        os.kill(os.getpid(), number)
+        return path
+
+    monkeypatch.setattr(comparing, "new_folder", interrupted)
+    try:
+        end_by_exception()
+        with pytest.raises(BaseException) as raised, folder_of(CompareConfig()):
+            pytest.fail("the signal has not ended the program")
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert raised.type is KeyboardInterrupt if number == signal.SIGINT else raised.value.code == 128 + number
+    assert [*tmp_path.rglob("*")] == [tmp_path / "runs"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

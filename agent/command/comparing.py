@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,8 @@ from agent.records.locking import remove_if_empty
 from agent.records.names import RUNS
 from agent.records.run_folder import new_folder
 
+#: The signals that end the program.
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 #: The most characters of a name in a printed table.
 MAX_NAME = 60
 
@@ -68,16 +70,38 @@ def folder_of(config: CompareConfig) -> Iterator[Path]:
         UserError: `out` is a file.
     """
     if config.out is None:
-        folder = new_folder(RUNS / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-        try:
-            yield folder
-        finally:
-            remove_if_empty(folder.absolute(), RUNS.absolute())
+        with _signals_held() as release:
+            folder = new_folder(RUNS / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+            try:
+                release()
+                yield folder
+            finally:
+                remove_if_empty(folder.absolute(), RUNS.absolute())
         return
     folder = Path(config.out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file: name a folder, which the page and its pictures are written to")
     yield folder
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """Holds back signals that would end the program. The function that it gives lets them come, and so does its end."""
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+
+    def release() -> None:
+        while handlers:
+            signal.signal(*handlers.popitem())
+        while came:
+            signal.raise_signal(came.pop())
+
+    try:
+        for number in ENDING:
+            signal.signal(number, lambda number, frame: came.append(number))
+        yield release
+    finally:
+        release()
 
 
 def compared(config: CompareConfig, reader: Reader) -> Comparison:
@@ -107,9 +131,8 @@ def write(config: CompareConfig, comparison: Comparison, folder: Path) -> Path:
 
 def end_by_exception() -> None:
     """Lets SIGTERM and SIGHUP end the program by an exception, as Ctrl-C does: it then leaves no empty folder."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored, as by nohup
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:  # else Ctrl-C raises already, or it is ignored, as by nohup
             signal.signal(number, _end)
 
 
