@@ -9,6 +9,8 @@ from envs.kinds import ActionWrapper, Space
 
 #: More actions than any environment has; a network computes a value for each.
 MAX_ACTIONS = 100_000
+#: The most actions that a message advises.
+FEW_ACTIONS = 256
 
 
 class PlainActions(ActionWrapper):
@@ -27,8 +29,8 @@ def checked_actions(space: Space, env_id: str) -> gym.spaces.Discrete:
     """
     if not isinstance(space, gym.spaces.Discrete):
         raise UserError(
-            f"{env_id} has actions {plain(space, 200)}: this agent chooses among Discrete actions; "
-            "for continuous ones, or several at once, use a policy-gradient or actor-critic library"
+            f"{env_id} has actions {plain(space, 200)}: this agent chooses among Discrete actions; {_bins(space)}"
+            "a policy-gradient or actor-critic library takes continuous ones, and several at once"
         )
     count, start, dtype = int(space.n), int(space.start), np.dtype(space.dtype)
     if count > MAX_ACTIONS:
@@ -37,3 +39,12 @@ def checked_actions(space: Space, env_id: str) -> gym.spaces.Discrete:
     if start < least or start + count - 1 > most:
         raise RuleError(f"actions of {dtype} must lie from {least} to {most}", f"{start} to {start + count - 1}")
     return gym.spaces.Discrete(count, start=start, dtype=dtype.type)
+
+
+def _bins(space: Space) -> str:
+    """The option that makes few Discrete actions of continuous ones; "" if none does."""
+    if isinstance(space, gym.spaces.Box) and space.shape and space.is_bounded():
+        for bins in (5, 3, 2):
+            if (count := bins ** int(np.prod(space.shape))) <= FEW_ACTIONS:
+                return f"env.wrappers=[{{DiscretizeAction:{{bins:{bins}}}}}] makes {count:,} of them; "
+    return ""

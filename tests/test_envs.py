@@ -17,6 +17,7 @@ from envs.make import load_saved_task, load_task
 from envs.observations import observer_of
 from envs.single import make_single
 from envs.vector import NATIVE_FROM, Processes, make_vector
+from envs.wrapping import wrapping_of
 
 Policy = Callable[[np.ndarray], np.ndarray]
 Register = Callable[..., None]
@@ -54,7 +55,7 @@ class Plain(gym.Env[np.ndarray, np.int64]):
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action)
         self.time += 1
-        return np.array([action, self.time], dtype=np.float64), 0.5, False, False, {}
+        return np.array([np.sum(action), self.time], dtype=np.float64), 0.5, False, False, {}
 
 
 # ---- one task
@@ -127,6 +128,37 @@ def test_unsupported_spaces_are_named(register: Register, observations: Any, act
     register("Test/Plain-v0", Plain)
     with pytest.raises(UserError, match=expected):
         load_task("Test/Plain-v0", {"spaces": (observations, actions)})
+
+
+BOUNDED = np.float32(1.0)
+
+
+@pytest.mark.parametrize(
+    ("actions", "bins"),
+    [
+        (gym.spaces.Box(-BOUNDED, BOUNDED, (1,)), 5),
+        (gym.spaces.Box(-BOUNDED, BOUNDED, (3,)), 5),
+        (gym.spaces.Box(-BOUNDED, BOUNDED, (2, 2)), 3),
+        (gym.spaces.Box(-BOUNDED, BOUNDED, (8,)), 2),
+        (gym.spaces.Box(-BOUNDED, BOUNDED, (9,)), None),  # 512 actions are more than a message advises
+        (gym.spaces.Box(-np.inf, np.inf, (1,)), None),
+        (gym.spaces.Box(0, np.inf, (1,)), None),
+        (gym.spaces.MultiDiscrete([2, 3]), None),
+    ],
+)
+def test_the_option_that_makes_continuous_actions_discrete_works(
+    register: Register, actions: Any, bins: int | None
+) -> None:
+    register("Test/Plain-v0", Plain)
+    kwargs = {"spaces": (gym.spaces.Box(0, 1, (2,), np.float32), actions)}
+    with pytest.raises(UserError, match="takes continuous ones, and several at once") as refusal:
+        load_task("Test/Plain-v0", kwargs)
+    found = re.search(r"env\.wrappers=\[\{DiscretizeAction:\{bins:(\d)\}\}\] makes (\d+) of them", str(refusal.value))
+    assert (found is not None) == (bins is not None)
+    if found is not None:
+        assert int(found[1]) == bins
+        wrapping = wrapping_of((), [{"DiscretizeAction": {"bins": bins}}])
+        assert load_task("Test/Plain-v0", kwargs, wrapping=wrapping).actions == int(found[2])
 
 
 def test_what_the_constructor_says_reaches_the_person(register: Register) -> None:
