@@ -14,8 +14,10 @@ from agent.common.files import why
 from agent.common.foreign import file_name, is_exit, is_stop, own_frames, shown
 from agent.common.streams import restore_streams
 
-#: Packages that compose a config, and those of this project.
-_HYDRA, _OURS = ("hydra", "omegaconf", "yaml"), ("agent", "envs", "hydra_plugins", "__main__")
+#: Packages that compose a config or launch jobs, and those of this project.
+_HYDRA, _OURS = ("hydra", "omegaconf", "yaml", "hydra_plugins"), ("agent", "envs", "__main__")
+#: The plugin of this project.
+_OUR_PLUGIN = "hydra_plugins.noisy_dqn_ray"
 #: Exit codes: of a program that ended with an error that a user can correct, and of one that Ctrl-C ended.
 FAILED, INTERRUPTED = 2, 130
 
@@ -152,8 +154,8 @@ def _of_hydra(error: BaseException) -> bool:
 
 def _packages(error: BaseException) -> list[str]:
     """The packages of a traceback's frames, the innermost last."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [_OURS[0] if module == _OUR_PLUGIN else module.partition(".")[0] for module in modules]
 
 
 def _hydra_sentence(error: BaseException) -> str:

@@ -74,9 +74,24 @@ class Job:
         self.board.write(self.number, replace(note, state=state, score=score))
 
 
+#: Whether this process runs the jobs of its sweep itself, though their launcher could start others.
+_runs_jobs_itself = False
+
+
+def choose_processes(composed: HydraConf) -> None:
+    """Notes whether joblib will run the jobs of a sweep in this process, which begins it, as it does one at a time."""
+    global _runs_jobs_itself
+    _runs_jobs_itself = False
+    if launcher_of(composed) == "joblib":
+        import joblib  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+        with suppress(ValueError, TypeError):  # a value that joblib itself will refuse
+            _runs_jobs_itself = joblib.effective_n_jobs(composed.launcher.n_jobs) == 1
+
+
 def launcher_of(composed: HydraConf) -> str:
     """Returns the name of a sweep's launcher; "basic" runs all jobs in this process, one after the other."""
-    return str(composed.runtime.choices.get("hydra/launcher", "basic"))
+    return "basic" if _runs_jobs_itself else str(composed.runtime.choices.get("hydra/launcher", "basic"))
 
 
 def board_of(composed: HydraConf) -> Board:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from agent.command import errors
 from agent.command.composing import check_sweep, register_resolvers
-from agent.command.jobs import QUEUES, RAY, Handler, board_of, launcher_of
+from agent.command.jobs import QUEUES, RAY, Handler, board_of, choose_processes, launcher_of
 from agent.command.program import TRAIN
 from agent.common.errors import UserError, one_line
 from agent.common.files import without_link
@@ -149,6 +149,7 @@ class Watch(Callback):
         global _watcher
         composed = config.hydra
         without_link(Path(composed.sweep.dir) / "multirun.yaml")  # which Hydra writes
+        choose_processes(composed)
         launcher = launcher_of(composed)
         with errors.sentences(TRAIN):
             own = composed.runtime.choices["hydra/sweeper"] == "basic"

@@ -23,9 +23,19 @@ def override_name(override: str) -> str:
 
 
 def quote_override(name: str, value: object) -> str:
-    """The override name=value. The value is quoted if Hydra would otherwise misread it."""
+    """The override name=value of a text, which is quoted if Hydra would otherwise misread it, such as a number."""
     text = str(value)
-    return f"{name}={text}" if re.fullmatch(r"[A-Za-z0-9_./:+@%-]+", text) else f"{name}={quote_value(text)}"
+    plain = re.fullmatch(r"[A-Za-z0-9_./:+@%-]+", text) and not _is_other(text)
+    return f"{name}={text if plain else quote_value(text)}"
+
+
+def _is_other(text: str) -> bool:
+    """Whether Hydra reads a text as a number, a truth value or null."""
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() in ("true", "false", "null")
+    return True
 
 
 def quote(text: str) -> str:

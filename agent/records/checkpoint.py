@@ -87,7 +87,6 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep:
         _publish(temporary, final)
         sync_folder(run_dir)
         replace_file(folder / _LATEST, final.name.encode())
-        _prune(folder, step, keep)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = latest_checkpoint(run_dir)
@@ -95,6 +94,8 @@ def save_checkpoint(run_dir: Path, step: int, state: Mapping[str, object], keep:
         reason = f"could not save the checkpoint of step {step} in {folder} ({why(error)})"
         hint = advice(error) if run_dir.exists() else f"{run_dir} has been deleted"
         raise UserError(f"{reason}: {hint}; {left}.") from error
+    with suppress(OSError):  # the checkpoint is saved, and the next one removes older ones again
+        _prune(folder, step, keep)
     return final
 
 

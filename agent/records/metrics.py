@@ -52,8 +52,10 @@ class JsonlSink:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends {"global_step": step, **metrics}."""
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        line = json.dumps({"global_step": step, **finite}).encode() + b"\n"
         try:
-            self._file.write(json.dumps({"global_step": step, **finite}).encode() + b"\n")
+            while line:  # the system may take a part of it, as from a disk that is nearly full
+                line = line[self._file.write(line) :]
             deleted = os.fstat(self._file.fileno()).st_nlink == 0
         except OSError as error:
             raise could_not_write(self._path, error) from error

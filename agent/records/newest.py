@@ -66,6 +66,9 @@ def newest_agent(which: Which, doing: str) -> str:
     check_readable(RUNS)
     found = newest_run(RUNS, lambda run: (run / which / AGENT).is_file())
     if found is None:
+        other = "last" if which == "best" else "best"
+        if newest_run(RUNS, lambda run: (run / other / AGENT).is_file()) is not None:
+            raise UserError(f"no run under runs/ has a {which} agent: try which={other}")
         raise UserError("there is no run under runs/: train one with python train.py, or name one with checkpoint=")
     print(f"checkpoint=… was not given: {doing} the newest run, {found}")
     return str(found)

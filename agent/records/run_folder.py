@@ -39,7 +39,7 @@ def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
 
 def task_folder(env_id: str | None) -> str:
     """Returns a task's folder below runs/: its id without the module that registers it."""
-    return (env_id or "").rpartition(":")[2]
+    return str(env_id or "").rpartition(":")[2]  # any value: the options are not checked yet
 
 
 def agent_name(choice: str | None) -> str:

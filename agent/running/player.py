@@ -64,7 +64,10 @@ def load_player(path: Path, device: torch.device | str = "cpu") -> Player:
     if (description["observation"], description["actions"]) != (task.observe.description(), task.actions):
         raise UserError(f"{path} was trained on another version of {task.id}: observations or actions differ")
     network = _network(config, task.observation, task.actions, path, torch.Generator())
-    network.load_state_dict(read_agent(path).tensors)
+    saved = read_agent(path)
+    if saved.description != description:  # a run has replaced the file since
+        return load_player(path, device)
+    network.load_state_dict(saved.tensors)
     return Player(task, network.to(device), noise_model(config, network), description, path, home)
 
 

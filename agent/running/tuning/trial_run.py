@@ -203,7 +203,7 @@ def run_folder(trial: Path, seed: int) -> Path:
 
 def run_overrides(config: StudyConfig, number: int, settings: dict[str, object], seed: int, folder: Path) -> list[str]:
     """The command line of a trial's run; the study's own options follow the defaults that they may change."""
-    study = folder.parent.name
+    study = folder.absolute().parent.name
     return [
         "log.progress=false",
         "eval.video=false",
