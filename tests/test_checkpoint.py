@@ -25,7 +25,7 @@ from agent.common.errors import UserError
 from agent.common.files import atomic_write_bytes, atomic_write_text, could_not_write
 from agent.common.state import Checkpoint
 from agent.records.checkpoint import has_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
-from agent.records.metrics import read_new_rows, read_rows, truncate_jsonl
+from agent.records.metrics import JsonlSink, read_new_rows, read_rows, truncate_jsonl
 
 
 @pytest.fixture(autouse=True)
@@ -381,6 +381,45 @@ def test_a_disk_that_refuses_is_reported_and_loses_nothing(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="names descriptors through /proc")
+def test_an_old_checkpoint_that_cannot_be_removed_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network file system that keeps a file which is still open; the next save removes it."""
+    refuses = True
+
+    def remove(folder: Path, *rest: Any, **more: Any) -> None:
+        if refuses and not (rest or more):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        removing(folder, *rest, **more)
+
+    removing = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    for step in (10, 20, 30):
+        save_checkpoint(tmp_path, step, state_of(step), 1)
+        assert same(loaded(tmp_path), Checkpoint(step, state_of(step)))
+    refuses = False
+    save_checkpoint(tmp_path, 40, state_of(40), 1)
+    assert names(tmp_path) == ["latest", "step_000000000040"]
+
+
+def test_a_disk_that_takes_a_part_of_a_line_is_an_error(tmp_path: Path) -> None:
+    """A limit on the size of a file stands for a disk that is nearly full."""
+    path, soft, hard = tmp_path / "metrics.jsonl", *resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    sink = JsonlSink(path)
+    sink.log(1, {"x": 1.0})
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 13, hard))
+        with pytest.raises(UserError, match=r"metrics\.jsonl"):
+            sink.log(2, {"x": 2.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    sink.close()
+    resumed = JsonlSink(path)
+    resumed.log(3, {"x": 3.0})
+    resumed.close()
+    assert [step for step, _ in read_rows(path)] == [1, 3]
+
+
 def test_a_name_is_given_only_to_what_is_on_disk(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, state_of(1), keep=1)
     with disk(0, Crash()) as operations:

@@ -257,8 +257,11 @@ def test_a_path_that_is_shown_is_read_as_it_was() -> None:
         "",
         "{}",
         "[1]",
+        *("7", "2026", "1e5", "-3", "1_000", "0.5", ".5", "nan", "inf", "-Inf", "true", "False", "null"),
+        *("2026-12-01", "2026/x", "1e5/x", "none", "truer"),
     ):
-        assert OverridesParser.create().parse_override(quote_override("checkpoint", path)).value() == path
+        value = OverridesParser.create().parse_override(quote_override("checkpoint", path)).value()
+        assert (value, type(value)) == (path, str)
 
 
 @pytest.mark.parametrize("program", ["train", "evaluate"])

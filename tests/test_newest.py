@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.records.newest import is_run_of, newest_run
+from agent.common.errors import UserError
+from agent.records.newest import is_run_of, newest_agent, newest_run
 from agent.records.run_folder import run_folder
 
 BEST, LAST, CHECKPOINTS = "best/agent.safetensors", "last/agent.safetensors", "checkpoints/latest"
@@ -80,6 +81,18 @@ def test_a_run_is_of_an_id_without_a_version(tmp_path: Path) -> None:
     assert is_run_of(tmp_path, "ALE/Pong", 3)
     assert not is_run_of(tmp_path, "ALE/Pon", 3)
     assert not is_run_of(tmp_path, "Pong", 3)
+
+
+def test_another_kind_of_agent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without evaluations has no best agent."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no run under runs/"):
+        newest_agent("best", "evaluating")
+    (tmp_path / "runs/Game/a/last").mkdir(parents=True)
+    (tmp_path / "runs/Game/a/last/agent.safetensors").touch()
+    with pytest.raises(UserError, match=r"^no run under runs/ has a best agent: try which=last$"):
+        newest_agent("best", "evaluating")
+    assert newest_agent("last", "evaluating") == "runs/Game/a"
 
 
 def test_auto_takes_it_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,49 @@ def test_jobs_on_many_cores_are_the_runs_of_a_serial_sweep(programs: Programs, t
     assert {path.name for path in tmp_path.glob("many/runs/*")} == {"CartPole-v1", "multirun"}
 
 
+#: Launchers that run one job at a time, in the process of the sweep.
+ONE = [("hydra/launcher=joblib", "hydra.launcher.n_jobs=1"), ()]
+
+
+@needs_joblib
+def test_one_job_at_a_time_runs_as_without_a_launcher(programs: Programs, tmp_path: Path) -> None:
+    outputs = []
+    for number, launcher in enumerate(ONE):
+        (folder := tmp_path / str(number)).mkdir()
+        words = ("train", "-m", *SMALL, *launcher, "env=CartPole-v1,Nope-v0", "seed=0,1")
+        result = programs.run(*words, cwd=folder, real=True)
+        assert result.code == 2
+        assert not [*folder.glob("runs/multirun/*/jobs")]
+        outputs.append([line for line in result.err.splitlines() if line.startswith(("job ", "error: "))])
+    assert outputs[0] == outputs[1]
+    assert_equal(agents(tmp_path / "0"), agents(tmp_path / "1"))
+
+
+@needs_joblib
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("launcher", ONE, ids=["joblib", "none"])
+def test_a_signal_ends_one_job_at_a_time_and_begins_no_other(
+    programs: Programs, tmp_path: Path, launcher: tuple[str, ...], number: signal.Signals
+) -> None:
+    process = programs.start("train", "-m", *LONG, *launcher, "seed=0,1", cwd=tmp_path, real=True)
+    process.until(lambda: any(path.stat().st_size for path in tmp_path.glob("runs/CartPole-v1/*seed0*/metrics.jsonl")))
+    process.kill(number)
+    result = process.wait()
+    assert result.code == 128 + number, result.err
+    assert "and saved; go on with: python train.py resume=" in result.err + result.out
+    assert not [*tmp_path.glob("runs/CartPole-v1/*seed1*")]
+
+
+@needs_joblib
+@pytest.mark.parametrize("option", ["n_jobs=0", "pre_dispatch=foo", "batch_size=0", "max_nbytes=foo", "prefer=zz"])
+def test_options_that_the_launcher_refuses_are_one_sentence(programs: Programs, tmp_path: Path, option: str) -> None:
+    words = ("-m", *SMALL, *JOBLIB, "seed=0,1", f"hydra.launcher.{option}")
+    result = programs.run("train", *words, cwd=tmp_path, real=True)
+    assert result.code == 2
+    assert re.search(rf"error: Hydra cannot use .*hydra\.launcher\.{option}.*: correct it, or leave it out", result.err)
+    assert "Traceback" not in result.err
+
+
 def started(programs: Programs, folder: Path) -> Process:
     process = programs.start("train", "-m", *LONG, *JOBLIB, "seed=0,1,2", cwd=folder, real=True)
     process.until(lambda: sum(step > 0 for step in steps_of(folder)) == 2)

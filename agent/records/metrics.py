@@ -60,7 +60,7 @@ class JsonlSink:
         except OSError as error:
             raise could_not_write(self._path, error) from error
         if deleted:
-            raise UserError(f"{self._path} has been deleted while the run went on: start a new run")
+            raise UserError(f"{self._path} has been deleted while the run went on: go on with resume=<run folder>")
 
     def close(self) -> None:
         """Closes the file."""
