@@ -19,6 +19,7 @@ from agent.common.errors import NothingLeftError
 from agent.common.files import open_log
 from agent.records.board import Board, Note
 from agent.records.console import report_through
+from agent.running.resources import cores
 
 #: Launchers that submit jobs to a queue, which may preempt them and outlives the process that waits for them.
 QUEUES = ("submitit_local", "submitit_slurm")
@@ -79,14 +80,13 @@ _runs_jobs_itself = False
 
 
 def choose_processes(composed: HydraConf) -> None:
-    """Notes whether joblib will run the jobs of a sweep in this process, which begins it, as it does one at a time."""
+    """Notes whether joblib would run the jobs of a sweep in this process, which begins it, as it does one at a time."""
     global _runs_jobs_itself
     _runs_jobs_itself = False
     if launcher_of(composed) == "joblib":
-        import joblib  # type: ignore[import-untyped, import-not-found, unused-ignore]
-
-        with suppress(ValueError, TypeError):  # a value that joblib itself will refuse
-            _runs_jobs_itself = joblib.effective_n_jobs(composed.launcher.n_jobs) == 1
+        jobs = composed.launcher.n_jobs
+        # −1 means all cores; joblib counts as many as these at most.
+        _runs_jobs_itself = jobs in (None, 1) or (isinstance(jobs, int) and jobs < 0 and cores() + jobs < 1)
 
 
 def launcher_of(composed: HydraConf) -> str:
