@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agent.common.errors import UserError
 from agent.records.newest import is_run_of, newest_agent, newest_run
-from agent.records.run_folder import run_folder
+from agent.records.run_folder import run_folder, write_config
 
 BEST, LAST, CHECKPOINTS = "best/agent.safetensors", "last/agent.safetensors", "checkpoints/latest"
 
@@ -103,3 +104,18 @@ def test_auto_takes_it_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / name / "config.yaml").write_text(CONFIG)
     assert run_folder("auto", "my_games:ALE/Pong-v5", 3) == "runs/mine"
     assert run_folder("auto", "ALE/Pong-v5", 4).startswith("runs/ALE/Pong-v5/2")
+
+
+@pytest.mark.parametrize(
+    "character", ["\n", "\r", "\x0c", "\x1b", "\x07", "\x85", "\u2028", "\u2029", "\ufffe", "\udcff"]
+)
+def test_no_character_of_a_command_hides_its_run(tmp_path: Path, character: str) -> None:
+    """Each start adds a comment to config.yaml, from which runs are found; however often, the file stays small."""
+    config = {"seed": 0, "env": {"id": "Game-v0"}}
+    for start in range(300):
+        write_config(tmp_path, config, [f"wandb.group=a{character}b: c{'x' * 250}", f"start={start}"])
+    assert is_run_of(tmp_path, "Game-v0", 0)
+    lines = (tmp_path / "config.yaml").read_text().split("\n")
+    assert yaml.safe_load("\n".join(lines)) == config
+    assert [line[-9:] for line in lines if line.startswith("# ")][-2:] == ["start=298", "start=299"]
+    assert len("\n".join(lines)) < 20_000

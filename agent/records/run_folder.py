@@ -14,6 +14,7 @@ import yaml
 from agent.common.errors import UserError
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, check_readable, read_plain
 from agent.common.state import Checkpoint
+from agent.common.texts import printable
 from agent.config.resuming import first_difference
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.records.names import CONFIG, CURVE, METRICS, RUNS
@@ -23,6 +24,8 @@ from agent.records.schema import check_parts
 
 #: The other files and folders that a run writes.
 OUTPUTS = (METRICS, CURVE, "best", "last")
+#: The most characters of earlier command lines in config.yaml, which is read up to MAX_CONFIG bytes.
+MAX_HEADER = 16_384
 
 
 def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
@@ -229,9 +232,11 @@ def write_config(folder: Path, config: Mapping[str, object], overrides: Sequence
     """
     path, header = folder / CONFIG, ""
     with suppress(OSError):  # there is no config yet, or none that a run has written
-        lines = read_plain(path, MAX_CONFIG).decode(errors="replace").splitlines(keepends=True)
-        header = "".join(takewhile(lambda line: line.startswith("# "), lines))
-    command = shlex.join(("python", "train.py", *overrides)).replace("\n", " ")  # a comment is one line
+        lines = read_plain(path, MAX_CONFIG).decode(errors="replace").split("\n")
+        header = "".join(f"{line}\n" for line in takewhile(lambda line: line.startswith("# "), lines))
+        header = header[-MAX_HEADER:].partition("\n")[2] if len(header) > MAX_HEADER else header  # the newest lines
+    # A comment is one line, and YAML ends it, or refuses it, at other characters than this one as well.
+    command = printable(shlex.join(("python", "train.py", *overrides)).replace("\n", " "))
     atomic_write_text(
         path, f"{header}# {command}\n" + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
     )
