@@ -41,7 +41,7 @@ def _is_other(text: str) -> bool:
 def quote(text: str) -> str:
     """A text that Hydra reads as text, not as a number or a truth value: it is quoted unless it is a plain name."""
     plain = re.fullmatch(r"(\.{0,2}/)*[A-Za-z][A-Za-z0-9_./:@-]*", text)
-    return text if plain and text.lower() not in ("true", "false", "null", "nan", "inf") else quote_value(text)
+    return text if plain and not _is_other(text) else quote_value(text)
 
 
 def quote_value(text: str) -> str:

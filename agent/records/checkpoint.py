@@ -3,7 +3,7 @@
 `<run>/checkpoints/step_000000050000/` holds `tensors.safetensors` (every tensor and array) and `state.json`
 (everything else, with references to the tensors). A folder is written under a temporary name, flushed to disk and
 renamed, so that a folder `step_…` is never half written. Saves are numbered, and a run resumes from the undamaged one
-with the highest number, even if the text file `<run>/checkpoints/latest` or a greater step does not belong to it.
+with the highest number: a kill may have kept it from the text file `latest`, and an abandoned step may be greater.
 """
 
 from __future__ import annotations
