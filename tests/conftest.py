@@ -1,6 +1,7 @@
 """Shared by all tests: one torch thread, as train.py sets it, and the devices that this machine has."""
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,15 @@ ENVIRONMENT = plain_environment()
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     prepare_cpu(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """Restores the signal handlers after each module: a cluster of Ray replaces that of SIGTERM, for the whole process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
