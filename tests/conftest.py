@@ -22,7 +22,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _signals_as_before() -> Iterator[None]:
-    """Restores the signal handlers after each module: a cluster of Ray replaces that of SIGTERM, for the whole process."""
+    """Restores the signal handlers after each module: a cluster of Ray replaces that of SIGTERM for good."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():

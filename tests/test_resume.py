@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from helpers import Programs, Result
+from runs import write_run
 
 from agent.common.errors import UserError
 from agent.common.interrupt import Interrupt
@@ -36,7 +37,6 @@ from agent.running.resources import bytes_left_in_group
 from agent.running.trainer import Trainer
 from envs.make import load_task
 from envs.vector import make_vector
-from runs import write_run
 
 QUIET = (
     "wandb.mode=disabled",

@@ -26,11 +26,14 @@ class Learner:
         config, ratio = self._config, self._config.replay_ratio  # a Fraction, so that only the floor rounds
         return (step - config.learning_starts) * ratio.numerator // ratio.denominator - self._agent.updates
 
+    def owes(self, step: int) -> bool:
+        """Whether updates are due at `step` and can be made; none can while the replay is empty."""
+        return self.due(step) > 0 and len(self._replay) > 0
+
     def __call__(self, step: int) -> Iterator[UpdateMetrics]:
         """Makes the updates that are due at `step`, one by one; none while the replay is empty."""
-        due = self.due(step) if len(self._replay) else 0
-        if due > 0:
-            yield from self._updates(due, self._config.priority.beta_at(step))
+        if self.owes(step):
+            yield from self._updates(self.due(step), self._config.priority.beta_at(step))
 
     def _updates(self, count: int, beta: float) -> Iterator[UpdateMetrics]:
         for batch, weight, rows in self._replay.samples(count, self._config.batch_size, beta, self.generator):

@@ -27,6 +27,7 @@ LATER_PARTS: dict[str, type] = {
     "failures": int,
     "reached": int,
     "under_way": dict,
+    "updates_due": bool,
 }
 #: The form of W&B's run id, which becomes the name of a folder.
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")

@@ -64,24 +64,24 @@ class BackgroundEvaluations:
     evaluates them again, unless a note beside the checkpoint holds the results.
 
     Args:
-        worker: plays the evaluations.
         evaluator: knows whether an evaluation is due, and records its results.
         agent: the agent to evaluate.
         recorder: records the results of an evaluation.
         saver: knows the newest checkpoint.
-        tracker: logs films.
         check: raises an error if the agent has values that are not finite.
+        worker: plays the evaluations.
+        tracker: logs films.
     """
 
     def __init__(
         self,
-        worker: EvaluationWorker,
         evaluator: Evaluator,
         agent: DQN,
         recorder: EvaluationRecorder,
         saver: Saver,
-        tracker: Tracker,
         check: Callable[[], None],
+        worker: EvaluationWorker,
+        tracker: Tracker,
     ) -> None:
         self._evaluator, self._worker, self._agent = evaluator, worker, agent
         self._recorder, self._saver, self._tracker, self._check = recorder, saver, tracker, check

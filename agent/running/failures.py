@@ -53,8 +53,9 @@ def sentence_of(error: BaseException, name: str, when: str = "") -> tuple[str, s
     return f"{culprit} failed{when} ({one_line(error)})", shown(frames)
 
 
-def foreign_failure(error: BaseException, name: str, step: int, saved: str) -> ForeignCodeError:
-    """The error that ends a run after foreign code failed; `saved` says what is saved."""
+def foreign_failure(error: BaseException, name: str, step: int, folder: "Folder") -> ForeignCodeError:
+    """The error that ends a run after foreign code failed at a step, before which all is saved."""
+    saved = f"all before it is saved and goes on with resume={folder}" if step else "nothing is lost"
     if isinstance(error, UserError):
         return ForeignCodeError(f"{error}; training stopped at step {step}: fix it; {saved}", error.detail)
     sentence, lines = sentence_of(error, name, f" at step {step}")

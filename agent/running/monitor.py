@@ -32,6 +32,11 @@ class Monitor:
         self._reported: list[UpdateMetrics] = []
         self._last = (0, 0, 0.0)  # step, updates and training seconds at the last log
 
+    @property
+    def step(self) -> int:
+        """The step of the last log."""
+        return self._last[0]
+
     def report(self, metrics: UpdateMetrics) -> None:
         """Records the metrics of one update."""
         if metrics.priority is not None:  # only the mean over a batch is logged

@@ -97,4 +97,5 @@ def nothing_left(config: TrainConfig, step: int, state: State) -> Literal["compl
     same_goal = eval_config.stop_at is not None and state["config"]["eval"].get("stop_at") == eval_config.stop_at
     if same_goal and state.get("reached", 0) >= eval_config.stop_patience and not due:
         return "solved"
-    return "complete" if step >= config.steps and not due else None
+    owes_updates = state.get("updates_due", False)  # an error or a signal came between the last step and its updates
+    return "complete" if step >= config.steps and not (due or owes_updates) else None

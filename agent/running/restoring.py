@@ -1,10 +1,17 @@
 """Restores a new run from a checkpoint, after checking it: a checkpoint may come from a stranger."""
 
+import math
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 
 from agent.common.arrays import as_array
 from agent.common.errors import UserError, one_line
 from agent.common.state import State
+from agent.config.parsing import to_plain
+from agent.records.names import AGENT
+from agent.records.saved_agent import read_header
 from agent.records.schema import check_like
 from agent.replay.n_step import ACTION, STOP, TERMINATED
 from agent.running.trainer import Trainer
@@ -20,6 +27,9 @@ _MISFIT_ERRORS = (ValueError, TypeError, KeyError, AttributeError, IndexError, O
 def load_state(trainer: Trainer, step: int, state: State) -> None:
     """Loads a checkpoint's state, after a comparison with the state of the new run.
 
+    An agent in best/ that was saved after the checkpoint, under other options, is not of this run: the next evaluation
+    then counts as the best.
+
     Raises:
         UserError: if it has another form, or the environment now has other observations or actions.
     """
@@ -32,6 +42,21 @@ def load_state(trainer: Trainer, step: int, state: State) -> None:
             f"{trainer.folder} cannot be resumed: what it saved does not fit {trainer.task.id} ({reason}), which must "
             "be the version that it began with"
         ) from error
+    later = step_of_best(trainer.folder.path)
+    if later > step and state["config"] != to_plain(trainer.config):
+        trainer.evaluator.best_return = -math.inf
+        trainer.tracker.console.line(
+            f"best/ holds an agent of step {later}, which other options have trained: the next evaluation replaces it"
+        )
+
+
+def step_of_best(run_dir: Path) -> int:
+    """The step of the agent in best/; −1 if there is none that can be read."""
+    with suppress(UserError):
+        step = read_header(run_dir / "best" / AGENT).description.get("global_step")
+        if type(step) is int:
+            return step
+    return -1
 
 
 def check_state(trainer: Trainer, state: State) -> None:
@@ -46,6 +71,8 @@ def check_state(trainer: Trainer, state: State) -> None:
     for name in ("agent", "replay", "collector", "monitor"):
         if name in state or name != "collector":  # checkpoints of version 2 lack it
             check_like(state[name], expected[name], name)
+    if (updates := state["agent"]["updates"]) < 0:
+        raise ValueError(f"it has made {updates} updates")
     for replay in state["replay"].get("rings", [state["replay"]]):
         check_replay(replay, trainer.task.actions)
     if (under_way := state.get("under_way")) is not None:  # an evaluation

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -21,7 +22,7 @@ from agent.learning.dqn import DQN
 from agent.records.tracking import Tracker
 from agent.replay.rings import AnyReplay
 from agent.running.any_collector import AnyCollector
-from agent.running.background import BackgroundEvaluations, EvaluationWorker
+from agent.running.background import BackgroundEvaluations
 from agent.running.build import shared_env_of
 from agent.running.collector import in_process
 from agent.running.evaluator import EvaluationsFailedError, Evaluator
@@ -67,16 +68,13 @@ class Trainer:
         self._seconds = 0.0  # time spent in collecting and learning
         self._compiles_next = plan.backend == "compiled"  # the next update compiles, and a signal may end it
         self._snapshot = Snapshot(self.state)
-        self._evaluations = self._evaluations_of(self.collector.evaluation_worker())
+        self._outdated = False  # whether the newest checkpoint, of this step, has other options or lacks updates
+        parts = self.evaluator, agent, self._recorder, self._saver, self._monitor.check_finite
+        self._evaluations: ForegroundEvaluations | BackgroundEvaluations
+        self._evaluations = ForegroundEvaluations(*parts, self._snapshot if config.eval.share else None)
+        if (worker := self.collector.evaluation_worker()) is not None:
+            self._evaluations = BackgroundEvaluations(*parts, worker, tracker)
         self._waiting_for_envs, self._lock = False, threading.RLock()  # the lock is for saving
-
-    def _evaluations_of(self, worker: EvaluationWorker | None) -> BackgroundEvaluations | ForegroundEvaluations:
-        """Evaluations by a worker, if there is one; otherwise training waits for them."""
-        evaluator, recorder, saver, check = self.evaluator, self._recorder, self._saver, self._monitor.check_finite
-        if worker is not None:
-            return BackgroundEvaluations(worker, evaluator, self.agent, recorder, saver, self.tracker, check)
-        snapshot = self._snapshot if self.config.eval.share else None
-        return ForegroundEvaluations(evaluator, self.agent, recorder, saver, check, snapshot)
 
     # ---- the loop
 
@@ -93,8 +91,7 @@ class Trainer:
         try:
             with suppress(Stopped):  # in the middle of work that can be dropped
                 self._train(interrupt)
-            if interrupt or self.evaluator.solved:
-                self.save()
+            self.save()
         except ForeignCodeError as error:  # everything before the failure is saved
             failure = error
         except EvaluationsFailedError as error:
@@ -103,41 +100,50 @@ class Trainer:
         except NotFiniteError as error:
             raise not_finite(error, self.step, self.task.id, self.replay, self.folder) from error
         interrupt.saved()
-        due = self.evaluator.due or self._evaluations.busy
-        evaluation = self.evaluator.result, self._seconds, self.evaluator.solved, due
-        return Outcome(self.step, interrupt.exit_code, *evaluation, failure)
+        evaluator, due = self.evaluator, self.evaluator.due or self._evaluations.busy
+        return Outcome(self.step, interrupt.exit_code, evaluator.result, self._seconds, evaluator.solved, due, failure)
 
     def _train(self, interrupt: Interrupt) -> None:
         """The loop. Work that may fail comes after the checkpoint of the same step."""
-        config, evaluator = self.config, self.evaluator
-        log, checkpoint = (Every(part.every, self.step) for part in (config.log, config.checkpoint))
-        self.begin()
+        last = self._monitor.step if (has_learned := self.begin(interrupt.__bool__)) else self.step
+        log, checkpoint = (Every(part.every, last) for part in (self.config.log, self.config.checkpoint))
+        if has_learned:  # the step of the checkpoint ends only now
+            self._end_step(log, checkpoint)
+            self.save()
         self._evaluate(interrupt)  # a resumed run may have been stopped before an evaluation
-        while self.step < config.steps and not evaluator.solved and not interrupt:
+        while self.step < self.config.steps and not self.evaluator.solved and not interrupt:
             self.iterate()
             self.tracker.console.update(self.step)
-            complete = self.step >= config.steps
-            evaluator.note_due(self.step, complete)
-            saving = checkpoint(self.step) or complete
-            if log(self.step) or saving:  # a kill would lose metrics that are not logged yet
-                self.folder.check()
-                self._monitor.log(self.step, self._seconds, self.collector.metrics())
-            if saving:
-                self._checkpoint()
+            self._end_step(log, checkpoint)
             self._evaluate(interrupt)
+
+    def _end_step(self, log: Every, checkpoint: Every) -> None:
+        """Logs and saves, if that is due after a step."""
+        saving = checkpoint(self.step) or self.step >= self.config.steps
+        if log(self.step) or saving:  # a kill would lose metrics that are not logged yet
+            self.folder.check()
+            self._monitor.log(self.step, self._seconds, self.collector.metrics())
+        if saving:
+            self._checkpoint()
 
     @property
     def step(self) -> int:
         """The number of environment steps so far."""
         return self.collector.step
 
-    def begin(self) -> None:
-        """Begins the first episodes of a new run, and makes the updates that are due in a resumed run."""
+    def begin(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Begins a new run's episodes, or makes the updates that a resumed run owes; returns whether it made all."""
+        owes = self._learner.owes(self.step)  # an error or a signal came between a step and its updates
         try:
             self.collector.begin()
-            self._learn(self.step)  # a run may have been stopped while it compiled its first update
+            if owes:
+                self._snapshot_before_compiling()
+                self._learn(self.step, stop)
         except (Exception, SystemExit) as error:
             self._fail(error)
+        self._snapshot.drop()
+        self._outdated |= owes
+        return owes and not self._learner.owes(self.step)
 
     def iterate(self) -> None:
         """One step of the collector, a vector step or chunks of actors, and the updates that are due after it."""
@@ -149,6 +155,7 @@ class Trainer:
                 self._learn(next_step)
             self._waiting_for_envs = True
             self.collector.receive(self._envs_stepped)
+            self.evaluator.note_due(self.step, self.step >= self.config.steps)  # now, as an update may fail
             self._snapshot_before_compiling()
             self._learn(self.step)
         except (Exception, SystemExit) as error:
@@ -160,12 +167,14 @@ class Trainer:
         with self._lock:  # another thread may hold it, to save in place of this one
             self._waiting_for_envs = False
 
-    def _learn(self, step: int) -> None:
+    def _learn(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
         for metrics in self._learner(step):
             self._compiles_next = False
             self._monitor.report(metrics)
+            if stop():
+                break
 
-    # ---- failures
+    # ---- failures and saving
 
     def _snapshot_before_compiling(self) -> None:
         """Takes a snapshot if the next update compiles, since a signal may end the compilation."""
@@ -179,19 +188,16 @@ class Trainer:
         self._snapshot.take(episodes=False)
         if self.step:
             self.save()
-        saved = f"all before it is saved and goes on with resume={self.folder}" if self.step else "nothing is lost"
-        raise foreign_failure(error, self.task.id, self.step, saved) from error
+        raise foreign_failure(error, self.task.id, self.step, self.folder) from error
 
     def _evaluate(self, interrupt: Interrupt) -> None:
         """Evaluates if that is due; raises Stopped at a signal."""
         self._evaluations.poll(self.step, self.step >= self.config.steps, self._seconds, interrupt)
 
-    # ---- saving
-
     def save(self) -> None:
-        """Saves a checkpoint, unless the newest one is of this step."""
+        """Saves a checkpoint, unless the newest one is of this step and holds everything."""
         with self._lock:
-            if self._saver.step != self.step:
+            if self._saver.step != self.step or self._outdated:
                 self._checkpoint()
 
     def rescue(self, dropped: bool) -> bool:
@@ -208,9 +214,9 @@ class Trainer:
     def _checkpoint(self) -> None:
         """Saves everything and the last agent."""
         self._monitor.check_finite()
-        self._saver.checkpoint(
-            self.step, self._snapshot.state(), self.agent.tensors(), self._recorder.description(self.step)
-        )
+        description = self._recorder.description(self.step)
+        self._saver.checkpoint(self.step, self._snapshot.state(), self.agent.tensors(), description)
+        self._outdated = False
         self._evaluations.saved()
 
     def state(self, episodes: bool = True) -> State:
@@ -225,13 +231,14 @@ class Trainer:
             "monitor": self._monitor.state(),
             **self.evaluator.state(),
             **self._evaluations.state(),
+            "updates_due": self._learner.owes(self.step),
             "seconds": self._seconds,
             "wandb_run_id": self.tracker.run_id,
         }
 
     def load_state(self, step: int, state: State) -> None:
         """Loads the state of a checkpoint at `step`."""
-        self._saver.step = step
+        self._saver.step, self._outdated = step, state["config"] != to_plain(self.config)
         self.agent.load_state(state["agent"])
         self.replay.load_state(state["replay"])
         self.collector.load_state(step, state.get("collector"))
