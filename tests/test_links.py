@@ -153,14 +153,19 @@ def test_the_jobs_of_a_sweep_write_into_its_own_folder(tmp_path: Path) -> None:
     (mine / "owner").write_text("mine")
     sweep.mkdir()
     (sweep / "jobs").symlink_to(mine)
-    board = Board(sweep)
-    board.clear()
+    board = Board(sweep, "now")
+    board.open()
     board.stop()
     assert contents(mine) == {"owner": b"mine"}
     assert board.is_stopping()
     (board.folder / "owner").unlink()
     (board.folder / "owner").symlink_to(mine / "owner")
-    board.clear()
+    board.open()
+    assert contents(mine) == {"owner": b"mine"}
+    again = Board(sweep, "again")
+    again.folder.symlink_to(mine)
+    again.open()
+    again.stop()
     assert contents(mine) == {"owner": b"mine"}
 
 

@@ -163,7 +163,8 @@ def test_a_job_that_is_lost_too_often_is_named_and_the_others_go_on(
     assert "go on with: python train.py resume=runs/CartPole-v1/" in result.err
     assert result.err.splitlines()[-1].startswith("error: 1 of the jobs failed: ")
     assert "Traceback" not in result.err
-    states = [json.loads(path.read_text())["state"] for path in sorted(tmp_path.glob("runs/multirun/*/jobs/[01].json"))]
+    notes = sorted(tmp_path.glob("runs/multirun/*/jobs/*/[01].json"))
+    states = [json.loads(path.read_text())["state"] for path in notes]
     assert states == ["failed", "done"]
 
 
@@ -209,8 +210,8 @@ def test_a_job_whose_machine_has_left_is_not_waited_for_when_the_sweep_stops(
     """The note of such a job says for ever that it runs."""
     monkeypatch.setattr(launching, "POLL", 0.01)
     monkeypatch.setattr(launching, "STOP_SECONDS", 0.3)
-    board = Board(tmp_path)
-    board.clear()
+    board = Board(tmp_path, "now")
+    board.open()
     board.log(0).touch()
     board.write(0, Note("seed=0", "run"))
     board.stop()

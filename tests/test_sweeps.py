@@ -51,14 +51,14 @@ def assert_equal(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[st
         assert all(np.array_equal(value, other[name][key]) for key, value in parameters.items()), name
 
 
-def steps_of(sweep: Path) -> list[int]:
-    return [json.loads(path.read_text())["step"] for path in sweep.glob("runs/multirun/*/jobs/[0-9].json")]
+def steps_of(folder: Path, notes: str = "runs/multirun/*/jobs/*/[0-9].json") -> list[int]:
+    return [json.loads(path.read_text())["step"] for path in folder.glob(notes)]
 
 
 def test_a_job_with_nothing_left_returns_the_score_of_its_run(tmp_path: Path) -> None:
     """The job was stopped after its last step, and its queue starts it again."""
-    board = Board(tmp_path)
-    board.clear()
+    board = Board(tmp_path, "now")
+    board.open()
     board.write(0, Note("seed=0", "run", state="queued"))
 
     def run(options: dict[str, str]) -> float | None:
@@ -198,6 +198,21 @@ def test_a_closed_terminal_saves_and_ends_all_jobs(programs: Programs, tmp_path:
 
 
 @needs_joblib
+def test_sweeps_that_share_a_folder_leave_each_other_alone(programs: Programs, tmp_path: Path) -> None:
+    words = ("train", "-m", *JOBLIB, *SMALL, "hydra.sweep.dir=shared")
+    first = programs.start(*words, "seed=0,1", "steps=1000000", cwd=tmp_path)
+    first.until(lambda: len(steps_of(tmp_path, "shared/jobs/*/[0-9].json")) == 2)
+    second = programs.run(*words, "seed=2,3", "steps=100", cwd=tmp_path)
+    assert second.code == 0, second.err
+    before = steps_of(tmp_path, "shared/jobs/*/[0-9].json")
+    first.until(lambda: sum(steps_of(tmp_path, "shared/jobs/*/[0-9].json")) > sum(before))  # it goes on
+    first.kill(signal.SIGTERM)
+    result = first.wait()
+    assert result.code == 143, result.err
+    assert len([*tmp_path.glob("shared/CartPole-v1/*/last/agent.safetensors")]) == 4
+
+
+@needs_joblib
 def test_jobs_whose_sweep_was_killed_save_and_stop(programs: Programs, tmp_path: Path) -> None:
     process = started(programs, tmp_path)
     process.kill(signal.SIGKILL)
@@ -249,8 +264,8 @@ def task_of(process: Process) -> psutil.Process:
     return task
 
 
-#: A run that is saved often.
-SAVED = (*SHORT, "steps=6000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=500", "seed=5")
+#: A run that is saved often, and takes some seconds even on a fast machine.
+SAVED = (*SHORT, "steps=20000", "eval.episodes=1", "agent.network.hidden=[64]", "checkpoint.every=500", "seed=5")
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +324,7 @@ def test_a_job_that_slurm_starts_again_goes_on_exactly(
         assert ("saved; go on with: python train.py resume=" in result.err) == (number == signal.SIGTERM)
         again = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
         assert again.returncode == 0, again.stderr
-        (log,) = folder.glob("runs/multirun/*/jobs/0.log")
+        (log,) = folder.glob("runs/multirun/*/jobs/*/0.log")
         assert "resume=auto: going on with" in log.read_text()
         assert_equal(undisturbed, agents(folder))
 
@@ -341,8 +356,8 @@ def test_the_number_of_jobs_is_known(words: str, number: int) -> None:
 
 
 def test_lines_are_shown_whole_and_once(tmp_path: Path) -> None:
-    board, shown = Board(tmp_path), io.StringIO()
-    board.clear()
+    board, shown = Board(tmp_path, "now"), io.StringIO()
+    board.open()
     watcher = Watcher(board, 2, bar=False, stops=False, stream=shown)
     board.write(0, Note("seed=0", "a"))
     with board.log(0).open("w") as log:

@@ -134,8 +134,8 @@ class Watch(Callback):
     Hydra constructs this callback, and pickles it for those processes.
 
     Args:
-        started: when the sweep began, to the microsecond. The names of its runs begin with it where a user named the
-            sweep's folder, which another sweep may use in the same second. Hydra resolves it here, before the jobs.
+        started: when the sweep began, to the microsecond. It names the sweep's board and, where a user named the
+            sweep's folder, its runs: another sweep may use that folder. Hydra resolves it here, before the jobs.
     """
 
     def __init__(self, started: str = "") -> None:
@@ -145,7 +145,7 @@ class Watch(Callback):
         return _unpickled, ()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Prepares a sweep: clears its board, passes this process's module path to the jobs, and starts the watcher."""
+        """Prepares a sweep: opens its board, passes this process's module path to the jobs, and starts the watcher."""
         global _watcher
         composed = config.hydra
         without_link(Path(composed.sweep.dir) / "multirun.yaml")  # which Hydra writes
@@ -159,7 +159,7 @@ class Watch(Callback):
         with errors.sentences(TRAIN):
             check_sweep(composed, config.get("resume"))
             board = board_of(composed)
-            board.clear(owned=launcher not in (*QUEUES, RAY))
+            board.open(owned=launcher not in (*QUEUES, RAY))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         bar = bool(config.get("log", {}).get("progress", True))
         _watcher = Watcher(board, jobs, bar, stops=launcher not in QUEUES, outlive=launcher != RAY)

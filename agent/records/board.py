@@ -6,7 +6,6 @@ wherever the folders of the runs are shared.
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -42,19 +41,21 @@ class Board:
     """The notes and logs of a sweep's jobs.
 
     Args:
-        sweep: the sweep's folder.
+        sweep: the sweep's folder, which several sweeps may share if a user named it.
+        started: when the sweep began; it names the part of the folder that belongs to this sweep alone.
     """
 
-    def __init__(self, sweep: Path) -> None:
-        self.folder = sweep.absolute() / "jobs"
+    def __init__(self, sweep: Path, started: str) -> None:
+        self.folder = sweep.absolute() / "jobs" / started
 
-    def clear(self, owned: bool = True) -> None:
-        """Makes an empty folder, and registers this process as the one that runs the sweep.
+    def open(self, owned: bool = True) -> None:
+        """Makes the folder, and registers this process as the one that runs the sweep.
 
         Args:
             owned: whether the jobs' processes are children of this one; False registers no process.
         """
-        shutil.rmtree(without_link(self.folder), ignore_errors=True)
+        for folder in (self.folder.parent, self.folder):
+            without_link(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         if owned:
             atomic_write_text(self.folder / OWNER, str(os.getpid()))
