@@ -29,7 +29,7 @@ _PLACES = {
     "train": "agent.command.functions",
 }
 
-__all__ = [*_PLACES]  # noqa: PLE0604 (only then does `from agent import *` give the documented names)
+__all__ = [*_PLACES]  # only then does `from agent import *` give the documented names
 
 
 def __getattr__(name: str) -> object:

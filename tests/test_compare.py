@@ -88,6 +88,14 @@ def test_a_folder_of_runs_may_have_any_name(name: str, tmp_path: Path) -> None:
     assert {path.name for path in find_runs([str(tmp_path)])} == {"one", "two"}
 
 
+def test_links_to_folders_of_runs_are_followed(tmp_path: Path) -> None:
+    write_run(tmp_path / "disk" / "a")
+    write_run(tmp_path / "runs" / "b")
+    (tmp_path / "runs" / "large").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "circle").symlink_to(tmp_path / "runs")
+    assert [path.name for path in find_runs([str(tmp_path / "runs")])] == ["b", "a"]
+
+
 def test_no_run_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no runs are named"):

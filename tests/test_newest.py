@@ -40,6 +40,18 @@ def test_it_is_the_one_saved_last_at_any_depth(tmp_path: Path) -> None:
     assert newest_run(tmp_path, lambda run: False) is None
 
 
+def test_links_are_followed_and_may_lead_in_circles(tmp_path: Path) -> None:
+    saved(tmp_path / "disk" / "CartPole-v1" / "a", BEST, 2_000)
+    saved(tmp_path / "runs" / "CartPole-v1" / "b", BEST, 1_000)
+    (tmp_path / "runs" / "large").symlink_to(tmp_path / "disk")
+    (tmp_path / "runs" / "CartPole-v1" / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "disk" / "circle").symlink_to(tmp_path / "runs")
+    assert newest_run(tmp_path / "runs", lambda run: True) == tmp_path / "runs" / "large" / "CartPole-v1" / "a"
+    assert newest_run(tmp_path / "runs", lambda run: run.name == "b") == tmp_path / "runs" / "CartPole-v1" / "b"
+    (tmp_path / "linked").symlink_to(tmp_path / "runs")
+    assert newest_run(tmp_path / "linked", lambda run: run.name == "b") == tmp_path / "linked" / "CartPole-v1" / "b"
+
+
 def test_of_two_that_were_saved_at_once_it_is_the_last_by_name_and_number(tmp_path: Path) -> None:
     for name in ("2026-01-02_seed0_job10", "2026-01-02_seed0_job9", "2026-01-01_seed0_11", "other"):
         saved(tmp_path / name, LAST, 1_000)

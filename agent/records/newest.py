@@ -9,6 +9,7 @@ import yaml
 
 from agent.common.errors import UserError
 from agent.common.files import check_readable, read_plain
+from agent.common.folders import walk
 from agent.common.texts import natural_order
 from agent.config.which import Which
 from agent.records.names import AGENT, CONFIG, RUNS
@@ -19,19 +20,22 @@ MAX_CONFIG = 1 << 16
 _VERSION = r"-v\d+$"
 #: The paths below a run's folder that a save writes to.
 _SAVED = (f"best/{AGENT}", f"last/{AGENT}", "checkpoints")
+#: Folders of a run, which hold many files and no other run.
+_FOLDERS_OF_A_RUN = ("best", "last", "checkpoints", "videos", "wandb")
 
 
 def newest_run(root: Path, accepts: Callable[[Path], bool]) -> Path | None:
-    """Finds the run folder below `root`, at any depth, that was saved last among the accepted ones; None without any.
+    """Finds the run folder below `root` that was saved last among the accepted ones; None without any.
 
     Among runs that were saved at the same instant it is the last by name, in natural order: job 10 comes after job 9.
     """
     times: dict[Path, int] = {}
-    for name in _SAVED:
-        for path in root.glob(f"**/{name}"):
-            run = path.parents[name.count("/")]
-            with suppress(OSError):  # it has been deleted in the meantime
-                times[run] = max(times.get(run, 0), path.stat().st_mtime_ns)
+    for folder, names in walk(root):
+        for name in _SAVED:
+            with suppress(OSError):  # there is none
+                times[folder] = max(times.get(folder, 0), (folder / name).stat().st_mtime_ns)
+        if folder in times:
+            names[:] = [name for name in names if name not in _FOLDERS_OF_A_RUN]
     newest_first = sorted(times, key=lambda run: (times[run], natural_order(run.name)), reverse=True)
     return next((run for run in newest_first if accepts(run)), None)
 

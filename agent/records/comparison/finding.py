@@ -1,18 +1,18 @@
 """Finds the runs that paths name: run folders, patterns, and folders of sweeps."""
 
 import glob
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.common.errors import UserError
 from agent.common.files import check_readable
+from agent.common.folders import walk
 from agent.common.texts import natural_order
 from agent.records.comparison.reading import is_run
 from agent.records.names import CONFIG, METRICS
 
-#: The most runs of one page, and the greatest depth of the search for them.
-MAX_RUNS, MAX_DEPTH = 1_000, 8
+#: The most runs of one page.
+MAX_RUNS = 1_000
 
 
 def find_runs(paths: Sequence[str]) -> list[Path]:
@@ -66,11 +66,8 @@ def runs_at(location: Path) -> Iterator[Path]:
 
 
 def _below(location: Path) -> Iterator[Path]:
-    """Yields the runs below a folder; links to folders are not followed."""
-    for path, names, _ in os.walk(location):
-        folder = Path(path)
+    """Yields the runs below a folder."""
+    for folder, names in walk(location):
         if is_run(folder) and folder != location:
             names.clear()
             yield folder
-        is_too_deep = len(folder.relative_to(location).parts) >= MAX_DEPTH
-        names[:] = [] if is_too_deep else sorted(names, key=natural_order)
