@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from agent.command.overrides import unfold, with_quotes
 from agent.command.synonyms import OTHER_LIBRARIES, OTHER_UNITS
 from agent.common.errors import UserError, check_text
-from agent.common.quoting import override_name, split_override
+from agent.common.quoting import override_name, reads_as_other, split_override
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,10 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
     for override in overrides:
         check_text(override_name(override), override)
     own_options = {name.split(".")[0] for name in program.options}
-    for name in ("checkpoint", "runs"):
+    for name in ("checkpoint", "runs", "resume", "out"):
         if [override_name(override) for override in overrides].count(name) > 1:
-            raise UserError(f"{name} is given twice, and the last one alone would count: name {program.several}")
+            one = "it once" if name in ("resume", "out") else program.several
+            raise UserError(f"{name} is given twice, and the last one alone would count: name {one}")
     for override in _unfolded(overrides):
         name, value = split_override(override)
         root = name.split(".")[0]
@@ -199,9 +200,23 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
             raise UserError(f"{name} does not work here: {_REFUSED_OPTIONS[name]}")
         if root == "hydra" and program.several and re.match(r"hydra\.(run|sweep|mode|launcher|sweeper)\b", name):
             raise UserError(f"{name} is an option of train.py; leave it out")
+        if name in ("hydra.run.dir", "hydra.sweep.dir"):
+            _check_folder(name, value)
         if name in program.other_program_options or (root in program.other_program_options and root not in own_options):
             advice = program.other_program_options.get(name) or program.other_program_options[root]
             raise UserError(f"{override} is not for {program.name}: {advice.format(value=value)}")
+
+
+def _check_folder(name: str, value: str) -> None:
+    """Refuses a folder of a run or of a sweep that Hydra would not name as it is written."""
+    text = value.strip("'\"")
+    if re.match(r"~(/|$)", text):
+        raise UserError(f"{name} is {text}: write $HOME in place of ~, which only a shell replaces")
+    if not text.strip() and name == "hydra.sweep.dir":
+        raise UserError(f"{name} names no folder: name one, or leave it out")
+    is_plain_number = value.isdecimal() and str(int(value)) == value
+    if reads_as_other(value) and not is_plain_number and value.lower() != "null":
+        raise UserError(f"{name}={value} reads as another value than this name: write '{name}=\"{value}\"'")
 
 
 def _is_of_hydra(name: str) -> bool:

@@ -236,7 +236,7 @@ def evaluation_request(options: dict[str, object]) -> EvaluateConfig:
     """
     import_named(options)
     paths = options.get("checkpoint")
-    options["checkpoint"] = [] if paths is None else [paths] if isinstance(paths, str) else paths
+    options["checkpoint"] = [] if paths is None else paths if isinstance(paths, list) else [paths]
     return parse(EvaluateConfig, options)
 
 

@@ -64,6 +64,9 @@ def config_sentence(error: BaseException, program: Program) -> str:
     if found := re.match(r"Error merging override (hydra\.(?:run|sweep)\.dir)=", message):
         return f"{found[1]} takes a folder, such as {found[1]}=runs/mine"
     if isinstance(error, OverrideParseException):
+        if found := re.fullmatch(r"([^=]+)=~((/.*)?)", error.override):
+            options = "options are written name=value, with $HOME in place of ~"
+            return f"cannot read {error.override}: {options}: {found[1]}=$HOME{found[2]}"
         example = "a text with spaces, commas, brackets, quotes, = or # is in quotes, such as 'wandb.tags=[\"a = b\"]'"
         return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"
     text = message.partition("See https://")[0].strip()

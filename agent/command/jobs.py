@@ -96,7 +96,7 @@ def launcher_of(composed: HydraConf) -> str:
 
 def board_of(composed: HydraConf) -> Board:
     """Returns the board on which a sweep's jobs report their progress."""
-    return Board(Path(composed.runtime.cwd) / composed.sweep.dir, composed.callbacks.watch.started)
+    return Board(Path(composed.runtime.cwd) / composed.sweep.dir, composed.callbacks["watch"].started)
 
 
 @contextmanager

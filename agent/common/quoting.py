@@ -25,11 +25,11 @@ def override_name(override: str) -> str:
 def quote_override(name: str, value: object) -> str:
     """The override name=value of a text, which is quoted if Hydra would otherwise misread it, such as a number."""
     text = str(value)
-    plain = re.fullmatch(r"[A-Za-z0-9_./:+@%-]+", text) and not _is_other(text)
+    plain = re.fullmatch(r"[A-Za-z0-9_./:+@%-]+", text) and not reads_as_other(text)
     return f"{name}={text if plain else quote_value(text)}"
 
 
-def _is_other(text: str) -> bool:
+def reads_as_other(text: str) -> bool:
     """Whether Hydra reads a text as a number, a truth value or null."""
     try:
         float(text)
@@ -41,7 +41,7 @@ def _is_other(text: str) -> bool:
 def quote(text: str) -> str:
     """A text that Hydra reads as text, not as a number or a truth value: it is quoted unless it is a plain name."""
     plain = re.fullmatch(r"(\.{0,2}/)*[A-Za-z][A-Za-z0-9_./:@-]*", text)
-    return text if plain and not _is_other(text) else quote_value(text)
+    return text if plain and not reads_as_other(text) else quote_value(text)
 
 
 def quote_value(text: str) -> str:

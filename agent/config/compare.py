@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from agent.common.errors import UserError
+from agent.config.paths import OptionalPath, Paths
 from agent.config.ranges import POSITIVE
 
 
@@ -11,11 +12,11 @@ from agent.config.ranges import POSITIVE
 class CompareConfig:
     """The root of conf/compare/compare.yaml; with `out` None the page goes to a new folder below runs/comparisons."""
 
-    runs: tuple[str, ...] = ()
+    runs: Paths = ()
     by: tuple[str, ...] = ()
     baseline: str | None = None
     metric: str = "eval/return_mean"
-    out: str | None = None
+    out: OptionalPath = None
     follow: bool = False
     every: Annotated[float, POSITIVE] = 5.0
 

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from agent.common.errors import UserError, check_text
+from agent.config.paths import Texts
 from agent.config.ranges import Range
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ def _value(hint: object, value: object, key: str) -> object:
                 f"{key} is {value!r:.{MAX_SHOWN}}: it takes options of its own, such as {_example(hint, key)}"
             )
         return parse(hint, value, f"{key}.")
-    bounds: tuple[Range, ...] = ()
+    bounds: tuple[Range | Texts, ...] = ()
     if get_origin(hint) is typing.Annotated:
         hint, *rest = get_args(hint)
         bounds = tuple(rest)
@@ -101,9 +102,10 @@ def _value(hint: object, value: object, key: str) -> object:
         (hint,) = (option for option in options if option not in literals)
     result = _leaf(hint, value, key)
     for bound in bounds:
-        for number in result if isinstance(result, tuple) else (result,):
-            if not bound.holds(number):
-                raise UserError(f"{key} is {str(value).strip():.{MAX_SHOWN}}: it must be {bound.text}")
+        for item in result if isinstance(result, tuple) else (result,):
+            if not bound.holds(item):
+                shown = str(item if isinstance(bound, Texts) else value).strip() or "empty"
+                raise UserError(f"{key} is {shown:.{MAX_SHOWN}}: it must be {bound.text}")
     return result
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from agent.common.errors import UserError
 from agent.config.algorithm import AgentConfig
 from agent.config.collect import CollectConfig
+from agent.config.paths import Paths
 from agent.config.ranges import AT_LEAST_ONE, COPIES, EPISODES, NOT_NEGATIVE, SEED, THREADS, TIME_LIMIT, VALUE, at_least
 from agent.config.which import Which
 
@@ -143,7 +144,7 @@ class TrainConfig:
 class EvaluateConfig:
     """The root of conf/evaluate/evaluate.yaml. `checkpoint` has any number of paths; none means the newest run."""
 
-    checkpoint: tuple[str, ...] = ()
+    checkpoint: Paths = ()
     which: Which = "best"
     episodes: Annotated[int, EPISODES] = 100
     num_envs: Annotated[int, COPIES] = 20

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.common.errors import UserError
+from agent.config.paths import OptionalPath
 from agent.config.which import Which
 
 
@@ -11,11 +12,11 @@ from agent.config.which import Which
 class ShareConfig:
     """The root of conf/share/share.yaml. `checkpoint` None: the newest run; `out` None: a folder beside the agent."""
 
-    checkpoint: str | None = None
+    checkpoint: OptionalPath = None
     which: Which = "best"
     to: Literal["onnx", "hub"] = "onnx"
     noise: bool = False
-    out: str | None = None
+    out: OptionalPath = None
     repo: str | None = None
     private: bool = False
     push: bool = True

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from agent.common.errors import UserError
+from agent.config.paths import OptionalPath
 from agent.config.ranges import AT_LEAST_ONE, NOT_NEGATIVE, SEED, at_least
 
 Pruner = Literal["median", "hyperband", "none"]
@@ -23,9 +24,9 @@ class TuneConfig:
     pruner: Pruner = "median"
     startup: Annotated[int, TRIALS] = 5
     jobs: Annotated[int, at_least(1, 1024)] = 1
-    space: str | None = None
-    out: str | None = None
-    resume: str | None = None
+    space: OptionalPath = None
+    out: OptionalPath = None
+    resume: OptionalPath = None
 
 
 @dataclass(frozen=True)
