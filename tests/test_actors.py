@@ -86,6 +86,18 @@ def test_actors_act_with_the_weights_that_they_get_and_not_with_a_target_network
     assert setup.config_of(0, 0).agent.act_with == "online"
 
 
+def test_the_logged_epsilon_of_a_ladder_is_the_mean_of_the_actors() -> None:
+    def metrics(**collect: Any) -> dict[str, float]:
+        nothing = SimpleNamespace(metrics=dict)
+        collector = SimpleNamespace(
+            config=config(**collect), _measurements=nothing, _total_restarts=lambda: 0, _scales=lambda: [1.0]
+        )
+        return RayCollector.metrics(collector)  # type: ignore[arg-type]
+
+    assert metrics(ladder=True, actors=3)["train/epsilon"] == pytest.approx((0.4 + 0.4**4.5 + 0.4**8) / 3)
+    assert "train/epsilon" not in metrics(actors=3)
+
+
 def test_the_ladder_is_that_of_ape_x() -> None:
     """The values of ε go from 0.4 to 0.4⁸ (Horgan et al. 2018, §4), and are constant from the first step on."""
     assert ladder(0, 1) == pytest.approx(0.4)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_training import Setup, same, setup
@@ -13,7 +14,7 @@ from agent.common.interrupt import Interrupt, Stopped
 from agent.records.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.records.saved_agent import read_header, save_agent
 from agent.running import restoring
-from agent.running.progress import nothing_left, with_evaluation
+from agent.running.progress import last_return, nothing_left, with_evaluation
 
 #: Updates are due at the steps 100, 150, 200, 250 and 300, or at the later of them.
 CHANGES = {
@@ -159,6 +160,17 @@ def test_a_signal_ends_updates_without_end(tmp_path: Path) -> None:
 
 
 # ---- options that change, and the best agent
+
+
+def test_a_run_without_evaluations_does_not_report_an_earlier_one(tmp_path: Path) -> None:
+    before = begin(tmp_path, steps=100).run()
+    assert before.evaluation is not None
+    after = resumed(tmp_path, steps=150, eval__episodes=0).run()
+    assert after.evaluation is None
+    _, state = state_in(tmp_path)
+    assert len(state["evaluation"]) == 3, "it is kept for a run that evaluates again"
+    assert last_return(state) is None
+    assert last_return({**state, "config": {"eval": {"episodes": 2}}}) == np.mean(before.evaluation.returns)
 
 
 @pytest.mark.parametrize("at", [150, 300])

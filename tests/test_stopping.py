@@ -193,6 +193,8 @@ def test_whatever_runs_a_stop_saves_and_ends(
     assert PLACES[place][0] <= step < PLACES[place][0] + 3
     if how == "sleep" and seconds < GRACE and place not in ("curve", "end of W&B"):
         assert f"stopped at step {step} and saved; go on with: python train.py resume=run" in err
+    if how == "sleep" and seconds < GRACE:
+        assert ("the curve was left out: python compare.py run draws it" in err) == (place == "curve")
     result = programs.run("train", "env=slow:Slow-v0", "resume=run", cwd=tmp_path)
     assert result.code == (0 if step < 300 else 2), result.err
     assert ("done: evaluation return 10.0 over 2" if step < 300 else "run is complete at step") in result.err

@@ -34,12 +34,16 @@ def end(
         UserError: the failure that ended the run; the user has to fix it before the run can continue.
     """
     tracker.console.close()
+    is_drawn = False
     try:
         with interrupt.droppable():
             draw_and_upload(config, task, home, tracker)
+            is_drawn = True
     except Stopped:
         pass
     report(outcome, config, folder, home, tracker, imports)
+    if not is_drawn and outcome.failure is None and not goes_on(outcome, config):  # nothing draws it later
+        tracker.console.line(f"the curve was left out: python compare.py {shlex.quote(str(folder))} draws it")
     try:
         with interrupt.droppable():
             tracker.finish(interrupt.exit_code or int(outcome.failure is not None))
@@ -84,6 +88,11 @@ def report(
         print_line(f"evaluate:  python evaluate.py {shlex.join(overrides)}")
 
 
+def goes_on(outcome: Outcome, config: TrainConfig) -> bool:
+    """Whether a resumed run has more to do, with the same options."""
+    return not outcome.solved and (outcome.step < config.steps or outcome.evaluation_due)
+
+
 def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequence[str]) -> str | None:
     """A line on the end of the run: its last evaluation, or the command that continues it."""
     if outcome.failure is not None:
@@ -95,7 +104,7 @@ def _ending(outcome: Outcome, config: TrainConfig, folder: Path, imports: Sequen
             f"solved at step {outcome.step} after {outcome.seconds:.1f} s of training: evaluation return {mean}, for "
             f"eval.stop_at={config.eval.stop_at}; go on with: {command} eval.stop_at=null"
         )
-    if outcome.step < config.steps or outcome.evaluation_due:
+    if goes_on(outcome, config):
         before = ", before its last evaluation," if outcome.step >= config.steps else ""
         return f"stopped at step {outcome.step}{before} and saved; go on with: {command}"
     if outcome.evaluation is None:

@@ -13,7 +13,7 @@ class Outcome:
     Attributes:
         step: the last step.
         exit_code: the exit code for the signal that stopped it; 0 if none did.
-        evaluation: the newest evaluation.
+        evaluation: the newest evaluation; None if there was none, and without evaluations.
         seconds: the time spent in collecting and learning.
         solved: whether it stopped because evaluations reached `eval.stop_at`.
         evaluation_due: whether it stopped before the evaluation of its last step.

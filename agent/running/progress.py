@@ -56,7 +56,9 @@ def with_evaluation(run_dir: Path, step: int, state: State) -> State:
 
 
 def last_return(state: State) -> float | None:
-    """The mean return of the newest evaluation in a checkpoint's state; None if there is none."""
+    """The mean return of the newest evaluation in a checkpoint's state; None if it has none, or plays none."""
+    if not state["config"]["eval"]["episodes"]:
+        return None
     _, *results = state["evaluation"]
     return float(np.mean(results[0])) if results and len(results[0]) else None
 

@@ -76,8 +76,6 @@ class Trainer:
             self._evaluations = BackgroundEvaluations(*parts, worker, tracker)
         self._waiting_for_envs, self._lock = False, threading.RLock()  # the lock is for saving
 
-    # ---- the loop
-
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the monitor checks that values are finite
     def run(self, interrupt: Interrupt) -> Outcome:
         """Trains until `config.steps`, a signal or the return at which to stop. Everything is saved in each case.
@@ -100,8 +98,9 @@ class Trainer:
         except NotFiniteError as error:
             raise not_finite(error, self.step, self.task.id, self.replay, self.folder) from error
         interrupt.saved()
-        evaluator, due = self.evaluator, self.evaluator.due or self._evaluations.busy
-        return Outcome(self.step, interrupt.exit_code, evaluator.result, self._seconds, evaluator.solved, due, failure)
+        due = self.evaluator.due or self._evaluations.busy
+        result = self.evaluator.result if self.evaluator.episodes else None  # otherwise it is from before a resume
+        return Outcome(self.step, interrupt.exit_code, result, self._seconds, self.evaluator.solved, due, failure)
 
     def _train(self, interrupt: Interrupt) -> None:
         """The loop. Work that may fail comes after the checkpoint of the same step."""

@@ -16,7 +16,7 @@ from agent.records.tracking import Tracker
 from agent.replay.prioritised import PrioritisedReplay
 from agent.replay.rings import AnyRings
 from agent.running.distributed.actor_pool import ActorPool, ActorSlot
-from agent.running.distributed.chunk import Chunk, Setup, split_evenly
+from agent.running.distributed.chunk import Chunk, Setup, ladder, split_evenly
 from agent.running.distributed.cluster import Cluster
 from agent.running.distributed.evaluations import RayEvaluations
 from agent.running.distributed.weights import Publisher
@@ -154,10 +154,13 @@ class RayCollector:
         self._measurements.record_chunk(chunk, self.agent.updates - chunk.version)
 
     def metrics(self) -> dict[str, float]:
-        """The metrics since the last call, and the actors' mean factor of the acting noise, if it is adapted."""
+        """The metrics since the last call, and means over the actors: the acting noise's factor, the ladder's ε."""
         metrics = {**self._measurements.metrics(), "collect/restarts": self._total_restarts()}
         if self.config.agent.noise.scales_acting:
             metrics["noise/acting_scale"] = float(np.mean(self._scales()))
+        if self.config.collect.ladder:
+            actors = self.config.collect.actors
+            metrics["train/epsilon"] = float(np.mean([ladder(actor, actors) for actor in range(actors)]))
         return metrics
 
     def _scales(self) -> list[float]:
