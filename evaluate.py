@@ -19,12 +19,22 @@ from agent.command import errors, program
 from agent.command.composing import evaluation_request, to_options
 from agent.command.program import EVALUATE
 from agent.command.tables import show_evaluations
+from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
 from agent.records.evaluations import cut_episodes, results_path
 from agent.records.newest import newest_agent
 from agent.running.player import Player, load_player
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
-from agent.running.results import check_player, draw, evaluate_player, film, find_agents, write_result
+from agent.running.results import (
+    check_places,
+    check_player,
+    draw,
+    evaluate_player,
+    film,
+    find_agents,
+    picture,
+    write_result,
+)
 
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
@@ -39,38 +49,48 @@ def run(config: EvaluateConfig) -> None:
     check_open_files(0)
     prepare_cpu(1)
     files = find_agents(config.checkpoint or [newest_agent(config.which, "evaluating")], config.which)
+    for file in files:
+        check_places(file)
     players = [load_player(file, resolve_device(config.device)) for file in files]
     for player in players:
         check_player(player, config)
-    results, are_drawn = evaluate_all(players, config)
-    for file, is_drawn in zip(files, are_drawn, strict=True):
-        print(f"wrote {results_path(file)}.json{f' and {results_path(file)}.png' if is_drawn else ''}")
-    picture = files[0].parent / "comparison.png"
-    if len(results) > 1 and draw(results, players[0].home.parent / picture.name, picture):
-        print(f"compared in {picture}")
+    results, failures = evaluate_all(players, config)
+    if failures:  # the table has the numbers
+        advice = f"to keep the results, evaluate a copy of {files[0].name} in a folder of your own"
+        raise UserError(f"{failures[0]}; {advice}", failures[0].detail)
+    if len(results) > 1 and draw(results, picture(players[0].home), picture(files[0])):
+        print(f"compared in {picture(files[0])}")
     if config.video:
         for player in players:
             film(player, config)
 
 
-def evaluate_all(players: list[Player], config: EvaluateConfig) -> tuple[list[dict[str, Any]], list[bool]]:
+def evaluate_all(players: list[Player], config: EvaluateConfig) -> tuple[list[dict[str, Any]], list[UserError]]:
     """Plays every agent, and prints the results of those that were played, even where a later one fails.
 
     Returns:
-        The results of each agent, and whether each could be drawn.
+        The results of each agent, and the errors of those that could not be written.
     """
     results: list[dict[str, Any]] = []
-    are_drawn: list[bool] = []
+    failures: list[UserError] = []
+    lines: list[str] = []
     try:
         for player in players:
             results.append(evaluate_player(player, config))
-            are_drawn.append(write_result(player, results[-1]))
+            try:
+                is_drawn = write_result(player, results[-1])
+            except UserError as error:
+                failures.append(error)
+                continue
+            path = results_path(player.path)
+            lines.append(f"wrote {path}.json{f' and {path}.png' if is_drawn else ''}")
             if cut := cut_episodes(results[-1]["lengths"]):
                 print(cut)
     finally:
         if results:
             show_evaluations(results)
-    return results, are_drawn
+            print("".join(f"{line}\n" for line in lines), end="")
+    return results, failures
 
 
 if __name__ == "__main__":

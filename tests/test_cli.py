@@ -700,6 +700,45 @@ def test_evaluation_is_written_and_repeats(programs: Programs, home: Path) -> No
     assert evaluation(home / NOISY / "best")["returns"] != result["returns"]
 
 
+def test_results_that_cannot_be_written_cost_no_other_result(programs: Programs, home: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(home / "plain", tmp_path / name)
+    (tmp_path / "a" / "best" / "evaluation.json").unlink(missing_ok=True)
+    (tmp_path / "a" / "best" / "evaluation.json").mkdir()
+    result = programs.run("evaluate", "checkpoint=[a,b]", "episodes=3", cwd=tmp_path)
+    assert result.code == 2
+    assert [line.split()[0] for line in result.out.splitlines() if "CartPole-v1  " in line] == ["a/best", "b/best"]
+    assert evaluation(tmp_path / "b" / "best")["episodes"] == 3
+    assert "wrote b/best/evaluation.json" in result.out
+    assert "wrote a/" not in result.out
+    advice = "to keep the results, evaluate a copy of agent.safetensors in a folder of your own"
+    assert re.fullmatch(rf"error: could not write a/best/evaluation.json .*; {advice}\n", result.err)
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "evaluation.png", "evaluation.gif", "comparison.png"])
+@pytest.mark.parametrize("file", ["agent.safetensors", "mine.safetensors"])
+def test_a_file_of_ones_own_is_not_replaced_by_results(
+    programs: Programs, home: Path, tmp_path: Path, name: str, file: str
+) -> None:
+    shutil.copy(home / "plain" / "best" / "agent.safetensors", tmp_path / file)
+    own = tmp_path / (name if file == "agent.safetensors" else f"mine_{name}")
+    own.write_text('{"agent": "mine"}')
+    words = ("evaluate", f"checkpoint=[{file},{home / 'plain'}]", "episodes=2")
+    result = programs.run(*words, cwd=tmp_path)
+    assert result.code == 2
+    assert result.err == (
+        f"error: {own.name} is no result of evaluate.py, which would replace it: move it or the agent away\n"
+    )
+    assert own.read_text() == '{"agent": "mine"}'
+    own.unlink()
+    for _ in range(2):  # the second time it replaces its own files
+        result = programs.run(*words, cwd=tmp_path)
+        assert result.code == 0, result.err
+    stem = "" if file == "agent.safetensors" else "mine_"
+    assert f"compared in {stem}comparison.png" in result.out
+    assert (tmp_path / f"{stem}comparison.png").exists()
+
+
 def test_several_agents_in_one_table(programs: Programs, home: Path) -> None:
     result = programs.run("evaluate", f"checkpoint=[plain,{NOISY}]", "episodes=3", "which=last", cwd=home)
     assert result.code == 0, result.err

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.common.errors import UserError
-from agent.common.files import atomic_write_text
+from agent.common.files import RUN_FOLDERS, atomic_write_text, read_plain
 from agent.common.kinds import PlainData
 from agent.common.quoting import quote_override
 from agent.common.seeding import environment_seeds
@@ -17,7 +17,7 @@ from agent.config.run import EvaluateConfig
 from agent.config.which import Which
 from agent.records.comparison.finding import expand_pattern
 from agent.records.drawing import DrawingError
-from agent.records.evaluations import archived_results_path, label, results_path
+from agent.records.evaluations import archived_results_path, beside, label, results_path
 from agent.records.names import AGENT
 from agent.records.plots import plot_evaluation
 from agent.running.evaluation import evaluate
@@ -25,6 +25,9 @@ from agent.running.fetching import copy_from_hub, is_remote, local_agent
 from agent.running.filming import record_film, watch
 from agent.running.player import Player
 from envs.video import write_video
+
+#: The largest file of results that is read, in bytes: ten million episodes.
+MAX_RESULT_BYTES = 256 << 20
 
 
 def find_agents(paths: Sequence[str], which: Which) -> list[Path]:
@@ -93,6 +96,34 @@ def check_player(player: Player, config: EvaluateConfig) -> None:
     ):
         if requested and mode not in player.task.render_modes:
             raise UserError(f"{player.task.id} cannot be shown: leave {option} out")
+
+
+def check_places(file: Path) -> None:
+    """Checks that the results of an agent replace no file of the user's, before hundreds of episodes are played.
+
+    Raises:
+        UserError: a file that no evaluation has written has the name of a result.
+    """
+    stem = results_path(file)
+    if file.parent.name in RUN_FOLDERS or _is_result(stem.with_name(f"{stem.name}.json")):
+        return
+    for path in (*(stem.with_name(f"{stem.name}.{suffix}") for suffix in ("json", "png", "mp4", "gif")), picture(file)):
+        if path.exists():
+            raise UserError(f"{path} is no result of evaluate.py, which would replace it: move it or the agent away")
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file holds the results of an evaluation."""
+    try:
+        content = json.loads(read_plain(path, MAX_RESULT_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"agent", "returns", "return_mean"} <= content.keys()
+
+
+def picture(file: Path) -> Path:
+    """The path of the picture that compares several agents, of which this file is the first."""
+    return beside(file, "comparison.png")
 
 
 def evaluate_player(player: Player, config: EvaluateConfig) -> PlainData:
