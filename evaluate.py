@@ -10,31 +10,19 @@ from agent.common.beginning import begin
 if __name__ == "__main__":
     begin()  # first: the imports take a second
 
-from typing import Any
-
 import hydra
 from omegaconf import DictConfig
 
 from agent.command import errors, program
 from agent.command.composing import evaluation_request, to_options
+from agent.command.evaluating import evaluate_all
 from agent.command.program import EVALUATE
-from agent.command.tables import show_evaluations
 from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
-from agent.records.evaluations import cut_episodes, results_path
 from agent.records.newest import newest_agent
-from agent.running.player import Player, load_player
+from agent.running.player import load_player
 from agent.running.resources import check_open_files, prepare_cpu, resolve_device
-from agent.running.results import (
-    check_places,
-    check_player,
-    draw,
-    evaluate_player,
-    film,
-    find_agents,
-    picture,
-    write_result,
-)
+from agent.running.results import check_places, check_player, draw, film, find_agents, picture
 
 
 @hydra.main(version_base="1.3", config_path="conf/evaluate", config_name="evaluate")
@@ -63,34 +51,6 @@ def run(config: EvaluateConfig) -> None:
     if config.video:
         for player in players:
             film(player, config)
-
-
-def evaluate_all(players: list[Player], config: EvaluateConfig) -> tuple[list[dict[str, Any]], list[UserError]]:
-    """Plays every agent, and prints the results of those that were played, even where a later one fails.
-
-    Returns:
-        The results of each agent, and the errors of those that could not be written.
-    """
-    results: list[dict[str, Any]] = []
-    failures: list[UserError] = []
-    lines: list[str] = []
-    try:
-        for player in players:
-            results.append(evaluate_player(player, config))
-            try:
-                is_drawn = write_result(player, results[-1])
-            except UserError as error:
-                failures.append(error)
-                continue
-            path = results_path(player.path)
-            lines.append(f"wrote {path}.json{f' and {path}.png' if is_drawn else ''}")
-            if cut := cut_episodes(results[-1]["lengths"]):
-                print(cut)
-    finally:
-        if results:
-            show_evaluations(results)
-            print("".join(f"{line}\n" for line in lines), end="")
-    return results, failures
 
 
 if __name__ == "__main__":

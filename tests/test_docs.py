@@ -160,7 +160,7 @@ def newest_run(option: str, folder: Path) -> str:
 def test_a_training_command_composes(
     path: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # the folder of the run is made
+    monkeypatch.chdir(tmp_path)
     for overrides in sweep(options):
         composed, _ = compose_training(overrides)
         del composed["imports"], composed["resume"]

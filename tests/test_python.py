@@ -228,6 +228,16 @@ def test_what_a_person_can_mend_is_one_error(
         evaluate("nowhere", episodes=0)
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_folder_of_the_caller_s_own_is_not_removed(made: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "run"
+    if made:
+        folder.mkdir(parents=True)
+    with pytest.raises(UserError, match="there is no environment"):
+        train(env="Nope-v3", hydra={"run": {"dir": str(folder)}})
+    assert folder.exists() == made
+
+
 def test_several_values_are_a_call_each() -> None:
     with pytest.raises(UserError, match=r"seed=1,2 reads as several values: call train once for each"):
         train("seed=1,2")

@@ -389,9 +389,9 @@ def test_a_study_begins_in_no_run_and_replaces_nothing(
     before = sorted(tmp_path.rglob("*"))
     for out, sentence in (
         ("runs/mine", "runs/mine holds a run: choose another out"),
-        ("runs/mine/best", f"runs/mine/best lies in the run {run}: choose another out"),
-        ("runs/mine/a/b", f"runs/mine/a/b lies in the run {run}: choose another out"),
-        ("runs/mine/a/../b", f"lies in the run {run}: choose another out"),
+        ("runs/mine/best", "runs/mine/best lies in the run runs/mine: choose another out"),
+        ("runs/mine/a/b", "runs/mine/a/b lies in the run runs/mine: choose another out"),
+        ("runs/mine/a/../b", "lies in the run runs/mine: choose another out"),
         ("runs", "runs holds other runs, such as runs/mine: name a folder of its own with out"),
         ("stud", "stud holds study.log, which a new study would replace: choose another out"),
         ("hist", "hist holds history.png, which a new study would replace: choose another out"),
@@ -401,7 +401,7 @@ def test_a_study_begins_in_no_run_and_replaces_nothing(
             tuning_request({"train": ["env=CartPole-v1"], "out": out}, [])
     assert sorted(tmp_path.rglob("*")) == before
     ended = programs.run("tune", "env=CartPole-v1", "out=runs/mine/study", cwd=tmp_path)
-    assert one_sentence(ended) == f"error: runs/mine/study lies in the run {run}: choose another out"
+    assert one_sentence(ended) == "error: runs/mine/study lies in the run runs/mine: choose another out"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()  # as for train.py, files that nothing replaces may be there
     for out in ("mine", "runs/mine/../other"):
@@ -814,5 +814,11 @@ def test_two_jobs_train_at_the_same_time(programs: Programs, tmp_path: Path) -> 
 
 
 def test_trials_that_all_fail_end_the_study_in_their_words(programs: Programs, tmp_path: Path) -> None:
+    ended = programs.run("tune", "device=cuda:99", "trials=5", "seeds=1", *SMALL, cwd=tmp_path)
+    assert "all 3 trials failed: device=cuda:99 is not there" in one_sentence(ended)
+
+
+def test_a_task_that_cannot_be_made_leaves_no_study(programs: Programs, tmp_path: Path) -> None:
     ended = programs.run("tune", "env=Nope-v1", "trials=5", "seeds=1", *SMALL, cwd=tmp_path)
-    assert "all 3 trials failed: there is no environment 'Nope-v1'" in one_sentence(ended)
+    assert one_sentence(ended).startswith("error: there is no environment 'Nope-v1'")
+    assert not [*tmp_path.iterdir()]

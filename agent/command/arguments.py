@@ -30,6 +30,8 @@ class Program:
         name: the name of its file.
         options: the full names of all its options; the nearest to a misspelt name is suggested.
         example: an option with a value, for messages.
+        texts: the options that take one text.
+        lists: the options that take a list.
         several: how to name several things at once; empty for train.py, where -m makes several runs.
         other_program_options: options of another program, each with advice on what to write instead.
     """
@@ -37,6 +39,8 @@ class Program:
     name: str
     options: Sequence[str]
     example: str
+    texts: Sequence[str] = ()
+    lists: Sequence[str] = ()
     several: str = ""
     other_program_options: Mapping[str, str] = field(default_factory=dict)
 
@@ -182,13 +186,13 @@ def check_overrides(overrides: Sequence[str], program: Program) -> None:
     Raises:
         UserError: an option is refused; the message names it.
     """
-    for override in overrides:
-        check_text(override_name(override), override)
     own_options = {name.split(".")[0] for name in program.options}
-    for name in ("checkpoint", "runs", "resume", "out"):
-        if [override_name(override) for override in overrides].count(name) > 1:
-            one = "it once" if name in ("resume", "out") else program.several
-            raise UserError(f"{name} is given twice, and the last one alone would count: name {one}")
+    names = [override_name(override) for override in overrides]
+    for name, override in zip(names, overrides, strict=True):
+        check_text(name, override)
+    for name, one in (("checkpoint", ""), ("runs", ""), ("resume", "it once"), ("out", "it once")):
+        if names.count(name) > 1:
+            raise UserError(f"{name} is given twice, and the last alone would count: name {one or program.several}")
     for override in _unfolded(overrides):
         name, value = split_override(override)
         root = name.split(".")[0]
@@ -214,8 +218,7 @@ def _check_folder(name: str, value: str) -> None:
         raise UserError(f"{name} is {text}: write $HOME in place of ~, which only a shell replaces")
     if not text.strip() and name == "hydra.sweep.dir":
         raise UserError(f"{name} names no folder: name one, or leave it out")
-    is_plain_number = value.isdecimal() and str(int(value)) == value
-    if reads_as_other(value) and not is_plain_number and value.lower() != "null":
+    if reads_as_other(value) and not re.fullmatch(r"0|[1-9]\d*|(?i:null)", value):
         raise UserError(f"{name}={value} reads as another value than this name: write '{name}=\"{value}\"'")
 
 

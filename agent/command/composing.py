@@ -83,13 +83,11 @@ def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]
         UserError, HydraException, OmegaConfBaseException: the overrides cannot be composed.
     """
     with _composed(overrides) as cfg:
-        options, folder = _without_hydra(cfg), _relative_folder(cfg.hydra.run.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    return options, folder
+        return _without_hydra(cfg), _relative_folder(cfg.hydra.run.dir)
 
 
 def training_options(overrides: Sequence[str]) -> dict[str, Any]:
-    """Composes the options of a run as `compose_training` does, without making a folder.
+    """Composes the options of a run as `compose_training` does.
 
     Raises:
         UserError, HydraException, OmegaConfBaseException: the overrides cannot be composed.

@@ -10,7 +10,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from agent.command.arguments import Program
 from agent.command.synonyms import OTHER_LIBRARIES
-from agent.common.quoting import override_name
+from agent.common.quoting import override_name, split_override
 
 #: Launchers of sweeps, and the extras that install them.
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
@@ -47,9 +47,7 @@ def config_sentence(error: BaseException, program: Program) -> str:
     if re.match("(Additional|Primary) config directory", message):
         return f"{message.partition(chr(10))[0].rstrip('.')}: --config-dir and --config-path take a folder"
     if found := re.match("Ambiguous value for argument '(.*?)'\n", message):
-        advice = program.several or "add -m for a run with each"
-        name, _, value = found[1].partition("=")
-        return f"{found[1]} reads as several values: {advice}, or write it as one text, '{name}=\"{value}\"'"
+        return f"{found[1]} reads as several values: {_advice_on_values(found[1], program)}"
     if found := re.search(
         r"Cannot merge DictConfig with ListConfig\s+full_key: (\S+)\s+object_type=(\w+)", str(error.__cause__)
     ):
@@ -71,6 +69,20 @@ def config_sentence(error: BaseException, program: Program) -> str:
         return f"cannot read {error.override}: options are written name=value, such as {program.example}, and {example}"
     text = message.partition("See https://")[0].strip()
     return f"{text}; options are written name=value, such as {program.example}, see --help"
+
+
+def _advice_on_values(override: str, program: Program) -> str:
+    """Says what to write in place of name=a,b."""
+    name, value = split_override(override)
+    if program.name == "train.py":
+        advice = program.several or "add -m for a run with each"
+    elif name in ("checkpoint", "runs"):
+        return f"name {program.several}"
+    else:
+        advice = f"{name} takes one value" if name not in program.lists else ""
+    one = [f"write it as one text, '{name}=\"{value}\"'"] if name in program.texts or ".kwargs." in name else []
+    one += [f"write it as a list, {name}=[{value}]"] if name in program.lists else []
+    return ", or ".join(filter(None, [advice, *one]))
 
 
 def _choice_sentence(name: str | None, text: str, error: BaseException, program: Program) -> str:

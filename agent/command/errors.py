@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from agent.command.arguments import Program
 from agent.command.config_errors import CONFIG_ERRORS, config_sentence
@@ -13,6 +14,7 @@ from agent.common.errors import UserError, device_failed, memory_is_full, one_li
 from agent.common.files import why
 from agent.common.foreign import file_name, is_exit, is_stop, own_frames, shown
 from agent.common.streams import restore_streams
+from agent.records.places import run_around
 
 #: Packages that compose a config or launch jobs, and those of this project.
 _HYDRA, _OURS = ("hydra", "omegaconf", "yaml", "hydra_plugins"), ("agent", "envs", "__main__")
@@ -117,6 +119,8 @@ def _sentence(error: BaseException) -> str | None:
     match error:
         case UserError():
             return str(error)
+        case FileExistsError() if error.filename and (run := run_around(Path(error.filename))):
+            return f"cannot use {error.filename}: it is a file of the run {run}; resume={run} goes on with that run"
         case FileExistsError() if error.filename:
             return f"cannot use {error.filename}: it is not a folder; move it away, or name another one"
         case OSError() if error.errno in NO_FILES:

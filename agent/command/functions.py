@@ -67,7 +67,9 @@ def train(*overrides: str, **options: object) -> Run:
     arguments = [*overrides, *(argument for name, value in options.items() for argument in from_python(name, value))]
     with as_user_errors(replace(TRAIN, several="call train once for each")):
         composed, folder = compose_training(arguments)
-        with occupied(folder), cpu_restored(), globals_restored(), global_torch_restored(torch.device("cpu")):
+        own = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        with occupied(folder, own), cpu_restored(), globals_restored(), global_torch_restored(torch.device("cpu")):
             request = training_request(composed, arguments, folder)
             return _train(request, folder, arguments)
 

@@ -11,7 +11,7 @@ from agent.common.foreign import is_exit
 from agent.common.leaving import leave_others_behind, loud_exit, stop_timers
 from agent.common.streams import check_output, tolerate_streams
 from agent.config.compare import CompareConfig
-from agent.config.parsing import leaf_names
+from agent.config.parsing import leaf_names, names_of
 from agent.config.run import EvaluateConfig, TrainConfig
 from agent.config.share import ShareConfig
 from agent.config.tune import TuneConfig
@@ -21,6 +21,8 @@ TRAIN = Program(
     name="train.py",
     options=[name for name in _TRAIN_OPTIONS if name != "env.id"],  # env= sets it
     example="env=CartPole-v1",
+    texts=names_of(TrainConfig, str),
+    lists=names_of(TrainConfig, tuple),
     other_program_options={
         "checkpoint": "resume a run with resume={value}, or play its agent with evaluate.py",
         "episodes": "for its evaluations write eval.episodes={value}",
@@ -39,6 +41,8 @@ EVALUATE = Program(
     name="evaluate.py",
     options=_EVALUATE_OPTIONS,
     example="checkpoint=<run folder>",
+    texts=names_of(EvaluateConfig, str),
+    lists=names_of(EvaluateConfig, tuple),
     several="several agents with checkpoint=[runs/a,runs/b]",
     other_program_options={
         **dict.fromkeys(_ONLY_TRAIN, "it is an option of train.py; leave it out"),
@@ -53,6 +57,8 @@ COMPARE = Program(
     name="compare.py",
     options=leaf_names(CompareConfig),
     example="runs=[runs/a,runs/b]",
+    texts=names_of(CompareConfig, str),
+    lists=names_of(CompareConfig, tuple),
     several="the folders of several runs: python compare.py runs/a runs/b",
 )
 
@@ -60,6 +66,8 @@ SHARE = Program(
     name="share.py",
     options=[*leaf_names(ShareConfig), "imports"],
     example="checkpoint=<run folder>",
+    texts=names_of(ShareConfig, str),
+    lists=names_of(ShareConfig, tuple),
     several="one agent at a time",
 )
 
@@ -67,6 +75,8 @@ TUNE = Program(
     name="tune.py",
     options=[*leaf_names(TuneConfig), *TRAIN.options],
     example="env=CartPole-v1",
+    texts=names_of(TuneConfig, str),
+    lists=names_of(TuneConfig, tuple),
     several="many trials with trials=<number>",
 )
 

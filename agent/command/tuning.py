@@ -22,6 +22,7 @@ from agent.records.run_folder import agent_name, check_folder_of_study, new_fold
 from agent.running.tuning.results import OUTPUTS
 from agent.running.tuning.space import check_domains, first_settings, parse_space, select
 from agent.running.tuning.space_file import default_space, read_space
+from envs.make import load_task
 
 #: The file of a study, and its greatest size in bytes.
 FILE, MAX_BYTES = "study.json", 1 << 24
@@ -173,6 +174,7 @@ def new_study(config: TuneConfig) -> tuple[StudyConfig, list[str], str]:
     imports = import_named(options)
     options.pop("resume", None)
     training = parse(TrainConfig, options)
+    load_task(training.env.id, training.env.kwargs)  # an error ends this here, not in each trial
     if training.eval.episodes == 0:
         raise UserError("a trial's score is the return of its evaluations: leave eval.episodes above 0")
     if ":" in written_id:  # on resume the user names its module again

@@ -95,7 +95,7 @@ def _value(hint: object, value: object, key: str) -> object:
     if get_origin(hint) in (types.UnionType, typing.Union):
         if value is None and type(None) in get_args(hint):
             return None
-        options = [option for option in get_args(hint) if option is not type(None)]
+        options = [option for option in _options_of(hint) if option is not type(None)]
         literals = [option for option in options if get_origin(option) is Literal]
         if literals and value in get_args(literals[0]):
             return value
@@ -190,6 +190,22 @@ def _with_numbers(hint: Any, value: object) -> object:
             number = float(value)
             return int(number) if int in hints and number.is_integer() else number
     return value
+
+
+def names_of(cls: type[object], kind: type[object], prefix: str = "") -> list[str]:
+    """Lists the full names of the options of a dataclass that take a text (`kind` is str) or a list (tuple)."""
+    names = []
+    for key, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            names += names_of(hint, kind, f"{prefix}{key}.")
+        elif kind in {get_origin(option) or option for option in _options_of(hint)}:
+            names.append(f"{prefix}{key}")
+    return names
+
+
+def _options_of(hint: object) -> tuple[object, ...]:
+    """Returns the types of a union; of another type, itself."""
+    return get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 
 def leaf_names(cls: type[object], prefix: str = "") -> list[str]:

@@ -20,16 +20,20 @@ _BEGAN = time.time()
 
 
 @contextmanager
-def occupied(folder: Path) -> Iterator[None]:
+def occupied(folder: Path, own: bool | None = None) -> Iterator[None]:
     """Locks a run's folder against other processes; removes it at the end if this program made it and it is empty.
 
     Hydra makes the folder before anything is checked. The lock ends with the process, even if that is killed.
+
+    Args:
+        folder: the folder.
+        own: whether this program made it; None: it did if the folder is younger than the program.
 
     Raises:
         UserError: another process trains in the folder.
     """
     absolute, runs = folder.absolute(), RUNS.absolute()
-    own = is_own(folder)
+    own = is_own(folder) if own is None else own
     with _locked(folder):
         try:
             yield
@@ -44,7 +48,7 @@ def is_own(folder: Path) -> bool:
 
 
 def remove_if_empty(folder: Path, runs: Path) -> None:
-    """Removes a run's folder if it is empty, and then its task's folder below `runs` if that is empty too.
+    """Removes a run's folder if it is empty, and then the folders between it and `runs` that are empty too.
 
     Args:
         folder: an absolute path, since an environment or Hydra may have changed the current folder.
@@ -52,8 +56,10 @@ def remove_if_empty(folder: Path, runs: Path) -> None:
     """
     with suppress(OSError):  # the folder is not empty
         folder.rmdir()
-        if folder.parent.parent == runs:
-            folder.parent.rmdir()
+        for parent in folder.parents:
+            if runs not in parent.parents:
+                break
+            parent.rmdir()
 
 
 @contextmanager

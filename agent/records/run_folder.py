@@ -3,10 +3,10 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -19,6 +19,7 @@ from agent.config.resuming import first_difference
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
 from agent.records.names import CONFIG, CURVE, METRICS, RUNS
 from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
+from agent.records.places import place_in_a_run, run_around, runs_below
 from agent.records.saved_env import short
 from agent.records.schema import check_parts
 
@@ -41,8 +42,9 @@ def run_folder(resume: str | None, env_id: str | None, seed: int) -> str:
 
 
 def task_folder(env_id: str | None) -> str:
-    """Returns a task's folder below runs/: its id without the module that registers it."""
-    return str(env_id or "").rpartition(":")[2]  # any value: the options are not checked yet
+    """Returns a task's folder below runs/: its id without the module that registers it, and without . and .. in it."""
+    name = str(env_id or "").rpartition(":")[2]  # any value: the options are not checked yet
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
 def agent_name(choice: str | None) -> str:
@@ -107,10 +109,11 @@ def open_run(folder: Path, resume: str | None) -> Checkpoint | None:
     check_readable(folder / "checkpoints")
     latest = latest_checkpoint(folder)
     damaged = damaged_checkpoints(folder)
-    place, begun = _place_in_a_run(folder), latest is not None or bool(damaged)
+    place, begun = place_in_a_run(folder), latest is not None or bool(damaged)
     if place is not None and (place.name in RUN_FOLDERS or not begun):  # that run replaces what lies in its own folders
-        advice = f"write resume={place.parent}" if named_folder else "choose another hydra.run.dir"
-        raise UserError(f"{folder} lies in the run {place.parent}: {advice}")
+        run = run_around(folder)
+        advice = f"write resume={run}" if named_folder else "choose another hydra.run.dir"
+        raise UserError(f"{folder} lies in the run {run}: {advice}")
     if resume and latest is not None:
         if damaged:
             print(f"{damaged[0]} is not a whole checkpoint: going on from {latest.name}", file=sys.stderr)
@@ -121,16 +124,17 @@ def open_run(folder: Path, resume: str | None) -> Checkpoint | None:
             "start a new run without resume"
         )
     if named_folder:
-        problem = "no checkpoint in it" if folder.is_dir() and any(folder.iterdir()) else "no such run"
-        raise UserError(
-            f"resume={named_folder}: there is {problem}; name another one, or start a new run without resume"
-        )
+        problem, another = "no such run", "another one"
+        if folder.is_dir() and any(folder.iterdir()):
+            problem, inner_run = "no checkpoint in it", next(runs_below(folder), None)
+            another = another if inner_run is None else f"a run in it, such as resume={inner_run}"
+        raise UserError(f"resume={named_folder}: there is {problem}; name {another}, or start a new run without resume")
     if resume is None and latest is not None:
         raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another hydra.run.dir")
     has_config = (folder / CONFIG).exists()
     if resume is None and has_config:
         raise UserError(f"{folder} holds a run without a checkpoint: choose another hydra.run.dir")
-    if not has_config and (inner_run := next(_runs_below(folder), None)) is not None:
+    if not has_config and (inner_run := next(runs_below(folder), None)) is not None:
         raise UserError(
             f"{folder} holds other runs, such as {inner_run}, and would hide them: name a folder of its own"
         )
@@ -155,32 +159,15 @@ def check_folder_of_study(folder: Path, outputs: Sequence[str]) -> None:
     Raises:
         UserError: the folder is a run or lies in one, or holds runs or such a file.
     """
-    if (place := _place_in_a_run(folder)) is not None:
-        raise UserError(f"{folder} lies in the run {place.parent}: choose another out")
+    if (run := run_around(folder)) is not None:
+        raise UserError(f"{folder} lies in the run {run}: choose another out")
     if (folder / CONFIG).exists() or (folder / METRICS).exists():
         raise UserError(f"{folder} holds a run: choose another out")
-    if (inner_run := next(_runs_below(folder), None)) is not None:
+    if (inner_run := next(runs_below(folder), None)) is not None:
         raise UserError(f"{folder} holds other runs, such as {inner_run}: name a folder of its own with out")
     existing = (path for name in outputs for path in sorted(folder.glob(name)) if _holds_anything(path))
     if (path_of_other := next(existing, None)) is not None:
         raise UserError(f"{folder} holds {path_of_other.name}, which a new study would replace: choose another out")
-
-
-def _place_in_a_run(folder: Path) -> Path | None:
-    """The path directly below a run in which a folder lies, where compare.py would not find it; None: in no run."""
-    path = Path(os.path.normpath(folder.absolute()))
-    for inner, outer in pairwise((path, *path.parents)):
-        if (outer / CONFIG).exists() and (inner.name in RUN_FOLDERS or (outer / METRICS).exists()):
-            return inner
-    return None
-
-
-def _runs_below(folder: Path) -> Iterator[Path]:
-    """Yields the runs up to three folders below a folder, as they are in runs/ and in the folders of sweeps."""
-    for depth in ("*", "*/*", "*/*/*"):
-        for config in folder.glob(f"{depth}/{CONFIG}"):
-            if (config.parent / METRICS).exists():
-                yield config.parent
 
 
 def _holds_anything(path: Path) -> bool:

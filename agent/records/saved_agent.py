@@ -26,6 +26,7 @@ from agent.common.tensor_file import MAX_TENSORS
 from agent.common.texts import printable
 from agent.config.which import Which
 from agent.records.names import AGENT
+from agent.records.places import run_around, runs_below
 from agent.records.saved_env import check_env, refusal, short
 
 FORMAT = "noisy-dqn-agent"
@@ -171,6 +172,9 @@ def find_agent(path: Path, which: Which) -> Path:
         raise UserError(
             f"{printable(str(path))[:200]} {reason}: give a run folder, an agent folder or an {AGENT}."
         ) from None
+    run = None if path.suffix == ".safetensors" or path.name in ("best", "last") else run_around(path)
+    if run is not None and not (path / AGENT).is_file():
+        raise UserError(f"{path} is no agent, but a part of the run {run}: give the run's folder.")
     if stat.S_ISREG(kind):
         return path
     if not stat.S_ISDIR(kind):
@@ -182,6 +186,8 @@ def find_agent(path: Path, which: Which) -> Path:
     other = "last" if which == "best" else "best"
     if (path / other / AGENT).is_file():
         raise UserError(f"{path} has no {which} agent yet, but a {other} one: use which={other}.")
+    if (run := next(runs_below(path), None)) is not None:
+        raise UserError(f"{path} holds no saved agent, but runs: name one of them, such as {run}.")
     raise UserError(f"{path} holds no saved agent: neither {places[0]} nor {places[1]} exists.")
 
 

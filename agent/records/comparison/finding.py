@@ -10,6 +10,7 @@ from agent.common.folders import walk
 from agent.common.texts import natural_order
 from agent.records.comparison.reading import is_run
 from agent.records.names import CONFIG, METRICS
+from agent.records.places import run_around
 
 #: The most runs of one page.
 MAX_RUNS = 1_000
@@ -52,12 +53,15 @@ def expand_pattern(path: str) -> list[Path]:
 
 
 def runs_at(location: Path) -> Iterator[Path]:
-    """Yields the runs at a location: that run itself, those below it, or those of the sweep whose folder it is."""
+    """Yields the runs at a location: the run that it is or lies in, those below it, or those of a sweep's folder."""
     if location.is_file():
         location = location.parent
     check_readable(location)
     if is_run(location):
         yield location
+        return
+    if (run := run_around(location)) is not None and is_run(run):
+        yield run
         return
     yield from _below(location)
     if (location / "multirun.yaml").is_file() and location.parent.name == "multirun":
