@@ -115,6 +115,8 @@ BAD_TRAINING = {
     "a number for a run folder": ("hydra.run.dir=1e5", r"hydra\.run\.dir=1e5 reads as .* 'hydra\.run\.dir=\"1e5\"'$"),
     "a number that begins with 0": ("hydra.run.dir=007", r"hydra\.run\.dir=007 reads as another value"),
     "a truth value for a run folder": ("hydra.run.dir=True", r"hydra\.run\.dir=True reads as another value"),
+    "a word for a number that has one": ("eval.stop_at=solvd", "it must be a number, or one of solved$"),
+    "a number for two": ("agent.target_range=5", r"agent\.target_range is 5: it must be a list, such as \[-10,10\]"),
     "two runs to resume": ("resume=a resume=b", "resume is given twice, .*: name it once"),
     "arguments in braces": ("env.kwargs={wings:2}", r"no preset has env\.kwargs\.wings: write \+env\.kwargs\.wings="),
     "an unknown option in braces": ("wandb={mod:x}", r"unknown option wandb\.mod; did you mean wandb\.mode"),

@@ -26,10 +26,11 @@ from agent.config.run import TrainConfig
 from agent.records.checkpoint import damaged_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from agent.records.comparison.configs import read_config
 from agent.records.comparison.finding import find_runs
+from agent.records.config_file import MAX_CONFIG
 from agent.records.metrics import MAX_LINE, JsonlSink, read_series, truncate_jsonl
-from agent.records.newest import MAX_CONFIG, is_run_of, newest_agent
+from agent.records.newest import is_run_of, newest_agent
 from agent.records.plots import plot_evaluation, plot_learning_curve
-from agent.records.run_folder import open_run
+from agent.records.run_folder import note_on_edits, open_run
 from agent.records.saved_agent import read_agent, read_header
 from agent.records.schema import check_parts
 
@@ -150,6 +151,37 @@ def test_a_config_is_read_soon_whatever_it_holds(tmp_path: Path, item: str) -> N
         assert time.process_time() - began < SECONDS
 
 
+#: Aliases that stand for a billion values, as the value of X.
+BOMB = "l0: &l0 [a,a]\n" + "".join(f"l{i}: &l{i} [*l{i - 1},*l{i - 1}]\n" for i in range(1, 31))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("*l30", "{b: *l30}", "!!pairs [a: *l30]", "!!omap [a: *l30]", "[!!pairs [a: *l30]]", "!!set {a, b}"),
+        *("!!pairs [a: 1]", f"0x{'f' * 20_000}", "9" * 5_000, "2026-01-02", '"\\e[2J"', "{1: 2}", '{"\\e[2J": 1}'),
+    ],
+)
+@pytest.mark.parametrize("name", ["env", "env:\n  id", "seed", "x", '"\\e[2J"'])
+def test_any_value_of_a_config_is_read_soon_and_shown_on_one_plain_line(tmp_path: Path, name: str, value: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"seed: 0\n{BOMB if '*' in value else ''}{name}: {value}\n")
+    with soon():
+        is_run_of(tmp_path, "CartPole-v1", 0)
+        note = note_on_edits(tmp_path, to_plain(TrainConfig()))
+        assert note is None or (note.isprintable() and len(note) < len(str(tmp_path)) + 500)
+        with suppress(UserError):
+            options, _ = read_config(tmp_path / "config.yaml")
+            assert all(text.isprintable() for pair in options.items() for text in pair)
+
+
+def test_metrics_that_are_too_large_to_be_cut_are_to_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.records.metrics.MAX_BYTES", 10)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"global_step": 5, "x": 1.0}))
+    told = sentence(lambda: truncate_jsonl(tmp_path / "metrics.jsonl", 2))
+    assert told.endswith("it is larger than 10 bytes): move it to another place, and the resumed run begins a new one")
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
 def test_files_are_read_up_to_their_bound(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12345")
     assert read_plain(tmp_path / "x", 5) == b"12345"
@@ -206,6 +238,21 @@ def test_references_of_another_form_are_refused(tmp_path: Path, node: Any) -> No
     with suppress(UserError), soon():
         _, state = load_checkpoint(path)
         assert "odd" in state  # plain data, which a later check examines
+
+
+@pytest.mark.parametrize("state", [{"$tuple": []}, {"$tuple": [1]}, {"$tensor": "w"}, {"$array": "w"}], ids=repr)
+def test_a_state_that_is_no_mapping_is_refused(tmp_path: Path, state: Any) -> None:
+    path = save_checkpoint(tmp_path, 1, {"w": torch.ones(2)}, keep=1)
+    resealed(path, lambda manifest: manifest.update(state=state))
+    with suppress(UserError):
+        assert isinstance(load_checkpoint(path).state, dict)
+
+
+@pytest.mark.parametrize("lengths", [[10**400], [-1], [2**60], [True], [1.0], []], ids=lambda value: repr(value)[:10])
+@pytest.mark.parametrize("returns", [[1.0], [float("inf")], [float("nan")]], ids=repr)
+def test_an_evaluation_that_no_run_has_made_is_refused(returns: list[float], lengths: list[Any]) -> None:
+    with pytest.raises(ValueError, match="its last evaluation is"):
+        check_parts(a_state() | {"evaluation": [5, returns, lengths]})
 
 
 def test_a_nest_too_deep_is_refused(tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def _covers(interval: tuple[float, float] | None, value: float) -> bool:
     return interval[0] <= value <= interval[1]
 
 
+@pytest.mark.parametrize("scale", [1e-150, 1e-100, 1e-60, 1e100])
+def test_welch_does_not_depend_on_the_unit(scale: float) -> None:
+    a, b = np.array([1.0, 2.0, 4.0]), np.array([2.0, 3.0, 3.5, 7.0])
+    found, expected = welch(a * scale, b * scale), welch(a, b)
+    assert found is not None
+    assert expected is not None
+    assert found.p == pytest.approx(expected.p)
+    assert np.array(found.interval) / scale == pytest.approx(expected.interval)
+
+
 def test_welch_is_scipys() -> None:
     random = np.random.Generator(np.random.PCG64(0))
     a, b = random.normal(size=5), 1.0 + 3.0 * random.normal(size=7)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, plain
 from agent.config import ranges
 from agent.config.parts import (
     CategoricalConfig,
@@ -108,9 +108,8 @@ def _check_head_options(agent: AgentConfig) -> None:
     for name, value in agent.head_options.items():
         number = isinstance(value, bool | int | float) and ranges.VALUE.holds(value)
         if not number and not (isinstance(value, str) and len(value) <= 100):
-            raise UserError(
-                f"agent.head_options.{name!s:.80} must be a number {ranges.VALUE.text}, a truth value or a short word"
-            )
+            kinds = f"a number {ranges.VALUE.text}, a truth value or a short word"
+            raise UserError(f"agent.head_options.{plain(name, 80)} must be {kinds}")
     if agent.head_options and agent.head in BUILT_IN_HEADS:
         raise UserError(
             f"agent.head_options are for heads of your own, and agent.head={agent.head} is none: leave "

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from agent.common.errors import UserError, check_text
+from agent.common.errors import UserError, check_text, plain
 from agent.config.paths import Texts
 from agent.config.ranges import Range
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: The most characters of a name or value in a sentence: in a file it may be a megabyte long.
 MAX_SHOWN = 80
+#: The kinds of values in words.
+_KINDS: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -100,12 +102,15 @@ def _value(hint: object, value: object, key: str) -> object:
         if literals and value in get_args(literals[0]):
             return value
         (hint,) = (option for option in options if option not in literals)
+        if literals and isinstance(value, str) and hint is not str:
+            words = ", ".join(map(str, get_args(literals[0])))
+            raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be {_KINDS[hint]}, or one of {words}")
     result = _leaf(hint, value, key)
     for bound in bounds:
         for item in result if isinstance(result, tuple) else (result,):
             if not bound.holds(item):
                 shown = str(item if isinstance(bound, Texts) else value).strip() or "empty"
-                raise UserError(f"{key} is {shown:.{MAX_SHOWN}}: it must be {bound.text}")
+                raise UserError(f"{key} is {plain(shown, MAX_SHOWN)}: it must be {bound.text}")
     return result
 
 
@@ -121,7 +126,7 @@ def _leaf(hint: Any, value: object, key: str, listed: bool = False) -> object:
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
-            example = "256,256" if get_args(hint)[0] is int else "a,b"
+            example = {int: "256,256", float: "-10,10"}.get(get_args(hint)[0], "a,b")
             raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be a list, such as [{example}]")
         return tuple(_leaf(get_args(hint)[0], item, key, listed=True) for item in value)
     if get_origin(hint) is dict or hint is dict:
@@ -139,12 +144,11 @@ def _leaf(hint: Any, value: object, key: str, listed: bool = False) -> object:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
         advice = ""
         if hint is str and isinstance(value, int | float):  # what looks like a number is one, unless it is quoted
             quoted = f'["{value}"]' if listed else f'"{value}"'
             advice = f": on a command line write '{quoted}', in both kinds of quotes"
-        raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be {names[hint]}{advice}")
+        raise UserError(f"{key} is {value!r:.{MAX_SHOWN}}: it must be {_KINDS[hint]}{advice}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value}: it must be a finite number")
     return value

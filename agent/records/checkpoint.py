@@ -111,7 +111,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise _damaged(path, f"the content of {_TENSORS} has changed")
         with safe_open(path / _TENSORS, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        state = decode(manifest["state"], arrays)
+        state = dict(decode(manifest["state"], arrays))  # an error for any other kind
     except KeyError as error:
         raise _damaged(path, f"{_TENSORS} lacks {error!s:.80}") from error
     except UserError:

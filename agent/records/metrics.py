@@ -95,7 +95,13 @@ def truncate_jsonl(path: Path, step: int, rewritten: str | None = None, since: i
                 ):
                     file.write(line.rstrip(b"\r\n") + b"\n")
     except OSError as error:
-        raise UserError(f"cannot cut {path} back to step {step} ({why(error)}): {advice(error)}") from error
+        raise UserError(f"cannot cut {path} back to step {step} ({why(error)}): {_advice(error, path)}") from error
+
+
+def _advice(error: OSError, path: Path) -> str:
+    """Advice for a metrics file that cannot be cut; the disk is not full if the file is too large to be read."""
+    is_too_large = error.errno == errno.EFBIG and path.stat().st_size > MAX_BYTES
+    return "move it to another place, and the resumed run begins a new one" if is_too_large else advice(error)
 
 
 def read_series(path: Path, names: Sequence[str]) -> dict[str, Series]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,11 +13,9 @@ from agent.common.files import check_readable, read_plain
 from agent.common.folders import walk
 from agent.common.texts import natural_order
 from agent.config.which import Which
+from agent.records.config_file import MAX_CONFIG, parse_config
 from agent.records.names import AGENT, CONFIG, RUNS
 
-#: Bytes; a larger config.yaml is not read. To parse so many takes up to a second, and ours have a few thousand. PyYAML
-#: has a faster parser in C, but deep nesting ends it, and the process, in a segmentation fault.
-MAX_CONFIG = 1 << 16
 _VERSION = r"-v\d+$"
 #: The paths below a run's folder that a save writes to.
 _SAVED = (f"best/{AGENT}", f"last/{AGENT}", "checkpoints")
@@ -46,8 +45,9 @@ def is_run_of(run: Path, env_id: str, seed: int) -> bool:
         text = read_plain(run / CONFIG, MAX_CONFIG).decode()
         if not re.search(rf"^seed: {seed}$", text, re.MULTILINE):
             return False  # most runs end here, which is faster than parsing the YAML
-        config = yaml.safe_load(text)
-        return bool(config["seed"] == seed) and _is_same(str(config["env"]["id"]), env_id)
+        config: Any = parse_config(text)
+        found = config["env"]["id"]
+        return bool(config["seed"] == seed) and isinstance(found, str) and _is_same(found, env_id)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError):  # no run of this program
         return False
 

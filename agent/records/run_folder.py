@@ -11,16 +11,16 @@ from pathlib import Path
 
 import yaml
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, plain
 from agent.common.files import RUN_FOLDERS, atomic_write_text, check_inner_folder, check_readable, read_plain
 from agent.common.state import Checkpoint
 from agent.common.texts import printable
 from agent.config.resuming import first_difference
 from agent.records.checkpoint import damaged_checkpoints, has_checkpoint, latest_checkpoint, load_checkpoint
+from agent.records.config_file import MAX_CONFIG, parse_config
 from agent.records.names import CONFIG, CURVE, METRICS, RUNS
-from agent.records.newest import MAX_CONFIG, is_run_of, newest_run
+from agent.records.newest import is_run_of, newest_run
 from agent.records.places import place_in_a_run, run_around, runs_below
-from agent.records.saved_env import short
 from agent.records.schema import check_parts
 
 #: The other files and folders that a run writes.
@@ -200,15 +200,20 @@ def note_on_edits(folder: Path, saved: object) -> str | None:
     """
     path = folder / CONFIG
     try:
-        written = yaml.safe_load(read_plain(path, MAX_CONFIG))
+        written = parse_config(read_plain(path, MAX_CONFIG))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):  # the resumed run writes a new one
         return None
     difference = first_difference(saved, written, "") if isinstance(written, Mapping) else None
     if difference is None:
         return None
-    name, kept, edited = difference[0].removeprefix("."), *map(short, difference[1:])
+    name, kept, edited = plain(difference[0].removeprefix("."), 80), *map(_shown, difference[1:])
     origin = "a resumed run has the options of its checkpoint and of the command line"
     return f"{path} has {name}={edited}, and the checkpoint {kept}: {origin}"
+
+
+def _shown(value: object) -> str:
+    """A value of a file that anyone may have edited, as part of a sentence."""
+    return repr(printable(value))[:80] if isinstance(value, str) else plain(value, 80)
 
 
 def write_config(folder: Path, config: Mapping[str, object], overrides: Sequence[str] = ()) -> None:

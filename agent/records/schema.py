@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.common.errors import UserError
+from agent.common.errors import UserError, plain
 from agent.common.tensor_file import dtype_name
 from agent.config.parsing import parse, to_plain
 from agent.config.run import TrainConfig, upgraded
@@ -64,11 +64,11 @@ def _check_evaluation(value: Any) -> None:
         returns, lengths = value[1:]
         is_valid = all(isinstance(column, tuple | list) for column in (returns, lengths)) and (
             0 < len(returns) == len(lengths)
-            and all(type(number) is float for number in returns)
-            and all(type(number) is int for number in lengths)
+            and all(type(number) is float and math.isfinite(number) for number in returns)
+            and all(type(number) is int and 0 <= number <= MAX_INTEGER for number in lengths)
         )
     if not is_valid:
-        raise ValueError(f"its last evaluation is {value!r:.40}")
+        raise ValueError(f"its last evaluation is {plain(value, 40)}")
 
 
 def check_like(value: object, template: object, name: str = "state") -> None:

@@ -76,9 +76,8 @@ def welch(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Difference | Non
     error = math.sqrt(sum(variances))
     if error == 0.0:  # in each group all values are equal
         return Difference(mean, (mean, mean), 1.0 if mean == 0.0 else 0.0)
-    dof = sum(variances) ** 2 / sum(
-        variance**2 / (len(values) - 1) for variance, values in zip(variances, (a, b), strict=True)
-    )
+    shares = [variance / max(variances) for variance in variances]  # their squares are not rounded to zero
+    dof = sum(shares) ** 2 / sum(share**2 / (len(values) - 1) for share, values in zip(shares, (a, b), strict=True))
     half_width = t_quantile((1 + level) / 2, dof) * error
     return Difference(mean, (mean - half_width, mean + half_width), 2 * t_probability(-abs(mean) / error, dof))
 

@@ -9,7 +9,7 @@ import yaml
 
 from agent.common.errors import UserError
 from agent.common.files import read_plain, why
-from agent.records.newest import MAX_CONFIG
+from agent.records.config_file import MAX_CONFIG, parse_config
 
 #: Limits of what is read: options, levels, characters of a text; lines of the header, characters of a line.
 MAX_OPTIONS, MAX_DEPTH, MAX_TEXT = 2_000, 12, 200
@@ -27,7 +27,7 @@ def read_config(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     try:
         text = read_plain(path, MAX_CONFIG).decode(errors="replace")
         head = [line[2:] for line in text.splitlines()[:MAX_HEAD] if line.startswith("# ")]
-        return dict(_leaves(yaml.safe_load(text), path)), tuple(line[:MAX_COMMAND] for line in head)
+        return dict(_leaves(parse_config(text), path)), tuple(line[:MAX_COMMAND] for line in head)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {why(error)}; leave this run out") from error
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:

@@ -11,9 +11,9 @@ from agent.common.files import atomic_write_bytes, atomic_write_text, read_plain
 from agent.common.kinds import PlainData
 from agent.common.seeding import environment_seeds
 from agent.config.run import EvaluateConfig
+from agent.records.config_file import MAX_CONFIG, parse_config
 from agent.records.evaluations import cut_episodes
 from agent.records.names import AGENT, CONFIG, CURVE, EVALUATION
-from agent.records.newest import MAX_CONFIG
 from agent.records.saved_agent import MAX_BYTES
 from agent.running.export.card import card, check_readme
 from agent.running.fetching import PREFIX, checked_repo, library, short_reason
@@ -163,7 +163,7 @@ def _config(player: Player) -> PlainData:
     path = _beside(player.home, CONFIG)
     if path is not None:
         try:
-            config = yaml.safe_load(read_plain(path, MAX_CONFIG))
+            config = parse_config(read_plain(path, MAX_CONFIG))
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             config = None
         if isinstance(config, dict):
