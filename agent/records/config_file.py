@@ -26,6 +26,6 @@ def parse_config(text: str | bytes) -> object:
     """
     loader = _Loader(text)
     try:
-        return loader.get_single_data()  # type: ignore[no-any-return]
+        return loader.get_single_data()
     finally:
         loader.dispose()
