@@ -17,10 +17,15 @@ from helpers import Programs
 from PIL import Image
 
 from agent.common.errors import UserError
+from agent.common.state import Checkpoint
+from agent.config.parsing import parse, to_plain
+from agent.config.run import TrainConfig
 from agent.records import event_files
 from agent.records.console import Console
 from agent.records.event_files import EventFiles
 from agent.records.metrics import JsonlSink, truncate_jsonl
+from agent.running.build import build_tracker
+from agent.running.progress import evaluated_again
 from envs.video import as_gif, write_video
 
 pytest.importorskip("tensorboard")
@@ -141,6 +146,35 @@ def test_an_evaluation_that_is_played_again_is_there_once(tmp_path: Path) -> Non
     for sink in (second, lines):
         sink.log(20, {"eval/x": 4.0})
     assert shown(tmp_path) == said(tmp_path) == {"a": [(10, 1.0), (20, 2.0)], "eval/x": [(20, 4.0)]}
+
+
+#: States of a checkpoint at step 30, and the evaluations that a run logs after it.
+PENDING: dict[str, tuple[dict[str, Any], list[tuple[int, float]]]] = {
+    "one of an earlier step is under way": ({"under_way": {"step": 20}}, [(20, 5.0), (30, 6.0)]),
+    "one is due": ({"evaluation_due": True}, [(30, 6.0)]),
+    "none": ({}, []),
+}
+
+
+@pytest.mark.parametrize("name", PENDING)
+def test_an_evaluation_that_was_under_way_is_there_once(tmp_path: Path, name: str) -> None:
+    pending, later = PENDING[name]
+    config = parse(TrainConfig, {"tensorboard": True, "wandb": {"mode": "disabled"}, "log": {"progress": False}})
+    state = {"config": to_plain(config), "wandb_run_id": None, **pending}
+    tracker = build_tracker(config, tmp_path, console()[0], None)
+    tracker.open()
+    for step in (10, 20, 30):
+        tracker.log(step, {"a": 1.0})
+        tracker.log(step, {"eval/x": 2.0})
+    tracker.finish(1)  # it was killed after the checkpoint of step 30
+    truncate_jsonl(tmp_path / "metrics.jsonl", 30, *evaluated_again(30, state))
+    tracker = build_tracker(config, tmp_path, console()[0], Checkpoint(30, state))
+    tracker.open()
+    for step, value in later:
+        tracker.log(step, {"eval/x": value})
+    tracker.finish(0)
+    kept = [(step, 2.0) for step in (10, 20, 30) if not later or step < later[0][0]]
+    assert shown(tmp_path) == said(tmp_path) == {"a": [(10, 1.0), (20, 1.0), (30, 1.0)], "eval/x": kept + later}
 
 
 def test_what_is_no_number_is_left_out_and_a_half_record_hurts_nobody(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from agent.replay.prioritised import PrioritisedReplay, prioritised_bytes
 from agent.replay.ring import Replay
 from agent.replay.rings import AnyRings, PrioritisedRings, Rings
 from agent.running.filming import draw_into_memory
+from agent.running.progress import evaluated_again
 from agent.running.remedies import remedies
 from agent.running.resources import check_replay_memory, threads_for_numpy
 from envs.episodes import RepeatableCopies
@@ -90,7 +91,8 @@ def build_tracker(config: TrainConfig, home: Path, console: Console, checkpoint:
     sinks: list[Callable[[], Sink]] = []
     if config.tensorboard:
         continues = state.get("config", {}).get("tensorboard", False) and has_event_files(home)
-        first_step = step if state.get("evaluation_due") else step + 1
+        prefix, again = evaluated_again(step, state)
+        first_step = again if prefix else step + 1  # TensorBoard drops what later events write again
         since = None if checkpoint is None else first_step if continues else 0
         sinks.append(partial(EventFiles, home, console, since))
     return Tracker(home, to_plain(config), config.wandb, console, state.get("wandb_run_id"), sinks)
