@@ -24,8 +24,9 @@ from agent.command.presets import register_presets
 from agent.command.program import TRAIN
 from agent.command.sweeping import in_sweep_of_wandb, with_labels
 from agent.command.watching import watched
+from agent.common.quoting import split_override
 from agent.config.checks import advice
-from agent.records.locking import occupied
+from agent.records.locking import note_missing, occupied
 from agent.running.run import train
 
 register_resolvers()
@@ -68,4 +69,7 @@ def run(options: dict[str, object], overrides: list[str], folder: Path) -> float
 
 if __name__ == "__main__":
     register_presets(sys.argv[1:])
+    for name, value in map(split_override, sys.argv[1:]):
+        if name in ("hydra.run.dir", "resume"):
+            note_missing(Path(value.strip("'\"")))
     program.run(watched(main), TRAIN)

@@ -8,6 +8,7 @@ import pytest
 from helpers import Programs
 from runs import write_run
 
+from agent import train
 from agent.common.errors import UserError
 from agent.config.compare import CompareConfig
 from agent.config.parsing import parse
@@ -126,6 +127,26 @@ def test_a_misspelt_id_leaves_no_folder(programs: Programs, tmp_path: Path, env:
     assert programs.run("train", f"env={env}", cwd=folder).code == 2
     assert programs.run("tune", f"env={env}", cwd=folder).code == 2
     assert set(tmp_path.rglob("*")) <= {tmp_path / "a", folder, folder / "runs"}
+
+
+@pytest.mark.parametrize("option", ["resume", "hydra.run.dir"])
+def test_folders_made_for_a_run_that_does_not_begin_are_removed(
+    programs: Programs, tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for place in ("mine/a/b", "other/a/b", "new"):
+        result = programs.run("train", "env=Nope-v1", f"{option}={place}", cwd=tmp_path)
+        assert result.code == 2, result.err
+        with pytest.raises(UserError):
+            train("env=Nope-v1", f"{option}={tmp_path / place}")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "mine"], "an empty folder of the user's stays"
+
+
+def test_a_run_is_not_resumed_from_within(programs: Programs, tmp_path: Path) -> None:
+    result = programs.run("train", "resume=.", cwd=tmp_path)
+    assert result.err == "error: resume=. is the folder that this was started in: name the run from another folder\n"
+    with pytest.raises(UserError, match="the folder that this was started in"):
+        train("hydra.run.dir=")
 
 
 def test_a_number_names_an_agent_only_in_quotes(programs: Programs, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def compose_training(overrides: Sequence[str]) -> tuple[dict[str, object], Path]
         UserError, HydraException, OmegaConfBaseException: the overrides cannot be composed.
     """
     with _composed(overrides) as cfg:
-        return _without_hydra(cfg), _relative_folder(cfg.hydra.run.dir)
+        return _without_hydra(cfg), _relative_folder(cfg.hydra.run.dir, cfg.get("resume"))
 
 
 def training_options(overrides: Sequence[str]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def checked_folder(composed: HydraConf, resume: object) -> Path:
         raise UserError(f"{name} does not work here: leave it out of the config")
     if composed.mode is RunMode.MULTIRUN:
         check_sweep(composed, resume)
-    return _relative_folder(composed.runtime.output_dir)
+    return _relative_folder(composed.runtime.output_dir, resume)
 
 
 def check_sweep(composed: HydraConf, resume: object) -> None:
@@ -153,9 +153,11 @@ def check_sweep(composed: HydraConf, resume: object) -> None:
         raise UserError("hydra.run.dir is for a single run: with -m, name the folder of all runs with hydra.sweep.dir")
 
 
-def _relative_folder(folder: str) -> Path:
+def _relative_folder(folder: str, resume: object) -> Path:
     """Returns a run's folder as a path relative to the current one; the two must differ."""
-    path = Path(os.path.relpath(folder))
+    path = Path(os.path.relpath(folder or "."))
+    if path == Path() and resume:
+        raise UserError(f"resume={resume} is the folder that this was started in: name the run from another folder")
     if path == Path():
         raise UserError("hydra.run.dir is the folder that this was started in: name another one, or leave it out")
     return path

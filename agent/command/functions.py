@@ -19,7 +19,7 @@ from agent.config.checks import advice
 from agent.config.parsing import parse
 from agent.config.run import EvaluateConfig
 from agent.config.which import Which
-from agent.records.locking import occupied
+from agent.records.locking import note_missing, occupied
 from agent.running import run as running
 from agent.running.acting import LoadedAgent, load_agent
 from agent.running.evaluation import Evaluation
@@ -67,6 +67,7 @@ def train(*overrides: str, **options: object) -> Run:
     arguments = [*overrides, *(argument for name, value in options.items() for argument in from_python(name, value))]
     with as_user_errors(replace(TRAIN, several="call train once for each")):
         composed, folder = compose_training(arguments)
+        note_missing(folder)
         own = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         with occupied(folder, own), cpu_restored(), globals_restored(), global_torch_restored(torch.device("cpu")):

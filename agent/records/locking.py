@@ -17,6 +17,14 @@ _locks: set[int] = set()
 
 #: When this program began, in seconds.
 _BEGAN = time.time()
+#: Folders that were missing when a run's folder was named.
+_missing: set[Path] = set()
+
+
+def note_missing(folder: Path) -> None:
+    """Notes which of the folders above a run's folder are missing: they are made for it, and removed with it."""
+    with suppress(OSError):  # the current folder has been deleted, which is reported later
+        _missing.update(parent for parent in folder.absolute().parents if not os.path.lexists(parent))
 
 
 @contextmanager
@@ -48,7 +56,7 @@ def is_own(folder: Path) -> bool:
 
 
 def remove_if_empty(folder: Path, runs: Path) -> None:
-    """Removes a run's folder if it is empty, and then the folders between it and `runs` that are empty too.
+    """Removes a run's folder if it is empty, and then the folders above it that are empty and were made for it.
 
     Args:
         folder: an absolute path, since an environment or Hydra may have changed the current folder.
@@ -57,7 +65,7 @@ def remove_if_empty(folder: Path, runs: Path) -> None:
     with suppress(OSError):  # the folder is not empty
         folder.rmdir()
         for parent in folder.parents:
-            if runs not in parent.parents:
+            if runs not in parent.parents and parent not in _missing:
                 break
             parent.rmdir()
 
