@@ -17,7 +17,6 @@ from agent.command import errors, program
 from agent.command.composing import evaluation_request, to_options
 from agent.command.evaluating import evaluate_all
 from agent.command.program import EVALUATE
-from agent.common.errors import UserError
 from agent.config.run import EvaluateConfig
 from agent.records.newest import newest_agent
 from agent.running.player import load_player
@@ -44,8 +43,7 @@ def run(config: EvaluateConfig) -> None:
         check_player(player, config)
     results, failures = evaluate_all(players, config)
     if failures:  # the table has the numbers
-        advice = f"to keep the results, evaluate a copy of {files[0].name} in a folder of your own"
-        raise UserError(f"{failures[0]}; {advice}", failures[0].detail)
+        raise failures[0]
     if len(results) > 1 and draw(results, picture(players[0].home), picture(files[0])):
         print(f"compared in {picture(files[0])}")
     if config.video:

@@ -25,7 +25,8 @@ def evaluate_all(players: list[Player], config: EvaluateConfig) -> tuple[list[di
             try:
                 is_drawn = write_result(player, results[-1])
             except UserError as error:
-                failures.append(error)
+                advice = f"to keep the results, evaluate a copy of {player.path.name} in a folder of your own"
+                failures.append(UserError(f"{error}; {advice}", error.detail))
                 continue
             path = results_path(player.path)
             lines.append(f"wrote {path}.json{f' and {path}.png' if is_drawn else ''}")

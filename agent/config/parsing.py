@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -196,15 +196,11 @@ def _with_numbers(hint: Any, value: object) -> object:
     return value
 
 
-def names_of(cls: type[object], kind: type[object], prefix: str = "") -> list[str]:
+def names_of(cls: type[object], kind: type[object]) -> list[str]:
     """Lists the full names of the options of a dataclass that take a text (`kind` is str) or a list (tuple)."""
-    names = []
-    for key, hint in get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            names += names_of(hint, kind, f"{prefix}{key}.")
-        elif kind in {get_origin(option) or option for option in _options_of(hint)}:
-            names.append(f"{prefix}{key}")
-    return names
+    return [
+        name for name, hint in _named(cls) if kind in {get_origin(option) or option for option in _options_of(hint)}
+    ]
 
 
 def _options_of(hint: object) -> tuple[object, ...]:
@@ -212,11 +208,14 @@ def _options_of(hint: object) -> tuple[object, ...]:
     return get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 
-def leaf_names(cls: type[object], prefix: str = "") -> list[str]:
+def leaf_names(cls: type[object]) -> list[str]:
     """Lists the full names of all options of a dataclass, nodes included: agent, agent.lr, …"""
-    names = []
+    return [name for name, _ in _named(cls)]
+
+
+def _named(cls: type[object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yields the full names and the types of all options of a dataclass, nodes included."""
     for key, hint in get_type_hints(cls).items():
-        names.append(f"{prefix}{key}")
+        yield f"{prefix}{key}", hint
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            names += leaf_names(hint, f"{prefix}{key}.")
-    return names
+            yield from _named(hint, f"{prefix}{key}.")

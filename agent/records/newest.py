@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from agent.common.errors import UserError
-from agent.common.files import check_readable, read_plain
+from agent.common.files import RUN_FOLDERS, check_readable, read_plain
 from agent.common.folders import walk
 from agent.common.texts import natural_order
 from agent.config.which import Which
@@ -19,8 +19,6 @@ from agent.records.names import AGENT, CONFIG, RUNS
 _VERSION = r"-v\d+$"
 #: The paths below a run's folder that a save writes to.
 _SAVED = (f"best/{AGENT}", f"last/{AGENT}", "checkpoints")
-#: Folders of a run, which hold many files and no other run.
-_FOLDERS_OF_A_RUN = ("best", "last", "checkpoints", "videos", "wandb")
 
 
 def newest_run(root: Path, accepts: Callable[[Path], bool]) -> Path | None:
@@ -34,7 +32,7 @@ def newest_run(root: Path, accepts: Callable[[Path], bool]) -> Path | None:
             with suppress(OSError):  # there is none
                 times[folder] = max(times.get(folder, 0), (folder / name).stat().st_mtime_ns)
         if folder in times:
-            names[:] = [name for name in names if name not in _FOLDERS_OF_A_RUN]
+            names[:] = [name for name in names if name not in RUN_FOLDERS]  # they hold many files and no other run
     newest_first = sorted(times, key=lambda run: (times[run], natural_order(run.name)), reverse=True)
     return next((run for run in newest_first if accepts(run)), None)
 
